@@ -1,0 +1,73 @@
+// The linter, and with it the house's one structural rule: imports point downwards only.
+import js from '@eslint/js';
+import prettier from 'eslint-config-prettier';
+import tseslint from 'typescript-eslint';
+
+// Each row may import from the rows below it, never from its own row (another room) or from above.
+// errors.ts stands below everything and any room may import it.
+const floors = [
+  ['cli'],
+  ['service'],
+  ['config'],
+  ['save', 'restore', 'channel', 'failover', 'output'],
+  ['guest'],
+  ['hypervisor'],
+  ['stream'],
+];
+
+// Concrete hypervisors are named by service/ and cli/ only.
+const hypervisors = ['embedded', 'memory', 'qemu', 'xen'];
+
+function roomRule(room, level) {
+  const forbidden = floors
+    .slice(0, level + 1)
+    .flat()
+    .filter((other) => other !== room);
+  const patterns = forbidden.map((other) => ({
+    regex: `^(\\.\\./)+${other}/`,
+    message: `src/${room} must not import from src/${other}: imports point downwards only.`,
+  }));
+  if (!['cli', 'service', 'hypervisor'].includes(room)) {
+    patterns.push({
+      regex: `^(\\.\\./)+hypervisor/(${hypervisors.join('|')})/`,
+      message: `only service/ and cli/ name a concrete hypervisor; src/${room} knows the port.`,
+    });
+  }
+  return {
+    files: [`src/${room}/**/*.ts`],
+    rules: { 'no-restricted-imports': ['error', { patterns }] },
+  };
+}
+
+export default tseslint.config(
+  { ignores: ['dist/', 'node_modules/'] },
+  js.configs.recommended,
+  {
+    files: ['**/*.ts'],
+    extends: [tseslint.configs.strictTypeChecked],
+    languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
+    rules: {
+      '@typescript-eslint/restrict-template-expressions': [
+        'error',
+        { allowNumber: true, allowBoolean: true },
+      ],
+      '@typescript-eslint/no-non-null-assertion': 'error',
+      '@typescript-eslint/no-floating-promises': 'error',
+      '@typescript-eslint/switch-exhaustiveness-check': 'error',
+      '@typescript-eslint/consistent-type-imports': 'error',
+      '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
+      '@typescript-eslint/no-extraneous-class': 'off',
+      '@typescript-eslint/no-unnecessary-condition': ['error', { allowConstantLoopConditions: true }],
+      eqeqeq: 'error',
+      'no-console': 'error',
+    },
+  },
+  ...floors.flatMap((rooms, level) => rooms.map((room) => roomRule(room, level))),
+  {
+    // chai's assertions are property reads.
+    files: ['test/**/*.ts'],
+    rules: { '@typescript-eslint/no-unused-expressions': 'off', 'no-console': 'off' },
+  },
+  { files: ['**/*.js'], languageOptions: { globals: { process: 'readonly', URL: 'readonly' } } },
+  prettier,
+);

@@ -1,0 +1,143 @@
+// One link between two hosts for one domain, as the services see it. The primary listens, the secondary dials in;
+// each domain has its own WebSocket (subprotocol romulus.v1), many domains share the primary's one port.
+//
+//   secondary                                   primary
+//   hello {domain, version, …}      ─────────▶  offer found? versions fit? nobody else linked?
+//                                   ◀─────────  welcome {streamUuid, heartbeat, …}   or  error {code} + close
+//                                   ◀─────────  stream pieces (kind 2) …
+//                                   ◀─────────  checkpoint {epoch, bytes, digest, outputBytes}
+//   ack {epoch}                     ─────────▶
+//   heartbeat                       ◀────────▶  heartbeat
+//   bye {reason}                    ◀────────▶  bye {reason}
+
+import type { Observable } from 'rxjs';
+import { RomulusError } from '../errors.js';
+import type { RecordSource, StreamSink } from '../stream/flow.js';
+
+export const SUBPROTOCOL = 'romulus.v1';
+export const PROTOCOL_VERSION = 1;
+
+export type ChannelErrorCode =
+  | 'REFUSED' // nobody listens there (ECONNREFUSED): the host is up, the process is not
+  | 'UNREACHABLE' // no connection within the time, or a network error
+  | 'BAD_SUBPROTOCOL' // the other side does not speak romulus.v1
+  | 'PROTOCOL_VERSION' // another version of the control messages
+  | 'UNKNOWN_DOMAIN' // the primary does not offer this domain
+  | 'DOMAIN_MISMATCH' // the standby does not fit the domain (memory size, type, hypervisor): facts say what
+  | 'ALREADY_LINKED' // the domain has a secondary already
+  | 'HANDSHAKE_TIMEOUT'
+  | 'BAD_MESSAGE' // a message that is no message of this protocol, or one out of turn
+  | 'MESSAGE_TOO_LARGE'
+  | 'DIGEST_MISMATCH' // the checkpoint that arrived is not the one that was sent
+  | 'BUFFER_LIMIT' // a checkpoint larger than the secondary may buffer
+  | 'HEARTBEAT_TIMEOUT' // closed by us: nothing heard for too long
+  | 'LINK_CLOSED' // the connection ended without a bye
+  | 'TLS' // the TLS handshake or a certificate failed
+  | 'PLAINTEXT_REFUSED' // plaintext to an address that is not loopback, and not asked for
+  | 'FENCED' // the other side has taken over
+  | 'INTERNAL';
+
+export class ChannelError extends RomulusError<ChannelErrorCode> {}
+
+/** What the secondary says of itself in its hello. */
+export interface Hello {
+  readonly domain: string;
+  readonly protocolVersion: number;
+  /** Romulus' own version, for the log. */
+  readonly software: string;
+  readonly hypervisor: string;
+  /** DomainType. */
+  readonly domainType: number;
+  readonly p2mSize: number;
+  /** 'standby' wants to be protected; 'active' has taken over and comes to fence the old primary. */
+  readonly role: 'standby' | 'active';
+  /** The stream and epoch that the standby holds whole, if it holds one. */
+  readonly streamUuid: string | null;
+  readonly epoch: number | null;
+}
+
+/** What the primary answers. */
+export interface Welcome {
+  readonly protocolVersion: number;
+  readonly software: string;
+  readonly streamUuid: string;
+  readonly heartbeatIntervalMs: number;
+  readonly heartbeatTimeoutMs: number;
+  readonly windowEpochs: number;
+  /**
+   * True if nothing that the domain said since the epoch that the standby holds has been let out: then that epoch
+   * stays a valid point to fail over to until the first checkpoint of the new stream is committed.
+   */
+  readonly continuous: boolean;
+}
+
+export type ByeReason =
+  | 'domain-ended' // the domain shut down by itself: do not take over
+  | 'shutdown' // this side's service stops
+  | 'fenced' // the primary accepts that it was fenced
+  | 'refused';
+
+export interface CheckpointBoundary {
+  readonly epoch: number;
+  /** Octets of the stream since the last boundary. */
+  readonly bytes: number;
+  readonly outputBytes: number;
+  /** The END record came with it: the domain has ended by itself. */
+  readonly end: boolean;
+}
+
+export type LinkEvent =
+  | { readonly kind: 'acknowledged'; readonly epoch: number }
+  /** Any message from the other side: it lives. At most one event per heartbeat interval and message burst. */
+  | { readonly kind: 'heard' }
+  | { readonly kind: 'bye'; readonly reason: ByeReason }
+  /** Final; the Observable completes after it. */
+  | { readonly kind: 'lost'; readonly error: ChannelError };
+
+interface Link {
+  /** Hot, replays a final event to late subscribers. */
+  readonly events$: Observable<LinkEvent>;
+  readonly peer: string;
+  /** Says goodbye and closes; resolves when the connection is closed (bounded by a timeout). */
+  bye(reason: ByeReason): Promise<void>;
+  /** Closes at once, telling the other side the code if it can. */
+  destroy(error: ChannelError): void;
+}
+
+/** The primary's end. */
+export interface PrimaryLink extends Link {
+  readonly hello: Hello;
+  readonly streamUuid: string;
+  /** Digest and framing are the link's business; outputBytes for the next boundary is told with setOutputBytes. */
+  readonly sink: StreamSink;
+  setOutputBytes(epoch: number, outputBytes: number): void;
+  /** Octets handed to the socket and not yet taken by the kernel. */
+  readonly bufferedBytes: number;
+}
+
+/** The secondary's end. */
+export interface SecondaryLink extends Link {
+  readonly welcome: Welcome;
+  /** read() gives null once the link is lost and all whole records that arrived are consumed. */
+  readonly source: RecordSource;
+  /**
+   * The boundary that follows the records read so far: resolves when its message is here and the digest is right.
+   * Rejects with DIGEST_MISMATCH, or with the error of the lost link.
+   */
+  boundary(): Promise<CheckpointBoundary>;
+  /** Tells the primary that the epoch is safe here. Resolves when it is with the kernel. */
+  acknowledge(epoch: number): Promise<void>;
+  /** Octets received and not yet read by the restorer. */
+  readonly bufferedBytes: number;
+}
+
+/** A domain that the primary offers for protection. */
+export interface DomainOffer {
+  readonly domain: string;
+  /** Decides over a hello that is well-formed and of our version: the welcome's fields, or a ChannelError thrown. */
+  welcome(hello: Hello): Pick<Welcome, 'streamUuid' | 'continuous' | 'windowEpochs'>;
+  /** A secondary is linked. Called at most once at a time: the next one only after the last link was lost. */
+  linked(link: PrimaryLink): void;
+  /** A secondary that has taken over came to fence us. */
+  fenced(hello: Hello): void;
+}

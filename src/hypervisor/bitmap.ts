@@ -1,0 +1,91 @@
+// A bitmap over pfns: the dirty bitmap, the deferred pages, the populated pfns. 32 pages a word, so that a sparse
+// bitmap of a large guest is walked a word at a time.
+
+export class Bitmap {
+  /** Bits, not words. */
+  readonly size: number;
+  /** Bit p of word w stands for pfn 32 w + p. Shared memory if asked for, so that a worker can fill it. */
+  readonly words: Uint32Array;
+
+  constructor(size: number, options: { shared?: boolean; words?: Uint32Array } = {}) {
+    this.size = size;
+    const wordCount = Math.ceil(size / 32);
+    if (options.words) {
+      if (options.words.length !== wordCount) {
+        throw new RangeError(
+          `a bitmap of ${size} bits needs ${wordCount} words, not ${options.words.length}`,
+        );
+      }
+      this.words = options.words;
+    } else if (options.shared === true) {
+      this.words = new Uint32Array(new SharedArrayBuffer(wordCount * 4));
+    } else {
+      this.words = new Uint32Array(wordCount);
+    }
+  }
+
+  has(bit: number): boolean {
+    return bit < this.size && (((this.words[bit >>> 5] ?? 0) >>> (bit & 31)) & 1) === 1;
+  }
+
+  set(bit: number): void {
+    this.check(bit);
+    const word = bit >>> 5;
+    this.words[word] = (this.words[word] ?? 0) | (1 << (bit & 31));
+  }
+
+  clear(bit: number): void {
+    this.check(bit);
+    const word = bit >>> 5;
+    this.words[word] = (this.words[word] ?? 0) & ~(1 << (bit & 31));
+  }
+
+  setAll(): void {
+    this.words.fill(0xffffffff);
+    const rest = this.size & 31;
+    if (rest !== 0) this.words[this.words.length - 1] = 2 ** rest - 1;
+  }
+
+  clearAll(): void {
+    this.words.fill(0);
+  }
+
+  /** This bitmap becomes the union of itself and the other, which must be of the same size. */
+  or(other: Bitmap): void {
+    if (other.size !== this.size) {
+      throw new RangeError(`bitmaps of ${this.size} and ${other.size} bits cannot be united`);
+    }
+    const mine = this.words;
+    const theirs = other.words;
+    for (let w = 0; w < mine.length; w++) mine[w] = (mine[w] ?? 0) | (theirs[w] ?? 0);
+  }
+
+  count(): number {
+    let total = 0;
+    for (const word of this.words) {
+      let v = word - ((word >>> 1) & 0x55555555);
+      v = (v & 0x33333333) + ((v >>> 2) & 0x33333333);
+      total += (((v + (v >>> 4)) & 0x0f0f0f0f) * 0x01010101) >>> 24;
+    }
+    return total;
+  }
+
+  /** The first set bit at or after `from`, or -1. The way to walk it: for (p = next(0); p >= 0; p = next(p + 1)). */
+  next(from: number): number {
+    if (from >= this.size) return -1;
+    const words = this.words;
+    let w = from >>> 5;
+    let word = ((words[w] ?? 0) >>> (from & 31)) << (from & 31);
+    while (word === 0) {
+      w++;
+      if (w >= words.length) return -1;
+      word = words[w] ?? 0;
+    }
+    return w * 32 + (31 - Math.clz32(word & -word));
+  }
+
+  private check(bit: number): void {
+    if (!(bit >= 0 && bit < this.size))
+      throw new RangeError(`bit ${bit} is outside a bitmap of ${this.size}`);
+  }
+}

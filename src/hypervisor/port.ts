@@ -1,0 +1,134 @@
+// The port: what a hypervisor must be able to do for a domain to be saved, replicated and restored. It is what libxc
+// calls the xc_interface, cut to what the saver and the restorer use, and made asynchronous: one call is about a
+// batch of pages or a whole context, never about one page. Each hypervisor has a folder beside this file.
+//
+// Frame numbers are 32-bit (INVALID_FRAME = none); pages are PAGE_SIZE octets. Arrays given to a call belong to the
+// caller again once its promise is settled. Whatever fails, fails with a HypervisorError.
+
+import type { Observable } from 'rxjs';
+import { RomulusError } from '../errors.js';
+import type { DomainType } from '../stream/format.js';
+import type { Bitmap } from './bitmap.js';
+
+export type HypervisorErrorCode =
+  | 'DOMAIN_GONE' // the domain has shut down, crashed or was destroyed: there is nothing left to act on
+  | 'WRONG_STATE' // the call does not fit the domain's state (suspend of a suspended domain, …)
+  | 'FRAME_OUT_OF_RANGE' // a frame number that the domain does not have
+  | 'NOT_POPULATED' // a frame that was never populated
+  | 'OUT_OF_MEMORY' // populate: no memory left for the domain
+  | 'LOG_DIRTY' // log-dirty cannot be enabled, or is not enabled
+  | 'BAD_CONTEXT' // a context, parameter or policy that the hypervisor does not accept
+  | 'UNSUPPORTED' // this hypervisor cannot do that
+  | 'BAD_CONFIGURATION' // the domain cannot be created as configured
+  | 'FAILED'; // the hypervisor itself failed; the cause is attached
+
+export class HypervisorError extends RomulusError<HypervisorErrorCode> {}
+
+/** `suspended` is libxc's SHUTDOWN_suspend: stopped by us, consistent, may be resumed. */
+export type DomainState = 'created' | 'running' | 'suspended' | 'shutdown' | 'crashed' | 'destroyed';
+
+export interface DomainInfo {
+  readonly name: string;
+  readonly type: DomainType;
+  /** Size of the guest's pseudo-physical address space in pages: one more than the highest pfn. */
+  readonly p2mSize: number;
+  readonly state: DomainState;
+  /** Which hypervisor runs it ("embedded", "memory", "qemu", "xen"), and what the domain header shall say. */
+  readonly hypervisor: string;
+  readonly versionMajor: number;
+  readonly versionMinor: number;
+}
+
+/** What a domain does by itself. `shutdown` and `crashed` are final. */
+export type DomainEvent =
+  { readonly kind: 'shutdown' } | { readonly kind: 'crashed'; readonly reason: string };
+
+export interface DirtyStats {
+  /** Pages dirtied since the last clean. */
+  readonly dirtyCount: number;
+  readonly faultCount: number;
+}
+
+export interface TscInfo {
+  readonly mode: number;
+  readonly khz: number;
+  readonly nsec: bigint;
+  readonly incarnation: number;
+}
+
+export interface HvmParam {
+  readonly index: bigint;
+  readonly value: bigint;
+}
+
+/** Serialised CPU policies (arrays of xen_cpuid_leaf_t and xen_msr_entry_t); empty where a hypervisor has none. */
+export interface CpuPolicy {
+  readonly cpuid: Uint8Array;
+  readonly msrs: Uint8Array;
+}
+
+export interface Domain {
+  info(): Promise<DomainInfo>;
+  /** What the domain says to the world, in order. All that it said before a suspend is out when suspend() resolves. */
+  readonly output$: Observable<Uint8Array>;
+  /** Completes when the domain is destroyed. Late subscribers get a final event that has happened already. */
+  readonly events$: Observable<DomainEvent>;
+  /** What the world says to the domain (serial input). */
+  input(bytes: Uint8Array): Promise<void>;
+  /** Ends the domain and frees all that it holds; safe to call twice and in any state. */
+  destroy(): Promise<void>;
+}
+
+/** A domain that is being saved. */
+export interface SourceDomain extends Domain {
+  /** Lets a domain that was created but not started run. */
+  start(): Promise<void>;
+  /** Stops the domain at a consistent point. Fails with DOMAIN_GONE if it has ended. */
+  suspend(): Promise<void>;
+  /** Lets a suspended domain go on (XEN_DOMCTL_resumedomain, fast). */
+  resume(): Promise<void>;
+
+  enableLogDirty(): Promise<void>;
+  /** XEN_DOMCTL_SHADOW_OP_CLEAN: overwrites `into` (of p2mSize bits) with the pages dirtied since the last clean. */
+  cleanLogDirty(into: Bitmap): Promise<DirtyStats>;
+  /** XEN_DOMCTL_SHADOW_OP_PEEK: the same without forgetting them. */
+  peekLogDirty(into: Bitmap): Promise<DirtyStats>;
+  disableLogDirty(): Promise<void>;
+
+  /** Page type (PageType, 4 bits) of each of the first `count` gfns, into `types`. INVALID_FRAME gives XTAB. */
+  pageTypes(gfns: Uint32Array, count: number, types: Uint8Array): Promise<void>;
+  /**
+   * Copies the first `count` gfns, which all have data, into `slab` from `offset` on, page after page in the order of
+   * `gfns`. The slab lies in shared memory, so that a domain in a worker fills it without another copy.
+   */
+  copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): Promise<void>;
+
+  /** vCPU and device state without RAM, as one blob (XEN_DOMCTL_gethvmcontext). The domain must be suspended. */
+  hvmContext(): Promise<Uint8Array>;
+  hvmParams(): Promise<readonly HvmParam[]>;
+  tscInfo(): Promise<TscInfo>;
+  cpuPolicy(): Promise<CpuPolicy>;
+}
+
+/** A domain that is being restored: created empty, filled, and started at takeover. */
+export interface TargetDomain extends Domain {
+  /**
+   * Gives memory to the first `count` pfns (XENMEM_populate_physmap_exact); the gfn of pfns[i] comes back in gfns[i].
+   * For auto-translated guests they are equal.
+   */
+  populate(pfns: Uint32Array, count: number, gfns: Uint32Array): Promise<void>;
+  /** Writes `count` pages, which lie one after another in `data`, to gfns[0 … count - 1]. */
+  writePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<void>;
+  /** Verify mode: the indices (into gfns) of the pages that differ from what the domain holds. */
+  comparePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<readonly number[]>;
+  /** Fills a page with zeroes (xc_clear_domain_page). */
+  clearPage(gfn: number): Promise<void>;
+
+  setHvmContext(context: Uint8Array): Promise<void>;
+  setHvmParam(param: HvmParam): Promise<void>;
+  setTscInfo(info: TscInfo): Promise<void>;
+  setCpuPolicy(policy: CpuPolicy): Promise<void>;
+
+  /** Lets the restored domain run. */
+  start(): Promise<void>;
+}

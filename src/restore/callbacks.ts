@@ -1,0 +1,38 @@
+// What the restorer asks of whoever drives it: libxc's restore_callbacks.
+
+import type { MissingStaticData } from '../guest/ops.js';
+
+/** libxc's XGR_CHECKPOINT_SUCCESS, _FAILOVER and _ERROR (which here is a rejection). */
+export type CheckpointVerdict = 'success' | 'failover';
+
+export interface VerifyMismatch {
+  readonly pfn: number;
+  readonly type: number;
+}
+
+/** A checkpoint has been applied whole. */
+export interface AppliedCheckpoint {
+  readonly epoch: number;
+  readonly records: number;
+  /** Octets that were buffered for it; 0 for the first, which is applied as it comes. */
+  readonly bufferedBytes: number;
+  /** Pages written into the domain. */
+  readonly pages: number;
+  readonly applySeconds: number;
+}
+
+export interface RestoreCallbacks {
+  /**
+   * The epoch is here, whole and well-formed, and not applied yet (the first one: applied). 'success' after it was
+   * acknowledged: it will be applied now. 'failover': the channel broke; the epoch is dropped.
+   */
+  checkpoint(epoch: number): Promise<CheckpointVerdict>;
+  /** The epoch is applied. */
+  applied?(checkpoint: AppliedCheckpoint): void;
+  /** The static part of the stream is complete; says what it lacked. */
+  staticDataDone?(missing: MissingStaticData): Promise<void>;
+  /** Verify mode: pages that differ, one call a batch. */
+  verifyMismatch?(mismatches: readonly VerifyMismatch[]): void;
+  /** An optional record that nothing here knows was skipped. */
+  skippedRecord?(type: number, offset: number): void;
+}

@@ -1,0 +1,64 @@
+// What the saver asks of whoever drives it: libxc's save_callbacks, with results that say what they mean.
+//
+// One checkpoint in time order, the domain running outside the brackets:
+//
+//   suspend [ copy pages, device state ] postcopy … pieces leave … checkpoint → next one, finish or abort
+
+/** libxc's precopy_stats. */
+export interface PrecopyStats {
+  readonly iteration: number;
+  /** Pages sent in all iterations. */
+  readonly totalWritten: number;
+  /** Pages dirty now; -1 while it is not known. */
+  readonly dirtyCount: number;
+}
+
+export type PrecopyDecision = 'continue-precopy' | 'stop-and-copy' | 'abort';
+export type PrecopyPolicy = (stats: PrecopyStats) => PrecopyDecision;
+
+export interface SaveProgress {
+  /** "Frames iteration 2", "Checkpointed save", "Frames", "Frames verify". */
+  readonly stage: string;
+  readonly pagesDone: number;
+  readonly pagesTotal: number;
+}
+
+/** Seconds. `suspend` to `resume` are the pause; `send` is until the last piece has left this process. */
+export interface SavePhases {
+  readonly suspend: number;
+  readonly copy: number;
+  readonly state: number;
+  readonly resume: number;
+  readonly send: number;
+}
+
+export interface SavedCheckpoint {
+  /** 0 is the first checkpoint of the stream, which holds all memory. */
+  readonly epoch: number;
+  /** Pages in the suspended pass. */
+  readonly dirtyPages: number;
+  /** Octets of the stream since the last boundary. */
+  readonly bytes: number;
+  readonly phases: SavePhases;
+}
+
+export type CheckpointDecision = 'continue' | 'finish' | 'abort';
+
+export interface SaveCallbacks {
+  /** Suspends the domain (and seals its output). Resolves when the domain is suspended. */
+  suspend(epoch: number): Promise<void>;
+  /** Lets the domain run again: all of the epoch is in the slab. Not called for a plain save. */
+  postcopy(epoch: number): Promise<void>;
+  /**
+   * The epoch is captured and is on its way; `sent` resolves when it has left and rejects if it could not. Resolves
+   * when the next checkpoint shall be taken, or the stream finished (END) or given up. Not called for a plain save.
+   */
+  checkpoint(epoch: number, sent: Promise<SavedCheckpoint>): Promise<CheckpointDecision>;
+  /** COLO only: resolves when the two machines have diverged. */
+  waitCheckpoint?(): Promise<CheckpointDecision>;
+  /** Default: simplePrecopyPolicy. */
+  readonly precopyPolicy?: PrecopyPolicy;
+  /** Turns the device model's dirty tracking on or off, where there is one (libxc's switch_qemu_logdirty). */
+  switchDeviceLogDirty?(enable: boolean): Promise<void>;
+  progress?(progress: SaveProgress): void;
+}
