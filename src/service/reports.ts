@@ -2,6 +2,8 @@
 // says otherwise; `…At` are readings of the machine's monotonic clock in milliseconds (process.hrtime), comparable
 // between processes of one host.
 
+import type { Observable } from 'rxjs';
+
 export interface CheckpointPhases {
   readonly suspend: number;
   readonly copy: number;
@@ -66,4 +68,74 @@ export interface FailoverCompleted extends FailoverBase {
 export interface FailoverFailed extends FailoverBase {
   readonly phase: 'failed';
   readonly error: { readonly code: string; readonly message: string };
+}
+
+export type DomainRole =
+  | 'primary' // runs here, protected or waiting for a secondary
+  | 'standby' // kept here, runs elsewhere
+  | 'active' // runs here after a failover
+  | 'fenced' // was primary here; the secondary has taken over
+  | 'ended' // shut down by itself
+  | 'failed'; // cannot go on; the log says why
+
+export type LinkState =
+  | 'down'
+  | 'connecting'
+  | 'syncing' // linked, the first checkpoint is not committed yet: not protected
+  | 'replicating'
+  | 'suspect'; // lost, and not yet decided whether to fail over (secondary only)
+
+/** A snapshot of one domain of a service: what the metrics, the health checks and the page show. */
+export interface DomainStatus {
+  readonly domain: string;
+  readonly role: DomainRole;
+  readonly link: LinkState;
+  readonly peer: string | null;
+  readonly streamUuid: string | null;
+  /** The last epoch captured (primary) or received whole (secondary); -1: none. */
+  readonly epochSeen: number;
+  /** The last epoch acknowledged; -1: none. */
+  readonly epochAcknowledged: number;
+  /** The last epoch applied to the standby domain (secondary); -1: none. */
+  readonly epochCommitted: number;
+  /** When the last acknowledgement was received (primary) or given (secondary), monotonic clock; null: never. */
+  readonly acknowledgedAtMs: number | null;
+  /** Primary: stream octets in slabs and socket. Secondary: octets received and not yet applied. */
+  readonly bufferedBytes: number;
+  /** Octets of output behind the gate. */
+  readonly heldOutputBytes: number;
+  readonly error: { readonly code: string; readonly message: string } | null;
+}
+
+/** One per change of role or link state. */
+export interface TransitionReport {
+  readonly domain: string;
+  readonly role: DomainRole;
+  readonly link: LinkState;
+  readonly reason: string;
+  readonly atMs: number;
+}
+
+interface ReplicationService {
+  /** Resolves when listening (primary) or when the first dial is under way (secondary). */
+  start(): Promise<void>;
+  /** Ends everything in order: links with a bye, domains destroyed, sockets closed. Safe to call twice. */
+  stop(): Promise<void>;
+  statuses(): readonly DomainStatus[];
+  readonly transitions$: Observable<TransitionReport>;
+  /** Resolves when every domain has come to an end of its own (ended, fenced, failed). */
+  readonly finished: Promise<void>;
+}
+
+export interface PrimaryService extends ReplicationService {
+  readonly checkpoints$: Observable<CheckpointReport>;
+  /** The replication port, once started (for port 0). */
+  readonly port: number;
+  /** Asks for a checkpoint now, ahead of the interval. */
+  requestCheckpoint(domain: string): void;
+}
+
+export interface SecondaryService extends ReplicationService {
+  readonly commits$: Observable<CommitReport>;
+  readonly failover$: Observable<FailoverEvent>;
 }
