@@ -1,7 +1,14 @@
 // Ctrl-C and SIGTERM as an AbortSignal: whoever waits for something waits for this too, and cleans up on the way out.
 // A second Ctrl-C ends the process at once, for the case that the cleaning up itself hangs.
 
+import { RomulusError } from '../errors.js';
 import { ExitCode } from './exit-codes.js';
+
+export class InterruptedError extends RomulusError<'INTERRUPTED'> {
+  constructor(signal: NodeJS.Signals) {
+    super('INTERRUPTED', `ended by ${signal}`, { signal });
+  }
+}
 
 export interface Interruption {
   readonly signal: AbortSignal;
@@ -13,7 +20,7 @@ export function onInterruption(): Interruption {
   const controller = new AbortController();
   const stop = (name: NodeJS.Signals): void => {
     if (controller.signal.aborted) process.exit(ExitCode.INTERRUPTED);
-    controller.abort(new Error(`ended by ${name}`));
+    controller.abort(new InterruptedError(name));
   };
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);

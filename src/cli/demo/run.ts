@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { EmptyError, filter, firstValueFrom, ReplaySubject, Subscription, takeWhile, toArray } from 'rxjs';
 import { stringify } from 'yaml';
+import { parsePrimaryConfig } from '../../config/load.js';
 import { asError, codeOf, RomulusError } from '../../errors.js';
 import { monotonicMs } from '../../service/clock.js';
 import type {
@@ -20,6 +21,7 @@ import type {
   FailoverStarted,
 } from '../../service/reports.js';
 import type { SupervisorMessage } from '../supervisor.js';
+import { InterruptedError } from '../signals.js';
 import { DemoChild } from './child.js';
 import { measure, type DemoReport, type SeenOutput } from './measure.js';
 import { formatCheckpoint, LineCutter, type Screen } from './screen.js';
@@ -30,13 +32,13 @@ export interface DemoOptions {
   readonly memory: string;
   /** Pages that the guest rewrites per tick. */
   readonly dirtyPages: number;
-  /** Length of the protected run, in checkpoints. */
-  readonly checkpoints: number;
   /** The primary dies at a random moment of the epoch after this one. */
   readonly killAt: number;
 }
 
 const DOMAIN = 'demo';
+/** Pages that the guest checks at each tick, if it need not rewrite more. */
+const WORKING_SET_PAGES = 1024;
 /** Ports that the services' metrics get if they are free; else any. */
 const PREFERRED_HTTP_PORTS = { primary: 9300, secondary: 9301 };
 /** How long any single step may take before the demo gives up. */
@@ -58,7 +60,7 @@ export async function runDemo(
   try {
     return await run.run();
   } catch (error) {
-    run.showLogs();
+    if (!(error instanceof InterruptedError)) run.showLogs();
     throw error;
   } finally {
     await run.end();
@@ -84,12 +86,15 @@ class DemoRun {
 
   async run(): Promise<DemoReport> {
     const { screen, options } = this;
+    const tap = join(this.directory, 'said-on-primary');
+    const primaryConfig = await this.primaryConfig(tap);
+    // What the options make of it is checked here, where the error can name it, before anything is started.
+    parsePrimaryConfig(primaryConfig);
     screen.say(
       `A machine of ${options.memory} on a primary, a checkpoint every ${options.intervalMs} ms to a secondary. ` +
         `The primary will be killed after epoch ${options.killAt}.`,
     );
-    const tap = join(this.directory, 'said-on-primary');
-    const primary = await this.startChild('primary', await this.primaryConfig(tap));
+    const primary = await this.startChild('primary', primaryConfig);
     this.watchPrimary(primary.child);
     const secondary = await this.startChild('secondary', await this.secondaryConfig(primary.listening.port));
     this.watchSecondary(secondary.child);
@@ -291,7 +296,9 @@ class DemoRun {
   }
 
   private hypervisor(): object {
-    return { kind: 'embedded', memory: this.options.memory, guest: { dirtyPages: this.options.dirtyPages } };
+    const { memory, dirtyPages } = this.options;
+    const workingSetPages = Math.max(WORKING_SET_PAGES, dirtyPages);
+    return { kind: 'embedded', memory, guest: { dirtyPages, workingSetPages } };
   }
 }
 
