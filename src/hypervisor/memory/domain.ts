@@ -389,8 +389,9 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
 
   /** Every port call comes through here: it is counted, shown to the script, and answers by a promise. */
   #call<T>(call: MemoryDomainCall, effect: () => T): Promise<T> {
+    const number = this.calls++;
     try {
-      this.script?.(call, this.calls++);
+      this.script?.(call, number);
       return Promise.resolve(effect());
     } catch (error) {
       return Promise.reject(error instanceof Error ? error : new Error(String(error)));
