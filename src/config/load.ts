@@ -52,7 +52,7 @@ async function readYaml(file: string): Promise<unknown> {
 }
 
 function parseYaml(source: string, file: string): unknown {
-  const document = parseDocument(source, { logLevel: 'silent', uniqueKeys: true });
+  const document = parseDocument(source, { logLevel: 'error', uniqueKeys: true });
   // A warning is about a tag that YAML does not know: the value would be taken for something that it is not.
   const faults = [...document.errors, ...document.warnings];
   if (faults.length > 0) {

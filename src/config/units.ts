@@ -9,7 +9,7 @@ const UNIT_OCTETS: Readonly<Record<string, number>> = {
   TiB: 2 ** 40,
 };
 
-const SIZE_PATTERN = /^(\d{1,15}) ?(B|KiB|MiB|GiB|TiB)$/;
+const SIZE_PATTERN = /^(\d{1,16}) ?(B|KiB|MiB|GiB|TiB)$/;
 
 /** Octets, or null if the text is not a size that a safe integer can hold. */
 export function parseSize(size: string | number): number | null {
