@@ -1,11 +1,14 @@
-// Romulus' own version, as package.json says it.
+// Romulus' own version, as package.json says it: for hello messages, the build-info metric and `--version`.
 
 import { readFileSync } from 'node:fs';
 
-/** "0.1.0" */
-export function packageVersion(): string {
-  // From dist/src/ up to the package's root.
-  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
-  const { version } = JSON.parse(text) as { version: string };
-  return version;
+function readVersion(): string {
+  // From dist/src/ to the package's root.
+  const manifest: unknown = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
+  if (typeof manifest === 'object' && manifest !== null && 'version' in manifest) {
+    if (typeof manifest.version === 'string') return manifest.version;
+  }
+  return 'unknown';
 }
+
+export const VERSION = readVersion();
