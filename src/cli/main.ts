@@ -4,7 +4,10 @@
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { ConfigError } from '../config/error.js';
 import { asError, codeOf } from '../errors.js';
-import { packageVersion } from '../version.js';
+import { GuestError } from '../guest/error.js';
+import { RestoreError } from '../restore/error.js';
+import { StreamError } from '../stream/error.js';
+import { VERSION } from '../version.js';
 import { demoVerb } from './demo.js';
 import { ExitCode } from './exit-codes.js';
 import { InterruptedError } from './signals.js';
@@ -12,6 +15,7 @@ import { primaryVerb } from './primary.js';
 import { restoreVerb } from './restore.js';
 import { saveVerb } from './save.js';
 import { secondaryVerb } from './secondary.js';
+import { UsageError } from './usage.js';
 
 function wholeNumber(minimum: number, maximum: number): (text: string) => number {
   return (text) => {
@@ -26,7 +30,7 @@ function wholeNumber(minimum: number, maximum: number): (text: string) => number
 function buildProgram(setExitCode: (code: ExitCode) => void): Command {
   const program = new Command('romulus')
     .description('Keeps running virtual machines alive when their host dies.')
-    .version(packageVersion())
+    .version(VERSION)
     .showHelpAfterError('(romulus help VERB shows its options)')
     .exitOverride();
 
@@ -80,9 +84,16 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
   return program;
 }
 
-/** Errors of input: nothing has been started, and the message says what to mend. */
+/** Errors of what was given to us: the command line, a configuration, a file. */
 function isInputError(error: unknown): boolean {
-  return error instanceof ConfigError || ['StreamError', 'UsageError'].includes(asError(error).name);
+  return (
+    error instanceof ConfigError ||
+    error instanceof UsageError ||
+    error instanceof StreamError ||
+    error instanceof RestoreError ||
+    error instanceof GuestError ||
+    ['BAD_CONFIGURATION', 'BAD_CONTEXT', 'ENOENT', 'EACCES', 'EISDIR'].includes(codeOf(error))
+  );
 }
 
 async function main(): Promise<ExitCode> {
