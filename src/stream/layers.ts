@@ -17,57 +17,24 @@
 // Offsets are those of the whole stream, whatever the layer.
 
 import { StreamError } from './error.js';
-import type { StreamHeaders } from './flow.js';
-import { DomainType, RECORD_LENGTH_MAX, RecordType, recordTypeName } from './format.js';
+import { RECORD_LENGTH_MAX, RecordType, recordTypeName } from './format.js';
 import { RecordFramer } from './framing.js';
+import { encodeImageHeader } from './headers.js';
+import type { Layer, LayeredItem } from './layer-item.js';
 import {
   LIBXL_HEADER_BYTES,
-  type LibxlHeader,
   LibxlRecordType,
   decodeLibxlHeader,
   encodeLibxlHeader,
   libxlRecordTypeName,
 } from './libxl.js';
 import { takeHeaders } from './reader.js';
-import type { StreamRecord } from './record.js';
-import { concatenate, encodeDomainHeader, encodeImageHeader, recordParts } from './writer.js';
-import {
-  XL_HEADER_BYTES,
-  type XlHeader,
-  beginsLikeXl,
-  decodeXlHeader,
-  encodeXlHeader,
-  xlHeaderLength,
-} from './xl.js';
+import { XL_HEADER_BYTES, beginsLikeXl, decodeXlHeader, xlHeaderLength } from './xl.js';
 
 /** Octets that tell the layers from each other. */
 const TELLING_BYTES = 8;
 /** A record of type 5 after CHECKPOINT_END with a body no longer than this is CHECKPOINT_STATE. */
 const CHECKPOINT_STATE_BYTES_MAX = 8;
-
-export type Layer = 'xl' | 'libxl' | 'libxc';
-
-/** One thing of the stream, with where it stands. */
-export type LayeredItem =
-  | { readonly layer: 'xl'; readonly kind: 'header'; readonly offset: number; readonly header: XlHeader }
-  | {
-      readonly layer: 'libxl';
-      readonly kind: 'header';
-      readonly offset: number;
-      readonly header: LibxlHeader;
-    }
-  | {
-      readonly layer: 'libxc';
-      readonly kind: 'headers';
-      readonly offset: number;
-      readonly headers: StreamHeaders;
-    }
-  | {
-      readonly layer: 'libxl' | 'libxc';
-      readonly kind: 'record';
-      readonly offset: number;
-      readonly record: StreamRecord;
-    };
 
 type State = 'START' | 'XL' | 'LIBXL_HEADER' | 'LIBXL' | 'LIBXC_HEADERS' | 'LIBXC' | 'RESUME' | 'FINISHED';
 
@@ -298,30 +265,6 @@ export class LayeredReader {
     this.#state = 'LIBXC';
     return this.#nextLibxcRecord();
   }
-}
-
-/** The octets of an item, in parts; bodies are not copied. What the reader yielded, written again, is what it read. */
-export function itemParts(item: LayeredItem): Uint8Array[] {
-  if (item.kind === 'record') {
-    return recordParts(item.record.type, item.record.body);
-  }
-  switch (item.layer) {
-    case 'xl':
-      return [encodeXlHeader(item.header)];
-    case 'libxl':
-      return [encodeLibxlHeader(item.header)];
-    case 'libxc':
-      return [encodeLibxcHeaders(item.headers)];
-  }
-}
-
-function encodeLibxcHeaders({ version, domainType, xenMajor, xenMinor }: StreamHeaders): Uint8Array {
-  if (domainType !== DomainType.X86_PV && domainType !== DomainType.X86_HVM) {
-    throw new StreamError('UNKNOWN_DOMAIN_TYPE', `domain type ${domainType} cannot be written`, {
-      domainType,
-    });
-  }
-  return concatenate([encodeImageHeader(version), encodeDomainHeader({ domainType, xenMajor, xenMinor })]);
 }
 
 function beginsLike(bytes: Uint8Array, whole: Uint8Array): boolean {

@@ -5,7 +5,8 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { StreamError } from '../../src/stream/error.js';
 import { RecordType, paddedLength } from '../../src/stream/format.js';
-import { type LayeredItem, LayeredReader, itemParts } from '../../src/stream/layers.js';
+import { type LayeredItem, itemParts } from '../../src/stream/layer-item.js';
+import { LayeredReader } from '../../src/stream/layers.js';
 import {
   CheckpointState,
   EmulatorId,
