@@ -7,6 +7,9 @@ import type { ChannelErrorCode } from './contract.js';
 /** Normal end, after a bye. */
 export const CLOSE_NORMAL = 1000;
 
+/** The HTTP header that carries the code of a refusal before there is a WebSocket. */
+export const ERROR_HEADER = 'romulus-error';
+
 const codes: Readonly<Record<ChannelErrorCode, number>> = {
   INTERNAL: 4000,
   BAD_SUBPROTOCOL: 4001,

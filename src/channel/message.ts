@@ -61,7 +61,7 @@ const kindOctet = Buffer.from([MessageKind.CONTROL]);
 
 /** The octets of a control message, kind first. */
 export function encodeControl(message: ControlMessage): Buffer {
-  return Buffer.concat([kindOctet, packr.pack(wireForm(message)) as Uint8Array]);
+  return Buffer.concat([kindOctet, packr.pack(wireForm(message))]);
 }
 
 function wireForm(message: ControlMessage): object {
@@ -109,7 +109,12 @@ export function decodeControl(bytes: Uint8Array): ControlMessage {
   try {
     value = packr.unpack(bytes.subarray(1));
   } catch (thrown) {
-    throw new ChannelError('BAD_MESSAGE', 'a control message cannot be unpacked', {}, { cause: asError(thrown) });
+    throw new ChannelError(
+      'BAD_MESSAGE',
+      'a control message cannot be unpacked',
+      {},
+      { cause: asError(thrown) },
+    );
   }
   return new Fields(value).message();
 }
