@@ -1,0 +1,125 @@
+// The kinds of field that a configuration is made of. Each one's message completes the sentence "expected …".
+
+import net from 'node:net';
+import { z } from 'zod';
+import { nearest } from './suggest.js';
+import { formatSize, parseSize } from './units.js';
+
+/** A mapping with these keys and no others. The message of unknown keys has one line for each of them. */
+export function section<Shape extends z.core.$ZodLooseShape>(shape: Shape) {
+  const known = Object.keys(shape);
+  return z.strictObject(shape, {
+    error: (issue) => {
+      if (issue.code !== 'unrecognized_keys') return `a section with ${known.join(', ')}`;
+      return issue.keys.map((key) => unknownKey(key, known)).join('\n');
+    },
+  });
+}
+
+function unknownKey(key: string, known: readonly string[]): string {
+  const hint = nearest(key, known);
+  if (hint !== null) return `${hint} (did you mean that? there is no such key)`;
+  return `one of ${known.join(', ')} (there is no such key)`;
+}
+
+export function wholeNumber(
+  minimum: number,
+  maximum: number,
+  expected = `a whole number from ${minimum} to ${maximum}`,
+) {
+  return z.int({ error: expected }).min(minimum, { error: expected }).max(maximum, { error: expected });
+}
+
+export function flag() {
+  return z.boolean({ error: 'true or false' });
+}
+
+export function choice<const Value extends string>(values: readonly Value[]) {
+  return z.enum(values, { error: `one of ${values.join(', ')}` });
+}
+
+/** Not empty, and without the octet that no path, argument or host name can hold. */
+export function text(expected: string) {
+  return z
+    .string({ error: expected })
+    .regex(/^[^\0]+$/, { error: expected })
+    .max(4096, { error: expected });
+}
+
+/** Octets come out. */
+export function size(
+  minimum: string,
+  maximum: string,
+  accept: (octets: number) => boolean = () => true,
+  rule = '',
+) {
+  const least = parseSize(minimum) ?? 0;
+  const most = parseSize(maximum) ?? 0;
+  const expected = `a size from ${minimum} to ${maximum}${rule} (such as ${formatSize(least)}; B, KiB, MiB, GiB)`;
+  return z.union([z.string(), z.number()], { error: expected }).transform((given, context): number => {
+    const octets = parseSize(given);
+    if (octets !== null && octets >= least && octets <= most && accept(octets)) return octets;
+    context.issues.push({ code: 'custom', input: given, message: expected });
+    return z.NEVER;
+  });
+}
+
+/** Makes a path absolute: relative ones start from the directory of the file they stand in. */
+export type Resolve = (file: string) => string;
+
+export function pathField(resolve: Resolve) {
+  return text('the path of a file').transform(resolve);
+}
+
+export function list<Item extends z.core.$ZodType>(
+  item: Item,
+  minimum: number,
+  maximum: number,
+  expected: string,
+) {
+  return z
+    .array(item, { error: expected })
+    .min(minimum, { error: expected })
+    .max(maximum, { error: expected });
+}
+
+export function url(protocols: readonly string[]) {
+  const expected = `an address that begins with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`;
+  return text(expected).refine(
+    (given) => {
+      if (!URL.canParse(given)) return false;
+      const parsed = new URL(given);
+      return protocols.includes(parsed.protocol) && parsed.hostname !== '';
+    },
+    { error: expected, abort: true },
+  );
+}
+
+/** A domain's name: it becomes a metric's label, part of a file's name and a word on the wire. */
+export function identifier() {
+  const expected = 'a name of 1 to 63 letters a-z, digits and hyphens that begins with a letter or digit';
+  return z.string({ error: expected }).regex(/^[a-z0-9][a-z0-9-]{0,62}$/, { error: expected });
+}
+
+/** Domains are told apart by their names. */
+export function distinctNames(context: z.core.ParsePayload<readonly { readonly name: string }[]>): void {
+  const seen = new Set<string>();
+  context.value.forEach(({ name }, index) => {
+    if (seen.has(name)) {
+      context.issues.push({
+        code: 'custom',
+        path: [index, 'name'],
+        input: name,
+        message: 'a name that no other domain here has',
+      });
+    }
+    seen.add(name);
+  });
+}
+
+/** Does this host name or address lead to this machine and nowhere else? */
+export function isLoopback(host: string): boolean {
+  const bare = host.startsWith('[') && host.endsWith(']') ? host.slice(1, -1) : host;
+  if (bare === 'localhost' || bare === '::1') return true;
+  return net.isIPv4(bare) && bare.startsWith('127.');
+}

@@ -1,0 +1,346 @@
+// What a configuration may say and what comes out; and that whatever else is given ends in a ConfigError that names
+// the key, the value and what was expected.
+
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { ConfigError } from '../../src/config/error.js';
+import { isLoopback } from '../../src/config/fields.js';
+import { loadPrimaryConfig, parsePrimaryConfig, parseSecondaryConfig } from '../../src/config/load.js';
+import { nearest } from '../../src/config/suggest.js';
+import { formatSize, parseSize } from '../../src/config/units.js';
+
+const hypervisor = { kind: 'embedded' };
+const domain = { name: 'web', hypervisor };
+const standby = { ...domain, primary: 'ws://localhost:7300' };
+const primary = (changes: object) => ({ domains: [{ ...domain, ...changes }] });
+const secondary = (changes: object) => ({ domains: [{ ...standby, ...changes }] });
+
+function errorOf(run: () => unknown): ConfigError {
+  try {
+    run();
+  } catch (thrown) {
+    if (thrown instanceof ConfigError) return thrown;
+    throw thrown;
+  }
+  throw new Error('this configuration should have been refused');
+}
+
+/** "path: given" of each problem. */
+function problems(run: () => unknown): string[] {
+  return errorOf(run).problems.map(({ path, given }) => `${path}: ${given ?? 'missing'}`);
+}
+
+async function withFile<Result>(content: string, use: (file: string) => Promise<Result>): Promise<Result> {
+  const directory = await mkdtemp(path.join(os.tmpdir(), 'romulus-config-'));
+  try {
+    const file = path.join(directory, 'primary.yaml');
+    await writeFile(file, content);
+    return await use(file);
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+}
+
+async function loadError(content: string): Promise<ConfigError> {
+  return withFile(content, async (file) => {
+    try {
+      await loadPrimaryConfig(file);
+    } catch (thrown) {
+      if (thrown instanceof ConfigError) return thrown;
+      throw thrown;
+    }
+    throw new Error('this file should have been refused');
+  });
+}
+
+describe('config: what is accepted', () => {
+  it('fills in defaults and resolves sizes', () => {
+    const config = parsePrimaryConfig(
+      primary({
+        checkpoint: { slab: '1 GiB' },
+        output: { limit: 8192 },
+        hypervisor: { kind: 'embedded', memory: '128MiB' },
+      }),
+    );
+    expect(config.listen).to.deep.equal({
+      host: '127.0.0.1',
+      port: 7300,
+      plaintext: false,
+      handshakeTimeoutMs: 2000,
+      maxPendingHandshakes: 16,
+      socketBufferBytes: 16 * 2 ** 20,
+    });
+    expect(config.http).to.deep.equal({ host: '127.0.0.1', port: 9300 });
+    const [web] = config.domains;
+    expect(web?.checkpoint).to.deep.equal({
+      intervalMs: 50,
+      windowEpochs: 1,
+      acknowledgeTimeoutMs: 5000,
+      slabBytes: 2 ** 30,
+    });
+    expect(web?.output).to.deep.equal({
+      console: { kind: 'stdout' },
+      whenUnprotected: 'hold',
+      limitBytes: 8192,
+    });
+    expect(web?.hypervisor).to.deep.equal({
+      kind: 'embedded',
+      memoryBytes: 128 * 2 ** 20,
+      boot: { kind: 'guest', dirtyPages: 200, workingSetPages: 1024, tickMs: 50 },
+    });
+  });
+
+  it('has no HTTP side where it is switched off', () => {
+    expect(parsePrimaryConfig({ ...primary({}), http: false }).http).to.equal(false);
+  });
+
+  it('starts relative paths from the directory of the file', async () => {
+    await withFile(
+      'domains: [{name: web, hypervisor: {kind: embedded, image: {disk: d/disk.img}}}]',
+      async (file) => {
+        const config = await loadPrimaryConfig(file);
+        expect(config.domains[0]?.hypervisor.boot).to.deep.equal({
+          kind: 'image',
+          disk: path.join(path.dirname(file), 'd/disk.img'),
+        });
+      },
+    );
+  });
+
+  it('takes plaintext off loopback only where it is asked for, TLS anywhere', () => {
+    const tls = { cert: 'c', key: 'k', ca: 'a' };
+    const listen = (section: object) => () => parsePrimaryConfig({ ...primary({}), listen: section });
+    expect(problems(listen({ host: '0.0.0.0' }))).to.deep.equal(["listen.host: '0.0.0.0'"]);
+    expect(listen({ host: '0.0.0.0', plaintext: true })().listen.plaintext).to.equal(true);
+    expect(listen({ host: '0.0.0.0', tls })().listen.tls?.cert).to.equal(path.resolve('c'));
+    expect(problems(listen({ plaintext: true, tls }))).to.deep.equal(['listen.plaintext: true']);
+
+    const dial = (section: object) => () => parseSecondaryConfig(secondary(section));
+    const far = 'ws://10.0.0.1:7300';
+    expect(problems(dial({ primary: far }))).to.deep.equal([`domains[0].primary: '${far}'`]);
+    expect(dial({ primary: far, plaintext: true })().domains[0]?.primary).to.equal(far);
+    expect(problems(dial({ primary: 'wss://10.0.0.1' }))).to.deep.equal(['domains[0].tls: missing']);
+    expect(dial({ primary: 'wss://10.0.0.1', tls })().domains[0]?.tls?.ca).to.equal(path.resolve('a'));
+    expect(problems(dial({ tls }))).to.deep.equal([`domains[0].primary: '${standby.primary}'`]);
+    expect(dial({ primary: 'ws://[::1]:7300' })().domains[0]?.primary).to.equal('ws://[::1]:7300');
+  });
+});
+
+describe('config: what is refused', () => {
+  const cases: readonly (readonly [string, object, readonly string[]])[] = [
+    ['a size in decimal units', { checkpoint: { slab: '64MB' } }, ["domains[0].checkpoint.slab: '64MB'"]],
+    ['an interval of 0', { checkpoint: { intervalMs: 0 } }, ['domains[0].checkpoint.intervalMs: 0']],
+    [
+      'an interval over a minute',
+      { checkpoint: { intervalMs: 60_001 } },
+      ['domains[0].checkpoint.intervalMs: 60001'],
+    ],
+    ['half a millisecond', { checkpoint: { intervalMs: 0.5 } }, ['domains[0].checkpoint.intervalMs: 0.5']],
+    ['a number as text', { checkpoint: { intervalMs: '50' } }, ["domains[0].checkpoint.intervalMs: '50'"]],
+    [
+      'memory that is no power of two',
+      { hypervisor: { ...hypervisor, memory: '96MiB' } },
+      ["domains[0].hypervisor.memory: '96MiB'"],
+    ],
+    [
+      'memory beyond 2 GiB',
+      { hypervisor: { ...hypervisor, memory: '4GiB' } },
+      ["domains[0].hypervisor.memory: '4GiB'"],
+    ],
+    [
+      'a working set that does not fit',
+      { hypervisor: { ...hypervisor, memory: '4MiB', guest: { workingSetPages: 513 } } },
+      ['domains[0].hypervisor.guest.workingSetPages: 513'],
+    ],
+    [
+      'more dirty pages than the working set has',
+      { hypervisor: { ...hypervisor, guest: { dirtyPages: 1025 } } },
+      ['domains[0].hypervisor.guest.dirtyPages: 1025'],
+    ],
+    [
+      'guest and image at once',
+      { hypervisor: { ...hypervisor, guest: {}, image: { disk: 'd' } } },
+      ["domains[0].hypervisor.image: { disk: 'd' }"],
+    ],
+    [
+      'an image with nothing to boot',
+      { hypervisor: { ...hypervisor, image: { bios: 'b' } } },
+      ["domains[0].hypervisor.image: { bios: 'b' }"],
+    ],
+    ['an unknown hypervisor', { hypervisor: { kind: 'vmware' } }, ["domains[0].hypervisor.kind: 'vmware'"]],
+    ['no hypervisor', { hypervisor: undefined }, ['domains[0].hypervisor: missing']],
+    ['an upper-case name', { name: 'Web' }, ["domains[0].name: 'Web'"]],
+    ['a name of 64 letters', { name: 'a'.repeat(64) }, [`domains[0].name: '${'a'.repeat(64)}'`]],
+    [
+      'a heartbeat without slack',
+      { heartbeat: { intervalMs: 100, timeoutMs: 199 } },
+      ['domains[0].heartbeat.timeoutMs: 199'],
+    ],
+    ['a path with a zero octet', { output: { tap: 'a\0b' } }, ["domains[0].output.tap: 'a\\x00b'"]],
+    ['an unknown console', { output: { console: 'stdrr' } }, ["domains[0].output.console: 'stdrr'"]],
+    [
+      'a console section with another key',
+      { output: { console: { path: 'x' } } },
+      ['domains[0].output.console.file: missing', "domains[0].output.console.path: 'x'"],
+    ],
+  ];
+  for (const [what, changes, expected] of cases) {
+    it(what, () => expect(problems(() => parsePrimaryConfig(primary(changes)))).to.deep.equal(expected));
+  }
+
+  it('redial times that cross, a name twice, a URL of another kind', () => {
+    expect(
+      problems(() => parseSecondaryConfig(secondary({ failover: { redialMinMs: 100, redialMaxMs: 99 } }))),
+    ).to.deep.equal(['domains[0].failover.redialMaxMs: 99']);
+    expect(problems(() => parsePrimaryConfig({ domains: [domain, domain] }))).to.deep.equal([
+      "domains[1].name: 'web'",
+    ]);
+    expect(problems(() => parseSecondaryConfig(secondary({ primary: 'http://localhost' })))).to.deep.equal([
+      "domains[0].primary: 'http://localhost'",
+    ]);
+    expect(
+      problems(() => parsePrimaryConfig({ ...primary({}), hooks: { webhook: { url: 'ftp://x' } } })),
+    ).to.deep.equal(["hooks.webhook.url: 'ftp://x'"]);
+  });
+
+  it('tells all problems at once, one line each, with a hint for a misspelt key', () => {
+    const error = errorOf(() =>
+      parsePrimaryConfig({
+        listen: { prot: 7300 },
+        log: { level: 'loud' },
+        domains: [{ ...domain, checkpoint: { interval: 5, slab: 1 }, heartbeats: {} }],
+      }),
+    );
+    expect(error.code).to.equal('INVALID');
+    expect(error.facts).to.deep.equal({ file: null, problems: 5, path: 'listen.prot' });
+    expect(error.message.split('\n')).to.deep.equal([
+      'the configuration is not usable:',
+      '  listen.prot: 7300 given, expected port (did you mean that? there is no such key)',
+      "  log.level: 'loud' given, expected one of trace, debug, info, warn, error, fatal, silent",
+      '  domains[0].checkpoint.slab: 1 given, expected a size from 1MiB to 4GiB (such as 1MiB; B, KiB, MiB, GiB)',
+      '  domains[0].checkpoint.interval: 5 given, expected intervalMs (did you mean that? there is no such key)',
+      '  domains[0].heartbeats: {} given, expected heartbeat (did you mean that? there is no such key)',
+    ]);
+  });
+
+  it('files that are no YAML, that use too much of it, or that are not there', async () => {
+    expect((await loadError('domains: [')).code).to.equal('BAD_YAML');
+    expect((await loadError('http: false\nhttp: false')).problems[0]?.path).to.equal('line 2, column 1');
+    expect((await loadError('a: !unknown x')).code).to.equal('BAD_YAML');
+    expect((await loadError('a: 1\n---\nb: 2')).code).to.equal('BAD_YAML');
+    const levels = Array.from(
+      { length: 9 },
+      (_, level) => `a${level + 1}: &a${level + 1} [${`*a${level},`.repeat(9)}]`,
+    );
+    expect((await loadError(['a0: &a0 [x]', ...levels].join('\n'))).code).to.equal('BAD_YAML');
+    expect((await loadError('&a domains: [*a]')).code).to.equal('INVALID');
+    expect((await loadError('')).problems).to.have.length(1);
+    expect((await loadError(`# ${'x'.repeat(2 ** 20)}`)).code).to.equal('TOO_LARGE');
+    const missing = await loadPrimaryConfig('/nonexistent/primary.yaml').catch((thrown: unknown) => thrown);
+    expect(missing).to.be.instanceOf(ConfigError).with.property('code', 'UNREADABLE');
+  });
+});
+
+describe('config: anything at all', () => {
+  const oneOf = (valid: unknown, other: fc.Arbitrary<unknown>) =>
+    fc.oneof({ weight: 3, arbitrary: fc.constant(valid) }, { weight: 1, arbitrary: other });
+  const anything = fc.anything({
+    withBigInt: true,
+    withDate: true,
+    withMap: true,
+    withNullPrototype: true,
+    withSparseArray: true,
+  });
+  const nearlyDomain = fc.record(
+    {
+      name: oneOf('web', fc.string()),
+      primary: oneOf('ws://localhost:1', anything),
+      hypervisor: oneOf(hypervisor, anything),
+      checkpoint: fc.oneof(
+        fc.record({ intervalMs: fc.integer(), slab: fc.string() }, { requiredKeys: [] }),
+        anything,
+      ),
+      heartbeat: fc.record({ intervalMs: fc.double(), timeoutMs: fc.integer() }, { requiredKeys: [] }),
+      output: oneOf({}, fc.record({ console: anything, limit: anything }, { requiredKeys: [] })),
+      failover: oneOf({}, anything),
+    },
+    { requiredKeys: [] },
+  );
+  const nearlyConfig = fc.record(
+    {
+      domains: fc.array(nearlyDomain, { maxLength: 3 }),
+      http: oneOf(false, anything),
+      listen: oneOf({}, anything),
+      hooks: anything,
+    },
+    { requiredKeys: ['domains'] },
+  );
+
+  for (const [side, parse] of [
+    ['primary', parsePrimaryConfig],
+    ['secondary', parseSecondaryConfig],
+  ] as const) {
+    it(`${side}: a configuration or a ConfigError, nothing else`, () => {
+      fc.assert(
+        fc.property(fc.oneof(anything, nearlyConfig), (given) => {
+          try {
+            expect(parse(given).domains).to.not.be.empty;
+          } catch (thrown) {
+            expect(thrown).to.be.instanceOf(ConfigError);
+            if (!(thrown instanceof ConfigError)) return;
+            expect(thrown.problems).to.not.be.empty;
+            expect(thrown.message.split('\n')).to.have.length(thrown.problems.length + 1);
+          }
+        }),
+        { numRuns: 400 },
+      );
+    });
+  }
+});
+
+describe('config: units and words', () => {
+  it('reads the sizes that it writes', () => {
+    fc.assert(
+      fc.property(fc.maxSafeNat(), (octets) => {
+        expect(parseSize(formatSize(octets))).to.equal(octets);
+      }),
+    );
+    expect(formatSize(64 * 2 ** 20)).to.equal('64MiB');
+    for (const wrong of [
+      '',
+      'MiB',
+      '64',
+      '-1MiB',
+      '1.5MiB',
+      '64 MB',
+      '1e3B',
+      '9999999999TiB',
+      '64  MiB',
+      '64MiB\n',
+    ]) {
+      expect(parseSize(wrong), wrong).to.equal(null);
+    }
+    for (const wrong of [-1, 1.5, Number.NaN, Infinity, 2 ** 53]) expect(parseSize(wrong)).to.equal(null);
+  });
+
+  it('knows loopback when it sees it', () => {
+    for (const host of ['localhost', '127.0.0.1', '127.255.0.9', '::1', '[::1]'])
+      expect(isLoopback(host), host).to.equal(true);
+    for (const host of ['0.0.0.0', '::', '127.example.com', '127.0.0.1.example.com', '10.0.0.1', '']) {
+      expect(isLoopback(host), host).to.equal(false);
+    }
+  });
+
+  it('suggests what is near and nothing else', () => {
+    const known = ['host', 'port', 'intervalMs', 'windowEpochs'];
+    expect(nearest('prot', known)).to.equal('port');
+    expect(nearest('interval', known)).to.equal('intervalMs');
+    expect(nearest('windowepoch', known)).to.equal('windowEpochs');
+    expect(nearest('zzz', known)).to.equal(null);
+    expect(nearest('', known)).to.equal(null);
+    expect(nearest('x'.repeat(1_000_000), known)).to.equal(null);
+  });
+});
