@@ -136,8 +136,11 @@ export interface SecondaryLink extends Link {
 /** A domain that the primary offers for protection. */
 export interface DomainOffer {
   readonly domain: string;
-  /** Decides over a hello that is well-formed and of our version: the welcome's fields, or a ChannelError thrown. */
-  welcome(hello: Hello): Pick<Welcome, 'streamUuid' | 'continuous' | 'windowEpochs'>;
+  /** Decides over a hello that is well-formed and of our version: the welcome's fields (heartbeat: else the listener's), or a ChannelError thrown. */
+  welcome(
+    hello: Hello,
+  ): Pick<Welcome, 'streamUuid' | 'continuous' | 'windowEpochs'> &
+    Partial<Pick<Welcome, 'heartbeatIntervalMs' | 'heartbeatTimeoutMs'>>;
   /** A secondary is linked. Called at most once at a time: the next one only after the last link was lost. */
   linked(link: PrimaryLink): void;
   /** A secondary that has taken over came to fence us. */
