@@ -41,3 +41,11 @@ export class MachineRun<State, Event, Effect> {
     this.subscription.unsubscribe();
   }
 }
+
+/** A step that passes through several states on its way reports where it arrived: the last transition counts. */
+export function withOneTransition<Effect extends { readonly kind: string }>(
+  effects: readonly Effect[],
+): readonly Effect[] {
+  const last = effects.findLastIndex((effect) => effect.kind === 'transition');
+  return effects.filter((effect, index) => effect.kind !== 'transition' || index === last);
+}

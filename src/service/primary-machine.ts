@@ -14,6 +14,7 @@
 // before the gap release nothing; the next one, of an epoch captured after it, proves that the standby still is one.
 
 import type { ChannelErrorCode } from '../channel/contract.js';
+import { withOneTransition } from './machine.js';
 import type { PrimaryEffect, PrimaryEvent, PrimaryState, StreamState } from './primary-state.js';
 
 /** More streams in a row that never got a checkpoint through are not remembered as valid points. */
@@ -30,7 +31,7 @@ export function stepPrimary(
   }
   state.lastAtMs = event.atMs;
   if (!state.stopped) handle(state, event, effects);
-  return [state, effects];
+  return [state, withOneTransition(effects)];
 }
 
 function handle(state: PrimaryState, event: PrimaryEvent, effects: PrimaryEffect[]): void {
@@ -341,6 +342,7 @@ function leaveStream(state: PrimaryState, effects: PrimaryEffect[]): void {
     { kind: 'disarm', timer: 'acknowledge' },
     { kind: 'abandon', streamUuid: state.stream.streamUuid },
   );
+  state.lastStream = state.stream;
   state.stream = null;
   state.requested = false;
 }

@@ -57,6 +57,8 @@ export interface PrimaryState {
   running: boolean;
   stopped: boolean;
   stream: StreamState | null;
+  /** The stream before, for those who ask how far it came. */
+  lastStream: StreamState | null;
   /** A checkpoint was asked for. */
   requested: boolean;
   /** The gate holds more than its limit. */
@@ -133,6 +135,7 @@ export function initialPrimaryState(settings: PrimarySettings, atMs: number): Pr
     running: false,
     stopped: false,
     stream: null,
+    lastStream: null,
     requested: false,
     pressure: false,
     letOut: { released: null, streamsSince: [] },

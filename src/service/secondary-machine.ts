@@ -15,6 +15,7 @@
 // primary says in its welcome (`continuous`).
 
 import type { ChannelErrorCode } from '../channel/contract.js';
+import { withOneTransition } from './machine.js';
 import type {
   SecondaryEffect,
   SecondaryEvent,
@@ -46,7 +47,7 @@ export function stepSecondary(
   const state: SecondaryState = { ...before, session: before.session && { ...before.session } };
   const effects: Effects = [];
   handle(state, event, effects);
-  return [state, effects];
+  return [state, withOneTransition(effects)];
 }
 
 function handle(state: SecondaryState, event: SecondaryEvent, effects: Effects): void {
@@ -54,7 +55,7 @@ function handle(state: SecondaryState, event: SecondaryEvent, effects: Effects):
   if (state.phase === 'over' && event.kind !== 'restored') return;
   switch (event.kind) {
     case 'start':
-      if (state.dials === 0) dial(state, effects);
+      if (state.dials === 0 && state.phase === 'dialling') dial(state, effects);
       return;
     case 'dialled':
       if (isDialUnderWay(state, event)) dialled(state, event.streamUuid, event.continuous, effects);
@@ -323,11 +324,11 @@ function ended(state: SecondaryState, reason: string, effects: Effects): void {
   over(state, 'ended', reason, effects);
 }
 
-/** Creating a domain to fill failed: tried again later, with what is held kept. */
+/** A domain to fill cannot be made: never, if not the first; else it is tried again, with what is held kept. */
 function domainFailed(state: SecondaryState, code: string, effects: Effects): void {
   const { session } = state;
-  if (!session) return;
-  restored(state, session, false, code, effects);
+  if (session) restored(state, session, false, code, effects);
+  else if (state.dials === 0) over(state, 'failed', `no domain can be made: ${code}`, effects);
 }
 
 function over(state: SecondaryState, role: 'ended' | 'failed', reason: string, effects: Effects): void {

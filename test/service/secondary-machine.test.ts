@@ -15,14 +15,14 @@ const settings: SecondarySettings = { reconnectWindowMs: 300, redialMinMs: 50, r
 
 type Machine = VirtualMachine<SecondaryState, SecondaryEvent, SecondaryEffect>;
 
-function machine(): Machine {
+function machine(start = true): Machine {
   const made: Machine = new VirtualMachine<SecondaryState, SecondaryEvent, SecondaryEffect>(
     stepSecondary,
     initialSecondaryState(settings),
     (event) => event,
     (timer) => ({ kind: 'timer', timer: timer === 'redial' ? 'redial' : 'reconnect' }),
   );
-  made.give({ kind: 'start' });
+  if (start) made.give({ kind: 'start' });
   return made;
 }
 
@@ -66,6 +66,15 @@ function active(): Machine {
 }
 
 describe('service/secondary-machine', () => {
+  it('no domain can be made at all: failed', () => {
+    const m = machine(false);
+    expect(words(m.give({ kind: 'domain-failed', code: 'BAD_CONFIGURATION' }))).to.deep.equal([
+      'transition no domain can be made: BAD_CONFIGURATION',
+      'finished',
+    ]);
+    expect(m.give({ kind: 'start' })).to.deep.equal([]);
+  });
+
   describe('before anything is held', () => {
     it('dials again and again, slower and slower, and never fails over', () => {
       const m = machine();
