@@ -1,0 +1,196 @@
+// What an embedded machine is made of, and the check that it can be made.
+
+import { open, stat } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { asError } from '../../errors.js';
+import { PAGE_SIZE } from '../../stream/format.js';
+import { HypervisorError } from '../port.js';
+
+/** The guest that Romulus brings along (guest/tick.s). */
+export interface BuiltinGuest {
+  readonly kind: 'builtin';
+  /** Pages rewritten per tick; default 200. */
+  readonly dirtyPages?: number;
+  /** Pages that are checked at every tick; default 1024. */
+  readonly workingSetPages?: number;
+  /** 1 to 60000; default 50. */
+  readonly tickMs?: number;
+}
+
+/** Any image that v86 boots. All but the command line are file names. */
+export interface ImageGuest {
+  readonly kind: 'image';
+  readonly bios?: string;
+  readonly vgaBios?: string;
+  /** A Linux bzImage; needs a BIOS. */
+  readonly kernel?: string;
+  readonly initrd?: string;
+  readonly commandLine?: string;
+  /** Boots without a BIOS. */
+  readonly multiboot?: string;
+  /** What the guest writes to a disk or floppy is part of every checkpoint, whole: keep it small. */
+  readonly hda?: string;
+  readonly fda?: string;
+  /** Read-only: both hosts must have the same image. */
+  readonly cdrom?: string;
+}
+
+export interface EmbeddedConfig {
+  readonly name: string;
+  /** A power of two, 4 MiB to 1 GiB. */
+  readonly memoryBytes: number;
+  readonly guest: BuiltinGuest | ImageGuest;
+  /** Default false. */
+  readonly acpi?: boolean;
+}
+
+/** The images by the role that they have in the machine. */
+export const imageRoles = [
+  'bios',
+  'vgaBios',
+  'kernel',
+  'initrd',
+  'multiboot',
+  'hda',
+  'fda',
+  'cdrom',
+] as const;
+export type ImageRole = (typeof imageRoles)[number];
+
+/** A configuration that was checked, as the worker gets it. */
+export interface MachineSpec {
+  readonly name: string;
+  readonly memoryBytes: number;
+  readonly acpi: boolean;
+  readonly commandLine: string;
+  readonly images: Readonly<Partial<Record<ImageRole, string>>>;
+  /** A target's RAM is empty, not loaded with what its guest boots from. */
+  readonly empty: boolean;
+}
+
+const MEMORY_BYTES_MIN = 4 * 1024 * 1024;
+const MEMORY_BYTES_MAX = 1024 * 1024 * 1024;
+/** v86 places an initrd at 64 MiB at most, and rounds smaller memories up. */
+const MEMORY_BYTES_MIN_INITRD = 64 * 1024 * 1024;
+/** Disk and floppy are part of the context, and a record holds 128 MiB. */
+const WRITABLE_BYTES_MAX = 64 * 1024 * 1024;
+/** Where the builtin guest keeps the generations of its pages, the working set behind them (guest/tick.s). */
+const GENERATIONS_AT = 0x110000;
+const MULTIBOOT_MAGIC = 0x1badb002;
+const MULTIBOOT_SEARCH_BYTES = 8192;
+
+export const DEFAULT_DIRTY_PAGES = 200;
+export const DEFAULT_WORKING_SET_PAGES = 1024;
+export const DEFAULT_TICK_MS = 50;
+
+// The compiled file is dist/src/hypervisor/embedded/config.js; assets stay in the source tree.
+export const builtinGuestFile = fileURLToPath(
+  new URL('../../../../src/hypervisor/embedded/guest/tick.elf', import.meta.url),
+);
+
+function refuse(message: string, facts: Record<string, string | number>, cause?: unknown): HypervisorError {
+  return new HypervisorError(
+    'BAD_CONFIGURATION',
+    message,
+    facts,
+    cause === undefined ? undefined : { cause: asError(cause) },
+  );
+}
+
+function checkRange(key: string, value: number, low: number, high: number): void {
+  if (!Number.isInteger(value) || value < low || value > high) {
+    throw refuse(`${key} must be a whole number from ${low} to ${high}.`, { key, value, low, high });
+  }
+}
+
+function builtinCommandLine(guest: BuiltinGuest, memoryBytes: number): string {
+  const pages = guest.workingSetPages ?? DEFAULT_WORKING_SET_PAGES;
+  const dirty = guest.dirtyPages ?? Math.min(DEFAULT_DIRTY_PAGES, pages);
+  const tickMs = guest.tickMs ?? DEFAULT_TICK_MS;
+  checkRange('guest.workingSetPages', pages, 1, MEMORY_BYTES_MAX / PAGE_SIZE);
+  checkRange('guest.dirtyPages', dirty, 0, pages);
+  checkRange('guest.tickMs', tickMs, 1, 60_000);
+  const tableEnd = Math.ceil((GENERATIONS_AT + pages * 4) / PAGE_SIZE) * PAGE_SIZE;
+  const needed = tableEnd + pages * PAGE_SIZE;
+  if (needed > memoryBytes) {
+    throw refuse('The guest’s working set does not fit its memory.', {
+      key: 'guest.workingSetPages',
+      value: pages,
+      memoryBytes,
+      needed,
+    });
+  }
+  return `pages=${pages} dirty=${dirty} tick_ms=${tickMs}`;
+}
+
+async function checkFile(role: ImageRole, file: string): Promise<number> {
+  try {
+    const found = await stat(file);
+    if (found.isFile() && found.size > 0) return found.size;
+  } catch (error) {
+    throw refuse(`guest.${role} cannot be read.`, { key: `guest.${role}`, value: file }, error);
+  }
+  throw refuse(`guest.${role} is not a file with something in it.`, { key: `guest.${role}`, value: file });
+}
+
+async function checkMultiboot(file: string): Promise<void> {
+  const handle = await open(file);
+  try {
+    const head = Buffer.alloc(MULTIBOOT_SEARCH_BYTES);
+    const { bytesRead } = await handle.read(head, 0, head.length, 0);
+    for (let at = 0; at + 12 <= bytesRead; at += 4) {
+      if (head.readUInt32LE(at) !== MULTIBOOT_MAGIC) continue;
+      if (((MULTIBOOT_MAGIC + head.readUInt32LE(at + 4) + head.readUInt32LE(at + 8)) | 0) === 0) return;
+    }
+  } finally {
+    await handle.close();
+  }
+  throw refuse('guest.multiboot has no multiboot header in its first 8 KiB.', {
+    key: 'guest.multiboot',
+    value: file,
+  });
+}
+
+/** Fails with BAD_CONFIGURATION and the facts `key`, `value` and what was expected. */
+export async function checkConfig(config: EmbeddedConfig, empty: boolean): Promise<MachineSpec> {
+  const { name, memoryBytes, guest } = config;
+  checkRange('memoryBytes', memoryBytes, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
+  if ((memoryBytes & (memoryBytes - 1)) !== 0) {
+    throw refuse('memoryBytes must be a power of two.', { key: 'memoryBytes', value: memoryBytes });
+  }
+  const base = { name, memoryBytes, acpi: config.acpi ?? false, empty };
+  if (guest.kind === 'builtin') {
+    const commandLine = builtinCommandLine(guest, memoryBytes);
+    await checkFile('multiboot', builtinGuestFile);
+    return { ...base, commandLine, images: { multiboot: builtinGuestFile } };
+  }
+
+  if (guest.multiboot === undefined && guest.bios === undefined) {
+    throw refuse('A guest needs a multiboot image or a BIOS to boot from.', { key: 'guest.bios', value: '' });
+  }
+  if (guest.kernel !== undefined && guest.bios === undefined) {
+    throw refuse('A bzImage kernel is booted by a BIOS.', { key: 'guest.kernel', value: guest.kernel });
+  }
+  if (guest.initrd !== undefined && memoryBytes < MEMORY_BYTES_MIN_INITRD) {
+    throw refuse('An initrd needs at least 64 MiB of memory.', { key: 'memoryBytes', value: memoryBytes });
+  }
+  const images: Partial<Record<ImageRole, string>> = {};
+  let writableBytes = 0;
+  for (const role of imageRoles) {
+    const file = guest[role];
+    if (file === undefined) continue;
+    const size = await checkFile(role, file);
+    if (role === 'hda' || role === 'fda') writableBytes += size;
+    images[role] = file;
+  }
+  if (writableBytes > WRITABLE_BYTES_MAX) {
+    throw refuse('Disk and floppy together are larger than a checkpoint can carry.', {
+      key: 'guest.hda',
+      value: guest.hda ?? '',
+      writableBytes,
+      high: WRITABLE_BYTES_MAX,
+    });
+  }
+  if (guest.multiboot !== undefined) await checkMultiboot(guest.multiboot);
+  return { ...base, commandLine: guest.commandLine ?? '', images };
+}

@@ -1,0 +1,79 @@
+// What the domain's side and the machine's worker say to each other. Calls are answered in order; page data never is in
+// a message, it lies in shared memory that both sides know by a number.
+
+import type { Facts } from '../../errors.js';
+import type { HypervisorErrorCode } from '../port.js';
+import type { MachineSpec } from './config.js';
+
+/** Pages in one slot of the staging memory, through which pages come into the machine. */
+export const SLOT_PAGES = 256;
+export const SLOT_COUNT = 4;
+
+/**
+ * Memory that both sides hold from the beginning.
+ *
+ *   staging  SLOT_COUNT × SLOT_PAGES pages
+ *   frames   for each page of the staging memory, where it belongs
+ *   bitmap   the dirty bitmap, as a Bitmap's words
+ */
+export interface SharedMemory {
+  readonly staging: SharedArrayBuffer;
+  readonly frames: SharedArrayBuffer;
+  readonly bitmap: SharedArrayBuffer;
+}
+
+export interface WorkerStart {
+  readonly spec: MachineSpec;
+  readonly shared: SharedMemory;
+}
+
+/** The calls: what is asked, and what comes back. */
+export interface Calls {
+  start: { argument: undefined; result: undefined };
+  suspend: { argument: undefined; result: undefined };
+  resume: { argument: undefined; result: undefined };
+  input: { argument: Uint8Array; result: undefined };
+  enableLogDirty: { argument: undefined; result: undefined };
+  /** Fills the shared bitmap; returns the number of dirty pages. */
+  scan: { argument: { clean: boolean }; result: number };
+  disableLogDirty: { argument: undefined; result: undefined };
+  /** Frames into a slab (`memory` goes along the first time that a slab is named). */
+  copy: {
+    argument: { frames: Uint32Array; slab: number; offset: number; memory?: SharedArrayBuffer };
+    result: undefined;
+  };
+  /** Frames into the staging memory, from its beginning on. */
+  copyToStaging: { argument: { frames: Uint32Array }; result: undefined };
+  forgetSlab: { argument: number; result: undefined };
+  saveContext: { argument: undefined; result: Uint8Array };
+  restoreContext: { argument: Uint8Array; result: undefined };
+  /** The first `count` pages of a slot to where the frames say. */
+  write: { argument: { slot: number; count: number }; result: undefined };
+  /** The same, compared: the places in the slot of those that differ. */
+  compare: { argument: { slot: number; count: number }; result: number[] };
+  clear: { argument: number; result: undefined };
+}
+export type CallName = keyof Calls;
+
+export interface CallMessage<K extends CallName = CallName> {
+  readonly id: number;
+  readonly name: K;
+  readonly argument: Calls[K]['argument'];
+}
+
+/** An error as it travels. */
+export interface ErrorMessage {
+  readonly code: HypervisorErrorCode;
+  readonly message: string;
+  readonly facts: Facts;
+  readonly cause?: string;
+}
+
+export type WorkerMessage =
+  | { readonly kind: 'ready'; readonly version: string }
+  | { readonly kind: 'refused'; readonly error: ErrorMessage }
+  | { readonly kind: 'result'; readonly id: number; readonly result: Calls[CallName]['result'] }
+  | { readonly kind: 'failed'; readonly id: number; readonly error: ErrorMessage }
+  | { readonly kind: 'output'; readonly bytes: Uint8Array }
+  | { readonly kind: 'shutdown' }
+  | { readonly kind: 'crashed'; readonly reason: string };
