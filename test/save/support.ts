@@ -15,21 +15,23 @@ export interface RecordedBoundary {
   readonly offset: number;
 }
 
+/**
+ * Records the stream as badly as a sink is allowed to: it writes its framing into the headroom at once and looks at
+ * the pieces only when it drains, so memory that is reused too early shows.
+ */
 export class RecordingSink implements StreamSink {
   readonly boundaries: RecordedBoundary[] = [];
   bytes = 0;
   pieces = 0;
-  drains = 0;
-  #chunks: Uint8Array[] = [];
+  #taken: Uint8Array[] = [];
+  #waiting: StreamPiece[] = [];
 
-  async write(piece: StreamPiece): Promise<void> {
-    // Written over at once, as a channel would: the headroom must belong to nobody else.
+  write(piece: StreamPiece): Promise<void> {
     piece.memory.fill(0xa5, piece.start - HEADROOM, piece.start);
-    // Taken late, as a socket would: memory that is reused before drain() shows.
-    await Promise.resolve();
-    this.#chunks.push(piece.memory.slice(piece.start, piece.end));
+    this.#waiting.push({ ...piece });
     this.bytes += piece.end - piece.start;
     this.pieces++;
+    return Promise.resolve();
   }
 
   boundary(epoch: number, end: boolean): Promise<void> {
@@ -37,13 +39,14 @@ export class RecordingSink implements StreamSink {
     return Promise.resolve();
   }
 
-  drain(): Promise<void> {
-    this.drains++;
-    return new Promise((resolve) => setImmediate(resolve));
+  async drain(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
+    for (const { memory, start, end } of this.#waiting) this.#taken.push(memory.slice(start, end));
+    this.#waiting = [];
   }
 
   octets(): Uint8Array {
-    return new Uint8Array(Buffer.concat(this.#chunks));
+    return new Uint8Array(Buffer.concat(this.#taken));
   }
 }
 
