@@ -69,8 +69,12 @@ export class FakePrimary {
     return `ws://127.0.0.1:${this.port}`;
   }
 
+  nextPeer(): Promise<WebSocket> {
+    return new Promise((resolve) => (this.#connected = resolve));
+  }
+
   async pair(options: Partial<DialOptions> = {}): Promise<{ link: SecondaryLink; peer: WebSocket }> {
-    const connected = new Promise<WebSocket>((resolve) => (this.#connected = resolve));
+    const connected = this.nextPeer();
     const link = await dial({ url: this.url, hello: helloOf(), ...options });
     return { link, peer: await connected };
   }
