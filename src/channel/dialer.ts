@@ -65,6 +65,8 @@ class Dial {
   readonly #reject: (error: Error) => void;
   #timer: NodeJS.Timeout;
   #socket: Socket | null = null;
+  #encrypted = false;
+  #opened = false;
   #settled = false;
 
   constructor(options: DialOptions, succeed: (link: SecondaryLink) => void, reject: (error: Error) => void) {
@@ -85,6 +87,7 @@ class Dial {
       this.#refusedByHttp(response);
     });
     websocket.on('open', () => {
+      this.#opened = true;
       const { hello, software } = this.#options;
       const ours = { protocolVersion: PROTOCOL_VERSION, software: software ?? 'romulus' };
       websocket.send(encodeControl({ kind: 'hello', ...hello, ...ours }));
@@ -115,6 +118,9 @@ class Dial {
         finishRequest: (request) => {
           request.once('socket', (socket) => {
             socket.once('connect', this.#connected);
+            socket.once('secureConnect', () => {
+              this.#encrypted = true;
+            });
           });
           request.end();
         },
@@ -194,10 +200,14 @@ class Dial {
     const { url } = this.#options;
     const cause = codeOf(error);
     const facts = { url, cause };
-    if (this.#websocket.readyState !== WebSocket.CONNECTING && this.#socket !== null) {
+    if (this.#opened) {
       this.#end(errorOfWebSocket(error, url));
     } else if (cause === 'ECONNREFUSED') {
       this.#fail('REFUSED', 'nobody listens there', facts, error);
+    } else if (this.#encrypted && (cause === 'ECONNRESET' || cause === 'EPIPE')) {
+      // Node's server ends a connection without an alert when it does not take the client's certificate, which in
+      // TLS 1.3 is after the client's own handshake is done.
+      this.#fail('TLS', 'cut after the TLS handshake: does the primary know our certificate?', facts, error);
     } else if (isTlsError(error)) {
       this.#fail('TLS', `TLS failed: ${error.message}`, facts, error);
     } else if (cause === 'Error' || cause.startsWith('HPE_')) {

@@ -57,7 +57,7 @@ export function closeWebSocket(websocket: WebSocket, closeCode: number, reason: 
     clearTimeout(cut);
   });
   // A paused socket would not see the other side's close frame.
-  websocket.resume();
+  if (websocket.isPaused) websocket.resume();
   websocket.close(closeCode, reason);
 }
 
