@@ -295,7 +295,7 @@ describe('config: anything at all', () => {
             expect(thrown.message.split('\n')).to.have.length(thrown.problems.length + 1);
           }
         }),
-        { numRuns: 400 },
+        { numRuns: 250 },
       );
     });
   }
