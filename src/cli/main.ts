@@ -10,12 +10,14 @@ import { StreamError } from '../stream/error.js';
 import { VERSION } from '../version.js';
 import { demoVerb } from './demo.js';
 import { ExitCode } from './exit-codes.js';
+import { inspectVerb } from './inspect.js';
 import { InterruptedError } from './signals.js';
 import { primaryVerb } from './primary.js';
 import { restoreVerb } from './restore.js';
 import { saveVerb } from './save.js';
 import { secondaryVerb } from './secondary.js';
 import { UsageError } from './usage.js';
+import { verifyVerb } from './verify.js';
 
 function wholeNumber(minimum: number, maximum: number): (text: string) => number {
   return (text) => {
@@ -80,6 +82,22 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
     .argument('<file>', 'the image to read')
     .option('--ticks <n>', 'end after so many ticks (default: run until Ctrl-C)', wholeNumber(1, 1_000_000))
     .action(async (file: string, options) => setExitCode(await restoreVerb(file, options)));
+
+  for (const [name, verb, what] of [
+    ['inspect', inspectVerb, 'say what is in a stream file of any layer: xl, libxl or libxc'],
+    [
+      'verify',
+      verifyVerb,
+      'hold a stream file to the specifications: exit code 0 sound, 1 unsound, 2 unreadable',
+    ],
+  ] as const) {
+    program
+      .command(name)
+      .description(what)
+      .argument('<file>', 'the stream')
+      .option('--json', 'print JSON')
+      .action(async (file: string, options: { json?: boolean }) => setExitCode(await verb(file, options)));
+  }
 
   return program;
 }

@@ -71,7 +71,7 @@ export class InputFile {
 
   /** Reads octets of a regular file to target; all of them, or fails. */
   async readAt(target: Uint8Array, start: number, length: number, position: number): Promise<void> {
-    for (let done = 0; done < length; ) {
+    for (let done = 0; done < length;) {
       const { bytesRead } = await this.#file.read(target, start + done, length - done, position + done);
       if (bytesRead === 0) {
         throw new UsageError(`${this.path} became shorter while it was read`);
@@ -179,7 +179,9 @@ class Reader {
     const kept = this.#buffer.subarray(this.#start, this.#end);
     if (length > this.#buffer.length) {
       // A pipe may promise what does not come: the buffer grows with what has come.
-      const wanted = this.#regular ? length : Math.min(length, Math.max(this.#buffer.length, kept.length) * 2);
+      const wanted = this.#regular
+        ? length
+        : Math.min(length, Math.max(this.#buffer.length, kept.length) * 2);
       this.#buffer = Buffer.allocUnsafe(Math.max(wanted, this.#buffer.length));
     }
     kept.copy(this.#buffer);

@@ -6,9 +6,14 @@ import { once } from 'node:events';
 export class TextOutput {
   readonly #out: NodeJS.WritableStream;
   #pieces: string[] = [];
+  #error: Error | null = null;
 
   constructor(out: NodeJS.WritableStream = process.stdout) {
     this.#out = out;
+    // A reader that goes away ("| head") would end the process where nobody listens.
+    out.on('error', (error: Error) => {
+      this.#error ??= error;
+    });
   }
 
   write(text: string): void {
@@ -19,8 +24,11 @@ export class TextOutput {
     this.#pieces.push(text, '\n');
   }
 
-  /** Resolves when the reader can take more. */
+  /** Resolves when the reader can take more; rejects when it has gone. */
   async flush(): Promise<void> {
+    if (this.#error !== null) {
+      throw this.#error;
+    }
     if (this.#pieces.length === 0) {
       return;
     }

@@ -49,12 +49,7 @@ export function tellBeginning(bytes: Uint8Array): Beginning {
   if (first !== 0 && second === 0) {
     return { kind: 'wrong', rule: 'legacy', message: legacy(64, first) };
   }
-  if (
-    first !== 0 &&
-    first <= LEGACY_PAGES_MAX &&
-    second >= LEGACY_CHUNK_MIN &&
-    second <= LEGACY_BATCH_MAX
-  ) {
+  if (first !== 0 && first <= LEGACY_PAGES_MAX && second >= LEGACY_CHUNK_MIN && second <= LEGACY_BATCH_MAX) {
     return { kind: 'wrong', rule: 'legacy', message: legacy(32, first) };
   }
   return { kind: 'wrong', rule: 'not-a-stream', message: 'the file begins like none of xl, libxl and libxc' };

@@ -326,4 +326,3 @@ function isJson(text: string): boolean {
 function hex(value: number): string {
   return `0x${(value >>> 0).toString(16)}`;
 }
-

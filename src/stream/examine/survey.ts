@@ -2,13 +2,7 @@
 // handed on as they come; what is kept does not grow with the stream, but for a bit a page of the guest.
 
 import type { StreamHeaders } from '../flow.js';
-import {
-  DomainType,
-  PAGE_SIZE,
-  RecordType,
-  domainTypeName,
-  isPopulatedPageType,
-} from '../format.js';
+import { DomainType, PAGE_SIZE, RecordType, domainTypeName, isPopulatedPageType } from '../format.js';
 import type { Layer } from '../layer-item.js';
 import type { LibxlHeader } from '../libxl.js';
 import { viewOf } from '../octets.js';
@@ -269,7 +263,7 @@ export class Surveyor implements StreamVisitor {
 function hvmVcpus(context: Uint8Array): number | null {
   const view = viewOf(context);
   let count = 0;
-  for (let at = 0; at + HVM_DESCRIPTOR_BYTES <= context.length; ) {
+  for (let at = 0; at + HVM_DESCRIPTOR_BYTES <= context.length;) {
     const type = view.getUint16(at, true);
     if (at === 0 && type !== HVM_SAVE_HEADER) {
       return null;

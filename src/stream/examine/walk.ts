@@ -126,11 +126,17 @@ const TRAILING_BYTES = 256;
 const EMPTY = new Uint8Array(0);
 
 /** The stream ends inside something. */
-class Cut {
-  constructor(readonly where: string) {}
+class Cut extends Error {
+  readonly where: string;
+
+  constructor(where: string) {
+    super(`the stream ends inside ${where}`);
+    this.where = where;
+  }
 }
+
 /** The walk cannot go on; why was said. */
-class Stop {}
+class Stop extends Error {}
 
 interface RecordHead {
   readonly type: number;
@@ -409,7 +415,7 @@ export class StreamWalker {
       dataPages: 0,
       firstPfn: -1,
     };
-    for (let left = pages.entries; left > 0; ) {
+    for (let left = pages.entries; left > 0;) {
       const taken = Math.min(left, PIECE_ENTRIES);
       const entries = viewOf(yield* this.#takeAll(taken * ENTRY_BYTES, 'PAGE_DATA'));
       if (pages.firstPfn < 0) {
@@ -495,7 +501,7 @@ export class StreamWalker {
 
   #stop(rule: RuleId, offset: number, record: string | null, message: string): Stop {
     this.#find(rule, offset, record, message);
-    return new Stop();
+    return new Stop(message);
   }
 }
 
