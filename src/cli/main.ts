@@ -1,18 +1,21 @@
 #!/usr/bin/env node
 // The command line: one verb a file, and the one place where an error becomes an exit code.
 
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { ConfigError } from '../config/error.js';
 import { asError, codeOf } from '../errors.js';
 import { GuestError } from '../guest/error.js';
 import { RestoreError } from '../restore/error.js';
 import { StreamError } from '../stream/error.js';
+import type { Layer } from '../stream/layer-item.js';
 import { VERSION } from '../version.js';
+import { convertVerb } from './convert.js';
 import { demoVerb } from './demo.js';
 import { ExitCode } from './exit-codes.js';
 import { inspectVerb } from './inspect.js';
 import { InterruptedError } from './signals.js';
 import { primaryVerb } from './primary.js';
+import { recoverVerb } from './recover.js';
 import { restoreVerb } from './restore.js';
 import { saveVerb } from './save.js';
 import { secondaryVerb } from './secondary.js';
@@ -98,6 +101,28 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
       .option('--json', 'print JSON')
       .action(async (file: string, options: { json?: boolean }) => setExitCode(await verb(file, options)));
   }
+
+  program
+    .command('recover')
+    .description('make a plain image of the last complete checkpoint of a stream, complete or cut')
+    .argument('<file>', 'the checkpointed stream')
+    .argument('<out>', 'the image to write')
+    .action(async (file: string, out: string) => setExitCode(await recoverVerb(file, out)));
+
+  program
+    .command('convert')
+    .description('put a stream into other layers')
+    .argument('<file>', 'the stream')
+    .argument('<out>', 'the stream to write')
+    .addOption(
+      new Option('--to <layer>', 'the layer that it shall have')
+        .choices(['libxc', 'libxl', 'xl'])
+        .makeOptionMandatory(),
+    )
+    .option('--config <json>', "file with the domain's configuration (libxl's JSON), for --to xl")
+    .action(async (file: string, out: string, options: { to: Layer; config?: string }) =>
+      setExitCode(await convertVerb(file, out, options)),
+    );
 
   return program;
 }

@@ -13,6 +13,8 @@ const EMPTY = new Uint8Array(0);
 export interface InputOptions {
   /** Every octet is read, so that a disk that cannot give one is found out. Default: false. */
   readonly readAll?: boolean;
+  /** Where the walk shall think that the file ends; of a regular file only. Default: where it does. */
+  readonly end?: number;
   /** Called now and then, between two reads. */
   readonly onPause?: (position: number) => Promise<void> | void;
 }
@@ -55,7 +57,8 @@ export class InputFile {
     walk: Walk<Result>,
     options: InputOptions = {},
   ): Promise<{ result: Result; length: number }> {
-    const reader = new Reader(this.#file, this.#regular, this.#size, options);
+    const size = Math.min(this.#size, options.end ?? this.#size);
+    const reader = new Reader(this.#file, this.#regular, size, options);
     let step = walk.next();
     while (step.done !== true) {
       const { kind, length } = step.value;
@@ -195,8 +198,10 @@ class Reader {
       this.#start = this.#end = 0;
     }
     await this.#onPause?.(this.#position);
-    const at = this.#regular ? this.#position + (this.#end - this.#start) : null;
-    const { bytesRead } = await this.#file.read(this.#buffer, this.#end, this.#buffer.length - this.#end, at);
+    const at = this.#position + (this.#end - this.#start);
+    const room = this.#buffer.length - this.#end;
+    const length = this.#regular ? Math.min(room, this.#size - at) : room;
+    const { bytesRead } = await this.#file.read(this.#buffer, this.#end, length, this.#regular ? at : null);
     this.#end += bytesRead;
     return bytesRead > 0;
   }
