@@ -37,7 +37,13 @@ interface Facts {
   readonly xlEnd: number;
 }
 
-export async function convertVerb(path: string, out: string, options: ConvertVerbOptions): Promise<ExitCode> {
+/** @param report where it says what it has written */
+export async function convertVerb(
+  path: string,
+  out: string,
+  options: ConvertVerbOptions,
+  report: NodeJS.WritableStream = process.stderr,
+): Promise<ExitCode> {
   const interruption = onInterruption();
   const input = await InputFile.open(path);
   const progress = new Progress('convert', input.size);
@@ -55,7 +61,7 @@ export async function convertVerb(path: string, out: string, options: ConvertVer
       await writeLayers(input, writer, facts, options.to);
       await sink.commit();
       progress.end();
-      process.stderr.write(`${out}: ${facts.from} to ${options.to}, ${formatBytes(sink.bytes)}\n`);
+      report.write(`${out}: ${facts.from} to ${options.to}, ${formatBytes(sink.bytes)}\n`);
     } catch (error) {
       await sink.discard();
       throw error;

@@ -40,7 +40,12 @@ const HARMLESS: ReadonlySet<RuleId> = new Set<RuleId>([
   'hvm-params.reserved',
 ]);
 
-export async function recoverVerb(path: string, out: string): Promise<ExitCode> {
+/** @param report where it says what it has written */
+export async function recoverVerb(
+  path: string,
+  out: string,
+  report: NodeJS.WritableStream = process.stderr,
+): Promise<ExitCode> {
   const interruption = onInterruption();
   const input = await InputFile.open(path);
   const progress = new Progress('recover', input.size);
@@ -62,7 +67,7 @@ export async function recoverVerb(path: string, out: string): Promise<ExitCode> 
       await sink.commit();
       progress.end();
       const what = end.checkpoint === null ? 'the whole stream' : `checkpoint ${end.checkpoint}`;
-      process.stderr.write(`${out}: ${what}, ${pages} pages, ${formatBytes(sink.bytes)}\n`);
+      report.write(`${out}: ${what}, ${pages} pages, ${formatBytes(sink.bytes)}\n`);
     } catch (error) {
       await sink.discard();
       throw error;

@@ -24,23 +24,51 @@ const APT_OPTIONS = [
 export async function ensureTool(command: string, debianPackage: string): Promise<string | null> {
   const installed = await findIn((process.env['PATH'] ?? '').split(path.delimiter), command);
   if (installed !== null) return installed;
-  const uid = process.getuid?.() ?? 0;
-  const cache = path.join(os.tmpdir(), `romulus-tools-${uid}`);
   try {
-    const unpacked = path.join(cache, debianPackage);
-    const directories = ['usr/bin', 'usr/sbin', 'bin'].map((directory) => path.join(unpacked, directory));
-    await mkdir(cache, { mode: 0o700, recursive: true });
-    if ((await stat(cache)).uid !== uid) throw new Error(`${cache} belongs to somebody else`);
-    if ((await findIn(directories, command)) === null) await unpack(debianPackage, cache, unpacked);
-    const found = await findIn(directories, command);
-    if (found === null) throw new Error(`${debianPackage} has no ${command}`);
+    const found = await findUnpacked(command, debianPackage, ['usr/bin', 'usr/sbin', 'bin']);
     await run(found, ['--version'], { timeout: 10_000 });
     return found;
   } catch (thrown) {
-    const why = thrown instanceof Error ? thrown.message : String(thrown);
-    console.log(`\n    SKIPPED: ${command} is not here and could not be had from Debian: ${why}\n`);
+    saySkipped(command, thrown);
     return null;
   }
+}
+
+/** As ensureTool, of a file that stands in a folder of the package that is in nobody's PATH. */
+export async function ensureFile(
+  name: string,
+  folder: string,
+  debianPackage: string,
+): Promise<string | null> {
+  try {
+    return await findUnpacked(name, debianPackage, [folder]);
+  } catch (thrown) {
+    saySkipped(name, thrown);
+    return null;
+  }
+}
+
+function saySkipped(name: string, thrown: unknown): void {
+  const why = thrown instanceof Error ? thrown.message : String(thrown);
+  console.log(`\n    SKIPPED: ${name} is not here and could not be had from Debian: ${why}\n`);
+}
+
+/** The file in the package, which is fetched and unpacked unless it was before. */
+async function findUnpacked(
+  name: string,
+  debianPackage: string,
+  folders: readonly string[],
+): Promise<string> {
+  const uid = process.getuid?.() ?? 0;
+  const cache = path.join(os.tmpdir(), `romulus-tools-${uid}`);
+  const unpacked = path.join(cache, debianPackage);
+  const directories = folders.map((folder) => path.join(unpacked, folder));
+  await mkdir(cache, { mode: 0o700, recursive: true });
+  if ((await stat(cache)).uid !== uid) throw new Error(`${cache} belongs to somebody else`);
+  if ((await findIn(directories, name)) === null) await unpack(debianPackage, cache, unpacked);
+  const found = await findIn(directories, name);
+  if (found === null) throw new Error(`${debianPackage} has no ${name}`);
+  return found;
 }
 
 async function findIn(directories: readonly string[], command: string): Promise<string | null> {
