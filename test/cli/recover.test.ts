@@ -54,11 +54,13 @@ describe('recover', function () {
       const octets = readFixture(name);
       const { records } = surveyed(octets);
       const ends = records.filter((record) => record.checkpoint !== undefined);
-      for (const [number, cut] of [
-        [1, (ends[0]?.offset ?? 0) + 17],
-        [3, (ends[3]?.offset ?? 0) - 4000],
+      const cuts = [
         [6, octets.length],
-      ] as const) {
+        [3, (ends[3]?.offset ?? 0) - 4000],
+        [1, (ends[0]?.offset ?? 0) + 17],
+      ] as const;
+      // The HVM streams name a million pfns each.
+      for (const [number, cut] of cuts.slice(0, name.startsWith('hvm') ? 2 : 3)) {
         const image = await recovered(octets.subarray(0, cut));
         expect(judged(image).findings).to.deep.equal([]);
         expect(differences(stateAt(image, 0), stateAt(octets, number))).to.deep.equal([]);

@@ -76,6 +76,9 @@ export interface DomainState {
   readonly layers: string;
 }
 
+/** One object for all pfns of a type: HVM streams have a million of them. */
+const WITHOUT_CONTENT = Array.from({ length: 16 }, (_, type) => ({ type, content: null }));
+
 const SIGNALS: readonly number[] = [RecordType.END, RecordType.CHECKPOINT, RecordType.VERIFY];
 const VCPU: readonly number[] = [4, 5, 6, 12];
 
@@ -103,7 +106,10 @@ export function stateAt(octets: Uint8Array, number: number): DomainState {
         const type = batch.types[index] ?? 0;
         const content = hasPageData(type) ? record.body.subarray(at, at + PAGE_SIZE) : null;
         at += content === null ? 0 : PAGE_SIZE;
-        pages.set(batch.pfns[index] ?? 0, { type, content });
+        pages.set(
+          batch.pfns[index] ?? 0,
+          content === null ? (WITHOUT_CONTENT[type] ?? { type, content }) : { type, content },
+        );
       }
     } else if (!SIGNALS.includes(record.type)) {
       const vcpu = VCPU.includes(record.type) ? ` of ${viewOf(record.body).getUint32(0, true)}` : '';

@@ -1,5 +1,5 @@
 // A stream file that is walked: read from front to back through one buffer. Pages are passed by with a seek where the
-// file allows it and the caller does not want every octet read.
+// file allows it, so that a stream of a terabyte takes seconds; a pipe is read through.
 
 import { open, type FileHandle } from 'node:fs/promises';
 import type { Given, Walk } from '../../stream/examine/walk.js';
@@ -11,8 +11,6 @@ const SEEK_READ_BYTES = 64 * 1024;
 const EMPTY = new Uint8Array(0);
 
 export interface InputOptions {
-  /** Every octet is read, so that a disk that cannot give one is found out. Default: false. */
-  readonly readAll?: boolean;
   /** Where the walk shall think that the file ends; of a regular file only. Default: where it does. */
   readonly end?: number;
   /** Called now and then, between two reads. */
@@ -92,7 +90,6 @@ class Reader {
   readonly #file: FileHandle;
   readonly #regular: boolean;
   readonly #size: number;
-  readonly #seeks: boolean;
   readonly #onPause: InputOptions['onPause'];
   #buffer: Buffer;
   /** What is in the buffer: buffer[start] to buffer[end - 1], the octets of the file from `position` on. */
@@ -104,9 +101,8 @@ class Reader {
     this.#file = file;
     this.#regular = regular;
     this.#size = size;
-    this.#seeks = regular && options.readAll !== true;
     this.#onPause = options.onPause;
-    this.#buffer = Buffer.allocUnsafe(this.#seeks ? SEEK_READ_BYTES : READ_BYTES);
+    this.#buffer = Buffer.allocUnsafe(regular ? SEEK_READ_BYTES : READ_BYTES);
   }
 
   takeNow(length: number): Given | null {
@@ -134,7 +130,7 @@ class Reader {
       const buffered = Math.min(left, this.#end - this.#start);
       this.#pass(buffered);
       left -= buffered;
-      if (left > 0 && this.#seeks) {
+      if (left > 0 && this.#regular) {
         const seek = Math.min(left, Math.max(0, this.#size - this.#position));
         this.#position += seek;
         left -= seek;
