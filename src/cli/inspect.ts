@@ -20,8 +20,8 @@ export async function inspectVerb(
   out: NodeJS.WritableStream = process.stdout,
 ): Promise<ExitCode> {
   const file = await InputFile.open(path);
+  const progress = new Progress('inspect', file.size);
   try {
-    const progress = new Progress('inspect', file.size);
     const output = new TextOutput(out);
     const printer = options.json === true ? new JsonPrinter(output, path) : new TextPrinter(output);
     const surveyor = new Surveyor({
@@ -43,6 +43,7 @@ export async function inspectVerb(
     await output.flush();
     return exitCodeOf(survey);
   } finally {
+    progress.end();
     await file.close();
   }
 }

@@ -24,9 +24,9 @@ export async function verifyVerb(
   out: NodeJS.WritableStream = process.stdout,
 ): Promise<ExitCode> {
   const file = await InputFile.open(path);
+  const progress = new Progress('verify', file.size);
   try {
     const json = options.json === true;
-    const progress = new Progress('verify', file.size);
     const output = new TextOutput(out);
     let printed = 0;
     if (json) {
@@ -60,6 +60,7 @@ export async function verifyVerb(
     await output.flush();
     return { sound: ExitCode.OK, unsound: ExitCode.FAILED, unreadable: ExitCode.USAGE }[verdict];
   } finally {
+    progress.end();
     await file.close();
   }
 }

@@ -12,6 +12,10 @@ import { type WalkedPages, type WalkedRecord, pageDataLength } from './walk.js';
 
 type Find = (rule: RuleId, message: string) => void;
 
+const EMULATOR_HEADER_BYTES = 8;
+/** More vCPUs than any Xen gives a domain. */
+export const VCPUS_MAX = 8192;
+
 interface Form {
   readonly rule: RuleId;
   /** The guest that it belongs to; both if left out. */
@@ -89,6 +93,9 @@ export function libxcForm(
       find(rule, `octets ${at} to ${at + bytes - 1} are not zero`);
     }
   }
+  if (form.rule === 'vcpu' && viewOf(body).getUint32(0, true) >= VCPUS_MAX) {
+    find('vcpu', `vCPU ${viewOf(body).getUint32(0, true)} of at most ${VCPUS_MAX}`);
+  }
   if (body.length === form.empty) {
     find('no-content', 'nothing but its header');
   }
@@ -123,27 +130,38 @@ export function pageDataForm(pages: WalkedPages, find: Find): void {
 }
 
 export function libxlForm(record: WalkedRecord, backChannel: boolean, find: Find): void {
-  const rule = libxlRule(record.type);
+  const { type, body } = record;
+  const isXenstore = type === LibxlRecordType.EMULATOR_XENSTORE_DATA;
   try {
-    checkLibxlRecord(record);
+    // Of xenstore data its header only: as strings, 128 MiB of NULs would take gigabytes.
+    checkLibxlRecord(isXenstore ? { ...record, body: body.subarray(0, EMULATOR_HEADER_BYTES) } : record);
   } catch (error) {
-    const { body } = record;
-    const header = body.length < 8 || viewOf(body).getUint32(0, true) > 2;
-    find(rule === 'libxl.xenstore-data' && header ? 'libxl.emulator' : rule, messageOf(error));
+    find(libxlRule(type), messageOf(error));
     return;
   }
-  if (record.type === LibxlRecordType.CHECKPOINT_STATE) {
-    const state = viewOf(record.body).getUint32(0, true);
+  if (isXenstore && !isPairsOfStrings(body.subarray(EMULATOR_HEADER_BYTES))) {
+    find('libxl.xenstore-data', 'that is not pairs of key and value');
+  }
+  if (type === LibxlRecordType.CHECKPOINT_STATE) {
+    const state = viewOf(body).getUint32(0, true);
     if ((state !== CheckpointState.NEW) !== backChannel) {
       find('libxl.direction', `state ${state} ${backChannel ? 'from the secondary' : 'from the primary'}`);
     }
   }
 }
 
+/** An even number of strings, each with its NUL; none is possible. */
+function isPairsOfStrings(octets: Uint8Array): boolean {
+  let strings = 0;
+  for (const octet of octets) {
+    strings += octet === 0 ? 1 : 0;
+  }
+  return strings % 2 === 0 && (octets.length === 0 || octets[octets.length - 1] === 0);
+}
+
 function libxlRule(type: number): RuleId {
   switch (type) {
     case LibxlRecordType.EMULATOR_XENSTORE_DATA:
-      return 'libxl.xenstore-data';
     case LibxlRecordType.EMULATOR_CONTEXT:
       return 'libxl.emulator';
     case LibxlRecordType.CHECKPOINT_STATE:

@@ -7,9 +7,11 @@
 // Records that say something about the stream and nothing about the domain are left out: CHECKPOINT, VERIFY,
 // CHECKPOINT_STATE, optional records of unknown type, records without content (Xen 4.6 to 4.8 wrote some).
 
+import { StreamError } from '../error.js';
 import { PAGE_SIZE, RecordType, hasPageData } from '../format.js';
 import { LibxlRecordType } from '../libxl.js';
 import { viewOf } from '../octets.js';
+import { VCPUS_MAX } from './form.js';
 import { PageIndex } from './page-index.js';
 import { type StreamVisitor, type WalkedPages, type WalkedRecord, recordSpan } from './walk.js';
 
@@ -44,6 +46,8 @@ const OF_EMULATOR: readonly number[] = [
   LibxlRecordType.EMULATOR_XENSTORE_DATA,
   LibxlRecordType.EMULATOR_CONTEXT,
 ];
+/** Records of emulators that are kept apart; a domain has one or two. */
+const EMULATORS_MAX = 1024;
 const HEADER_BYTES = 8;
 const ENTRY_BYTES = 8;
 
@@ -87,10 +91,17 @@ export class MergedState implements StreamVisitor {
         const view = viewOf(body);
         const emulator = `${view.getUint32(0, true)}/${view.getUint32(4, true)}`;
         this.#emulators.set(`${kind} ${emulator}`, span);
+        if (this.#emulators.size > EMULATORS_MAX) {
+          throw new StreamError('BAD_RECORD', `records of more than ${EMULATORS_MAX} emulators`, {
+            offset,
+            type,
+          });
+        }
       }
     } else if (OF_VCPU.includes(type)) {
-      if (length > HEADER_BYTES) {
-        const id = viewOf(body).getUint32(0, true);
+      const id = length > HEADER_BYTES ? viewOf(body).getUint32(0, true) : VCPUS_MAX;
+      // A vCPU that no domain has is the judge's to refuse.
+      if (id < VCPUS_MAX) {
         const vcpu = this.#vcpus.get(id) ?? new Map<number, Span>();
         this.#vcpus.set(id, vcpu.set(type, span));
       }

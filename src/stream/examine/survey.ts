@@ -9,6 +9,7 @@ import { viewOf } from '../octets.js';
 import { type GuestWidth, decodePvInfo } from '../records/pv.js';
 import { StreamError } from '../error.js';
 import { type XlHeader, xlConfigText } from '../xl.js';
+import { VCPUS_MAX } from './form.js';
 import { pageTypeName, recordName } from './names.js';
 import { PfnSet } from './pfn-set.js';
 import { type Finding, RULES, type RuleId } from './rules.js';
@@ -239,7 +240,7 @@ export class Surveyor implements StreamVisitor {
 
   #meaning(record: WalkedRecord): void {
     const { body, type } = record;
-    if (type === RecordType.X86_PV_VCPU_BASIC && body.length >= 8 && this.#vcpus.size < 8192) {
+    if (type === RecordType.X86_PV_VCPU_BASIC && body.length >= 8 && this.#vcpus.size < VCPUS_MAX) {
       this.#vcpus.add(viewOf(body).getUint32(0, true));
     } else if (type === RecordType.HVM_CONTEXT) {
       this.#hvmVcpus = hvmVcpus(body);

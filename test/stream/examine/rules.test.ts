@@ -128,6 +128,10 @@ const cases: readonly (readonly [RuleId, () => Uint8Array, RuleId[]?])[] = [
   ['libxl.xenstore-data', () => libxl(pv, xenstore('key\0value'), libxlEnd)],
   ['libxl.xenstore-data', () => libxl(pv, xenstore('key\0'), libxlEnd)],
   [
+    'libxl.emulator',
+    () => libxl(pv, encodeRecord(LibxlRecordType.EMULATOR_XENSTORE_DATA, zeroes(4)), libxlEnd),
+  ],
+  [
     'libxl.checkpoint-state',
     () => concatenate([checkpointed('pv', 'libxl'), stateRecord(Uint8Array.of(4, 0, 0, 0))]),
     [noEnd],
@@ -248,6 +252,7 @@ const cases: readonly (readonly [RuleId, () => Uint8Array, RuleId[]?])[] = [
   ],
   ['vcpu', () => changed('pv', RecordType.X86_PV_VCPU_BASIC, cut)],
   ['vcpu', () => changed('pv', RecordType.X86_PV_VCPU_XSAVE, () => zeroes(7))],
+  ['vcpu', () => changed('pv', RecordType.X86_PV_VCPU_BASIC, (body) => patched(body, 1, 0x20))],
   ['vcpu.reserved', () => changed('pv', RecordType.X86_PV_VCPU_EXTENDED, (body) => patched(body, 4, 1))],
   ['shared-info', () => changed('pv', RecordType.SHARED_INFO, cut)],
   ['tsc-info', () => changed('hvm', RecordType.X86_TSC_INFO, longer)],
