@@ -1,0 +1,94 @@
+// What a walk says to whoever has the file (wishes), to whoever looks at the stream (a visitor), and at its end.
+
+import type { StreamHeaders } from '../flow.js';
+import type { Layer } from '../layer-item.js';
+import type { LibxlHeader } from '../libxl.js';
+import type { XlHeader } from '../xl.js';
+import type { RuleId } from './rules.js';
+
+export type Wish =
+  /** Octets to see; fewer come only where the stream ends. They are looked at before the next wish. */
+  | { readonly kind: 'take'; readonly length: number }
+  /** Octets to pass by. */
+  | { readonly kind: 'skip'; readonly length: number };
+
+export interface Given {
+  /** For take, else empty. */
+  readonly octets: Uint8Array;
+  /** How many octets there were, at most the wish's length. */
+  readonly length: number;
+}
+
+export type Walk<Result> = Generator<Wish, Result, Given>;
+
+/** A record that was there whole. */
+export interface WalkedRecord {
+  readonly layer: 'libxl' | 'libxc';
+  readonly type: number;
+  readonly offset: number;
+  /** Of the body. */
+  readonly length: number;
+  /** Valid during the visit; of PAGE_DATA nothing, its entries are visited before. */
+  readonly body: Uint8Array;
+  /** Octets of padding that are not zero. */
+  readonly dirtyPadding: number;
+  /** Of PAGE_DATA. */
+  readonly pages: WalkedPages | null;
+}
+
+export interface WalkedPages {
+  /** Of the stream, where the record's header stands. */
+  readonly offset: number;
+  readonly length: number;
+  /** What the record says; -1 if it is too short to say anything. */
+  readonly count: number;
+  readonly reserved: number;
+  /** Entries that the record has room for, at most count. */
+  readonly entries: number;
+  /** Where the first page stands in the stream. */
+  readonly dataOffset: number;
+  /** Entries by page type. */
+  readonly types: Uint32Array;
+  /** Entries with data so far. */
+  dataPages: number;
+  firstPfn: number;
+}
+
+export interface StreamVisitor {
+  finding?(rule: RuleId, offset: number, record: string | null, message: string): void;
+  xl?(header: XlHeader, end: number): void;
+  libxl?(header: LibxlHeader, offset: number, options: number): void;
+  libxc?(headers: StreamHeaders, offset: number, image: Uint8Array): void;
+  backChannel?(): void;
+  /** Entries of a PAGE_DATA record, 8 octets each; pages.dataPages still counts those before them. */
+  pageEntries?(entries: DataView, pages: WalkedPages): void;
+  record?(record: WalkedRecord): void;
+  /** A checkpoint is whole in all layers; `end` is the octet after it. Numbers begin with 1. */
+  checkpoint?(number: number, end: number): void;
+}
+
+export interface Checkpoint {
+  readonly number: number;
+  /** The octet after it. */
+  readonly end: number;
+}
+
+export interface WalkEnd {
+  /**
+   * ended: END of the outermost layer. open: no END, but nothing is cut. cut: inside `where`. stopped: for what was
+   * found; nothing is known of what follows.
+   */
+  readonly kind: 'ended' | 'open' | 'cut' | 'stopped';
+  /** The octet after what was whole. */
+  readonly offset: number;
+  /** What is cut. */
+  readonly where: string | null;
+  readonly outermost: Layer | null;
+  readonly backChannel: boolean;
+  /** The last one that is whole. */
+  readonly checkpoint: Checkpoint | null;
+  /** Records of libxc stand between the last checkpoint (or the beginning) and the end. */
+  readonly recordsSince: boolean;
+  /** What follows END, its first octets. */
+  readonly trailing: Uint8Array;
+}
