@@ -1,0 +1,28 @@
+// The digest of a checkpoint: xxh3-64 over the octets of the stream between two boundaries. It guards against what
+// TCP's checksum lets through and against our own mistakes; it is no defence against an enemy (TLS is). At some 20
+// GB/s it costs less than a look at the pages.
+
+import xxhash from '@node-rs/xxhash';
+
+export class StreamDigest {
+  private readonly hash = xxhash.xxh3.Xxh3.withSeed();
+  private octets = 0;
+
+  /** Octets since the last take(). */
+  get bytes(): number {
+    return this.octets;
+  }
+
+  update(bytes: Uint8Array): void {
+    this.hash.update(bytes);
+    this.octets += bytes.length;
+  }
+
+  /** The digest of the octets since the last take(), and a new beginning. */
+  take(): { readonly bytes: number; readonly digest: bigint } {
+    const taken = { bytes: this.octets, digest: this.hash.digest() };
+    this.hash.reset();
+    this.octets = 0;
+    return taken;
+  }
+}

@@ -1,0 +1,303 @@
+// The primary's port: takes connections, sees them through the handshake and hands the links to the domains' owners.
+//
+//   TCP ─▶ (TLS) ─▶ HTTP upgrade ─▶ hello ─▶ offer.welcome ─▶ welcome ─▶ offer.linked(link)
+//    └───────────── Handshakes: in time, not too many ─────────────┘
+//
+// Whatever is wrong with a connection ends that connection: before the upgrade with an HTTP answer (400 and a header
+// with the code), after it with an error message and a close code. Nobody waits for a refusal here, so each goes to
+// the log.
+
+import { createServer, type IncomingMessage, type Server } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import type { AddressInfo, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { WebSocketServer } from 'ws';
+import { asError, codeOf, type Facts } from '../errors.js';
+import {
+  ChannelError,
+  PROTOCOL_VERSION,
+  SUBPROTOCOL,
+  type DomainOffer,
+  type Hello,
+  type Welcome,
+} from './contract.js';
+import { CLOSE_NORMAL, ERROR_HEADER } from './close-codes.js';
+import { Handshakes, peerOf, type Handshake } from './handshakes.js';
+import {
+  HANDSHAKES_MAX,
+  HANDSHAKE_TIMEOUT_MS,
+  INBOUND_BYTES_MAX_PRIMARY,
+  SOCKET_BUFFER_BYTES,
+} from './limits.js';
+import { badMessage, closeWebSocket, octetsOf, refuse, type Connection } from './link-core.js';
+import { decodeControl, encodeControl } from './message.js';
+import { SocketPrimaryLink } from './primary-link.js';
+import { TLS_VERSION_MIN, checkPlaintext, type ChannelTls } from './security.js';
+
+/** What a pino logger is, as far as it is needed here. */
+export interface ChannelLog {
+  info(facts: Facts, message: string): void;
+  warn(facts: Facts, message: string): void;
+}
+
+export interface PrimaryListenerOptions {
+  readonly host: string;
+  /** 0: any free one. */
+  readonly port: number;
+  readonly tls?: ChannelTls | undefined;
+  /** Allows plaintext to hosts other than loopback. */
+  readonly plaintext?: boolean | undefined;
+  readonly heartbeatIntervalMs: number;
+  /** Three intervals or more. */
+  readonly heartbeatTimeoutMs: number;
+  readonly handshakeTimeoutMs?: number | undefined;
+  readonly handshakesMax?: number | undefined;
+  readonly socketBufferBytes?: number | undefined;
+  /** Our version, for the other side's log. */
+  readonly software?: string | undefined;
+  readonly log?: ChannelLog | undefined;
+}
+
+interface Offered {
+  readonly offer: DomainOffer;
+  link: SocketPrimaryLink | null;
+}
+
+export class PrimaryListener {
+  readonly #options: PrimaryListenerOptions;
+  readonly #server: Server;
+  readonly #websockets: WebSocketServer;
+  readonly #handshakes: Handshakes;
+  readonly #offers = new Map<string, Offered>();
+  readonly #links = new Set<SocketPrimaryLink>();
+  #closing: Promise<void> | null = null;
+
+  /** @throws ChannelError PLAINTEXT_REFUSED; TLS for a certificate or key that cannot be used */
+  constructor(options: PrimaryListenerOptions) {
+    checkPlaintext(options.host, options.tls !== undefined, options.plaintext);
+    this.#options = options;
+    this.#handshakes = new Handshakes(
+      options.handshakesMax ?? HANDSHAKES_MAX,
+      options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS,
+    );
+    this.#websockets = new WebSocketServer({
+      noServer: true,
+      clientTracking: false,
+      perMessageDeflate: false,
+      skipUTF8Validation: true,
+      maxPayload: INBOUND_BYTES_MAX_PRIMARY,
+      handleProtocols: () => SUBPROTOCOL,
+    });
+    this.#server = makeServer(options.tls, (error, socket) => {
+      this.#log(new ChannelError('TLS', error.message, { cause: codeOf(error) }), peerOf(socket));
+      socket.destroy();
+    });
+    this.#server.on('connection', (socket: Socket) => {
+      socket.on('error', () => {
+        // A connection that fails is closed, and its close is what everybody here listens to.
+      });
+      this.#handshakes.begin(socket);
+    });
+    this.#server.on('request', (_request, response) => {
+      response.writeHead(426, { connection: 'close', upgrade: 'websocket' }).end();
+    });
+    this.#server.on('clientError', (_error, socket) => {
+      refuseHttp(socket, 'BAD_MESSAGE');
+    });
+    this.#server.on('upgrade', (request: IncomingMessage, socket, head) => {
+      this.#upgrade(request, socket, head);
+    });
+  }
+
+  /** @throws ChannelError INTERNAL with the system's code as fact `cause` if the address cannot be listened on */
+  async listen(): Promise<{ port: number }> {
+    const { host, port } = this.#options;
+    await new Promise<void>((resolve, reject) => {
+      const failed = (error: Error) => {
+        const facts = { host, port, cause: codeOf(error) };
+        reject(new ChannelError('INTERNAL', `cannot listen on ${host}:${port}`, facts, { cause: error }));
+      };
+      this.#server.once('error', failed);
+      this.#server.listen({ host, port }, () => {
+        this.#server.off('error', failed);
+        this.#server.on('error', (error) => {
+          this.#options.log?.warn({ cause: codeOf(error) }, `the replication port: ${error.message}`);
+        });
+        resolve();
+      });
+    });
+    return { port: (this.#server.address() as AddressInfo).port };
+  }
+
+  /**
+   * Offers a domain; the function that comes back takes the offer away again. A link that stands is not touched by
+   * that: it belongs to whoever it was given to.
+   */
+  offer(offer: DomainOffer): () => void {
+    if (this.#offers.has(offer.domain)) {
+      throw new ChannelError('INTERNAL', `the domain ${offer.domain} is offered already`, {
+        domain: offer.domain,
+      });
+    }
+    const offered: Offered = { offer, link: null };
+    this.#offers.set(offer.domain, offered);
+    return () => {
+      if (this.#offers.get(offer.domain) === offered) this.#offers.delete(offer.domain);
+    };
+  }
+
+  /** Takes no more connections, says goodbye on every link, and resolves when all are closed. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.#offers.clear();
+    const closed = new Promise<void>((resolve) => {
+      // An error here says that the server was not listening: closed is closed.
+      this.#server.close(() => {
+        resolve();
+      });
+    });
+    this.#handshakes.expireAll();
+    await Promise.all([...this.#links].map((link) => link.bye('shutdown')));
+    this.#server.closeAllConnections();
+    await closed;
+  }
+
+  #upgrade(request: IncomingMessage, duplex: Duplex, head: Buffer): void {
+    // What http gives as Duplex is the net.Socket or TLSSocket of the request.
+    const socket = request.socket;
+    const handshake = this.#handshakes.find(socket);
+    if (handshake === null || this.#closing !== null) {
+      duplex.destroy();
+      return;
+    }
+    const offered = (request.headers['sec-websocket-protocol'] ?? '').split(',').map((name) => name.trim());
+    if (!offered.includes(SUBPROTOCOL)) {
+      const facts = { peer: handshake.peer };
+      this.#log(
+        new ChannelError('BAD_SUBPROTOCOL', `${SUBPROTOCOL} is not asked for`, facts),
+        handshake.peer,
+      );
+      refuseHttp(duplex, 'BAD_SUBPROTOCOL');
+      return;
+    }
+    this.#websockets.handleUpgrade(request, duplex, head, (websocket) => {
+      this.#await({ websocket, socket, peer: handshake.peer }, handshake);
+    });
+  }
+
+  /** Waits for the hello. */
+  #await(connection: Connection, handshake: Handshake): void {
+    const { websocket, peer } = connection;
+    const refused = (error: ChannelError) => {
+      this.#handshakes.end(handshake);
+      websocket.off('message', hello);
+      this.#log(error, peer);
+      refuse(websocket, error);
+    };
+    handshake.expire = () => {
+      refused(new ChannelError('HANDSHAKE_TIMEOUT', 'no hello came in time', { peer }));
+    };
+    const hello = (data: Parameters<typeof octetsOf>[0], isBinary: boolean) => {
+      try {
+        if (!isBinary) throw badMessage('a text message');
+        const message = decodeControl(octetsOf(data));
+        if (message.kind !== 'hello') throw badMessage(`a ${message.kind} message where a hello is due`);
+        this.#hello(connection, message);
+        this.#handshakes.end(handshake);
+      } catch (thrown) {
+        const cause = asError(thrown);
+        refused(
+          cause instanceof ChannelError ? cause : new ChannelError('INTERNAL', cause.message, {}, { cause }),
+        );
+      }
+    };
+    websocket.on('message', hello);
+    websocket.on('error', (error) => {
+      // ws has told the other side why; a link, if it came to one, listens as well.
+      if (this.#handshakes.end(handshake)) this.#log(badMessage(error.message), peer);
+      closeWebSocket(websocket, CLOSE_NORMAL, '');
+    });
+  }
+
+  #hello(connection: Connection, hello: Hello): void {
+    const offered = this.#offers.get(hello.domain);
+    if (offered === undefined) {
+      throw new ChannelError('UNKNOWN_DOMAIN', `there is no domain ${hello.domain} here`, {
+        domain: hello.domain,
+      });
+    }
+    if (hello.role === 'active') {
+      offered.offer.fenced(hello);
+      connection.websocket.send(encodeControl({ kind: 'bye', reason: 'fenced' }));
+      closeWebSocket(connection.websocket, CLOSE_NORMAL, 'fenced');
+      return;
+    }
+    if (offered.link !== null) {
+      throw new ChannelError('ALREADY_LINKED', `the domain ${hello.domain} has a secondary already`, {
+        domain: hello.domain,
+        secondary: offered.link.peer,
+      });
+    }
+    const welcome: Welcome = {
+      ...offered.offer.welcome(hello),
+      protocolVersion: PROTOCOL_VERSION,
+      software: this.#options.software ?? 'romulus',
+      heartbeatIntervalMs: this.#options.heartbeatIntervalMs,
+      heartbeatTimeoutMs: this.#options.heartbeatTimeoutMs,
+    };
+    connection.websocket.send(encodeControl({ kind: 'welcome', ...welcome }));
+    this.#link(offered, connection, hello, welcome);
+  }
+
+  #link(offered: Offered, connection: Connection, hello: Hello, welcome: Welcome): void {
+    const limit = this.#options.socketBufferBytes ?? SOCKET_BUFFER_BYTES;
+    const link = new SocketPrimaryLink(connection, hello, welcome, limit);
+    offered.link = link;
+    this.#links.add(link);
+    link.events$.subscribe({
+      complete: () => {
+        offered.link = null;
+      },
+    });
+    void link.closed.then(() => this.#links.delete(link));
+    this.#options.log?.info({ domain: hello.domain, peer: link.peer }, 'a secondary is linked');
+    try {
+      offered.offer.linked(link);
+    } catch (thrown) {
+      const cause = asError(thrown);
+      link.destroy(new ChannelError('INTERNAL', cause.message, {}, { cause }));
+    }
+  }
+
+  #log(error: ChannelError, peer: string): void {
+    this.#options.log?.warn(
+      { ...error.facts, peer, code: error.code },
+      `connection refused: ${error.message}`,
+    );
+  }
+}
+
+function makeServer(tls: ChannelTls | undefined, tlsFailed: (error: Error, socket: Socket) => void): Server {
+  if (tls === undefined) return createServer();
+  try {
+    const { cert, key, ca } = tls;
+    const mutual = { requestCert: true, rejectUnauthorized: true, minVersion: TLS_VERSION_MIN } as const;
+    return createTlsServer({ cert, key, ca, ...mutual }).on('tlsClientError', tlsFailed);
+  } catch (thrown) {
+    const cause = asError(thrown);
+    throw new ChannelError('TLS', `the TLS certificate or key: ${cause.message}`, {}, { cause });
+  }
+}
+
+function refuseHttp(socket: Duplex, code: string): void {
+  if (!socket.writable) {
+    socket.destroy();
+    return;
+  }
+  socket.once('finish', () => socket.destroy());
+  socket.end(`HTTP/1.1 400 Bad Request\r\n${ERROR_HEADER}: ${code}\r\nconnection: close\r\n\r\n`);
+}

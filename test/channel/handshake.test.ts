@@ -1,0 +1,494 @@
+// Everything that can go wrong before a link stands, and that the primary takes none of it amiss.
+
+import { expect } from 'chai';
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
+import WebSocket from 'ws';
+import {
+  ChannelError,
+  PROTOCOL_VERSION,
+  SUBPROTOCOL,
+  type ChannelErrorCode,
+} from '../../src/channel/contract.js';
+import { closeCodeOf } from '../../src/channel/close-codes.js';
+import { dial } from '../../src/channel/dialer.js';
+import { decodeControl, encodeControl } from '../../src/channel/message.js';
+import { PrimaryListener } from '../../src/channel/primary-listener.js';
+import { FakePrimary } from './fake-primary.js';
+import { mutate, validControls } from './mutations.js';
+import {
+  Cleanup,
+  TestPrimary,
+  errorOf,
+  helloOf,
+  lostOf,
+  pieceOf,
+  seeded,
+  streamHeaders,
+  tlsOf,
+  until,
+} from './support.js';
+
+const timing = { heartbeatIntervalMs: 50, heartbeatTimeoutMs: 1000 };
+const hello = { kind: 'hello', ...helloOf(), protocolVersion: PROTOCOL_VERSION, software: 't' } as const;
+
+/** What the primary says to one message of a client that is no Romulus: the error's code and the close code. */
+function askPrimary(url: string, message: Buffer | string): Promise<{ code: string; closeCode: number }> {
+  return new Promise((resolve) => {
+    let code = 'none';
+    const client = new WebSocket(url, [SUBPROTOCOL], { perMessageDeflate: false });
+    client.on('open', () => {
+      client.send(message);
+    });
+    client.on('error', () => undefined);
+    client.on('message', (data: Buffer) => {
+      const answer = decodeControl(data);
+      code = answer.kind === 'error' ? answer.code : answer.kind;
+      if (answer.kind === 'welcome') client.close();
+    });
+    client.on('close', (closeCode) => {
+      resolve({ code, closeCode });
+    });
+  });
+}
+
+/** A plain TCP connection that says `text`; resolves with all that came back when it is closed. */
+function askTcp(port: number, text: string | Buffer): Promise<string> {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1');
+    let answer = '';
+    socket.on('data', (chunk: Buffer) => (answer += chunk.toString('latin1')));
+    socket.on('error', () => undefined);
+    socket.on('close', () => {
+      resolve(answer);
+    });
+    socket.write(text);
+  });
+}
+
+describe('handshake', () => {
+  const cleanup = new Cleanup();
+  afterEach(() => cleanup.run());
+
+  async function primaryOf(options = {}): Promise<TestPrimary> {
+    const primary = await new TestPrimary(options).start();
+    cleanup.add(() => primary.listener.close());
+    return primary;
+  }
+
+  /** A good link that must survive what the test does, and a good secondary that must still be taken after it. */
+  async function unharmed(test: TestPrimary, act: () => Promise<unknown>): Promise<void> {
+    const other = { ...hello, domain: 'other' };
+    const losses: Promise<unknown>[] = [];
+    const withdraw = test.listener.offer({
+      domain: 'other',
+      welcome: () => ({ streamUuid: 'u', continuous: true, windowEpochs: 2 }),
+      linked: (link) => {
+        losses.push(lostOf(link));
+      },
+      fenced: () => undefined,
+    });
+    const running = await dial({ url: test.url, hello: helloOf('other') });
+    await act();
+    expect(await Promise.race([lostOf(running), ...losses, Promise.resolve('linked')])).to.equal('linked');
+    expect((await askPrimary(test.url, encodeControl(other))).code).to.equal('ALREADY_LINKED');
+    await running.bye('shutdown');
+    withdraw();
+    const { primary, secondary } = await test.pair();
+    await primary.sink.write(pieceOf(streamHeaders));
+    expect((await secondary.source.headers()).version).to.equal(3);
+  }
+
+  it('refuses a second secondary, another domain, a standby that does not fit', async () => {
+    const test = await primaryOf();
+    await unharmed(test, async () => {
+      const refusal = async (over: object) =>
+        errorOf(dial({ url: test.url, hello: { ...helloOf(), ...over } }));
+      const unknown = await refusal({ domain: 'web2' });
+      expect(unknown.code).to.equal('UNKNOWN_DOMAIN');
+      expect(unknown.facts).to.include({ domain: 'web2' });
+      const mismatch = await refusal({ p2mSize: 99 });
+      expect(mismatch.code).to.equal('DOMAIN_MISMATCH');
+      expect(mismatch.facts).to.include({ p2mSize: 99 });
+      const { secondary } = await test.pair();
+      expect((await refusal({})).code).to.equal('ALREADY_LINKED');
+      await secondary.bye('shutdown');
+    });
+    expect(test.log.map(({ code }) => code)).to.include.members(['UNKNOWN_DOMAIN', 'ALREADY_LINKED']);
+  });
+
+  it('a domain is free again as soon as its link is lost', async () => {
+    const test = await primaryOf();
+    for (let i = 0; i < 5; i++) {
+      const { primary, secondary } = await test.pair();
+      const lost = lostOf(secondary);
+      primary.destroy(new ChannelError('INTERNAL', 'again'));
+      await lost;
+    }
+    expect(test.links.length).to.equal(5);
+  });
+
+  it('an active secondary fences the primary, linked or not', async () => {
+    const test = await primaryOf();
+    await test.pair();
+    const active = { ...helloOf(), role: 'active', streamUuid: 'u', epoch: 7 } as const;
+    expect((await errorOf(dial({ url: test.url, hello: active }))).code).to.equal('FENCED');
+    expect(test.fenced).to.have.length(1);
+    expect(test.fenced[0]).to.include({ epoch: 7, role: 'active' });
+  });
+
+  it('an offer that fails is INTERNAL on both sides', async () => {
+    const test = await primaryOf();
+    test.listener.offer({
+      domain: 'broken',
+      welcome: () => {
+        throw new Error('no disk');
+      },
+      linked: () => undefined,
+      fenced: () => undefined,
+    });
+    const error = await errorOf(dial({ url: test.url, hello: helloOf('broken') }));
+    expect(error).to.include({ code: 'INTERNAL', message: 'no disk' });
+    expect(() => test.listener.offer({ domain: 'broken' } as never)).to.throw(ChannelError);
+  });
+
+  it('an owner that fails on its link loses that link', async () => {
+    const test = await primaryOf();
+    test.listener.offer({
+      domain: 'broken',
+      welcome: () => ({ streamUuid: 'u', continuous: true, windowEpochs: 2 }),
+      linked: () => {
+        throw new Error('no room');
+      },
+      fenced: () => undefined,
+    });
+    const link = await dial({ url: test.url, hello: helloOf('broken') });
+    expect(await lostOf(link)).to.include({ code: 'INTERNAL', message: 'no room' });
+  });
+
+  const refused: [string, Buffer | string, ChannelErrorCode][] = [
+    ['another version', encodeControl({ ...hello, protocolVersion: 2 }), 'PROTOCOL_VERSION'],
+    ['text', 'hello', 'BAD_MESSAGE'],
+    ['garbage', Buffer.from('deadbeefcafe', 'hex'), 'BAD_MESSAGE'],
+    ['a piece', Buffer.from([2, 1, 2, 3]), 'BAD_MESSAGE'],
+    ['an acknowledgement', encodeControl({ kind: 'ack', epoch: 1 }), 'BAD_MESSAGE'],
+  ];
+  for (const [what, message, code] of refused) {
+    it(`first message is ${what}: ${code} and its close code`, async () => {
+      const test = await primaryOf();
+      await unharmed(test, async () => {
+        expect(await askPrimary(test.url, message)).to.deep.equal({ code, closeCode: closeCodeOf(code) });
+      });
+      expect(test.log[0]?.code).to.equal(code);
+    });
+  }
+
+  it('an oversized first message', async () => {
+    const test = await primaryOf();
+    await unharmed(test, async () => {
+      expect((await askPrimary(test.url, Buffer.alloc(1 << 20, 1))).closeCode).to.equal(1009);
+    });
+  });
+
+  it('another subprotocol, or none', async () => {
+    const test = await primaryOf();
+    await unharmed(test, async () => {
+      for (const protocols of [['romulus.v2'], []]) {
+        const client = new WebSocket(test.url, protocols);
+        const status = await new Promise<number>((resolve) => {
+          client.on('unexpected-response', (_request, response) => {
+            expect(response.headers['romulus-error']).to.equal('BAD_SUBPROTOCOL');
+            resolve(response.statusCode ?? 0);
+            client.terminate();
+          });
+          client.on('error', () => undefined);
+        });
+        expect(status).to.equal(400);
+      }
+    });
+  });
+
+  it('garbage instead of HTTP, and HTTP that is no upgrade', async () => {
+    const test = await primaryOf();
+    await unharmed(test, async () => {
+      expect(await askTcp(test.port, '\x16\x03\x01\x02\x00garbage\r\n\r\n')).to.match(/^HTTP\/1\.1 400/);
+      expect(await askTcp(test.port, Buffer.alloc(100_000, 0xff))).to.match(/^(HTTP\/1\.1 400|$)/);
+      expect(await askTcp(test.port, 'GET / HTTP/1.1\r\nhost: x\r\n\r\n')).to.match(/^HTTP\/1\.1 426/);
+      const upgrade = `GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-protocol: ${SUBPROTOCOL}\r\n`;
+      expect(await askTcp(test.port, `${upgrade}\r\n`)).to.match(/^HTTP\/1\.1 400/);
+      const key = 'sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\nsec-websocket-version: 13\r\n\r\n';
+      // Frames that no client may send: reserved bits, no mask, a claim of 2^63 octets.
+      for (const frame of ['f0ff', '8200', '82ff7fffffffffffffff00000000']) {
+        const answer = await askTcp(
+          test.port,
+          Buffer.concat([Buffer.from(upgrade + key), Buffer.from(frame, 'hex')]),
+        );
+        expect(answer).to.match(/^HTTP\/1\.1 101/);
+      }
+    });
+  });
+
+  it('silence after the TCP connection, after the upgrade, and drop by drop: cut in time', async () => {
+    const test = await primaryOf({ handshakeTimeoutMs: 150 });
+    await unharmed(test, async () => {
+      const started = performance.now();
+      const drip = async () => {
+        const socket = connect(test.port, '127.0.0.1');
+        socket.on('error', () => undefined);
+        const timer = setInterval(() => socket.write('x'), 20);
+        socket.write('GET / HTTP/1.1\r\nx-');
+        await new Promise((resolve) => socket.once('close', resolve));
+        clearInterval(timer);
+      };
+      const mute = new Promise<number>((resolve) => {
+        const client = new WebSocket(test.url, [SUBPROTOCOL]);
+        client.on('close', resolve);
+      });
+      await Promise.all([askTcp(test.port, ''), drip()]);
+      expect(await mute).to.equal(closeCodeOf('HANDSHAKE_TIMEOUT'));
+      expect(performance.now() - started)
+        .to.be.greaterThan(140)
+        .and.lessThan(3000);
+    });
+    expect(test.log.map(({ code }) => code)).to.include('HANDSHAKE_TIMEOUT');
+  });
+
+  it('a crowd that stalls does not keep a good secondary out', async () => {
+    const test = await primaryOf({ handshakesMax: 4, handshakeTimeoutMs: 60_000 });
+    const crowd: Socket[] = [];
+    await unharmed(test, async () => {
+      let closed = 0;
+      for (let i = 0; i < 40; i++) {
+        const socket = connect(test.port, '127.0.0.1');
+        socket.on('error', () => undefined);
+        socket.on('close', () => closed++);
+        socket.write('GET / HTTP/1.1\r\n');
+        crowd.push(socket);
+      }
+      await until('all but four are cut', () => closed === 36);
+    });
+    for (const socket of crowd) socket.destroy();
+  });
+
+  it('close() ends links, handshakes and the port', async () => {
+    const test = await primaryOf();
+    const { secondary } = await test.pair();
+    const pending = connect(test.port, '127.0.0.1');
+    pending.on('error', () => undefined);
+    await new Promise((resolve) => pending.once('connect', resolve));
+    const ended = new Promise((resolve) => pending.once('close', resolve));
+    await Promise.all([test.listener.close(), test.listener.close(), ended]);
+    expect((await lostOf(secondary)).facts['bye']).to.equal('shutdown');
+    expect((await errorOf(dial({ url: test.url, hello: helloOf() }))).code).to.equal('REFUSED');
+  });
+
+  it('a port that is taken is a typed error', async () => {
+    const test = await primaryOf();
+    const second = new PrimaryListener({ host: '127.0.0.1', port: test.port, ...timing });
+    const error = await errorOf(second.listen());
+    expect(error.facts['cause']).to.equal('EADDRINUSE');
+    await second.close();
+  });
+
+  it('500 mutated messages, as hello or after it, leave the primary unharmed', async () => {
+    const test = await primaryOf({ handshakeTimeoutMs: 1000, handshakesMax: 64 });
+    const random = seeded(500);
+    const messages = validControls.map(encodeControl);
+    const valid = encodeControl(hello);
+    const attack = async (index: number) => {
+      const base = index % 2 === 0 ? valid : (messages[index % messages.length] ?? valid);
+      const message = mutate(base, random, messages[(index * 3) % messages.length] ?? valid);
+      await new Promise<void>((resolve) => {
+        const client = new WebSocket(test.url, [SUBPROTOCOL], { perMessageDeflate: false });
+        client.on('open', () => {
+          if (index % 4 === 3) client.send(valid);
+          client.send(message);
+          client.send('the end');
+        });
+        client.on('error', () => undefined);
+        client.on('close', () => {
+          resolve();
+        });
+      });
+    };
+    await unharmed(test, async () => {
+      for (let i = 0; i < 500; i += 20) {
+        await Promise.all(Array.from({ length: 20 }, (_, k) => attack(i + k)));
+      }
+    });
+    const known = new Set<unknown>(test.log.map(({ code }) => code));
+    expect([...known].filter((code) => code === 'INTERNAL' || code === undefined)).to.deep.equal([]);
+  });
+});
+
+describe('dialling', () => {
+  const cleanup = new Cleanup();
+  afterEach(() => cleanup.run());
+
+  /** A TCP server that does `act` with each connection. */
+  async function tcp(act: (socket: Socket) => void): Promise<string> {
+    const sockets = new Set<Socket>();
+    const server = createServer((socket) => {
+      sockets.add(socket);
+      socket.on('error', () => undefined);
+      act(socket);
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    cleanup.add(() => {
+      for (const socket of sockets) socket.destroy();
+      return new Promise((resolve) => server.close(resolve));
+    });
+    return `ws://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  }
+
+  const answers: [string, (socket: Socket) => void, ChannelErrorCode][] = [
+    ['nothing', () => undefined, 'HANDSHAKE_TIMEOUT'],
+    ['an end', (socket) => socket.end(), 'UNREACHABLE'],
+    ['a reset', (socket) => socket.resetAndDestroy(), 'UNREACHABLE'],
+    ['no HTTP', (socket) => socket.end('220 mail.example ESMTP\r\n'), 'BAD_SUBPROTOCOL'],
+    ['a web page', (socket) => socket.end('HTTP/1.1 200 OK\r\n\r\n<html>'), 'BAD_SUBPROTOCOL'],
+    [
+      'an upgrade with a wrong key',
+      (socket) =>
+        socket.end(
+          'HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: x\r\n\r\n',
+        ),
+      'BAD_SUBPROTOCOL',
+    ],
+  ];
+  for (const [what, act, code] of answers) {
+    it(`answered with ${what}: ${code}`, async () => {
+      const url = await tcp(act);
+      expect((await errorOf(dial({ url, hello: helloOf(), handshakeTimeoutMs: 100 }))).code).to.equal(code);
+    });
+  }
+
+  const replies: [string, (peer: WebSocket) => void, ChannelErrorCode][] = [
+    ['nothing', () => undefined, 'HANDSHAKE_TIMEOUT'],
+    ['text', (peer) => peer.send('welcome'), 'BAD_MESSAGE'],
+    ['a heartbeat', (peer) => peer.send(encodeControl({ kind: 'heartbeat' })), 'BAD_MESSAGE'],
+    ['a piece', (peer) => peer.send(Buffer.from([2, 1])), 'BAD_MESSAGE'],
+    ['an end', (peer) => peer.close(1000), 'LINK_CLOSED'],
+    ['a cut', (peer) => peer.terminate(), 'LINK_CLOSED'],
+    ['a close code', (peer) => peer.close(closeCodeOf('UNKNOWN_DOMAIN')), 'UNKNOWN_DOMAIN'],
+    ['a goodbye', (peer) => peer.send(encodeControl({ kind: 'bye', reason: 'shutdown' })), 'LINK_CLOSED'],
+    ['something too large', (peer) => peer.send(Buffer.alloc(1 << 20)), 'MESSAGE_TOO_LARGE'],
+  ];
+  for (const [what, reply, code] of replies) {
+    it(`welcomed with ${what}: ${code}`, async () => {
+      const fake = await new FakePrimary().start(reply);
+      cleanup.add(() => fake.close());
+      const options = { url: fake.url, hello: helloOf(), handshakeTimeoutMs: 200, maxMessageBytes: 1 << 19 };
+      expect((await errorOf(dial(options))).code).to.equal(code);
+    });
+  }
+
+  it('to nobody: REFUSED', async () => {
+    const url = await tcp(() => undefined);
+    await cleanup.run();
+    const error = await errorOf(dial({ url, hello: helloOf() }));
+    expect(error.code).to.equal('REFUSED');
+    expect(error.facts).to.include({ cause: 'ECONNREFUSED' });
+  });
+
+  it('to a name that does not exist, or no URL: UNREACHABLE', async () => {
+    const options = { hello: helloOf(), plaintext: true, connectTimeoutMs: 3000 };
+    expect((await errorOf(dial({ url: 'ws://no-such-host.invalid:1', ...options }))).code).to.equal(
+      'UNREACHABLE',
+    );
+    expect((await errorOf(dial({ url: 'nonsense', ...options }))).code).to.equal('UNREACHABLE');
+    expect((await errorOf(dial({ url: 'ftp://127.0.0.1', ...options }))).code).to.equal('UNREACHABLE');
+  });
+
+  it('in plaintext to another host: PLAINTEXT_REFUSED, on both sides', async () => {
+    const url = 'ws://192.0.2.1:7000';
+    expect((await errorOf(dial({ url, hello: helloOf() }))).code).to.equal('PLAINTEXT_REFUSED');
+    expect(() => new PrimaryListener({ host: '0.0.0.0', port: 0, ...timing })).to.throw(ChannelError);
+  });
+
+  it('given up by its caller', async () => {
+    const url = await tcp(() => undefined);
+    const abort = new AbortController();
+    const dialling = dial({ url, hello: helloOf(), signal: abort.signal });
+    abort.abort(new Error('enough'));
+    const error = await dialling.catch((thrown: unknown) => thrown);
+    expect(error).to.be.instanceOf(Error).with.property('message', 'enough');
+    const again = await dial({ url, hello: helloOf(), signal: abort.signal }).catch(
+      (thrown: unknown) => thrown,
+    );
+    expect(again).to.equal(error);
+  });
+});
+
+describe('TLS', () => {
+  const cleanup = new Cleanup();
+  afterEach(() => cleanup.run());
+
+  async function primaryOf(): Promise<TestPrimary> {
+    const primary = await new TestPrimary({ tls: tlsOf('primary'), heartbeatTimeoutMs: 300 }).start();
+    cleanup.add(() => primary.listener.close());
+    return primary;
+  }
+  const secure = (test: TestPrimary) => test.url.replace('ws:', 'wss:');
+
+  it('with certificates of the same CA: a link, and heartbeats over it', async () => {
+    const test = await primaryOf();
+    const { primary, secondary } = await test.pair({ url: secure(test), tls: tlsOf('secondary') });
+    await primary.sink.write(pieceOf(streamHeaders));
+    expect((await secondary.source.headers()).version).to.equal(3);
+    let heard = 0;
+    const subscriptions = [primary, secondary].map((link) =>
+      link.events$.subscribe((event) => {
+        if (event.kind === 'heard') heard++;
+        else throw new Error(`${event.kind} after ${heard}`);
+      }),
+    );
+    // More than the 300 ms of silence that would end it.
+    await until('both heard the other', () => heard >= 20);
+    for (const subscription of subscriptions) subscription.unsubscribe();
+  });
+
+  it('a secondary without, or with another CA’s certificate, is not let in', async () => {
+    const test = await primaryOf();
+    const { ca } = tlsOf('primary');
+    const stranger = tlsOf('stranger');
+    const without = { url: secure(test), hello: helloOf(), tls: { ca } as never };
+    expect((await errorOf(dial(without))).code).to.equal('TLS');
+    const error = await errorOf(dial({ url: secure(test), hello: helloOf(), tls: stranger }));
+    expect(error.code).to.equal('TLS');
+    await test.pair({ url: secure(test), tls: tlsOf('secondary') });
+  });
+
+  it('a primary of another CA is not dialled', async () => {
+    const test = await new TestPrimary({ tls: tlsOf('stranger') }).start();
+    cleanup.add(() => test.listener.close());
+    const dialling = dial({ url: secure(test), hello: helloOf(), tls: tlsOf('secondary') });
+    expect((await errorOf(dialling)).code).to.equal('TLS');
+  });
+
+  it('plaintext to a TLS port, TLS to a plaintext port, garbage in TLS', async () => {
+    const test = await primaryOf();
+    const plain = await errorOf(dial({ url: test.url, hello: helloOf() }));
+    expect(plain.code).to.be.oneOf(['UNREACHABLE', 'BAD_SUBPROTOCOL']);
+    const open = await new TestPrimary().start();
+    cleanup.add(() => open.listener.close());
+    const error = await errorOf(dial({ url: secure(open), hello: helloOf(), tls: tlsOf('secondary') }));
+    expect(error.code).to.equal('TLS');
+    const socket = connectTls({ port: test.port, host: '127.0.0.1', ...tlsOf('secondary') });
+    socket.on('error', () => undefined);
+    const closed = new Promise((resolve) => socket.once('close', resolve));
+    socket.on('data', () => undefined);
+    socket.write('garbage\r\n\r\n');
+    await closed;
+    await test.pair({ url: secure(test), tls: tlsOf('secondary') });
+  });
+
+  it('a key that is none is a typed error', async () => {
+    const bad = { ...tlsOf('primary'), key: 'no key' };
+    expect(() => new PrimaryListener({ host: '0.0.0.0', port: 0, tls: bad, ...timing }))
+      .to.throw(ChannelError)
+      .with.property('code', 'TLS');
+    const dialling = dial({ url: 'wss://127.0.0.1:1', hello: helloOf(), tls: bad });
+    expect((await errorOf(dialling)).code).to.equal('TLS');
+  });
+});

@@ -1,0 +1,172 @@
+// Control messages there and back, and everything that is not one.
+
+import { expect } from 'chai';
+import { pack } from 'msgpackr';
+import { RomulusError } from '../../src/errors.js';
+import { ChannelError, PROTOCOL_VERSION } from '../../src/channel/contract.js';
+import { decodeControl, encodeControl, type ControlMessage } from '../../src/channel/message.js';
+import { StreamError } from '../../src/stream/error.js';
+import { StreamReader } from '../../src/stream/reader.js';
+import { StreamDigest } from '../../src/channel/digest.js';
+import { concatenate } from '../../src/stream/writer.js';
+import { bulkRecord, checkpointRecord, helloOf, seeded, streamHeaders } from './support.js';
+import { mutate, validControls } from './mutations.js';
+
+const version = { protocolVersion: PROTOCOL_VERSION, software: '0.1.0' };
+
+function refusal(bytes: Uint8Array): ChannelError {
+  try {
+    decodeControl(bytes);
+  } catch (thrown) {
+    if (thrown instanceof ChannelError) return thrown;
+    throw thrown;
+  }
+  throw new Error('was taken for a message');
+}
+
+const control = (value: unknown) => Buffer.concat([Buffer.from([1]), pack(value)]);
+const raw = (...octets: number[]) => Buffer.from([1, ...octets]);
+
+describe('control messages', () => {
+  it('decode to what was encoded', () => {
+    for (const message of validControls) expect(decodeControl(encodeControl(message))).to.deep.equal(message);
+  });
+
+  it('carry facts of every kind, cut to size', () => {
+    const message: ControlMessage = {
+      kind: 'error',
+      code: 'DIGEST_MISMATCH',
+      message: 'x'.repeat(5000),
+      facts: { big: 2n ** 63n, none: undefined, nil: null, yes: true, long: 'y'.repeat(5000) },
+    };
+    const decoded = decodeControl(encodeControl(message));
+    if (decoded.kind !== 'error') throw new Error('another kind');
+    expect(decoded.message.length).to.equal(1024);
+    expect(decoded.facts).to.deep.equal({
+      big: '9223372036854775808',
+      nil: null,
+      yes: true,
+      long: 'y'.repeat(255),
+    });
+  });
+
+  it('keep a code that this version does not know in the facts', () => {
+    const decoded = decodeControl(control({ kind: 'error', code: 'LATER', message: 'm', facts: {} }));
+    expect(decoded).to.deep.include({ code: 'INTERNAL', facts: { code: 'LATER' } });
+  });
+
+  it('ignore fields beyond their own, whatever they are called', () => {
+    const message = raw(0x83, ...str('kind'), ...str('ack'), ...str('epoch'), 7, ...str('__proto__'), 0x80);
+    expect(decodeControl(message)).to.deep.equal({ kind: 'ack', epoch: 7 });
+  });
+
+  it('of another version are named as such, whatever else they hold', () => {
+    expect(refusal(control({ kind: 'hello', protocolVersion: 2 }))).to.include({ code: 'PROTOCOL_VERSION' });
+    expect(refusal(control({ kind: 'welcome', protocolVersion: 0 })).facts).to.deep.equal({
+      ours: 1,
+      theirs: 0,
+    });
+  });
+
+  const hello = { kind: 'hello', ...helloOf(), ...version };
+  const checkpoint = {
+    kind: 'checkpoint',
+    epoch: 1,
+    bytes: 8,
+    digest: Buffer.alloc(8),
+    outputBytes: 0,
+    end: false,
+  };
+  const wrong: [string, unknown, string][] = [
+    ['no kind', {}, 'kind'],
+    ['unknown kind', { kind: 'greeting' }, 'kind'],
+    ['kind of a prototype', { kind: 'constructor' }, 'kind'],
+    ['missing field', { kind: 'ack' }, 'epoch'],
+    ['wrong type', { kind: 'ack', epoch: '1' }, 'epoch'],
+    ['negative', { kind: 'ack', epoch: -1 }, 'epoch'],
+    ['fraction', { kind: 'ack', epoch: 1.5 }, 'epoch'],
+    ['NaN', { kind: 'ack', epoch: NaN }, 'epoch'],
+    ['beyond 2^53', { kind: 'ack', epoch: 2n ** 60n }, 'epoch'],
+    ['too long', { ...hello, domain: 'd'.repeat(256) }, 'domain'],
+    ['out of range', { ...hello, p2mSize: 2 ** 33 }, 'p2mSize'],
+    ['role', { ...hello, role: 'spare' }, 'role'],
+    ['epoch null is not undefined', { ...hello, streamUuid: 7 }, 'streamUuid'],
+    ['empty checkpoint', { ...checkpoint, bytes: 0 }, 'bytes'],
+    ['short digest', { ...checkpoint, digest: Buffer.alloc(7) }, 'digest'],
+    ['digest as string', { ...checkpoint, digest: '12345678' }, 'digest'],
+    ['end as number', { ...checkpoint, end: 1 }, 'end'],
+    ['reason', { kind: 'bye', reason: 'tired' }, 'reason'],
+    ['facts', { kind: 'error', code: 'INTERNAL', message: '', facts: null }, 'facts'],
+  ];
+  for (const [what, value, field] of wrong) {
+    it(`refuse: ${what}`, () => {
+      const error = refusal(control(value));
+      expect(error.code).to.equal('BAD_MESSAGE');
+      expect(error.facts['field']).to.equal(field);
+    });
+  }
+
+  const hostile: [string, Uint8Array][] = [
+    ['nothing', Buffer.alloc(0)],
+    ['a kind and nothing', raw()],
+    ['the kind kept for the back channel', Buffer.from([3, 0x80])],
+    ['no map', raw(0x01)],
+    ['an array of 2^32', raw(0xdd, 0xff, 0xff, 0xff, 0xff)],
+    ['a map of 2^32', raw(0xdf, 0xff, 0xff, 0xff, 0xff)],
+    ['a map of 2^16', raw(0xde, 0xff, 0xff)],
+    ['a value that is an array of 2^30', raw(0x81, ...str('kind'), 0xdd, 0x40, 0, 0, 0)],
+    ['a string of 2^32', raw(0x81, ...str('kind'), 0xdb, 0xff, 0xff, 0xff, 0xff)],
+    ['binary of 2^32', raw(0x81, ...str('kind'), 0xc6, 0xff, 0xff, 0xff, 0xff)],
+    ['an extension', raw(0x81, ...str('kind'), 0xc7, 4, 0x62, 0, 0, 0, 0)],
+    ['a record definition', raw(0x81, ...str('kind'), 0xd4, 0x72, 0x40)],
+    ['octets left over', Buffer.concat([encodeControl({ kind: 'heartbeat' }), Buffer.from([0xc0])])],
+    ['a key that is a number', raw(0x81, 1, 1)],
+    ['deep nesting', raw(...Array<number[]>(3000).fill([0x81, 0xa1, 0x61]).flat(), 0xc0)],
+  ];
+  for (const [what, bytes] of hostile) {
+    it(`refuse, unpacking nothing: ${what}`, () => {
+      expect(refusal(bytes).code).to.equal('BAD_MESSAGE');
+    });
+  }
+
+  it('refuse what is too large before looking at it', () => {
+    expect(refusal(Buffer.alloc(64 * 1024 + 1, 1)).code).to.equal('MESSAGE_TOO_LARGE');
+  });
+});
+
+describe('20,000 mutated messages', () => {
+  it('are refused with a typed error, or are messages', () => {
+    const random = seeded(20_000);
+    const piece = concatenate([streamHeaders, bulkRecord(100, 1), checkpointRecord]);
+    const bodies = [...validControls.map(encodeControl), Buffer.concat([Buffer.from([2]), piece])];
+    let refused = 0;
+    for (let i = 0; i < 20_000; i++) {
+      const body = bodies[i % bodies.length] ?? piece;
+      const bytes = mutate(body, random, bodies[(i * 7) % bodies.length] ?? body);
+      try {
+        if (bytes[0] === 2) readPiece(bytes.subarray(1));
+        else expect(decodeControl(encodeControl(decodeControl(bytes)))).to.deep.equal(decodeControl(bytes));
+      } catch (thrown) {
+        if (!(thrown instanceof RomulusError)) throw thrown;
+        refused++;
+      }
+    }
+    expect(refused).to.be.greaterThan(5_000).and.lessThan(20_000);
+  });
+});
+
+function readPiece(bytes: Uint8Array): void {
+  new StreamDigest().update(bytes);
+  const reader = new StreamReader();
+  reader.push(bytes);
+  while (reader.next() !== null);
+  try {
+    reader.end();
+  } catch (thrown) {
+    expect(thrown).to.be.instanceOf(StreamError);
+  }
+}
+
+function str(text: string): number[] {
+  return [0xa0 + text.length, ...Buffer.from(text)];
+}

@@ -1,0 +1,89 @@
+// Programs that tests use and a fresh machine lacks. A Debian package is unpacked, not installed: nothing on the
+// machine changes, and no service that the package holds is started.
+
+import { execFile } from 'node:child_process';
+import { access, constants, mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+
+const APT_TIMEOUT_MS = 120_000;
+const APT_OPTIONS = [
+  // The archive is fetched into a directory that apt's own user may not enter.
+  ...['-o', 'APT::Sandbox::User=root'],
+  ...['-o', 'Acquire::http::Timeout=20'],
+  ...['-o', 'Acquire::Retries=1'],
+];
+
+/**
+ * The path of `command`: where it is installed, or where its Debian package was unpacked. Null, and a loud line on
+ * standard output, where neither is possible: only then may a test skip itself.
+ */
+export async function ensureTool(command: string, debianPackage: string): Promise<string | null> {
+  const installed = await findIn((process.env['PATH'] ?? '').split(path.delimiter), command);
+  if (installed !== null) return installed;
+  const uid = process.getuid?.() ?? 0;
+  const cache = path.join(os.tmpdir(), `romulus-tools-${uid}`);
+  try {
+    const unpacked = path.join(cache, debianPackage);
+    const directories = ['usr/bin', 'usr/sbin', 'bin'].map((directory) => path.join(unpacked, directory));
+    await mkdir(cache, { mode: 0o700, recursive: true });
+    if ((await stat(cache)).uid !== uid) throw new Error(`${cache} belongs to somebody else`);
+    if ((await findIn(directories, command)) === null) await unpack(debianPackage, cache, unpacked);
+    const found = await findIn(directories, command);
+    if (found === null) throw new Error(`${debianPackage} has no ${command}`);
+    await run(found, ['--version'], { timeout: 10_000 });
+    return found;
+  } catch (thrown) {
+    const why = thrown instanceof Error ? thrown.message : String(thrown);
+    console.log(`\n    SKIPPED: ${command} is not here and could not be had from Debian: ${why}\n`);
+    return null;
+  }
+}
+
+async function findIn(directories: readonly string[], command: string): Promise<string | null> {
+  for (const directory of directories) {
+    const candidate = path.join(directory, command);
+    try {
+      await access(candidate, constants.X_OK);
+      return candidate;
+    } catch {
+      // Not in this one.
+    }
+  }
+  return null;
+}
+
+async function unpack(debianPackage: string, cache: string, target: string): Promise<void> {
+  const work = await mkdtemp(path.join(cache, 'unpacking-'));
+  try {
+    await download(debianPackage, work);
+    const archive = (await readdir(work)).find((name) => name.endsWith('.deb'));
+    if (archive === undefined) throw new Error(`apt-get brought no archive of ${debianPackage}`);
+    const tree = path.join(work, 'tree');
+    await run('dpkg', ['-x', path.join(work, archive), tree]);
+    // Whole or not at all: another run may be at it, too, and its tree is as good.
+    await rename(tree, target).catch(async (thrown: unknown) => {
+      await access(target).catch(() => {
+        throw thrown;
+      });
+    });
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+async function download(debianPackage: string, directory: string): Promise<void> {
+  const apt = (...args: string[]) =>
+    run('apt-get', [...APT_OPTIONS, '-qq', ...args], { cwd: directory, timeout: APT_TIMEOUT_MS });
+  try {
+    await apt('download', debianPackage);
+  } catch (thrown) {
+    // A fresh container has no package lists, an old one has lists of packages that are gone.
+    if (process.getuid?.() !== 0) throw thrown;
+    await apt('update');
+    await apt('download', debianPackage);
+  }
+}
