@@ -7,6 +7,8 @@ export type Facts = Readonly<Record<string, Fact>>;
 export class RomulusError<Code extends string = string> extends Error {
   readonly code: Code;
   readonly facts: Facts;
+  /** What failed afterwards, while cleaning up because of this error. */
+  readonly suppressed: Error[] = [];
 
   constructor(code: Code, message: string, facts: Facts = {}, options?: ErrorOptions) {
     super(message, options);

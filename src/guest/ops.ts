@@ -103,6 +103,11 @@ export interface RestoreOps {
   /** Rewrites a page in place, from what is generic in the stream to what is specific to this host. */
   localisePage(context: RestoreOpsContext, type: number, page: Uint8Array, offset: number): void;
   setup(context: RestoreOpsContext): Promise<void>;
+  /**
+   * Refuses, by throwing, a well-formed record that this domain could not take, without touching the domain: what
+   * passes here is acknowledged. A CHECKPOINT passes if what has come before it makes a domain that can run.
+   */
+  checkRecord(context: RestoreOpsContext, record: StreamRecord): void;
   processRecord(context: RestoreOpsContext, record: StreamRecord): Promise<RecordResult>;
   staticDataComplete(context: RestoreOpsContext): Promise<MissingStaticData>;
   streamComplete(context: RestoreOpsContext): Promise<void>;

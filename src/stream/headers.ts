@@ -6,7 +6,6 @@
 // Reserved fields are written as zeroes and not looked at when read, as the specification wants.
 
 import { StreamError } from './error.js';
-import type { StreamHeaders } from './flow.js';
 import {
   DOMAIN_HEADER_BYTES,
   DomainType,
@@ -36,22 +35,23 @@ export interface DomainHeader {
 
 /**
  * Decodes the image header, the first 24 octets of a stream.
+ * @param offset where it stands, for the facts of an error: not 0 where libxc's stream lies in another layer's
  * @throws StreamError TRUNCATED, BAD_MARKER, BAD_ID, UNSUPPORTED_VERSION, BIG_ENDIAN
  */
-export function decodeImageHeader(bytes: Uint8Array): ImageHeader {
-  demand(bytes, IMAGE_HEADER_BYTES, 'image header', 0);
+export function decodeImageHeader(bytes: Uint8Array, offset = 0): ImageHeader {
+  demand(bytes, IMAGE_HEADER_BYTES, 'image header', offset);
   const view = viewOf(bytes);
   const marker = view.getBigUint64(0);
   if (marker !== MARKER) {
     throw new StreamError('BAD_MARKER', 'not a libxc stream: it does not begin with the marker', {
-      offset: 0,
+      offset,
       marker: `0x${marker.toString(16).padStart(16, '0')}`,
     });
   }
   const id = view.getUint32(8);
   if (id !== IMAGE_ID) {
     throw new StreamError('BAD_ID', 'not a libxc stream: the id is not "XENF"', {
-      offset: 8,
+      offset: offset + 8,
       id: `0x${id.toString(16).padStart(8, '0')}`,
     });
   }
@@ -60,12 +60,12 @@ export function decodeImageHeader(bytes: Uint8Array): ImageHeader {
     throw new StreamError(
       'UNSUPPORTED_VERSION',
       `stream version ${version}: only ${IMAGE_VERSION_OLDEST} to ${IMAGE_VERSION} can be read`,
-      { offset: 12, version },
+      { offset: offset + 12, version },
     );
   }
   const options = view.getUint16(16);
   if ((options & IMAGE_OPTION_BIG_ENDIAN) !== 0) {
-    throw new StreamError('BIG_ENDIAN', 'the stream is big-endian', { offset: 16, options });
+    throw new StreamError('BIG_ENDIAN', 'the stream is big-endian', { offset: offset + 16, options });
   }
   return { version };
 }
@@ -74,8 +74,7 @@ export function decodeImageHeader(bytes: Uint8Array): ImageHeader {
  * Decodes the domain header, the 16 octets that follow the image header.
  * @throws StreamError TRUNCATED, UNKNOWN_DOMAIN_TYPE, BAD_PAGE_SHIFT
  */
-export function decodeDomainHeader(bytes: Uint8Array): DomainHeader {
-  const offset = IMAGE_HEADER_BYTES;
+export function decodeDomainHeader(bytes: Uint8Array, offset: number = IMAGE_HEADER_BYTES): DomainHeader {
   demand(bytes, DOMAIN_HEADER_BYTES, 'domain header', offset);
   const view = viewOf(bytes);
   const domainType = view.getUint32(0, true);
@@ -93,12 +92,6 @@ export function decodeDomainHeader(bytes: Uint8Array): DomainHeader {
     });
   }
   return { domainType, pageShift, xenMajor: view.getUint32(8, true), xenMinor: view.getUint32(12, true) };
-}
-
-/** What the headers of a stream say, from both of them: the first 40 octets. */
-export function decodeHeaders(bytes: Uint8Array): StreamHeaders {
-  const image = decodeImageHeader(bytes.subarray(0, IMAGE_HEADER_BYTES));
-  return { ...image, ...decodeDomainHeader(bytes.subarray(IMAGE_HEADER_BYTES)) };
 }
 
 /** The image header of a little-endian stream. Streams are written in version 3; 2 is there for tests and tools. */

@@ -7,7 +7,7 @@
 // what fits the record. A small guest's stream can walk a million entries without data, so entries are handled by
 // plain loops over typed arrays that are used again for the next record.
 
-import { StreamError } from './error.js';
+import type { StreamError } from './error.js';
 import {
   MAX_BATCH_SIZE,
   PAGE_DATA_HEADER_BYTES,
@@ -18,6 +18,7 @@ import {
 } from './format.js';
 import { readUint32, viewOf } from './octets.js';
 import type { StreamRecord } from './record.js';
+import { badRecord, recordError } from './records/shape.js';
 
 const ENTRY_BYTES = 8;
 /** Bits 32 to 51 of an entry, in its upper half: the part of the pfn that Romulus cannot hold. */
@@ -61,15 +62,15 @@ export class PageBatch {
 export function checkPageData(record: StreamRecord): number {
   const { body } = record;
   if (body.length < PAGE_DATA_HEADER_BYTES) {
-    throw bad(record, `shorter than its header of ${PAGE_DATA_HEADER_BYTES} octets`);
+    throw badRecord(record, `shorter than its header of ${PAGE_DATA_HEADER_BYTES} octets`);
   }
   const count = readUint32(body, 0);
   if (count === 0) {
-    throw bad(record, 'without a single pfn');
+    throw badRecord(record, 'without a single pfn');
   }
   const dataOffset = PAGE_DATA_HEADER_BYTES + count * ENTRY_BYTES;
   if (body.length < dataOffset) {
-    throw bad(record, `too short for its ${count} pfns`);
+    throw badRecord(record, `too short for its ${count} pfns`);
   }
   const view = viewOf(body);
   let dataPages = 0;
@@ -86,7 +87,10 @@ export function checkPageData(record: StreamRecord): number {
   }
   const expected = dataOffset + dataPages * PAGE_SIZE;
   if (body.length !== expected) {
-    throw bad(record, `of the wrong size: ${count} pfns and ${dataPages} pages take ${expected} octets`);
+    throw badRecord(
+      record,
+      `of the wrong size: ${count} pfns and ${dataPages} pages take ${expected} octets`,
+    );
   }
   return dataPages;
 }
@@ -121,33 +125,18 @@ function typeMask(holds: (type: number) => boolean): number {
   return mask;
 }
 
-function bad(record: StreamRecord, what: string): StreamError {
-  const { type, offset, body } = record;
-  return new StreamError('BAD_RECORD', `a PAGE_DATA record ${what} (it has ${body.length})`, {
-    offset,
-    type,
-    length: body.length,
-  });
-}
-
 function badEntry(
   code: 'PFN_OUT_OF_RANGE' | 'UNKNOWN_PAGE_TYPE',
   record: StreamRecord,
   at: number,
 ): StreamError {
-  const { type, offset, body } = record;
-  const entry = viewOf(body).getBigUint64(at, true);
-  const facts = {
-    offset,
-    type,
-    length: body.length,
-    index: (at - PAGE_DATA_HEADER_BYTES) / ENTRY_BYTES,
-    pfn: entry & 0x000fffffffffffffn,
-    pageType: Number(entry >> 60n),
-  };
-  const message =
-    code === 'PFN_OUT_OF_RANGE'
-      ? `pfn 0x${facts.pfn.toString(16)} in PAGE_DATA is above 0x${PFN_MAX.toString(16)}`
-      : `page type ${facts.pageType} of pfn 0x${facts.pfn.toString(16)} in PAGE_DATA is reserved`;
-  return new StreamError(code, message, facts);
+  const entry = viewOf(record.body).getBigUint64(at, true);
+  const index = (at - PAGE_DATA_HEADER_BYTES) / ENTRY_BYTES;
+  const pfn = entry & 0x000fffffffffffffn;
+  const pageType = Number(entry >> 60n);
+  return recordError(code, record, `with pfn 0x${pfn.toString(16)} of page type ${pageType}`, {
+    index,
+    pfn,
+    pageType,
+  });
 }

@@ -1,0 +1,166 @@
+// x86 HVM, restoring: libxc's restore_ops_x86_hvm. Parameters are set as they come; the context is kept and set when
+// the stream is complete, so that the parameters are there first whatever the order on the wire.
+
+import { HypervisorError, type HvmParam } from '../../hypervisor/port.js';
+import { StreamError } from '../../stream/error.js';
+import { DomainType, PAGE_SIZE, RecordType, domainTypeName } from '../../stream/format.js';
+import type { StreamRecord } from '../../stream/record.js';
+import { decodeHvmParams } from '../../stream/records/hvm.js';
+import { GuestError } from '../error.js';
+import type { RestoreOps, RestoreOpsContext } from '../ops.js';
+import { handleX86CpuidPolicy, handleX86MsrPolicy, handleX86TscInfo, x86StaticDataComplete } from '../x86.js';
+import { HvmParamIndex, isFrameParam } from './params.js';
+
+export const restoreOpsX86Hvm: RestoreOps = {
+  recordTypes: new Set([
+    RecordType.X86_TSC_INFO,
+    RecordType.HVM_CONTEXT,
+    RecordType.HVM_PARAMS,
+    RecordType.X86_CPUID_POLICY,
+    RecordType.X86_MSR_POLICY,
+  ]),
+
+  pfnToGfn: (_context, pfn) => pfn,
+
+  // libxc takes any pfn here and fails when it populates it: too late for what was acknowledged.
+  pfnIsValid: (context, pfn) => pfn < context.p2mSize,
+
+  setGfn() {
+    // The same by definition.
+  },
+
+  setPageType() {
+    // The guest's page tables are its own business.
+  },
+
+  localisePage() {
+    // Nothing in a page is specific to the host.
+  },
+
+  setup(context) {
+    return new Promise((resolve) => {
+      checkFits(context);
+      resolve();
+    });
+  },
+
+  checkRecord(context, record) {
+    if (record.type === RecordType.HVM_PARAMS) {
+      for (const param of decodeHvmParams(record)) checkFrame(context, record, param);
+    }
+    if (record.type === RecordType.CHECKPOINT) needContext(context);
+  },
+
+  async processRecord(context, record) {
+    switch (record.type) {
+      case RecordType.X86_TSC_INFO:
+        await handleX86TscInfo(context, record);
+        return 'processed';
+      case RecordType.HVM_CONTEXT:
+        // A copy: the record may be a small part of a large chunk.
+        context.hvmContext = record.body.slice();
+        return 'processed';
+      case RecordType.HVM_PARAMS:
+        for (const param of decodeHvmParams(record)) await setParam(context, param);
+        return 'processed';
+      case RecordType.X86_CPUID_POLICY:
+        handleX86CpuidPolicy(context, record);
+        return 'processed';
+      case RecordType.X86_MSR_POLICY:
+        handleX86MsrPolicy(context, record);
+        return 'processed';
+      default:
+        return 'RECORD_NOT_PROCESSED';
+    }
+  },
+
+  staticDataComplete: x86StaticDataComplete,
+
+  async streamComplete(context) {
+    const { domain, endpoints } = context;
+    const hvmContext = needContext(context);
+    if (endpoints.xenstoreEvtchn !== 0) {
+      const value = BigInt(endpoints.xenstoreEvtchn);
+      await domain.setHvmParam({ index: HvmParamIndex.STORE_EVTCHN, value });
+    }
+    if (endpoints.consoleEvtchn !== 0) {
+      const value = BigInt(endpoints.consoleEvtchn);
+      await domain.setHvmParam({ index: HvmParamIndex.CONSOLE_EVTCHN, value });
+    }
+    await domain.setHvmContext(hvmContext);
+  },
+
+  cleanup(context) {
+    context.hvmContext = null;
+    return Promise.resolve();
+  },
+};
+
+function checkFits(context: RestoreOpsContext): void {
+  if (context.guestType !== DomainType.X86_HVM) {
+    throw new GuestError(
+      'DOMAIN_TYPE_MISMATCH',
+      `the stream holds an ${domainTypeName(context.guestType)} domain, this one is x86 HVM`,
+      { streamType: context.guestType, domainType: context.domainInfo.type },
+    );
+  }
+  if (context.guestPageSize !== PAGE_SIZE) {
+    throw new GuestError('BAD_PAGE_SIZE', `pages of ${context.guestPageSize} octets in an x86 HVM domain`, {
+      pageSize: context.guestPageSize,
+    });
+  }
+}
+
+function needContext(context: RestoreOpsContext): Uint8Array {
+  if (context.hvmContext === null) {
+    throw new GuestError('INCOMPLETE', 'the stream has brought no HVM context');
+  }
+  return context.hvmContext;
+}
+
+function checkFrame(context: RestoreOpsContext, record: StreamRecord, { index, value }: HvmParam): void {
+  if (isFrameParam(index) && value >= BigInt(context.p2mSize)) {
+    throw new StreamError(
+      'PFN_OUT_OF_RANGE',
+      `HVM parameter ${index.toString()} names a frame that is not there`,
+      {
+        offset: record.offset,
+        type: record.type,
+        index,
+        pfn: value,
+        p2mSize: context.p2mSize,
+      },
+    );
+  }
+}
+
+async function setParam(context: RestoreOpsContext, param: HvmParam): Promise<void> {
+  const { index, value } = param;
+  switch (index) {
+    case HvmParamIndex.CONSOLE_PFN:
+      context.endpoints.consoleGfn = Number(value);
+      break;
+    case HvmParamIndex.STORE_PFN:
+      context.endpoints.xenstoreGfn = Number(value);
+      await clearPage(context, Number(value));
+      break;
+    case HvmParamIndex.IOREQ_PFN:
+    case HvmParamIndex.BUFIOREQ_PFN:
+      await clearPage(context, Number(value));
+      break;
+    case HvmParamIndex.PAE_ENABLED:
+      // Carried CPUID settings once, long before the policy records; old streams still have it.
+      return;
+  }
+  await context.domain.setHvmParam(param);
+}
+
+/** Rings between the domain and its servants begin empty. */
+async function clearPage(context: RestoreOpsContext, gfn: number): Promise<void> {
+  try {
+    await context.domain.clearPage(gfn);
+  } catch (error) {
+    // No memory there: nothing to clear.
+    if (!(error instanceof HypervisorError) || error.code !== 'NOT_POPULATED') throw error;
+  }
+}

@@ -1,0 +1,450 @@
+// A domain that is nothing but memory: RAM in one shared array, dirtied by whoever holds the object. It stands in
+// for a hypervisor wherever the saver and the restorer are to be tested or measured by themselves, and is as strict
+// as one: a call in the wrong state, a frame that is not there, a log that is not enabled all fail as they would.
+//
+//   created ──start──▶ running ◀──resume── suspended         shutdown(), crash() end it from any of these,
+//      │                  └─────suspend──────▶┘              destroy() from all
+//      └─ populate, writePages, set… (a target is filled here)
+
+import { ReplaySubject, Subject } from 'rxjs';
+import { DomainType, INVALID_FRAME, PAGE_SIZE, PageType } from '../../stream/format.js';
+import { Bitmap } from '../bitmap.js';
+import type {
+  CpuPolicy,
+  DirtyStats,
+  DomainEvent,
+  DomainInfo,
+  DomainState,
+  HvmParam,
+  SourceDomain,
+  TargetDomain,
+  TscInfo,
+} from '../port.js';
+import { HypervisorError } from '../port.js';
+
+/** The calls of the port, as a script sees them. */
+export type MemoryDomainCall = Exclude<keyof SourceDomain | keyof TargetDomain, 'output$' | 'events$'>;
+
+/**
+ * Sees every call of the port before it takes effect: throw a HypervisorError and the call fails with it; change the
+ * domain and it looks as if the guest had done so. `number` counts all calls from 0.
+ */
+export type MemoryDomainScript = (call: MemoryDomainCall, number: number) => void;
+
+export interface MemoryDomainOptions {
+  readonly name?: string;
+  readonly pages: number;
+  /** Default: x86 HVM. */
+  readonly type?: DomainType;
+  /** A target: no page has memory until it is populated. Default: all have, but the holes. */
+  readonly empty?: boolean;
+  /** Pfns without memory (ballooned out, or never there). */
+  readonly holes?: Iterable<number>;
+  /** Pages that a target may populate (OUT_OF_MEMORY beyond); default: all. */
+  readonly pagesMax?: number;
+  readonly context?: Uint8Array;
+  readonly params?: readonly HvmParam[];
+  readonly tsc?: TscInfo;
+  readonly cpuPolicy?: CpuPolicy;
+  readonly script?: MemoryDomainScript;
+}
+
+const NO_BYTES = new Uint8Array(0);
+const STATES_WITH_A_GUEST: ReadonlySet<DomainState> = new Set(['created', 'running', 'suspended']);
+
+export class MemoryDomain implements SourceDomain, TargetDomain {
+  readonly name: string;
+  readonly pages: number;
+  readonly type: DomainType;
+  readonly output$ = new Subject<Uint8Array>();
+  readonly events$ = new ReplaySubject<DomainEvent>(1);
+  /** All RAM, holes included (they read as zeroes). Writing here is not seen by the dirty log: use write(). */
+  readonly memory: Uint8Array;
+  /** Pages that have memory. */
+  readonly populated: Bitmap;
+  /** The context, parameters, … that the domain has: given at creation, or set by a restore. */
+  context: Uint8Array;
+  readonly params: Map<bigint, bigint>;
+  tsc: TscInfo;
+  policy: CpuPolicy;
+  /** What arrived by input(), in order. */
+  readonly inputs: Uint8Array[] = [];
+  script: MemoryDomainScript | null;
+  /** Calls of the port so far. */
+  calls = 0;
+
+  #state: DomainState = 'created';
+  readonly #log: Bitmap;
+  #logging = false;
+  readonly #pagesMax: number;
+
+  constructor(options: MemoryDomainOptions) {
+    if (!Number.isInteger(options.pages) || options.pages < 1) {
+      throw new HypervisorError('BAD_CONFIGURATION', 'a domain has at least one page', {
+        pages: options.pages,
+      });
+    }
+    this.name = options.name ?? 'memory';
+    this.pages = options.pages;
+    this.type = options.type ?? DomainType.X86_HVM;
+    this.memory = new Uint8Array(new SharedArrayBuffer(options.pages * PAGE_SIZE));
+    this.populated = new Bitmap(options.pages);
+    this.#log = new Bitmap(options.pages);
+    this.#pagesMax = options.pagesMax ?? options.pages;
+    if (options.empty !== true) this.populated.setAll();
+    for (const pfn of options.holes ?? []) this.populated.clear(pfn);
+    this.context = options.context ?? (options.empty === true ? NO_BYTES : new Uint8Array(8));
+    this.params = new Map((options.params ?? []).map(({ index, value }) => [index, value]));
+    this.tsc = options.tsc ?? { mode: 0, khz: 0, nsec: 0n, incarnation: 0 };
+    this.policy = options.cpuPolicy ?? { cpuid: NO_BYTES, msrs: NO_BYTES };
+    this.script = options.script ?? null;
+  }
+
+  get state(): DomainState {
+    return this.#state;
+  }
+
+  get loggingDirty(): boolean {
+    return this.#logging;
+  }
+
+  // ── what the guest does: for tests and benchmarks ──
+
+  /** The guest writes to its memory, from the beginning of a page on (several pages if the bytes are longer). */
+  write(pfn: number, bytes: Uint8Array, offset = 0): void {
+    const last = pfn + Math.max(0, Math.ceil((offset + bytes.length) / PAGE_SIZE) - 1);
+    for (let p = pfn; p <= last; p++) this.#checkPopulated(p);
+    this.memory.set(bytes, pfn * PAGE_SIZE + offset);
+    if (this.#logging) for (let p = pfn; p <= last; p++) this.#log.set(p);
+  }
+
+  /** Marks pages as written without changing them. */
+  dirty(pfns: Iterable<number>): void {
+    for (const pfn of pfns) {
+      this.#checkPopulated(pfn);
+      if (this.#logging) this.#log.set(pfn);
+    }
+  }
+
+  /** One page of the live memory, not a copy. */
+  page(pfn: number): Uint8Array {
+    return this.memory.subarray(pfn * PAGE_SIZE, (pfn + 1) * PAGE_SIZE);
+  }
+
+  /** A copy of all RAM. */
+  memoryCopy(): Uint8Array {
+    return this.memory.slice();
+  }
+
+  /** The guest gives a page back (balloon); it reads as zeroes if it gets it again. */
+  punch(pfn: number): void {
+    this.populated.clear(pfn);
+    this.page(pfn).fill(0);
+    if (this.#logging) this.#log.set(pfn);
+  }
+
+  /** The guest says something; only a running one can. */
+  say(bytes: Uint8Array): void {
+    this.#need('running');
+    this.output$.next(bytes);
+  }
+
+  /** The guest shuts itself down. */
+  shutdown(): void {
+    this.#end('shutdown', { kind: 'shutdown' });
+  }
+
+  crash(reason = 'crashed by the test'): void {
+    this.#end('crashed', { kind: 'crashed', reason });
+  }
+
+  // ── the port ──
+
+  info(): Promise<DomainInfo> {
+    return this.#call('info', () => ({
+      name: this.name,
+      type: this.type,
+      p2mSize: this.pages,
+      state: this.#state,
+      hypervisor: 'memory',
+      versionMajor: 4,
+      versionMinor: 17,
+    }));
+  }
+
+  input(bytes: Uint8Array): Promise<void> {
+    return this.#call('input', () => {
+      this.#need('running');
+      this.inputs.push(bytes.slice());
+    });
+  }
+
+  destroy(): Promise<void> {
+    return this.#call('destroy', () => {
+      if (this.#state === 'destroyed') return;
+      this.#state = 'destroyed';
+      this.output$.complete();
+      this.events$.complete();
+    });
+  }
+
+  start(): Promise<void> {
+    return this.#call('start', () => {
+      this.#need('created');
+      this.#state = 'running';
+    });
+  }
+
+  suspend(): Promise<void> {
+    return this.#call('suspend', () => {
+      this.#need('running');
+      this.#state = 'suspended';
+    });
+  }
+
+  resume(): Promise<void> {
+    return this.#call('resume', () => {
+      this.#need('suspended');
+      this.#state = 'running';
+    });
+  }
+
+  enableLogDirty(): Promise<void> {
+    return this.#call('enableLogDirty', () => {
+      this.#needGuest();
+      if (this.#logging) throw new HypervisorError('LOG_DIRTY', 'log-dirty is enabled already');
+      this.#logging = true;
+      this.#log.clearAll();
+    });
+  }
+
+  cleanLogDirty(into: Bitmap): Promise<DirtyStats> {
+    return this.#call('cleanLogDirty', () => {
+      const stats = this.#readLog(into);
+      this.#log.clearAll();
+      return stats;
+    });
+  }
+
+  peekLogDirty(into: Bitmap): Promise<DirtyStats> {
+    return this.#call('peekLogDirty', () => this.#readLog(into));
+  }
+
+  disableLogDirty(): Promise<void> {
+    return this.#call('disableLogDirty', () => {
+      this.#needGuest();
+      if (!this.#logging) throw new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled');
+      this.#logging = false;
+    });
+  }
+
+  pageTypes(gfns: Uint32Array, count: number, types: Uint8Array): Promise<void> {
+    return this.#call('pageTypes', () => {
+      this.#needGuest();
+      for (let i = 0; i < count; i++) {
+        const gfn = gfns[i] ?? INVALID_FRAME;
+        if (gfn !== INVALID_FRAME && gfn >= this.pages) throw this.#outOfRange(gfn);
+        types[i] = this.populated.has(gfn) ? PageType.NOTAB : PageType.XTAB;
+      }
+    });
+  }
+
+  copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): Promise<void> {
+    return this.#call('copyPages', () => {
+      this.#needGuest();
+      this.#checkFrames(gfns, count);
+      const memory = this.memory;
+      let to = offset;
+      for (let i = 0; i < count;) {
+        // Neighbours are copied together: one view and one copy per run of frames.
+        const first = gfns[i] ?? INVALID_FRAME;
+        let run = 1;
+        while (i + run < count && gfns[i + run] === first + run) run++;
+        const from = first * PAGE_SIZE;
+        const bytes = run * PAGE_SIZE;
+        slab.set(memory.subarray(from, from + bytes), to);
+        to += bytes;
+        i += run;
+      }
+    });
+  }
+
+  hvmContext(): Promise<Uint8Array> {
+    return this.#call('hvmContext', () => {
+      this.#need('suspended');
+      return this.context.slice();
+    });
+  }
+
+  hvmParams(): Promise<readonly HvmParam[]> {
+    return this.#call('hvmParams', () => {
+      this.#needGuest();
+      return Array.from(this.params, ([index, value]) => ({ index, value }));
+    });
+  }
+
+  tscInfo(): Promise<TscInfo> {
+    return this.#call('tscInfo', () => {
+      this.#needGuest();
+      return this.tsc;
+    });
+  }
+
+  cpuPolicy(): Promise<CpuPolicy> {
+    return this.#call('cpuPolicy', () => {
+      this.#needGuest();
+      return { cpuid: this.policy.cpuid.slice(), msrs: this.policy.msrs.slice() };
+    });
+  }
+
+  populate(pfns: Uint32Array, count: number, gfns: Uint32Array): Promise<void> {
+    return this.#call('populate', () => {
+      this.#needGuest();
+      for (let i = 0; i < count; i++) {
+        const pfn = pfns[i] ?? INVALID_FRAME;
+        if (pfn >= this.pages) throw this.#outOfRange(pfn);
+      }
+      const held = this.populated.count();
+      if (held + count > this.#pagesMax) {
+        throw new HypervisorError('OUT_OF_MEMORY', 'no memory left for the domain', {
+          held,
+          asked: count,
+          limit: this.#pagesMax,
+        });
+      }
+      for (let i = 0; i < count; i++) {
+        const pfn = pfns[i] ?? 0;
+        this.populated.set(pfn);
+        gfns[i] = pfn;
+      }
+    });
+  }
+
+  writePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<void> {
+    return this.#call('writePages', () => {
+      this.#needGuest();
+      this.#checkFrames(gfns, count);
+      const memory = this.memory;
+      for (let i = 0; i < count;) {
+        const first = gfns[i] ?? INVALID_FRAME;
+        let run = 1;
+        while (i + run < count && gfns[i + run] === first + run) run++;
+        memory.set(data.subarray(i * PAGE_SIZE, (i + run) * PAGE_SIZE), first * PAGE_SIZE);
+        i += run;
+      }
+      if (this.#logging) for (let i = 0; i < count; i++) this.#log.set(gfns[i] ?? 0);
+    });
+  }
+
+  comparePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<readonly number[]> {
+    return this.#call('comparePages', () => {
+      this.#needGuest();
+      this.#checkFrames(gfns, count);
+      const different: number[] = [];
+      const mine = Buffer.from(this.memory.buffer);
+      for (let i = 0; i < count; i++) {
+        const from = (gfns[i] ?? 0) * PAGE_SIZE;
+        const at = i * PAGE_SIZE;
+        if (mine.compare(data, at, at + PAGE_SIZE, from, from + PAGE_SIZE) !== 0) different.push(i);
+      }
+      return different;
+    });
+  }
+
+  clearPage(gfn: number): Promise<void> {
+    return this.#call('clearPage', () => {
+      this.#needGuest();
+      this.#checkPopulated(gfn);
+      this.page(gfn).fill(0);
+      if (this.#logging) this.#log.set(gfn);
+    });
+  }
+
+  setHvmContext(context: Uint8Array): Promise<void> {
+    return this.#call('setHvmContext', () => {
+      this.#needGuest();
+      this.context = context.slice();
+    });
+  }
+
+  setHvmParam(param: HvmParam): Promise<void> {
+    return this.#call('setHvmParam', () => {
+      this.#needGuest();
+      this.params.set(param.index, param.value);
+    });
+  }
+
+  setTscInfo(info: TscInfo): Promise<void> {
+    return this.#call('setTscInfo', () => {
+      this.#needGuest();
+      this.tsc = info;
+    });
+  }
+
+  setCpuPolicy(policy: CpuPolicy): Promise<void> {
+    return this.#call('setCpuPolicy', () => {
+      this.#needGuest();
+      this.policy = { cpuid: policy.cpuid.slice(), msrs: policy.msrs.slice() };
+    });
+  }
+
+  // ── inside ──
+
+  /** Every port call comes through here: it is counted, shown to the script, and answers by a promise. */
+  #call<T>(call: MemoryDomainCall, effect: () => T): Promise<T> {
+    const number = this.calls++;
+    try {
+      this.script?.(call, number);
+      return Promise.resolve(effect());
+    } catch (error) {
+      return Promise.reject(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  #readLog(into: Bitmap): DirtyStats {
+    this.#needGuest();
+    if (!this.#logging) throw new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled');
+    into.words.set(this.#log.words);
+    return { dirtyCount: this.#log.count(), faultCount: 0 };
+  }
+
+  #need(state: DomainState): void {
+    this.#needGuest();
+    if (this.#state !== state) {
+      throw new HypervisorError('WRONG_STATE', `the domain is ${this.#state}, not ${state}`, {
+        state: this.#state,
+        needed: state,
+      });
+    }
+  }
+
+  #needGuest(): void {
+    if (!STATES_WITH_A_GUEST.has(this.#state)) {
+      throw new HypervisorError('DOMAIN_GONE', `the domain is gone: ${this.#state}`, { state: this.#state });
+    }
+  }
+
+  #end(state: DomainState, event: DomainEvent): void {
+    if (!STATES_WITH_A_GUEST.has(this.#state)) return;
+    this.#state = state;
+    this.events$.next(event);
+  }
+
+  #checkFrames(gfns: Uint32Array, count: number): void {
+    for (let i = 0; i < count; i++) this.#checkPopulated(gfns[i] ?? INVALID_FRAME);
+  }
+
+  #checkPopulated(gfn: number): void {
+    if (gfn >= this.pages) throw this.#outOfRange(gfn);
+    if (!this.populated.has(gfn)) {
+      throw new HypervisorError('NOT_POPULATED', `frame ${gfn} has no memory`, { gfn });
+    }
+  }
+
+  #outOfRange(gfn: number): HypervisorError {
+    return new HypervisorError('FRAME_OUT_OF_RANGE', `the domain has no frame ${gfn}`, {
+      gfn,
+      pages: this.pages,
+    });
+  }
+}

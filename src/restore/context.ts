@@ -1,0 +1,121 @@
+// The state of one restore, what libxc keeps in xc_sr_context.restore, under libxc's names.
+
+import type { RestoreEndpoints, RestoreOps, RestoreOpsContext, StreamType } from '../guest/ops.js';
+import { NO_CPU_POLICY } from '../guest/x86.js';
+import type { CpuPolicy, DomainInfo, TargetDomain } from '../hypervisor/port.js';
+import type { StreamHeaders } from '../stream/flow.js';
+import { MAX_BATCH_SIZE, isPopulatedPageType } from '../stream/format.js';
+import { PageBatch } from '../stream/page-data.js';
+import type { RestoreCallbacks } from './callbacks.js';
+import { RestoreError } from './error.js';
+import { PopulatedPfns } from './populated-pfns.js';
+import { RecordBuffer } from './record-buffer.js';
+
+export interface RestoreContextFacts {
+  readonly domain: TargetDomain;
+  readonly domainInfo: DomainInfo;
+  readonly streamType: StreamType;
+  readonly headers: StreamHeaders;
+  readonly callbacks: RestoreCallbacks;
+  readonly ops: RestoreOps;
+  readonly endpoints: RestoreEndpoints;
+  readonly bufferLimitBytes: number;
+  /** Milliseconds, monotonic. */
+  readonly clock: () => number;
+}
+
+export class RestoreContext implements RestoreOpsContext {
+  readonly domain: TargetDomain;
+  readonly domainInfo: DomainInfo;
+  readonly streamType: StreamType;
+  readonly callbacks: RestoreCallbacks;
+  readonly ops: RestoreOps;
+  readonly endpoints: RestoreEndpoints;
+  readonly clock: () => number;
+  readonly formatVersion: number;
+  readonly guestType: number;
+  readonly guestPageSize: number;
+  readonly p2mSize: number;
+
+  cpuPolicy: CpuPolicy = NO_CPU_POLICY;
+  hvmContext: Uint8Array | null = null;
+
+  /** From the first checkpoint on, records are kept until their checkpoint is whole. */
+  bufferAllRecords = false;
+  readonly bufferedRecords: RecordBuffer;
+  seenStaticDataEnd = false;
+  verify = false;
+  /** The checkpoint that is open: one more than the last that was applied. */
+  epoch = 0;
+
+  /** Of the checkpoint being applied. */
+  pages = 0;
+  records = 0;
+  applyMs = 0;
+
+  readonly populatedPfns = new PopulatedPfns();
+  /** Decoded entries of the record at hand, and the frames and pfns of those with data. */
+  readonly batch = new PageBatch();
+  gfns = new Uint32Array(MAX_BATCH_SIZE);
+  dataPfns = new Uint32Array(MAX_BATCH_SIZE);
+  dataTypes = new Uint8Array(MAX_BATCH_SIZE);
+  #newPfns = new Uint32Array(MAX_BATCH_SIZE);
+  #newGfns = new Uint32Array(MAX_BATCH_SIZE);
+
+  constructor(facts: RestoreContextFacts) {
+    this.domain = facts.domain;
+    this.domainInfo = facts.domainInfo;
+    this.streamType = facts.streamType;
+    this.callbacks = facts.callbacks;
+    this.ops = facts.ops;
+    this.endpoints = facts.endpoints;
+    this.clock = facts.clock;
+    this.formatVersion = facts.headers.version;
+    this.guestType = facts.headers.domainType;
+    this.guestPageSize = 2 ** facts.headers.pageShift;
+    this.p2mSize = facts.domainInfo.p2mSize;
+    this.bufferedRecords = new RecordBuffer(facts.bufferLimitBytes);
+  }
+
+  /** Records of more than 1024 pages are legal to read: the arrays follow the largest seen. */
+  reserveData(pages: number): void {
+    if (this.gfns.length >= pages) return;
+    this.gfns = new Uint32Array(pages);
+    this.dataPfns = new Uint32Array(pages);
+    this.dataTypes = new Uint8Array(pages);
+  }
+
+  /** libxc's populate_pfns. A pfn that stands twice in the list is populated once. */
+  async populatePfns(pfns: Uint32Array, count: number, types: Uint8Array | null): Promise<void> {
+    const populated = this.populatedPfns;
+    // However long the list is, no pfn in it is new twice.
+    const newAtMost = Math.min(count, this.p2mSize);
+    if (this.#newPfns.length < newAtMost) {
+      this.#newPfns = new Uint32Array(newAtMost);
+      this.#newGfns = new Uint32Array(newAtMost);
+    }
+    const newPfns = this.#newPfns;
+    const newGfns = this.#newGfns;
+    let wanted = 0;
+    for (let i = 0; i < count; i++) {
+      const pfn = pfns[i] ?? 0;
+      if ((types === null || isPopulatedPageType(types[i] ?? 0)) && !populated.has(pfn)) {
+        populated.set(pfn);
+        newPfns[wanted++] = pfn;
+      }
+    }
+    if (wanted === 0) return;
+    await this.domain.populate(newPfns, wanted, newGfns);
+    for (let i = 0; i < wanted; i++) this.ops.setGfn(this, newPfns[i] ?? 0, newGfns[i] ?? 0);
+  }
+
+  /** libxc's handle_static_data_end: from the record, or where a version 2 stream implies it. */
+  async handleStaticDataEnd(): Promise<void> {
+    if (this.seenStaticDataEnd) {
+      throw new RestoreError('UNEXPECTED_RECORD', 'the static data of the stream ends twice');
+    }
+    this.seenStaticDataEnd = true;
+    const missing = await this.ops.staticDataComplete(this);
+    await this.callbacks.staticDataDone?.(missing);
+  }
+}

@@ -1,0 +1,15 @@
+// What can go wrong in a restore, besides bad bytes (StreamError), the hypervisor's errors and the guest type's.
+
+import { RomulusError } from '../errors.js';
+
+export type RestoreErrorCode =
+  | 'BAD_OPTIONS' // an option of restoreDomain that cannot be
+  | 'UNSUPPORTED_STREAM_TYPE' // COLO streams are not restored yet
+  | 'NO_CONSISTENT_CHECKPOINT' // the stream broke before it had brought a whole domain
+  | 'SOURCE_FAILED' // reading the stream failed; the cause is attached
+  | 'BUFFER_LIMIT' // a checkpoint larger than may be buffered
+  | 'UNKNOWN_RECORD' // a mandatory record that nothing here knows
+  | 'UNEXPECTED_RECORD' // a record that must not stand where it stands
+  | 'CLEANUP_FAILED'; // the restore itself succeeded, or failed with an error that is the cause
+
+export class RestoreError extends RomulusError<RestoreErrorCode> {}

@@ -1,0 +1,74 @@
+// A stream out of a file, a pipe or anything else that yields chunks.
+
+import { createReadStream } from 'node:fs';
+import type { RecordSource, StreamHeaders } from '../stream/flow.js';
+import { RecordType } from '../stream/format.js';
+import { StreamReader } from '../stream/reader.js';
+import type { StreamRecord } from '../stream/record.js';
+
+const FILE_CHUNK_BYTES = 1024 * 1024;
+
+export interface ChunkSourceOptions {
+  /** What is read ends with the stream: octets after END are an error, and END waits for the end. Default: true. */
+  readonly nothingAfterEnd?: boolean;
+}
+
+export class ChunkSource implements RecordSource {
+  readonly #chunks: AsyncIterator<Uint8Array>;
+  readonly #reader = new StreamReader();
+  readonly #nothingAfterEnd: boolean;
+  #done = false;
+  #closed = false;
+
+  constructor(chunks: AsyncIterable<Uint8Array>, options: ChunkSourceOptions = {}) {
+    this.#chunks = chunks[Symbol.asyncIterator]();
+    this.#nothingAfterEnd = options.nothingAfterEnd ?? true;
+  }
+
+  async headers(): Promise<StreamHeaders> {
+    let headers = this.#reader.headers();
+    while (headers === null) {
+      if (!(await this.#pull())) this.#reader.end();
+      headers = this.#reader.headers();
+    }
+    return headers;
+  }
+
+  async read(): Promise<StreamRecord | null> {
+    if (this.#closed) return null;
+    let record = this.#reader.next();
+    while (record === null) {
+      if (!(await this.#pull())) return null;
+      record = this.#reader.next();
+    }
+    if (record.type === RecordType.END && this.#nothingAfterEnd) {
+      while (await this.#pull()) this.#reader.end();
+      this.#reader.end();
+    }
+    return record;
+  }
+
+  /** Lets go of what the chunks come from; nothing is read any more. Safe to call twice. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#done = true;
+    await this.#chunks.return?.();
+  }
+
+  async #pull(): Promise<boolean> {
+    if (this.#done) return false;
+    const next = await this.#chunks.next();
+    if (next.done === true) {
+      this.#done = true;
+      return false;
+    }
+    this.#reader.push(next.value);
+    return true;
+  }
+}
+
+/** The file's stream. Close it when done; a file that cannot be opened fails the first read. */
+export function openFileSource(path: string): ChunkSource {
+  const stream: AsyncIterable<Buffer> = createReadStream(path, { highWaterMark: FILE_CHUNK_BYTES });
+  return new ChunkSource(stream);
+}

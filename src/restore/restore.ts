@@ -1,0 +1,240 @@
+// Restoring a domain (libxc's restore()). The first checkpoint is applied as it comes; from then on the records of
+// the open checkpoint are kept, and applied when it is whole and acknowledged:
+//
+//   read ─▶ admit ─┬─ first checkpoint: apply ──────────────┐
+//                  └─ later: buffer ── CHECKPOINT ─ acknowledge ─ apply all ─▶ committed, next
+//
+//   stream broken, bad bytes, buffer full, channel lost:
+//     before the first checkpoint is whole    fail
+//     after it                                drop what is buffered, complete the domain, fail over
+
+import { asError, RomulusError } from '../errors.js';
+import type { RestoreEndpoints, RestoreOps, StreamType } from '../guest/ops.js';
+import { restoreOpsFor } from '../guest/tables.js';
+import type { TargetDomain } from '../hypervisor/port.js';
+import type { RecordSource } from '../stream/flow.js';
+import { RecordType, recordTypeName } from '../stream/format.js';
+import type { StreamRecord } from '../stream/record.js';
+import { admit } from './admit.js';
+import { processRecord } from './apply.js';
+import type { RestoreCallbacks } from './callbacks.js';
+import { RestoreContext } from './context.js';
+import { RestoreError } from './error.js';
+
+export interface RestoreOptions {
+  /** Created, empty, not started; it is not started here either. */
+  readonly domain: TargetDomain;
+  readonly source: RecordSource;
+  readonly streamType: StreamType;
+  readonly callbacks: RestoreCallbacks;
+  /** The most that the records of an open checkpoint may take. Default: 256 MiB. */
+  readonly bufferLimitBytes?: number;
+  /** Xenstore's and the console's event channels, where there are any; their frames come back in it. */
+  readonly endpoints?: RestoreEndpoints;
+  /** Milliseconds, monotonic. Default: performance.now. */
+  readonly clock?: () => number;
+  /** Default: the table of the domain's type. */
+  readonly ops?: RestoreOps;
+}
+
+/** Either way the domain can be started: it equals the last checkpoint. */
+export type RestoreOutcome =
+  | {
+      /** END has come. */
+      readonly kind: 'complete';
+      /** Checkpoints that were applied; 0 for a plain stream. */
+      readonly epochs: number;
+    }
+  | {
+      /** The stream broke off after a checkpoint. */
+      readonly kind: 'failover';
+      /** The last checkpoint that was applied. */
+      readonly epoch: number;
+      /** Why the open checkpoint was dropped, where it did not simply end. */
+      readonly cause?: Error;
+    };
+
+export const DEFAULT_BUFFER_LIMIT_BYTES = 256 * 1024 * 1024;
+
+/**
+ * Restores the stream into the domain. If it fails, the domain is in no state to run.
+ * @throws RestoreError, StreamError, GuestError, HypervisorError, and whatever a callback fails with
+ */
+export async function restoreDomain(options: RestoreOptions): Promise<RestoreOutcome> {
+  const { domain, source, streamType, callbacks } = options;
+  const bufferLimitBytes = options.bufferLimitBytes ?? DEFAULT_BUFFER_LIMIT_BYTES;
+  if (streamType === 'colo') {
+    throw new RestoreError('UNSUPPORTED_STREAM_TYPE', 'COLO streams are not supported yet', { streamType });
+  }
+  if (!(bufferLimitBytes > 0)) {
+    throw new RestoreError('BAD_OPTIONS', `bufferLimitBytes must be positive, not ${bufferLimitBytes}`, {
+      bufferLimitBytes,
+    });
+  }
+  const domainInfo = await domain.info();
+  const ops = options.ops ?? restoreOpsFor(domainInfo.type);
+  const context = new RestoreContext({
+    domain,
+    domainInfo,
+    streamType,
+    headers: await source.headers(),
+    callbacks,
+    ops,
+    endpoints: options.endpoints ?? noEndpoints(),
+    bufferLimitBytes,
+    clock: options.clock ?? (() => performance.now()),
+  });
+
+  let outcome: RestoreOutcome | null = null;
+  let failure: Error | null = null;
+  try {
+    outcome = await restore(context, source);
+  } catch (error) {
+    failure = asError(error);
+  }
+  context.bufferedRecords.clear();
+  try {
+    await ops.cleanup(context);
+  } catch (error) {
+    throw conclusion(failure, asError(error));
+  }
+  if (outcome === null) throw failure ?? new Error('neither an outcome nor an error');
+  return outcome;
+}
+
+async function restore(context: RestoreContext, source: RecordSource): Promise<RestoreOutcome> {
+  await context.ops.setup(context);
+  for (;;) {
+    const arrival = await receive(context, source);
+    switch (arrival.kind) {
+      case 'kept':
+        break;
+      case 'broken':
+        return failover(context, arrival.cause);
+      case 'record':
+        if (arrival.record.type === RecordType.END) {
+          await context.ops.streamComplete(context);
+          return { kind: 'complete', epochs: context.epoch };
+        }
+        if ((await apply(context, arrival.record)) === 'BROKEN_CHANNEL') return failover(context, null);
+        break;
+    }
+  }
+}
+
+type Arrival =
+  /** To be applied now. */
+  | { readonly kind: 'record'; readonly record: StreamRecord }
+  /** Buffered, or skipped. */
+  | { readonly kind: 'kept' }
+  | { readonly kind: 'broken'; readonly cause: Error | null };
+
+const KEPT: Arrival = { kind: 'kept' };
+
+/** Takes the next record from the source and judges it. Nothing here touches the domain. */
+async function receive(context: RestoreContext, source: RecordSource): Promise<Arrival> {
+  try {
+    const record = await source.read();
+    if (record === null) return { kind: 'broken', cause: null };
+    if (admit(context, record) === 'skip') return KEPT;
+    const { type } = record;
+    if (context.bufferAllRecords && type !== RecordType.CHECKPOINT && type !== RecordType.END) {
+      context.bufferedRecords.push(record);
+      return KEPT;
+    }
+    return { kind: 'record', record };
+  } catch (error) {
+    return { kind: 'broken', cause: typed(error) };
+  }
+}
+
+async function apply(context: RestoreContext, record: StreamRecord): Promise<'processed' | 'BROKEN_CHANNEL'> {
+  if (record.type === RecordType.CHECKPOINT) return handleCheckpoint(context);
+  return needProcessed(record, await processRecord(context, record));
+}
+
+/** The open checkpoint is whole: acknowledged by the callback, then applied. */
+async function handleCheckpoint(context: RestoreContext): Promise<'processed' | 'BROKEN_CHANNEL'> {
+  const { epoch, bufferedRecords, callbacks } = context;
+  // A version 2 stream whose first checkpoint had no memory.
+  if (!context.seenStaticDataEnd) await context.handleStaticDataEnd();
+  if ((await callbacks.checkpoint(epoch)) === 'failover') return 'BROKEN_CHANNEL';
+
+  const bufferedBytes = bufferedRecords.bytes;
+  let result: 'processed' | 'BROKEN_CHANNEL' = 'processed';
+  const count = bufferedRecords.count;
+  for (let i = 0; i < count; i++) {
+    const record = bufferedRecords.take(i);
+    if (record === undefined) continue;
+    // Acknowledged is acknowledged: the rest of it is here and is applied, channel or no channel.
+    if (needProcessed(record, await processRecord(context, record)) === 'BROKEN_CHANNEL') {
+      result = 'BROKEN_CHANNEL';
+    }
+  }
+  bufferedRecords.clear();
+  context.bufferAllRecords = true;
+  context.epoch = epoch + 1;
+  const { records, pages, applyMs } = context;
+  context.records = 0;
+  context.pages = 0;
+  context.applyMs = 0;
+  callbacks.applied?.({ epoch, records, bufferedBytes, pages, applySeconds: applyMs / 1000 });
+  return result;
+}
+
+function needProcessed(
+  record: StreamRecord,
+  result: 'processed' | 'RECORD_NOT_PROCESSED' | 'BROKEN_CHANNEL',
+): 'processed' | 'BROKEN_CHANNEL' {
+  if (result !== 'RECORD_NOT_PROCESSED') return result;
+  // admit() has let it through, so its guest type had promised to know it.
+  throw new RestoreError('UNKNOWN_RECORD', `${recordTypeName(record.type)} record was not processed`, {
+    type: record.type,
+    offset: record.offset,
+  });
+}
+
+async function failover(context: RestoreContext, cause: Error | null): Promise<RestoreOutcome> {
+  if (!context.bufferAllRecords) {
+    throw (
+      cause ??
+      new RestoreError('NO_CONSISTENT_CHECKPOINT', 'the stream broke before it had brought a whole domain', {
+        streamType: context.streamType,
+      })
+    );
+  }
+  context.bufferedRecords.clear();
+  await context.ops.streamComplete(context);
+  const epoch = context.epoch - 1;
+  return cause === null ? { kind: 'failover', epoch } : { kind: 'failover', epoch, cause };
+}
+
+/** Our errors as they are; what a source fails with otherwise (a read error of the disk) is given a code. */
+function typed(error: unknown): Error {
+  if (error instanceof RomulusError) return error;
+  const cause = asError(error);
+  return new RestoreError('SOURCE_FAILED', `the stream cannot be read: ${cause.message}`, {}, { cause });
+}
+
+function conclusion(failure: Error | null, cleanup: Error): Error {
+  if (failure instanceof RomulusError) {
+    failure.suppressed.push(cleanup);
+    return failure;
+  }
+  const message =
+    failure === null ? 'restored, but the clean-up failed' : `${failure.message} (and the clean-up failed)`;
+  const error = new RestoreError('CLEANUP_FAILED', message, {}, { cause: failure ?? cleanup });
+  if (failure !== null) error.suppressed.push(cleanup);
+  return error;
+}
+
+function noEndpoints(): RestoreEndpoints {
+  return {
+    xenstoreGfn: 0,
+    consoleGfn: 0,
+    xenstoreEvtchn: 0,
+    consoleEvtchn: 0,
+    xenstoreDomid: 0,
+    consoleDomid: 0,
+  };
+}

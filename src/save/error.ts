@@ -1,0 +1,14 @@
+// What can go wrong in a save, besides the hypervisor's own errors and the sink's, which pass through as they are.
+
+import { RomulusError } from '../errors.js';
+
+export type SaveErrorCode =
+  | 'BAD_OPTIONS' // an option of saveDomain that cannot be
+  | 'UNSUPPORTED_STREAM_TYPE' // COLO streams are not written yet
+  | 'ABORTED' // the pre-copy policy or the checkpoint callback gave the save up
+  | 'NOT_SUSPENDED' // the suspend callback came back and the domain is not suspended
+  | 'UNKNOWN_PAGE_TYPE' // the hypervisor names a page type that the stream does not have
+  | 'NOT_NORMALISED' // a page of a suspended domain that still cannot be made generic
+  | 'CLEANUP_FAILED'; // the save itself succeeded, or failed with an error that is the cause
+
+export class SaveError extends RomulusError<SaveErrorCode> {}

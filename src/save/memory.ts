@@ -1,0 +1,161 @@
+// The passes over a domain's memory: all of it, what is dirty, once more while it runs, and the pass while it is
+// suspended that makes the copy consistent.
+//
+//   live:          log-dirty on ─▶ all ─▶ dirty ─▶ … policy … ─▶ suspend ─▶ dirty + deferred
+//   checkpointed:                                              suspend ─▶ dirty + deferred
+//   plain, still:                                              suspend ─▶ all
+
+import { HypervisorError } from '../hypervisor/port.js';
+import { RecordType } from '../stream/format.js';
+import { writeBatch } from './batch.js';
+import type { PrecopyDecision } from './callbacks.js';
+import type { SaveContext } from './context.js';
+import { SaveError } from './error.js';
+import { simplePrecopyPolicy } from './policy.js';
+
+/** 'domain-gone': it had ended by itself when it should have been suspended, and there are checkpoints before. */
+export type PassResult = 'sent' | 'domain-gone';
+
+/** Log-dirty on, all memory while the domain runs, then what is left while it is suspended. */
+export async function sendDomainMemoryLive(context: SaveContext): Promise<PassResult> {
+  await enableLogDirty(context);
+  await sendMemoryLive(context);
+  const result = await suspendAndSendDirty(context);
+  if (result === 'sent' && context.debug && context.streamType === 'plain') await verifyFrames(context);
+  return result;
+}
+
+/** One checkpoint: what was dirtied since the last one. */
+export async function sendDomainMemoryCheckpointed(context: SaveContext): Promise<PassResult> {
+  // The first checkpoint of a save that is not live has nothing before it that the dirty log could start from.
+  if (context.epoch === 0) {
+    await enableLogDirty(context);
+    context.deferredPages.setAll();
+    context.nrDeferredPages = context.p2mSize;
+  }
+  return suspendAndSendDirty(context);
+}
+
+/** All memory of the suspended domain. */
+export async function sendDomainMemoryNonlive(context: SaveContext): Promise<PassResult> {
+  await suspendDomain(context);
+  context.dirtyPages = await sendAllPages(context, 'Frames');
+  context.marks.copied = context.clock();
+  return 'sent';
+}
+
+async function enableLogDirty(context: SaveContext): Promise<void> {
+  const { domain } = context;
+  try {
+    await domain.enableLogDirty();
+  } catch (error) {
+    if (!(error instanceof HypervisorError) || error.code !== 'LOG_DIRTY') throw error;
+    // Somebody else may be logging (video memory): log-dirty is taken away from them once.
+    await domain.disableLogDirty();
+    await domain.enableLogDirty();
+  }
+  context.logDirtyEnabled = true;
+}
+
+/** The pre-copy loop: libxc's send_memory_live. */
+async function sendMemoryLive(context: SaveContext): Promise<void> {
+  const policy = context.callbacks.precopyPolicy ?? simplePrecopyPolicy;
+  context.stats = { iteration: 0, totalWritten: 0, dirtyCount: context.p2mSize };
+  context.dirtyBitmap.setAll();
+  let dirtyCount = context.p2mSize;
+  let decision: PrecopyDecision;
+  for (let iteration = 1; ; iteration++) {
+    // Asked twice in each turn: with the dirty pages known (send them even if this was the last turn), and after
+    // they were sent, when how many there are now is not known yet.
+    decision = policy(context.stats);
+    if (dirtyCount > 0 && decision !== 'abort') {
+      await sendDirtyPages(context, dirtyCount, `Frames iteration ${context.stats.iteration}`);
+    }
+    if (decision !== 'continue-precopy') break;
+    context.stats = {
+      iteration,
+      totalWritten: context.stats.totalWritten + dirtyCount,
+      dirtyCount: -1,
+    };
+    decision = policy(context.stats);
+    if (decision !== 'continue-precopy') break;
+    dirtyCount = (await context.domain.cleanLogDirty(context.dirtyBitmap)).dirtyCount;
+    context.stats = { ...context.stats, dirtyCount };
+  }
+  if (decision === 'abort') throw new SaveError('ABORTED', 'the pre-copy policy gave the save up');
+  // The suspended pass begins with an empty slab.
+  context.flushSlab();
+}
+
+async function suspendDomain(context: SaveContext): Promise<PassResult> {
+  const { callbacks, epoch } = context;
+  // Waiting for the sink is done before the pause, not in it.
+  await context.slab();
+  context.marks.suspending = context.clock();
+  try {
+    await callbacks.suspend(epoch);
+  } catch (error) {
+    if (epoch > 0 && error instanceof HypervisorError && error.code === 'DOMAIN_GONE') return 'domain-gone';
+    throw error;
+  }
+  context.suspended = true;
+  const { state } = await context.domain.info();
+  if (state !== 'suspended') {
+    throw new SaveError('NOT_SUSPENDED', `the domain is ${state} after the suspend callback`, {
+      epoch,
+      state,
+    });
+  }
+  context.marks.suspended = context.clock();
+  return 'sent';
+}
+
+/** The last pass of a live save and the heart of a checkpointed stream. */
+async function suspendAndSendDirty(context: SaveContext): Promise<PassResult> {
+  if ((await suspendDomain(context)) === 'domain-gone') return 'domain-gone';
+  context.holding = context.streamType !== 'plain';
+  const { dirtyCount } = await context.domain.cleanLogDirty(context.dirtyBitmap);
+  context.dirtyBitmap.or(context.deferredPages);
+  context.dirtyPages = await sendDirtyPages(
+    context,
+    dirtyCount + context.nrDeferredPages,
+    context.live ? `Frames iteration ${context.stats.iteration}` : 'Checkpointed save',
+  );
+  context.deferredPages.clearAll();
+  context.nrDeferredPages = 0;
+  context.marks.copied = context.clock();
+  return 'sent';
+}
+
+/** Everything once more, for the other side to compare. */
+async function verifyFrames(context: SaveContext): Promise<void> {
+  await context.writeRecord(RecordType.VERIFY);
+  await sendAllPages(context, 'Frames verify');
+  await context.domain.peekLogDirty(context.dirtyBitmap);
+}
+
+async function sendAllPages(context: SaveContext, stage: string): Promise<number> {
+  context.dirtyBitmap.setAll();
+  return sendDirtyPages(context, context.p2mSize, stage);
+}
+
+/** Sends the pages of the dirty bitmap in order, batch after batch; how many there were. */
+async function sendDirtyPages(context: SaveContext, entries: number, stage: string): Promise<number> {
+  const { dirtyBitmap, batchPfns, callbacks } = context;
+  let written = 0;
+  let pfn = dirtyBitmap.next(0);
+  while (pfn >= 0) {
+    const slab = await context.slabWithRoom();
+    const room = slab.batchRoom();
+    let count = 0;
+    while (pfn >= 0 && count < room) {
+      batchPfns[count++] = pfn;
+      pfn = dirtyBitmap.next(pfn + 1);
+    }
+    await writeBatch(context, slab, count);
+    written += count;
+    callbacks.progress?.({ stage, pagesDone: written, pagesTotal: Math.max(entries, written) });
+  }
+  await context.ops.checkVmState(context);
+  return written;
+}
