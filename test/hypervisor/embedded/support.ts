@@ -103,9 +103,14 @@ export async function standbyOf(
   const frames = await allFrames(source);
   const [ram, context] = await Promise.all([copyRam(source), source.hvmContext()]);
   const target = await openEmbeddedTarget({ ...config, name: 'standby' });
-  await target.populate(frames, frames.length, new Uint32Array(frames.length));
-  await target.writePages(frames, frames.length, ram);
-  await target.setHvmContext(context);
+  try {
+    await target.populate(frames, frames.length, new Uint32Array(frames.length));
+    await target.writePages(frames, frames.length, ram);
+    await target.setHvmContext(context);
+  } catch (error) {
+    await target.destroy();
+    throw error;
+  }
   return target;
 }
 
