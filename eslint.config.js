@@ -39,6 +39,24 @@ function roomRule(room, level) {
   };
 }
 
+// A hypervisor's folder knows the port and the floors below, not its neighbours.
+function hypervisorRule(kind) {
+  const neighbours = hypervisors.filter((other) => other !== kind);
+  const rule = roomRule(
+    'hypervisor',
+    floors.findIndex((rooms) => rooms.includes('hypervisor')),
+  );
+  const [severity, { patterns }] = rule.rules['no-restricted-imports'];
+  const neighbour = {
+    regex: `^\\.\\./(${neighbours.join('|')})/`,
+    message: `src/hypervisor/${kind} must not know another hypervisor.`,
+  };
+  return {
+    files: [`src/hypervisor/${kind}/**/*.ts`],
+    rules: { 'no-restricted-imports': [severity, { patterns: [...patterns, neighbour] }] },
+  };
+}
+
 export default tseslint.config(
   { ignores: ['dist/', 'node_modules/'] },
   js.configs.recommended,
@@ -63,6 +81,7 @@ export default tseslint.config(
     },
   },
   ...floors.flatMap((rooms, level) => rooms.map((room) => roomRule(room, level))),
+  ...hypervisors.map((kind) => hypervisorRule(kind)),
   {
     // chai's assertions are property reads.
     files: ['test/**/*.ts'],

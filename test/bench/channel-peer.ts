@@ -132,7 +132,7 @@ async function primary(total: number): Promise<void> {
 }
 
 async function secondary(port: number): Promise<void> {
-  const memory = new Uint8Array(new SharedArrayBuffer(MEMORY_BYTES)).fill(1);
+  const memory = new Uint8Array(MEMORY_BYTES).fill(1);
   const link = await dial({
     url: `ws://127.0.0.1:${port}`,
     hello: {
@@ -151,10 +151,8 @@ async function secondary(port: number): Promise<void> {
     if (record === null) return;
     if (record.type === RecordType.PAGE_DATA) {
       decodePageData(record, batch);
-      for (let i = 0; i < batch.count; i++) {
-        const from = batch.dataOffset + i * PAGE_SIZE;
-        memory.set(record.body.subarray(from, from + PAGE_SIZE), (batch.pfns[i] ?? 0) * PAGE_SIZE);
-      }
+      const pages = record.body.subarray(batch.dataOffset);
+      memory.set(pages, (batch.pfns[0] ?? 0) * PAGE_SIZE);
     } else {
       const { epoch } = await link.boundary();
       await link.acknowledge(epoch);

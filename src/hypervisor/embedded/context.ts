@@ -154,3 +154,13 @@ export function decodeContext(identity: MachineIdentity, blob: Uint8Array): Mach
     state: padded.buffer.slice(0, stateBytes),
   };
 }
+
+/** Pages of RAM of the machine that the context is of. Fails with BAD_CONTEXT if it is none of ours. */
+export function contextPages(blob: Uint8Array): number {
+  if (blob.length < HEADER_BYTES || MAGIC.compare(blob, 0, MAGIC.length) !== 0) {
+    throw new HypervisorError('BAD_CONTEXT', 'The context is not one of an embedded machine.', {
+      length: blob.length,
+    });
+  }
+  return new DataView(blob.buffer, blob.byteOffset, blob.length).getUint32(24, true);
+}

@@ -1,0 +1,69 @@
+// romulus demo
+
+import type { DemoReport } from './demo/measure.js';
+import { runDemo } from './demo/run.js';
+import { Screen } from './demo/screen.js';
+import { ExitCode } from './exit-codes.js';
+import { onInterruption } from './signals.js';
+import { UsageError } from './usage.js';
+
+export interface DemoVerbOptions {
+  readonly interval: number;
+  readonly memory: string;
+  readonly dirty: number;
+  readonly checkpoints: number;
+  readonly killAt?: number;
+  readonly json?: boolean;
+}
+
+export async function demoVerb(options: DemoVerbOptions): Promise<ExitCode> {
+  const last = options.checkpoints - 1;
+  // Somewhere in the last half, so that no two demos show the same moment.
+  const killAt = options.killAt ?? last - Math.floor((Math.random() * options.checkpoints) / 2);
+  if (killAt > last) {
+    throw new UsageError(
+      `--kill-at ${killAt} is past the end of the run: with --checkpoints ${options.checkpoints} the last epoch is ${last}`,
+    );
+  }
+  const interruption = onInterruption();
+  try {
+    // The report alone on standard output's last line: people read what happens on standard error then.
+    const screen = new Screen(options.json === true ? process.stderr : process.stdout);
+    const report = await runDemo(
+      {
+        intervalMs: options.interval,
+        memory: options.memory,
+        dirtyPages: options.dirty,
+        killAt,
+      },
+      screen,
+      interruption.signal,
+    );
+    for (const line of inWords(report)) screen.say(line);
+    if (options.json === true) process.stdout.write(`${JSON.stringify(report)}\n`);
+    return report.ok ? ExitCode.OK : ExitCode.FAILED;
+  } finally {
+    interruption.dispose();
+  }
+}
+
+/** The report for people. */
+export function inWords(report: DemoReport): string[] {
+  const { tickCommitted, tickResumed, pauseMs } = report;
+  return [
+    '',
+    `${report.epochsCommitted} checkpoints were committed; the machine stood still for ${pauseMs.p50} ms each (median), ` +
+      `${pauseMs.p99} ms at the most (99th percentile).`,
+    `The primary's death was noticed after ${report.detectMs} ms, and the machine ran on the secondary ${report.takeoverMs} ms later.`,
+    tickResumed === tickCommitted + 1
+      ? `It had printed tick ${tickCommitted} at the last committed checkpoint and went on with tick ${tickResumed}: nothing lost, nothing twice.`
+      : `It had printed tick ${tickCommitted} at the last committed checkpoint and went on with tick ${tickResumed}: THAT IS WRONG.`,
+    report.badPages === 0
+      ? 'Its check of its own memory found no wrong page.'
+      : `Its check of its own memory found ${report.badPages} WRONG pages.`,
+    report.outputBeforeAck === 0
+      ? 'The outside saw no octet before the checkpoint that covers it was safe on the secondary.'
+      : `The outside saw ${report.outputBeforeAck} octets TOO EARLY: before their checkpoint was safe on the secondary.`,
+    report.ok ? 'ok' : 'NOT OK',
+  ];
+}

@@ -1,0 +1,82 @@
+// A service of the demo: the very command that a user would start, as an operating-system process of its own, watched
+// over its console (standard output), its log (standard error) and the supervisor messages on its IPC channel.
+
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { Subject } from 'rxjs';
+import { RomulusError } from '../../errors.js';
+import { monotonicMs } from '../../service/clock.js';
+import type { SupervisorMessage } from '../supervisor.js';
+
+/** Log lines kept to be shown if the demo fails. */
+const LOG_LINES_KEPT = 200;
+/** How long a service may take to stop in order before it is killed. */
+const STOP_TIMEOUT_MS = 10_000;
+
+export interface ConsolePiece {
+  readonly bytes: Buffer;
+  readonly atMs: number;
+}
+
+export class DemoChild {
+  readonly messages$ = new Subject<SupervisorMessage>();
+  readonly console$ = new Subject<ConsolePiece>();
+  /** The last lines of its log. */
+  readonly log: string[] = [];
+  /** Resolves when the process has ended and all that it wrote has been read. */
+  readonly closed: Promise<void>;
+  private readonly process: ChildProcess;
+
+  constructor(
+    readonly name: 'primary' | 'secondary',
+    entry: string,
+    configFile: string,
+  ) {
+    this.process = spawn(process.execPath, [entry, name, '--config', configFile], {
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+    });
+    this.closed = once(this.process, 'close').then(() => {
+      this.messages$.complete();
+      this.console$.complete();
+    });
+    // 'error' is the failure to start or to be signalled; 'close' follows where there was a process.
+    this.process.on('error', (error) => this.messages$.error(error));
+    this.process.on('message', (message) => this.messages$.next(message as SupervisorMessage));
+    this.process.stdout?.on('data', (bytes: Buffer) => this.console$.next({ bytes, atMs: monotonicMs() }));
+    this.process.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      this.log.push(...text.split('\n').filter((line) => line !== ''));
+      this.log.splice(0, this.log.length - LOG_LINES_KEPT);
+    });
+  }
+
+  get running(): boolean {
+    return this.process.exitCode === null && this.process.signalCode === null;
+  }
+
+  /** How it ended, in words. */
+  get ending(): string {
+    const { exitCode, signalCode } = this.process;
+    if (this.running) return 'is running';
+    return signalCode ? `was ended by ${signalCode}` : `ended with exit code ${String(exitCode)}`;
+  }
+
+  /** SIGKILL: the host dies. Returns the moment. */
+  kill(): number {
+    const atMs = monotonicMs();
+    if (!this.process.kill('SIGKILL')) {
+      throw new RomulusError('NOT_RUNNING', `the ${this.name} could not be killed: it ${this.ending}`);
+    }
+    return atMs;
+  }
+
+  /** SIGTERM, and SIGKILL if that does not do; resolves when it is gone. */
+  async stop(): Promise<void> {
+    if (this.running) this.process.kill('SIGTERM');
+    const timer = setTimeout(() => this.process.kill('SIGKILL'), STOP_TIMEOUT_MS);
+    try {
+      await this.closed;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}

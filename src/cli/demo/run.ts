@@ -1,0 +1,318 @@
+// The main job, seen with one's own eyes: a machine is replicated between two processes, the primary is killed, and
+// the machine goes on in the secondary. Everything that the report says is measured here, from outside the two
+// services: by what their consoles, their reports and their processes show.
+
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { EmptyError, filter, firstValueFrom, ReplaySubject, Subscription, takeWhile, toArray } from 'rxjs';
+import { stringify } from 'yaml';
+import { parsePrimaryConfig } from '../../config/load.js';
+import { asError, codeOf, RomulusError } from '../../errors.js';
+import { monotonicMs } from '../../service/clock.js';
+import type {
+  CheckpointReport,
+  CommitReport,
+  FailoverCompleted,
+  FailoverEvent,
+  FailoverStarted,
+} from '../../service/reports.js';
+import type { SupervisorMessage } from '../supervisor.js';
+import { InterruptedError } from '../signals.js';
+import { DemoChild } from './child.js';
+import { measure, type DemoReport, type SeenOutput } from './measure.js';
+import { formatCheckpoint, LineCutter, type Screen } from './screen.js';
+
+export interface DemoOptions {
+  readonly intervalMs: number;
+  /** As the configuration takes it, "64MiB". */
+  readonly memory: string;
+  /** Pages that the guest rewrites per tick. */
+  readonly dirtyPages: number;
+  /** The primary dies at a random moment of the epoch after this one. */
+  readonly killAt: number;
+}
+
+const DOMAIN = 'demo';
+/** Pages that the guest checks at each tick, if it need not rewrite more. */
+const WORKING_SET_PAGES = 1024;
+/** Ports that the services' metrics get if they are free; else any. */
+const PREFERRED_HTTP_PORTS = { primary: 9300, secondary: 9301 };
+/** How long any single step may take before the demo gives up. */
+const STEP_TIMEOUT_MS = 30_000;
+/** Ticks of the machine on the secondary that are watched before the demo ends. */
+const TICKS_AFTER_TAKEOVER = 20;
+
+const entry = fileURLToPath(new URL('../main.js', import.meta.url));
+
+type Listening = Extract<SupervisorMessage, { kind: 'listening' }>;
+
+export async function runDemo(
+  options: DemoOptions,
+  screen: Screen,
+  interruption: AbortSignal,
+): Promise<DemoReport> {
+  const directory = await mkdtemp(join(tmpdir(), 'romulus-demo-'));
+  const run = new DemoRun(options, screen, directory, interruption);
+  try {
+    return await run.run();
+  } catch (error) {
+    if (!(error instanceof InterruptedError)) run.showLogs();
+    throw error;
+  } finally {
+    await run.end();
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+class DemoRun {
+  private readonly children: DemoChild[] = [];
+  private readonly subscriptions = new Subscription();
+  private readonly checkpoints: CheckpointReport[] = [];
+  private readonly commits: CommitReport[] = [];
+  private readonly seenOnPrimary: SeenOutput[] = [];
+  private readonly failover$ = new ReplaySubject<FailoverEvent>();
+  private saidOnSecondary = '';
+
+  constructor(
+    private readonly options: DemoOptions,
+    private readonly screen: Screen,
+    private readonly directory: string,
+    private readonly interruption: AbortSignal,
+  ) {}
+
+  async run(): Promise<DemoReport> {
+    const { screen, options } = this;
+    const tap = join(this.directory, 'said-on-primary');
+    const primaryConfig = await this.primaryConfig(tap);
+    // What the options make of it is checked here, where the error can name it, before anything is started.
+    parsePrimaryConfig(primaryConfig);
+    screen.say(
+      `A machine of ${options.memory} on a primary, a checkpoint every ${options.intervalMs} ms to a secondary. ` +
+        `The primary will be killed after epoch ${options.killAt}.`,
+    );
+    const primary = await this.startChild('primary', primaryConfig);
+    this.watchPrimary(primary.child);
+    const secondary = await this.startChild('secondary', await this.secondaryConfig(primary.listening.port));
+    this.watchSecondary(secondary.child);
+    screen.say(`metrics: http://127.0.0.1:${String(primary.listening.httpPort)}/metrics (primary)`);
+    screen.say(`         http://127.0.0.1:${String(secondary.listening.httpPort)}/metrics (secondary)`);
+
+    await this.step(
+      'the checkpoints',
+      firstValueFrom(
+        secondary.child.messages$.pipe(
+          filter((message) => message.kind === 'commit' && message.report.epoch >= options.killAt),
+        ),
+      ),
+      STEP_TIMEOUT_MS + options.killAt * options.intervalMs * 10,
+    );
+    // A random moment of the next epoch: in its pause, on its way, or between two.
+    await new Promise((resolve) => setTimeout(resolve, Math.random() * options.intervalMs));
+    const killedAtMs = primary.child.kill();
+    screen.endStatus();
+    screen.say('the primary was killed (SIGKILL)');
+
+    const { started, completed } = await this.step('the failover', this.failover());
+    screen.say(
+      `the secondary took over at epoch ${completed.epoch} (${completed.reason}), ` +
+        `${(completed.atMs - killedAtMs).toFixed(1)} ms after the kill`,
+    );
+    await this.step('the machine on the secondary', this.ticksOnSecondary(secondary.child));
+    await primary.child.closed;
+    await secondary.child.stop();
+    return measure({
+      checkpoints: this.checkpoints,
+      commits: this.commits,
+      seenOnPrimary: this.seenOnPrimary,
+      saidOnPrimary: await readFile(tap, 'latin1'),
+      saidOnSecondary: this.saidOnSecondary,
+      killedAtMs,
+      failoverStartedAtMs: started.atMs,
+      runningAtMs: completed.atMs,
+    });
+  }
+
+  /** Ends what is left; safe at any point of the run. */
+  async end(): Promise<void> {
+    this.subscriptions.unsubscribe();
+    this.screen.endStatus();
+    await Promise.all(this.children.map((child) => child.stop()));
+  }
+
+  showLogs(): void {
+    for (const child of this.children) {
+      this.screen.say(`--- the ${child.name} ${child.ending}; the end of its log:`);
+      for (const line of child.log.slice(-20)) this.screen.say(line);
+    }
+  }
+
+  private async startChild(
+    name: 'primary' | 'secondary',
+    config: object,
+  ): Promise<{ child: DemoChild; listening: Listening }> {
+    const file = join(this.directory, `${name}.yaml`);
+    await writeFile(file, stringify(config));
+    const child = new DemoChild(name, entry, file);
+    this.children.push(child);
+    const listening = await this.step(
+      `the ${name}'s start`,
+      firstValueFrom(
+        child.messages$.pipe(filter((message): message is Listening => message.kind === 'listening')),
+      ),
+    );
+    return { child, listening };
+  }
+
+  private watchPrimary(child: DemoChild): void {
+    const lines = new LineCutter((line) => this.screen.say(`primary   │ ${line}`));
+    this.subscriptions.add(
+      child.console$.subscribe(({ bytes, atMs }) => {
+        this.seenOnPrimary.push({ bytes: bytes.length, atMs });
+        lines.push(bytes.toString('latin1'));
+      }),
+    );
+    let acknowledgedAtMs = monotonicMs();
+    this.subscriptions.add(
+      child.messages$.subscribe((message) => {
+        if (message.kind !== 'checkpoint') return;
+        const now = monotonicMs();
+        this.checkpoints.push(message.report);
+        this.screen.status(formatCheckpoint(message.report, now - acknowledgedAtMs), now);
+        acknowledgedAtMs = now;
+      }),
+    );
+  }
+
+  private watchSecondary(child: DemoChild): void {
+    const lines = new LineCutter((line) => this.screen.say(`secondary │ ${line}`));
+    this.subscriptions.add(
+      child.console$.subscribe(({ bytes }) => {
+        const text = bytes.toString('latin1');
+        this.saidOnSecondary += text;
+        lines.push(text);
+      }),
+    );
+    this.subscriptions.add(
+      child.messages$.subscribe((message) => {
+        if (message.kind === 'commit') this.commits.push(message.report);
+        if (message.kind === 'failover') this.failover$.next(message.event);
+      }),
+    );
+  }
+
+  private async failover(): Promise<{ started: FailoverStarted; completed: FailoverCompleted }> {
+    const events = await firstValueFrom(
+      this.failover$.pipe(
+        takeWhile((event) => event.phase === 'started', true),
+        toArray(),
+      ),
+    );
+    const started = events.find((event) => event.phase === 'started');
+    const completed = events.find((event) => event.phase === 'completed');
+    if (!started || !completed) {
+      const failed = events.find((event) => event.phase === 'failed');
+      throw new RomulusError(
+        'NO_TAKEOVER',
+        `the secondary did not take over: ${failed?.error.message ?? ''}`,
+      );
+    }
+    return { started, completed };
+  }
+
+  private async ticksOnSecondary(child: DemoChild): Promise<void> {
+    let lines = this.saidOnSecondary.split('\n').length;
+    if (lines > TICKS_AFTER_TAKEOVER) return;
+    await firstValueFrom(
+      child.console$.pipe(
+        filter(({ bytes }) => {
+          lines += bytes.toString('latin1').split('\n').length - 1;
+          return lines > TICKS_AFTER_TAKEOVER;
+        }),
+      ),
+    );
+  }
+
+  /** Waits for a step, but not for ever, nor past the end of a child or a Ctrl-C. */
+  private async step<T>(what: string, promise: Promise<T>, limitMs = STEP_TIMEOUT_MS): Promise<T> {
+    const { interruption } = this;
+    let onAbort: (() => void) | undefined;
+    let timer: NodeJS.Timeout | undefined;
+    const stop = new Promise<never>((_resolve, reject) => {
+      onAbort = () => reject(asError(interruption.reason));
+      interruption.addEventListener('abort', onAbort, { once: true });
+      if (interruption.aborted) onAbort();
+      timer = setTimeout(
+        () => reject(new RomulusError('TIMEOUT', `${what} took longer than ${limitMs} ms`)),
+        limitMs,
+      );
+    });
+    try {
+      return await Promise.race([promise, stop]);
+    } catch (error) {
+      if (!(error instanceof EmptyError)) throw error;
+      const endings = this.children.map((child) => `the ${child.name} ${child.ending}`).join(', ');
+      throw new RomulusError('CHILD_ENDED', `${what} did not come: ${endings}`, {}, { cause: error });
+    } finally {
+      clearTimeout(timer);
+      if (onAbort) interruption.removeEventListener('abort', onAbort);
+    }
+  }
+
+  private async primaryConfig(tap: string): Promise<object> {
+    return {
+      listen: { host: '127.0.0.1', port: 0 },
+      http: { host: '127.0.0.1', port: await freePort(PREFERRED_HTTP_PORTS.primary) },
+      log: { level: 'info', format: 'json' },
+      domains: [
+        {
+          name: DOMAIN,
+          hypervisor: this.hypervisor(),
+          // Nothing is said before there is somebody to protect it, so all that is said belongs to an epoch.
+          start: 'with-secondary',
+          checkpoint: { intervalMs: this.options.intervalMs },
+          output: { console: 'stdout', tap },
+        },
+      ],
+    };
+  }
+
+  private async secondaryConfig(primaryPort: number | null): Promise<object> {
+    return {
+      http: { host: '127.0.0.1', port: await freePort(PREFERRED_HTTP_PORTS.secondary) },
+      log: { level: 'info', format: 'json' },
+      domains: [
+        {
+          name: DOMAIN,
+          primary: `ws://127.0.0.1:${String(primaryPort)}`,
+          hypervisor: this.hypervisor(),
+          output: { console: 'stdout' },
+        },
+      ],
+    };
+  }
+
+  private hypervisor(): object {
+    const { memory, dirtyPages } = this.options;
+    const workingSetPages = Math.max(WORKING_SET_PAGES, dirtyPages);
+    return { kind: 'embedded', memory, guest: { dirtyPages, workingSetPages } };
+  }
+}
+
+/** The port, if nobody listens there; else 0, for which the system picks one. */
+async function freePort(preferred: number): Promise<number> {
+  const probe = createServer();
+  try {
+    probe.listen(preferred, '127.0.0.1');
+    await once(probe, 'listening');
+    return preferred;
+  } catch (error) {
+    if (codeOf(error) === 'EADDRINUSE') return 0;
+    throw error;
+  } finally {
+    if (probe.listening) await new Promise((resolve) => probe.close(resolve));
+  }
+}

@@ -1,0 +1,113 @@
+#!/usr/bin/env node
+// The command line: one verb a file, and the one place where an error becomes an exit code.
+
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { ConfigError } from '../config/error.js';
+import { asError, codeOf } from '../errors.js';
+import { GuestError } from '../guest/error.js';
+import { RestoreError } from '../restore/error.js';
+import { StreamError } from '../stream/error.js';
+import { VERSION } from '../version.js';
+import { demoVerb } from './demo.js';
+import { ExitCode } from './exit-codes.js';
+import { InterruptedError } from './signals.js';
+import { primaryVerb } from './primary.js';
+import { restoreVerb } from './restore.js';
+import { saveVerb } from './save.js';
+import { secondaryVerb } from './secondary.js';
+import { UsageError } from './usage.js';
+
+function wholeNumber(minimum: number, maximum: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text) || value < minimum || value > maximum) {
+      throw new InvalidArgumentError(`expected a whole number from ${minimum} to ${maximum}.`);
+    }
+    return value;
+  };
+}
+
+function buildProgram(setExitCode: (code: ExitCode) => void): Command {
+  const program = new Command('romulus')
+    .description('Keeps running virtual machines alive when their host dies.')
+    .version(VERSION)
+    .showHelpAfterError('(romulus help VERB shows its options)')
+    .exitOverride();
+
+  program
+    .command('demo')
+    .description('replicate a machine between two processes, kill the primary, watch the secondary take over')
+    .option('--interval <ms>', 'milliseconds from one checkpoint to the next', wholeNumber(1, 60_000), 50)
+    .option('--memory <size>', 'memory of the machine', '64MiB')
+    .option('--dirty <pages>', 'pages that the machine rewrites per tick', wholeNumber(0, 1024), 200)
+    .option(
+      '--checkpoints <n>',
+      'length of the protected run, in checkpoints',
+      wholeNumber(1, 1_000_000),
+      100,
+    )
+    .option(
+      '--kill-at <epoch>',
+      'the primary is killed in the epoch after this one (default: a random one of the last half)',
+      wholeNumber(0, 1_000_000),
+    )
+    .option('--json', 'print the report as JSON, as the last line of standard output')
+    .action(async (options) => setExitCode(await demoVerb(options)));
+
+  for (const [name, verb, what] of [
+    ['primary', primaryVerb, 'run domains and replicate them to whoever is configured as their secondary'],
+    ['secondary', secondaryVerb, 'hold standbys of domains, and take over when their primary dies'],
+  ] as const) {
+    program
+      .command(name)
+      .description(what)
+      .requiredOption('--config <file>', 'configuration file (YAML)')
+      .action(async (options: { config: string }) => setExitCode(await verb(options.config)));
+  }
+
+  program
+    .command('save')
+    .description('run an embedded machine, and write a plain image of it')
+    .argument('<file>', 'the image to write')
+    .option('--memory <size>', 'memory of the machine', '64MiB')
+    .option('--dirty <pages>', 'pages that the machine rewrites per tick', wholeNumber(0, 1024), 200)
+    .option('--ticks <n>', 'ticks that the machine makes before it is saved', wholeNumber(0, 1_000_000), 20)
+    .action(async (file: string, options) => setExitCode(await saveVerb(file, options)));
+
+  program
+    .command('restore')
+    .description('go on with an embedded machine from a plain image')
+    .argument('<file>', 'the image to read')
+    .option('--ticks <n>', 'end after so many ticks (default: run until Ctrl-C)', wholeNumber(1, 1_000_000))
+    .action(async (file: string, options) => setExitCode(await restoreVerb(file, options)));
+
+  return program;
+}
+
+/** Errors of what was given to us: the command line, a configuration, a file. */
+function isInputError(error: unknown): boolean {
+  return (
+    error instanceof ConfigError ||
+    error instanceof UsageError ||
+    error instanceof StreamError ||
+    error instanceof RestoreError ||
+    error instanceof GuestError ||
+    ['BAD_CONFIGURATION', 'BAD_CONTEXT', 'ENOENT', 'EACCES', 'EISDIR'].includes(codeOf(error))
+  );
+}
+
+async function main(): Promise<ExitCode> {
+  let exitCode: ExitCode = ExitCode.OK;
+  try {
+    await buildProgram((code) => (exitCode = code)).parseAsync();
+    return exitCode;
+  } catch (error) {
+    // Commander has printed its own message (or the help or version that was asked for, with exit code 0).
+    if (error instanceof CommanderError) return error.exitCode === 0 ? ExitCode.OK : ExitCode.USAGE;
+    if (error instanceof InterruptedError) return ExitCode.INTERRUPTED;
+    process.stderr.write(`romulus: ${codeOf(error)}: ${asError(error).message}\n`);
+    return isInputError(error) ? ExitCode.USAGE : ExitCode.FAILED;
+  }
+}
+
+process.exitCode = await main();

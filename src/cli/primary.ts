@@ -1,0 +1,30 @@
+// romulus primary
+
+import { map, merge } from 'rxjs';
+import { loadPrimaryConfig } from '../config/load.js';
+import { fencedHookEvents } from '../service/hook-events.js';
+import { createLogger } from '../service/log.js';
+import { createPrimaryMetrics } from '../service/metrics.js';
+import { createPrimaryService } from '../service/primary.js';
+import type { ExitCode } from './exit-codes.js';
+import { serve } from './serve.js';
+
+export async function primaryVerb(file: string): Promise<ExitCode> {
+  const config = await loadPrimaryConfig(file);
+  const log = createLogger(config.log);
+  const service = createPrimaryService(config, { log });
+  return serve({
+    side: 'primary',
+    service,
+    log,
+    http: config.http,
+    hooks: config.hooks,
+    hookEvents$: fencedHookEvents(service),
+    metrics: (hookOutcomes$) => createPrimaryMetrics(service, { hookOutcomes$ }),
+    reports$: merge(
+      service.checkpoints$.pipe(map((report) => ({ kind: 'checkpoint', report }) as const)),
+      service.transitions$.pipe(map((report) => ({ kind: 'transition', report }) as const)),
+    ),
+    port: () => service.port,
+  });
+}

@@ -1,0 +1,31 @@
+// romulus secondary
+
+import { map, merge } from 'rxjs';
+import { loadSecondaryConfig } from '../config/load.js';
+import { failoverHookEvents } from '../service/hook-events.js';
+import { createLogger } from '../service/log.js';
+import { createSecondaryMetrics } from '../service/metrics.js';
+import { createSecondaryService } from '../service/secondary.js';
+import type { ExitCode } from './exit-codes.js';
+import { serve } from './serve.js';
+
+export async function secondaryVerb(file: string): Promise<ExitCode> {
+  const config = await loadSecondaryConfig(file);
+  const log = createLogger(config.log);
+  const service = createSecondaryService(config, { log });
+  return serve({
+    side: 'secondary',
+    service,
+    log,
+    http: config.http,
+    hooks: config.hooks,
+    hookEvents$: failoverHookEvents(service),
+    metrics: (hookOutcomes$) => createSecondaryMetrics(service, { hookOutcomes$ }),
+    reports$: merge(
+      service.commits$.pipe(map((report) => ({ kind: 'commit', report }) as const)),
+      service.failover$.pipe(map((event) => ({ kind: 'failover', event }) as const)),
+      service.transitions$.pipe(map((report) => ({ kind: 'transition', report }) as const)),
+    ),
+    port: () => null,
+  });
+}

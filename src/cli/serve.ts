@@ -1,0 +1,83 @@
+// What `romulus primary` and `romulus secondary` have in common: a service with its metrics, its HTTP side and its
+// hooks, from start to an end in order.
+//
+//   start: service, HTTP, reports to a supervisor ── until: signal, supervisor gone, or all domains at their end
+//   end:   service (says bye), hooks settled, HTTP last, so that the last scrape sees the end
+
+import { of, type Observable } from 'rxjs';
+import type { HooksConfig, HttpConfig } from '../config/schema.js';
+import type { HookEvent } from '../service/hook-events.js';
+import { startHooks, type HookOutcome } from '../service/hooks.js';
+import { createHttpServer } from '../service/http.js';
+import type { Logger } from '../service/log.js';
+import type { Metrics } from '../service/metrics.js';
+import type { DomainStatus, PrimaryService, SecondaryService } from '../service/reports.js';
+import { ExitCode } from './exit-codes.js';
+import { aborted, onInterruption } from './signals.js';
+import { leaveSupervisor, reportToSupervisor, supervisorGone, type SupervisorMessage } from './supervisor.js';
+
+export interface Side<Service extends PrimaryService | SecondaryService> {
+  readonly side: 'primary' | 'secondary';
+  readonly service: Service;
+  readonly log: Logger;
+  readonly http: HttpConfig;
+  readonly hooks: HooksConfig;
+  readonly hookEvents$: Observable<HookEvent>;
+  metrics(hookOutcomes$: Observable<HookOutcome>): Metrics;
+  /** Beside 'listening': what a supervising program is told. */
+  readonly reports$: Observable<SupervisorMessage>;
+  /** The port of the replication; null for a secondary, which dials. */
+  port(): number | null;
+}
+
+export async function serve<Service extends PrimaryService | SecondaryService>(
+  side: Side<Service>,
+): Promise<ExitCode> {
+  const { service, log } = side;
+  const interruption = onInterruption();
+  const orphaned = supervisorGone();
+  const hooks = startHooks(side.hooks, side.hookEvents$, log);
+  const metrics = side.metrics(hooks.outcomes$);
+  const http =
+    side.http === false
+      ? null
+      : createHttpServer({
+          ...side.http,
+          side: side.side,
+          registry: metrics.registry,
+          statuses: () => service.statuses(),
+          log,
+        });
+  const reports = reportToSupervisor(side.reports$);
+  try {
+    await http?.start();
+    await service.start();
+    reports.add(
+      reportToSupervisor(of({ kind: 'listening', port: side.port(), httpPort: http?.port ?? null } as const)),
+    );
+    const why = await Promise.race([
+      aborted(interruption.signal).then(() => 'asked to by a signal'),
+      aborted(orphaned).then(() => 'the supervising program is gone'),
+      service.finished.then(() => 'every domain has come to its end'),
+    ]);
+    const code = exitCodeOf(service.statuses());
+    log.info({ why, exitCode: code }, 'stopping');
+    return code;
+  } finally {
+    await service.stop();
+    await hooks.settled();
+    await hooks.stop();
+    metrics.stop();
+    await http?.stop();
+    reports.unsubscribe();
+    leaveSupervisor();
+    interruption.dispose();
+  }
+}
+
+/** What the domains came to; running ones count as well, they are stopped because somebody asked for it. */
+function exitCodeOf(statuses: readonly DomainStatus[]): ExitCode {
+  if (statuses.some((status) => status.role === 'failed')) return ExitCode.FAILED;
+  if (statuses.some((status) => status.role === 'fenced')) return ExitCode.FENCED;
+  return ExitCode.OK;
+}

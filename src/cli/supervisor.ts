@@ -1,0 +1,35 @@
+// A service that was started by a Node program with an IPC channel (child_process.fork, or stdio 'ipc') tells that
+// program what its embedded subscribers would hear, message by message, and ends in order when the program is gone.
+// `romulus demo` watches its two services this way.
+
+import { merge, type Observable, type Subscription } from 'rxjs';
+import type { CheckpointReport, CommitReport, FailoverEvent, TransitionReport } from '../service/reports.js';
+
+export type SupervisorMessage =
+  | { readonly kind: 'listening'; readonly port: number | null; readonly httpPort: number | null }
+  | { readonly kind: 'checkpoint'; readonly report: CheckpointReport }
+  | { readonly kind: 'commit'; readonly report: CommitReport }
+  | { readonly kind: 'failover'; readonly event: FailoverEvent }
+  | { readonly kind: 'transition'; readonly report: TransitionReport };
+
+/** Forwards the messages to the supervising program, if there is one. */
+export function reportToSupervisor(...sources: readonly Observable<SupervisorMessage>[]): Subscription {
+  return merge(...sources).subscribe((message) => {
+    // A supervisor that has gone is noticed by its 'disconnect' event, not by a failed report.
+    if (process.connected) process.send?.(message);
+  });
+}
+
+/** Aborts when the supervising program is gone; never, if there is none. */
+export function supervisorGone(): AbortSignal {
+  const controller = new AbortController();
+  if (process.send !== undefined) {
+    process.once('disconnect', () => controller.abort(new Error('the supervising program is gone')));
+  }
+  return controller.signal;
+}
+
+/** Lets the process end: an open IPC channel would keep it alive. */
+export function leaveSupervisor(): void {
+  if (process.connected) process.disconnect();
+}
