@@ -209,7 +209,7 @@ function acknowledged(
   }
   if (epoch > stream.staleEpoch) {
     state.letOut = { released: { streamUuid: stream.streamUuid, epoch }, streamsSince: [] };
-    effects.push({ kind: 'release', epoch });
+    effects.push({ kind: 'release', epoch, untilMs: state.lastAtMs + state.settings.stallMs });
   }
   effects.push({ kind: 'report', streamUuid: stream.streamUuid, epoch });
   if (epoch === 0) effects.push({ kind: 'transition', reason: 'first checkpoint acknowledged' });

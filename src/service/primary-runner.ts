@@ -199,7 +199,10 @@ export class PrimaryRunner {
         this.#timers.disarm(effect.timer);
         return;
       case 'release':
-        this.#gate('release output', (gate) => gate.release(effect.epoch));
+        // What is not released now is released with the next epoch that is acknowledged.
+        this.#gate('release output', async (gate) => {
+          if (monotonicMs() <= effect.untilMs) await gate.release(effect.epoch);
+        });
         return;
       case 'hold':
         this.#gate('hold output', (gate) => gate.hold());

@@ -110,7 +110,8 @@ export type PrimaryEffect =
   | { readonly kind: 'decide'; readonly decision: 'continue' | 'finish' }
   /** The stream is over: whatever the saver still does, it must give up. */
   | { readonly kind: 'abandon'; readonly streamUuid: string }
-  | { readonly kind: 'release'; readonly epoch: number }
+  /** Only while the decision is fresh: a process that was stopped since (after `untilMs`) must not carry it out. */
+  | { readonly kind: 'release'; readonly epoch: number; readonly untilMs: number }
   | { readonly kind: 'restart-gate' | 'hold' | 'pass' | 'discard' }
   | { readonly kind: 'bye'; readonly streamUuid: string; readonly reason: ByeReason }
   | {

@@ -74,8 +74,6 @@ export class SecondaryRunner {
   #filling: Standby | null = null;
   #held: Standby | null = null;
   #session: SecondarySession | null = null;
-  /** Until the restorer is done with the domain that it fills. */
-  #restoring: Promise<void> = Promise.resolve();
   #dialling: AbortController | null = null;
   #failover: FailoverStarted | null = null;
   #finish: () => void = () => undefined;
@@ -299,7 +297,7 @@ export class SecondaryRunner {
     this.#session = session;
     const spare = this.#spare;
     this.#spare = null;
-    this.#restoring = (async () => {
+    this.#tasks.run('restore the domain', async () => {
       let standby: Standby;
       try {
         standby = spare ?? (await this.#make());
@@ -309,19 +307,13 @@ export class SecondaryRunner {
         return;
       }
       this.#filling = standby;
-      await session.run(standby.domain);
-    })();
-    this.#tasks.run('restore the domain', () => this.#restoring);
+      standby.restored = session.run(standby.domain);
+      await standby.restored;
+    });
   }
 
-  /** After the restorer is done with it. */
   #destroy(standby: Standby | null): void {
-    const restoring = this.#restoring;
-    if (!standby) return;
-    this.#tasks.run('destroy a domain', async () => {
-      await restoring;
-      await standby.destroy();
-    });
+    if (standby) this.#tasks.run('destroy a domain', () => standby.destroy());
   }
 
   #askWitness(): void {

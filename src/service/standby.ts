@@ -8,6 +8,8 @@ import type { Logger } from './log.js';
 
 export class Standby {
   readonly gate: ByteGate;
+  /** Resolves when the restorer is done with the domain. */
+  restored: Promise<void> = Promise.resolve();
   readonly #subscriptions: Subscription;
 
   constructor(
@@ -31,6 +33,7 @@ export class Standby {
   }
 
   async destroy(): Promise<void> {
+    await this.restored;
     this.#subscriptions.unsubscribe();
     await this.domain.destroy();
   }

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { pino } from 'pino';
 import { parsePrimaryConfig, parseSecondaryConfig } from '../../src/config/load.js';
 import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { openSource, openTarget } from '../../src/service/hypervisors.js';
 import { createPrimaryService } from '../../src/service/primary.js';
 import type {
   CheckpointReport,
@@ -30,6 +31,8 @@ export interface PrimaryChanges {
   readonly heartbeat?: Record<string, unknown>;
   readonly output?: Record<string, unknown>;
   readonly names?: readonly string[];
+  /** An embedded machine instead of a memory domain. */
+  readonly embedded?: Record<string, unknown>;
 }
 
 /** Resolves when the condition holds; fails with its name when it does not in time. */
@@ -72,7 +75,7 @@ export class TestPrimary {
       listen: { port: changes.port ?? 0 },
       domains: (changes.names ?? ['alpha']).map((name) => ({
         name,
-        hypervisor: { kind: 'embedded' },
+        hypervisor: { kind: 'embedded', ...changes.embedded },
         start: changes.start ?? 'immediately',
         checkpoint: { intervalMs: 10, slab: '2MiB', ...changes.checkpoint },
         heartbeat: { intervalMs: 50, timeoutMs: 600, ...changes.heartbeat },
@@ -81,7 +84,9 @@ export class TestPrimary {
     });
     this.service = createPrimaryService(config, {
       log,
-      openSource: ({ name }) => {
+      openSource: (domainConfig) => {
+        if (changes.embedded) return openSource(domainConfig);
+        const { name } = domainConfig;
         if (name.startsWith('broken')) return Promise.reject(new Error('no such machine'));
         const domain = new MemoryDomain({ name, pages: PAGES });
         this.guests.set(name, new MemoryGuest(domain, guestOptions));
@@ -120,6 +125,7 @@ export interface SecondaryChanges {
   readonly failover?: Record<string, unknown>;
   readonly output?: Record<string, unknown>;
   readonly names?: readonly string[];
+  readonly embedded?: Record<string, unknown>;
   /** Called for each domain that is made. */
   readonly made?: (domain: MemoryDomain) => void;
 }
@@ -138,14 +144,16 @@ export class TestSecondary {
       domains: (changes.names ?? ['alpha']).map((name) => ({
         name,
         primary: `ws://127.0.0.1:${port}`,
-        hypervisor: { kind: 'embedded' },
+        hypervisor: { kind: 'embedded', ...changes.embedded },
         failover: { redialMinMs: 10, redialMaxMs: 100, ...changes.failover },
         output: { console: 'none', ...changes.output },
       })),
     });
     this.service = createSecondaryService(config, {
       log,
-      openTarget: ({ name }) => {
+      openTarget: (domainConfig) => {
+        if (changes.embedded) return openTarget(domainConfig);
+        const { name } = domainConfig;
         const domain = new MemoryDomain({ name, pages: PAGES, empty: true });
         this.domains.push(domain);
         changes.made?.(domain);
