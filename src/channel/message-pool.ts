@@ -48,7 +48,8 @@ export class MessagePool {
     const { buffer, byteOffset, length } = record.body;
     const messageLength = this.#taken.get(buffer);
     if (messageLength === undefined || !(buffer instanceof ArrayBuffer)) return;
-    if (byteOffset !== BODY_OFFSET || BODY_OFFSET + paddedLength(length) !== MESSAGE_OFFSET + messageLength) return;
+    if (byteOffset !== BODY_OFFSET || BODY_OFFSET + paddedLength(length) !== MESSAGE_OFFSET + messageLength)
+      return;
     this.#taken.delete(buffer);
     this.#free.push(buffer);
     this.#freeBytes += buffer.byteLength;

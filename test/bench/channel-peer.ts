@@ -104,13 +104,17 @@ async function primary(total: number): Promise<void> {
       live: false,
       callbacks: {
         suspend: () => domain.suspend(),
-        async postcopy() {
+        async postcopy(epoch) {
           await domain.resume();
+          for (let pfn = 0; pfn < PAGES; pfn++) domain.memory[pfn * PAGE_SIZE] = epoch + pfn;
           domain.dirty(everyPage);
         },
         async checkpoint(epoch, sent) {
           await Promise.all([acknowledged(epoch), sent]);
-          return epoch + 1 < epochs ? 'continue' : 'finish';
+          if (epoch + 1 < epochs) return 'continue';
+          // What changed after the last checkpoint never left: undone, so that the two memories can be compared.
+          for (let pfn = 0; pfn < PAGES; pfn++) domain.memory[pfn * PAGE_SIZE] = epoch - 1 + pfn;
+          return 'finish';
         },
       },
     }).then(({ checkpoints }) => {

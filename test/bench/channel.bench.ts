@@ -1,6 +1,6 @@
 // Page path, bulk: 1 GiB of pages in checkpoints of 64 MiB, from the saver in one process through the link into the
 // restorer and a domain's memory in another, against plain TCP between two processes with messages of the same size.
-// The two are run in turn, three times; the best of each counts, because what else the machine does only ever costs.
+// The two are run in turn, five times; the best of each counts, because what else the machine does only ever costs.
 
 import { fork, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -8,7 +8,7 @@ import type { BenchResult } from './bench.js';
 
 const TOTAL = 1024 ** 3;
 const MIB = 1024 ** 2;
-const ROUNDS = 3;
+const ROUNDS = 5;
 /** 200 MiB and twice the largest checkpoint. */
 const RSS_LIMIT_MIB = 200 + 2 * 64;
 
