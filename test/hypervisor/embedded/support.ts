@@ -50,13 +50,6 @@ export class Console {
     return this.until(() => this.text.includes(text));
   }
 
-  /** The next `count` whole lines. */
-  async lines(count: number): Promise<string[]> {
-    const from = this.text.length;
-    await this.until(() => this.text.slice(from).split('\n').length > count + 1);
-    return this.text.slice(this.text.lastIndexOf('\n', from - 1) + 1).split('\n');
-  }
-
   /** The numbers of the ticks that were said, whole lines only. */
   ticks(): number[] {
     return [...this.text.matchAll(/^tick (\d+) ok$/gm)].map((match) => Number(match[1]));
