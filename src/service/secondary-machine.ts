@@ -162,7 +162,7 @@ function dialled(state: SecondaryState, streamUuid: string, continuous: boolean,
   }
   effects.push({ kind: 'disarm', timer: 'reconnect' });
   if (state.held !== null && !continuous) discardHeld(state, effects);
-  state.session = { streamUuid, linked: true, acknowledged: -1 };
+  state.session = { streamUuid, linked: true, left: false, acknowledged: -1 };
   state.phase = 'linked';
   effects.push({ kind: 'restore', streamUuid }, { kind: 'transition', reason: 'linked' });
 }
@@ -201,7 +201,12 @@ function acknowledged(state: SecondaryState, session: Session, epoch: number, ef
   state.held = { streamUuid: session.streamUuid, epoch };
   if (!first) return;
   effects.push({ kind: 'adopt' });
-  if (state.phase === 'linked') effects.push({ kind: 'transition', reason: 'first checkpoint acknowledged' });
+  effects.push({ kind: 'transition', reason: 'first checkpoint acknowledged' });
+  // It was whole before the link was lost, and is read only now: there is something to fail over to after all.
+  if (state.phase === 'dialling' && !session.left) {
+    state.phase = 'suspect';
+    armReconnect(state, effects);
+  }
 }
 
 function lost(state: SecondaryState, session: Session, code: string, effects: Effects): void {
@@ -222,6 +227,7 @@ function lost(state: SecondaryState, session: Session, code: string, effects: Ef
 function tookLeave(state: SecondaryState, session: Session, effects: Effects): void {
   if (!session.linked) return;
   session.linked = false;
+  session.left = true;
   state.phase = 'dialling';
   effects.push({ kind: 'transition', reason: 'bye shutdown' });
 }

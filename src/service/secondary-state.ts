@@ -22,6 +22,8 @@ export interface Session {
   readonly streamUuid: string;
   /** The link lives. */
   linked: boolean;
+  /** The primary said goodbye: nothing to fail over from. */
+  left: boolean;
   /** The last epoch acknowledged; -1: none. */
   acknowledged: number;
 }

@@ -170,6 +170,26 @@ describe('service/secondary-machine', () => {
       expect(effects).to.deep.include({ kind: 'ask-witness', held: { streamUuid: 'A', epoch: 3 } });
     });
 
+    it('the first checkpoint was whole when the link was lost: it counts', () => {
+      const m = machine();
+      link(m, 'A');
+      m.give({ kind: 'lost', streamUuid: 'A', code: 'LINK_CLOSED' });
+      expect(words(acknowledge(m, 0))[0]).to.equal('adopt');
+      expect(secondaryLinkState(m.state)).to.equal('suspect');
+      m.give({ kind: 'restored', streamUuid: 'A', consistent: true, code: '' });
+      expect(words(refuse(m, 'REFUSED'))).to.deep.equal(['ask-witness']);
+    });
+
+    it('… but not after the primary took its leave', () => {
+      const m = machine();
+      link(m, 'A');
+      m.give({ kind: 'bye', streamUuid: 'A', reason: 'shutdown' });
+      acknowledge(m, 0);
+      m.give({ kind: 'restored', streamUuid: 'A', consistent: true, code: '' });
+      expect(words(m.advance(1000))).to.deep.equal(['dial standby']);
+      expect(words(refuse(m, 'REFUSED'))).to.deep.equal([]);
+    });
+
     it('the restorer could not apply what was acknowledged: no failover into half a checkpoint', () => {
       const m = replicating();
       m.give({ kind: 'lost', streamUuid: 'A', code: 'LINK_CLOSED' });
