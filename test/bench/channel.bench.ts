@@ -1,5 +1,6 @@
 // Page path, bulk: 1 GiB of pages in checkpoints of 64 MiB, from the saver in one process through the link into the
 // restorer and a domain's memory in another, against plain TCP between two processes with messages of the same size.
+// Some checkpoints go first, uncounted, on either.
 // The two are run in turn, five times; the best of each counts, because what else the machine does only ever costs.
 
 import { fork, type ChildProcess } from 'node:child_process';
