@@ -38,6 +38,9 @@ const PRIMARY_LIVES: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'FENCED',
 ]);
 
+/** Timers are late by less than this on a busy host. */
+const LATE_MS_MIN = 100;
+
 type Effects = SecondaryEffect[];
 
 export function stepSecondary(
@@ -83,7 +86,7 @@ function handle(state: SecondaryState, event: SecondaryEvent, effects: Effects):
       withSession(state, event, (session) => restored(state, session, event.consistent, event.code, effects));
       return;
     case 'timer':
-      timer(state, event.timer, effects);
+      timer(state, event.timer, event.lateMs, effects);
       return;
     case 'witness':
       witness(state, event.granted, effects);
@@ -270,10 +273,12 @@ function linkCode(code: string): ChannelErrorCode {
   return 'INTERNAL';
 }
 
-function timer(state: SecondaryState, which: SecondaryTimer, effects: Effects): void {
+function timer(state: SecondaryState, which: SecondaryTimer, lateMs: number, effects: Effects): void {
   if (which === 'reconnect') {
     if (state.phase !== 'suspect') return;
-    if (state.session) state.windowOver = true;
+    // It was we who were stopped: the primary has had no chance to answer.
+    if (lateMs > Math.max(LATE_MS_MIN, state.settings.reconnectWindowMs)) armReconnect(state, effects);
+    else if (state.session) state.windowOver = true;
     else decide(state, effects);
     return;
   }

@@ -88,7 +88,7 @@ export class SecondaryRunner {
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     this.#tasks = new Tasks((error, what) => this.#log.warn({ err: error }, `could not ${what}`));
     this.#failover = new FailoverReport(this.name, (event) => this.#reports.failover$.next(event), log);
-    this.#timers = new Timers((timer) => this.#machine.send({ kind: 'timer', timer }));
+    this.#timers = new Timers((timer, lateMs) => this.#machine.send({ kind: 'timer', timer, lateMs }));
     this.#machine = new MachineRun(stepSecondary, initialSecondaryState(config.failover), (effect) =>
       this.#perform(effect),
     );

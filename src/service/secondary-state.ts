@@ -86,7 +86,8 @@ export type SecondaryEvent =
       readonly consistent: boolean;
       readonly code: string;
     }
-  | { readonly kind: 'timer'; readonly timer: SecondaryTimer }
+  /** `lateMs`: how long after its time it fired. */
+  | { readonly kind: 'timer'; readonly timer: SecondaryTimer; readonly lateMs: number }
   | { readonly kind: 'witness'; readonly granted: boolean }
   | { readonly kind: 'started' }
   | { readonly kind: 'start-failed'; readonly code: string; readonly message: string }

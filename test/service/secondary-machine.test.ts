@@ -20,7 +20,7 @@ function machine(start = true): Machine {
     stepSecondary,
     initialSecondaryState(settings),
     (event) => event,
-    (timer) => ({ kind: 'timer', timer: timer === 'redial' ? 'redial' : 'reconnect' }),
+    (timer) => ({ kind: 'timer', timer: timer === 'redial' ? 'redial' : 'reconnect', lateMs: 0 }),
   );
   if (start) made.give({ kind: 'start' });
   return made;
@@ -138,6 +138,14 @@ describe('service/secondary-machine', () => {
     it('silence: fail over when the reconnect window is over, even in mid-dial', () => {
       const m = replicating();
       lose(m, 'A', 'HEARTBEAT_TIMEOUT');
+      expect(words(m.advance(299))).to.deep.equal([]);
+      expect(words(m.advance(1))).to.deep.equal(['abort-dial', 'ask-witness']);
+    });
+
+    it('a window that ends late, because we were stopped, starts anew', () => {
+      const m = replicating();
+      lose(m);
+      expect(words(m.give({ kind: 'timer', timer: 'reconnect', lateMs: 5000 }))).to.deep.equal([]);
       expect(words(m.advance(299))).to.deep.equal([]);
       expect(words(m.advance(1))).to.deep.equal(['abort-dial', 'ask-witness']);
     });
@@ -386,7 +394,7 @@ describe('service/secondary-machine', () => {
       }
       if (session) return { kind: 'restored', streamUuid: session.streamUuid, consistent: true, code: '' };
       if (dial !== 0) return { kind: 'dialled', dial, streamUuid: `S${m.state.dials}`, continuous: true };
-      return { kind: 'timer', timer: 'redial' };
+      return { kind: 'timer', timer: 'redial', lateMs: 0 };
     };
     const event: fc.Arbitrary<Make> = fc.oneof(
       { weight: 30, arbitrary: fc.constant(onward) },
@@ -422,7 +430,7 @@ describe('service/secondary-machine', () => {
         })),
       fc
         .constantFrom('redial' as const, 'reconnect' as const)
-        .map<Make>((timer) => () => ({ kind: 'timer', timer })),
+        .map<Make>((timer) => () => ({ kind: 'timer', timer, lateMs: 0 })),
       fc.boolean().map<Make>((granted) => () => ({ kind: 'witness', granted })),
       fc
         .constantFrom<ReturnType<Make>>(
