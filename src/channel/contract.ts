@@ -23,6 +23,7 @@ export type ChannelErrorCode =
   | 'BAD_SUBPROTOCOL' // the other side does not speak romulus.v1
   | 'PROTOCOL_VERSION' // another version of the control messages
   | 'UNKNOWN_DOMAIN' // the primary does not offer this domain
+  | 'UNKNOWN_STREAM' // the domain here never sent the stream that the standby holds: it is another instance of it
   | 'DOMAIN_MISMATCH' // the standby does not fit the domain (memory size, type, hypervisor): facts say what
   | 'ALREADY_LINKED' // the domain has a secondary already
   | 'HANDSHAKE_TIMEOUT'
@@ -31,6 +32,7 @@ export type ChannelErrorCode =
   | 'DIGEST_MISMATCH' // the checkpoint that arrived is not the one that was sent
   | 'BUFFER_LIMIT' // a checkpoint larger than the secondary may buffer
   | 'HEARTBEAT_TIMEOUT' // closed by us: nothing heard for too long
+  | 'ACKNOWLEDGE_TIMEOUT' // a checkpoint was not acknowledged in time
   | 'LINK_CLOSED' // the connection ended without a bye
   | 'TLS' // the TLS handshake or a certificate failed
   | 'PLAINTEXT_REFUSED' // plaintext to an address that is not loopback, and not asked for
@@ -134,8 +136,11 @@ export interface SecondaryLink extends Link {
 /** A domain that the primary offers for protection. */
 export interface DomainOffer {
   readonly domain: string;
-  /** Decides over a hello that is well-formed and of our version: the welcome's fields, or a ChannelError thrown. */
-  welcome(hello: Hello): Pick<Welcome, 'streamUuid' | 'continuous' | 'windowEpochs'>;
+  /** Decides over a hello that is well-formed and of our version: the welcome's fields (heartbeat: else the listener's), or a ChannelError thrown. */
+  welcome(
+    hello: Hello,
+  ): Pick<Welcome, 'streamUuid' | 'continuous' | 'windowEpochs'> &
+    Partial<Pick<Welcome, 'heartbeatIntervalMs' | 'heartbeatTimeoutMs'>>;
   /** A secondary is linked. Called at most once at a time: the next one only after the last link was lost. */
   linked(link: PrimaryLink): void;
   /** A secondary that has taken over came to fence us. */

@@ -29,6 +29,7 @@ import {
   RECEIVE_BUFFER_BYTES,
 } from './limits.js';
 import { badMessage, closeWebSocket, errorOfClose, errorOfWebSocket, octetsOf, refuse } from './link-core.js';
+import { MessagePool } from './message-pool.js';
 import { decodeControl, encodeControl } from './message.js';
 import { SocketSecondaryLink } from './secondary-link.js';
 import { TLS_VERSION_MIN, checkPlaintext, isTlsError, type ChannelTls } from './security.js';
@@ -62,6 +63,8 @@ export function dial(options: DialOptions): Promise<SecondaryLink> {
 class Dial {
   readonly #options: DialOptions;
   readonly #websocket: WebSocket;
+  readonly #receiveBufferBytes: number;
+  readonly #pool: MessagePool;
   readonly #tap: FrameTap;
   readonly #succeed: (link: SecondaryLink) => void;
   readonly #reject: (error: Error) => void;
@@ -75,7 +78,9 @@ class Dial {
     this.#options = options;
     this.#succeed = succeed;
     this.#reject = reject;
-    this.#tap = new FrameTap(options.maxMessageBytes ?? MESSAGE_BYTES_MAX);
+    this.#receiveBufferBytes = options.receiveBufferBytes ?? RECEIVE_BUFFER_BYTES;
+    this.#pool = new MessagePool(this.#receiveBufferBytes);
+    this.#tap = new FrameTap(options.maxMessageBytes ?? MESSAGE_BYTES_MAX, this.#pool);
     this.#websocket = this.#open();
     const connectTimeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
     this.#timer = setTimeout(() => {
@@ -192,8 +197,7 @@ class Dial {
     if (socket === null) throw new ChannelError('INTERNAL', 'a welcome before the upgrade');
     this.#release();
     const connection = { websocket: this.#websocket, socket, peer: peerOf(socket) };
-    const limit = this.#options.receiveBufferBytes ?? RECEIVE_BUFFER_BYTES;
-    this.#succeed(new SocketSecondaryLink(connection, welcome, limit));
+    this.#succeed(new SocketSecondaryLink(connection, welcome, this.#receiveBufferBytes, this.#pool));
   }
 
   #refusedByHttp(response: IncomingMessage): void {

@@ -13,6 +13,7 @@
 // messages is kept: ws delivers what it is given before it returns.
 
 import type { OnReadOpts, Socket } from 'node:net';
+import type { MessagePool } from './message-pool.js';
 
 const SCRATCH_BYTES = 64 * 1024;
 /** Payloads shorter than this go through ws. */
@@ -36,6 +37,7 @@ export class FrameTap {
 
   readonly #scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
   readonly #messageBytesMax: number;
+  readonly #pool: MessagePool;
   #socket: Socket | null = null;
   #deliver: ((message: Buffer) => void) | null = null;
   /** The large message that is being read, and what of it is still to come. */
@@ -47,8 +49,9 @@ export class FrameTap {
   #header = Buffer.alloc(0);
   #lastOctets = '';
 
-  constructor(messageBytesMax: number) {
+  constructor(messageBytesMax: number, pool: MessagePool) {
     this.#messageBytesMax = messageBytesMax;
+    this.#pool = pool;
   }
 
   /** The socket that reads with `onread`; what ws shall see it emits as data. */
@@ -111,7 +114,7 @@ export class FrameTap {
       this.#passing = header + length;
       return rest;
     }
-    const message = Buffer.allocUnsafeSlow(length);
+    const message = this.#pool.take(length);
     const here = rest.copy(message, 0, header);
     if (here === length) {
       this.#deliver?.(message);

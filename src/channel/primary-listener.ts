@@ -243,11 +243,11 @@ export class PrimaryListener {
       });
     }
     const welcome: Welcome = {
+      heartbeatIntervalMs: this.#options.heartbeatIntervalMs,
+      heartbeatTimeoutMs: this.#options.heartbeatTimeoutMs,
       ...offered.offer.welcome(hello),
       protocolVersion: PROTOCOL_VERSION,
       software: this.#options.software ?? 'romulus',
-      heartbeatIntervalMs: this.#options.heartbeatIntervalMs,
-      heartbeatTimeoutMs: this.#options.heartbeatTimeoutMs,
     };
     connection.websocket.send(encodeControl({ kind: 'welcome', ...welcome }));
     this.#link(offered, connection, hello, welcome);

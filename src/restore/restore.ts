@@ -92,7 +92,6 @@ export async function restoreDomain(options: RestoreOptions): Promise<RestoreOut
   } catch (error) {
     failure = asError(error);
   }
-  context.bufferedRecords.clear();
   try {
     await ops.cleanup(context);
   } catch (error) {
@@ -116,7 +115,8 @@ async function restore(context: RestoreContext, source: RecordSource): Promise<R
           await context.ops.streamComplete(context);
           return { kind: 'complete', epochs: context.epoch };
         }
-        if ((await apply(context, arrival.record)) === 'BROKEN_CHANNEL') return failover(context, null);
+        if ((await apply(context, source, arrival.record)) === 'BROKEN_CHANNEL')
+          return failover(context, null);
         break;
     }
   }
@@ -148,13 +148,31 @@ async function receive(context: RestoreContext, source: RecordSource): Promise<A
   }
 }
 
-async function apply(context: RestoreContext, record: StreamRecord): Promise<'processed' | 'BROKEN_CHANNEL'> {
-  if (record.type === RecordType.CHECKPOINT) return handleCheckpoint(context);
-  return needProcessed(record, await processRecord(context, record));
+async function apply(
+  context: RestoreContext,
+  source: RecordSource,
+  record: StreamRecord,
+): Promise<'processed' | 'BROKEN_CHANNEL'> {
+  if (record.type === RecordType.CHECKPOINT) return handleCheckpoint(context, source);
+  return applyRecord(context, source, record);
+}
+
+/** Page data is done with once it is applied; of other records the guest's ops may keep views (HVM_CONTEXT). */
+async function applyRecord(
+  context: RestoreContext,
+  source: RecordSource,
+  record: StreamRecord,
+): Promise<'processed' | 'BROKEN_CHANNEL'> {
+  const result = needProcessed(record, await processRecord(context, record));
+  if (record.type === RecordType.PAGE_DATA) source.release?.(record);
+  return result;
 }
 
 /** The open checkpoint is whole: acknowledged by the callback, then applied. */
-async function handleCheckpoint(context: RestoreContext): Promise<'processed' | 'BROKEN_CHANNEL'> {
+async function handleCheckpoint(
+  context: RestoreContext,
+  source: RecordSource,
+): Promise<'processed' | 'BROKEN_CHANNEL'> {
   const { epoch, bufferedRecords, callbacks } = context;
   // A version 2 stream whose first checkpoint had no memory.
   if (!context.seenStaticDataEnd) await context.handleStaticDataEnd();
@@ -167,7 +185,7 @@ async function handleCheckpoint(context: RestoreContext): Promise<'processed' | 
     const record = bufferedRecords.take(i);
     if (record === undefined) continue;
     // Acknowledged is acknowledged: the rest of it is here and is applied, channel or no channel.
-    if (needProcessed(record, await processRecord(context, record)) === 'BROKEN_CHANNEL') {
+    if ((await applyRecord(context, source, record)) === 'BROKEN_CHANNEL') {
       result = 'BROKEN_CHANNEL';
     }
   }

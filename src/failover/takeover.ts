@@ -1,0 +1,22 @@
+// Taking over, once it is decided: the domain runs, and only then the world hears it.
+//
+//   start ─▶ running ─▶ gate passes
+
+import type { TargetDomain } from '../hypervisor/port.js';
+
+/** The part of an OutputGate that taking over needs. */
+export interface TakeoverGate {
+  pass(): Promise<void>;
+  discard(): Promise<void>;
+}
+
+/** Resolves when the domain runs and what it says is let out. If it does not start, nothing is let out, ever. */
+export async function takeOver(domain: Pick<TargetDomain, 'start'>, gate: TakeoverGate): Promise<void> {
+  try {
+    await domain.start();
+  } catch (error) {
+    await gate.discard();
+    throw error;
+  }
+  await gate.pass();
+}

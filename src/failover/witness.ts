@@ -1,0 +1,37 @@
+// The witness decides which of two sides that cannot see each other may run the domain: who holds the lease. A
+// secondary acquires it before it takes over.
+//
+// Without one, a secondary that loses sight of a living primary takes over too. What keeps the world from seeing two
+// domains then is the primary's gate, which holds (whenUnprotected: hold) because nobody acknowledges any more, and
+// the fencing when the two see each other again.
+
+/** The lease of one domain. */
+export interface Lease {
+  readonly domain: string;
+  /** Milliseconds that it lasts without renewal; null: for ever. */
+  readonly durationMs: number | null;
+}
+
+export interface Witness {
+  /** The lease, or null if another side holds it. Rejects if the witness cannot be asked. */
+  acquire(domain: string): Promise<Lease | null>;
+  /** False: it is lost, the domain must stop. */
+  renew(lease: Lease): Promise<boolean>;
+  release(lease: Lease): Promise<void>;
+}
+
+/** Grants always. `warn` is called once, the first time that it does. */
+export function unwitnessed(warn: (message: string) => void): Witness {
+  let warned = false;
+  return {
+    acquire(domain) {
+      if (!warned) {
+        warned = true;
+        warn('no witness is configured: the secondary decides alone that the primary is dead');
+      }
+      return Promise.resolve({ domain, durationMs: null });
+    },
+    renew: () => Promise.resolve(true),
+    release: () => Promise.resolve(),
+  };
+}

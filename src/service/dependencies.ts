@@ -1,0 +1,34 @@
+// What a service is given by whoever makes it: the places where it touches the world beyond its own sockets.
+
+import { readFileSync } from 'node:fs';
+import type { ChannelTls } from '../channel/security.js';
+import type { PrimaryDomainConfig, SecondaryDomainConfig, TlsConfig } from '../config/schema.js';
+import type { Witness } from '../failover/witness.js';
+import type { SourceDomain, TargetDomain } from '../hypervisor/port.js';
+import type { ConsoleWriter } from './console.js';
+import type { Logger } from './log.js';
+
+export interface PrimaryDependencies {
+  readonly log: Logger;
+  /** Makes a domain: created, not started. */
+  readonly openSource: (config: PrimaryDomainConfig) => Promise<SourceDomain>;
+  /** Default: as output.console says. */
+  readonly openConsole?: (config: PrimaryDomainConfig) => ConsoleWriter;
+}
+
+export interface SecondaryDependencies {
+  readonly log: Logger;
+  /** Makes an empty domain, to be filled. */
+  readonly openTarget: (config: SecondaryDomainConfig) => Promise<TargetDomain>;
+  /** Default: as output.console says. */
+  readonly openConsole?: (config: SecondaryDomainConfig) => ConsoleWriter;
+  /** Default: none, every failover is granted. */
+  readonly witness?: Witness;
+}
+
+/** @throws Node's system error if a file cannot be read */
+export function readTls(config: TlsConfig | undefined): ChannelTls | undefined {
+  return (
+    config && { cert: readFileSync(config.cert), key: readFileSync(config.key), ca: readFileSync(config.ca) }
+  );
+}

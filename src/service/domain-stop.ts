@@ -1,0 +1,29 @@
+// A domain may have to stand still for two reasons at once: a checkpoint is being captured, and the gate is full. It is
+// suspended with the first and resumed with the last.
+
+import type { SourceDomain } from '../hypervisor/port.js';
+import { InOrder } from './tasks.js';
+
+export type StopReason = 'checkpoint' | 'pressure';
+
+export class DomainStop {
+  private readonly reasons = new Set<StopReason>();
+  private readonly order = new InOrder();
+
+  constructor(private readonly domain: Pick<SourceDomain, 'suspend' | 'resume'>) {}
+
+  /** Resolves when the domain stands still. Fails as suspend() does, and then the reason is not kept. */
+  add(reason: StopReason): Promise<void> {
+    return this.order.do(async () => {
+      if (this.reasons.size === 0) await this.domain.suspend();
+      this.reasons.add(reason);
+    });
+  }
+
+  /** Takes a reason away, if it is there. */
+  remove(reason: StopReason): Promise<void> {
+    return this.order.do(async () => {
+      if (this.reasons.delete(reason) && this.reasons.size === 0) await this.domain.resume();
+    });
+  }
+}

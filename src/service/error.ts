@@ -1,0 +1,9 @@
+// What can be wrong with a call of a service.
+
+import { RomulusError } from '../errors.js';
+
+export type ServiceErrorCode =
+  | 'UNKNOWN_DOMAIN' // the service has no domain of that name
+  | 'STOPPED'; // the service was stopped while it started
+
+export class ServiceError extends RomulusError<ServiceErrorCode> {}

@@ -1,0 +1,67 @@
+// The world of one domain on the primary: the domain itself, its gate, and where its output goes.
+//
+//   domain ─output$─▶ tap, gate ─▶ console
+
+import type { Subscription } from 'rxjs';
+import type { PrimaryDomainConfig } from '../config/schema.js';
+import type { DomainEvent, DomainInfo, SourceDomain } from '../hypervisor/port.js';
+import { ByteGate } from '../output/byte-gate.js';
+import { openConsole, openFile, type ConsoleWriter } from './console.js';
+import type { PrimaryDependencies } from './dependencies.js';
+import { DomainStop } from './domain-stop.js';
+import type { Logger } from './log.js';
+
+export interface PrimaryDomainHooks {
+  readonly pressure: (on: boolean) => void;
+  readonly event: (event: DomainEvent) => void;
+}
+
+export interface PrimaryDomain {
+  readonly domain: SourceDomain;
+  readonly info: DomainInfo;
+  readonly stop: DomainStop;
+  readonly gate: ByteGate;
+  /** Closes the outputs; the domain is destroyed before. */
+  close(): void;
+}
+
+/** Fails as openSource does, or with Node's system error if an output cannot be opened. */
+export async function openPrimaryDomain(
+  config: PrimaryDomainConfig,
+  dependencies: PrimaryDependencies,
+  hooks: PrimaryDomainHooks,
+  log: Logger,
+): Promise<PrimaryDomain> {
+  const { output } = config;
+  const outputs: ConsoleWriter[] = [];
+  let domain: SourceDomain | null = null;
+  let subscriptions: Subscription | null = null;
+  const close = () => {
+    subscriptions?.unsubscribe();
+    for (const writer of outputs.splice(0)) writer.close();
+  };
+  try {
+    const console = dependencies.openConsole?.(config) ?? openConsole(output.console);
+    outputs.push(console);
+    const tap = output.tap === undefined ? null : openFile(output.tap);
+    if (tap) outputs.push(tap);
+    domain = await dependencies.openSource(config);
+    const gate = new ByteGate({ write: (bytes) => console.write(bytes), limitBytes: output.limitBytes });
+    subscriptions = domain.output$.subscribe((bytes) => {
+      try {
+        tap?.write(bytes);
+        gate.push(bytes);
+      } catch (error) {
+        // A writer that fails costs what it was to write, not the domain.
+        log.error({ err: error }, 'output cannot be written');
+      }
+    });
+    subscriptions.add(gate.pressure$.subscribe(hooks.pressure));
+    subscriptions.add(domain.events$.subscribe(hooks.event));
+    return { domain, info: await domain.info(), stop: new DomainStop(domain), gate, close };
+  } catch (error) {
+    close();
+    await domain?.destroy();
+    throw error;
+  }
+}

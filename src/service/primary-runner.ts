@@ -1,0 +1,325 @@
+// One domain of the primary: the machine's events gathered, its effects carried out.
+//
+//   timers, beat ──┐                              ┌─▶ saver (primary-saver.ts)
+//   links (offer) ─┼─▶ events ─▶ step ─▶ effects ─┼─▶ gate, domain
+//   domain, saver ─┘                              └─▶ links, reports
+
+import type { Subject } from 'rxjs';
+import { ChannelError, type DomainOffer, type LinkEvent, type PrimaryLink } from '../channel/contract.js';
+import type { PrimaryDomainConfig } from '../config/schema.js';
+import { asError, codeOf } from '../errors.js';
+import type { DomainEvent } from '../hypervisor/port.js';
+import type { ByteGate } from '../output/byte-gate.js';
+import { monotonicMs } from './clock.js';
+import type { PrimaryDependencies } from './dependencies.js';
+import type { Logger } from './log.js';
+import { MachineRun } from './machine.js';
+import { openPrimaryDomain, type PrimaryDomain } from './primary-domain.js';
+import { stepPrimary } from './primary-machine.js';
+import { PrimarySaver } from './primary-saver.js';
+import {
+  initialPrimaryState,
+  primaryLinkState,
+  type PrimaryEffect,
+  type PrimaryEvent,
+  type PrimaryState,
+  type PrimaryTimer,
+} from './primary-state.js';
+import { judgeHello, newInstance } from './primary-welcome.js';
+import type { CheckpointReport, DomainStatus, TransitionReport } from './reports.js';
+import { InOrder, Tasks } from './tasks.js';
+import { Timers } from './timers.js';
+
+type Unstamped<Event> = Event extends unknown ? Omit<Event, 'atMs'> : never;
+
+/** Where the runner reports to; shared by all domains of a service. */
+export interface PrimaryReports {
+  readonly checkpoints$: Subject<CheckpointReport>;
+  readonly transitions$: Subject<TransitionReport>;
+}
+
+const STOP_TIMEOUT_MS = 5000;
+
+export class PrimaryRunner {
+  readonly name: string;
+  readonly finished: Promise<void>;
+
+  readonly #config: PrimaryDomainConfig;
+  readonly #dependencies: PrimaryDependencies;
+  readonly #reports: PrimaryReports;
+  readonly #log: Logger;
+  readonly #machine: MachineRun<PrimaryState, PrimaryEvent, PrimaryEffect>;
+  readonly #timers = new Timers<PrimaryTimer>((timer) => this.#send({ kind: 'timer', timer }));
+  readonly #tasks: Tasks;
+  readonly #gateOrder = new InOrder();
+  readonly #links = new Map<string, PrimaryLink>();
+  readonly #instance = newInstance();
+  readonly #beat: NodeJS.Timeout;
+  #opened: PrimaryDomain | null = null;
+  #saver: PrimarySaver | null = null;
+  #withdraw: (() => void) | null = null;
+  #finish: () => void = () => undefined;
+  #error: { code: string; message: string } | null = null;
+  #acknowledgedAtMs: number | null = null;
+  #stopping: Promise<void> | null = null;
+
+  constructor(
+    config: PrimaryDomainConfig,
+    dependencies: PrimaryDependencies,
+    reports: PrimaryReports,
+    log: Logger,
+  ) {
+    this.name = config.name;
+    this.#config = config;
+    this.#dependencies = dependencies;
+    this.#reports = reports;
+    this.#log = log;
+    this.finished = new Promise((resolve) => (this.#finish = resolve));
+    this.#tasks = new Tasks((error, what) => this.#log.warn({ err: error }, `could not ${what}`));
+    // The secondary takes over after heartbeat.timeoutMs of silence at the earliest.
+    const stallMs = config.heartbeat.timeoutMs / 2;
+    const settings = {
+      intervalMs: config.checkpoint.intervalMs,
+      windowEpochs: config.checkpoint.windowEpochs,
+      acknowledgeTimeoutMs: config.checkpoint.acknowledgeTimeoutMs,
+      whenUnprotected: config.output.whenUnprotected,
+      startWithSecondary: config.start === 'with-secondary',
+      stallMs,
+    };
+    this.#machine = new MachineRun(stepPrimary, initialPrimaryState(settings, monotonicMs()), (effect) =>
+      this.#perform(effect),
+    );
+    this.#beat = setInterval(() => this.#send({ kind: 'beat' }), stallMs / 4);
+  }
+
+  /** Makes the domain. If that fails, this domain has failed and the others go on. */
+  async open(): Promise<void> {
+    try {
+      const hooks = {
+        pressure: (on: boolean) => this.#send({ kind: 'pressure', on }),
+        event: (event: DomainEvent) => this.#domainEvent(event),
+      };
+      this.#opened = await openPrimaryDomain(this.#config, this.#dependencies, hooks, this.#log);
+    } catch (error) {
+      this.#fail(asError(error), 'the domain cannot be made');
+    }
+  }
+
+  /** Offers the domain for protection: `offer` is the listener's. */
+  offer(offer: (offer: DomainOffer) => () => void): void {
+    if (this.#machine.state.role !== 'primary') return;
+    this.#withdraw = offer({
+      domain: this.name,
+      welcome: (hello) =>
+        judgeHello(hello, this.#config, this.#opened?.info, this.#machine.state, this.#instance),
+      linked: (link) => this.#linked(link),
+      fenced: () => this.#send({ kind: 'fenced' }),
+    });
+  }
+
+  start(): void {
+    this.#send({ kind: 'start' });
+  }
+
+  requestCheckpoint(): void {
+    this.#send({ kind: 'request' });
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  status(): DomainStatus {
+    const { state } = this.#machine;
+    const stream = state.stream ?? state.lastStream;
+    const link = state.stream ? this.#links.get(state.stream.streamUuid) : undefined;
+    return {
+      domain: this.name,
+      role: state.role,
+      link: primaryLinkState(state),
+      peer: link?.peer ?? null,
+      streamUuid: stream?.streamUuid ?? null,
+      epochSeen: stream?.captured ?? -1,
+      epochAcknowledged: stream?.acknowledged ?? -1,
+      epochCommitted: -1,
+      acknowledgedAtMs: this.#acknowledgedAtMs,
+      bufferedBytes: link?.bufferedBytes ?? 0,
+      heldOutputBytes: this.#opened?.gate.heldBytes ?? 0,
+      error: this.#error,
+    };
+  }
+
+  #send(event: Unstamped<PrimaryEvent>): void {
+    this.#machine.send({ ...event, atMs: monotonicMs() });
+  }
+
+  #fail(error: Error, what: string): void {
+    this.#error = { code: codeOf(error), message: error.message };
+    this.#log.error({ err: error }, what);
+    this.#send({ kind: 'domain-failed', code: codeOf(error) });
+  }
+
+  #domainEvent(event: DomainEvent): void {
+    if (event.kind === 'shutdown') this.#send({ kind: 'domain-shutdown' });
+    else this.#send({ kind: 'domain-crashed', reason: event.reason });
+  }
+
+  #linked(link: PrimaryLink): void {
+    const { streamUuid } = link;
+    this.#links.set(streamUuid, link);
+    this.#send({ kind: 'linked', streamUuid });
+    link.events$.subscribe((event) => this.#linkEvent(streamUuid, event));
+  }
+
+  #linkEvent(streamUuid: string, event: LinkEvent): void {
+    switch (event.kind) {
+      case 'heard':
+        return;
+      case 'acknowledged':
+        this.#send({ kind: 'acknowledged', streamUuid, epoch: event.epoch });
+        return;
+      case 'bye':
+        this.#send({ kind: 'bye', streamUuid, reason: event.reason });
+        return;
+      case 'lost':
+        this.#log.info({ code: event.error.code, reason: event.error.message }, 'link lost');
+        this.#send({ kind: 'lost', streamUuid, code: event.error.code });
+        this.#links.delete(streamUuid);
+        return;
+    }
+  }
+
+  #perform(effect: PrimaryEffect): void {
+    switch (effect.kind) {
+      case 'arm':
+        this.#timers.arm(effect.timer, effect.delayMs);
+        return;
+      case 'disarm':
+        this.#timers.disarm(effect.timer);
+        return;
+      case 'release':
+        // What is not released now is released with the next epoch that is acknowledged.
+        this.#gate('release output', async (gate) => {
+          if (monotonicMs() <= effect.untilMs) await gate.release(effect.epoch);
+        });
+        return;
+      case 'hold':
+        this.#gate('hold output', (gate) => gate.hold());
+        return;
+      case 'pass':
+        this.#gate('let output pass', (gate) => gate.pass());
+        return;
+      case 'restart-gate':
+        this.#gate('restart the gate', (gate) => gate.restart());
+        return;
+      case 'discard':
+        // At once, not after whatever else the gate still has to do.
+        this.#tasks.run('discard output', async () => this.#opened?.gate.discard());
+        return;
+      case 'start-domain':
+        this.#startDomain();
+        return;
+      case 'pause-domain':
+        this.#log.warn({ heldBytes: this.#opened?.gate.heldBytes }, 'output over its limit: domain stopped');
+        this.#tasks.run('stop the domain', async () => this.#opened?.stop.add('pressure'));
+        return;
+      case 'unpause-domain':
+        this.#tasks.run('let the domain go on', async () => this.#opened?.stop.remove('pressure'));
+        return;
+      case 'destroy-domain':
+        this.#tasks.run('destroy the domain', async () => this.#opened?.domain.destroy());
+        return;
+      case 'save':
+        this.#save(effect.streamUuid);
+        return;
+      case 'decide':
+        this.#saver?.decide(effect.decision);
+        return;
+      case 'abandon':
+        this.#saver?.abandon();
+        return;
+      case 'bye': {
+        const link = this.#links.get(effect.streamUuid);
+        this.#tasks.run('say goodbye', async () => link?.bye(effect.reason));
+        return;
+      }
+      case 'drop-link':
+        this.#links
+          .get(effect.streamUuid)
+          ?.destroy(new ChannelError(effect.code, effect.message, { domain: this.name }));
+        return;
+      case 'withdraw':
+        this.#withdraw?.();
+        return;
+      case 'report':
+        this.#acknowledgedAtMs = monotonicMs();
+        this.#saver?.report(effect.epoch, this.#acknowledgedAtMs);
+        return;
+      case 'transition':
+        this.#transition(effect.reason);
+        return;
+      case 'finished':
+        this.#finish();
+        return;
+    }
+  }
+
+  #gate(what: string, work: (gate: ByteGate) => Promise<void>): void {
+    const gate = this.#opened?.gate;
+    if (gate) this.#tasks.run(what, () => this.#gateOrder.do(() => work(gate)));
+  }
+
+  #startDomain(): void {
+    const domain = this.#opened?.domain;
+    if (!domain) return;
+    this.#tasks.run('start the domain', async () => {
+      try {
+        await domain.start();
+      } catch (error) {
+        this.#fail(asError(error), 'the domain does not start');
+      }
+    });
+  }
+
+  #save(streamUuid: string): void {
+    const link = this.#links.get(streamUuid);
+    const opened = this.#opened;
+    if (!link || !opened) return;
+    const before = this.#saver;
+    const saver = new PrimarySaver({
+      config: this.#config,
+      domain: opened.domain,
+      stop: opened.stop,
+      gate: opened.gate,
+      gateOrder: this.#gateOrder,
+      link,
+      log: this.#log,
+      send: (event) => this.#send({ ...event, streamUuid }),
+      reported: (report) => this.#reports.checkpoints$.next(report),
+    });
+    this.#saver = saver;
+    this.#tasks.run('save the domain', async () => {
+      // A domain has one dirty log: the saver before must be done with it.
+      await before?.ended;
+      await saver.run();
+    });
+  }
+
+  #transition(reason: string): void {
+    const { role, link, streamUuid } = this.status();
+    this.#log.info({ role, link, streamUuid, reason }, `${role}, ${link}`);
+    this.#reports.transitions$.next({ domain: this.name, role, link, reason, atMs: monotonicMs() });
+  }
+
+  async #stop(): Promise<void> {
+    this.#send({ kind: 'stop' });
+    if (!(await this.#tasks.settle(STOP_TIMEOUT_MS))) {
+      this.#log.warn('the domain did not come to rest in time');
+    }
+    clearInterval(this.#beat);
+    this.#timers.end();
+    this.#machine.end();
+    this.#opened?.close();
+  }
+}

@@ -1,0 +1,59 @@
+// Which secondary is welcome: the judgement over a hello, and the welcome's fields.
+
+import { randomUUID } from 'node:crypto';
+import { ChannelError, type DomainOffer, type Hello } from '../channel/contract.js';
+import type { PrimaryDomainConfig } from '../config/schema.js';
+import type { DomainInfo } from '../hypervisor/port.js';
+import { isContinuous, type PrimaryState } from './primary-state.js';
+
+/** Where the node field of a UUID begins, in its text. */
+const NODE_FIELD = 24;
+
+/**
+ * Names one instance of a domain: it is the node field of the UUIDs of all its streams (RFC 9562), so that a standby
+ * that holds a stream of another instance is known as such.
+ */
+export function newInstance(): string {
+  return randomUUID().slice(NODE_FIELD);
+}
+
+/** @throws ChannelError FENCED, UNKNOWN_DOMAIN, DOMAIN_MISMATCH, UNKNOWN_STREAM */
+export function judgeHello(
+  hello: Hello,
+  config: PrimaryDomainConfig,
+  info: DomainInfo | undefined,
+  state: PrimaryState,
+  instance: string,
+): ReturnType<DomainOffer['welcome']> {
+  const { name, checkpoint, heartbeat } = config;
+  if (state.role === 'fenced') {
+    throw new ChannelError('FENCED', `another secondary has taken ${name} over`, { domain: name });
+  }
+  if (!info || state.role === 'failed' || state.stopped) {
+    throw new ChannelError('UNKNOWN_DOMAIN', `${name} does not run here`, { domain: name });
+  }
+  const { hypervisor, domainType, p2mSize } = hello;
+  if (hypervisor !== info.hypervisor || domainType !== info.type || p2mSize !== info.p2mSize) {
+    throw new ChannelError('DOMAIN_MISMATCH', `the standby does not fit ${name}`, {
+      hypervisor: info.hypervisor,
+      hypervisorOffered: hypervisor,
+      domainType: info.type,
+      domainTypeOffered: domainType,
+      p2mSize: info.p2mSize,
+      p2mSizeOffered: p2mSize,
+    });
+  }
+  if (hello.streamUuid !== null && hello.streamUuid.slice(NODE_FIELD) !== instance) {
+    throw new ChannelError('UNKNOWN_STREAM', `the standby holds another instance of ${name}`, {
+      domain: name,
+      streamUuid: hello.streamUuid,
+    });
+  }
+  return {
+    streamUuid: randomUUID().slice(0, NODE_FIELD) + instance,
+    continuous: isContinuous(state, hello),
+    windowEpochs: checkpoint.windowEpochs,
+    heartbeatIntervalMs: heartbeat.intervalMs,
+    heartbeatTimeoutMs: heartbeat.timeoutMs,
+  };
+}

@@ -1,0 +1,109 @@
+// The primary service: one port, any number of domains, each with a pipeline of its own.
+
+import { Subject, type Observable } from 'rxjs';
+import { PrimaryListener } from '../channel/primary-listener.js';
+import type { PrimaryConfig } from '../config/schema.js';
+import { VERSION } from '../version.js';
+import { readTls, type PrimaryDependencies } from './dependencies.js';
+import { ServiceError } from './error.js';
+import { openSource } from './hypervisors.js';
+import { createLogger, domainLogger } from './log.js';
+import { PrimaryRunner } from './primary-runner.js';
+import type { CheckpointReport, DomainStatus, PrimaryService, TransitionReport } from './reports.js';
+
+/** @throws ChannelError, or Node's system error, if the replication port cannot be set up as configured */
+export function createPrimaryService(
+  config: PrimaryConfig,
+  dependencies: Partial<PrimaryDependencies> = {},
+): PrimaryService {
+  return new Primary(config, { log: createLogger(config.log), openSource, ...dependencies });
+}
+
+class Primary implements PrimaryService {
+  readonly checkpoints$: Observable<CheckpointReport>;
+  readonly transitions$: Observable<TransitionReport>;
+  readonly finished: Promise<void>;
+
+  readonly #checkpoints = new Subject<CheckpointReport>();
+  readonly #transitions = new Subject<TransitionReport>();
+  readonly #listener: PrimaryListener;
+  readonly #runners: readonly PrimaryRunner[];
+  #port: number;
+  #opening: Promise<unknown> = Promise.resolve();
+  #starting: Promise<void> | null = null;
+  #stopping: Promise<void> | null = null;
+
+  constructor(config: PrimaryConfig, dependencies: PrimaryDependencies) {
+    const { log } = dependencies;
+    const { listen, domains } = config;
+    this.checkpoints$ = this.#checkpoints.asObservable();
+    this.transitions$ = this.#transitions.asObservable();
+    this.#port = listen.port;
+    this.#listener = new PrimaryListener({
+      host: listen.host,
+      port: listen.port,
+      tls: readTls(listen.tls),
+      plaintext: listen.plaintext,
+      // Each domain's welcome says its own.
+      heartbeatIntervalMs: 100,
+      heartbeatTimeoutMs: 1000,
+      handshakeTimeoutMs: listen.handshakeTimeoutMs,
+      handshakesMax: listen.maxPendingHandshakes,
+      socketBufferBytes: listen.socketBufferBytes,
+      software: VERSION,
+      log,
+    });
+    const reports = { checkpoints$: this.#checkpoints, transitions$: this.#transitions };
+    this.#runners = domains.map(
+      (domain) => new PrimaryRunner(domain, dependencies, reports, domainLogger(log, domain.name)),
+    );
+    this.finished = Promise.all(this.#runners.map((runner) => runner.finished)).then(() => undefined);
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  start(): Promise<void> {
+    this.#starting ??= this.#start();
+    return this.#starting;
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  statuses(): readonly DomainStatus[] {
+    return this.#runners.map((runner) => runner.status());
+  }
+
+  requestCheckpoint(domain: string): void {
+    const runner = this.#runners.find((candidate) => candidate.name === domain);
+    if (!runner) throw new ServiceError('UNKNOWN_DOMAIN', `there is no domain ${domain} here`, { domain });
+    runner.requestCheckpoint();
+  }
+
+  async #start(): Promise<void> {
+    try {
+      this.#opening = Promise.all(this.#runners.map((runner) => runner.open()));
+      await this.#opening;
+      if (this.#stopping) throw new ServiceError('STOPPED', 'stopped while it started');
+      for (const runner of this.#runners) runner.offer((offer) => this.#listener.offer(offer));
+      this.#port = (await this.#listener.listen()).port;
+    } catch (error) {
+      await this.stop();
+      throw error;
+    }
+    for (const runner of this.#runners) runner.start();
+  }
+
+  async #stop(): Promise<void> {
+    // A domain that is being made is destroyed when it is made.
+    await this.#opening;
+    await Promise.all(this.#runners.map((runner) => runner.stop()));
+    await this.#listener.close();
+    this.#checkpoints.complete();
+    this.#transitions.complete();
+  }
+}

@@ -1,0 +1,359 @@
+// What the secondary of one domain decides. A pure function: no clock, no I/O, no randomness.
+//
+//                dialled             lost, and a checkpoint is held
+//   dialling ───────────▶ linked ────────────────────────────────────▶ suspect ──▶ deciding ──▶ starting ──▶ active
+//      ▲  ▲                │  ▲                                          │  │
+//      │  └────────────────┘  └──────────────────────────────────────────┘  └ REFUSED, or the reconnect window is over
+//      │     lost, and none is held              dialled: resync
+//      └── bye 'shutdown': the primary was stopped in order, that is no reason to take over
+//
+// What a refused dial says in `suspect`: nobody listens there, or somebody who does not have our domain: the process
+// that ran it is dead, fail over now. A primary that answers in another way lives: the window starts anew. Silence
+// says nothing: the window decides.
+//
+// A resync fills a second domain. The older one is kept as long as it is a valid point to fail over to, which the
+// primary says in its welcome (`continuous`).
+
+import type { ChannelErrorCode } from '../channel/contract.js';
+import { withOneTransition } from './machine.js';
+import type {
+  SecondaryEffect,
+  SecondaryEvent,
+  SecondaryState,
+  SecondaryTimer,
+  Session,
+} from './secondary-state.js';
+
+/** The dialled host is up, and the process that ran our domain is not. */
+const PRIMARY_DEAD: ReadonlySet<string> = new Set<ChannelErrorCode>([
+  'REFUSED',
+  'UNKNOWN_DOMAIN',
+  'UNKNOWN_STREAM',
+]);
+/** A primary of ours answered: it lives. */
+const PRIMARY_LIVES: ReadonlySet<string> = new Set<ChannelErrorCode>([
+  'ALREADY_LINKED',
+  'DOMAIN_MISMATCH',
+  'PROTOCOL_VERSION',
+  'FENCED',
+]);
+
+type Effects = SecondaryEffect[];
+
+export function stepSecondary(
+  before: SecondaryState,
+  event: SecondaryEvent,
+): readonly [SecondaryState, readonly SecondaryEffect[]] {
+  const state: SecondaryState = { ...before, session: before.session && { ...before.session } };
+  const effects: Effects = [];
+  handle(state, event, effects);
+  return [state, withOneTransition(effects)];
+}
+
+function handle(state: SecondaryState, event: SecondaryEvent, effects: Effects): void {
+  // A restorer that ends late leaves a domain behind, whatever was decided meanwhile.
+  if (state.phase === 'over' && event.kind !== 'restored') return;
+  switch (event.kind) {
+    case 'start':
+      if (state.dials === 0 && state.phase === 'dialling') dial(state, effects);
+      return;
+    case 'dialled':
+      if (isDialUnderWay(state, event)) dialled(state, event.streamUuid, event.continuous, effects);
+      return;
+    case 'dial-failed':
+      if (isDialUnderWay(state, event)) dialFailed(state, event.code, effects);
+      return;
+    case 'acknowledged':
+      withSession(state, event, (session) => acknowledged(state, session, event.epoch, effects));
+      return;
+    case 'ended':
+      withSession(state, event, () => ended(state, 'the domain shut down', effects));
+      return;
+    case 'lost':
+      withSession(state, event, (session) => lost(state, session, event.code, effects));
+      return;
+    case 'bye':
+      withSession(state, event, (session) => {
+        if (event.reason === 'domain-ended') ended(state, 'the domain shut down', effects);
+        else if (event.reason === 'shutdown') tookLeave(state, session, effects);
+        else lost(state, session, `bye ${event.reason}`, effects);
+      });
+      return;
+    case 'restored':
+      withSession(state, event, (session) => restored(state, session, event.consistent, event.code, effects));
+      return;
+    case 'timer':
+      timer(state, event.timer, effects);
+      return;
+    case 'witness':
+      witness(state, event.granted, effects);
+      return;
+    case 'started':
+      started(state, effects);
+      return;
+    case 'start-failed':
+      if (state.phase !== 'starting') return;
+      effects.push({ kind: 'report-failed', code: event.code, message: event.message });
+      over(state, 'failed', `the domain did not start: ${event.code}`, effects);
+      return;
+    case 'domain-shutdown':
+      domainOver(state, 'shutdown', effects);
+      return;
+    case 'domain-crashed':
+      domainOver(state, 'crashed', effects);
+      return;
+    case 'domain-failed':
+      domainFailed(state, event.code, effects);
+      return;
+    case 'stop':
+      stop(state, effects);
+      return;
+  }
+}
+
+/** Events of a session that is over come late and mean nothing. */
+function withSession(
+  state: SecondaryState,
+  event: { readonly streamUuid: string },
+  action: (session: Session) => void,
+): void {
+  if (state.session?.streamUuid === event.streamUuid) action(state.session);
+}
+
+function isDialUnderWay(state: SecondaryState, event: { readonly dial: number }): boolean {
+  return state.dial !== 0 && event.dial === state.dial;
+}
+
+function dial(state: SecondaryState, effects: Effects): void {
+  effects.push({ kind: 'disarm', timer: 'redial' });
+  state.dials++;
+  state.dial = state.dials;
+  const role = state.phase === 'active' ? 'active' : 'standby';
+  effects.push({ kind: 'dial', dial: state.dial, role, held: state.held });
+}
+
+function redialLater(state: SecondaryState, effects: Effects): void {
+  const { redialMinMs, redialMaxMs } = state.settings;
+  // In `suspect` each moment counts; else the pause doubles.
+  const doublings = state.phase === 'suspect' ? 0 : Math.min(state.failures, 30);
+  state.failures++;
+  effects.push({
+    kind: 'arm',
+    timer: 'redial',
+    delayMs: Math.min(redialMaxMs, redialMinMs * 2 ** doublings),
+  });
+}
+
+function giveUpDial(state: SecondaryState, effects: Effects): void {
+  effects.push({ kind: 'disarm', timer: 'redial' });
+  if (state.dial === 0) return;
+  state.dial = 0;
+  effects.push({ kind: 'abort-dial' });
+}
+
+function dialled(state: SecondaryState, streamUuid: string, continuous: boolean, effects: Effects): void {
+  state.dial = 0;
+  state.failures = 0;
+  if (state.phase === 'active') {
+    // It heard that we are active: it is fenced, or will be by the time it answers anything else.
+    state.primaryTold = true;
+    effects.push({ kind: 'drop-link', streamUuid, code: 'FENCED' });
+    return;
+  }
+  effects.push({ kind: 'disarm', timer: 'reconnect' });
+  if (state.held !== null && !continuous) discardHeld(state, effects);
+  state.session = { streamUuid, linked: true, acknowledged: -1 };
+  state.phase = 'linked';
+  effects.push({ kind: 'restore', streamUuid }, { kind: 'transition', reason: 'linked' });
+}
+
+function dialFailed(state: SecondaryState, code: string, effects: Effects): void {
+  state.dial = 0;
+  switch (state.phase) {
+    case 'dialling':
+      // Its domain is a new one: what we hold of the old one is of no use, for the old one was stopped in order.
+      if (code === 'UNKNOWN_STREAM' && state.held !== null) discardHeld(state, effects);
+      redialLater(state, effects);
+      return;
+    case 'suspect':
+      if (PRIMARY_DEAD.has(code)) {
+        decide(state, effects);
+        return;
+      }
+      if (PRIMARY_LIVES.has(code)) armReconnect(state, effects);
+      redialLater(state, effects);
+      return;
+    case 'active':
+      if (code === 'FENCED') state.primaryTold = true;
+      else redialLater(state, effects);
+      return;
+    case 'linked':
+    case 'deciding':
+    case 'starting':
+    case 'over':
+      return;
+  }
+}
+
+function acknowledged(state: SecondaryState, session: Session, epoch: number, effects: Effects): void {
+  const first = session.acknowledged < 0;
+  session.acknowledged = epoch;
+  state.held = { streamUuid: session.streamUuid, epoch };
+  if (!first) return;
+  effects.push({ kind: 'adopt' });
+  if (state.phase === 'linked') effects.push({ kind: 'transition', reason: 'first checkpoint acknowledged' });
+}
+
+function lost(state: SecondaryState, session: Session, code: string, effects: Effects): void {
+  if (!session.linked) return;
+  session.linked = false;
+  state.reason = code;
+  state.windowOver = false;
+  if (state.held !== null) {
+    state.phase = 'suspect';
+    armReconnect(state, effects);
+  } else {
+    state.phase = 'dialling';
+  }
+  // Dialling waits for the restorer: only then it is known what we hold.
+  effects.push({ kind: 'transition', reason: code });
+}
+
+function tookLeave(state: SecondaryState, session: Session, effects: Effects): void {
+  if (!session.linked) return;
+  session.linked = false;
+  state.phase = 'dialling';
+  effects.push({ kind: 'transition', reason: 'bye shutdown' });
+}
+
+function restored(
+  state: SecondaryState,
+  session: Session,
+  consistent: boolean,
+  code: string,
+  effects: Effects,
+): void {
+  const own = session.acknowledged >= 0;
+  if (state.phase === 'over') {
+    state.session = null;
+    if (!own) effects.push({ kind: 'discard-filling' });
+    return;
+  }
+  if (session.linked) {
+    effects.push({ kind: 'drop-link', streamUuid: session.streamUuid, code: linkCode(code) });
+    lost(state, session, code, effects);
+  }
+  state.session = null;
+  if (!own) effects.push({ kind: 'discard-filling' });
+  else if (!consistent) discardHeld(state, effects);
+  if (state.phase === 'suspect' && state.held === null) {
+    state.phase = 'dialling';
+    effects.push(
+      { kind: 'disarm', timer: 'reconnect' },
+      { kind: 'transition', reason: `the standby is of no use: ${code}` },
+    );
+  }
+  if (state.phase === 'suspect' && state.windowOver) decide(state, effects);
+  else if (state.phase === 'suspect') dial(state, effects);
+  else if (state.phase === 'dialling') redialLater(state, effects);
+}
+
+/** What the primary is told when it was the stream that was wrong. */
+function linkCode(code: string): ChannelErrorCode {
+  if (code === 'BUFFER_LIMIT' || code === 'DIGEST_MISMATCH') return code;
+  return 'INTERNAL';
+}
+
+function timer(state: SecondaryState, which: SecondaryTimer, effects: Effects): void {
+  if (which === 'reconnect') {
+    if (state.phase !== 'suspect') return;
+    if (state.session) state.windowOver = true;
+    else decide(state, effects);
+    return;
+  }
+  const mayDial = state.phase === 'dialling' || state.phase === 'suspect' || state.phase === 'active';
+  if (mayDial && state.dial === 0 && state.session === null && !state.primaryTold) dial(state, effects);
+}
+
+function armReconnect(state: SecondaryState, effects: Effects): void {
+  effects.push({ kind: 'arm', timer: 'reconnect', delayMs: state.settings.reconnectWindowMs });
+}
+
+/** The primary is dead as far as can be known from here. */
+function decide(state: SecondaryState, effects: Effects): void {
+  if (state.held === null) return;
+  giveUpDial(state, effects);
+  effects.push({ kind: 'disarm', timer: 'reconnect' });
+  state.phase = 'deciding';
+  effects.push({ kind: 'ask-witness', held: state.held });
+}
+
+function witness(state: SecondaryState, granted: boolean, effects: Effects): void {
+  if (state.phase !== 'deciding' || state.held === null) return;
+  if (granted) {
+    state.phase = 'starting';
+    effects.push({ kind: 'take-over', held: state.held, reason: state.reason });
+    return;
+  }
+  state.phase = 'suspect';
+  effects.push({ kind: 'transition', reason: 'the witness did not grant the lease' });
+  armReconnect(state, effects);
+  redialLater(state, effects);
+}
+
+function started(state: SecondaryState, effects: Effects): void {
+  if (state.phase !== 'starting') return;
+  state.phase = 'active';
+  state.role = 'active';
+  state.failures = 0;
+  effects.push({ kind: 'report-completed' }, { kind: 'transition', reason: 'failover' });
+  if (state.endedEarly !== null) domainOver(state, state.endedEarly, effects);
+  else dial(state, effects);
+}
+
+function domainOver(state: SecondaryState, how: 'shutdown' | 'crashed', effects: Effects): void {
+  if (state.phase === 'starting') {
+    state.endedEarly = how;
+  } else if (state.phase === 'active') {
+    if (how === 'shutdown') over(state, 'ended', 'the domain shut down', effects);
+    else over(state, 'failed', 'the domain crashed', effects);
+  }
+}
+
+function ended(state: SecondaryState, reason: string, effects: Effects): void {
+  over(state, 'ended', reason, effects);
+}
+
+/** A domain to fill cannot be made: never, if not the first; else it is tried again, with what is held kept. */
+function domainFailed(state: SecondaryState, code: string, effects: Effects): void {
+  const { session } = state;
+  if (session) restored(state, session, false, code, effects);
+  else if (state.dials === 0) over(state, 'failed', `no domain can be made: ${code}`, effects);
+}
+
+function over(state: SecondaryState, role: 'ended' | 'failed', reason: string, effects: Effects): void {
+  giveUpDial(state, effects);
+  effects.push({ kind: 'disarm', timer: 'reconnect' });
+  if (state.held !== null) discardHeld(state, effects);
+  if (state.session) state.session.linked = false;
+  state.phase = 'over';
+  state.role = role;
+  effects.push({ kind: 'transition', reason }, { kind: 'finished' });
+}
+
+function stop(state: SecondaryState, effects: Effects): void {
+  giveUpDial(state, effects);
+  effects.push({ kind: 'disarm', timer: 'reconnect' });
+  if (state.session?.linked === true) {
+    state.session.linked = false;
+    effects.push({ kind: 'bye', streamUuid: state.session.streamUuid, reason: 'shutdown' });
+  }
+  if (state.held !== null) discardHeld(state, effects);
+  state.phase = 'over';
+  effects.push({ kind: 'transition', reason: 'stopped' });
+}
+
+function discardHeld(state: SecondaryState, effects: Effects): void {
+  state.held = null;
+  effects.push({ kind: 'discard-held' });
+}

@@ -1,0 +1,157 @@
+// What the secondary's machine knows of its standby, what can happen and what it can ask for. The decisions stand in
+// secondary-machine.ts.
+
+import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
+import type { DomainRole, LinkState } from './reports.js';
+
+export interface SecondarySettings {
+  /** How long a primary that cannot be reached is tried again before its domain is taken over. */
+  readonly reconnectWindowMs: number;
+  readonly redialMinMs: number;
+  readonly redialMaxMs: number;
+}
+
+/** A consistent checkpoint that a domain here holds whole. */
+export interface Held {
+  readonly streamUuid: string;
+  readonly epoch: number;
+}
+
+/** One stream being restored. */
+export interface Session {
+  readonly streamUuid: string;
+  /** The link lives. */
+  linked: boolean;
+  /** The last epoch acknowledged; -1: none. */
+  acknowledged: number;
+}
+
+/**
+ * dialling  no link; there was none, or the primary took its leave: nothing to fail over from
+ * linked    a stream comes
+ * suspect   the link of a replicating domain is lost, and it is not decided what that means
+ * deciding  the witness is asked
+ * starting  the domain is being started
+ * active    it runs here; the old primary shall be told
+ * over      ended, failed or stopped
+ */
+export type SecondaryPhase = 'dialling' | 'linked' | 'suspect' | 'deciding' | 'starting' | 'active' | 'over';
+
+export interface SecondaryState {
+  readonly settings: SecondarySettings;
+  role: DomainRole & ('standby' | 'active' | 'ended' | 'failed');
+  phase: SecondaryPhase;
+  /** The stream that the restorer works on: its link may be lost already. */
+  session: Session | null;
+  /** What to fail over to: the session's own domain since its first acknowledgement, until then an older one. */
+  held: Held | null;
+  /** The dial under way; 0: none. Dials are numbered, so that the answer of one given up is known as such. */
+  dial: number;
+  dials: number;
+  /** Failed dials in a row. */
+  failures: number;
+  /** The reconnect window is over, the restorer still applies what was acknowledged. */
+  windowOver: boolean;
+  /** Why the link was lost. */
+  reason: string;
+  /** The domain that is being started has ended by itself already. */
+  endedEarly: 'shutdown' | 'crashed' | null;
+  /** The old primary knows that it was replaced. */
+  primaryTold: boolean;
+}
+
+export type SecondaryTimer = 'redial' | 'reconnect';
+
+export type SecondaryEvent =
+  | { readonly kind: 'start' }
+  | {
+      readonly kind: 'dialled';
+      readonly dial: number;
+      readonly streamUuid: string;
+      readonly continuous: boolean;
+    }
+  | { readonly kind: 'dial-failed'; readonly dial: number; readonly code: string }
+  /** The epoch is whole here, and the acknowledgement was given to the link: it counts whatever became of that. */
+  | { readonly kind: 'acknowledged'; readonly streamUuid: string; readonly epoch: number }
+  /** END came whole: the domain has shut down by itself. */
+  | { readonly kind: 'ended'; readonly streamUuid: string }
+  | { readonly kind: 'lost'; readonly streamUuid: string; readonly code: string }
+  | { readonly kind: 'bye'; readonly streamUuid: string; readonly reason: ByeReason }
+  /** The restorer is done: its domain equals the last acknowledged epoch, or is of no use. */
+  | {
+      readonly kind: 'restored';
+      readonly streamUuid: string;
+      readonly consistent: boolean;
+      readonly code: string;
+    }
+  | { readonly kind: 'timer'; readonly timer: SecondaryTimer }
+  | { readonly kind: 'witness'; readonly granted: boolean }
+  | { readonly kind: 'started' }
+  | { readonly kind: 'start-failed'; readonly code: string; readonly message: string }
+  | { readonly kind: 'domain-shutdown' }
+  | { readonly kind: 'domain-crashed'; readonly reason: string }
+  /** No domain to fill can be created. */
+  | { readonly kind: 'domain-failed'; readonly code: string }
+  | { readonly kind: 'stop' };
+
+export type SecondaryEffect =
+  | {
+      readonly kind: 'dial';
+      readonly dial: number;
+      readonly role: 'standby' | 'active';
+      readonly held: Held | null;
+    }
+  /** Gives up the dial: a link that it brings nevertheless is closed. */
+  | { readonly kind: 'abort-dial' }
+  /** Creates a domain and restores the stream of the link into it. */
+  | { readonly kind: 'restore'; readonly streamUuid: string }
+  /** The domain being filled is the standby from now on; the older one, if any, is destroyed. */
+  | { readonly kind: 'adopt' }
+  /** Destroys the domain that was being filled. */
+  | { readonly kind: 'discard-filling' }
+  /** Destroys the standby domain. */
+  | { readonly kind: 'discard-held' }
+  | { readonly kind: 'bye'; readonly streamUuid: string; readonly reason: ByeReason }
+  | { readonly kind: 'drop-link'; readonly streamUuid: string; readonly code: ChannelErrorCode }
+  | { readonly kind: 'arm'; readonly timer: SecondaryTimer; readonly delayMs: number }
+  | { readonly kind: 'disarm'; readonly timer: SecondaryTimer }
+  | { readonly kind: 'ask-witness'; readonly held: Held }
+  /** Failover has begun: report it, start the domain. */
+  | { readonly kind: 'take-over'; readonly held: Held; readonly reason: string }
+  | { readonly kind: 'report-completed' }
+  | { readonly kind: 'report-failed'; readonly code: string; readonly message: string }
+  | { readonly kind: 'transition'; readonly reason: string }
+  | { readonly kind: 'finished' };
+
+export function initialSecondaryState(settings: SecondarySettings): SecondaryState {
+  return {
+    settings,
+    role: 'standby',
+    phase: 'dialling',
+    session: null,
+    held: null,
+    dial: 0,
+    dials: 0,
+    failures: 0,
+    windowOver: false,
+    reason: '',
+    endedEarly: null,
+    primaryTold: false,
+  };
+}
+
+export function secondaryLinkState(state: SecondaryState): LinkState {
+  switch (state.phase) {
+    case 'linked':
+      return (state.session?.acknowledged ?? -1) < 0 ? 'syncing' : 'replicating';
+    case 'dialling':
+      return state.dial === 0 ? 'down' : 'connecting';
+    case 'suspect':
+    case 'deciding':
+    case 'starting':
+      return 'suspect';
+    case 'active':
+    case 'over':
+      return 'down';
+  }
+}

@@ -1,0 +1,86 @@
+// The secondary service: any number of standby domains, each with a link and a pipeline of its own.
+
+import { Subject, type Observable } from 'rxjs';
+import type { SecondaryConfig } from '../config/schema.js';
+import { unwitnessed } from '../failover/witness.js';
+import type { SecondaryDependencies } from './dependencies.js';
+import { ServiceError } from './error.js';
+import { openTarget } from './hypervisors.js';
+import { createLogger, domainLogger } from './log.js';
+import type {
+  CommitReport,
+  DomainStatus,
+  FailoverEvent,
+  SecondaryService,
+  TransitionReport,
+} from './reports.js';
+import { SecondaryRunner } from './secondary-runner.js';
+
+export function createSecondaryService(
+  config: SecondaryConfig,
+  dependencies: Partial<SecondaryDependencies> = {},
+): SecondaryService {
+  return new Secondary(config, { log: createLogger(config.log), openTarget, ...dependencies });
+}
+
+class Secondary implements SecondaryService {
+  readonly commits$: Observable<CommitReport>;
+  readonly failover$: Observable<FailoverEvent>;
+  readonly transitions$: Observable<TransitionReport>;
+  readonly finished: Promise<void>;
+
+  readonly #commits = new Subject<CommitReport>();
+  readonly #failovers = new Subject<FailoverEvent>();
+  readonly #transitions = new Subject<TransitionReport>();
+  readonly #runners: readonly SecondaryRunner[];
+  #opening: Promise<unknown> = Promise.resolve();
+  #starting: Promise<void> | null = null;
+  #stopping: Promise<void> | null = null;
+
+  constructor(config: SecondaryConfig, dependencies: SecondaryDependencies) {
+    const { log } = dependencies;
+    this.commits$ = this.#commits.asObservable();
+    this.failover$ = this.#failovers.asObservable();
+    this.transitions$ = this.#transitions.asObservable();
+    const witness = dependencies.witness ?? unwitnessed((message) => log.warn(message));
+    const reports = {
+      commits$: this.#commits,
+      failover$: this.#failovers,
+      transitions$: this.#transitions,
+    };
+    this.#runners = config.domains.map(
+      (domain) => new SecondaryRunner(domain, dependencies, witness, reports, domainLogger(log, domain.name)),
+    );
+    this.finished = Promise.all(this.#runners.map((runner) => runner.finished)).then(() => undefined);
+  }
+
+  start(): Promise<void> {
+    this.#starting ??= this.#start();
+    return this.#starting;
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  statuses(): readonly DomainStatus[] {
+    return this.#runners.map((runner) => runner.status());
+  }
+
+  async #start(): Promise<void> {
+    this.#opening = Promise.all(this.#runners.map((runner) => runner.open()));
+    await this.#opening;
+    if (this.#stopping) throw new ServiceError('STOPPED', 'stopped while it started');
+    for (const runner of this.#runners) runner.start();
+  }
+
+  async #stop(): Promise<void> {
+    // A domain that is being made is destroyed when it is made.
+    await this.#opening;
+    await Promise.all(this.#runners.map((runner) => runner.stop()));
+    this.#commits.complete();
+    this.#failovers.complete();
+    this.#transitions.complete();
+  }
+}

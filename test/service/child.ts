@@ -1,0 +1,90 @@
+// One side in a process of its own, to be stopped and killed. Says what happens over IPC.
+//
+//   child.js primary CHANGES       CHANGES as JSON, see world.ts
+//   child.js secondary PORT CHANGES
+
+import { fork, type ChildProcess } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import type {
+  CheckpointReport,
+  CommitReport,
+  DomainStatus,
+  FailoverEvent,
+} from '../../src/service/reports.js';
+import { TestPrimary, TestSecondary, type PrimaryChanges, type SecondaryChanges } from './world.js';
+
+export type ChildReport =
+  | { readonly kind: 'started'; readonly port: number }
+  | { readonly kind: 'checkpoint'; readonly report: CheckpointReport }
+  | { readonly kind: 'commit'; readonly report: CommitReport }
+  | { readonly kind: 'failover'; readonly event: FailoverEvent }
+  | { readonly kind: 'status'; readonly status: DomainStatus };
+
+export class Child {
+  readonly process: ChildProcess;
+  readonly reports: ChildReport[] = [];
+
+  private constructor(args: readonly string[]) {
+    this.process = fork(fileURLToPath(import.meta.url), args, { stdio: 'inherit' });
+    this.process.on('message', (report) => this.reports.push(report as ChildReport));
+  }
+
+  static primary(changes: PrimaryChanges): Child {
+    return new Child(['primary', JSON.stringify(changes)]);
+  }
+
+  static secondary(port: number, changes: SecondaryChanges = {}): Child {
+    return new Child(['secondary', String(port), JSON.stringify(changes)]);
+  }
+
+  count(kind: ChildReport['kind']): number {
+    return this.reports.filter((report) => report.kind === kind).length;
+  }
+
+  get port(): number {
+    const started = this.reports.find((report) => report.kind === 'started');
+    return started?.port ?? 0;
+  }
+
+  get status(): DomainStatus | null {
+    const last = this.reports.findLast((report) => report.kind === 'status');
+    return last?.status ?? null;
+  }
+
+  /** Ends the process, stopped or not. */
+  async kill(): Promise<void> {
+    if (this.process.exitCode !== null || this.process.signalCode !== null) return;
+    const exited = new Promise((resolve) => this.process.once('exit', resolve));
+    this.process.kill('SIGKILL');
+    await exited;
+  }
+}
+
+function say(report: ChildReport): void {
+  process.send?.(report);
+}
+
+async function main(side: string | undefined, args: readonly string[]): Promise<void> {
+  if (side === 'primary') {
+    const primary = new TestPrimary(JSON.parse(args[0] ?? '{}') as PrimaryChanges);
+    const { service } = primary;
+    service.checkpoints$.subscribe((report) => say({ kind: 'checkpoint', report }));
+    service.transitions$.subscribe(() => say({ kind: 'status', status: primary.status() }));
+    await service.start();
+    say({ kind: 'started', port: service.port });
+  } else {
+    const secondary = new TestSecondary(Number(args[0]), JSON.parse(args[1] ?? '{}') as SecondaryChanges);
+    const { service } = secondary;
+    service.commits$.subscribe((report) => say({ kind: 'commit', report }));
+    service.failover$.subscribe((event) => say({ kind: 'failover', event }));
+    service.transitions$.subscribe(() => say({ kind: 'status', status: secondary.status() }));
+    await service.start();
+    say({ kind: 'started', port: 0 });
+  }
+  // Whoever started us is gone: so are we.
+  process.on('disconnect', () => process.exit(0));
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  await main(process.argv[2], process.argv.slice(3));
+}

@@ -1,0 +1,50 @@
+// The real thing: an x86 machine in a process that is killed goes on in this one, at the very next octet of its output.
+
+import { expect } from 'chai';
+import { Child } from './child.js';
+import { Cleanup, TestSecondary, fileText, until } from './world.js';
+
+const embedded = { memory: '16MiB', guest: { dirtyPages: 50, workingSetPages: 256, tickMs: 10 } };
+
+/** The ticks of a text, which must follow one another without a gap and without a bad page. */
+function ticksOf(text: string): number[] {
+  const lines = text.split('\n').filter((line) => line.startsWith('tick '));
+  const ticks = lines.slice(0, text.endsWith('\n') ? undefined : -1).map((line) => {
+    const match = /^tick (\d+) ok$/.exec(line);
+    expect(match, `"${line}" is a good tick`).not.to.equal(null);
+    return Number(match?.[1]);
+  });
+  ticks.forEach((tick, i) => expect(tick).to.equal((ticks[0] ?? 0) + i));
+  return ticks;
+}
+
+describe('service: the embedded machine', () => {
+  const cleanup = new Cleanup();
+  afterEach(() => cleanup.run());
+
+  for (let round = 1; round <= 2; round++) {
+    it(`its host is killed, round ${round}: it goes on at the next octet`, async () => {
+      const directory = await cleanup.directory();
+      const output = { console: { file: `${directory}/console` }, tap: `${directory}/tap` };
+      const child = Child.primary({ embedded, output, checkpoint: { intervalMs: 20, slab: '8MiB' } });
+      cleanup.add(() => child.kill());
+      await until('the primary listens', () => child.port > 0);
+      const secondary = new TestSecondary(child.port, { embedded });
+      cleanup.add(() => secondary.service.stop());
+      await secondary.service.start();
+      await until('ticks are committed', () => (secondary.commits.at(-1)?.outputBytes ?? 0) > 400);
+      child.process.kill('SIGKILL');
+      await until('failover', () => secondary.failovers.length === 2);
+      await until('ticks', () => secondary.output().split('\n').length > 10);
+
+      const committed = secondary.commits.at(-1)?.outputBytes ?? 0;
+      const console = fileText(output.console.file);
+      expect(console.length).to.be.at.most(committed);
+      const said = fileText(output.tap).slice(0, committed);
+      expect(said.startsWith(console)).to.equal(true);
+      const before = ticksOf(said);
+      const all = ticksOf(said + secondary.output());
+      expect(all.length).to.be.greaterThan(before.length + 5);
+    });
+  }
+});

@@ -1,0 +1,136 @@
+// Both services with a network between them that fails.
+
+import { expect } from 'chai';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { LINE_BYTES, MemoryGuest, lineOf, memoryAfter, progressOf } from './memory-guest.js';
+import { Proxy } from './proxy.js';
+import { Cleanup, PAGES, TestPrimary, TestSecondary, until, type PrimaryChanges } from './world.js';
+
+describe('service: a failing network', () => {
+  const cleanup = new Cleanup();
+  afterEach(() => cleanup.run());
+
+  async function primaryOf(changes: PrimaryChanges = {}): Promise<TestPrimary> {
+    const primary = new TestPrimary(changes);
+    cleanup.add(() => primary.service.stop());
+    await primary.service.start();
+    return primary;
+  }
+
+  /** Both sides and the network; after the first checkpoints. */
+  async function worldOf(changes: PrimaryChanges = {}, reconnectWindowMs = 300) {
+    const primary = await primaryOf(changes);
+    const proxy = new Proxy(primary.service.port);
+    const port = await proxy.listen();
+    cleanup.add(() => proxy.close());
+    const secondary = new TestSecondary(port, { failover: { reconnectWindowMs } });
+    cleanup.add(() => secondary.service.stop());
+    await secondary.service.start();
+    await until('checkpoints', () => primary.checkpoints.length > 3);
+    return { primary, proxy, secondary };
+  }
+
+  function expectFailover(primary: TestPrimary, secondary: TestSecondary): void {
+    const [started, completed] = secondary.failovers;
+    expect([started?.phase, completed?.phase]).to.deep.equal(['started', 'completed']);
+    const last = secondary.commits.findLast(
+      ({ streamUuid, epoch }) => streamUuid === started?.streamUuid && epoch === started.epoch,
+    );
+    const { memory } = secondary.running();
+    const n = progressOf(memory);
+    expect(n * LINE_BYTES).to.equal(last?.outputBytes);
+    expect(Buffer.compare(memory, memoryAfter(n, PAGES))).to.equal(0);
+    expect(primary.output().length).to.be.at.most(n * LINE_BYTES);
+  }
+
+  it('cut again and again: a resync each time, no failover, no output lost or twice', async () => {
+    const { primary, proxy, secondary } = await worldOf();
+    for (let round = 0; round < 15; round++) {
+      await sleep((round * 7) % 31);
+      const before = primary.checkpoints.length;
+      proxy.cut();
+      await until('checkpoints', () => primary.checkpoints.length > before + 2);
+    }
+    expect(secondary.failovers).to.deep.equal([]);
+    expect(new Set(primary.checkpoints.map(({ streamUuid }) => streamUuid)).size).to.be.at.least(15);
+    const output = primary.output();
+    let expected = '';
+    for (let n = 1; n <= output.length / LINE_BYTES; n++) expected += lineOf(n);
+    expect(output === expected).to.equal(true);
+    await until(
+      'one domain is left',
+      () => secondary.domains.filter(({ state }) => state !== 'destroyed').length === 1,
+    );
+  });
+
+  it('the primary is gone in the middle of a resync: failover to the checkpoint from before', async () => {
+    for (const bytes of [0, 500, 100_000, 1_500_000]) {
+      const { primary, proxy, secondary } = await worldOf();
+      const { streamUuid } = secondary.status();
+      proxy.cutAfterBytes = bytes;
+      const connections = proxy.connections;
+      proxy.cut();
+      await until('a second stream begins', () => proxy.connections > connections);
+      await until('it is suspect again', () => secondary.status().link === 'suspect');
+      await proxy.close();
+      await until('failover', () => secondary.failovers.length === 2);
+      expect(secondary.failovers[0]?.streamUuid).to.equal(streamUuid);
+      expectFailover(primary, secondary);
+    }
+  });
+
+  it('partition: the secondary takes over, the primary holds, and is fenced when the network is back', async () => {
+    const { primary, proxy, secondary } = await worldOf();
+    proxy.mode = 'silent';
+    await until('failover', () => secondary.failovers.length === 2);
+    expect(secondary.failovers[0]?.reason).to.equal('HEARTBEAT_TIMEOUT');
+    expectFailover(primary, secondary);
+    const from = progressOf(secondary.running().memory) + 1;
+    const guest = new MemoryGuest(secondary.running());
+    await until('the domain goes on', () => guest.progress > from + 100);
+    const output = primary.output();
+    proxy.mode = 'forward';
+    proxy.cut();
+    await until('fenced', () => primary.status().role === 'fenced');
+    await primary.service.finished;
+    expect(primary.output()).to.equal(output);
+    expect(primary.guest().domain.state).to.equal('destroyed');
+    expect(secondary.output().startsWith(lineOf(from))).to.equal(true);
+  });
+
+  it('the primary comes back as a new instance: the secondary, which holds the domain, takes over and fences it', async () => {
+    const { primary, proxy, secondary } = await worldOf();
+    const second = await primaryOf();
+    proxy.target = second.service.port;
+    proxy.cut();
+    await until('failover', () => secondary.failovers.length === 2);
+    expectFailover(primary, secondary);
+    await until('fenced', () => second.status().role === 'fenced');
+    expect(second.output()).to.equal('');
+  });
+
+  it('a primary that lives and is linked to another secondary is not taken over', async () => {
+    const { primary, proxy, secondary } = await worldOf({}, 800);
+    const other = new TestSecondary(primary.service.port);
+    cleanup.add(() => other.service.stop());
+    await other.service.start();
+    proxy.mode = 'refuse';
+    proxy.cut();
+    await until('the other is linked', () => other.commits.length > 2);
+    proxy.mode = 'forward';
+    await sleep(1200);
+    expect(secondary.failovers).to.deep.equal([]);
+    expect(secondary.status().link).to.equal('suspect');
+    expect(other.status().link).to.equal('replicating');
+  });
+
+  it('the domain shuts down while the link is lost: told when the secondary is back', async () => {
+    const { primary, proxy, secondary } = await worldOf();
+    proxy.cut();
+    await until('unprotected', () => primary.status().link === 'down');
+    primary.guest().domain.shutdown();
+    await until('ended here', () => primary.status().role === 'ended');
+    await until('ended there', () => secondary.status().role === 'ended');
+    expect(secondary.failovers).to.deep.equal([]);
+  });
+});

@@ -1,0 +1,67 @@
+// A TCP proxy between the two services: the network, which can be cut, silent, slow to come back, or lead elsewhere.
+
+import { createServer, connect, type AddressInfo, type Server, type Socket } from 'node:net';
+
+export class Proxy {
+  /** Where new connections lead. */
+  target: number;
+  /** 'refuse' closes new connections at once; 'silent' forwards nothing, in either direction. */
+  mode: 'forward' | 'silent' | 'refuse' = 'forward';
+  /** Octets towards the secondary after which a connection is cut; for the connections that come. */
+  cutAfterBytes = Infinity;
+  connections = 0;
+  private readonly server: Server;
+  private readonly sockets = new Set<Socket>();
+
+  constructor(target: number) {
+    this.target = target;
+    this.server = createServer((socket) => this.accept(socket));
+  }
+
+  async listen(): Promise<number> {
+    await new Promise<void>((resolve) => this.server.listen(0, '127.0.0.1', resolve));
+    return (this.server.address() as AddressInfo).port;
+  }
+
+  /** Ends all connections that stand. */
+  cut(): void {
+    for (const socket of this.sockets) socket.destroy();
+  }
+
+  /** Nobody listens any more. */
+  async close(): Promise<void> {
+    this.cut();
+    await new Promise((resolve) => this.server.close(resolve));
+  }
+
+  private accept(secondary: Socket): void {
+    this.connections++;
+    if (this.mode === 'refuse') {
+      secondary.destroy();
+      return;
+    }
+    const primary = connect(this.target, '127.0.0.1');
+    let left = this.cutAfterBytes;
+    this.join(secondary, primary, () => undefined);
+    this.join(primary, secondary, (bytes) => {
+      left -= bytes;
+      if (left < 0) primary.destroy();
+    });
+  }
+
+  private join(from: Socket, to: Socket, passed: (bytes: number) => void): void {
+    this.sockets.add(from);
+    from.setNoDelay(true);
+    from.on('data', (chunk) => {
+      if (this.mode === 'silent') return;
+      to.write(chunk);
+      passed(chunk.length);
+    });
+    // A connection that fails is closed, and so is its other half.
+    from.on('error', () => undefined);
+    from.on('close', () => {
+      this.sockets.delete(from);
+      to.destroy();
+    });
+  }
+}

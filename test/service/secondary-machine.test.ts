@@ -1,0 +1,480 @@
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { stepSecondary } from '../../src/service/secondary-machine.js';
+import {
+  initialSecondaryState,
+  secondaryLinkState,
+  type SecondaryEffect,
+  type SecondaryEvent,
+  type SecondarySettings,
+  type SecondaryState,
+} from '../../src/service/secondary-state.js';
+import { VirtualMachine, words } from './virtual-machine.js';
+
+const settings: SecondarySettings = { reconnectWindowMs: 300, redialMinMs: 50, redialMaxMs: 2000 };
+
+type Machine = VirtualMachine<SecondaryState, SecondaryEvent, SecondaryEffect>;
+
+function machine(start = true): Machine {
+  const made: Machine = new VirtualMachine<SecondaryState, SecondaryEvent, SecondaryEffect>(
+    stepSecondary,
+    initialSecondaryState(settings),
+    (event) => event,
+    (timer) => ({ kind: 'timer', timer: timer === 'redial' ? 'redial' : 'reconnect' }),
+  );
+  if (start) made.give({ kind: 'start' });
+  return made;
+}
+
+/** The dial under way succeeds. */
+function link(m: Machine, streamUuid: string, continuous = false): readonly SecondaryEffect[] {
+  return m.give({ kind: 'dialled', dial: m.state.dial, streamUuid, continuous });
+}
+
+function refuse(m: Machine, code: string): readonly SecondaryEffect[] {
+  return m.give({ kind: 'dial-failed', dial: m.state.dial, code });
+}
+
+function acknowledge(m: Machine, epoch: number, streamUuid = 'A'): readonly SecondaryEffect[] {
+  return m.give({ kind: 'acknowledged', streamUuid, epoch });
+}
+
+function lose(m: Machine, streamUuid = 'A', code = 'LINK_CLOSED'): readonly SecondaryEffect[] {
+  return [
+    ...m.give({ kind: 'lost', streamUuid, code }),
+    ...m.give({ kind: 'restored', streamUuid, consistent: true, code: '' }),
+  ];
+}
+
+/** A machine that has committed epochs 0 to 2 of stream A. */
+function replicating(): Machine {
+  const m = machine();
+  link(m, 'A');
+  for (const epoch of [0, 1, 2]) acknowledge(m, epoch);
+  m.effects = [];
+  return m;
+}
+
+/** A machine that runs the domain since epoch 2 of stream A. */
+function active(): Machine {
+  const m = replicating();
+  lose(m);
+  refuse(m, 'REFUSED');
+  m.give({ kind: 'witness', granted: true });
+  m.give({ kind: 'started' });
+  return m;
+}
+
+describe('service/secondary-machine', () => {
+  it('no domain can be made at all: failed', () => {
+    const m = machine(false);
+    expect(words(m.give({ kind: 'domain-failed', code: 'BAD_CONFIGURATION' }))).to.deep.equal([
+      'transition no domain can be made: BAD_CONFIGURATION',
+      'finished',
+    ]);
+    expect(m.give({ kind: 'start' })).to.deep.equal([]);
+  });
+
+  describe('before anything is held', () => {
+    it('dials again and again, slower and slower, and never fails over', () => {
+      const m = machine();
+      expect(words(m.effects)).to.deep.equal(['dial standby']);
+      const delays: (number | null)[] = [];
+      for (let i = 0; i < 8; i++) {
+        refuse(m, 'REFUSED');
+        delays.push(m.armed('redial'));
+        expect(words(m.advance(m.armed('redial') ?? 0))).to.deep.equal(['dial standby']);
+      }
+      expect(delays).to.deep.equal([50, 100, 200, 400, 800, 1600, 2000, 2000]);
+    });
+
+    it('a link that is lost before the first checkpoint is dialled again', () => {
+      const m = machine();
+      link(m, 'A');
+      expect(secondaryLinkState(m.state)).to.equal('syncing');
+      expect(words(lose(m))).to.deep.equal(['transition LINK_CLOSED', 'discard-filling']);
+      expect(words(m.advance(100_000))).to.deep.equal(['dial standby']);
+      for (let i = 0; i < 20; i++) {
+        refuse(m, 'REFUSED');
+        expect(words(m.advance(2000))).to.deep.equal(['dial standby']);
+      }
+    });
+  });
+
+  it('the first acknowledged checkpoint makes the domain the standby', () => {
+    const m = machine();
+    expect(words(link(m, 'A'))).to.deep.equal(['restore', 'transition linked']);
+    expect(words(acknowledge(m, 0))).to.deep.equal(['adopt', 'transition first checkpoint acknowledged']);
+    expect(secondaryLinkState(m.state)).to.equal('replicating');
+    expect(words(acknowledge(m, 1))).to.deep.equal([]);
+    expect(m.state.held).to.deep.equal({ streamUuid: 'A', epoch: 1 });
+  });
+
+  describe('suspect', () => {
+    it('the dial is refused: the primary is dead, fail over at once', () => {
+      const m = replicating();
+      expect(words(lose(m))).to.deep.equal(['transition LINK_CLOSED', 'dial standby']);
+      expect(secondaryLinkState(m.state)).to.equal('suspect');
+      expect(words(refuse(m, 'REFUSED'))).to.deep.equal(['ask-witness']);
+      const effects = m.give({ kind: 'witness', granted: true });
+      expect(words(effects)).to.deep.equal(['take-over LINK_CLOSED']);
+      expect(effects[0]).to.deep.include({ held: { streamUuid: 'A', epoch: 2 } });
+      expect(words(m.give({ kind: 'started' }))).to.deep.equal([
+        'report-completed',
+        'transition failover',
+        'dial active',
+      ]);
+      expect(m.state.role).to.equal('active');
+    });
+
+    for (const code of ['UNKNOWN_DOMAIN', 'UNKNOWN_STREAM']) {
+      it(`a primary that answers ${code} is not the one that ran the domain: fail over`, () => {
+        const m = replicating();
+        lose(m);
+        expect(words(refuse(m, code))).to.deep.equal(['ask-witness']);
+      });
+    }
+
+    it('silence: fail over when the reconnect window is over, even in mid-dial', () => {
+      const m = replicating();
+      lose(m, 'A', 'HEARTBEAT_TIMEOUT');
+      expect(words(m.advance(299))).to.deep.equal([]);
+      expect(words(m.advance(1))).to.deep.equal(['abort-dial', 'ask-witness']);
+    });
+
+    it('unreachable: dialled again within the window, then failed over', () => {
+      const m = replicating();
+      lose(m);
+      refuse(m, 'UNREACHABLE');
+      expect(words(m.advance(50))).to.deep.equal(['dial standby']);
+      refuse(m, 'UNREACHABLE');
+      expect(words(m.advance(300))).to.deep.equal(['dial standby', 'abort-dial', 'ask-witness']);
+    });
+
+    it('a primary that answers ALREADY_LINKED lives: the window starts anew', () => {
+      const m = replicating();
+      lose(m);
+      for (let i = 0; i < 50; i++) {
+        expect(words(refuse(m, 'ALREADY_LINKED'))).to.deep.equal([]);
+        expect(words(m.advance(50))).to.deep.equal(['dial standby']);
+      }
+      expect(words(m.advance(300))).to.deep.equal(['abort-dial', 'ask-witness']);
+    });
+
+    it('waits for the restorer to finish what was acknowledged', () => {
+      const m = replicating();
+      m.give({ kind: 'lost', streamUuid: 'A', code: 'LINK_CLOSED' });
+      expect(words(m.advance(1000))).to.deep.equal([]);
+      acknowledge(m, 3);
+      const effects = m.give({ kind: 'restored', streamUuid: 'A', consistent: true, code: '' });
+      expect(effects).to.deep.include({ kind: 'ask-witness', held: { streamUuid: 'A', epoch: 3 } });
+    });
+
+    it('the restorer could not apply what was acknowledged: no failover into half a checkpoint', () => {
+      const m = replicating();
+      m.give({ kind: 'lost', streamUuid: 'A', code: 'LINK_CLOSED' });
+      const effects = m.give({ kind: 'restored', streamUuid: 'A', consistent: false, code: 'FAILED' });
+      expect(words(effects)[0]).to.equal('discard-held');
+      expect(words(m.advance(1000))).to.deep.equal(['dial standby']);
+      expect(words(refuse(m, 'REFUSED'))).to.deep.equal([]);
+    });
+
+    it('the witness does not grant: back to suspect, and nothing started', () => {
+      const m = replicating();
+      lose(m);
+      refuse(m, 'REFUSED');
+      expect(words(m.give({ kind: 'witness', granted: false }))).to.deep.equal([
+        'transition the witness did not grant the lease',
+      ]);
+      expect(words(m.advance(50))).to.deep.equal(['dial standby']);
+      expect(words(refuse(m, 'REFUSED'))).to.deep.equal(['ask-witness']);
+    });
+  });
+
+  describe('resync', () => {
+    it('continuous: the older checkpoint is kept until the new stream has one', () => {
+      const m = replicating();
+      lose(m);
+      expect(words(link(m, 'B', true))).to.deep.equal(['restore', 'transition linked']);
+      expect(m.state.held).to.deep.equal({ streamUuid: 'A', epoch: 2 });
+      expect(words(acknowledge(m, 0, 'B'))[0]).to.equal('adopt');
+      expect(m.state.held).to.deep.equal({ streamUuid: 'B', epoch: 0 });
+    });
+
+    it('continuous, and the primary dies in the middle: fail over to the older one', () => {
+      const m = replicating();
+      lose(m);
+      link(m, 'B', true);
+      expect(words(lose(m, 'B'))).to.deep.equal([
+        'transition LINK_CLOSED',
+        'discard-filling',
+        'dial standby',
+      ]);
+      expect(refuse(m, 'REFUSED')).to.deep.include({
+        kind: 'ask-witness',
+        held: { streamUuid: 'A', epoch: 2 },
+      });
+    });
+
+    it('not continuous: the older one is dropped, and there is nothing to fail over to', () => {
+      const m = replicating();
+      lose(m);
+      expect(words(link(m, 'B', false))[0]).to.equal('discard-held');
+      expect(words(lose(m, 'B'))).to.deep.equal(['transition LINK_CLOSED', 'discard-filling']);
+      m.advance(100);
+      expect(words(refuse(m, 'REFUSED'))).to.deep.equal([]);
+    });
+
+    it('after bytes that were wrong: the link is dropped with its code', () => {
+      const m = replicating();
+      expect(
+        words(m.give({ kind: 'restored', streamUuid: 'A', consistent: true, code: 'DIGEST_MISMATCH' })),
+      ).to.deep.equal(['drop-link DIGEST_MISMATCH', 'transition DIGEST_MISMATCH', 'dial standby']);
+      expect(m.give({ kind: 'lost', streamUuid: 'A', code: 'LINK_CLOSED' })).to.deep.equal([]);
+      expect(words(link(m, 'B', true))).to.deep.equal(['restore', 'transition linked']);
+    });
+
+    it('no domain to fill can be made: dialled again later', () => {
+      const m = machine();
+      link(m, 'A');
+      expect(words(m.give({ kind: 'domain-failed', code: 'OUT_OF_MEMORY' }))).to.deep.equal([
+        'drop-link INTERNAL',
+        'transition OUT_OF_MEMORY',
+        'discard-filling',
+      ]);
+      expect(words(m.advance(50))).to.deep.equal(['dial standby']);
+    });
+  });
+
+  describe('the primary takes its leave', () => {
+    it('its domain ended: ended here too, and never taken over', () => {
+      const m = replicating();
+      expect(words(m.give({ kind: 'bye', streamUuid: 'A', reason: 'domain-ended' }))).to.deep.equal([
+        'discard-held',
+        'transition the domain shut down',
+        'finished',
+      ]);
+      expect(lose(m)).to.deep.equal([]);
+      expect(words(m.advance(10_000))).to.deep.equal([]);
+      expect(m.state.role).to.equal('ended');
+    });
+
+    it('END came: the same', () => {
+      const m = replicating();
+      expect(words(m.give({ kind: 'ended', streamUuid: 'A' }))).to.include('finished');
+      m.give({ kind: 'restored', streamUuid: 'A', consistent: true, code: '' });
+      expect(words(m.advance(10_000))).to.deep.equal([]);
+    });
+
+    it('its service stops: no failover, dialled again; a new instance of it makes what is held worthless', () => {
+      const m = replicating();
+      m.give({ kind: 'bye', streamUuid: 'A', reason: 'shutdown' });
+      expect(lose(m)).to.deep.equal([{ kind: 'arm', timer: 'redial', delayMs: 50 }]);
+      for (let i = 0; i < 20; i++) {
+        expect(words(m.advance(2000))).to.deep.equal(['dial standby']);
+        expect(words(refuse(m, 'REFUSED'))).to.deep.equal([]);
+      }
+      expect(m.state.held).not.to.equal(null);
+      m.advance(2000);
+      expect(words(refuse(m, 'UNKNOWN_STREAM'))).to.deep.equal(['discard-held']);
+      expect(words(m.advance(2000))).to.deep.equal(['dial standby']);
+      expect(m.effects.at(-1)).to.deep.include({ held: null });
+    });
+  });
+
+  describe('active', () => {
+    it('dials the old primary until it was told', () => {
+      const m = active();
+      refuse(m, 'UNREACHABLE');
+      expect(words(m.advance(50))).to.deep.equal(['dial active']);
+      refuse(m, 'HANDSHAKE_TIMEOUT');
+      expect(words(m.advance(100))).to.deep.equal(['dial active']);
+      refuse(m, 'FENCED');
+      expect(words(m.advance(100_000))).to.deep.equal([]);
+    });
+
+    it('a welcome counts as told, too', () => {
+      const m = active();
+      expect(words(link(m, 'Z'))).to.deep.equal(['drop-link FENCED']);
+      expect(words(m.advance(100_000))).to.deep.equal([]);
+    });
+
+    it('the domain ends by itself', () => {
+      const m = active();
+      expect(words(m.give({ kind: 'domain-shutdown' }))).to.deep.equal([
+        'abort-dial',
+        'discard-held',
+        'transition the domain shut down',
+        'finished',
+      ]);
+    });
+
+    it('the domain ends while it is being started', () => {
+      const m = replicating();
+      lose(m);
+      refuse(m, 'REFUSED');
+      m.give({ kind: 'witness', granted: true });
+      expect(words(m.give({ kind: 'domain-crashed', reason: 'x' }))).to.deep.equal([]);
+      expect(words(m.give({ kind: 'started' }))).to.include('transition the domain crashed');
+      expect(m.state.role).to.equal('failed');
+    });
+  });
+
+  it('a domain that does not start: failed, and said so', () => {
+    const m = replicating();
+    lose(m);
+    refuse(m, 'REFUSED');
+    m.give({ kind: 'witness', granted: true });
+    expect(words(m.give({ kind: 'start-failed', code: 'BAD_CONTEXT', message: 'no' }))).to.deep.equal([
+      'report-failed BAD_CONTEXT',
+      'discard-held',
+      'transition the domain did not start: BAD_CONTEXT',
+      'finished',
+    ]);
+  });
+
+  it('stop: bye, domains destroyed, and nothing after it', () => {
+    const m = replicating();
+    expect(words(m.give({ kind: 'stop' }))).to.deep.equal([
+      'bye shutdown',
+      'discard-held',
+      'transition stopped',
+    ]);
+    expect(lose(m)).to.deep.equal([]);
+    expect(words(m.advance(100_000))).to.deep.equal([]);
+  });
+
+  it('whatever happens in whatever order: no failover before a commit, one at most, every domain accounted for', () => {
+    const uuid = fc.constantFrom('A', 'B', 'C');
+    const code = fc.constantFrom(
+      'REFUSED',
+      'UNREACHABLE',
+      'UNKNOWN_STREAM',
+      'ALREADY_LINKED',
+      'LINK_CLOSED',
+      'FENCED',
+    );
+    // Events of the present dial and session are made likely, or random sequences would get nowhere.
+    type Make = (m: Machine) => Parameters<Machine['give']>[0];
+    const onward: Make = (m) => {
+      const { session, phase, dial } = m.state;
+      if (phase === 'deciding') return { kind: 'witness', granted: true };
+      if (phase === 'starting') return { kind: 'started' };
+      if (phase === 'suspect' && dial !== 0) return { kind: 'dial-failed', dial, code: 'REFUSED' };
+      if (phase === 'linked' && session) {
+        return { kind: 'acknowledged', streamUuid: session.streamUuid, epoch: session.acknowledged + 1 };
+      }
+      if (session) return { kind: 'restored', streamUuid: session.streamUuid, consistent: true, code: '' };
+      if (dial !== 0) return { kind: 'dialled', dial, streamUuid: `S${m.state.dials}`, continuous: true };
+      return { kind: 'timer', timer: 'redial' };
+    };
+    const event: fc.Arbitrary<Make> = fc.oneof(
+      { weight: 30, arbitrary: fc.constant(onward) },
+      fc.tuple(fc.boolean(), fc.boolean()).map<Make>(([continuous, stale]) => (m) => ({
+        kind: 'dialled',
+        dial: stale ? m.state.dials - 1 : m.state.dial,
+        streamUuid: `S${m.state.dials}`,
+        continuous,
+      })),
+      code.map<Make>((given) => (m) => ({ kind: 'dial-failed', dial: m.state.dial, code: given })),
+      fc.tuple(fc.boolean(), uuid).map<Make>(([stale, other]) => (m) => ({
+        kind: 'acknowledged',
+        streamUuid: stale ? other : (m.state.session?.streamUuid ?? other),
+        epoch: (m.state.session?.acknowledged ?? -1) + 1,
+      })),
+      code.map<Make>((given) => (m) => ({
+        kind: 'lost',
+        streamUuid: m.state.session?.streamUuid ?? 'A',
+        code: given,
+      })),
+      fc.boolean().map<Make>((consistent) => (m) => ({
+        kind: 'restored',
+        streamUuid: m.state.session?.streamUuid ?? 'A',
+        consistent,
+        code: '',
+      })),
+      fc
+        .constantFrom('shutdown' as const, 'refused' as const, 'domain-ended' as const)
+        .map<Make>((reason) => (m) => ({
+          kind: 'bye',
+          streamUuid: m.state.session?.streamUuid ?? 'A',
+          reason,
+        })),
+      fc
+        .constantFrom('redial' as const, 'reconnect' as const)
+        .map<Make>((timer) => () => ({ kind: 'timer', timer })),
+      fc.boolean().map<Make>((granted) => () => ({ kind: 'witness', granted })),
+      fc
+        .constantFrom<ReturnType<Make>>(
+          { kind: 'started' },
+          { kind: 'start-failed', code: 'x', message: 'x' },
+          { kind: 'domain-shutdown' },
+          { kind: 'domain-crashed', reason: 'x' },
+          { kind: 'domain-failed', code: 'x' },
+        )
+        .map<Make>((given) => () => given),
+      { weight: 1, arbitrary: fc.constant<Make>(() => ({ kind: 'stop' })) },
+    );
+    let failovers = 0;
+    fc.assert(
+      fc.property(fc.array(event, { maxLength: 60 }), (events) => {
+        const m = machine();
+        // What the runner would own.
+        let held = false;
+        let filling = false;
+        let takeovers = 0;
+        let finished = 0;
+        for (const make of events) {
+          const given = make(m);
+          const before = m.state;
+          for (const effect of m.give(given)) {
+            if (effect.kind === 'restore') {
+              expect(filling, 'one domain is filled at a time').to.equal(false);
+              filling = true;
+            } else if (effect.kind === 'adopt') {
+              expect(filling).to.equal(true);
+              filling = false;
+              held = true;
+            } else if (effect.kind === 'discard-filling') {
+              filling = false;
+            } else if (effect.kind === 'discard-held') {
+              expect(held).to.equal(true);
+              held = false;
+            } else if (effect.kind === 'ask-witness') {
+              expect(held).to.equal(true);
+              expect(m.state.session, 'the restorer is done').to.equal(null);
+            } else if (effect.kind === 'take-over') {
+              takeovers++;
+              expect(held, 'never fails over before a commit').to.equal(true);
+              expect(filling).to.equal(false);
+              expect(before.phase).to.equal('deciding');
+            } else if (effect.kind === 'dial') {
+              expect(effect.role === 'active').to.equal(m.state.role === 'active');
+              expect(m.state.session).to.equal(null);
+            } else if (effect.kind === 'finished') {
+              finished++;
+            }
+          }
+          expect(held).to.equal(m.state.held !== null);
+        }
+        failovers += takeovers;
+        expect(takeovers).to.be.at.most(1);
+        expect(finished).to.be.at.most(1);
+        // The restorer ends some day, and then nothing may be left over.
+        m.give({ kind: 'stop' });
+        for (const effect of m.give({
+          kind: 'restored',
+          streamUuid: m.state.session?.streamUuid ?? 'A',
+          consistent: true,
+          code: '',
+        })) {
+          if (effect.kind === 'discard-filling') filling = false;
+        }
+        expect(filling).to.equal(false);
+        expect(m.state.held).to.equal(null);
+      }),
+      { numRuns: 3000 },
+    );
+    expect(failovers, 'the sequences get somewhere').to.be.greaterThan(50);
+  });
+});

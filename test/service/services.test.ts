@@ -1,0 +1,225 @@
+// Both services in one process, over real sockets, with memory domains.
+
+import { expect } from 'chai';
+import { LINE_BYTES, lineOf, memoryAfter, progressOf } from './memory-guest.js';
+import {
+  Cleanup,
+  PAGES,
+  TestPrimary,
+  TestSecondary,
+  until,
+  type PrimaryChanges,
+  type SecondaryChanges,
+} from './world.js';
+
+function expectPrefix(output: string, from = 1): number {
+  const lines = output.length / LINE_BYTES;
+  expect(Number.isInteger(lines)).to.equal(true);
+  let expected = '';
+  for (let n = from; n < from + lines; n++) expected += lineOf(n);
+  expect(output === expected, 'the output is what the guest said, in order').to.equal(true);
+  return lines;
+}
+
+describe('service: primary and secondary', () => {
+  const cleanup = new Cleanup();
+  afterEach(() => cleanup.run());
+
+  async function primaryOf(changes: PrimaryChanges = {}): Promise<TestPrimary> {
+    const primary = new TestPrimary(changes);
+    cleanup.add(() => primary.service.stop());
+    await primary.service.start();
+    return primary;
+  }
+
+  async function secondaryOf(primary: TestPrimary, changes: SecondaryChanges = {}): Promise<TestSecondary> {
+    const secondary = new TestSecondary(primary.service.port, changes);
+    cleanup.add(() => secondary.service.stop());
+    await secondary.service.start();
+    return secondary;
+  }
+
+  it('replicates: every commit is a consistent copy, output is let out up to it and no further', async () => {
+    const primary = await primaryOf();
+    const secondary = await secondaryOf(primary);
+    const progress: number[] = [];
+    secondary.service.commits$.subscribe((commit) => {
+      const { memory } = secondary.domains[0] ?? primary.guest().domain;
+      const n = progressOf(memory);
+      expect(n * LINE_BYTES).to.equal(commit.outputBytes);
+      expect(primary.output().length).to.be.at.most(commit.outputBytes);
+      progress.push(n);
+    });
+    await until('20 checkpoints', () => primary.checkpoints.length >= 20);
+    const { memory } = secondary.domains[0] ?? primary.guest().domain;
+    const n = progressOf(memory);
+    expect(Buffer.compare(memory, memoryAfter(n, PAGES))).to.equal(0);
+    expect(expectPrefix(primary.output())).to.be.greaterThan(100);
+    expect(primary.checkpoints.map(({ epoch }) => epoch)).to.deep.equal([...primary.checkpoints.keys()]);
+    const { phases, pause } = primary.checkpoints[5] ?? { phases: null, pause: 0 };
+    expect(Object.values(phases ?? {}).every((seconds) => seconds >= 0)).to.equal(true);
+    expect(pause).to.be.greaterThan(0);
+    expect(primary.status()).to.include({ role: 'primary', link: 'replicating' });
+    expect(secondary.status()).to.include({ role: 'standby', link: 'replicating' });
+    expect(secondary.status().streamUuid).to.equal(primary.status().streamUuid);
+  });
+
+  it('nothing is let out while nobody protects the domain', async () => {
+    const primary = await primaryOf();
+    await until('the guest has said something', () => primary.guest().progress > 100);
+    expect(primary.output()).to.equal('');
+    expect(primary.status().heldOutputBytes).to.be.greaterThan(800);
+  });
+
+  it('whenUnprotected: pass lets it out at once, until a secondary is there', async () => {
+    const primary = await primaryOf({ output: { whenUnprotected: 'pass' } });
+    await until('the guest has said something', () => primary.guest().progress > 100);
+    expect(expectPrefix(primary.output())).to.equal(primary.guest().progress);
+    const secondary = await secondaryOf(primary);
+    await until('checkpoints', () => primary.checkpoints.length > 5);
+    expect(primary.output().length).to.be.at.most(secondary.commits.at(-1)?.outputBytes ?? 0);
+    await secondary.service.stop();
+    await until('unprotected', () => primary.status().link === 'down');
+    await until('all is out', () => primary.status().heldOutputBytes === 0);
+    expectPrefix(primary.output());
+  });
+
+  it('with-secondary: the domain waits for one', async () => {
+    const primary = await primaryOf({ start: 'with-secondary' });
+    expect(primary.guest().domain.state).to.equal('created');
+    await secondaryOf(primary);
+    await until('checkpoints', () => primary.checkpoints.length > 2);
+    expect(primary.guest().progress).to.be.greaterThan(0);
+  });
+
+  it('a secondary that stops and comes again: a new stream, the same domain', async () => {
+    const primary = await primaryOf();
+    for (let round = 0; round < 3; round++) {
+      const before = primary.checkpoints.length;
+      const secondary = await secondaryOf(primary);
+      await until('checkpoints', () => primary.checkpoints.length > before + 3);
+      await secondary.service.stop();
+      await until('unprotected', () => primary.status().link === 'down');
+      expect(secondary.failovers).to.deep.equal([]);
+    }
+    expect(new Set(primary.checkpoints.map(({ streamUuid }) => streamUuid)).size).to.equal(3);
+    expectPrefix(primary.output());
+  });
+
+  it('the primary stops in order: the secondary does not take over, and serves its next instance', async () => {
+    const first = await primaryOf();
+    const secondary = await secondaryOf(first);
+    await until('checkpoints', () => first.checkpoints.length > 3);
+    const { port } = first.service;
+    await first.service.stop();
+    await until('bye', () => secondary.status().link !== 'replicating');
+    const second = await primaryOf({ port });
+    await until('checkpoints', () => second.checkpoints.length > 3);
+    expect(secondary.failovers).to.deep.equal([]);
+    expect(progressOf(secondary.domains.at(-1)?.memory ?? new Uint8Array(4))).to.be.at.most(
+      second.guest().progress,
+    );
+  });
+
+  it('the domain shuts down: its last words are let out, both sides are ended, nobody takes over', async () => {
+    const primary = await primaryOf();
+    const secondary = await secondaryOf(primary);
+    await until('checkpoints', () => primary.checkpoints.length > 3);
+    primary.guest().turn();
+    primary.guest().domain.shutdown();
+    await Promise.all([primary.service.finished, secondary.service.finished]);
+    expect(primary.status().role).to.equal('ended');
+    expect(secondary.status().role).to.equal('ended');
+    await until('all is out', () => primary.output().length === primary.guest().progress * LINE_BYTES);
+    expectPrefix(primary.output());
+    expect(secondary.failovers).to.deep.equal([]);
+  });
+
+  it('the domain crashes: the secondary takes it over from the last checkpoint', async () => {
+    const primary = await primaryOf();
+    const secondary = await secondaryOf(primary);
+    await until('checkpoints', () => primary.checkpoints.length > 3);
+    primary.guest().domain.crash();
+    await until('failover', () => secondary.status().role === 'active');
+    expect(primary.status().role).to.equal('failed');
+    expect(secondary.failovers.map(({ phase }) => phase)).to.deep.equal(['started', 'completed']);
+    const { memory } = secondary.running();
+    expect(Buffer.compare(memory, memoryAfter(progressOf(memory), PAGES))).to.equal(0);
+  });
+
+  it('more output than may be held: the domain stands still until it is safe', async () => {
+    const primary = await primaryOf({ output: { limit: '4KiB' } });
+    await until('the domain stands still', () => primary.guest().domain.state === 'suspended');
+    const held = primary.status().heldOutputBytes;
+    expect(held).to.be.at.most(4096 + 20 * LINE_BYTES);
+    await secondaryOf(primary);
+    await until('checkpoints', () => primary.checkpoints.length > 10);
+    await until('output', () => primary.output().length > 3 * held);
+    expectPrefix(primary.output());
+  });
+
+  it('a request is a checkpoint ahead of the interval', async () => {
+    const primary = await primaryOf({ checkpoint: { intervalMs: 60_000 } });
+    await secondaryOf(primary);
+    await until('the first checkpoint', () => primary.checkpoints.length === 1);
+    primary.service.requestCheckpoint('alpha');
+    await until('the second checkpoint', () => primary.checkpoints.length === 2);
+    expect(() => primary.service.requestCheckpoint('nobody')).to.throw('there is no domain nobody here');
+  });
+
+  it('a window of four epochs', async () => {
+    const primary = await primaryOf({ checkpoint: { intervalMs: 1, windowEpochs: 4 } });
+    const secondary = await secondaryOf(primary);
+    await until('checkpoints', () => primary.checkpoints.length > 50);
+    const { memory } = secondary.domains[0] ?? primary.guest().domain;
+    expect(Buffer.compare(memory, memoryAfter(progressOf(memory), PAGES))).to.equal(0);
+    expectPrefix(primary.output());
+  });
+
+  it('several domains, one of which cannot be made: the others do not notice', async () => {
+    const names = ['alpha', 'broken', 'gamma'];
+    const primary = await primaryOf({ names });
+    const secondary = await secondaryOf(primary, { names });
+    await until('both replicate', () =>
+      ['alpha', 'gamma'].every(
+        (name) => primary.checkpoints.filter(({ domain }) => domain === name).length > 5,
+      ),
+    );
+    expect(primary.status('broken')).to.deep.include({ role: 'failed', link: 'down' });
+    expect(primary.status('broken').error?.message).to.equal('no such machine');
+    primary.guest('alpha').domain.shutdown();
+    await until('alpha ended', () => secondary.status('alpha').role === 'ended');
+    const before = primary.checkpoints.length;
+    await until('gamma goes on', () => primary.checkpoints.length > before + 5);
+    expectPrefix(primary.output('gamma'));
+  });
+
+  it('console and tap as configured', async () => {
+    const directory = await cleanup.directory();
+    const files = { console: { file: `${directory}/console` }, tap: `${directory}/tap` };
+    const primary = await primaryOf({ output: files });
+    await secondaryOf(primary);
+    await until('checkpoints', () => primary.checkpoints.length > 5);
+    const { readFileSync } = await import('node:fs');
+    const console = readFileSync(files.console.file, 'utf8');
+    const tap = readFileSync(files.tap, 'utf8');
+    expectPrefix(console);
+    expectPrefix(tap);
+    expect(tap.length).to.be.at.least(console.length);
+  });
+
+  it('stops at any moment, twice, and leaves nothing', async () => {
+    for (const waitMs of [0, 1, 5, 20, 60]) {
+      const primary = await primaryOf();
+      const secondary = await secondaryOf(primary);
+      const started = performance.now();
+      await until('a moment', () => performance.now() - started >= waitMs);
+      await Promise.all([primary.service.stop(), secondary.service.stop()]);
+      await Promise.all([primary.service.stop(), secondary.service.stop()]);
+      expect(primary.guest().domain.state).to.equal('destroyed');
+      expect(secondary.domains.every(({ state }) => state === 'destroyed')).to.equal(true);
+      expect(secondary.failovers).to.deep.equal([]);
+      expectPrefix(primary.output());
+    }
+  });
+});

@@ -1,0 +1,198 @@
+// Services with memory domains, in this process or in children that can be killed and stopped.
+
+import { readFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { pino } from 'pino';
+import { parsePrimaryConfig, parseSecondaryConfig } from '../../src/config/load.js';
+import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { openSource, openTarget } from '../../src/service/hypervisors.js';
+import { createPrimaryService } from '../../src/service/primary.js';
+import type {
+  CheckpointReport,
+  CommitReport,
+  FailoverEvent,
+  PrimaryService,
+  SecondaryService,
+  TransitionReport,
+} from '../../src/service/reports.js';
+import { createSecondaryService } from '../../src/service/secondary.js';
+import { MemoryGuest } from './memory-guest.js';
+
+export const PAGES = 512;
+export const log = pino({ level: process.env['ROMULUS_TEST_LOG'] ?? 'silent' }, pino.destination(2));
+
+export interface PrimaryChanges {
+  readonly port?: number;
+  readonly start?: 'immediately' | 'with-secondary';
+  readonly checkpoint?: Record<string, unknown>;
+  readonly heartbeat?: Record<string, unknown>;
+  readonly output?: Record<string, unknown>;
+  readonly names?: readonly string[];
+  /** An embedded machine instead of a memory domain. */
+  readonly embedded?: Record<string, unknown>;
+}
+
+/** Resolves when the condition holds; fails with its name when it does not in time. */
+export async function until(what: string, condition: () => boolean, timeoutMs = 10_000): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error(`not in time: ${what}`);
+    await sleep(2);
+  }
+}
+
+/** What a test made and must end, last things first. */
+export class Cleanup {
+  private readonly actions: (() => unknown)[] = [];
+
+  add(action: () => unknown): void {
+    this.actions.push(action);
+  }
+
+  async run(): Promise<void> {
+    for (let action = this.actions.pop(); action; action = this.actions.pop()) await action();
+  }
+
+  async directory(): Promise<string> {
+    const made = await mkdtemp(path.join(tmpdir(), 'romulus-service-'));
+    this.add(() => rm(made, { recursive: true, force: true }));
+    return made;
+  }
+}
+
+export class TestPrimary {
+  readonly service: PrimaryService;
+  readonly checkpoints: CheckpointReport[] = [];
+  readonly transitions: TransitionReport[] = [];
+  readonly guests = new Map<string, MemoryGuest>();
+  private readonly out = new Map<string, Buffer[]>();
+
+  constructor(changes: PrimaryChanges = {}, guestOptions?: ConstructorParameters<typeof MemoryGuest>[1]) {
+    const config = parsePrimaryConfig({
+      listen: { port: changes.port ?? 0 },
+      domains: (changes.names ?? ['alpha']).map((name) => ({
+        name,
+        hypervisor: { kind: 'embedded', ...changes.embedded },
+        start: changes.start ?? 'immediately',
+        checkpoint: { intervalMs: 10, slab: '2MiB', ...changes.checkpoint },
+        heartbeat: { intervalMs: 50, timeoutMs: 600, ...changes.heartbeat },
+        output: { console: 'none', ...changes.output },
+      })),
+    });
+    this.service = createPrimaryService(config, {
+      log,
+      openSource: (domainConfig) => {
+        if (changes.embedded) return openSource(domainConfig);
+        const { name } = domainConfig;
+        if (name.startsWith('broken')) return Promise.reject(new Error('no such machine'));
+        const domain = new MemoryDomain({ name, pages: PAGES });
+        this.guests.set(name, new MemoryGuest(domain, guestOptions));
+        return Promise.resolve(domain);
+      },
+      ...(changes.output?.['console'] === undefined && {
+        openConsole: ({ name }) => {
+          const pieces: Buffer[] = [];
+          this.out.set(name, pieces);
+          return { write: (bytes) => void pieces.push(Buffer.from(bytes)), close: () => undefined };
+        },
+      }),
+    });
+    this.service.checkpoints$.subscribe((report) => this.checkpoints.push(report));
+    this.service.transitions$.subscribe((report) => this.transitions.push(report));
+  }
+
+  guest(name = 'alpha'): MemoryGuest {
+    const guest = this.guests.get(name);
+    if (!guest) throw new Error(`no guest ${name}`);
+    return guest;
+  }
+
+  output(name = 'alpha'): string {
+    return Buffer.concat(this.out.get(name) ?? []).toString();
+  }
+
+  status(name = 'alpha') {
+    const status = this.service.statuses().find((candidate) => candidate.domain === name);
+    if (!status) throw new Error(`no status of ${name}`);
+    return status;
+  }
+}
+
+export interface SecondaryChanges {
+  readonly failover?: Record<string, unknown>;
+  readonly output?: Record<string, unknown>;
+  readonly names?: readonly string[];
+  readonly embedded?: Record<string, unknown>;
+  /** Called for each domain that is made. */
+  readonly made?: (domain: MemoryDomain) => void;
+}
+
+export class TestSecondary {
+  readonly service: SecondaryService;
+  readonly commits: CommitReport[] = [];
+  readonly failovers: FailoverEvent[] = [];
+  readonly transitions: TransitionReport[] = [];
+  /** Every domain that was made, in order. */
+  readonly domains: MemoryDomain[] = [];
+  private readonly out: Buffer[] = [];
+
+  constructor(port: number, changes: SecondaryChanges = {}) {
+    const config = parseSecondaryConfig({
+      domains: (changes.names ?? ['alpha']).map((name) => ({
+        name,
+        primary: `ws://127.0.0.1:${port}`,
+        hypervisor: { kind: 'embedded', ...changes.embedded },
+        failover: { redialMinMs: 10, redialMaxMs: 100, ...changes.failover },
+        output: { console: 'none', ...changes.output },
+      })),
+    });
+    this.service = createSecondaryService(config, {
+      log,
+      openTarget: (domainConfig) => {
+        if (changes.embedded) return openTarget(domainConfig);
+        const { name } = domainConfig;
+        const domain = new MemoryDomain({ name, pages: PAGES, empty: true });
+        this.domains.push(domain);
+        changes.made?.(domain);
+        return Promise.resolve(domain);
+      },
+      ...(changes.output?.['console'] === undefined && {
+        openConsole: () => ({
+          write: (bytes) => void this.out.push(Buffer.from(bytes)),
+          close: () => undefined,
+        }),
+      }),
+    });
+    this.service.commits$.subscribe((report) => this.commits.push(report));
+    this.service.failover$.subscribe((event) => this.failovers.push(event));
+    this.service.transitions$.subscribe((report) => this.transitions.push(report));
+  }
+
+  output(): string {
+    return Buffer.concat(this.out).toString();
+  }
+
+  status(name = 'alpha') {
+    const status = this.service.statuses().find((candidate) => candidate.domain === name);
+    if (!status) throw new Error(`no status of ${name}`);
+    return status;
+  }
+
+  /** The domain that runs. */
+  running(): MemoryDomain {
+    const domain = this.domains.find((candidate) => candidate.state === 'running');
+    if (!domain) throw new Error('no domain runs');
+    return domain;
+  }
+}
+
+export function fileText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return '';
+  }
+}
