@@ -21,9 +21,9 @@ export function admit(context: RestoreContext, record: StreamRecord): 'take' | '
     context.callbacks.skippedRecord?.(record.type, record.offset);
     return 'skip';
   }
-  checkRecord(record, context.domainInfo.type);
   checkPlace(context, record);
-  if (record.type === RecordType.PAGE_DATA) checkPfns(context, record);
+  if (record.type === RecordType.PAGE_DATA) checkPageData(context, record);
+  else checkRecord(record, context.domainInfo.type);
   context.ops.checkRecord(context, record);
   return 'take';
 }
@@ -69,7 +69,8 @@ function checkPlace(context: RestoreContext, record: StreamRecord): void {
   }
 }
 
-function checkPfns(context: RestoreContext, record: StreamRecord): void {
+/** Its form, which decoding checks, and that the domain has the pfns. */
+function checkPageData(context: RestoreContext, record: StreamRecord): void {
   const { batch, ops } = context;
   decodePageData(record, batch);
   const { pfns, count } = batch;

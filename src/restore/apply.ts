@@ -40,7 +40,7 @@ async function processPageData(context: RestoreContext, record: StreamRecord): P
   decodePageData(record, batch);
   const { pfns, types, count } = batch;
   await context.populatePfns(pfns, count, types);
-  context.reserveData(count);
+  context.reserveData(batch.dataPages);
   const { gfns, dataPfns, dataTypes } = context;
   const { body } = record;
   let pages = 0;

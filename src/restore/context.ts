@@ -77,20 +77,22 @@ export class RestoreContext implements RestoreOpsContext {
     this.bufferedRecords = new RecordBuffer(facts.bufferLimitBytes);
   }
 
-  /** Records of more than 1024 pfns are legal to read: the arrays follow the largest seen. */
-  reserveData(count: number): void {
-    if (this.gfns.length >= count) return;
-    this.gfns = new Uint32Array(count);
-    this.dataPfns = new Uint32Array(count);
-    this.dataTypes = new Uint8Array(count);
+  /** Records of more than 1024 pages are legal to read: the arrays follow the largest seen. */
+  reserveData(pages: number): void {
+    if (this.gfns.length >= pages) return;
+    this.gfns = new Uint32Array(pages);
+    this.dataPfns = new Uint32Array(pages);
+    this.dataTypes = new Uint8Array(pages);
   }
 
   /** libxc's populate_pfns. A pfn that stands twice in the list is populated once. */
   async populatePfns(pfns: Uint32Array, count: number, types: Uint8Array | null): Promise<void> {
     const populated = this.populatedPfns;
-    if (this.#newPfns.length < count) {
-      this.#newPfns = new Uint32Array(count);
-      this.#newGfns = new Uint32Array(count);
+    // However long the list is, no pfn in it is new twice.
+    const newAtMost = Math.min(count, this.p2mSize);
+    if (this.#newPfns.length < newAtMost) {
+      this.#newPfns = new Uint32Array(newAtMost);
+      this.#newGfns = new Uint32Array(newAtMost);
     }
     const newPfns = this.#newPfns;
     const newGfns = this.#newGfns;

@@ -18,6 +18,7 @@ export class ChunkSource implements RecordSource {
   readonly #reader = new StreamReader();
   readonly #nothingAfterEnd: boolean;
   #done = false;
+  #closed = false;
 
   constructor(chunks: AsyncIterable<Uint8Array>, options: ChunkSourceOptions = {}) {
     this.#chunks = chunks[Symbol.asyncIterator]();
@@ -34,6 +35,7 @@ export class ChunkSource implements RecordSource {
   }
 
   async read(): Promise<StreamRecord | null> {
+    if (this.#closed) return null;
     let record = this.#reader.next();
     while (record === null) {
       if (!(await this.#pull())) return null;
@@ -46,8 +48,9 @@ export class ChunkSource implements RecordSource {
     return record;
   }
 
-  /** Lets go of what the chunks come from. Safe to call twice. */
+  /** Lets go of what the chunks come from; nothing is read any more. Safe to call twice. */
   async close(): Promise<void> {
+    this.#closed = true;
     this.#done = true;
     await this.#chunks.return?.();
   }

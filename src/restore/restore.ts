@@ -54,7 +54,7 @@ export type RestoreOutcome =
       readonly cause?: Error;
     };
 
-const DEFAULT_BUFFER_LIMIT_BYTES = 256 * 1024 * 1024;
+export const DEFAULT_BUFFER_LIMIT_BYTES = 256 * 1024 * 1024;
 
 /**
  * Restores the stream into the domain. If it fails, the domain is in no state to run.

@@ -59,8 +59,8 @@ export interface SaveResult {
   readonly suspendedFlushes: number;
 }
 
-const DEFAULT_SLAB_BYTES = 32 * 1024 * 1024;
-const DEFAULT_SLAB_COUNT = 2;
+export const DEFAULT_SLAB_BYTES = 32 * 1024 * 1024;
+export const DEFAULT_SLAB_COUNT = 2;
 
 /**
  * Saves a domain into the sink. A plain save leaves the domain suspended; a checkpointed one goes on until the

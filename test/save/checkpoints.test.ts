@@ -335,6 +335,23 @@ describe('pre-copy', () => {
   });
 });
 
+describe('log-dirty', () => {
+  it('is taken over from whoever has it', async () => {
+    const domain = new MemoryDomain({ pages: 10 });
+    await domain.start();
+    await domain.enableLogDirty();
+    const sink = new RecordingSink();
+    await saveDomain({
+      domain,
+      sink,
+      streamType: 'plain',
+      live: true,
+      callbacks: driver({ domain, checkpoints: 0 }),
+    });
+    expect(domain.loggingDirty).to.equal(false);
+  });
+});
+
 describe('deferred pages', () => {
   /** Pages that begin with 0xee cannot be normalised while the domain runs. */
   const stubborn: SaveOps = {

@@ -300,6 +300,10 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
   populate(pfns: Uint32Array, count: number, gfns: Uint32Array): Promise<void> {
     return this.#call('populate', () => {
       this.#needGuest();
+      for (let i = 0; i < count; i++) {
+        const pfn = pfns[i] ?? INVALID_FRAME;
+        if (pfn >= this.pages) throw this.#outOfRange(pfn);
+      }
       const held = this.populated.count();
       if (held + count > this.#pagesMax) {
         throw new HypervisorError('OUT_OF_MEMORY', 'no memory left for the domain', {
@@ -309,8 +313,7 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
         });
       }
       for (let i = 0; i < count; i++) {
-        const pfn = pfns[i] ?? INVALID_FRAME;
-        if (pfn >= this.pages) throw this.#outOfRange(pfn);
+        const pfn = pfns[i] ?? 0;
         this.populated.set(pfn);
         gfns[i] = pfn;
       }

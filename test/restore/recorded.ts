@@ -1,0 +1,117 @@
+// A checkpointed stream of a small domain, with what the domain was at each checkpoint; and a second, simple reading
+// of such streams to compare the restorer with.
+
+import { HvmParamIndex } from '../../src/guest/x86-hvm/params.js';
+import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { saveDomain } from '../../src/save/save.js';
+import { PAGE_SIZE, RecordType, hasPageData } from '../../src/stream/format.js';
+import { decodePageData, PageBatch } from '../../src/stream/page-data.js';
+import { StreamReader } from '../../src/stream/reader.js';
+import { decodeHvmParams } from '../../src/stream/records/hvm.js';
+import { driver, pagePattern, type RecordedBoundary, RecordingSink } from '../save/support.js';
+
+export interface Snapshot {
+  readonly memory: Uint8Array;
+  readonly context: Uint8Array;
+}
+
+export interface Recording {
+  readonly pages: number;
+  readonly octets: Uint8Array;
+  readonly boundaries: readonly RecordedBoundary[];
+  /** The domain at each checkpoint. */
+  readonly snapshots: readonly Snapshot[];
+  /** Where each record begins, and the end of the stream. */
+  readonly recordOffsets: readonly number[];
+}
+
+export async function record(pages: number, checkpoints: number, dirtyPages: number): Promise<Recording> {
+  const domain = new MemoryDomain({
+    pages,
+    holes: [pages - 1],
+    params: [
+      { index: 19n, value: 1n },
+      { index: 12n, value: 99n },
+    ],
+    cpuPolicy: { cpuid: new Uint8Array(24).fill(9), msrs: new Uint8Array(0) },
+  });
+  for (let pfn = 0; pfn < pages - 1; pfn++) domain.write(pfn, pagePattern(pfn, 0));
+  await domain.start();
+  const sink = new RecordingSink();
+  const snapshots: Snapshot[] = [];
+  await saveDomain({
+    domain,
+    sink,
+    streamType: 'remus',
+    live: true,
+    callbacks: driver({
+      domain,
+      checkpoints,
+      suspended(epoch) {
+        domain.context = Uint8Array.from({ length: 40 }, (_, i) => i + epoch);
+        snapshots.push({ memory: domain.memoryCopy(), context: domain.context });
+      },
+      between(epoch) {
+        for (let n = 0; n < dirtyPages; n++) {
+          const pfn = (epoch * 5 + n * 3) % (pages - 1);
+          domain.write(pfn, pagePattern(pfn, epoch + 1));
+        }
+      },
+    }),
+  });
+  const octets = sink.octets();
+  const recordOffsets: number[] = [];
+  const reader = new StreamReader();
+  reader.push(octets);
+  for (let one = reader.next(); one !== null; one = reader.next()) recordOffsets.push(one.offset);
+  recordOffsets.push(octets.length);
+  return { pages, octets, boundaries: sink.boundaries, snapshots, recordOffsets };
+}
+
+/** What the stream holds after `epochs` checkpoints, read naively. The octets are known to be good up to there. */
+export function replay(octets: Uint8Array, pages: number, epochs: number): Snapshot {
+  const memory = new Uint8Array(pages * PAGE_SIZE);
+  const populated = new Set<number>();
+  let context: Uint8Array = new Uint8Array(0);
+  const batch = new PageBatch();
+  const reader = new StreamReader();
+  reader.push(octets);
+  for (let done = 0; done < epochs;) {
+    const record = reader.next();
+    if (record === null) throw new Error('the stream does not hold that many checkpoints');
+    switch (record.type) {
+      case RecordType.PAGE_DATA: {
+        decodePageData(record, batch);
+        let at = batch.dataOffset;
+        for (let i = 0; i < batch.count; i++) {
+          const pfn = batch.pfns[i] ?? 0;
+          const type = batch.types[i] ?? 0;
+          if (type < 13 || type === 14) populated.add(pfn);
+          if (!hasPageData(type)) continue;
+          memory.set(record.body.subarray(at, at + PAGE_SIZE), pfn * PAGE_SIZE);
+          at += PAGE_SIZE;
+        }
+        break;
+      }
+      case RecordType.HVM_PARAMS:
+        for (const { index, value } of decodeHvmParams(record)) {
+          const cleared =
+            index === HvmParamIndex.STORE_PFN ||
+            index === HvmParamIndex.IOREQ_PFN ||
+            index === HvmParamIndex.BUFIOREQ_PFN;
+          const pfn = Number(value);
+          if (cleared && populated.has(pfn)) memory.fill(0, pfn * PAGE_SIZE, (pfn + 1) * PAGE_SIZE);
+        }
+        break;
+      case RecordType.HVM_CONTEXT:
+        context = record.body;
+        break;
+      case RecordType.CHECKPOINT:
+        done++;
+        break;
+      default:
+        break;
+    }
+  }
+  return { memory, context };
+}
