@@ -19,6 +19,8 @@ export interface SaveOpsContext {
   readonly streamType: StreamType;
   /** True until the first suspend of a live save: pages may change under us. */
   readonly live: boolean;
+  /** True while the domain is suspended for the epoch at hand: what cannot be made generic now never can. */
+  readonly suspended: boolean;
   /** Size of the p2m in pages; set by `setup`. */
   p2mSize: number;
   /** Turns on (or off) the device model's own dirty tracking; libxc's switch_qemu_logdirty callback. */
@@ -100,8 +102,16 @@ export interface RestoreOps {
   pfnIsValid(context: RestoreOpsContext, pfn: number): boolean;
   setGfn(context: RestoreOpsContext, pfn: number, gfn: number): void;
   setPageType(context: RestoreOpsContext, pfn: number, type: number): void;
-  /** Rewrites a page in place, from what is generic in the stream to what is specific to this host. */
-  localisePage(context: RestoreOpsContext, type: number, page: Uint8Array, offset: number): void;
+  /**
+   * Rewrites a page in place, from what is generic in the stream to what is specific to this host. A promise where
+   * frames had to be populated first (a page table that came before what it points to), else done at once.
+   */
+  localisePage(
+    context: RestoreOpsContext,
+    type: number,
+    page: Uint8Array,
+    offset: number,
+  ): Promise<void> | undefined;
   setup(context: RestoreOpsContext): Promise<void>;
   /**
    * Refuses, by throwing, a well-formed record that this domain could not take, without touching the domain: what
