@@ -17,24 +17,26 @@ import { damaged, type LabImage, writeImages } from './images.js';
 import { judgeConsole, type Verdict } from './judge.js';
 import { Machine } from './machine.js';
 
+/** All in all. */
+const LIMIT_MS = 300_000;
 const COMMAND_TIMEOUT_MS = 60_000;
 const TICKS_TIMEOUT_MS = 30_000;
 const POLL_MS = 300;
 
 const interruption = onInterruption();
-const { signal } = interruption;
+const signal = AbortSignal.any([interruption.signal, AbortSignal.timeout(LIMIT_MS)]);
 const started = performance.now();
 
 try {
   process.exitCode = (await testInScratch()) ? ExitCode.OK : ExitCode.FAILED;
 } catch (error) {
-  if (signal.aborted) {
+  if (interruption.signal.aborted) {
     process.exitCode = ExitCode.INTERRUPTED;
   } else if (error instanceof LabUnavailableError) {
     const line = '!'.repeat(100);
     console.log(`${line}\nSKIPPED: real Xen has judged nothing. ${error.message}\n${line}`);
   } else {
-    throw error;
+    throw signal.aborted ? new Error(`not done within ${LIMIT_MS / 1000} s`, { cause: error }) : error;
   }
 } finally {
   interruption.dispose();
