@@ -1,21 +1,26 @@
 #!/usr/bin/env node
 // The command line: one verb a file, and the one place where an error becomes an exit code.
 
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { ConfigError } from '../config/error.js';
 import { asError, codeOf } from '../errors.js';
 import { GuestError } from '../guest/error.js';
 import { RestoreError } from '../restore/error.js';
 import { StreamError } from '../stream/error.js';
+import type { Layer } from '../stream/layer-item.js';
 import { VERSION } from '../version.js';
+import { convertVerb } from './convert.js';
 import { demoVerb, type DemoVerbOptions } from './demo.js';
 import { ExitCode } from './exit-codes.js';
+import { inspectVerb } from './inspect.js';
 import { InterruptedError } from './signals.js';
 import { primaryVerb } from './primary.js';
+import { recoverVerb } from './recover.js';
 import { restoreVerb, type RestoreVerbOptions } from './restore.js';
 import { saveVerb, type SaveVerbOptions } from './save.js';
 import { secondaryVerb } from './secondary.js';
 import { UsageError } from './usage.js';
+import { verifyVerb } from './verify.js';
 
 function wholeNumber(minimum: number, maximum: number): (text: string) => number {
   return (text) => {
@@ -81,6 +86,44 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
     .option('--ticks <n>', 'end after so many ticks (default: run until Ctrl-C)', wholeNumber(1, 1_000_000))
     .action(async (file: string, options: RestoreVerbOptions) =>
       setExitCode(await restoreVerb(file, options)),
+    );
+
+  for (const [name, verb, what] of [
+    ['inspect', inspectVerb, 'say what is in a stream file of any layer: xl, libxl or libxc'],
+    [
+      'verify',
+      verifyVerb,
+      'hold a stream file to the specifications: exit code 0 sound, 1 unsound, 2 unreadable',
+    ],
+  ] as const) {
+    program
+      .command(name)
+      .description(what)
+      .argument('<file>', 'the stream')
+      .option('--json', 'print JSON')
+      .action(async (file: string, options: { json?: boolean }) => setExitCode(await verb(file, options)));
+  }
+
+  program
+    .command('recover')
+    .description('make a plain image of the last complete checkpoint of a stream, complete or cut')
+    .argument('<file>', 'the checkpointed stream')
+    .argument('<out>', 'the image to write')
+    .action(async (file: string, out: string) => setExitCode(await recoverVerb(file, out)));
+
+  program
+    .command('convert')
+    .description('put a stream into other layers')
+    .argument('<file>', 'the stream')
+    .argument('<out>', 'the stream to write')
+    .addOption(
+      new Option('--to <layer>', 'the layer that it shall have')
+        .choices(['libxc', 'libxl', 'xl'])
+        .makeOptionMandatory(),
+    )
+    .option('--config <json>', "file with the domain's configuration (libxl's JSON), for --to xl")
+    .action(async (file: string, out: string, options: { to: Layer; config?: string }) =>
+      setExitCode(await convertVerb(file, out, options)),
     );
 
   return program;

@@ -39,6 +39,7 @@ export class RestoreContext implements RestoreOpsContext {
 
   cpuPolicy: CpuPolicy = NO_CPU_POLICY;
   hvmContext: Uint8Array | null = null;
+  x86Pv: RestoreOpsContext['x86Pv'] = null;
 
   /** From the first checkpoint on, records are kept until their checkpoint is whole. */
   bufferAllRecords = false;

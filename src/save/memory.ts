@@ -107,6 +107,8 @@ async function suspendDomain(context: SaveContext): Promise<PassResult> {
     });
   }
   context.marks.suspended = context.clock();
+  // Whatever the domain changed until now, it changes no more.
+  await context.ops.checkVmState(context);
   return 'sent';
 }
 

@@ -14,7 +14,8 @@ export type StreamErrorCode =
   | 'UNKNOWN_PAGE_TYPE' // a pfn entry of PAGE_DATA carries a reserved type
   | 'PFN_OUT_OF_RANGE' // a pfn that cannot be held, or that the domain does not have
   | 'TRUNCATED' // the stream ends inside a header or a record
-  | 'TRAILING_DATA'; // octets after the END record
+  | 'TRAILING_DATA' // octets after the END record
+  | 'NOTHING_WHOLE'; // no domain can be made of it: neither END nor a complete checkpoint
 
 /** Facts: `offset` (of the record or header in the stream), `type`, `length`, `pfn`, … as far as they apply. */
 export class StreamError extends RomulusError<StreamErrorCode> {}

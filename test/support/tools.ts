@@ -43,7 +43,7 @@ export async function ensureTool(command: string, debianPackage: string): Promis
   }
 }
 
-async function findIn(directories: readonly string[], command: string): Promise<string | null> {
+export async function findIn(directories: readonly string[], command: string): Promise<string | null> {
   for (const directory of directories) {
     const candidate = path.join(directory, command);
     try {
@@ -59,7 +59,7 @@ async function findIn(directories: readonly string[], command: string): Promise<
 async function unpack(debianPackage: string, cache: string, target: string): Promise<void> {
   const work = await mkdtemp(path.join(cache, 'unpacking-'));
   try {
-    await download(debianPackage, work);
+    await downloadPackages([debianPackage], work);
     const archive = (await readdir(work)).find((name) => name.endsWith('.deb'));
     if (archive === undefined) throw new Error(`apt-get brought no archive of ${debianPackage}`);
     const tree = path.join(work, 'tree');
@@ -75,15 +75,24 @@ async function unpack(debianPackage: string, cache: string, target: string): Pro
   }
 }
 
-async function download(debianPackage: string, directory: string): Promise<void> {
+/** Fetches Debian's archives of these packages (not of what they depend on) into the directory. */
+export async function downloadPackages(
+  packages: readonly string[],
+  directory: string,
+  signal?: AbortSignal,
+): Promise<void> {
   const apt = (...args: string[]) =>
-    run('apt-get', [...APT_OPTIONS, '-qq', ...args], { cwd: directory, timeout: APT_TIMEOUT_MS });
+    run('apt-get', [...APT_OPTIONS, '-qq', ...args], {
+      cwd: directory,
+      timeout: APT_TIMEOUT_MS,
+      ...(signal && { signal }),
+    });
   try {
-    await apt('download', debianPackage);
+    await apt('download', ...packages);
   } catch (thrown) {
     // A fresh container has no package lists, an old one has lists of packages that are gone.
-    if (process.getuid?.() !== 0) throw thrown;
+    if (process.getuid?.() !== 0 || signal?.aborted === true) throw thrown;
     await apt('update');
-    await apt('download', debianPackage);
+    await apt('download', ...packages);
   }
 }

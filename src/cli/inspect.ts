@@ -1,0 +1,200 @@
+// romulus inspect: what is in a stream file of any layer. The list of its records is printed while it is walked, the
+// summary at the end; neither the file nor the list is ever held.
+
+import { type Survey, Surveyor, type SurveyedRecord } from '../stream/examine/survey.js';
+import { lastCheckpoint } from '../stream/examine/judge.js';
+import { StreamWalker } from '../stream/examine/walk.js';
+import { formatBytes } from './demo/screen.js';
+import { ExitCode } from './exit-codes.js';
+import { InputFile } from './files/input.js';
+import { TextOutput } from './files/output.js';
+import { Progress } from './files/progress.js';
+
+export interface InspectVerbOptions {
+  readonly json?: boolean;
+}
+
+export async function inspectVerb(
+  path: string,
+  options: InspectVerbOptions,
+  out: NodeJS.WritableStream = process.stdout,
+): Promise<ExitCode> {
+  const file = await InputFile.open(path);
+  try {
+    const progress = new Progress('inspect', file.size);
+    const output = new TextOutput(out);
+    const printer = options.json === true ? new JsonPrinter(output, path) : new TextPrinter(output);
+    const surveyor = new Surveyor({
+      record: (record) => printer.record(record),
+      checkpoint: (checkpoint) => {
+        const { number, pages, end } = checkpoint;
+        printer.checkpoint(number, pages, end);
+      },
+    });
+    const { result, length } = await file.walk(new StreamWalker(surveyor).walk(), {
+      onPause: async (position) => {
+        progress.at(position);
+        await output.flush();
+      },
+    });
+    progress.end();
+    const survey = surveyor.result(result, length);
+    printer.summary(survey, path, result.kind === 'ended' ? null : lastCheckpoint(result));
+    await output.flush();
+    return exitCodeOf(survey);
+  } finally {
+    await file.close();
+  }
+}
+
+/** Readable to its end, cut or damaged on the way, or no stream that can be read. */
+function exitCodeOf(survey: Survey): ExitCode {
+  if (survey.findings.some(({ severity }) => severity === 'unreadable')) {
+    return ExitCode.USAGE;
+  }
+  return survey.end === 'stopped' ? ExitCode.FAILED : ExitCode.OK;
+}
+
+interface Printer {
+  record(record: SurveyedRecord): void;
+  checkpoint(number: number, pages: number, end: number): void;
+  summary(survey: Survey, path: string, last: string | null): void;
+}
+
+/** One object: "file", "records" (a line each), and the fields of Survey. */
+class JsonPrinter implements Printer {
+  readonly #output: TextOutput;
+  #first = true;
+
+  constructor(output: TextOutput, path: string) {
+    this.#output = output;
+    output.write(`{"file":${JSON.stringify(path)},"records":[`);
+  }
+
+  record(record: SurveyedRecord): void {
+    this.#output.write(`${this.#first ? '' : ','}\n${JSON.stringify(record)}`);
+    this.#first = false;
+  }
+
+  checkpoint(): void {
+    // The records say it.
+  }
+
+  summary(survey: Survey): void {
+    this.#output.line(`\n],${JSON.stringify(survey).slice(1)}`);
+  }
+}
+
+class TextPrinter implements Printer {
+  readonly #output: TextOutput;
+  /** PAGE_DATA records in a row make one line. */
+  #run: { offset: number; length: number; records: number; entries: number } | null = null;
+  #begun = false;
+
+  constructor(output: TextOutput) {
+    this.#output = output;
+  }
+
+  record({ layer, name, offset, length, pages, checkpoint }: SurveyedRecord): void {
+    if (pages !== undefined) {
+      this.#run ??= { offset, length: 0, records: 0, entries: 0 };
+      this.#run.length += length;
+      this.#run.records += 1;
+      this.#run.entries += pages.count;
+      return;
+    }
+    this.#endRun();
+    this.#line(offset, length, layer, checkpoint === undefined ? name : `${name} #${checkpoint}`);
+  }
+
+  checkpoint(number: number, pages: number, end: number): void {
+    this.#output.line(
+      `${' '.repeat(27)}── checkpoint ${number} is whole at ${end}: ${pages} pages of data ──`,
+    );
+  }
+
+  summary(survey: Survey, path: string, last: string | null): void {
+    this.#endRun();
+    if (this.#begun) {
+      this.#output.line('');
+    }
+    this.#output.line(`${path}: ${survey.bytes} octets (${formatBytes(survey.bytes)})`);
+    for (const [name, value] of summaryLines(survey, last)) {
+      this.#output.line(`${name.padEnd(13)}${value}`);
+    }
+  }
+
+  #endRun(): void {
+    if (this.#run !== null) {
+      const { offset, length, records, entries } = this.#run;
+      const what = records === 1 ? 'PAGE_DATA' : `PAGE_DATA × ${records}`;
+      this.#line(offset, length, 'libxc', `${what}, ${entries} pfns`);
+      this.#run = null;
+    }
+  }
+
+  #line(offset: number, length: number, layer: string, what: string): void {
+    if (!this.#begun) {
+      this.#begun = true;
+      this.#output.line(`${'offset'.padStart(13)} ${'length'.padStart(12)} layer record`);
+    }
+    const place = `${String(offset).padStart(13)} ${String(length).padStart(12)}`;
+    this.#output.line(`${place} ${layer.padEnd(5)} ${what}`);
+  }
+}
+
+function summaryLines(survey: Survey, last: string | null): [string, string][] {
+  const { libxc, guest, memory, pageData } = survey;
+  const lines: [string, string][] = [];
+  if (survey.backChannel) {
+    lines.push(['kind', "COLO's back channel, from secondary to primary"]);
+  } else if (survey.layers.length > 0) {
+    const layers = survey.layers.map((layer) =>
+      layer === 'libxl' && survey.libxl?.legacy === true ? 'libxl (converted)' : layer,
+    );
+    lines.push(['layers', `${layers.join(' › ')}${libxc === null ? '' : ` version ${libxc.version}`}`]);
+  }
+  const name = survey.xl?.name ?? null;
+  if (name !== null) {
+    lines.push(['domain', name]);
+  }
+  if (guest !== null) {
+    const width =
+      survey.width === null ? '' : `, ${survey.width * 8} bit, ${survey.levels ?? 0} levels of page tables`;
+    const vcpus = survey.vcpus === null ? '' : `, ${survey.vcpus} vCPU${survey.vcpus === 1 ? '' : 's'}`;
+    lines.push(['guest', `${guest}${width}${vcpus}`]);
+    lines.push([
+      'written by',
+      survey.xen?.startsWith('0.') === true
+        ? "Xen's converter of legacy streams"
+        : `Xen ${survey.xen ?? '?'}`,
+    ]);
+    const size =
+      memory.pages === null
+        ? 'pages too scattered to count'
+        : `${memory.pages} pages (${formatBytes(memory.bytes ?? 0)})`;
+    const highest = memory.highestPfn === null ? '' : `, highest pfn 0x${memory.highestPfn.toString(16)}`;
+    lines.push(['memory', `${size}${highest}`]);
+    const types = Object.entries(pageData.types).map(([type, count]) => `${type} ${count}`);
+    lines.push(['page data', `${pageData.entries} pfns, ${pageData.pages} pages of data`]);
+    lines.push(['page types', types.join(', ') || 'none']);
+    lines.push(['checkpoints', survey.checkpoints === 0 ? 'none' : String(survey.checkpoints)]);
+  }
+  lines.push([
+    'records',
+    Object.entries(survey.recordCounts)
+      .map(([name, count]) => `${name} ${count}`)
+      .join(', ') || 'none',
+  ]);
+  if (last !== null && survey.end !== 'stopped' && !survey.backChannel) {
+    const where = survey.where === null ? 'without END' : `inside ${survey.where}`;
+    lines.push(['end', `${where}; ${last}`]);
+  }
+  if (survey.trailingBytes > 0) {
+    lines.push(['after END', `${survey.trailingBytes} octets`]);
+  }
+  for (const { rule, offset, message } of survey.findings) {
+    lines.push(['found', `${rule} at ${offset}: ${message}`]);
+  }
+  return lines;
+}

@@ -1,0 +1,103 @@
+// romulus verify: holds a stream file to the rules of the specifications, and says of each that is broken where, in
+// which record, and which. Exit code 0: sound; 1: unsound; 2: nothing that can be read as a stream.
+
+import { Judge, lastCheckpoint } from '../stream/examine/judge.js';
+import { type Finding, RULES, type Severity } from '../stream/examine/rules.js';
+import { StreamWalker, type WalkEnd } from '../stream/examine/walk.js';
+import { ExitCode } from './exit-codes.js';
+import { InputFile } from './files/input.js';
+import { TextOutput } from './files/output.js';
+import { Progress } from './files/progress.js';
+
+export interface VerifyVerbOptions {
+  readonly json?: boolean;
+}
+
+/** Findings that are printed; the others are counted. */
+const FINDINGS_PRINTED_MAX = 10_000;
+
+export type Verdict = 'sound' | 'unsound' | 'unreadable';
+
+export async function verifyVerb(
+  path: string,
+  options: VerifyVerbOptions,
+  out: NodeJS.WritableStream = process.stdout,
+): Promise<ExitCode> {
+  const file = await InputFile.open(path);
+  try {
+    const json = options.json === true;
+    const progress = new Progress('verify', file.size);
+    const output = new TextOutput(out);
+    let printed = 0;
+    if (json) {
+      output.write(`{"file":${JSON.stringify(path)},"findings":[`);
+    }
+    const judge = new Judge((finding) => {
+      if (printed < FINDINGS_PRINTED_MAX) {
+        output.write(
+          json ? `${printed === 0 ? '' : ','}\n${JSON.stringify(finding)}` : `${lineOf(finding)}\n`,
+        );
+      }
+      printed += 1;
+    });
+    const { result, length } = await file.walk(new StreamWalker(judge).walk(), {
+      readAll: true,
+      onPause: async (position) => {
+        progress.at(position);
+        await output.flush();
+      },
+    });
+    judge.ended(result, length);
+    progress.end();
+    const verdict = verdictOf(judge);
+    if (json) {
+      output.line(`\n],${JSON.stringify(summary(verdict, judge, result, length)).slice(1)}`);
+    } else {
+      if (printed > FINDINGS_PRINTED_MAX) {
+        output.line(`… and ${printed - FINDINGS_PRINTED_MAX} more`);
+      }
+      output.line(`${path}: ${inWords(verdict, judge, result)}`);
+    }
+    await output.flush();
+    return { sound: ExitCode.OK, unsound: ExitCode.FAILED, unreadable: ExitCode.USAGE }[verdict];
+  } finally {
+    await file.close();
+  }
+}
+
+function verdictOf(judge: Judge): Verdict {
+  if (judge.count('unreadable') > 0) {
+    return 'unreadable';
+  }
+  return judge.count('error') > 0 ? 'unsound' : 'sound';
+}
+
+function summary(verdict: Verdict, judge: Judge, end: WalkEnd, bytes: number) {
+  return {
+    verdict,
+    bytes,
+    errors: judge.count('error'),
+    warnings: judge.count('warning'),
+    notes: judge.count('note'),
+    outermost: end.outermost,
+    backChannel: end.backChannel,
+    end: end.kind,
+    checkpoints: end.checkpoint?.number ?? 0,
+    lastCheckpoint: end.checkpoint,
+  };
+}
+
+function inWords(verdict: Verdict, judge: Judge, end: WalkEnd): string {
+  const counted = (['error', 'warning', 'note'] satisfies Severity[])
+    .map((severity) => [judge.count(severity), severity] as const)
+    .filter(([count]) => count > 0)
+    .map(([count, severity]) => `${count} ${severity}${count === 1 ? '' : 's'}`);
+  const details = counted.length === 0 ? '' : ` (${counted.join(', ')})`;
+  const checkpoints = end.checkpoint === null ? '' : `; ${lastCheckpoint(end)}`;
+  return `${verdict}${details}${checkpoints}`;
+}
+
+function lineOf({ severity, offset, record, rule, message }: Finding): string {
+  const where = record === null ? '' : ` ${record}`;
+  return `${severity}: at ${offset}${where}: ${message} [${rule}] ${RULES[rule].says}`;
+}
