@@ -8,8 +8,8 @@
 // secondary: the primary accepts that it is primary no more.
 
 import type { IncomingMessage } from 'node:http';
-import type { Socket } from 'node:net';
-import { WebSocket, type RawData } from 'ws';
+import type { OnReadOpts, Socket } from 'node:net';
+import { WebSocket, type ClientOptions, type RawData } from 'ws';
 import { asError, codeOf } from '../errors.js';
 import { CLOSE_NORMAL, ERROR_HEADER, isChannelErrorCode } from './close-codes.js';
 import {
@@ -20,6 +20,7 @@ import {
   type SecondaryLink,
   type Welcome,
 } from './contract.js';
+import { FrameTap } from './frame-tap.js';
 import { peerOf } from './handshakes.js';
 import {
   CONNECT_TIMEOUT_MS,
@@ -28,6 +29,7 @@ import {
   RECEIVE_BUFFER_BYTES,
 } from './limits.js';
 import { badMessage, closeWebSocket, errorOfClose, errorOfWebSocket, octetsOf, refuse } from './link-core.js';
+import { MessagePool } from './message-pool.js';
 import { decodeControl, encodeControl } from './message.js';
 import { SocketSecondaryLink } from './secondary-link.js';
 import { TLS_VERSION_MIN, checkPlaintext, isTlsError, type ChannelTls } from './security.js';
@@ -61,6 +63,9 @@ export function dial(options: DialOptions): Promise<SecondaryLink> {
 class Dial {
   readonly #options: DialOptions;
   readonly #websocket: WebSocket;
+  readonly #receiveBufferBytes: number;
+  readonly #pool: MessagePool;
+  readonly #tap: FrameTap;
   readonly #succeed: (link: SecondaryLink) => void;
   readonly #reject: (error: Error) => void;
   #timer: NodeJS.Timeout;
@@ -73,6 +78,9 @@ class Dial {
     this.#options = options;
     this.#succeed = succeed;
     this.#reject = reject;
+    this.#receiveBufferBytes = options.receiveBufferBytes ?? RECEIVE_BUFFER_BYTES;
+    this.#pool = new MessagePool(this.#receiveBufferBytes);
+    this.#tap = new FrameTap(options.maxMessageBytes ?? MESSAGE_BYTES_MAX, this.#pool);
     this.#websocket = this.#open();
     const connectTimeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
     this.#timer = setTimeout(() => {
@@ -88,6 +96,7 @@ class Dial {
     });
     websocket.on('open', () => {
       this.#opened = true;
+      this.#tap.start((message) => websocket.emit('message', message, true));
       const { hello, software } = this.#options;
       const ours = { protocolVersion: PROTOCOL_VERSION, software: software ?? 'romulus' };
       websocket.send(encodeControl({ kind: 'hello', ...hello, ...ours }));
@@ -107,7 +116,9 @@ class Dial {
     }
     checkPlaintext(target.hostname, target.protocol === 'wss:', plaintext);
     try {
-      return new WebSocket(target, [SUBPROTOCOL], {
+      const clientOptions: ClientOptions & { onread: OnReadOpts } = {
+        // Given on to net.connect or tls.connect.
+        onread: this.#tap.onread,
         perMessageDeflate: false,
         skipUTF8Validation: true,
         followRedirects: false,
@@ -117,6 +128,7 @@ class Dial {
         ...tls,
         finishRequest: (request) => {
           request.once('socket', (socket) => {
+            this.#tap.attach(socket);
             socket.once('connect', this.#connected);
             socket.once('secureConnect', () => {
               this.#encrypted = true;
@@ -124,7 +136,8 @@ class Dial {
           });
           request.end();
         },
-      });
+      };
+      return new WebSocket(target, [SUBPROTOCOL], clientOptions);
     } catch (thrown) {
       const cause = asError(thrown);
       const code = isTlsError(cause) ? 'TLS' : 'UNREACHABLE';
@@ -184,8 +197,7 @@ class Dial {
     if (socket === null) throw new ChannelError('INTERNAL', 'a welcome before the upgrade');
     this.#release();
     const connection = { websocket: this.#websocket, socket, peer: peerOf(socket) };
-    const limit = this.#options.receiveBufferBytes ?? RECEIVE_BUFFER_BYTES;
-    this.#succeed(new SocketSecondaryLink(connection, welcome, limit));
+    this.#succeed(new SocketSecondaryLink(connection, welcome, this.#receiveBufferBytes, this.#pool));
   }
 
   #refusedByHttp(response: IncomingMessage): void {

@@ -27,6 +27,7 @@ import {
 import { StreamDigest } from './digest.js';
 import { BOUNDARIES_MAX } from './limits.js';
 import { LinkCore, badMessage, type Connection, type LinkReceiver } from './link-core.js';
+import type { MessagePool } from './message-pool.js';
 import type { CheckpointMessage, ControlMessage } from './message.js';
 
 interface Arrived extends CheckpointBoundary {
@@ -51,7 +52,7 @@ export class SocketSecondaryLink implements SecondaryLink {
   #lastEpoch = -1;
   #lastOffset = 0;
 
-  constructor(connection: Connection, welcome: Welcome, receiveBufferBytes: number) {
+  constructor(connection: Connection, welcome: Welcome, receiveBufferBytes: number, pool: MessagePool) {
     this.welcome = welcome;
     this.#receiveBufferBytes = receiveBufferBytes;
     const receiver: LinkReceiver = {
@@ -68,7 +69,13 @@ export class SocketSecondaryLink implements SecondaryLink {
     this.#core = new LinkCore(connection, welcome, receiver);
     this.peer = this.#core.peer;
     this.events$ = this.#core.events$;
-    this.source = { headers: () => this.#headers(), read: () => this.#read() };
+    this.source = {
+      headers: () => this.#headers(),
+      read: () => this.#read(),
+      release: (record) => {
+        pool.release(record);
+      },
+    };
   }
 
   get bufferedBytes(): number {

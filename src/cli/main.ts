@@ -10,14 +10,14 @@ import { StreamError } from '../stream/error.js';
 import type { Layer } from '../stream/layer-item.js';
 import { VERSION } from '../version.js';
 import { convertVerb } from './convert.js';
-import { demoVerb } from './demo.js';
+import { demoVerb, type DemoVerbOptions } from './demo.js';
 import { ExitCode } from './exit-codes.js';
 import { inspectVerb } from './inspect.js';
 import { InterruptedError } from './signals.js';
 import { primaryVerb } from './primary.js';
 import { recoverVerb } from './recover.js';
-import { restoreVerb } from './restore.js';
-import { saveVerb } from './save.js';
+import { restoreVerb, type RestoreVerbOptions } from './restore.js';
+import { saveVerb, type SaveVerbOptions } from './save.js';
 import { secondaryVerb } from './secondary.js';
 import { UsageError } from './usage.js';
 import { verifyVerb } from './verify.js';
@@ -57,7 +57,7 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
       wholeNumber(0, 1_000_000),
     )
     .option('--json', 'print the report as JSON, as the last line of standard output')
-    .action(async (options) => setExitCode(await demoVerb(options)));
+    .action(async (options: DemoVerbOptions) => setExitCode(await demoVerb(options)));
 
   for (const [name, verb, what] of [
     ['primary', primaryVerb, 'run domains and replicate them to whoever is configured as their secondary'],
@@ -77,14 +77,16 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
     .option('--memory <size>', 'memory of the machine', '64MiB')
     .option('--dirty <pages>', 'pages that the machine rewrites per tick', wholeNumber(0, 1024), 200)
     .option('--ticks <n>', 'ticks that the machine makes before it is saved', wholeNumber(0, 1_000_000), 20)
-    .action(async (file: string, options) => setExitCode(await saveVerb(file, options)));
+    .action(async (file: string, options: SaveVerbOptions) => setExitCode(await saveVerb(file, options)));
 
   program
     .command('restore')
     .description('go on with an embedded machine from a plain image')
     .argument('<file>', 'the image to read')
     .option('--ticks <n>', 'end after so many ticks (default: run until Ctrl-C)', wholeNumber(1, 1_000_000))
-    .action(async (file: string, options) => setExitCode(await restoreVerb(file, options)));
+    .action(async (file: string, options: RestoreVerbOptions) =>
+      setExitCode(await restoreVerb(file, options)),
+    );
 
   for (const [name, verb, what] of [
     ['inspect', inspectVerb, 'say what is in a stream file of any layer: xl, libxl or libxc'],

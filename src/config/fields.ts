@@ -1,6 +1,5 @@
 // The kinds of field that a configuration is made of. Each one's message completes the sentence "expected …".
 
-import net from 'node:net';
 import { z } from 'zod';
 import { nearest } from './suggest.js';
 import { formatSize, parseSize } from './units.js';
@@ -115,11 +114,4 @@ export function distinctNames(context: z.core.ParsePayload<readonly { readonly n
     }
     seen.add(name);
   });
-}
-
-/** Does this host name or address lead to this machine and nowhere else? */
-export function isLoopback(host: string): boolean {
-  const bare = host.startsWith('[') && host.endsWith(']') ? host.slice(1, -1) : host;
-  if (bare === 'localhost' || bare === '::1') return true;
-  return net.isIPv4(bare) && bare.startsWith('127.');
 }

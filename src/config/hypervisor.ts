@@ -4,11 +4,14 @@
 import { z } from 'zod';
 import { pathField, type Resolve, section, size, text, wholeNumber } from './fields.js';
 
-const PAGE_OCTETS = 4096;
+/** A page, and the guest's count of how often it rewrote it. */
+const WORKING_SET_PAGE_OCTETS = 4096 + 4;
 const MEBIBYTE = 2 ** 20;
 
-/** The first megabyte is the PC's, the second the guest's own code, stack and multiboot information. */
+/** The first megabyte is the PC's, the second holds the guest itself. */
 const GUEST_RESERVED_OCTETS = 2 * MEBIBYTE;
+/** The emulator puts an initrd at 64 MiB at most. */
+const INITRD_MEMORY_OCTETS = 64 * MEBIBYTE;
 
 /** The guest that Romulus brings: it rewrites memory at a known rate, and checks it. */
 function guestSchema() {
@@ -42,12 +45,15 @@ function imageSchema(resolve: Resolve) {
     cdrom: file().optional(),
     floppy: file().optional(),
   }).check((context) => {
-    const { kernel, multiboot, disk, cdrom, floppy, initrd, commandLine } = context.value;
+    const { bios, kernel, multiboot, disk, cdrom, floppy, initrd, commandLine } = context.value;
     const issue = (key: string | null, input: unknown, message: string) =>
       context.issues.push({ code: 'custom', path: key === null ? [] : [key], input, message });
     if ([kernel, multiboot, disk, cdrom, floppy].every((source) => source === undefined)) {
       issue(null, context.value, 'something to boot: one of kernel, multiboot, disk, cdrom, floppy');
     }
+    // The emulator brings no BIOS, and without one it boots multiboot images only.
+    if (bios === undefined && multiboot === undefined) issue('bios', bios, 'a BIOS, or a multiboot image');
+    if (bios === undefined && kernel !== undefined) issue('kernel', kernel, 'no kernel without bios');
     if (initrd !== undefined && kernel === undefined) issue('initrd', initrd, 'no initrd without kernel');
     if (commandLine !== undefined && kernel === undefined && multiboot === undefined) {
       issue('commandLine', commandLine, 'no commandLine without kernel or multiboot');
@@ -59,7 +65,7 @@ function embeddedSchema(resolve: Resolve) {
   const isPowerOfTwo = (octets: number) => Number.isInteger(Math.log2(octets));
   return section({
     kind: z.literal('embedded'),
-    memory: size('1MiB', '2GiB', isPowerOfTwo, ' that is a power of two').prefault('64MiB'),
+    memory: size('4MiB', '1GiB', isPowerOfTwo, ' that is a power of two').prefault('64MiB'),
     guest: guestSchema().optional(),
     image: imageSchema(resolve).optional(),
   })
@@ -73,9 +79,17 @@ function embeddedSchema(resolve: Resolve) {
           message: 'either guest or image, not both',
         });
       }
+      if (image?.initrd !== undefined && memory < INITRD_MEMORY_OCTETS) {
+        context.issues.push({
+          code: 'custom',
+          path: ['memory'],
+          input: memory,
+          message: 'at least 64MiB where image.initrd is given',
+        });
+      }
       if (image) return;
       const workingSetPages = guest?.workingSetPages ?? guestSchema().parse({}).workingSetPages;
-      const room = Math.max(0, Math.floor((memory - GUEST_RESERVED_OCTETS) / PAGE_OCTETS));
+      const room = Math.max(0, Math.floor((memory - GUEST_RESERVED_OCTETS) / WORKING_SET_PAGE_OCTETS));
       if (workingSetPages <= room) return;
       context.issues.push({
         code: 'custom',

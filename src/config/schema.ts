@@ -6,12 +6,12 @@
 
 import path from 'node:path';
 import { z } from 'zod';
+import { isLoopback } from '../channel/security.js';
 import {
   choice,
   distinctNames,
   flag,
   identifier,
-  isLoopback,
   list,
   pathField,
   type Resolve,

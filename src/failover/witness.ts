@@ -3,7 +3,8 @@
 //
 // Without one, a secondary that loses sight of a living primary takes over too. What keeps the world from seeing two
 // domains then is the primary's gate, which holds (whenUnprotected: hold) because nobody acknowledges any more, and
-// the fencing when the two see each other again.
+// the fencing when the two see each other again. What nothing but a witness can prevent: that the secondary is
+// restarted after it has taken over, unseen, and comes back to its old primary as a standby that knows of nothing.
 
 /** The lease of one domain. */
 export interface Lease {

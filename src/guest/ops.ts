@@ -9,6 +9,7 @@
 
 import type { CpuPolicy, DomainInfo, SourceDomain, TargetDomain } from '../hypervisor/port.js';
 import type { StreamRecord } from '../stream/record.js';
+import type { X86PvRestoreState, X86PvSaveState } from './x86-pv/state.js';
 
 export type StreamType = 'plain' | 'remus' | 'colo';
 
@@ -19,8 +20,12 @@ export interface SaveOpsContext {
   readonly streamType: StreamType;
   /** True until the first suspend of a live save: pages may change under us. */
   readonly live: boolean;
+  /** True while the domain is suspended for the epoch at hand: what cannot be made generic now never can. */
+  readonly suspended: boolean;
   /** Size of the p2m in pages; set by `setup`. */
   p2mSize: number;
+  /** x86 PV: libxc's x86.pv, from `setup` to `cleanup`; else null. */
+  x86Pv: X86PvSaveState | null;
   /** Turns on (or off) the device model's own dirty tracking; libxc's switch_qemu_logdirty callback. */
   switchDeviceLogDirty(enable: boolean): Promise<void>;
   /** libxc's write_split_record: appends a record whose body is the parts, one after another, and pads it. */
@@ -84,6 +89,8 @@ export interface RestoreOpsContext {
   cpuPolicy: CpuPolicy;
   /** x86 HVM: the context blob that has arrived last, or null. */
   hvmContext: Uint8Array | null;
+  /** x86 PV: libxc's x86.pv and x86.pv.restore, from `setup` to `cleanup`; else null. */
+  x86Pv: X86PvRestoreState | null;
   /**
    * Gives memory to those of the pfns that have none yet; `types` null: all of them. Here because page tables that
    * arrive before the frames they point to make the ops populate frames (libxc's populate_pfns).
@@ -100,8 +107,16 @@ export interface RestoreOps {
   pfnIsValid(context: RestoreOpsContext, pfn: number): boolean;
   setGfn(context: RestoreOpsContext, pfn: number, gfn: number): void;
   setPageType(context: RestoreOpsContext, pfn: number, type: number): void;
-  /** Rewrites a page in place, from what is generic in the stream to what is specific to this host. */
-  localisePage(context: RestoreOpsContext, type: number, page: Uint8Array, offset: number): void;
+  /**
+   * Rewrites a page in place, from what is generic in the stream to what is specific to this host. A promise where
+   * frames had to be populated first (a page table that came before what it points to), else done at once.
+   */
+  localisePage(
+    context: RestoreOpsContext,
+    type: number,
+    page: Uint8Array,
+    offset: number,
+  ): Promise<void> | undefined;
   setup(context: RestoreOpsContext): Promise<void>;
   /**
    * Refuses, by throwing, a well-formed record that this domain could not take, without touching the domain: what

@@ -9,6 +9,7 @@ import type { Observable } from 'rxjs';
 import { RomulusError } from '../errors.js';
 import type { DomainType } from '../stream/format.js';
 import type { Bitmap } from './bitmap.js';
+import type { PvSource, PvTarget } from './port-pv.js';
 
 export type HypervisorErrorCode =
   | 'DOMAIN_GONE' // the domain has shut down, crashed or was destroyed: there is nothing left to act on
@@ -30,7 +31,10 @@ export type DomainState = 'created' | 'running' | 'suspended' | 'shutdown' | 'cr
 export interface DomainInfo {
   readonly name: string;
   readonly type: DomainType;
-  /** Size of the guest's pseudo-physical address space in pages: one more than the highest pfn. */
+  /**
+   * Size of the guest's pseudo-physical address space in pages: one more than the highest pfn. Of a PV domain that is
+   * being restored: the most that it may become, whatever the stream says.
+   */
   readonly p2mSize: number;
   readonly state: DomainState;
   /** Which hypervisor runs it ("embedded", "memory", "qemu", "xen"), and what the domain header shall say. */
@@ -81,6 +85,8 @@ export interface Domain {
 
 /** A domain that is being saved. */
 export interface SourceDomain extends Domain {
+  /** What only a PV domain needs; not there: this hypervisor runs none, or the domain is none. */
+  readonly pv?: PvSource;
   /** Lets a domain that was created but not started run. */
   start(): Promise<void>;
   /** Stops the domain at a consistent point. Fails with DOMAIN_GONE if it has ended. */
@@ -112,6 +118,8 @@ export interface SourceDomain extends Domain {
 
 /** A domain that is being restored: created empty, filled, and started at takeover. */
 export interface TargetDomain extends Domain {
+  /** As in SourceDomain. */
+  readonly pv?: PvTarget;
   /**
    * Gives memory to the first `count` pfns (XENMEM_populate_physmap_exact); the gfn of pfns[i] comes back in gfns[i].
    * For auto-translated guests they are equal.

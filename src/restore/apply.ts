@@ -50,7 +50,8 @@ async function processPageData(context: RestoreContext, record: StreamRecord): P
     const type = types[i] ?? 0;
     ops.setPageType(context, pfn, type);
     if (!hasPageData(type)) continue;
-    ops.localisePage(context, type, body, at);
+    const populating = ops.localisePage(context, type, body, at);
+    if (populating !== undefined) await populating;
     gfns[pages] = ops.pfnToGfn(context, pfn);
     dataPfns[pages] = pfn;
     dataTypes[pages] = type;

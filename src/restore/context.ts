@@ -7,6 +7,7 @@ import type { StreamHeaders } from '../stream/flow.js';
 import { MAX_BATCH_SIZE, isPopulatedPageType } from '../stream/format.js';
 import { PageBatch } from '../stream/page-data.js';
 import type { RestoreCallbacks } from './callbacks.js';
+import type { ColoSecondary } from './colo.js';
 import { RestoreError } from './error.js';
 import { PopulatedPfns } from './populated-pfns.js';
 import { RecordBuffer } from './record-buffer.js';
@@ -17,6 +18,8 @@ export interface RestoreContextFacts {
   readonly streamType: StreamType;
   readonly headers: StreamHeaders;
   readonly callbacks: RestoreCallbacks;
+  /** null but for COLO. */
+  readonly colo: ColoSecondary | null;
   readonly ops: RestoreOps;
   readonly endpoints: RestoreEndpoints;
   readonly bufferLimitBytes: number;
@@ -29,6 +32,7 @@ export class RestoreContext implements RestoreOpsContext {
   readonly domainInfo: DomainInfo;
   readonly streamType: StreamType;
   readonly callbacks: RestoreCallbacks;
+  readonly colo: ColoSecondary | null;
   readonly ops: RestoreOps;
   readonly endpoints: RestoreEndpoints;
   readonly clock: () => number;
@@ -39,6 +43,7 @@ export class RestoreContext implements RestoreOpsContext {
 
   cpuPolicy: CpuPolicy = NO_CPU_POLICY;
   hvmContext: Uint8Array | null = null;
+  x86Pv: RestoreOpsContext['x86Pv'] = null;
 
   /** From the first checkpoint on, records are kept until their checkpoint is whole. */
   bufferAllRecords = false;
@@ -67,6 +72,7 @@ export class RestoreContext implements RestoreOpsContext {
     this.domainInfo = facts.domainInfo;
     this.streamType = facts.streamType;
     this.callbacks = facts.callbacks;
+    this.colo = facts.colo;
     this.ops = facts.ops;
     this.endpoints = facts.endpoints;
     this.clock = facts.clock;

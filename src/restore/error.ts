@@ -4,9 +4,10 @@ import { RomulusError } from '../errors.js';
 
 export type RestoreErrorCode =
   | 'BAD_OPTIONS' // an option of restoreDomain that cannot be
-  | 'UNSUPPORTED_STREAM_TYPE' // COLO streams are not restored yet
   | 'NO_CONSISTENT_CHECKPOINT' // the stream broke before it had brought a whole domain
   | 'SOURCE_FAILED' // reading the stream failed; the cause is attached
+  | 'BACK_CHANNEL_BROKEN' // COLO: the list of dirty pages could not be sent; the cause of a failover
+  | 'NOT_SUSPENDED' // COLO: the suspend callback came back and the domain is not suspended
   | 'BUFFER_LIMIT' // a checkpoint larger than may be buffered
   | 'UNKNOWN_RECORD' // a mandatory record that nothing here knows
   | 'UNEXPECTED_RECORD' // a record that must not stand where it stands

@@ -3,29 +3,36 @@
 import { createReadStream } from 'node:fs';
 import type { RecordSource, StreamHeaders } from '../stream/flow.js';
 import { RecordType } from '../stream/format.js';
-import { StreamReader } from '../stream/reader.js';
+import { StreamReader, type StreamReaderOptions } from '../stream/reader.js';
 import type { StreamRecord } from '../stream/record.js';
+import { RestoreError } from './error.js';
 
 const FILE_CHUNK_BYTES = 1024 * 1024;
 
-export interface ChunkSourceOptions {
+export interface ChunkSourceOptions extends StreamReaderOptions {
   /** What is read ends with the stream: octets after END are an error, and END waits for the end. Default: true. */
   readonly nothingAfterEnd?: boolean;
 }
 
 export class ChunkSource implements RecordSource {
   readonly #chunks: AsyncIterator<Uint8Array>;
-  readonly #reader = new StreamReader();
+  readonly #reader: StreamReader;
+  readonly #withoutHeaders: boolean;
   readonly #nothingAfterEnd: boolean;
   #done = false;
   #closed = false;
 
   constructor(chunks: AsyncIterable<Uint8Array>, options: ChunkSourceOptions = {}) {
     this.#chunks = chunks[Symbol.asyncIterator]();
+    this.#reader = new StreamReader(options);
+    this.#withoutHeaders = options.withoutHeaders ?? false;
     this.#nothingAfterEnd = options.nothingAfterEnd ?? true;
   }
 
   async headers(): Promise<StreamHeaders> {
+    if (this.#withoutHeaders) {
+      throw new RestoreError('BAD_OPTIONS', 'the headers of a stream without headers were asked for');
+    }
     let headers = this.#reader.headers();
     while (headers === null) {
       if (!(await this.#pull())) this.#reader.end();

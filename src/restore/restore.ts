@@ -7,6 +7,8 @@
 //   stream broken, bad bytes, buffer full, channel lost:
 //     before the first checkpoint is whole    fail
 //     after it                                drop what is buffered, complete the domain, fail over
+//
+// In COLO the domain is completed after each checkpoint and runs until the next one (see colo.ts).
 
 import { asError, RomulusError } from '../errors.js';
 import type { RestoreEndpoints, RestoreOps, StreamType } from '../guest/ops.js';
@@ -18,15 +20,18 @@ import type { StreamRecord } from '../stream/record.js';
 import { admit } from './admit.js';
 import { processRecord } from './apply.js';
 import type { RestoreCallbacks } from './callbacks.js';
+import { type ColoRestoreOptions, ColoSecondary } from './colo.js';
 import { RestoreContext } from './context.js';
 import { RestoreError } from './error.js';
 
 export interface RestoreOptions {
-  /** Created, empty, not started; it is not started here either. */
+  /** Created, empty, not started; it is not started here either, but by a callback in COLO. */
   readonly domain: TargetDomain;
   readonly source: RecordSource;
   readonly streamType: StreamType;
   readonly callbacks: RestoreCallbacks;
+  /** COLO only, and needed there. */
+  readonly colo?: ColoRestoreOptions;
   /** The most that the records of an open checkpoint may take. Default: 256 MiB. */
   readonly bufferLimitBytes?: number;
   /** Xenstore's and the console's event channels, where there are any; their frames come back in it. */
@@ -37,7 +42,10 @@ export interface RestoreOptions {
   readonly ops?: RestoreOps;
 }
 
-/** Either way the domain can be started: it equals the last checkpoint. */
+/**
+ * Either way the domain can be started: it equals the last checkpoint. In COLO it has been: after 'failover' it runs,
+ * after 'complete' it is suspended, both in its own state, in which the last checkpoint is one that it went through.
+ */
 export type RestoreOutcome =
   | {
       /** END has come. */
@@ -57,14 +65,14 @@ export type RestoreOutcome =
 export const DEFAULT_BUFFER_LIMIT_BYTES = 256 * 1024 * 1024;
 
 /**
- * Restores the stream into the domain. If it fails, the domain is in no state to run.
+ * Restores the stream into the domain. If it fails, the domain is in no state to run (in COLO: may not be).
  * @throws RestoreError, StreamError, GuestError, HypervisorError, and whatever a callback fails with
  */
 export async function restoreDomain(options: RestoreOptions): Promise<RestoreOutcome> {
   const { domain, source, streamType, callbacks } = options;
   const bufferLimitBytes = options.bufferLimitBytes ?? DEFAULT_BUFFER_LIMIT_BYTES;
-  if (streamType === 'colo') {
-    throw new RestoreError('UNSUPPORTED_STREAM_TYPE', 'COLO streams are not supported yet', { streamType });
+  if (streamType === 'colo' && options.colo === undefined) {
+    throw new RestoreError('BAD_OPTIONS', 'a COLO restore needs the option colo', { streamType });
   }
   if (!(bufferLimitBytes > 0)) {
     throw new RestoreError('BAD_OPTIONS', `bufferLimitBytes must be positive, not ${bufferLimitBytes}`, {
@@ -73,12 +81,17 @@ export async function restoreDomain(options: RestoreOptions): Promise<RestoreOut
   }
   const domainInfo = await domain.info();
   const ops = options.ops ?? restoreOpsFor(domainInfo.type);
+  const colo =
+    streamType === 'colo' && options.colo !== undefined
+      ? new ColoSecondary(options.colo, domainInfo.p2mSize)
+      : null;
   const context = new RestoreContext({
     domain,
     domainInfo,
     streamType,
     headers: await source.headers(),
     callbacks,
+    colo,
     ops,
     endpoints: options.endpoints ?? noEndpoints(),
     bufferLimitBytes,
@@ -92,14 +105,9 @@ export async function restoreDomain(options: RestoreOptions): Promise<RestoreOut
   } catch (error) {
     failure = asError(error);
   }
-  context.bufferedRecords.clear();
-  try {
-    await ops.cleanup(context);
-  } catch (error) {
-    throw conclusion(failure, asError(error));
-  }
-  if (outcome === null) throw failure ?? new Error('neither an outcome nor an error');
-  return outcome;
+  const suppressed = await cleanup(context);
+  if (outcome !== null && suppressed.length === 0) return outcome;
+  throw conclusion(failure, suppressed);
 }
 
 async function restore(context: RestoreContext, source: RecordSource): Promise<RestoreOutcome> {
@@ -113,10 +121,11 @@ async function restore(context: RestoreContext, source: RecordSource): Promise<R
         return failover(context, arrival.cause);
       case 'record':
         if (arrival.record.type === RecordType.END) {
-          await context.ops.streamComplete(context);
+          if (context.colo === null) await context.ops.streamComplete(context);
           return { kind: 'complete', epochs: context.epoch };
         }
-        if ((await apply(context, arrival.record)) === 'BROKEN_CHANNEL') return failover(context, null);
+        if ((await apply(context, source, arrival.record)) === 'BROKEN_CHANNEL')
+          return failover(context, context.colo?.backFailure ?? null);
         break;
     }
   }
@@ -148,14 +157,32 @@ async function receive(context: RestoreContext, source: RecordSource): Promise<A
   }
 }
 
-async function apply(context: RestoreContext, record: StreamRecord): Promise<'processed' | 'BROKEN_CHANNEL'> {
-  if (record.type === RecordType.CHECKPOINT) return handleCheckpoint(context);
-  return needProcessed(record, await processRecord(context, record));
+async function apply(
+  context: RestoreContext,
+  source: RecordSource,
+  record: StreamRecord,
+): Promise<'processed' | 'BROKEN_CHANNEL'> {
+  if (record.type === RecordType.CHECKPOINT) return handleCheckpoint(context, source);
+  return applyRecord(context, source, record);
+}
+
+/** Page data is done with once it is applied; of other records the guest's ops may keep views (HVM_CONTEXT). */
+async function applyRecord(
+  context: RestoreContext,
+  source: RecordSource,
+  record: StreamRecord,
+): Promise<'processed' | 'BROKEN_CHANNEL'> {
+  const result = needProcessed(record, await processRecord(context, record));
+  if (record.type === RecordType.PAGE_DATA) source.release?.(record);
+  return result;
 }
 
 /** The open checkpoint is whole: acknowledged by the callback, then applied. */
-async function handleCheckpoint(context: RestoreContext): Promise<'processed' | 'BROKEN_CHANNEL'> {
-  const { epoch, bufferedRecords, callbacks } = context;
+async function handleCheckpoint(
+  context: RestoreContext,
+  source: RecordSource,
+): Promise<'processed' | 'BROKEN_CHANNEL'> {
+  const { epoch, bufferedRecords, callbacks, colo } = context;
   // A version 2 stream whose first checkpoint had no memory.
   if (!context.seenStaticDataEnd) await context.handleStaticDataEnd();
   if ((await callbacks.checkpoint(epoch)) === 'failover') return 'BROKEN_CHANNEL';
@@ -167,11 +194,12 @@ async function handleCheckpoint(context: RestoreContext): Promise<'processed' | 
     const record = bufferedRecords.take(i);
     if (record === undefined) continue;
     // Acknowledged is acknowledged: the rest of it is here and is applied, channel or no channel.
-    if (needProcessed(record, await processRecord(context, record)) === 'BROKEN_CHANNEL') {
+    if ((await applyRecord(context, source, record)) === 'BROKEN_CHANNEL') {
       result = 'BROKEN_CHANNEL';
     }
   }
   bufferedRecords.clear();
+  await colo?.complete(context);
   context.bufferAllRecords = true;
   context.epoch = epoch + 1;
   const { records, pages, applyMs } = context;
@@ -179,7 +207,7 @@ async function handleCheckpoint(context: RestoreContext): Promise<'processed' | 
   context.pages = 0;
   context.applyMs = 0;
   callbacks.applied?.({ epoch, records, bufferedBytes, pages, applySeconds: applyMs / 1000 });
-  return result;
+  return colo === null || result === 'BROKEN_CHANNEL' ? result : colo.run(context, epoch);
 }
 
 function needProcessed(
@@ -204,7 +232,8 @@ async function failover(context: RestoreContext, cause: Error | null): Promise<R
     );
   }
   context.bufferedRecords.clear();
-  await context.ops.streamComplete(context);
+  if (context.colo === null) await context.ops.streamComplete(context);
+  else await context.colo.failover(context);
   const epoch = context.epoch - 1;
   return cause === null ? { kind: 'failover', epoch } : { kind: 'failover', epoch, cause };
 }
@@ -216,15 +245,33 @@ function typed(error: unknown): Error {
   return new RestoreError('SOURCE_FAILED', `the stream cannot be read: ${cause.message}`, {}, { cause });
 }
 
-function conclusion(failure: Error | null, cleanup: Error): Error {
+/** Once, whatever happened. Returns what failed. */
+async function cleanup(context: RestoreContext): Promise<Error[]> {
+  const errors: Error[] = [];
+  try {
+    await context.colo?.cleanup();
+  } catch (error) {
+    errors.push(asError(error));
+  }
+  try {
+    await context.ops.cleanup(context);
+  } catch (error) {
+    errors.push(asError(error));
+  }
+  return errors;
+}
+
+/** The one error that tells of all of them. */
+function conclusion(failure: Error | null, suppressed: readonly Error[]): Error {
+  if (failure !== null && suppressed.length === 0) return failure;
   if (failure instanceof RomulusError) {
-    failure.suppressed.push(cleanup);
+    failure.suppressed.push(...suppressed);
     return failure;
   }
   const message =
     failure === null ? 'restored, but the clean-up failed' : `${failure.message} (and the clean-up failed)`;
-  const error = new RestoreError('CLEANUP_FAILED', message, {}, { cause: failure ?? cleanup });
-  if (failure !== null) error.suppressed.push(cleanup);
+  const error = new RestoreError('CLEANUP_FAILED', message, {}, { cause: failure ?? suppressed[0] });
+  error.suppressed.push(...(failure === null ? suppressed.slice(1) : suppressed));
   return error;
 }
 

@@ -3,6 +3,8 @@
 // One checkpoint in time order, the domain running outside the brackets:
 //
 //   suspend [ copy pages, device state ] postcopy … pieces leave … checkpoint → next one, finish or abort
+//   COLO:
+//   suspend [ copy pages, device state, pieces leave, checkpoint ] postcopy … waitCheckpoint → next one, …
 
 /** libxc's precopy_stats. */
 export interface PrecopyStats {
@@ -23,7 +25,10 @@ export interface SaveProgress {
   readonly pagesTotal: number;
 }
 
-/** Seconds. `suspend` to `resume` are the pause; `send` is until the last piece has left this process. */
+/**
+ * Seconds. `suspend` to `resume` are the pause; `send` is until the last piece has left this process. COLO sends in
+ * the pause, before anything is known of the resume, which is 0.
+ */
 export interface SavePhases {
   readonly suspend: number;
   readonly copy: number;
@@ -52,9 +57,10 @@ export interface SaveCallbacks {
   /**
    * The epoch is captured and is on its way; `sent` resolves when it has left and rejects if it could not. Resolves
    * when the next checkpoint shall be taken, or the stream finished (END) or given up. Not called for a plain save.
+   * COLO: the domain is still suspended. Resolves when the secondary has applied the epoch, since both then run on.
    */
   checkpoint(epoch: number, sent: Promise<SavedCheckpoint>): Promise<CheckpointDecision>;
-  /** COLO only: resolves when the two machines have diverged. */
+  /** COLO only, and needed there: resolves when the two machines have diverged, or as `checkpoint` does. */
   waitCheckpoint?(): Promise<CheckpointDecision>;
   /** Default: simplePrecopyPolicy. */
   readonly precopyPolicy?: PrecopyPolicy;

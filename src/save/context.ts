@@ -8,6 +8,7 @@ import { HEADROOM, type StreamPiece } from '../stream/flow.js';
 import { MAX_BATCH_SIZE } from '../stream/format.js';
 import { recordParts } from '../stream/writer.js';
 import type { PrecopyStats, SaveCallbacks } from './callbacks.js';
+import type { ColoSave } from './colo.js';
 import type { Boundary, Outbox } from './outbox.js';
 import type { Slab } from './slab.js';
 
@@ -18,6 +19,8 @@ export interface SaveContextFacts {
   readonly live: boolean;
   readonly debug: boolean;
   readonly callbacks: SaveCallbacks;
+  /** null but for COLO. */
+  readonly colo: ColoSave | null;
   readonly ops: SaveOps;
   readonly outbox: Outbox;
   /** Milliseconds, monotonic. */
@@ -39,6 +42,7 @@ export class SaveContext implements SaveOpsContext {
   readonly streamType: StreamType;
   readonly debug: boolean;
   readonly callbacks: SaveCallbacks;
+  readonly colo: ColoSave | null;
   readonly ops: SaveOps;
   readonly clock: () => number;
 
@@ -48,6 +52,7 @@ export class SaveContext implements SaveOpsContext {
   epoch = 0;
   /** True between the suspend and the postcopy of an epoch (of a plain save: to its end). */
   suspended = false;
+  x86Pv: SaveOpsContext['x86Pv'] = null;
   logDirtyEnabled = false;
 
   /** The batch under construction: libxc's save.buffers. */
@@ -82,6 +87,7 @@ export class SaveContext implements SaveOpsContext {
     this.live = facts.live;
     this.debug = facts.debug;
     this.callbacks = facts.callbacks;
+    this.colo = facts.colo;
     this.ops = facts.ops;
     this.clock = facts.clock;
     this.#outbox = facts.outbox;

@@ -4,10 +4,11 @@ import { RomulusError } from '../errors.js';
 
 export type SaveErrorCode =
   | 'BAD_OPTIONS' // an option of saveDomain that cannot be
-  | 'UNSUPPORTED_STREAM_TYPE' // COLO streams are not written yet
   | 'ABORTED' // the pre-copy policy or the checkpoint callback gave the save up
   | 'NOT_SUSPENDED' // the suspend callback came back and the domain is not suspended
   | 'UNKNOWN_PAGE_TYPE' // the hypervisor names a page type that the stream does not have
+  | 'BACK_CHANNEL_BROKEN' // COLO: the secondary can no longer say what it has changed
+  | 'UNEXPECTED_RECORD' // COLO: a record that must not stand on the back channel
   | 'NOT_NORMALISED' // a page of a suspended domain that still cannot be made generic
   | 'CLEANUP_FAILED'; // the save itself succeeded, or failed with an error that is the cause
 

@@ -5,10 +5,12 @@
 //   checkpointed:                                              suspend ─▶ dirty + deferred
 //   plain, still:                                              suspend ─▶ all
 
+import { takeDirtyLog } from '../hypervisor/log-dirty.js';
 import { HypervisorError } from '../hypervisor/port.js';
 import { RecordType } from '../stream/format.js';
 import { writeBatch } from './batch.js';
 import type { PrecopyDecision } from './callbacks.js';
+import { mergeSecondaryDirtyPages } from './colo.js';
 import type { SaveContext } from './context.js';
 import { SaveError } from './error.js';
 import { simplePrecopyPolicy } from './policy.js';
@@ -45,15 +47,7 @@ export async function sendDomainMemoryNonlive(context: SaveContext): Promise<Pas
 }
 
 async function enableLogDirty(context: SaveContext): Promise<void> {
-  const { domain } = context;
-  try {
-    await domain.enableLogDirty();
-  } catch (error) {
-    if (!(error instanceof HypervisorError) || error.code !== 'LOG_DIRTY') throw error;
-    // Somebody else may be logging (video memory): log-dirty is taken away from them once.
-    await domain.disableLogDirty();
-    await domain.enableLogDirty();
-  }
+  await takeDirtyLog(context.domain);
   context.logDirtyEnabled = true;
 }
 
@@ -107,6 +101,8 @@ async function suspendDomain(context: SaveContext): Promise<PassResult> {
     });
   }
   context.marks.suspended = context.clock();
+  // Whatever the domain changed until now, it changes no more.
+  await context.ops.checkVmState(context);
   return 'sent';
 }
 
@@ -116,6 +112,10 @@ async function suspendAndSendDirty(context: SaveContext): Promise<PassResult> {
   context.holding = context.streamType !== 'plain';
   const { dirtyCount } = await context.domain.cleanLogDirty(context.dirtyBitmap);
   context.dirtyBitmap.or(context.deferredPages);
+  // Of the first checkpoint there is nothing that the secondary could have changed.
+  if (context.colo !== null && context.epoch > 0) {
+    await mergeSecondaryDirtyPages(context, context.colo.back);
+  }
   context.dirtyPages = await sendDirtyPages(
     context,
     dirtyCount + context.nrDeferredPages,

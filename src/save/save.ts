@@ -4,6 +4,7 @@
 //   ┌▶ start of checkpoint   memory   end of checkpoint ─┬─ plain ──────────────────────────▶ END
 //   │                                                    └─ CHECKPOINT  postcopy  ··sent··  checkpoint? ─ finish ─▶ END
 //   └──────────────────────────────────────────────────────────────────────── continue ◀─┘
+//   COLO:                                      CHECKPOINT  ··sent··  checkpoint?  postcopy  waitCheckpoint?
 //
 // Where libxc writes while the domain is suspended, here a checkpoint is captured into a slab and sent after postcopy
 // has let the domain run again, unless its dirty pages do not fit the slab: memory is bounded first.
@@ -11,11 +12,13 @@
 import { asError, RomulusError } from '../errors.js';
 import type { SaveOps, StreamType } from '../guest/ops.js';
 import { saveOpsFor } from '../guest/tables.js';
-import { HypervisorError, type SourceDomain } from '../hypervisor/port.js';
+import { endDirtyLog } from '../hypervisor/log-dirty.js';
+import type { SourceDomain } from '../hypervisor/port.js';
 import type { StreamSink } from '../stream/flow.js';
 import { RecordType } from '../stream/format.js';
 import { encodeHeaders } from '../stream/writer.js';
-import type { SaveCallbacks, SavedCheckpoint } from './callbacks.js';
+import type { CheckpointDecision, SaveCallbacks, SavedCheckpoint } from './callbacks.js';
+import { type BackSource, type ColoSave, coloSave } from './colo.js';
 import { SaveContext } from './context.js';
 import { SaveError } from './error.js';
 import {
@@ -36,6 +39,8 @@ export interface SaveOptions {
   /** After a live plain save, send everything again for comparison (VERIFY). Default: false. */
   readonly debug?: boolean;
   readonly callbacks: SaveCallbacks;
+  /** COLO only, and needed there: where the secondary says which pages it has changed. */
+  readonly back?: BackSource;
   /** Octets of one slab: a checkpoint that fits is sent while the domain runs. Default: 32 MiB. */
   readonly slabBytes?: number;
   /** One more than the checkpoints that may be on their way while the next is captured. Default: 2. */
@@ -72,9 +77,6 @@ export async function saveDomain(options: SaveOptions): Promise<SaveResult> {
   const { domain, streamType, sink } = options;
   const slabBytes = options.slabBytes ?? DEFAULT_SLAB_BYTES;
   const slabCount = options.slabCount ?? DEFAULT_SLAB_COUNT;
-  if (streamType === 'colo') {
-    throw new SaveError('UNSUPPORTED_STREAM_TYPE', 'COLO streams are not supported yet', { streamType });
-  }
   if (!Number.isInteger(slabBytes) || slabBytes < SLAB_BYTES_MIN || slabBytes % 8 !== 0) {
     throw new SaveError(
       'BAD_OPTIONS',
@@ -85,6 +87,7 @@ export async function saveDomain(options: SaveOptions): Promise<SaveResult> {
   if (!Number.isInteger(slabCount) || slabCount < 1) {
     throw new SaveError('BAD_OPTIONS', `slabCount must be at least 1, not ${slabCount}`, { slabCount });
   }
+  const colo = coloSave(streamType, options.back, options.callbacks);
   const domainInfo = await domain.info();
   const ops = options.ops ?? saveOpsFor(domainInfo.type);
   const outbox = new Outbox(sink, slabCount, slabBytes);
@@ -95,6 +98,7 @@ export async function saveDomain(options: SaveOptions): Promise<SaveResult> {
     live: options.live,
     debug: options.debug ?? false,
     callbacks: options.callbacks,
+    colo,
     ops,
     outbox,
     clock: options.clock ?? (() => performance.now()),
@@ -115,7 +119,7 @@ export async function saveDomain(options: SaveOptions): Promise<SaveResult> {
 }
 
 async function save(context: SaveContext): Promise<SaveResult> {
-  const { ops, streamType, callbacks, domainInfo } = context;
+  const { ops, streamType, colo, domainInfo } = context;
   await ops.setup(context);
   context.allocateBitmaps();
   await context.writeOctets([
@@ -142,13 +146,7 @@ async function save(context: SaveContext): Promise<SaveResult> {
 
     await context.writeRecord(RecordType.CHECKPOINT);
     context.marks.captured = context.clock();
-    await callbacks.postcopy(epoch);
-    context.marks.resumed = context.clock();
-    context.suspended = false;
-    context.holding = false;
-    context.live = false;
-
-    const decision = await callbacks.checkpoint(epoch, dispatch(context));
+    const decision = await (colo === null ? checkpoint(context) : coloCheckpoint(context, colo));
     if (decision === 'abort') throw new SaveError('ABORTED', `given up after checkpoint ${epoch}`, { epoch });
     context.epoch = epoch + 1;
     if (decision === 'finish') return end(context, 'finished', context.epoch);
@@ -162,10 +160,33 @@ function sendMemory(context: SaveContext): Promise<PassResult> {
     : sendDomainMemoryCheckpointed(context);
 }
 
+/** Remus: the domain runs on at once, and the epoch leaves meanwhile. */
+async function checkpoint(context: SaveContext): Promise<CheckpointDecision> {
+  await postcopy(context);
+  return context.callbacks.checkpoint(context.epoch, dispatch(context));
+}
+
+/** COLO: the domain waits for the secondary, and both run on from the same state until they diverge. */
+async function coloCheckpoint(context: SaveContext, colo: ColoSave): Promise<CheckpointDecision> {
+  const decision = await context.callbacks.checkpoint(context.epoch, dispatch(context));
+  if (decision === 'abort') return decision;
+  await postcopy(context);
+  return decision === 'finish' ? decision : colo.waitCheckpoint();
+}
+
+async function postcopy(context: SaveContext): Promise<void> {
+  await context.callbacks.postcopy(context.epoch);
+  context.marks.resumed = context.clock();
+  context.suspended = false;
+  context.holding = false;
+  context.live = false;
+}
+
 /** Sends the captured epoch on its way. */
 function dispatch(context: SaveContext): Promise<SavedCheckpoint> {
   const { epoch, dirtyPages, bytes, clock } = context;
-  const { suspending, suspended, copied, captured, resumed } = context.marks;
+  const { suspending, suspended, copied, captured } = context.marks;
+  const resumed = context.suspended ? captured : context.marks.resumed;
   const sent = context.closeEpoch({ epoch, end: false }).then(() => ({
     epoch,
     dirtyPages,
@@ -203,10 +224,9 @@ async function cleanup(context: SaveContext): Promise<Error[]> {
   const errors: Error[] = [];
   if (context.logDirtyEnabled) {
     try {
-      await context.domain.disableLogDirty();
+      await endDirtyLog(context.domain);
     } catch (error) {
-      // A domain that is gone has no dirty log to turn off.
-      if (!(error instanceof HypervisorError) || error.code !== 'DOMAIN_GONE') errors.push(asError(error));
+      errors.push(asError(error));
     }
   }
   try {

@@ -7,6 +7,7 @@
 import { Gauge, Registry } from 'prom-client';
 import { EMPTY, type Observable, Subscription } from 'rxjs';
 import { VERSION } from '../version.js';
+import { monotonicMs } from './clock.js';
 import type { HookOutcome } from './hooks.js';
 import { gauge, stateSet } from './metric-kinds.js';
 import {
@@ -40,7 +41,6 @@ export interface MetricsOptions {
 }
 
 const ROLES: readonly DomainRole[] = ['primary', 'standby', 'active', 'fenced', 'ended', 'failed'];
-const hrtimeMs = () => Number(process.hrtime.bigint()) / 1e6;
 
 export function createPrimaryMetrics(service: PrimaryService, options: MetricsOptions = {}): Metrics {
   const { registry, subscriptions } = start('primary', service, options);
@@ -91,7 +91,7 @@ function start(
   const registry = new Registry();
   const subscriptions = new Subscription();
   const statuses = () => service.statuses();
-  const nowMs = options.nowMs ?? hrtimeMs;
+  const nowMs = options.nowMs ?? monotonicMs;
   new Gauge({
     name: 'romulus_build_info',
     help: 'Always 1; what runs is in the labels.',

@@ -6,16 +6,17 @@ import type { PrimaryConfig } from '../config/schema.js';
 import { VERSION } from '../version.js';
 import { readTls, type PrimaryDependencies } from './dependencies.js';
 import { ServiceError } from './error.js';
-import { domainLogger } from './log.js';
+import { openSource } from './hypervisors.js';
+import { createLogger, domainLogger } from './log.js';
 import { PrimaryRunner } from './primary-runner.js';
 import type { CheckpointReport, DomainStatus, PrimaryService, TransitionReport } from './reports.js';
 
 /** @throws ChannelError, or Node's system error, if the replication port cannot be set up as configured */
 export function createPrimaryService(
   config: PrimaryConfig,
-  dependencies: PrimaryDependencies,
+  dependencies: Partial<PrimaryDependencies> = {},
 ): PrimaryService {
-  return new Primary(config, dependencies);
+  return new Primary(config, { log: createLogger(config.log), openSource, ...dependencies });
 }
 
 class Primary implements PrimaryService {

@@ -38,6 +38,9 @@ const PRIMARY_LIVES: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'FENCED',
 ]);
 
+/** Timers are late by less than this on a busy host. */
+const LATE_MS_MIN = 100;
+
 type Effects = SecondaryEffect[];
 
 export function stepSecondary(
@@ -83,7 +86,7 @@ function handle(state: SecondaryState, event: SecondaryEvent, effects: Effects):
       withSession(state, event, (session) => restored(state, session, event.consistent, event.code, effects));
       return;
     case 'timer':
-      timer(state, event.timer, effects);
+      timer(state, event.timer, event.lateMs, effects);
       return;
     case 'witness':
       witness(state, event.granted, effects);
@@ -162,7 +165,7 @@ function dialled(state: SecondaryState, streamUuid: string, continuous: boolean,
   }
   effects.push({ kind: 'disarm', timer: 'reconnect' });
   if (state.held !== null && !continuous) discardHeld(state, effects);
-  state.session = { streamUuid, linked: true, acknowledged: -1 };
+  state.session = { streamUuid, linked: true, left: false, acknowledged: -1 };
   state.phase = 'linked';
   effects.push({ kind: 'restore', streamUuid }, { kind: 'transition', reason: 'linked' });
 }
@@ -201,7 +204,12 @@ function acknowledged(state: SecondaryState, session: Session, epoch: number, ef
   state.held = { streamUuid: session.streamUuid, epoch };
   if (!first) return;
   effects.push({ kind: 'adopt' });
-  if (state.phase === 'linked') effects.push({ kind: 'transition', reason: 'first checkpoint acknowledged' });
+  effects.push({ kind: 'transition', reason: 'first checkpoint acknowledged' });
+  // It was whole before the link was lost, and is read only now: there is something to fail over to after all.
+  if (state.phase === 'dialling' && !session.left) {
+    state.phase = 'suspect';
+    armReconnect(state, effects);
+  }
 }
 
 function lost(state: SecondaryState, session: Session, code: string, effects: Effects): void {
@@ -222,6 +230,7 @@ function lost(state: SecondaryState, session: Session, code: string, effects: Ef
 function tookLeave(state: SecondaryState, session: Session, effects: Effects): void {
   if (!session.linked) return;
   session.linked = false;
+  session.left = true;
   state.phase = 'dialling';
   effects.push({ kind: 'transition', reason: 'bye shutdown' });
 }
@@ -264,10 +273,12 @@ function linkCode(code: string): ChannelErrorCode {
   return 'INTERNAL';
 }
 
-function timer(state: SecondaryState, which: SecondaryTimer, effects: Effects): void {
+function timer(state: SecondaryState, which: SecondaryTimer, lateMs: number, effects: Effects): void {
   if (which === 'reconnect') {
     if (state.phase !== 'suspect') return;
-    if (state.session) state.windowOver = true;
+    // It was we who were stopped: the primary has had no chance to answer.
+    if (lateMs > Math.max(LATE_MS_MIN, state.settings.reconnectWindowMs)) armReconnect(state, effects);
+    else if (state.session) state.windowOver = true;
     else decide(state, effects);
     return;
   }

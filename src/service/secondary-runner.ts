@@ -4,31 +4,25 @@
 //   dials, links ───┼─▶ events ─▶ step ─▶ effects ─┼─▶ restorer (secondary-session.ts), domains
 //   restorer ───────┘                              └─▶ takeover, reports
 //
-// Up to three domains are owned: a spare (made ahead, it also tells what the hello says), the one that a stream is
-// being restored into, and the one that is held to fail over to.
+// The first domain is made ahead: it also tells what the hello says of us.
 
 import type { Subject } from 'rxjs';
 import { ChannelError, type LinkEvent, type SecondaryLink } from '../channel/contract.js';
-import { dial } from '../channel/dialer.js';
+import { backoffDelay } from '../channel/backoff.js';
 import type { ChannelTls } from '../channel/security.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
 import { takeOver } from '../failover/takeover.js';
 import type { Witness } from '../failover/witness.js';
-import type { DomainInfo } from '../hypervisor/port.js';
-import { VERSION } from '../version.js';
+import type { DomainEvent, DomainInfo } from '../hypervisor/port.js';
 import { monotonicMs } from './clock.js';
 import { openConsole, openFile, type ConsoleWriter } from './console.js';
 import { readTls, type SecondaryDependencies } from './dependencies.js';
+import { FailoverReport } from './failover-report.js';
 import type { Logger } from './log.js';
 import { MachineRun } from './machine.js';
-import type {
-  CommitReport,
-  DomainStatus,
-  FailoverEvent,
-  FailoverStarted,
-  TransitionReport,
-} from './reports.js';
+import type { CommitReport, DomainStatus, FailoverEvent, TransitionReport } from './reports.js';
+import { dialPrimary } from './secondary-dial.js';
 import { stepSecondary } from './secondary-machine.js';
 import { SecondarySession } from './secondary-session.js';
 import {
@@ -40,7 +34,7 @@ import {
   type SecondaryState,
   type SecondaryTimer,
 } from './secondary-state.js';
-import { Standby } from './standby.js';
+import { Standbys, type Standby } from './standby.js';
 import { Tasks } from './tasks.js';
 import { Timers } from './timers.js';
 
@@ -65,17 +59,15 @@ export class SecondaryRunner {
   readonly #machine: MachineRun<SecondaryState, SecondaryEvent, SecondaryEffect>;
   readonly #timers: Timers<SecondaryTimer>;
   readonly #tasks: Tasks;
+  readonly #failover: FailoverReport;
   readonly #links = new Map<string, SecondaryLink>();
   #console: ConsoleWriter | null = null;
   #tap: ConsoleWriter | null = null;
   #tls: ChannelTls | undefined;
   #info: DomainInfo | null = null;
-  #spare: Standby | null = null;
-  #filling: Standby | null = null;
-  #held: Standby | null = null;
+  #standbys: Standbys | null = null;
   #session: SecondarySession | null = null;
   #dialling: AbortController | null = null;
-  #failover: FailoverStarted | null = null;
   #finish: () => void = () => undefined;
   #error: { code: string; message: string } | null = null;
   #stopping: Promise<void> | null = null;
@@ -95,7 +87,8 @@ export class SecondaryRunner {
     this.#log = log;
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     this.#tasks = new Tasks((error, what) => this.#log.warn({ err: error }, `could not ${what}`));
-    this.#timers = new Timers((timer) => this.#machine.send({ kind: 'timer', timer }));
+    this.#failover = new FailoverReport(this.name, (event) => this.#reports.failover$.next(event), log);
+    this.#timers = new Timers((timer, lateMs) => this.#machine.send({ kind: 'timer', timer, lateMs }));
     this.#machine = new MachineRun(stepSecondary, initialSecondaryState(config.failover), (effect) =>
       this.#perform(effect),
     );
@@ -108,8 +101,14 @@ export class SecondaryRunner {
       this.#tls = readTls(tls);
       this.#console = this.#dependencies.openConsole?.(this.#config) ?? openConsole(output.console);
       this.#tap = output.tap === undefined ? null : openFile(output.tap);
-      this.#spare = await this.#make();
-      this.#info = await this.#spare.domain.info();
+      this.#standbys = new Standbys({
+        open: () => this.#dependencies.openTarget(this.#config),
+        console: this.#console,
+        tap: this.#tap,
+        ended: (event) => this.#domainEvent(event),
+        log: this.#log,
+      });
+      this.#info = await (await this.#standbys.prepare()).info();
     } catch (error) {
       this.#failed(asError(error), 'no domain can be made');
       this.#machine.send({ kind: 'domain-failed', code: codeOf(error) });
@@ -140,31 +139,20 @@ export class SecondaryRunner {
       epochCommitted: session?.epochCommitted ?? -1,
       acknowledgedAtMs: session?.acknowledgedAtMs ?? null,
       bufferedBytes: state.session ? (session?.bufferedBytes ?? 0) : 0,
-      heldOutputBytes: this.#held?.gate.heldBytes ?? 0,
+      heldOutputBytes: this.#standbys?.held?.gate.heldBytes ?? 0,
       error: this.#error,
     };
   }
 
-  async #make(): Promise<Standby> {
-    const domain = await this.#dependencies.openTarget(this.#config);
-    const none = { write: () => undefined, close: () => undefined };
-    return new Standby(
-      domain,
-      this.#console ?? none,
-      this.#tap,
-      (event) => {
-        // Domains that are being filled or kept do not run: only the one taken over has anything to say.
-        if (event.kind === 'shutdown') this.#machine.send({ kind: 'domain-shutdown' });
-        else this.#machine.send({ kind: 'domain-crashed', reason: event.reason });
-      },
-      this.#log,
-    );
+  #domainEvent(event: DomainEvent): void {
+    if (event.kind === 'shutdown') this.#machine.send({ kind: 'domain-shutdown' });
+    else this.#machine.send({ kind: 'domain-crashed', reason: event.reason });
   }
 
   #perform(effect: SecondaryEffect): void {
     switch (effect.kind) {
       case 'arm':
-        this.#timers.arm(effect.timer, effect.delayMs);
+        this.#arm(effect.timer, effect.delayMs);
         return;
       case 'disarm':
         this.#timers.disarm(effect.timer);
@@ -179,17 +167,13 @@ export class SecondaryRunner {
         this.#restore(effect.streamUuid);
         return;
       case 'adopt':
-        this.#destroy(this.#held);
-        this.#held = this.#filling;
-        this.#filling = null;
+        this.#tasks.run('destroy a domain', async () => this.#standbys?.adopt());
         return;
       case 'discard-filling':
-        this.#destroy(this.#filling);
-        this.#filling = null;
+        this.#tasks.run('destroy a domain', async () => this.#standbys?.discardFilling());
         return;
       case 'discard-held':
-        this.#destroy(this.#held);
-        this.#held = null;
+        this.#tasks.run('destroy a domain', async () => this.#standbys?.discardHeld());
         return;
       case 'bye': {
         const link = this.#links.get(effect.streamUuid);
@@ -208,10 +192,10 @@ export class SecondaryRunner {
         this.#takeOver(effect.held, effect.reason);
         return;
       case 'report-completed':
-        this.#completed();
+        this.#failover.completed();
         return;
       case 'report-failed':
-        this.#reportFailed(effect.code, effect.message);
+        this.#failover.failed(effect.code, effect.message);
         return;
       case 'transition':
         this.#transition(effect.reason);
@@ -222,41 +206,30 @@ export class SecondaryRunner {
     }
   }
 
+  #arm(timer: SecondaryTimer, delayMs: number): void {
+    // Spread, so that the secondaries of many domains do not come back in step.
+    const spread = { firstMs: delayMs, maxMs: delayMs };
+    this.#timers.arm(timer, timer === 'redial' ? backoffDelay(spread, 0, Math.random()) : delayMs);
+  }
+
   #dial(number: number, role: 'standby' | 'active', held: Held | null): void {
-    const { primary, plaintext, failover } = this.#config;
     const info = this.#info;
     if (!info) return;
     const abort = new AbortController();
+    const { signal } = abort;
     this.#dialling = abort;
     this.#tasks.run('dial', async () => {
       let link: SecondaryLink;
       try {
-        link = await dial({
-          url: primary,
-          plaintext,
-          tls: this.#tls,
-          connectTimeoutMs: failover.connectTimeoutMs,
-          handshakeTimeoutMs: failover.connectTimeoutMs,
-          software: VERSION,
-          signal: abort.signal,
-          hello: {
-            domain: this.name,
-            hypervisor: info.hypervisor,
-            domainType: info.type,
-            p2mSize: info.p2mSize,
-            role,
-            streamUuid: held?.streamUuid ?? null,
-            epoch: held?.epoch ?? null,
-          },
-        });
+        link = await dialPrimary({ config: this.#config, tls: this.#tls, info, role, held, signal });
       } catch (error) {
-        if (abort.signal.aborted) return;
+        if (signal.aborted) return;
         this.#log.debug({ err: error }, 'dial failed');
         this.#machine.send({ kind: 'dial-failed', dial: number, code: codeOf(error) });
         return;
       }
       const { streamUuid, continuous } = link.welcome;
-      if (abort.signal.aborted) {
+      if (signal.aborted) {
         // The link came while the dial was being given up.
         link.destroy(new ChannelError('INTERNAL', 'the dial was given up', { domain: this.name }));
         return;
@@ -285,7 +258,8 @@ export class SecondaryRunner {
 
   #restore(streamUuid: string): void {
     const link = this.#links.get(streamUuid);
-    if (!link) return;
+    const standbys = this.#standbys;
+    if (!link || !standbys) return;
     const session = new SecondarySession({
       name: this.name,
       link,
@@ -295,25 +269,18 @@ export class SecondaryRunner {
       committed: (report) => this.#reports.commits$.next(report),
     });
     this.#session = session;
-    const spare = this.#spare;
-    this.#spare = null;
     this.#tasks.run('restore the domain', async () => {
       let standby: Standby;
       try {
-        standby = spare ?? (await this.#make());
+        standby = await standbys.fill();
       } catch (error) {
         this.#log.error({ err: error }, 'no domain can be made');
         this.#machine.send({ kind: 'domain-failed', code: codeOf(error) });
         return;
       }
-      this.#filling = standby;
       standby.restored = session.run(standby.domain);
       await standby.restored;
     });
-  }
-
-  #destroy(standby: Standby | null): void {
-    if (standby) this.#tasks.run('destroy a domain', () => standby.destroy());
   }
 
   #askWitness(): void {
@@ -329,20 +296,9 @@ export class SecondaryRunner {
   }
 
   #takeOver(held: Held, reason: string): void {
-    const standby = this.#held;
+    const standby = this.#standbys?.held;
     if (!standby) return;
-    const { streamUuid, epoch } = held;
-    const started: FailoverStarted = {
-      phase: 'started',
-      domain: this.name,
-      streamUuid,
-      epoch,
-      reason,
-      atMs: monotonicMs(),
-    };
-    this.#failover = started;
-    this.#log.warn({ streamUuid, epoch, reason }, 'failover: taking the domain over');
-    this.#reports.failover$.next(started);
+    this.#failover.started(held, reason);
     this.#tasks.run('take over', async () => {
       try {
         await takeOver(standby.domain, standby.gate);
@@ -352,26 +308,6 @@ export class SecondaryRunner {
         return;
       }
       this.#machine.send({ kind: 'started' });
-    });
-  }
-
-  #completed(): void {
-    const started = this.#failover;
-    if (!started) return;
-    const atMs = monotonicMs();
-    const takeoverSeconds = (atMs - started.atMs) / 1000;
-    this.#log.warn({ epoch: started.epoch, takeoverSeconds }, 'failover: the domain runs here');
-    this.#reports.failover$.next({ ...started, phase: 'completed', atMs, takeoverSeconds });
-  }
-
-  #reportFailed(code: string, message: string): void {
-    const started = this.#failover;
-    if (!started) return;
-    this.#reports.failover$.next({
-      ...started,
-      phase: 'failed',
-      atMs: monotonicMs(),
-      error: { code, message },
     });
   }
 
@@ -388,8 +324,7 @@ export class SecondaryRunner {
 
   async #stop(): Promise<void> {
     this.#machine.send({ kind: 'stop' });
-    this.#destroy(this.#spare);
-    this.#spare = null;
+    this.#tasks.run('destroy a domain', async () => this.#standbys?.discardSpare());
     // A link whose domain has ended waits for the primary to close it.
     for (const link of this.#links.values()) {
       this.#tasks.run('say goodbye', () => link.bye('shutdown'));

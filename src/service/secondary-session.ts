@@ -162,6 +162,7 @@ export class SecondarySession {
         if (record !== null) this.#taken += record.body.length;
         return record;
       },
+      release: (record) => source.release?.(record),
     };
   }
 }

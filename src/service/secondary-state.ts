@@ -22,6 +22,8 @@ export interface Session {
   readonly streamUuid: string;
   /** The link lives. */
   linked: boolean;
+  /** The primary said goodbye: nothing to fail over from. */
+  left: boolean;
   /** The last epoch acknowledged; -1: none. */
   acknowledged: number;
 }
@@ -84,7 +86,8 @@ export type SecondaryEvent =
       readonly consistent: boolean;
       readonly code: string;
     }
-  | { readonly kind: 'timer'; readonly timer: SecondaryTimer }
+  /** `lateMs`: how long after its time it fired. */
+  | { readonly kind: 'timer'; readonly timer: SecondaryTimer; readonly lateMs: number }
   | { readonly kind: 'witness'; readonly granted: boolean }
   | { readonly kind: 'started' }
   | { readonly kind: 'start-failed'; readonly code: string; readonly message: string }

@@ -5,7 +5,8 @@ import type { SecondaryConfig } from '../config/schema.js';
 import { unwitnessed } from '../failover/witness.js';
 import type { SecondaryDependencies } from './dependencies.js';
 import { ServiceError } from './error.js';
-import { domainLogger } from './log.js';
+import { openTarget } from './hypervisors.js';
+import { createLogger, domainLogger } from './log.js';
 import type {
   CommitReport,
   DomainStatus,
@@ -17,9 +18,9 @@ import { SecondaryRunner } from './secondary-runner.js';
 
 export function createSecondaryService(
   config: SecondaryConfig,
-  dependencies: SecondaryDependencies,
+  dependencies: Partial<SecondaryDependencies> = {},
 ): SecondaryService {
-  return new Secondary(config, dependencies);
+  return new Secondary(config, { log: createLogger(config.log), openTarget, ...dependencies });
 }
 
 class Secondary implements SecondaryService {

@@ -47,4 +47,9 @@ export interface RecordSource {
    * record follows. Bytes that are wrong, rather than missing, reject with a StreamError.
    */
   read(): Promise<StreamRecord | null>;
+  /**
+   * The caller has done with a record that read() gave, and keeps no view of its body: the memory may be used for
+   * another. Need not be called, and at most once for a record.
+   */
+  release?(record: StreamRecord): void;
 }

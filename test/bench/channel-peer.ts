@@ -1,51 +1,51 @@
 // The processes of the channel's benchmark. Each does one role and reports over IPC; the parent kills it.
 //
 //   raw-server, raw-client    plain TCP, the reference
-//   primary, secondary        the link: pages in checkpoints, digest on, each acknowledged
+//   primary, secondary        saver, link and restorer: checkpoints with a digest, each acknowledged
 
 import { connect, createServer, type AddressInfo } from 'node:net';
 import { randomFillSync } from 'node:crypto';
+import xxhash from '@node-rs/xxhash';
 import { filter, firstValueFrom } from 'rxjs';
 import type { PrimaryLink } from '../../src/channel/contract.js';
 import { dial } from '../../src/channel/dialer.js';
 import { PrimaryListener } from '../../src/channel/primary-listener.js';
-import { HEADROOM } from '../../src/stream/flow.js';
+import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { restoreDomain } from '../../src/restore/restore.js';
+import { saveDomain } from '../../src/save/save.js';
 import {
+  DomainType,
   MAX_BATCH_SIZE,
   PAGE_DATA_HEADER_BYTES,
   PAGE_SIZE,
   RECORD_HEADER_BYTES,
-  RecordType,
 } from '../../src/stream/format.js';
-import { PageBatch, decodePageData } from '../../src/stream/page-data.js';
-import {
-  encodeHeaders,
-  encodeRecord,
-  writePageDataHeader,
-  writePfnEntry,
-  writeRecordHeader,
-} from '../../src/stream/writer.js';
 
-const MIB = 1024 * 1024;
-const MEMORY_BYTES = 256 * MIB;
-const CHECKPOINT_BYTES = 64 * MIB;
-const PIECE_BODY = PAGE_DATA_HEADER_BYTES + MAX_BATCH_SIZE * (8 + PAGE_SIZE);
-const PIECE_BYTES = RECORD_HEADER_BYTES + PIECE_BODY;
-const PIECES = CHECKPOINT_BYTES / (MAX_BATCH_SIZE * PAGE_SIZE);
+const CHECKPOINT_BYTES = 64 * 1024 * 1024;
+const PAGES = CHECKPOINT_BYTES / PAGE_SIZE;
+/** What goes first and is not counted: pages are faulted in and code is compiled once, not once a gigabyte. */
+const WARM_UP_CHECKPOINTS = 4;
+/** A PAGE_DATA record of a whole batch: what the saver sends as one message. */
+const PIECE_BYTES = RECORD_HEADER_BYTES + PAGE_DATA_HEADER_BYTES + MAX_BATCH_SIZE * (8 + PAGE_SIZE);
 
 function report(what: object): void {
   process.send?.({ ...what, rssMiB: process.resourceUsage().maxRSS / 1024 });
+}
+
+function rawMessages(total: number): number {
+  return Math.ceil((total + WARM_UP_CHECKPOINTS * CHECKPOINT_BYTES) / PIECE_BYTES);
 }
 
 /** `total` octets in messages of a piece's size, written as fast as they are taken. */
 async function rawServer(total: number): Promise<void> {
   const message = randomFillSync(Buffer.alloc(PIECE_BYTES));
   const server = createServer({ noDelay: true }, (socket) => {
-    const started = performance.now();
-    let left = Math.ceil(total / PIECE_BYTES);
+    let started = 0;
+    let left = rawMessages(total);
     let underWay = 0;
     const next = () => {
       while (left > 0 && underWay < 4) {
+        if (left === Math.ceil(total / PIECE_BYTES)) started = performance.now();
         left--;
         underWay++;
         socket.write(message, () => {
@@ -66,7 +66,7 @@ async function rawServer(total: number): Promise<void> {
 }
 
 function rawClient(port: number, total: number): Promise<void> {
-  let left = Math.ceil(total / PIECE_BYTES) * PIECE_BYTES;
+  let left = rawMessages(total) * PIECE_BYTES;
   const socket = connect({
     port,
     host: '127.0.0.1',
@@ -83,7 +83,12 @@ function rawClient(port: number, total: number): Promise<void> {
   return Promise.resolve();
 }
 
+/** A domain of one checkpoint's size, all of which is dirty in every epoch: saved by the saver, into the link. */
 async function primary(total: number): Promise<void> {
+  const domain = new MemoryDomain({ pages: PAGES });
+  randomFillSync(domain.memory);
+  await domain.start();
+  const everyPage = Uint32Array.from({ length: PAGES }, (_, pfn) => pfn);
   const listener = new PrimaryListener({
     host: '127.0.0.1',
     port: 0,
@@ -91,76 +96,78 @@ async function primary(total: number): Promise<void> {
     heartbeatTimeoutMs: 10_000,
   });
   const { port } = await listener.listen();
-  const pieces = Array.from({ length: PIECES }, (_, piece) => {
-    const memory = new Uint8Array(new SharedArrayBuffer(HEADROOM + PIECE_BYTES));
-    randomFillSync(memory);
-    writeRecordHeader(memory, HEADROOM, RecordType.PAGE_DATA, PIECE_BODY);
-    writePageDataHeader(memory, HEADROOM + RECORD_HEADER_BYTES, MAX_BATCH_SIZE);
-    const list = HEADROOM + RECORD_HEADER_BYTES + PAGE_DATA_HEADER_BYTES;
-    for (let i = 0; i < MAX_BATCH_SIZE; i++)
-      writePfnEntry(memory, list + i * 8, piece * MAX_BATCH_SIZE + i, 0);
-    return { memory, start: HEADROOM, end: memory.length };
-  });
+  const epochs = WARM_UP_CHECKPOINTS + total / CHECKPOINT_BYTES;
+  const linked = (link: PrimaryLink) => {
+    let started = 0;
+    let seconds = 0;
+    const acknowledged = async (epoch: number) => {
+      await firstValueFrom(
+        link.events$.pipe(filter((event) => event.kind === 'acknowledged' && event.epoch === epoch)),
+      );
+    };
+    void saveDomain({
+      domain,
+      sink: link.sink,
+      streamType: 'remus',
+      live: false,
+      callbacks: {
+        suspend: () => domain.suspend(),
+        async postcopy(epoch) {
+          await domain.resume();
+          for (let pfn = 0; pfn < PAGES; pfn++) domain.memory[pfn * PAGE_SIZE] = epoch + pfn;
+          domain.dirty(everyPage);
+        },
+        async checkpoint(epoch, sent) {
+          await Promise.all([acknowledged(epoch), sent]);
+          if (epoch + 1 === WARM_UP_CHECKPOINTS) started = performance.now();
+          if (epoch + 1 < epochs) return 'continue';
+          seconds = (performance.now() - started) / 1000;
+          // What changed after the last checkpoint never left: undone, so that the two memories can be compared.
+          for (let pfn = 0; pfn < PAGES; pfn++) domain.memory[pfn * PAGE_SIZE] = epoch - 1 + pfn;
+          return 'finish';
+        },
+      },
+    }).then(({ checkpoints }) => {
+      report({ seconds, checkpoints, digest: xxhash.xxh3.xxh64(domain.memory).toString() });
+    });
+  };
   listener.offer({
     domain: 'bench',
     welcome: () => ({ streamUuid: 'bench', continuous: false, windowEpochs: 1 }),
-    linked: (link) => void send(link),
+    linked,
     fenced: () => undefined,
   });
   report({ port });
-
-  const small = (bytes: Uint8Array) => {
-    const memory = new Uint8Array(HEADROOM + bytes.length);
-    memory.set(bytes, HEADROOM);
-    return { memory, start: HEADROOM, end: memory.length };
-  };
-  async function send(link: PrimaryLink): Promise<void> {
-    const started = performance.now();
-    await link.sink.write(small(encodeHeaders({ domainType: 2, xenMajor: 4, xenMinor: 17 })));
-    for (let epoch = 0; epoch < total / CHECKPOINT_BYTES; epoch++) {
-      const acknowledged = firstValueFrom(
-        link.events$.pipe(filter((event) => event.kind === 'acknowledged' && event.epoch === epoch)),
-      );
-      for (const piece of pieces) await link.sink.write(piece);
-      await link.sink.write(small(encodeRecord(RecordType.CHECKPOINT)));
-      await link.sink.boundary(epoch, false);
-      await link.sink.drain();
-      await acknowledged;
-    }
-    report({ seconds: (performance.now() - started) / 1000 });
-  }
 }
 
+/** The restorer, out of the link, into a domain's memory. */
 async function secondary(port: number): Promise<void> {
-  const memory = new Uint8Array(new SharedArrayBuffer(MEMORY_BYTES)).fill(1);
+  const domain = new MemoryDomain({ pages: PAGES, empty: true });
   const link = await dial({
     url: `ws://127.0.0.1:${port}`,
     hello: {
       domain: 'bench',
       hypervisor: 'memory',
-      domainType: 2,
-      p2mSize: MEMORY_BYTES / PAGE_SIZE,
+      domainType: DomainType.X86_HVM,
+      p2mSize: PAGES,
       role: 'standby',
       streamUuid: null,
       epoch: null,
     },
   });
-  const batch = new PageBatch();
-  for (;;) {
-    const record = await link.source.read();
-    if (record === null) return;
-    if (record.type === RecordType.PAGE_DATA) {
-      decodePageData(record, batch);
-      for (let i = 0; i < batch.count; i++) {
-        const from = batch.dataOffset + i * PAGE_SIZE;
-        memory.set(record.body.subarray(from, from + PAGE_SIZE), (batch.pfns[i] ?? 0) * PAGE_SIZE);
-      }
-    } else {
-      const { epoch } = await link.boundary();
-      await link.acknowledge(epoch);
-      report({ epoch });
-    }
-  }
+  await restoreDomain({
+    domain,
+    source: link.source,
+    streamType: 'remus',
+    callbacks: {
+      async checkpoint(epoch) {
+        await link.boundary();
+        await link.acknowledge(epoch);
+        return 'success';
+      },
+    },
+  });
+  report({ digest: xxhash.xxh3.xxh64(domain.memory).toString() });
 }
 
 process.once('disconnect', () => process.exit(0));

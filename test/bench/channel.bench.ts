@@ -1,26 +1,29 @@
-// Page path, bulk: 1 GiB of pages in checkpoints of 64 MiB from one process through the link into the memory of
-// another, against plain TCP between two processes with messages of the same size, in the same run. Each is run three
-// times in turn, and the best of each is taken.
+// Page path, bulk: 1 GiB of pages in checkpoints of 64 MiB, from the saver in one process through the link into the
+// restorer and a domain's memory in another, against plain TCP between two processes with messages of the same size.
+// Some checkpoints go first, uncounted, on either.
+// The two are run in turn, five times; the best of each counts, because what else the machine does only ever costs.
 
 import { fork, type ChildProcess } from 'node:child_process';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { fileURLToPath } from 'node:url';
 import type { BenchResult } from './bench.js';
 
 const TOTAL = 1024 ** 3;
 const MIB = 1024 ** 2;
-const CHECKPOINT_MIB = 64;
-const MEMORY_MIB = 256;
+const ROUNDS = 5;
+/** 200 MiB and twice the largest checkpoint. */
+const RSS_LIMIT_MIB = 200 + 2 * 64;
 
 interface Report {
   readonly port?: number;
   readonly seconds?: number;
+  readonly digest?: string;
   readonly rssMiB: number;
 }
 
 class Child {
   readonly #process: ChildProcess;
   readonly #reports: Report[] = [];
-  #wake: () => void = () => undefined;
+  #changed: () => void = () => undefined;
   rssMiB = 0;
 
   constructor(...args: (string | number)[]) {
@@ -30,17 +33,20 @@ class Child {
       const report = message as Report;
       this.rssMiB = Math.max(this.rssMiB, report.rssMiB);
       this.#reports.push(report);
-      this.#wake();
+      this.#changed();
+    });
+    this.#process.once('exit', () => {
+      this.#changed();
     });
   }
 
-  async value(name: 'port' | 'seconds'): Promise<number> {
+  async value<Name extends 'port' | 'seconds' | 'digest'>(name: Name): Promise<NonNullable<Report[Name]>> {
     for (;;) {
-      for (const report of this.#reports) {
-        const value = report[name];
+      for (const { [name]: value } of this.#reports) {
         if (value !== undefined) return value;
       }
-      await new Promise<void>((resolve) => (this.#wake = resolve));
+      if (this.#process.exitCode !== null) throw new Error(`a process ended without saying its ${name}`);
+      await new Promise<void>((resolve) => (this.#changed = resolve));
     }
   }
 
@@ -54,46 +60,41 @@ class Child {
   }
 }
 
-async function run(serverRole: string, clientRole: string) {
-  const server = new Child(serverRole, TOTAL);
+async function run(server: Child, clientRole: string, check: boolean) {
   const client = new Child(clientRole, await server.value('port'), TOTAL);
-  const mibPerSecond = TOTAL / MIB / (await server.value('seconds'));
-  await Promise.all([server.end(), client.end()]);
-  return { mibPerSecond, serverRss: server.rssMiB, clientRss: client.rssMiB };
+  try {
+    const mibPerSecond = TOTAL / MIB / (await server.value('seconds'));
+    if (check && (await server.value('digest')) !== (await client.value('digest'))) {
+      throw new Error('the two memories differ');
+    }
+    return { mibPerSecond, serverRss: server.rssMiB, clientRss: client.rssMiB };
+  } finally {
+    await Promise.all([server.end(), client.end()]);
+  }
 }
 
-export async function channelBench(): Promise<BenchResult[]> {
+export async function bench(): Promise<BenchResult[]> {
   let raw = 0;
   let link = 0;
   let primaryRss = 0;
   let secondaryRss = 0;
-  for (let round = 0; round < 3; round++) {
-    raw = Math.max(raw, (await run('raw-server', 'raw-client')).mibPerSecond);
-    const result = await run('primary', 'secondary');
+  for (let round = 0; round < ROUNDS; round++) {
+    raw = Math.max(raw, (await run(new Child('raw-server', TOTAL), 'raw-client', false)).mibPerSecond);
+    const result = await run(new Child('primary', TOTAL), 'secondary', true);
     link = Math.max(link, result.mibPerSecond);
     primaryRss = Math.max(primaryRss, result.serverRss);
     secondaryRss = Math.max(secondaryRss, result.clientRss);
   }
-  const limit = 200 + 2 * CHECKPOINT_MIB;
   return [
     {
-      name: 'pages through the link',
+      name: 'pages from saver to restorer, two processes',
       value: link,
       unit: 'MiB/s',
-      reference: { name: 'plain TCP between two processes', value: raw },
+      reference: { name: 'plain TCP', value: raw },
       ratio: link / raw,
-      target: 'ratio at least 0.4',
+      target: '>= 0.4',
     },
-    { name: 'peak memory of the primary', value: primaryRss, unit: 'MiB', target: `below ${limit}` },
-    {
-      name: "peak memory of the secondary, without the domain's own",
-      value: secondaryRss - MEMORY_MIB,
-      unit: 'MiB',
-      target: `below ${limit}`,
-    },
+    { name: 'peak memory of the primary', value: primaryRss, unit: 'MiB', target: `<= ${RSS_LIMIT_MIB}` },
+    { name: 'peak memory of the secondary', value: secondaryRss, unit: 'MiB', target: `<= ${RSS_LIMIT_MIB}` },
   ];
-}
-
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
-  for (const result of await channelBench()) console.log(JSON.stringify(result));
 }

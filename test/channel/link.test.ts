@@ -11,11 +11,13 @@ import {
   type SecondaryLink,
 } from '../../src/channel/contract.js';
 import { encodeControl } from '../../src/channel/message.js';
+import { RomulusError, codeOf } from '../../src/errors.js';
 import { RecordType } from '../../src/stream/format.js';
 import type { StreamRecord } from '../../src/stream/record.js';
 import { StreamError } from '../../src/stream/error.js';
 import { HEADROOM } from '../../src/stream/flow.js';
 import { FakePrimary } from './fake-primary.js';
+import { mutate, validControls } from './mutations.js';
 import {
   Cleanup,
   TestPrimary,
@@ -26,6 +28,7 @@ import {
   helloOf,
   lostOf,
   pieceOf,
+  seeded,
   streamHeaders,
   until,
 } from './support.js';
@@ -415,6 +418,39 @@ describe('link', () => {
       expect(error.code).to.equal('HEARTBEAT_TIMEOUT');
       expect(error.facts['silentMs']).to.be.within(200, 2000);
     });
+  });
+
+  it('300 mutated messages leave the secondary with a typed error or a clean end', async () => {
+    const fake = await fakeOf();
+    const random = seeded(300);
+    const piece = Buffer.concat([Buffer.from([2]), streamHeaders, bulkRecord(20_000, 1), checkpointRecord]);
+    const messages = [...validControls.map(encodeControl), piece];
+    const counts = new Map<string, number>();
+    for (let i = 0; i < 300; i++) {
+      const { link, peer } = await fake.pair();
+      const base = i % 2 === 0 ? piece : (messages[i % messages.length] ?? piece);
+      if (i % 3 === 0) FakePrimary.sendEpoch(peer, [streamHeaders, checkpointRecord], {});
+      peer.send(mutate(base, random, messages[(i * 3) % messages.length] ?? piece));
+      peer.close(1000);
+      const end = await readEpoch(link).then(
+        () => 'whole',
+        (thrown: unknown) => (thrown instanceof RomulusError ? codeOf(thrown) : String(thrown)),
+      );
+      counts.set(end, (counts.get(end) ?? 0) + 1);
+      const lost = await lostOf(link);
+      expect(lost.code).to.be.oneOf([
+        'LINK_CLOSED',
+        'BAD_MESSAGE',
+        'DIGEST_MISMATCH',
+        'INTERNAL',
+        'UNKNOWN_DOMAIN',
+      ]);
+    }
+    const untyped = [...counts.keys()].filter(
+      (end) => !/^([A-Z_]+|whole|Error: the stream broke)$/.test(end),
+    );
+    expect(untyped).to.deep.equal([]);
+    expect(counts.get('whole')).to.be.greaterThan(20);
   });
 
   describe('a secondary that does not keep to the protocol', () => {

@@ -77,6 +77,7 @@ describe('two processes', () => {
     }
     expect(epochs).to.be.at.least(3);
     expect((await lostOf(link)).code).to.equal('LINK_CLOSED');
+    await peer.kill();
     expect((await errorOf(dial({ url, hello: helloOf() }))).code).to.equal('REFUSED');
   });
 

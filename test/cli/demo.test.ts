@@ -1,62 +1,12 @@
 // The command line as a user calls it: real processes, the real machine, a real SIGKILL.
 
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { readdir, readFile } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { expect } from 'chai';
 import type { DemoReport } from '../../src/cli/demo/measure.js';
-
-const entry = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
-
-interface Result {
-  readonly exitCode: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-/** Runs romulus to its end; `onOutput` sees all that it has printed so far, each time it prints. */
-async function romulus(
-  args: readonly string[],
-  onOutput?: (printed: string, pid: number) => void,
-): Promise<Result> {
-  const child = spawn(process.execPath, [entry, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
-  let stdout = '';
-  let stderr = '';
-  const look = (): void => {
-    if (child.pid !== undefined) onOutput?.(stdout + stderr, child.pid);
-  };
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    stdout += text;
-    look();
-  });
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    stderr += text;
-    look();
-  });
-  await once(child, 'close');
-  return { exitCode: child.exitCode, stdout, stderr };
-}
-
-/** Processes whose parent is `pid`, as /proc tells. */
-async function childrenOf(pid: number): Promise<number[]> {
-  const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8');
-  return text.split(' ').filter(Boolean).map(Number);
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-async function demoDirectories(): Promise<string[]> {
-  return (await readdir(tmpdir())).filter((name) => name.startsWith('romulus-demo-')).sort();
-}
+import { promtool, PROMTOOL_TIMEOUT_MS } from '../support/promtool.js';
+import { childrenOf, demoDirectories, isAlive, romulus, until } from './support.js';
 
 describe('romulus demo', function () {
   this.timeout(60_000);
@@ -90,18 +40,64 @@ describe('romulus demo', function () {
     const before = await demoDirectories();
     let services: Promise<number[]> | undefined;
     const { exitCode, stdout } = await romulus(['demo', '--checkpoints', '100000'], (printed, pid) => {
-      if (services || !printed.includes('epoch ')) return;
+      if (services || !/epoch +\d+ │/.test(printed)) return;
       services = childrenOf(pid).then((pids) => {
         process.kill(pid, 'SIGINT');
         return pids;
       });
     });
     expect(exitCode).to.equal(130);
-    expect(stdout).to.include('epoch ');
+    expect(stdout).to.match(/epoch +\d+ │/);
     const pids = (await services) ?? [];
     expect(pids).to.have.lengthOf(2);
     expect(pids.filter(isAlive)).to.deep.equal([]);
     expect(await demoDirectories()).to.deep.equal(before);
+  });
+});
+
+describe('romulus demo, killed itself', function () {
+  this.timeout(60_000);
+
+  it('leaves no service behind', async () => {
+    let services: Promise<number[]> | undefined;
+    await romulus(['demo', '--checkpoints', '100000'], (printed, pid) => {
+      if (services || !/epoch +\d+ │/.test(printed)) return;
+      services = childrenOf(pid).then((pids) => {
+        process.kill(pid, 'SIGKILL');
+        return pids;
+      });
+    });
+    const pids = (await services) ?? [];
+    expect(pids).to.have.lengthOf(2);
+    await until(() => !pids.some(isAlive));
+    // Nobody was left to remove it.
+    for (const name of await demoDirectories()) await rm(join(tmpdir(), name), { recursive: true });
+  });
+});
+
+describe('romulus demo: metrics of both sides', function () {
+  this.timeout(PROMTOOL_TIMEOUT_MS);
+
+  it('pass promtool while it runs', async function () {
+    if ((await promtool(['--version'])) === null) this.skip();
+    let scrapes: Promise<string[]> | undefined;
+    const { exitCode, stdout } = await romulus(
+      ['demo', '--checkpoints', '40', '--memory', '32MiB'],
+      (printed) => {
+        if (scrapes || !/epoch +\d+ │/.test(printed)) return;
+        const addresses = printed.match(/http:\/\/127\.0\.0\.1:\d+\/metrics/g) ?? [];
+        scrapes = Promise.all(addresses.map(async (address) => (await fetch(address)).text()));
+      },
+    );
+    expect(exitCode, stdout).to.equal(0);
+    const [primary = '', secondary = ''] = (await scrapes) ?? [];
+    expect(primary).to.match(/romulus_checkpoints_total\{domain="demo"\} [1-9]/);
+    expect(secondary).to.match(/romulus_epoch_committed\{domain="demo"\} \d/);
+    for (const metrics of [primary, secondary]) {
+      const checked = await promtool(['check', 'metrics'], metrics);
+      expect(checked?.output).to.equal('');
+      expect(checked?.code).to.equal(0);
+    }
   });
 });
 

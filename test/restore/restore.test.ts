@@ -490,9 +490,7 @@ describe('the restorer', () => {
     const domain = targetFor(4);
     const calls = (): number => domain.calls;
     expect((await failureOf(restore(pv, { domain }))).code).to.equal('DOMAIN_TYPE_MISMATCH');
-    expect((await failureOf(restore(hvm, { domain, streamType: 'colo' }))).code).to.equal(
-      'UNSUPPORTED_STREAM_TYPE',
-    );
+    expect((await failureOf(restore(hvm, { domain, streamType: 'colo' }))).code).to.equal('BAD_OPTIONS');
     for (const bufferLimitBytes of [0, -1, NaN]) {
       expect((await failureOf(restore(hvm, { domain, bufferLimitBytes }))).code).to.equal('BAD_OPTIONS');
     }

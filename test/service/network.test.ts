@@ -2,6 +2,7 @@
 
 import { expect } from 'chai';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { HypervisorError } from '../../src/hypervisor/port.js';
 import { LINE_BYTES, MemoryGuest, lineOf, memoryAfter, progressOf } from './memory-guest.js';
 import { Proxy } from './proxy.js';
 import { Cleanup, PAGES, TestPrimary, TestSecondary, until, type PrimaryChanges } from './world.js';
@@ -61,6 +62,65 @@ describe('service: a failing network', () => {
       'one domain is left',
       () => secondary.domains.filter(({ state }) => state !== 'destroyed').length === 1,
     );
+  });
+
+  it('octets changed on the way: the checkpoint is dropped, a resync each time, and nothing wrong is ever held', async () => {
+    const { primary, proxy, secondary } = await worldOf({ checkpoint: { intervalMs: 5 } });
+    secondary.service.commits$.subscribe(({ outputBytes }) => {
+      const { memory } =
+        secondary.domains.findLast(({ state }) => state === 'created') ?? primary.guest().domain;
+      const n = progressOf(memory);
+      expect(n * LINE_BYTES).to.equal(outputBytes);
+      expect(Buffer.compare(memory, memoryAfter(n, PAGES))).to.equal(0);
+    });
+    for (let round = 0; round < 12; round++) {
+      const { streamUuid } = primary.status();
+      proxy.corruptAt = (round * 7919) % 60_000;
+      await until('another stream', () => primary.status().streamUuid !== streamUuid);
+      const before = primary.checkpoints.length;
+      await until('checkpoints', () => primary.checkpoints.length > before + 2);
+    }
+    expect(secondary.failovers).to.deep.equal([]);
+    expect(secondary.transitions.map(({ reason }) => reason)).to.include('DIGEST_MISMATCH');
+  });
+
+  it('checkpoints larger than the secondary may buffer: refused with a code, the primary unharmed', async () => {
+    const primary = await primaryOf({ checkpoint: { intervalMs: 400 } });
+    const secondary = new TestSecondary(primary.service.port, { buffer: '1MiB' });
+    cleanup.add(() => secondary.service.stop());
+    await secondary.service.start();
+    await until('refused', () => secondary.transitions.some(({ reason }) => reason === 'BUFFER_LIMIT'));
+    await until('the primary is told', () =>
+      primary.transitions.some(({ reason }) => reason === 'BUFFER_LIMIT'),
+    );
+    await until(
+      'linked again',
+      () => new Set(primary.checkpoints.map(({ streamUuid }) => streamUuid)).size > 1,
+    );
+    expect(primary.status().role).to.equal('primary');
+    expect(secondary.failovers).to.deep.equal([]);
+  });
+
+  it('a standby that does not start: failed, said so, and silent', async () => {
+    const primary = await primaryOf();
+    const secondary = new TestSecondary(primary.service.port, {
+      made: (domain) => {
+        domain.script = (call) => {
+          if (call === 'start') throw new HypervisorError('BAD_CONTEXT', 'no such processor');
+        };
+      },
+    });
+    cleanup.add(() => secondary.service.stop());
+    await secondary.service.start();
+    await until('checkpoints', () => secondary.commits.length > 3);
+    primary.guest().domain.crash();
+    await secondary.service.finished;
+    expect(secondary.failovers.map(({ phase }) => phase)).to.deep.equal(['started', 'failed']);
+    expect(secondary.failovers[1]).to.deep.include({
+      error: { code: 'BAD_CONTEXT', message: 'no such processor' },
+    });
+    expect(secondary.status()).to.deep.include({ role: 'failed', link: 'down' });
+    expect(secondary.output()).to.equal('');
   });
 
   it('the primary is gone in the middle of a resync: failover to the checkpoint from before', async () => {

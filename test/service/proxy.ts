@@ -9,6 +9,8 @@ export class Proxy {
   mode: 'forward' | 'silent' | 'refuse' = 'forward';
   /** Octets towards the secondary after which a connection is cut; for the connections that come. */
   cutAfterBytes = Infinity;
+  /** The octet of the next chunk of at least 1 KiB towards the secondary that is changed, once. */
+  corruptAt: number | null = null;
   connections = 0;
   private readonly server: Server;
   private readonly sockets = new Set<Socket>();
@@ -43,19 +45,27 @@ export class Proxy {
     const primary = connect(this.target, '127.0.0.1');
     let left = this.cutAfterBytes;
     this.join(secondary, primary, () => undefined);
-    this.join(primary, secondary, (bytes) => {
-      left -= bytes;
+    this.join(primary, secondary, (chunk) => {
+      this.corrupt(chunk);
+      left -= chunk.length;
       if (left < 0) primary.destroy();
     });
   }
 
-  private join(from: Socket, to: Socket, passed: (bytes: number) => void): void {
+  private corrupt(chunk: Buffer): void {
+    if (this.corruptAt === null || chunk.length < 1024) return;
+    const at = this.corruptAt % chunk.length;
+    chunk[at] = (chunk[at] ?? 0) ^ 0x40;
+    this.corruptAt = null;
+  }
+
+  private join(from: Socket, to: Socket, passing: (chunk: Buffer) => void): void {
     this.sockets.add(from);
     from.setNoDelay(true);
-    from.on('data', (chunk) => {
+    from.on('data', (chunk: Buffer) => {
       if (this.mode === 'silent') return;
+      passing(chunk);
       to.write(chunk);
-      passed(chunk.length);
     });
     // A connection that fails is closed, and so is its other half.
     from.on('error', () => undefined);

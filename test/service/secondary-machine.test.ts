@@ -20,7 +20,7 @@ function machine(start = true): Machine {
     stepSecondary,
     initialSecondaryState(settings),
     (event) => event,
-    (timer) => ({ kind: 'timer', timer: timer === 'redial' ? 'redial' : 'reconnect' }),
+    (timer) => ({ kind: 'timer', timer: timer === 'redial' ? 'redial' : 'reconnect', lateMs: 0 }),
   );
   if (start) made.give({ kind: 'start' });
   return made;
@@ -142,6 +142,14 @@ describe('service/secondary-machine', () => {
       expect(words(m.advance(1))).to.deep.equal(['abort-dial', 'ask-witness']);
     });
 
+    it('a window that ends late, because we were stopped, starts anew', () => {
+      const m = replicating();
+      lose(m);
+      expect(words(m.give({ kind: 'timer', timer: 'reconnect', lateMs: 5000 }))).to.deep.equal([]);
+      expect(words(m.advance(299))).to.deep.equal([]);
+      expect(words(m.advance(1))).to.deep.equal(['abort-dial', 'ask-witness']);
+    });
+
     it('unreachable: dialled again within the window, then failed over', () => {
       const m = replicating();
       lose(m);
@@ -168,6 +176,26 @@ describe('service/secondary-machine', () => {
       acknowledge(m, 3);
       const effects = m.give({ kind: 'restored', streamUuid: 'A', consistent: true, code: '' });
       expect(effects).to.deep.include({ kind: 'ask-witness', held: { streamUuid: 'A', epoch: 3 } });
+    });
+
+    it('the first checkpoint was whole when the link was lost: it counts', () => {
+      const m = machine();
+      link(m, 'A');
+      m.give({ kind: 'lost', streamUuid: 'A', code: 'LINK_CLOSED' });
+      expect(words(acknowledge(m, 0))[0]).to.equal('adopt');
+      expect(secondaryLinkState(m.state)).to.equal('suspect');
+      m.give({ kind: 'restored', streamUuid: 'A', consistent: true, code: '' });
+      expect(words(refuse(m, 'REFUSED'))).to.deep.equal(['ask-witness']);
+    });
+
+    it('… but not after the primary took its leave', () => {
+      const m = machine();
+      link(m, 'A');
+      m.give({ kind: 'bye', streamUuid: 'A', reason: 'shutdown' });
+      acknowledge(m, 0);
+      m.give({ kind: 'restored', streamUuid: 'A', consistent: true, code: '' });
+      expect(words(m.advance(1000))).to.deep.equal(['dial standby']);
+      expect(words(refuse(m, 'REFUSED'))).to.deep.equal([]);
     });
 
     it('the restorer could not apply what was acknowledged: no failover into half a checkpoint', () => {
@@ -366,7 +394,7 @@ describe('service/secondary-machine', () => {
       }
       if (session) return { kind: 'restored', streamUuid: session.streamUuid, consistent: true, code: '' };
       if (dial !== 0) return { kind: 'dialled', dial, streamUuid: `S${m.state.dials}`, continuous: true };
-      return { kind: 'timer', timer: 'redial' };
+      return { kind: 'timer', timer: 'redial', lateMs: 0 };
     };
     const event: fc.Arbitrary<Make> = fc.oneof(
       { weight: 30, arbitrary: fc.constant(onward) },
@@ -402,7 +430,7 @@ describe('service/secondary-machine', () => {
         })),
       fc
         .constantFrom('redial' as const, 'reconnect' as const)
-        .map<Make>((timer) => () => ({ kind: 'timer', timer })),
+        .map<Make>((timer) => () => ({ kind: 'timer', timer, lateMs: 0 })),
       fc.boolean().map<Make>((granted) => () => ({ kind: 'witness', granted })),
       fc
         .constantFrom<ReturnType<Make>>(

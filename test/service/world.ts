@@ -125,6 +125,7 @@ export interface SecondaryChanges {
   readonly failover?: Record<string, unknown>;
   readonly output?: Record<string, unknown>;
   readonly names?: readonly string[];
+  readonly buffer?: string;
   readonly embedded?: Record<string, unknown>;
   /** Called for each domain that is made. */
   readonly made?: (domain: MemoryDomain) => void;
@@ -145,6 +146,7 @@ export class TestSecondary {
         name,
         primary: `ws://127.0.0.1:${port}`,
         hypervisor: { kind: 'embedded', ...changes.embedded },
+        ...(changes.buffer !== undefined && { buffer: changes.buffer }),
         failover: { redialMinMs: 10, redialMaxMs: 100, ...changes.failover },
         output: { console: 'none', ...changes.output },
       })),

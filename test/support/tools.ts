@@ -2,12 +2,15 @@
 // machine changes, and no service that the package holds is started.
 
 import { execFile } from 'node:child_process';
-import { access, constants, mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
-import os from 'node:os';
+import { access, constants, mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
+
+/** Where a project's tools keep what they fetched: `npm ci` empties it. Seen from dist/test/support. */
+const cache = fileURLToPath(new URL('../../../node_modules/.cache/romulus-tools/', import.meta.url));
 
 const APT_TIMEOUT_MS = 120_000;
 const APT_OPTIONS = [
@@ -59,19 +62,16 @@ async function findUnpacked(
   debianPackage: string,
   folders: readonly string[],
 ): Promise<string> {
-  const uid = process.getuid?.() ?? 0;
-  const cache = path.join(os.tmpdir(), `romulus-tools-${uid}`);
   const unpacked = path.join(cache, debianPackage);
   const directories = folders.map((folder) => path.join(unpacked, folder));
-  await mkdir(cache, { mode: 0o700, recursive: true });
-  if ((await stat(cache)).uid !== uid) throw new Error(`${cache} belongs to somebody else`);
+  await mkdir(cache, { recursive: true });
   if ((await findIn(directories, name)) === null) await unpack(debianPackage, cache, unpacked);
   const found = await findIn(directories, name);
   if (found === null) throw new Error(`${debianPackage} has no ${name}`);
   return found;
 }
 
-async function findIn(directories: readonly string[], command: string): Promise<string | null> {
+export async function findIn(directories: readonly string[], command: string): Promise<string | null> {
   for (const directory of directories) {
     const candidate = path.join(directory, command);
     try {
@@ -87,7 +87,7 @@ async function findIn(directories: readonly string[], command: string): Promise<
 async function unpack(debianPackage: string, cache: string, target: string): Promise<void> {
   const work = await mkdtemp(path.join(cache, 'unpacking-'));
   try {
-    await download(debianPackage, work);
+    await downloadPackages([debianPackage], work);
     const archive = (await readdir(work)).find((name) => name.endsWith('.deb'));
     if (archive === undefined) throw new Error(`apt-get brought no archive of ${debianPackage}`);
     const tree = path.join(work, 'tree');
@@ -103,15 +103,24 @@ async function unpack(debianPackage: string, cache: string, target: string): Pro
   }
 }
 
-async function download(debianPackage: string, directory: string): Promise<void> {
+/** Fetches Debian's archives of these packages (not of what they depend on) into the directory. */
+export async function downloadPackages(
+  packages: readonly string[],
+  directory: string,
+  signal?: AbortSignal,
+): Promise<void> {
   const apt = (...args: string[]) =>
-    run('apt-get', [...APT_OPTIONS, '-qq', ...args], { cwd: directory, timeout: APT_TIMEOUT_MS });
+    run('apt-get', [...APT_OPTIONS, '-qq', ...args], {
+      cwd: directory,
+      timeout: APT_TIMEOUT_MS,
+      ...(signal && { signal }),
+    });
   try {
-    await apt('download', debianPackage);
+    await apt('download', ...packages);
   } catch (thrown) {
     // A fresh container has no package lists, an old one has lists of packages that are gone.
-    if (process.getuid?.() !== 0) throw thrown;
+    if (process.getuid?.() !== 0 || signal?.aborted === true) throw thrown;
     await apt('update');
-    await apt('download', debianPackage);
+    await apt('download', ...packages);
   }
 }

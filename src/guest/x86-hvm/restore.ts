@@ -33,9 +33,8 @@ export const restoreOpsX86Hvm: RestoreOps = {
     // The guest's page tables are its own business.
   },
 
-  localisePage() {
-    // Nothing in a page is specific to the host.
-  },
+  // Nothing in a page is specific to the host.
+  localisePage: () => undefined,
 
   setup(context) {
     return new Promise((resolve) => {

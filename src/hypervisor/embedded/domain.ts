@@ -54,6 +54,7 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   /** Each slot's last use; the next one waits for it. */
   private readonly slots: Promise<unknown>[];
   private nextSlot = 0;
+  private lastScan: Promise<unknown> = Promise.resolve();
   private readonly slabs = new Map<SharedArrayBuffer, number>();
   private nextSlab = 0;
   private readonly pending = new Map<number, PendingCall>();
@@ -103,6 +104,7 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
     this.worker = new Worker(new URL('./worker.js', import.meta.url), {
       name: `domain ${spec.name}`,
       workerData: { spec, shared } satisfies WorkerStart,
+      execArgv: [], // the program's own (--input-type, --inspect, …) are not for this thread
       stdout: true,
       stderr: true,
     });
@@ -293,9 +295,14 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
         p2mSize: this.p2mSize,
       });
     }
-    const dirtyCount = await this.call('scan', { clean });
-    into.words.set(this.dirty.words);
-    return { dirtyCount, faultCount: 0 };
+    // The bitmap is shared: a scan waits until the one before has been read.
+    const scan = this.lastScan.then(async () => {
+      const dirtyCount = await this.call('scan', { clean });
+      into.words.set(this.dirty.words);
+      return { dirtyCount, faultCount: 0 };
+    });
+    this.lastScan = scan.catch(() => undefined);
+    return scan;
   }
 
   /** The number that the worker knows a slab by, and whether this is the first that it hears of it. */

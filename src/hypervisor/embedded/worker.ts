@@ -40,7 +40,8 @@ class MachineWorker {
   private readonly slabs = new Map<number, Uint32Array>();
   private machine: Machine | null = null;
   private state: State = 'created';
-  private hasContext = false;
+  /** What a created machine stands at, if it stands at something. */
+  private context: Uint8Array | null = null;
   private dirtyScan: DirtyScan | null = null;
   private output = new Uint8Array(OUTPUT_BYTES_MIN);
   private outputLength = 0;
@@ -58,11 +59,9 @@ class MachineWorker {
   async create(start: WorkerStart): Promise<void> {
     this.machine = await Machine.create(start.spec, {
       output: (byte) => this.putOutput(byte),
-      halted: () => {
-        if (this.state === 'ended') return;
-        this.end({ kind: 'shutdown' });
-      },
-      crashed: (error) => this.end({ kind: 'crashed', reason: error.message }),
+      halted: () => this.end({ kind: 'shutdown' }),
+      // A triple fault is one way to get here: v86 has no answer to it but to trap.
+      crashed: (error) => this.end({ kind: 'crashed', reason: `v86 failed: ${error.message}` }),
     });
   }
 
@@ -80,7 +79,7 @@ class MachineWorker {
   private readonly handlers: Handlers = {
     start: () => {
       this.require('start', 'created');
-      if (this.needsContext && !this.hasContext) {
+      if (this.needsContext && !this.context) {
         throw new HypervisorError('WRONG_STATE', 'The domain has no context to start from.');
       }
       this.go();
@@ -148,14 +147,15 @@ class MachineWorker {
       return undefined;
     },
     saveContext: () => {
+      if (this.state === 'created' && this.context) return this.context;
       this.require('context', 'suspended');
       return this.theMachine.saveContext();
     },
     restoreContext: (context) => {
       this.require('context', 'created');
-      this.hasContext = false;
+      this.context = null;
       this.theMachine.restoreContext(context);
-      this.hasContext = true;
+      this.context = context;
       return undefined;
     },
     write: ({ slot, count }) => {
@@ -202,6 +202,7 @@ class MachineWorker {
   private go(): void {
     const machine = this.theMachine;
     this.state = 'running';
+    this.context = null;
     for (const bytes of this.heldInput) machine.input(bytes);
     this.heldInput = [];
     this.heldInputBytes = 0;

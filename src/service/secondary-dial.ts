@@ -1,0 +1,48 @@
+// One attempt of a domain's secondary to reach its primary: what the configuration and the machine say, as a dial.
+
+import type { SecondaryLink } from '../channel/contract.js';
+import { dial } from '../channel/dialer.js';
+import type { ChannelTls } from '../channel/security.js';
+import type { SecondaryDomainConfig } from '../config/schema.js';
+import type { DomainInfo } from '../hypervisor/port.js';
+import { VERSION } from '../version.js';
+import type { Held } from './secondary-state.js';
+
+export interface SecondaryDial {
+  readonly config: SecondaryDomainConfig;
+  readonly tls: ChannelTls | undefined;
+  readonly info: DomainInfo;
+  readonly role: 'standby' | 'active';
+  readonly held: Held | null;
+  readonly signal: AbortSignal;
+}
+
+/** Rejects as the channel's dial() does. */
+export function dialPrimary({
+  config,
+  tls,
+  info,
+  role,
+  held,
+  signal,
+}: SecondaryDial): Promise<SecondaryLink> {
+  const { connectTimeoutMs } = config.failover;
+  return dial({
+    url: config.primary,
+    plaintext: config.plaintext,
+    tls,
+    connectTimeoutMs,
+    handshakeTimeoutMs: connectTimeoutMs,
+    software: VERSION,
+    signal,
+    hello: {
+      domain: config.name,
+      hypervisor: info.hypervisor,
+      domainType: info.type,
+      p2mSize: info.p2mSize,
+      role,
+      streamUuid: held?.streamUuid ?? null,
+      epoch: held?.epoch ?? null,
+    },
+  });
+}

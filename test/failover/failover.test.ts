@@ -1,0 +1,52 @@
+import { expect } from 'chai';
+import { takeOver } from '../../src/failover/takeover.js';
+import { unwitnessed } from '../../src/failover/witness.js';
+import { HypervisorError } from '../../src/hypervisor/port.js';
+import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { ByteGate } from '../../src/output/byte-gate.js';
+
+describe('failover', () => {
+  function standby() {
+    const out: Uint8Array[] = [];
+    const domain = new MemoryDomain({ pages: 1 });
+    const gate = new ByteGate({ write: (bytes) => out.push(bytes), limitBytes: 100 });
+    domain.output$.subscribe((bytes) => gate.push(bytes));
+    return { out, domain, gate };
+  }
+
+  it('the domain runs, then its output passes', async () => {
+    const { out, domain, gate } = standby();
+    gate.push(Uint8Array.of(1));
+    await takeOver(domain, gate);
+    expect(domain.state).to.equal('running');
+    domain.say(Uint8Array.of(2));
+    expect(out.map((bytes) => bytes[0])).to.deep.equal([1, 2]);
+  });
+
+  it('a domain that does not start says nothing, ever', async () => {
+    const { out, domain, gate } = standby();
+    domain.script = (call) => {
+      if (call === 'start') throw new HypervisorError('BAD_CONTEXT', 'no');
+    };
+    gate.push(Uint8Array.of(1));
+    const failure = await takeOver(domain, gate).then(
+      () => null,
+      (error: unknown) => error,
+    );
+    expect(failure).to.be.instanceOf(HypervisorError);
+    await gate.pass();
+    gate.push(Uint8Array.of(2));
+    expect(out).to.deep.equal([]);
+  });
+
+  it('without a witness every takeover is granted, and that is said once', async () => {
+    const warnings: string[] = [];
+    const witness = unwitnessed((message) => warnings.push(message));
+    const lease = await witness.acquire('alpha');
+    expect(lease).to.deep.equal({ domain: 'alpha', durationMs: null });
+    await witness.acquire('beta');
+    expect(warnings).to.have.length(1);
+    if (lease) expect(await witness.renew(lease)).to.equal(true);
+    if (lease) await witness.release(lease);
+  });
+});

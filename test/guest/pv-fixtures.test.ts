@@ -1,0 +1,76 @@
+// Streams of real Xen, restored onto a machine whose frames lie in another order and saved from there again, describe
+// the same domain.
+
+import { expect } from 'chai';
+import { MemoryMachine, shuffledFrames } from '../../src/hypervisor/memory/machine.js';
+import { MemoryPvDomain } from '../../src/hypervisor/memory/pv-domain.js';
+import { PvGuestKernel } from '../../src/hypervisor/memory/pv-guest.js';
+import type { RestoreEndpoints, StreamType } from '../../src/guest/ops.js';
+import { restoreDomain } from '../../src/restore/restore.js';
+import { saveDomain } from '../../src/save/save.js';
+import { readFixture } from '../fixtures/xen.js';
+import { driver, RecordingSink } from '../save/support.js';
+import { readPvImage } from './pv-image.js';
+import { expectSameDomain, planOf, privateSource } from './pv-support.js';
+
+interface Fixture {
+  readonly name: string;
+  readonly streamType: StreamType;
+  readonly vcpus: number;
+  readonly zeroed?: boolean;
+}
+
+const fixtures: readonly Fixture[] = [
+  { name: 'pv-save.libxc', streamType: 'plain', vcpus: 1 },
+  { name: 'pv-live.libxc', streamType: 'plain', vcpus: 1 },
+  { name: 'pv-remus-6ckpt.libxc', streamType: 'remus', vcpus: 1 },
+  { name: 'pv-linux-2vcpu-save-zeroed.libxc', streamType: 'plain', vcpus: 2, zeroed: true },
+];
+
+describe('PV streams of real Xen', () => {
+  for (const { name, streamType, vcpus, zeroed = false } of fixtures) {
+    it(`${name}: restored among other frames and saved again, the same domain`, async function () {
+      this.timeout(60_000);
+      const octets = readFixture(name);
+      const image = readPvImage(octets);
+      const plan = planOf(image);
+      const frames = image.maxPfn + 100;
+      const machine = new MemoryMachine({ frames, order: shuffledFrames(frames, 7) });
+      const domain = new MemoryPvDomain({ machine, pages: image.maxPfn + 1, vcpus });
+      const endpoints: RestoreEndpoints = {
+        xenstoreGfn: 0,
+        consoleGfn: 0,
+        xenstoreEvtchn: 1,
+        consoleEvtchn: 2,
+        xenstoreDomid: 0,
+        consoleDomid: 0,
+      };
+      const outcome = await restoreDomain({
+        domain,
+        source: privateSource(octets),
+        streamType,
+        endpoints,
+        callbacks: { checkpoint: () => Promise.resolve('success') },
+      });
+      expect(outcome).to.deep.equal(
+        streamType === 'plain' ? { kind: 'complete', epochs: 0 } : { kind: 'failover', epoch: 5 },
+      );
+      expect(machine.openMappings).to.equal(0);
+      expect(machine.pfnOf(endpoints.xenstoreGfn)).to.equal(zeroed ? 0 : 29);
+      expect(machine.pfnOf(endpoints.consoleGfn)).to.equal(zeroed ? 0 : 30);
+
+      domain.guest = new PvGuestKernel(domain, plan);
+      await domain.start();
+      const sink = new RecordingSink();
+      await saveDomain({
+        domain,
+        sink,
+        streamType: 'plain',
+        live: false,
+        callbacks: driver({ domain, checkpoints: 0 }),
+      });
+      expect(machine.openMappings).to.equal(0);
+      expectSameDomain(image, readPvImage(sink.octets()), domain, plan, { zeroed });
+    });
+  }
+});

@@ -1,0 +1,70 @@
+// The README's program is run as it stands there.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+import { stringify } from 'yaml';
+import type { SupervisorMessage } from '../src/cli/supervisor.js';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+const romulus = join(root, 'dist', 'src', 'cli', 'main.js');
+// Inside the package, so that its own name can be imported.
+const programFile = join(root, 'dist', 'test', 'readme-program.mjs');
+
+const hypervisor = { kind: 'embedded', memory: '8MiB', guest: { workingSetPages: 256, dirtyPages: 50 } };
+const quiet = { http: false, log: { level: 'silent' } };
+
+describe('README', () => {
+  it('the program that embeds a secondary sees the commits and the failover', async () => {
+    const readme = await readFile(join(root, 'README.md'), 'utf8');
+    const program = /```ts\n(.*?)```/s.exec(readme)?.[1] ?? '';
+    expect(program.trimEnd().split('\n')).to.have.length.at.most(10);
+
+    const directory = await mkdtemp(join(tmpdir(), 'romulus-readme-'));
+    await mkdir(join(directory, 'config'));
+    const domains = [{ name: 'web', hypervisor, output: { console: 'none' } }];
+    const primaryFile = join(directory, 'config', 'primary.yaml');
+    await writeFile(primaryFile, stringify({ ...quiet, listen: { port: 0 }, domains }));
+    const primary = spawn(process.execPath, [romulus, 'primary', '--config', primaryFile], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    });
+    const primaryClosed = once(primary, 'close');
+    try {
+      const [message] = (await once(primary, 'message')) as [SupervisorMessage];
+      const port = message.kind === 'listening' ? message.port : null;
+      await writeFile(
+        join(directory, 'config', 'secondary.yaml'),
+        stringify({ ...quiet, domains: [{ ...domains[0], primary: `ws://127.0.0.1:${String(port)}` }] }),
+      );
+      await writeFile(programFile, program);
+      const child = spawn(process.execPath, [programFile], {
+        cwd: directory,
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      const childClosed = once(child, 'close');
+      let printed = '';
+      try {
+        for await (const text of child.stdout.setEncoding('utf8')) {
+          printed += String(text);
+          if (/^epoch 3: \d+ octets$/m.test(printed)) primary.kill('SIGKILL');
+          if (printed.includes('failover completed')) break;
+        }
+      } finally {
+        child.kill('SIGKILL');
+        await childClosed;
+      }
+      expect(printed).to.match(/^epoch 0: \d+ octets$/m);
+      expect(printed).to.match(/^web: failover started, from epoch \d+ \(LINK_CLOSED\)$/m);
+      expect(printed).to.match(/^web: failover completed, from epoch \d+ \(LINK_CLOSED\)$/m);
+    } finally {
+      primary.kill('SIGKILL');
+      await primaryClosed;
+      await rm(directory, { recursive: true, force: true });
+      await rm(programFile, { force: true });
+    }
+  });
+});
