@@ -5,13 +5,13 @@ import { expect } from 'chai';
 import { MemoryMachine, shuffledFrames } from '../../src/hypervisor/memory/machine.js';
 import { MemoryPvDomain } from '../../src/hypervisor/memory/pv-domain.js';
 import { PvGuestKernel } from '../../src/hypervisor/memory/pv-guest.js';
-import type { RestoreEndpoints, StreamType } from '../../src/guest/ops.js';
+import type { StreamType } from '../../src/guest/ops.js';
 import { restoreDomain } from '../../src/restore/restore.js';
 import { saveDomain } from '../../src/save/save.js';
 import { readFixture } from '../fixtures/xen.js';
 import { driver, RecordingSink } from '../save/support.js';
 import { readPvImage } from './pv-image.js';
-import { expectSameDomain, planOf, privateSource } from './pv-support.js';
+import { endpointsOfTests, expectSameDomain, planOf, privateSource } from './pv-support.js';
 
 interface Fixture {
   readonly name: string;
@@ -37,14 +37,7 @@ describe('PV streams of real Xen', () => {
       const frames = image.maxPfn + 100;
       const machine = new MemoryMachine({ frames, order: shuffledFrames(frames, 7) });
       const domain = new MemoryPvDomain({ machine, pages: image.maxPfn + 1, vcpus });
-      const endpoints: RestoreEndpoints = {
-        xenstoreGfn: 0,
-        consoleGfn: 0,
-        xenstoreEvtchn: 1,
-        consoleEvtchn: 2,
-        xenstoreDomid: 0,
-        consoleDomid: 0,
-      };
+      const endpoints = endpointsOfTests();
       const outcome = await restoreDomain({
         domain,
         source: privateSource(octets),
