@@ -151,6 +151,7 @@ export class MemoryPvDomain implements SourceDomain, TargetDomain {
   /** The guest gives a page back; what its own p2m says is its business. */
   punch(pfn: number): void {
     const mfn = this.#mfnThere(pfn);
+    this.markDirty(mfn);
     this.#mfns[pfn] = INVALID_FRAME;
     this.#held--;
     this.machine.free(mfn);
