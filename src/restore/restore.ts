@@ -92,7 +92,6 @@ export async function restoreDomain(options: RestoreOptions): Promise<RestoreOut
   } catch (error) {
     failure = asError(error);
   }
-  context.bufferedRecords.clear();
   try {
     await ops.cleanup(context);
   } catch (error) {

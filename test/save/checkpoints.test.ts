@@ -97,6 +97,23 @@ describe('a checkpointed save', () => {
     expect(states).to.include('suspended');
   });
 
+  it('has a whole slab for the first suspended pass, whatever pre-copy left of the last', async () => {
+    const domain = new MemoryDomain({ pages: 650 });
+    await domain.start();
+    domain.script = (call) => {
+      if (call === 'suspend') domain.dirty(numbers(0, 100));
+    };
+    const result = await saveDomain({
+      domain,
+      sink: new RecordingSink(),
+      streamType: 'remus',
+      live: true,
+      callbacks: driver({ domain, checkpoints: 1 }),
+      slabBytes: 24 + 100 * 4104,
+    });
+    expect(result.suspendedFlushes).to.equal(0);
+  });
+
   it('captures the next epoch while the last is on its way, and waits outside the pause when no slab is free', async () => {
     const domain = new MemoryDomain({ pages: 50 });
     await domain.start();

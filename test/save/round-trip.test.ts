@@ -137,7 +137,7 @@ describe('save and restore', () => {
           expect(target.populated.has(holes[0] ?? 0)).to.equal(false);
         },
       ),
-      { numRuns: 150 },
+      { numRuns: 100 },
     );
   });
 });

@@ -7,8 +7,8 @@
 //      └─ populate, writePages, set… (a target is filled here)
 
 import { ReplaySubject, Subject } from 'rxjs';
-import { DomainType, INVALID_FRAME, PAGE_SIZE, PageType } from '../../stream/format.js';
-import { Bitmap } from '../bitmap.js';
+import { DomainType, INVALID_FRAME, PageType } from '../../stream/format.js';
+import type { Bitmap } from '../bitmap.js';
 import type {
   CpuPolicy,
   DirtyStats,
@@ -21,6 +21,7 @@ import type {
   TscInfo,
 } from '../port.js';
 import { HypervisorError } from '../port.js';
+import { Ram } from './ram.js';
 
 /** The calls of the port, as a script sees them. */
 export type MemoryDomainCall = Exclude<keyof SourceDomain | keyof TargetDomain, 'output$' | 'events$'>;
@@ -74,8 +75,7 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
   calls = 0;
 
   #state: DomainState = 'created';
-  readonly #log: Bitmap;
-  #logging = false;
+  readonly #ram: Ram;
   readonly #pagesMax: number;
 
   constructor(options: MemoryDomainOptions) {
@@ -87,9 +87,9 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
     this.name = options.name ?? 'memory';
     this.pages = options.pages;
     this.type = options.type ?? DomainType.X86_HVM;
-    this.memory = new Uint8Array(new SharedArrayBuffer(options.pages * PAGE_SIZE));
-    this.populated = new Bitmap(options.pages);
-    this.#log = new Bitmap(options.pages);
+    this.#ram = new Ram(options.pages);
+    this.memory = this.#ram.octets;
+    this.populated = this.#ram.populated;
     this.#pagesMax = options.pagesMax ?? options.pages;
     if (options.empty !== true) this.populated.setAll();
     for (const pfn of options.holes ?? []) this.populated.clear(pfn);
@@ -105,30 +105,27 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
   }
 
   get loggingDirty(): boolean {
-    return this.#logging;
+    return this.#ram.logging;
   }
 
   // ── what the guest does: for tests and benchmarks ──
 
   /** The guest writes to its memory, from the beginning of a page on (several pages if the bytes are longer). */
   write(pfn: number, bytes: Uint8Array, offset = 0): void {
-    const last = pfn + Math.max(0, Math.ceil((offset + bytes.length) / PAGE_SIZE) - 1);
-    for (let p = pfn; p <= last; p++) this.#checkPopulated(p);
-    this.memory.set(bytes, pfn * PAGE_SIZE + offset);
-    if (this.#logging) for (let p = pfn; p <= last; p++) this.#log.set(p);
+    this.#ram.write(pfn, bytes, offset);
   }
 
   /** Marks pages as written without changing them. */
   dirty(pfns: Iterable<number>): void {
     for (const pfn of pfns) {
-      this.#checkPopulated(pfn);
-      if (this.#logging) this.#log.set(pfn);
+      this.#ram.check(pfn);
+      this.#ram.mark(pfn);
     }
   }
 
   /** One page of the live memory, not a copy. */
   page(pfn: number): Uint8Array {
-    return this.memory.subarray(pfn * PAGE_SIZE, (pfn + 1) * PAGE_SIZE);
+    return this.#ram.page(pfn);
   }
 
   /** A copy of all RAM. */
@@ -139,8 +136,7 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
   /** The guest gives a page back (balloon); it reads as zeroes if it gets it again. */
   punch(pfn: number): void {
     this.populated.clear(pfn);
-    this.page(pfn).fill(0);
-    if (this.#logging) this.#log.set(pfn);
+    this.#ram.clear(pfn);
   }
 
   /** The guest says something; only a running one can. */
@@ -212,16 +208,16 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
   enableLogDirty(): Promise<void> {
     return this.#call('enableLogDirty', () => {
       this.#needGuest();
-      if (this.#logging) throw new HypervisorError('LOG_DIRTY', 'log-dirty is enabled already');
-      this.#logging = true;
-      this.#log.clearAll();
+      if (this.#ram.logging) throw new HypervisorError('LOG_DIRTY', 'log-dirty is enabled already');
+      this.#ram.logging = true;
+      this.#ram.log.clearAll();
     });
   }
 
   cleanLogDirty(into: Bitmap): Promise<DirtyStats> {
     return this.#call('cleanLogDirty', () => {
       const stats = this.#readLog(into);
-      this.#log.clearAll();
+      this.#ram.log.clearAll();
       return stats;
     });
   }
@@ -233,8 +229,8 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
   disableLogDirty(): Promise<void> {
     return this.#call('disableLogDirty', () => {
       this.#needGuest();
-      if (!this.#logging) throw new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled');
-      this.#logging = false;
+      if (!this.#ram.logging) throw new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled');
+      this.#ram.logging = false;
     });
   }
 
@@ -243,7 +239,7 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
       this.#needGuest();
       for (let i = 0; i < count; i++) {
         const gfn = gfns[i] ?? INVALID_FRAME;
-        if (gfn !== INVALID_FRAME && gfn >= this.pages) throw this.#outOfRange(gfn);
+        if (gfn !== INVALID_FRAME) this.#ram.checkRange(gfn);
         types[i] = this.populated.has(gfn) ? PageType.NOTAB : PageType.XTAB;
       }
     });
@@ -252,20 +248,7 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
   copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): Promise<void> {
     return this.#call('copyPages', () => {
       this.#needGuest();
-      this.#checkFrames(gfns, count);
-      const memory = this.memory;
-      let to = offset;
-      for (let i = 0; i < count;) {
-        // Neighbours are copied together: one view and one copy per run of frames.
-        const first = gfns[i] ?? INVALID_FRAME;
-        let run = 1;
-        while (i + run < count && gfns[i + run] === first + run) run++;
-        const from = first * PAGE_SIZE;
-        const bytes = run * PAGE_SIZE;
-        slab.set(memory.subarray(from, from + bytes), to);
-        to += bytes;
-        i += run;
-      }
+      this.#ram.read(gfns, count, slab, offset);
     });
   }
 
@@ -300,10 +283,7 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
   populate(pfns: Uint32Array, count: number, gfns: Uint32Array): Promise<void> {
     return this.#call('populate', () => {
       this.#needGuest();
-      for (let i = 0; i < count; i++) {
-        const pfn = pfns[i] ?? INVALID_FRAME;
-        if (pfn >= this.pages) throw this.#outOfRange(pfn);
-      }
+      for (let i = 0; i < count; i++) this.#ram.checkRange(pfns[i] ?? INVALID_FRAME);
       const held = this.populated.count();
       if (held + count > this.#pagesMax) {
         throw new HypervisorError('OUT_OF_MEMORY', 'no memory left for the domain', {
@@ -323,40 +303,22 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
   writePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<void> {
     return this.#call('writePages', () => {
       this.#needGuest();
-      this.#checkFrames(gfns, count);
-      const memory = this.memory;
-      for (let i = 0; i < count;) {
-        const first = gfns[i] ?? INVALID_FRAME;
-        let run = 1;
-        while (i + run < count && gfns[i + run] === first + run) run++;
-        memory.set(data.subarray(i * PAGE_SIZE, (i + run) * PAGE_SIZE), first * PAGE_SIZE);
-        i += run;
-      }
-      if (this.#logging) for (let i = 0; i < count; i++) this.#log.set(gfns[i] ?? 0);
+      this.#ram.fill(gfns, count, data);
     });
   }
 
   comparePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<readonly number[]> {
     return this.#call('comparePages', () => {
       this.#needGuest();
-      this.#checkFrames(gfns, count);
-      const different: number[] = [];
-      const mine = Buffer.from(this.memory.buffer);
-      for (let i = 0; i < count; i++) {
-        const from = (gfns[i] ?? 0) * PAGE_SIZE;
-        const at = i * PAGE_SIZE;
-        if (mine.compare(data, at, at + PAGE_SIZE, from, from + PAGE_SIZE) !== 0) different.push(i);
-      }
-      return different;
+      return this.#ram.compare(gfns, count, data);
     });
   }
 
   clearPage(gfn: number): Promise<void> {
     return this.#call('clearPage', () => {
       this.#needGuest();
-      this.#checkPopulated(gfn);
-      this.page(gfn).fill(0);
-      if (this.#logging) this.#log.set(gfn);
+      this.#ram.check(gfn);
+      this.#ram.clear(gfn);
     });
   }
 
@@ -403,9 +365,10 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
 
   #readLog(into: Bitmap): DirtyStats {
     this.#needGuest();
-    if (!this.#logging) throw new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled');
-    into.words.set(this.#log.words);
-    return { dirtyCount: this.#log.count(), faultCount: 0 };
+    const { log, logging } = this.#ram;
+    if (!logging) throw new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled');
+    into.words.set(log.words);
+    return { dirtyCount: log.count(), faultCount: 0 };
   }
 
   #need(state: DomainState): void {
@@ -428,23 +391,5 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
     if (!STATES_WITH_A_GUEST.has(this.#state)) return;
     this.#state = state;
     this.events$.next(event);
-  }
-
-  #checkFrames(gfns: Uint32Array, count: number): void {
-    for (let i = 0; i < count; i++) this.#checkPopulated(gfns[i] ?? INVALID_FRAME);
-  }
-
-  #checkPopulated(gfn: number): void {
-    if (gfn >= this.pages) throw this.#outOfRange(gfn);
-    if (!this.populated.has(gfn)) {
-      throw new HypervisorError('NOT_POPULATED', `frame ${gfn} has no memory`, { gfn });
-    }
-  }
-
-  #outOfRange(gfn: number): HypervisorError {
-    return new HypervisorError('FRAME_OUT_OF_RANGE', `the domain has no frame ${gfn}`, {
-      gfn,
-      pages: this.pages,
-    });
   }
 }
