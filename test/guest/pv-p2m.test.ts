@@ -9,6 +9,7 @@ import { decodePvP2mFrames } from '../../src/stream/records/pv.js';
 import { readAll } from '../stream/streams.js';
 import { setEntry, SHARED, sharedView } from './pv-guest-view.js';
 import { readPvImage } from './pv-image.js';
+import { viewOf } from './pv-support.js';
 import { expectImage, snapshotOf } from './pv-snapshot.js';
 import { emptyDomain, failureOf, restoreTrial, saveTrial, type Trial, trialGuest } from './pv-trial.js';
 
@@ -80,6 +81,40 @@ describe('the p2m of a PV guest', () => {
       }
     });
 
+    for (const width of [4, 8] as const) {
+      it(`as a list of a ${width * 8}-bit guest, and cuts it where its page tables only repeat`, async () => {
+        // As Linux does for what was never there: one page without frames, one table of it, again and again.
+        const trial = trialGuest({ width, p2m: 'list' });
+        const { domain, guest } = trial;
+        const { p2mPfns } = guest.kernel.plan;
+        const [missingPage = 0, missingTable = 0] = guest.dataPfns;
+        const entry = (pfn: number): bigint => (BigInt(domain.mfnOf(pfn)) << 12n) | 1n;
+        const frameOf = (table: number, index: number): number =>
+          Number((viewOf(domain.octets(table)).getBigUint64(index * 8, true) >> 12n) & 0xffffffffn);
+        const leaf = [...guest.tables].find(
+          ([pfn, level]) => level === 1 && frameOf(pfn, 0) === domain.mfnOf(p2mPfns[0] ?? 0),
+        )?.[0];
+        const above = [...guest.tables].find(
+          ([pfn, level]) => level === 2 && frameOf(pfn, 0) === domain.mfnOf(leaf ?? 0),
+        )?.[0];
+        if (leaf === undefined || above === undefined) throw new Error('nothing maps the p2m');
+        domain.write(missingPage, new Uint8Array(4096).fill(0xff));
+        for (let i = 0; i < 512; i++) {
+          setEntry(trial, missingTable, i, entry(missingPage));
+          if (i > 0) setEntry(trial, leaf, i, entry(missingPage));
+        }
+        for (const i of [1, 2, 3]) setEntry(trial, above, i, entry(missingTable));
+        const perTable = 512 * (4096 / width);
+        viewOf(domain.pv.sharedInfo).setUint32(width === 8 ? 3088 : 2316, 4 * perTable, true);
+        expect(await endPfnOf(trial)).to.equal(perTable - 1);
+
+        // The last one is another: all of it counts.
+        setEntry(trial, above, 3, entry(leaf));
+        await domain.resume();
+        expect(await endPfnOf(trial)).to.equal(4 * perTable - 1);
+      });
+    }
+
     it('of two frame lists, and cuts it where the lists only repeat', async () => {
       // 512 pages of 512 entries are one list: these are three, and the last two are the same.
       const perList = 512 * 512;
@@ -101,10 +136,7 @@ describe('the p2m of a PV guest', () => {
       const listView = new DataView(list.buffer, list.byteOffset, 4096);
       for (let i = 1; i < 512; i++) listView.setBigUint64(i * 8, listView.getBigUint64(0, true), true);
 
-      const { octets } = await saveTrial(trial);
-      const frames = readAll(octets).find(({ type }) => type === RecordType.X86_PV_P2M_FRAMES);
-      if (frames === undefined) throw new Error('no frames');
-      expect(decodePvP2mFrames(frames, 8).endPfn).to.equal(2 * perList - 1);
+      expect(await endPfnOf(trial)).to.equal(2 * perList - 1);
     });
   });
 
@@ -122,46 +154,49 @@ describe('the p2m of a PV guest', () => {
     expect(trial.machine.openMappings).to.equal(0);
   });
 
-  it('finds a linear p2m again that was moved between two checkpoints, and says so in the stream', async () => {
-    const trial = trialGuest({ p2m: 'list' });
-    const { domain, guest } = trial;
-    const { p2mPfns } = guest.kernel.plan;
-    const [movedTo = 0] = guest.dataPfns;
-    const move = (): void => {
-      // The p2m's first page is another one from now on.
-      const from = p2mPfns[0] ?? 0;
-      domain.write(movedTo, domain.octets(from).slice());
-      const leaf = [...guest.tables.keys()].find((table) => {
-        const words = domain.words(table);
-        return (words[0] ?? 0) >>> 12 === domain.mfnOf(from) && guest.tables.get(table) === 1;
+  for (const when of ['between two checkpoints', 'while it was being suspended'] as const) {
+    it(`is found again when it was moved ${when}, and the stream says so`, async () => {
+      const trial = trialGuest({ p2m: 'list' });
+      const { domain, guest } = trial;
+      const { p2mPfns } = guest.kernel.plan;
+      const [movedTo = 0] = guest.dataPfns;
+      const move = (): void => {
+        // The p2m's first page is another one from now on.
+        const from = p2mPfns[0] ?? 0;
+        domain.write(movedTo, domain.octets(from).slice());
+        const leaf = [...guest.tables.keys()].find((table) => {
+          const words = domain.words(table);
+          return (words[0] ?? 0) >>> 12 === domain.mfnOf(from) && guest.tables.get(table) === 1;
+        });
+        if (leaf === undefined) throw new Error('nothing maps the p2m');
+        setEntry(trial, leaf, 0, (BigInt(domain.mfnOf(movedTo)) << 12n) | 1n);
+        guest.kernel.countMove();
+        // The old page says nothing any more.
+        domain.write(from, new Uint8Array(4096).fill(0xff));
+      };
+      let last = snapshotOf(domain);
+      const { octets } = await saveTrial(trial, {
+        streamType: 'remus',
+        checkpoints: 3,
+        suspended: (epoch) => {
+          if (epoch === 1 && when !== 'between two checkpoints') move();
+          last = snapshotOf(domain);
+        },
+        between: (epoch) => {
+          if (epoch === 0 && when === 'between two checkpoints') move();
+        },
       });
-      if (leaf === undefined) throw new Error('nothing maps the p2m');
-      setEntry(trial, leaf, 0, (BigInt(domain.mfnOf(movedTo)) << 12n) | 1n);
-      guest.kernel.countMove();
-      // The old page says nothing any more.
-      domain.write(from, new Uint8Array(4096).fill(0xff));
-    };
-    let last = snapshotOf(domain);
-    const { octets } = await saveTrial(trial, {
-      streamType: 'remus',
-      checkpoints: 3,
-      suspended: () => {
-        last = snapshotOf(domain);
-      },
-      between: (epoch) => {
-        if (epoch === 0) move();
-      },
+      const lists = readAll(octets).filter(({ type }) => type === RecordType.X86_PV_P2M_FRAMES);
+      expect(lists.map((record) => [...decodePvP2mFrames(record, 8).frames])).to.deep.equal([
+        [...p2mPfns],
+        [movedTo, ...p2mPfns.slice(1)],
+      ]);
+      expectImage(readPvImage(octets), last);
+      const target = emptyDomain();
+      await restoreTrial(octets, target, 'remus');
+      expect(target.words(movedTo)[0]).to.equal(target.mfnOf(0));
     });
-    const lists = readAll(octets).filter(({ type }) => type === RecordType.X86_PV_P2M_FRAMES);
-    expect(lists.map((record) => [...decodePvP2mFrames(record, 8).frames])).to.deep.equal([
-      [...p2mPfns],
-      [movedTo, ...p2mPfns.slice(1)],
-    ]);
-    expectImage(readPvImage(octets), last);
-    const target = emptyDomain();
-    await restoreTrial(octets, target, 'remus');
-    expect(target.words(movedTo)[0]).to.equal(target.mfnOf(0));
-  });
+  }
 
   it('gives up between checkpoints when the guest has grown', async () => {
     const trial = trialGuest({ p2m: 'list' });
@@ -195,4 +230,11 @@ function holedGuest(machine: MemoryMachine, domain: MemoryPvDomain, pfns: number
   const guest = buildPvGuest(domain, { pfns, p2m: 'tree', holes });
   domain.guest = guest.kernel;
   return { machine, domain, guest };
+}
+
+/** The last pfn that a save announces. */
+async function endPfnOf(trial: Trial): Promise<number> {
+  const { octets } = await saveTrial(trial);
+  const frames = readAll(octets).find(({ type }) => type === RecordType.X86_PV_P2M_FRAMES);
+  return frames === undefined ? -1 : decodePvP2mFrames(frames, trial.domain.pv.width).endPfn;
 }
