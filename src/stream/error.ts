@@ -3,14 +3,14 @@
 import { RomulusError } from '../errors.js';
 
 export type StreamErrorCode =
-  | 'BAD_MARKER' // the first 8 octets are not 8 × FF
-  | 'BAD_ID' // not "XENF"
-  | 'UNSUPPORTED_VERSION' // the image header's version is neither 2 nor 3
-  | 'BIG_ENDIAN' // the image is big-endian
+  | 'BAD_MARKER' // libxc: the first 8 octets are not 8 × FF; a file: it begins like no layer that is known
+  | 'BAD_ID' // not "XENF" (libxc), "LibxlFmt" (libxl) or xl's magic
+  | 'UNSUPPORTED_VERSION' // libxc: neither 2 nor 3; libxl: not 2; xl: mandatory flags of another time
+  | 'BIG_ENDIAN' // the stream is big-endian
   | 'UNKNOWN_DOMAIN_TYPE' // the domain header's type is reserved
   | 'BAD_PAGE_SHIFT' // the guest's page size is not 4096
-  | 'RECORD_TOO_LONG' // a record is longer than the limit
-  | 'BAD_RECORD' // a record's body does not have the form of its type
+  | 'RECORD_TOO_LONG' // a record, or xl's optional data, is longer than the limit
+  | 'BAD_RECORD' // a record's body does not have the form of its type, or it must not stand where it stands
   | 'UNKNOWN_PAGE_TYPE' // a pfn entry of PAGE_DATA carries a reserved type
   | 'PFN_OUT_OF_RANGE' // a pfn that cannot be held, or that the domain does not have
   | 'TRUNCATED' // the stream ends inside a header or a record

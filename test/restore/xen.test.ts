@@ -1,21 +1,14 @@
 // Streams that real Xen wrote, restored into a domain, saved from it, and restored again: the same domain.
 
 import { expect } from 'chai';
-import { readFile } from 'node:fs/promises';
-import { brotliDecompressSync } from 'node:zlib';
 import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
 import { restoreDomain } from '../../src/restore/restore.js';
 import { saveDomain } from '../../src/save/save.js';
+import { readFixture } from '../fixtures/xen.js';
 import { driver, RecordingSink, sourceOf } from '../save/support.js';
 
 /** What Xen's streams walk: 4 GiB less the 16 MiB below it, of which a few MiB have memory. */
 const XEN_PAGES = 0xff000;
-
-async function fixture(name: string): Promise<Uint8Array> {
-  return brotliDecompressSync(
-    await readFile(new URL(`../../../test/fixtures/xen/${name}.br`, import.meta.url)),
-  );
-}
 
 describe('a stream of real Xen', () => {
   for (const [name, streamType] of [
@@ -27,7 +20,7 @@ describe('a stream of real Xen', () => {
       const applied: number[] = [];
       const outcome = await restoreDomain({
         domain: first,
-        source: sourceOf(await fixture(name)),
+        source: sourceOf(readFixture(name)),
         streamType,
         callbacks: {
           checkpoint: () => Promise.resolve('success'),

@@ -117,7 +117,9 @@ function listOf(records: readonly StreamRecord[]): ListedRecord[] {
 }
 
 const streams = [
-  { name: 'pv-remus-6ckpt.libxc', list: 'pv-remus-6ckpt.libxc', domainType: DomainType.X86_PV },
+  { name: 'pv-save.libxc', list: 'pv-save', domainType: DomainType.X86_PV },
+  { name: 'pv-live.libxc', list: 'pv-live', domainType: DomainType.X86_PV },
+  { name: 'pv-remus-6ckpt.libxc', list: 'pv-remus-6ckpt', domainType: DomainType.X86_PV },
   { name: 'hvm-remus-6ckpt.libxc', list: 'hvm-remus-6ckpt', domainType: DomainType.X86_HVM },
   { name: 'hvm-save.libxc', list: 'hvm-save', domainType: DomainType.X86_HVM },
   {
@@ -172,6 +174,18 @@ describe('streams of real Xen', () => {
       expect(listOf(records)).to.deep.equal(expected);
     });
   }
+
+  it('hvm-colo-6ckpt.libxc: six checkpoints, and the same bytes again', () => {
+    const bytes = readFixture('hvm-colo-6ckpt.libxc');
+    const records = readAll(bytes);
+    for (const record of records) {
+      checkRecord(record, DomainType.X86_HVM);
+      const again = concatenate(encodeAgain(record));
+      expectSameBytes(again, bytes.subarray(record.offset, record.offset + again.length));
+    }
+    expect(records.filter((record) => record.type === RecordType.CHECKPOINT).length).to.equal(6);
+    expect(records.at(-1)).to.include({ type: RecordType.CHECKPOINT, offset: bytes.length - 8 });
+  });
 
   it('hvm-colo-back.libxc: a back channel has no headers, and five lists of dirty pfns', () => {
     const bytes = readFixture('hvm-colo-back.libxc');
