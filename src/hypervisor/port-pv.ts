@@ -21,7 +21,7 @@ export interface PvDomainInfo {
 export interface FrameMapping {
   /** One page each, as 1024 words of 32 bits (little-endian), in the order that was asked for. */
   readonly frames: readonly Uint32Array[];
-  /** Once. The views must not be used after it. */
+  /** Once; does not fail. The views must not be used after it. */
   unmap(): void;
 }
 
@@ -33,6 +33,7 @@ export interface M2pMapping {
   readonly maxMfn: number;
   /** First mfn of the m2p that 32-bit guests see mapped in their page tables; INVALID_FRAME for 64-bit ones. */
   readonly compatM2pMfn0: number;
+  /** As a FrameMapping's. */
   unmap(): void;
 }
 

@@ -4,6 +4,7 @@
 import { expect } from 'chai';
 import { type P2mShape, type PvGuestPlan } from '../../src/hypervisor/memory/pv-guest.js';
 import type { MemoryPvDomain } from '../../src/hypervisor/memory/pv-domain.js';
+import type { RestoreEndpoints } from '../../src/guest/ops.js';
 import { ChunkSource } from '../../src/restore/file-source.js';
 import { RecordType } from '../../src/stream/format.js';
 import type { PvImage } from './pv-image.js';
@@ -29,6 +30,18 @@ export function privateSource(octets: Uint8Array, chunkBytes = 1024 * 1024): Chu
   return new ChunkSource(chunks());
 }
 
+/** Event channels as the guests of the tests had them. */
+export function endpointsOfTests(): RestoreEndpoints {
+  return {
+    xenstoreGfn: 0,
+    consoleGfn: 0,
+    xenstoreEvtchn: 1,
+    consoleEvtchn: 2,
+    xenstoreDomid: 4,
+    consoleDomid: 3,
+  };
+}
+
 export function viewOf(octets: Uint8Array): DataView {
   return new DataView(octets.buffer, octets.byteOffset, octets.byteLength);
 }
@@ -47,8 +60,12 @@ function page(image: PvImage, pfn: number): Uint8Array {
   return image.pages.get(pfn) ?? expect.fail(`no page ${pfn}`);
 }
 
+const m2ps = new WeakMap<PvImage, ReadonlyMap<bigint, number>>();
+
 /** pfn by mfn of the machine that the image was saved on, by the guest's own p2m; empty if its pages were zeroed. */
-export function savedM2p(image: PvImage): Map<bigint, number> {
+export function savedM2p(image: PvImage): ReadonlyMap<bigint, number> {
+  const known = m2ps.get(image);
+  if (known !== undefined) return known;
   const perPage = 4096 / image.width;
   const invalid = image.width === 8 ? 0xffffffffffffffffn : 0xffffffffn;
   const m2p = new Map<bigint, number>();
@@ -57,6 +74,7 @@ export function savedM2p(image: PvImage): Map<bigint, number> {
     const mfn = long(p2mPage, (pfn % perPage) * image.width, image.width);
     if (mfn !== 0n && mfn !== invalid) m2p.set(mfn, pfn);
   }
+  m2ps.set(image, m2p);
   return m2p;
 }
 

@@ -78,12 +78,12 @@ async function updateStartInfo(
     writeFrame(view, at.storeFrame, width, storeMfn);
     view.setUint32(at.storeEventChannel, endpoints.xenstoreEvtchn, true);
 
-    const console = await pv.mapFrames(Uint32Array.of(consoleMfn), 1);
-    const ring = console.frames[0];
+    const consolePage = await pv.mapFrames(Uint32Array.of(consoleMfn), 1);
+    const ring = consolePage.frames[0];
     if (ring !== undefined) {
       new DataView(ring.buffer, ring.byteOffset).setUint8(CONSOLE_CONNECTION, CONSOLE_DISCONNECTED);
     }
-    console.unmap();
+    consolePage.unmap();
     endpoints.consoleGfn = consoleMfn;
     writeFrame(view, at.consoleFrame, width, consoleMfn);
     view.setUint32(at.consoleEventChannel, endpoints.consoleEvtchn, true);

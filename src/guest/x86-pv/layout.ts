@@ -1,6 +1,7 @@
 // Where the fields stand that hold frame numbers, in the structures that a PV guest shares with Xen, for guests of 32
-// and of 64 bits. Source: Xen's public headers xen.h, arch-x86/xen-x86_32.h and arch-x86/xen-x86_64.h; checked
-// against streams that Xen 4.17 wrote. Everything is little-endian; a "long" is 4 or 8 octets, the guest's width.
+// and of 64 bits. Source: Xen's public headers xen.h, arch-x86/xen-x86_32.h and arch-x86/xen-x86_64.h; all offsets were
+// checked with a compiler against the headers of Xen 4.17, for both widths, and those of 64 bits against its streams.
+// Everything is little-endian; a "long" is 4 or 8 octets, the guest's width.
 
 import { INVALID_FRAME } from '../../stream/format.js';
 import type { GuestWidth } from '../../stream/records/pv.js';
@@ -57,7 +58,7 @@ export const VCPU_ONLINE = 1 << 5;
 /** FIRST_RESERVED_GDT_ENTRY: the GDT entries above are Xen's. */
 export const GDT_ENTRIES_MAX = 7168;
 export const GDT_ENTRIES_PER_FRAME = 512;
-/** `connection` in the console's page (io/console.h), and its value for a console that nobody serves yet. */
+/** `connection` in the console's page (io/console.h; 4.17's does not have it yet), and its value for a console that nobody serves yet. */
 export const CONSOLE_CONNECTION = 3088;
 export const CONSOLE_DISCONNECTED = 1;
 

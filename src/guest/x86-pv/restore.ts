@@ -193,7 +193,6 @@ async function handlePvInfo(context: RestoreOpsContext, record: StreamRecord): P
     state.physmap.m2p = m2p;
     state.physmap.maxMfn = maxMfn;
   }
-  state.seenPvInfo = true;
 }
 
 async function handleP2mFrames(context: RestoreOpsContext, record: StreamRecord): Promise<void> {

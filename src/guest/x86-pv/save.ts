@@ -124,12 +124,13 @@ async function writeP2mFrames(context: SaveOpsContext): Promise<void> {
 /**
  * A guest with a linear p2m counts the moves of its pages. While the save is live, pages have been sent by a p2m that
  * is no more: it is given up, as libxc does. Between checkpoints (which libxc does not look at) the p2m is found
- * again; this is called once more when the guest is suspended, before any page of the checkpoint is read.
+ * again, once the guest is suspended and cannot be in the middle of a move, and before any page of the checkpoint is
+ * read.
  */
 async function checkVmState(context: SaveOpsContext): Promise<void> {
   const state = saveStateOf(context);
   const { p2mGeneration: before } = state;
-  if (before === null) return;
+  if (before === null || (!context.live && !context.suspended)) return;
   const now = readGeneration(state);
   if (now === before) return;
   if (context.live) {

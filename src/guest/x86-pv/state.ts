@@ -52,7 +52,6 @@ export class X86PvRestoreState {
   layout: PvLayout;
   readonly sharedInfoFrame: number;
   physmap: Physmap;
-  seenPvInfo = false;
   /** The pfns of the p2m's pages, INVALID_FRAME where the stream has not said. */
   p2mPfns = new Uint32Array(0);
   /** PageType of each pfn up to physmap.maxPfn. */

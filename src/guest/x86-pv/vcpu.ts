@@ -26,7 +26,8 @@ export type TranslateFrame = (frame: number, role: FrameRole) => number;
 
 /**
  * Rewrites the context's frame numbers in place.
- * @param direction of the frame numbers: libxc asks the saver's cr1 whether it is 0, the restorer's for bit 0
+ * @param direction of the frame numbers. A cr1 that is not 0 gets bit 0 in the stream; one without it has never been
+ *   translated (libxc hands it to Xen as it is, here it is refused)
  * @throws GuestError BAD_VCPU, and what `translate` throws
  */
 export function translateVcpu(
@@ -69,7 +70,13 @@ export function translateVcpu(
   const cr1 = at.controlRegisters + width;
   const user = view.getBigUint64(cr1, true);
   const toPfns = direction === 'to pfns';
-  if (toPfns ? user === 0n : (user & 1n) === 0n) return;
+  if (user === 0n) return;
+  if (!toPfns && (user & 1n) === 0n) {
+    throw new GuestError('BAD_VCPU', `cr1 of vCPU ${vcpu} lacks the mark that says that it holds a pfn`, {
+      vcpu,
+      cr1: user,
+    });
+  }
   const frame = translate(cr3ToFrame(user, width), 'cr1');
   view.setBigUint64(cr1, (BigInt(frame) << 12n) | (toPfns ? 1n : 0n), true);
 }

@@ -51,7 +51,7 @@ export class PvCalls implements PvSource, PvTarget {
     this.#domain = domain;
     this.width = width;
     // A page of Xen's, shared: the domain's, but nowhere in its physical memory.
-    this.sharedInfoMfn = domain.machine.allot(domain.id);
+    this.sharedInfoMfn = domain.machine.allot(domain.memory.id);
     if (this.sharedInfoMfn === INVALID_FRAME) {
       throw new HypervisorError('OUT_OF_MEMORY', 'no memory left for a domain');
     }
@@ -88,7 +88,7 @@ export class PvCalls implements PvSource, PvTarget {
     return this.#domain.call('pv.mapFrames', () => {
       const { machine } = this.#domain;
       this.#domain.needGuest();
-      this.#domain.checkFrames(mfns, count);
+      this.#domain.memory.check(mfns, count);
       const frames = Array.from(mfns.subarray(0, count), (mfn) => machine.words(mfn));
       return { frames, unmap: this.#opened() };
     });
@@ -123,7 +123,7 @@ export class PvCalls implements PvSource, PvTarget {
 
   setVcpuContext(vcpu: number, context: Uint8Array): Promise<void> {
     return this.#domain.call('pv.setVcpuContext', () => {
-      const { machine, id } = this.#domain;
+      const { machine, id } = this.#domain.memory;
       const at = this.#vcpu(vcpu);
       if (context.length !== VCPU_CONTEXT_BYTES[this.width]) {
         throw new HypervisorError('BAD_CONTEXT', `a vCPU context of ${context.length} octets`, { vcpu });
@@ -174,7 +174,7 @@ export class PvCalls implements PvSource, PvTarget {
     xenstoreDomid: number,
   ): Promise<void> {
     return this.#domain.call('pv.seedGrantTable', () => {
-      this.#domain.checkFrames(Uint32Array.of(consoleMfn, xenstoreMfn), 2);
+      this.#domain.memory.check(Uint32Array.of(consoleMfn, xenstoreMfn), 2);
       this.grants = { consoleMfn, xenstoreMfn, consoleDomid, xenstoreDomid };
     });
   }
@@ -183,7 +183,7 @@ export class PvCalls implements PvSource, PvTarget {
 
   /** The guest pins one of its tables. @throws HypervisorError BAD_CONTEXT */
   pin(mfn: number, level: number): void {
-    pinTable(this.#domain.machine, this.#domain.id, this.width, mfn, level);
+    pinTable(this.#domain.machine, this.#domain.memory.id, this.width, mfn, level);
   }
 
   get sharedInfo(): Uint8Array {

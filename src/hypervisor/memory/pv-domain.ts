@@ -5,9 +5,9 @@
 //      └─ populate, writePages, pv.set… (a target is filled here)
 
 import { ReplaySubject, Subject } from 'rxjs';
-import { DomainType, INVALID_FRAME, PAGE_SIZE, PageType } from '../../stream/format.js';
+import { DomainType, INVALID_FRAME } from '../../stream/format.js';
 import type { GuestWidth } from '../../stream/records/pv.js';
-import { Bitmap } from '../bitmap.js';
+import type { Bitmap } from '../bitmap.js';
 import type {
   CpuPolicy,
   DirtyStats,
@@ -22,8 +22,8 @@ import type {
 import { HypervisorError } from '../port.js';
 import type { PvSource, PvTarget } from '../port-pv.js';
 import type { MemoryMachine } from './machine.js';
-import { levelOf } from './page-types.js';
 import { PvCalls } from './pv-calls.js';
+import { PvMemory } from './pv-memory.js';
 
 /** The calls of the port, as a script sees them. */
 export type MemoryPvCall =
@@ -61,8 +61,7 @@ const STATES_WITH_A_GUEST: ReadonlySet<DomainState> = new Set(['created', 'runni
 export class MemoryPvDomain implements SourceDomain, TargetDomain {
   readonly name: string;
   readonly machine: MemoryMachine;
-  /** The machine's number for it. */
-  readonly id: number;
+  readonly memory: PvMemory;
   readonly pages: number;
   readonly output$ = new Subject<Uint8Array>();
   readonly events$ = new ReplaySubject<DomainEvent>(1);
@@ -76,21 +75,14 @@ export class MemoryPvDomain implements SourceDomain, TargetDomain {
   readonly inputs: Uint8Array[] = [];
 
   #state: DomainState = 'created';
-  #held = 0;
   /** True if the toolstack filled it: its guest finds itself in a new domain. */
   #filled = false;
-  readonly #log: Bitmap;
-  #logging = false;
-  /** What nobody but a test needs: where each pfn lies. */
-  readonly #mfns: Uint32Array;
 
   constructor(options: MemoryPvDomainOptions) {
     this.name = options.name ?? 'memory-pv';
     this.machine = options.machine;
-    this.id = options.machine.newDomain();
     this.pages = options.pages;
-    this.#log = new Bitmap(options.pages);
-    this.#mfns = new Uint32Array(options.pages).fill(INVALID_FRAME);
+    this.memory = new PvMemory(options.machine, options.pages);
     this.tsc = options.tsc ?? { mode: 0, khz: 0, nsec: 0n, incarnation: 0 };
     this.policy = options.cpuPolicy ?? { cpuid: NO_BYTES, msrs: NO_BYTES };
     this.script = options.script ?? null;
@@ -102,39 +94,28 @@ export class MemoryPvDomain implements SourceDomain, TargetDomain {
   }
 
   get loggingDirty(): boolean {
-    return this.#logging;
+    return this.memory.logging;
   }
 
   // ── what the guest does, and what Xen knows: for tests and the rest of this folder ──
 
   /** A frame for the pfn, as the domain builder gives it. @throws OUT_OF_MEMORY, FRAME_OUT_OF_RANGE */
   give(pfn: number): number {
-    if (pfn >= this.pages) throw this.#outOfRange(pfn);
-    const mfn = this.#held < this.pages ? this.machine.allot(this.id) : INVALID_FRAME;
-    if (mfn === INVALID_FRAME) {
-      throw new HypervisorError('OUT_OF_MEMORY', 'no memory left for the domain', {
-        held: this.#held,
-        limit: this.pages,
-      });
-    }
-    this.#held++;
-    this.machine.setM2p(mfn, pfn);
-    this.#mfns[pfn] = mfn;
-    return mfn;
+    return this.memory.give(pfn);
   }
 
   /** INVALID_FRAME where there is none. */
   mfnOf(pfn: number): number {
-    return this.#mfns[pfn] ?? INVALID_FRAME;
+    return this.memory.mfnOf(pfn);
   }
 
   /** A page's live words. Writing here is not seen by the dirty log: use write(). */
   words(pfn: number): Uint32Array {
-    return this.machine.words(this.#mfnThere(pfn));
+    return this.machine.words(this.memory.mfnThere(pfn));
   }
 
   octets(pfn: number): Uint8Array {
-    return this.machine.octets(this.#mfnThere(pfn));
+    return this.machine.octets(this.memory.mfnThere(pfn));
   }
 
   /** The guest writes to a page (of any type: as if through Xen, where it is a page table). */
@@ -144,16 +125,12 @@ export class MemoryPvDomain implements SourceDomain, TargetDomain {
   }
 
   markDirty(mfn: number): void {
-    const pfn = this.machine.pfnOf(mfn);
-    if (this.#logging && pfn < this.pages) this.#log.set(pfn);
+    this.memory.mark(mfn);
   }
 
   /** The guest gives a page back; what its own p2m says is its business. */
   punch(pfn: number): void {
-    const mfn = this.#mfnThere(pfn);
-    this.#mfns[pfn] = INVALID_FRAME;
-    this.#held--;
-    this.machine.free(mfn);
+    this.memory.punch(pfn);
   }
 
   say(bytes: Uint8Array): void {
@@ -193,8 +170,7 @@ export class MemoryPvDomain implements SourceDomain, TargetDomain {
     return this.call('destroy', () => {
       if (this.#state === 'destroyed') return;
       this.#state = 'destroyed';
-      this.machine.freeAll(this.id);
-      this.#mfns.fill(INVALID_FRAME);
+      this.memory.freeAll();
       this.output$.complete();
       this.events$.complete();
     });
@@ -227,16 +203,16 @@ export class MemoryPvDomain implements SourceDomain, TargetDomain {
   enableLogDirty(): Promise<void> {
     return this.call('enableLogDirty', () => {
       this.needGuest();
-      if (this.#logging) throw new HypervisorError('LOG_DIRTY', 'log-dirty is enabled already');
-      this.#logging = true;
-      this.#log.clearAll();
+      if (this.memory.logging) throw new HypervisorError('LOG_DIRTY', 'log-dirty is enabled already');
+      this.memory.logging = true;
+      this.memory.log.clearAll();
     });
   }
 
   cleanLogDirty(into: Bitmap): Promise<DirtyStats> {
     return this.call('cleanLogDirty', () => {
       const stats = this.#readLog(into);
-      this.#log.clearAll();
+      this.memory.log.clearAll();
       return stats;
     });
   }
@@ -248,26 +224,22 @@ export class MemoryPvDomain implements SourceDomain, TargetDomain {
   disableLogDirty(): Promise<void> {
     return this.call('disableLogDirty', () => {
       this.needGuest();
-      if (!this.#logging) throw new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled');
-      this.#logging = false;
+      if (!this.memory.logging) throw new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled');
+      this.memory.logging = false;
     });
   }
 
   pageTypes(gfns: Uint32Array, count: number, types: Uint8Array): Promise<void> {
     return this.call('pageTypes', () => {
       this.needGuest();
-      for (let i = 0; i < count; i++) {
-        const mfn = gfns[i] ?? INVALID_FRAME;
-        types[i] = this.machine.isOwnedBy(mfn, this.id) ? (this.machine.types[mfn] ?? 0) : PageType.XTAB;
-      }
+      this.memory.types(gfns, count, types);
     });
   }
 
   copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): Promise<void> {
     return this.call('copyPages', () => {
       this.needGuest();
-      this.checkFrames(gfns, count);
-      for (let i = 0; i < count; i++) slab.set(this.machine.octets(gfns[i] ?? 0), offset + i * PAGE_SIZE);
+      this.memory.copyOut(gfns, count, slab, offset);
     });
   }
 
@@ -289,42 +261,28 @@ export class MemoryPvDomain implements SourceDomain, TargetDomain {
     return this.call('populate', () => {
       this.needGuest();
       this.#filled = true;
-      for (let i = 0; i < count; i++) gfns[i] = this.give(pfns[i] ?? INVALID_FRAME);
+      for (let i = 0; i < count; i++) gfns[i] = this.memory.give(pfns[i] ?? INVALID_FRAME);
     });
   }
 
   writePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<void> {
     return this.call('writePages', () => {
       this.needGuest();
-      this.checkFrames(gfns, count);
-      for (let i = 0; i < count; i++) {
-        const mfn = gfns[i] ?? 0;
-        if (levelOf(this.machine.types[mfn] ?? 0) !== 0) {
-          throw new HypervisorError('FAILED', 'a page table cannot be mapped for writing', { mfn });
-        }
-        this.machine.octets(mfn).set(data.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE));
-        this.markDirty(mfn);
-      }
+      this.memory.copyIn(gfns, count, data);
     });
   }
 
   comparePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<readonly number[]> {
     return this.call('comparePages', () => {
       this.needGuest();
-      this.checkFrames(gfns, count);
-      const different: number[] = [];
-      for (let i = 0; i < count; i++) {
-        const mine = this.machine.octets(gfns[i] ?? 0);
-        if (Buffer.compare(mine, data.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE)) !== 0) different.push(i);
-      }
-      return different;
+      return this.memory.compare(gfns, count, data);
     });
   }
 
   clearPage(gfn: number): Promise<void> {
     return this.call('clearPage', () => {
       this.needGuest();
-      this.checkFrames(Uint32Array.of(gfn), 1);
+      this.memory.check(Uint32Array.of(gfn), 1);
       this.machine.octets(gfn).fill(0);
       this.markDirty(gfn);
     });
@@ -389,35 +347,10 @@ export class MemoryPvDomain implements SourceDomain, TargetDomain {
     }
   }
 
-  /** The first `count` frames must be the domain's. */
-  checkFrames(mfns: Uint32Array, count: number): void {
-    for (let i = 0; i < count; i++) {
-      const mfn = mfns[i] ?? INVALID_FRAME;
-      if (!this.machine.isOwnedBy(mfn, this.id)) throw this.#outOfRange(mfn);
-    }
-  }
-
   #readLog(into: Bitmap): DirtyStats {
     this.needGuest();
-    if (!this.#logging) throw new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled');
-    into.clearAll();
-    // The saver's bitmap is as large as the guest's p2m, which may be smaller than what the domain may have.
-    for (let p = this.#log.next(0); p >= 0 && p < into.size; p = this.#log.next(p + 1)) into.set(p);
-    return { dirtyCount: into.count(), faultCount: 0 };
-  }
-
-  #mfnThere(pfn: number): number {
-    const mfn = this.mfnOf(pfn);
-    if (mfn === INVALID_FRAME)
-      throw new HypervisorError('NOT_POPULATED', `pfn ${pfn} has no memory`, { pfn });
-    return mfn;
-  }
-
-  #outOfRange(frame: number): HypervisorError {
-    return new HypervisorError('FRAME_OUT_OF_RANGE', `the domain has no frame ${frame}`, {
-      frame,
-      pages: this.pages,
-    });
+    if (!this.memory.logging) throw new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled');
+    return { dirtyCount: this.memory.readLog(into), faultCount: 0 };
   }
 }
 
