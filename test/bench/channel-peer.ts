@@ -6,7 +6,7 @@
 import { connect, createServer, type AddressInfo } from 'node:net';
 import { randomFillSync } from 'node:crypto';
 import xxhash from '@node-rs/xxhash';
-import { filter, firstValueFrom } from 'rxjs';
+import { filter, firstValueFrom, map, shareReplay, startWith } from 'rxjs';
 import type { PrimaryLink } from '../../src/channel/contract.js';
 import { dial } from '../../src/channel/dialer.js';
 import { PrimaryListener } from '../../src/channel/primary-listener.js';
@@ -23,6 +23,8 @@ import {
 
 const CHECKPOINT_BYTES = 64 * 1024 * 1024;
 const PAGES = CHECKPOINT_BYTES / PAGE_SIZE;
+/** The next checkpoint is captured while this one is on its way. */
+const WINDOW_EPOCHS = 2;
 /** What goes first and is not counted: pages are faulted in and code is compiled once, not once a gigabyte. */
 const WARM_UP_CHECKPOINTS = 4;
 /** A PAGE_DATA record of a whole batch: what the saver sends as one message. */
@@ -36,9 +38,15 @@ function rawMessages(total: number): number {
   return Math.ceil((total + WARM_UP_CHECKPOINTS * CHECKPOINT_BYTES) / PIECE_BYTES);
 }
 
-/** `total` octets in messages of a piece's size, written as fast as they are taken. */
+/** `total` octets in messages of a piece's size, out of as much memory as the domain has, as fast as they are taken. */
 async function rawServer(total: number): Promise<void> {
-  const message = randomFillSync(Buffer.alloc(PIECE_BYTES));
+  const memory = randomFillSync(Buffer.alloc(CHECKPOINT_BYTES));
+  let from = 0;
+  const message = () => {
+    if (from + PIECE_BYTES > memory.length) from = 0;
+    from += PIECE_BYTES;
+    return memory.subarray(from - PIECE_BYTES, from);
+  };
   const server = createServer({ noDelay: true }, (socket) => {
     let started = 0;
     let left = rawMessages(total);
@@ -48,7 +56,7 @@ async function rawServer(total: number): Promise<void> {
         if (left === Math.ceil(total / PIECE_BYTES)) started = performance.now();
         left--;
         underWay++;
-        socket.write(message, () => {
+        socket.write(message(), () => {
           underWay--;
           next();
         });
@@ -100,16 +108,22 @@ async function primary(total: number): Promise<void> {
   const linked = (link: PrimaryLink) => {
     let started = 0;
     let seconds = 0;
-    const acknowledged = async (epoch: number) => {
-      await firstValueFrom(
-        link.events$.pipe(filter((event) => event.kind === 'acknowledged' && event.epoch === epoch)),
-      );
-    };
+    const acknowledged$ = link.events$.pipe(
+      filter((event) => event.kind === 'acknowledged'),
+      map((event) => event.epoch),
+      startWith(-1),
+      shareReplay(1),
+    );
+    // Listens from the start: an acknowledgement may come before it is waited for.
+    acknowledged$.subscribe();
+    const acknowledged = (epoch: number) =>
+      firstValueFrom(acknowledged$.pipe(filter((last) => last >= epoch)));
     void saveDomain({
       domain,
       sink: link.sink,
       streamType: 'remus',
       live: false,
+      slabCount: WINDOW_EPOCHS + 1,
       callbacks: {
         suspend: () => domain.suspend(),
         async postcopy(epoch) {
@@ -118,7 +132,9 @@ async function primary(total: number): Promise<void> {
           domain.dirty(everyPage);
         },
         async checkpoint(epoch, sent) {
-          await Promise.all([acknowledged(epoch), sent]);
+          const last = epoch + 1 === epochs || epoch + 1 === WARM_UP_CHECKPOINTS;
+          await acknowledged(last ? epoch : epoch + 1 - WINDOW_EPOCHS);
+          if (last) await sent;
           if (epoch + 1 === WARM_UP_CHECKPOINTS) started = performance.now();
           if (epoch + 1 < epochs) return 'continue';
           seconds = (performance.now() - started) / 1000;
@@ -133,7 +149,7 @@ async function primary(total: number): Promise<void> {
   };
   listener.offer({
     domain: 'bench',
-    welcome: () => ({ streamUuid: 'bench', continuous: false, windowEpochs: 1 }),
+    welcome: () => ({ streamUuid: 'bench', continuous: false, windowEpochs: WINDOW_EPOCHS }),
     linked,
     fenced: () => undefined,
   });
