@@ -11,7 +11,7 @@ import { restoreDomain, type RestoreOutcome } from '../../src/restore/restore.js
 import { StreamError } from '../../src/stream/error.js';
 import { sourceOf, targetFor } from '../save/support.js';
 import { seeded } from '../stream/streams.js';
-import { record, replay, type Recording, type Snapshot } from './recorded.js';
+import { record, recordEmbedded, replay, type Recording, type Snapshot } from './recorded.js';
 
 interface Restored {
   readonly target: MemoryDomain;
@@ -58,10 +58,17 @@ function expectEquals(target: MemoryDomain, snapshot: Snapshot | undefined, what
   );
 }
 
-describe('a checkpointed stream that is cut', () => {
+for (const [name, make] of [
+  ['a domain in memory', () => record(24, 6, 5)],
+  ['the embedded machine', () => recordEmbedded(8)],
+] as const) {
+  describe(`a checkpointed stream of ${name} that is cut`, () => prefixTests(make));
+}
+
+function prefixTests(make: () => Promise<Recording>): void {
   let recording: Recording;
   before(async () => {
-    recording = await record(24, 6, 5);
+    recording = await make();
   });
 
   async function expectPrefix(cut: number, chunk: number): Promise<void> {
@@ -71,7 +78,7 @@ describe('a checkpointed stream that is cut', () => {
       octets.subarray(0, cut),
       pages,
       chunk,
-      1e6,
+      1e8,
     );
     expect(acknowledged).to.equal(checkpoints);
     expect(applied).to.equal(checkpoints);
@@ -101,7 +108,7 @@ describe('a checkpointed stream that is cut', () => {
     const random = seeded(2);
     for (let n = 0; n < 2000; n++) await expectPrefix(random(recording.octets.length), 1 + random(100_000));
   });
-});
+}
 
 describe('a checkpointed stream that is damaged', () => {
   const LIMIT = 20_000;
