@@ -22,7 +22,8 @@ export async function modulesInOrder(
   wanted: readonly string[],
   signal: AbortSignal,
 ): Promise<Buffer[]> {
-  const builtin = new Set(
+  // What is built in counts as loaded.
+  const visited = new Set(
     (await readFile(join(folder, 'modules.builtin'), 'utf8')).split('\n').map(moduleName),
   );
   const files = new Map<string, string>();
@@ -31,9 +32,10 @@ export async function modulesInOrder(
       files.set(moduleName(entry.name), join(entry.parentPath, entry.name));
   }
 
-  const ordered = new Map<string, Buffer>();
+  const ordered: Buffer[] = [];
   const visit = async (name: string, neededBy: string): Promise<void> => {
-    if (ordered.has(name) || builtin.has(name)) return;
+    if (visited.has(name)) return;
+    visited.add(name);
     const file = files.get(name);
     if (file === undefined) {
       throw new HypervisorError('FAILED', 'The kernel has no such module.', {
@@ -44,10 +46,10 @@ export async function modulesInOrder(
     }
     const bytes = await readModule(file, signal);
     for (const needed of dependencies(bytes)) await visit(needed, name);
-    ordered.set(name, bytes);
+    ordered.push(bytes);
   };
   for (const name of wanted) await visit(name, 'the guest');
-  return [...ordered.values()];
+  return ordered;
 }
 
 /** "kernel/drivers/char/hw_random/virtio-rng.ko.xz" is the module virtio_rng. */
