@@ -52,7 +52,7 @@ export async function modulesInOrder(
   return ordered;
 }
 
-/** "kernel/drivers/char/hw_random/virtio-rng.ko.xz" is the module virtio_rng. */
+/** "kernel/drivers/char/hw_random/virtio-rng.ko.xz", or "virtio-rng" in another's .modinfo, is virtio_rng. */
 function moduleName(path: string): string {
   return basename(path)
     .replace(/\.ko(\.\w+)?$/, '')
@@ -70,11 +70,14 @@ async function readModule(file: string, signal: AbortSignal): Promise<Buffer> {
 }
 
 /** @param bytes an ELF file whose .modinfo section holds "key=value" texts, each ended by NUL */
-export function dependencies(bytes: Buffer): string[] {
+function dependencies(bytes: Buffer): string[] {
   const key = Buffer.from('\0depends=');
   const at = bytes.indexOf(key);
   if (at < 0) return [];
   const from = at + key.length;
   const names = bytes.toString('latin1', from, bytes.indexOf(0, from));
-  return names.split(',').filter((name) => name !== '');
+  return names
+    .split(',')
+    .filter((name) => name !== '')
+    .map(moduleName);
 }
