@@ -8,6 +8,7 @@ import { type CounterClient, GuestMachine, type MachineType } from './machine.js
 
 const ADDRESS = '10.0.2.15/24'; // where QEMU's own network expects the guest
 const CONNECTIONS_MAX = 256; // counter.h
+const MICROVM_ATTEMPTS = 5;
 
 describe('qemu: the test guest', function () {
   this.timeout(120_000);
@@ -21,7 +22,7 @@ describe('qemu: the test guest', function () {
   });
   after(() => machine?.destroy());
 
-  async function boot(
+  async function start(
     context: Mocha.Context,
     type: MachineType,
     commandLine: string,
@@ -31,6 +32,21 @@ describe('qemu: the test guest', function () {
     await machine?.destroy();
     machine = await GuestMachine.start(files, { type, commandLine, networkCard });
     return machine;
+  }
+
+  /**
+   * Resolves when the guest has set up its network. A microvm has no clock but the TSC; the kernel measures that one
+   * by emulated port reads, and where those jitter (other work on the machine's cores) it gives up, says so, and
+   * waits for ever. That is between QEMU's emulation and the kernel: such a machine is started again.
+   */
+  async function boot(context: Mocha.Context, type: MachineType, commandLine: string): Promise<GuestMachine> {
+    for (let attempt = 1; ; attempt++) {
+      const guest = await start(context, type, commandLine.replace('quiet', 'loglevel=5'));
+      const found = await guest.until(/^network .*\n|tsc: Unable to calibrate/m);
+      if (found[0].startsWith('network')) return guest;
+      if (type !== 'microvm' || attempt === MICROVM_ATTEMPTS) throw new Error(guest.text);
+      console.log('      microvm: the kernel found no clock; started again');
+    }
   }
 
   function running(context: Mocha.Context): GuestMachine {
@@ -45,10 +61,9 @@ describe('qemu: the test guest', function () {
     describe(type, () => {
       it('boots to its first ticks', async function () {
         const options = { address: ADDRESS, workingSetPages: 1024, dirtyPages: 100, tickMs: 20 };
-        const started = performance.now();
         const guest = await boot(this, type, guestCommandLine(options));
         await guest.until(/^tick 1 ok$/m);
-        console.log(`      ${type}: first tick after ${((performance.now() - started) / 1000).toFixed(1)} s`);
+        console.log(`      ${type}: first tick after ${(guest.ageMs() / 1000).toFixed(1)} s`);
         expect(guest.text).to.include(`network ${ADDRESS}\n`);
         await guest.until(/^tick 5 .*\n/m);
         expect(guest.text).to.match(/^tick 1 ok\ntick 2 ok\ntick 3 ok\ntick 4 ok\ntick 5 ok\n/m);
@@ -148,14 +163,14 @@ describe('qemu: the test guest', function () {
 
     it('refuses what cannot be, and powers off', async function () {
       const commandLine = `${guestCommandLine({ address: ADDRESS })} unknown=1`;
-      const guest = await boot(this, 'microvm', commandLine, false);
+      const guest = await start(this, 'q35', commandLine, false);
       expect(await guest.ended()).to.equal(0);
       expect(guest.text).to.match(/^bad configuration: an address but no network interface$/m);
       expect(guest.text).not.to.match(/^tick/m);
     });
 
     it('a machine without network ticks', async function () {
-      const guest = await boot(this, 'microvm', guestCommandLine({ dirtyPages: 0, tickMs: 1 }), false);
+      const guest = await start(this, 'q35', guestCommandLine({ dirtyPages: 0, tickMs: 1 }), false);
       await guest.until(/^network none\ntick 1 ok\ntick 2 ok$/m);
       guest.input('q');
       expect(await guest.ended()).to.equal(0);

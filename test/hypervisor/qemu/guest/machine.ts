@@ -28,6 +28,7 @@ export interface MachineOptions {
 export class GuestMachine {
   /** All that the guest said. */
   text = '';
+  readonly #started = performance.now();
   readonly #qemu: ChildProcessByStdio<Writable, Readable, Readable>;
   readonly #scratch: string;
   readonly #closed: Promise<number | null>;
@@ -69,6 +70,10 @@ export class GuestMachine {
       ],
       scratch,
     );
+  }
+
+  ageMs(): number {
+    return performance.now() - this.#started;
   }
 
   input(text: string): void {
