@@ -12,6 +12,13 @@ export interface GuestOptions {
   readonly tickMs?: number;
   /** Of the first network card, "10.0.0.2/24"; default: no network. */
   readonly address?: string;
+  /**
+   * Rate of the time-stamp counter in kHz, which is the host's; default: the kernel measures it. A microvm in QEMU's
+   * emulation (TCG) should be told: it has no other clock to measure by, and where the measurement fails, as it often
+   * does on busy cores ("tsc: Unable to calibrate against PIT"), its kernel waits for ever. Other machines and KVM
+   * have other clocks.
+   */
+  readonly tscKhz?: number;
 }
 
 const WORKING_SET_PAGES_MAX = 1 << 18;
@@ -29,7 +36,12 @@ export function guestCommandLine(options: GuestOptions = {}): string {
   checkRange('tickMs', tickMs, 1, 60_000);
   const ours = [`romulus.pages=${pages}`, `romulus.dirty=${dirty}`, `romulus.tick_ms=${tickMs}`];
   if (options.address !== undefined) ours.push(`romulus.ip=${checkAddress(options.address)}`);
-  return `${KERNEL_ARGUMENTS} -- ${ours.join(' ')}`;
+  let kernel = KERNEL_ARGUMENTS;
+  if (options.tscKhz !== undefined) {
+    checkRange('tscKhz', options.tscKhz, 1, 100_000_000);
+    kernel += ` tsc_early_khz=${options.tscKhz}`;
+  }
+  return `${kernel} -- ${ours.join(' ')}`;
 }
 
 function checkRange(key: string, value: number, low: number, high: number): void {

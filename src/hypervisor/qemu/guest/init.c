@@ -16,7 +16,7 @@
 // ("bad configuration: …") and the machine powers itself off, as it does when the kernel fails it ("failed: …").
 //
 // Build (gcc 12.2.0, in this folder):
-//   gcc -O2 -Wall -Wextra -Werror -ffreestanding -fno-stack-protector -fno-pic -fcf-protection=none -fno-ident -fno-asynchronous-unwind-tables -fno-tree-loop-distribute-patterns -nostdlib -static -no-pie -s -Wa,-mx86-used-note=no -Wl,--build-id=none,-z,noexecstack,-z,norelro,-z,noseparate-code -o init.elf init.c
+//   gcc -O2 -fno-tree-vectorize -funroll-loops -Wall -Wextra -Werror -ffreestanding -fno-stack-protector -fno-pic -fcf-protection=none -fno-ident -fno-asynchronous-unwind-tables -fno-tree-loop-distribute-patterns -nostdlib -static -no-pie -s -Wa,-mx86-used-note=no -Wl,--build-id=none,-z,noexecstack,-z,norelro,-z,noseparate-code -o init.elf init.c
 
 #include "linux.h"
 

@@ -35,16 +35,21 @@ export interface RunOptions {
  */
 export async function run(program: Program, given: readonly string[], options: RunOptions): Promise<Buffer> {
   const { command, debianPackage } = program;
+  const running = execute(command, given, {
+    timeout: TIMEOUT_MS,
+    // Messages are searched for words.
+    env: { ...process.env, LC_ALL: 'C' },
+    ...options,
+    encoding: 'buffer',
+  });
+  // An abort fails at once; but as long as the program lives it may write into the folder that the caller removes.
+  const { child } = running;
+  const closed = new Promise((resolve) => child.once('close', resolve));
   try {
-    const { stdout } = await execute(command, given, {
-      timeout: TIMEOUT_MS,
-      // Messages are searched for words.
-      env: { ...process.env, LC_ALL: 'C' },
-      ...options,
-      encoding: 'buffer',
-    });
+    const { stdout } = await running;
     return stdout;
   } catch (thrown) {
+    if (child.pid !== undefined) await closed;
     options.signal.throwIfAborted();
     const cause = asError(thrown);
     if ('code' in cause && cause.code === 'ENOENT') {

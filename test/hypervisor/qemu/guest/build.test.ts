@@ -252,7 +252,12 @@ describe('qemu: making the test guest', () => {
     });
 
     it('can be given up, and leave nothing', async () => {
-      await program('apt-get', `echo $$ > "${scratch}/pid"; exec sleep 60`);
+      await program(
+        'apt-get',
+        `trap "sleep 0.1; echo late > late; exit" TERM
+         echo $$ > "${scratch}/pid"
+         while :; do sleep 0.02; done`,
+      );
       const abort = new AbortController();
       const reason = new Error('no longer wanted');
       const outcome = prepare(abort.signal).catch((error: unknown) => error);
@@ -287,7 +292,12 @@ describe('qemu: making the test guest', () => {
         .and.not.include('romulus.ip');
     });
 
+    it('tells the kernel, not the guest, how fast the time-stamp counter is', () => {
+      expect(guestCommandLine({ tscKhz: 2_596_000 })).to.match(/ tsc_early_khz=2596000 -- romulus/);
+    });
+
     for (const [key, options] of [
+      ['tscKhz', { tscKhz: 0 }],
       ['workingSetPages', { workingSetPages: 0 }],
       ['workingSetPages', { workingSetPages: 262_145 }],
       ['workingSetPages', { workingSetPages: 1.5 }],
