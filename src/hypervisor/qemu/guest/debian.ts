@@ -2,12 +2,18 @@
 
 import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { asError } from '../../../errors.js';
 import { HypervisorError } from '../../port.js';
 import { aptCache, aptGet, dpkgDeb, run } from './programs.js';
 
 /** Depends on the kernel's own package, whose name holds a version. */
 const META_PACKAGE = 'linux-image-cloud-amd64';
+
+const OPTIONS: readonly string[] = [
+  // As root apt would download as a user of its own, who may not enter our folder.
+  ...['-o', 'APT::Sandbox::User=root'],
+  ...['-o', 'Acquire::http::Timeout=20'],
+  ...['-o', 'Acquire::Retries=1'],
+];
 
 export interface KernelTree {
   /** The bzImage. */
@@ -21,33 +27,16 @@ export interface KernelTree {
  * @throws HypervisorError UNSUPPORTED where there is no apt or it knows no such kernel, FAILED where that cannot be had
  */
 export async function unpackKernel(work: string, signal: AbortSignal): Promise<KernelTree> {
-  const archives = join(work, 'archives');
-  const tree = join(work, 'tree');
-  await mkdir(archives);
-  // As root apt would download as a user of its own, who may not enter our folder.
-  const options = [
-    '-o',
-    'APT::Sandbox::User=root',
-    '-o',
-    'Acquire::http::Timeout=20',
-    '-o',
-    'Acquire::Retries=1',
-  ];
-  try {
-    await download(archives, options, signal);
-  } catch (thrown) {
+  const archive = await download(join(work, 'first'), [], signal).catch(async () => {
     signal.throwIfAborted();
-    const first = asError(thrown);
-    if (first instanceof HypervisorError && first.code === 'UNSUPPORTED') throw first;
     // No package lists, or lists of packages that are gone. Lists of our own leave the machine's alone, and need no
-    // root.
-    const own = [...options, ...(await ownLists(work))];
-    await run(aptGet, ['-qq', ...own, 'update'], { signal });
-    await download(archives, own, signal);
-  }
-  const [archive] = await readdir(archives);
-  if (archive === undefined) throw new HypervisorError('FAILED', 'apt-get brought no kernel.', {});
-  await run(dpkgDeb, ['--extract', join(archives, archive), tree], { signal });
+    // root. What is wrong otherwise is wrong again.
+    const lists = await ownLists(work);
+    await run(aptGet, ['-qq', ...OPTIONS, ...lists, 'update'], { signal });
+    return download(join(work, 'second'), lists, signal);
+  });
+  const tree = join(work, 'tree');
+  await run(dpkgDeb, ['--extract', archive, tree], { signal });
   return {
     kernel: await onlyEntry(join(tree, 'boot'), /^vmlinuz-/),
     // Newer packages have everything below usr/.
@@ -57,19 +46,29 @@ export async function unpackKernel(work: string, signal: AbortSignal): Promise<K
   };
 }
 
-async function download(archives: string, options: readonly string[], signal: AbortSignal): Promise<void> {
-  const depends = (await run(aptCache, [...options, 'depends', META_PACKAGE], { signal })).toString();
-  const debianPackage = /Depends: (linux-image-\S+)/.exec(depends)?.[1];
-  if (debianPackage === undefined) {
-    throw new HypervisorError(
-      'FAILED',
-      `apt knows no ${META_PACKAGE}: the test guest needs a Debian (amd64).`,
-      {
-        debianPackage: META_PACKAGE,
-      },
-    );
-  }
-  await run(aptGet, ['-qq', ...options, 'download', debianPackage], { signal, cwd: archives });
+async function download(folder: string, lists: readonly string[], signal: AbortSignal): Promise<string> {
+  await mkdir(folder);
+  const options = [...OPTIONS, ...lists];
+  const debianPackage = await kernelPackage(options, signal);
+  await run(aptGet, ['-qq', ...options, 'download', debianPackage], { signal, cwd: folder });
+  return onlyEntry(folder, /\.deb$/);
+}
+
+async function kernelPackage(options: readonly string[], signal: AbortSignal): Promise<string> {
+  const depends = await run(aptCache, [...options, 'depends', META_PACKAGE], { signal }).catch(
+    (error: unknown) => {
+      // It fails where it does not know the package.
+      if (error instanceof HypervisorError && error.code === 'FAILED') return '';
+      throw error;
+    },
+  );
+  const debianPackage = /Depends: (linux-image-\S+)/.exec(depends.toString())?.[1];
+  if (debianPackage !== undefined) return debianPackage;
+  throw new HypervisorError(
+    'UNSUPPORTED',
+    `apt knows no ${META_PACKAGE}: the test guest needs a Debian (amd64) with its archive in reach, or a kernel and an initramfs of your own.`,
+    { debianPackage: META_PACKAGE },
+  );
 }
 
 async function ownLists(work: string): Promise<string[]> {
@@ -84,7 +83,7 @@ async function onlyEntry(folder: string, name: RegExp): Promise<string> {
   const found = (await readdir(folder)).filter((entry) => name.test(entry));
   const [entry] = found;
   if (entry === undefined || found.length > 1) {
-    throw new HypervisorError('FAILED', 'The kernel’s package is not laid out as expected.', {
+    throw new HypervisorError('FAILED', 'A kernel’s package is not laid out as expected.', {
       folder,
       found: found.join(' '),
     });
