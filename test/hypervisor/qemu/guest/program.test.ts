@@ -38,6 +38,8 @@ describe('qemu: the test guest’s program', () => {
     let here: string;
     try {
       here = (await run('gcc', ['-dumpfullversion'])).stdout.trim();
+      // A compiler may be there without the C library's headers, or the kernel's.
+      await run('gcc', ['-E', '-include', 'netinet/tcp.h', '-include', 'linux/reboot.h', '-xc', '/dev/null']);
     } catch (error) {
       here = error instanceof Error ? error.message.trim() : String(error);
     }
