@@ -26,13 +26,7 @@ export class RamImage {
     this.bytes = this.#segments.reduce((sum, segment) => sum + segment.length, 0);
   }
 
-  /** The image from `at` to the end of the segment: the caller asks for no more than lies in one segment. */
-  view(at: number, length: number): Buffer {
-    const segment = this.segment(at);
-    const start = at % SEGMENT_BYTES;
-    return segment.subarray(start, start + length);
-  }
-
+  /** The segment that octet `at` lies in, at `at` modulo SEGMENT_BYTES. */
   segment(at: number): Buffer {
     const segment = this.#segments[Math.floor(at / SEGMENT_BYTES)];
     if (segment === undefined) throw new RangeError(`octet ${at} is outside an image of ${this.bytes}`);
@@ -47,6 +41,17 @@ export class RamImage {
       const count = Math.min(data.length - from, SEGMENT_BYTES - start);
       this.segment(at + from).set(data.subarray(from, from + count), start);
       from += count;
+    }
+  }
+
+  /** Fills `to` with the image from `at` on, across segments. */
+  get(at: number, to: Uint8Array): void {
+    let done = 0;
+    while (done < to.length) {
+      const start = (at + done) % SEGMENT_BYTES;
+      const count = Math.min(to.length - done, SEGMENT_BYTES - start);
+      to.set(this.segment(at + done).subarray(start, start + count), done);
+      done += count;
     }
   }
 

@@ -16,7 +16,7 @@ import { onProcessExit } from './exit-hooks.js';
 import type { QemuMachine } from './machine.js';
 import { QmpClient } from './qmp.js';
 import { openAnonymousFile } from './ram-file.js';
-import { openTracking } from './tracking.js';
+import { openTracking, type ChosenTracking } from './tracking.js';
 
 /** Octets of QEMU's standard error that are kept for the error. */
 const STDERR_BYTES_MAX = 4096;
@@ -39,7 +39,7 @@ export async function launchQemu(config: QemuConfig, options: LaunchOptions): Pr
     });
   }
   const setpriv = await findExecutable('setpriv');
-  const tracking = await openTracking(config);
+  const { tracking, reason } = await openTracking(config);
   let deviceState: DeviceStateFile | null = null;
   try {
     deviceState = new DeviceStateFile(await openAnonymousFile(0), STATE_PATH);
@@ -51,7 +51,7 @@ export async function launchQemu(config: QemuConfig, options: LaunchOptions): Pr
     const child = spawn(command, rest, {
       stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe', tracking.ramFd, deviceState.fd, 'pipe'],
     });
-    const machine = new LaunchedMachine(config, child, tracking, deviceState, options.standby);
+    const machine = new LaunchedMachine(config, child, { tracking, reason }, deviceState, options.standby);
     try {
       await machine.connect();
       await checkRamBlocks(machine.qmp, RAM_ID);
@@ -71,6 +71,7 @@ class LaunchedMachine implements QemuMachine {
   readonly name: string;
   readonly memoryBytes: number;
   readonly tracking: DirtyTracking;
+  readonly trackingReason: string;
   readonly deviceState: DeviceStateFile;
   readonly serial: Duplex;
   readonly incoming: Duplex | null;
@@ -85,13 +86,14 @@ class LaunchedMachine implements QemuMachine {
   constructor(
     config: QemuConfig,
     child: ChildProcess,
-    tracking: DirtyTracking,
+    { tracking, reason }: ChosenTracking,
     deviceState: DeviceStateFile,
     standby: boolean,
   ) {
     this.name = config.name;
     this.memoryBytes = config.memoryBytes;
     this.tracking = tracking;
+    this.trackingReason = reason;
     this.deviceState = deviceState;
     this.#child = child;
     const stderr = child.stdio[2] as Readable; // a pipe was asked for

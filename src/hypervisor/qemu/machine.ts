@@ -10,6 +10,8 @@ export interface QemuMachine {
   readonly memoryBytes: number;
   readonly qmp: QmpClient;
   readonly tracking: DirtyTracking;
+  /** Why changed pages are found this way. */
+  readonly trackingReason: string;
   readonly deviceState: DeviceStateFile;
   /** The guest's first serial port, if it is ours. */
   readonly serial: Duplex | null;
