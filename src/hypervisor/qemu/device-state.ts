@@ -31,10 +31,14 @@ export class DeviceStateFile {
     ftruncateSync(this.fd, 0);
   }
 
+  get size(): number {
+    return fstatSync(this.fd).size;
+  }
+
   /** Fails with FAILED or BAD_CONTEXT. */
   read(): Uint8Array {
     try {
-      const { size } = fstatSync(this.fd);
+      const { size } = this;
       const blob = new Uint8Array(Math.min(size, DEVICE_STATE_BYTES_MAX + 1));
       for (let at = 0; at < blob.length;) {
         const count = readSync(this.fd, blob, at, blob.length - at, at);

@@ -24,7 +24,10 @@ import {
   type SourceDomain,
   type TscInfo,
 } from '../port.js';
+import type { DirtyWay } from './dirty.js';
+import { takeInventory, type Inventory } from './inventory.js';
 import type { QemuMachine } from './machine.js';
+import { NetdevGate } from './netdev-gate.js';
 import type { QmpEvent } from './qmp.js';
 import { readFrames } from './ram-file.js';
 
@@ -81,6 +84,27 @@ export class QemuSource implements SourceDomain {
 
   protected get state(): DomainState {
     return this.#state;
+  }
+
+  /** How changed pages are found, and why this way. */
+  get dirtyTracking(): { readonly way: DirtyWay; readonly reason: string } {
+    return { way: this.machine.tracking.way, reason: this.machine.trackingReason };
+  }
+
+  /** For the two sides to compare (compareInventories). */
+  inventory(): Promise<Inventory> {
+    return takeInventory(this.machine.qmp, this.machine.memoryBytes);
+  }
+
+  /** Holds what the guest sends through a netdev from now on. Fails with BAD_CONFIGURATION. */
+  openNetdevGate(netdev: string): Promise<NetdevGate> {
+    return NetdevGate.open(this.machine.qmp, netdev);
+  }
+
+  /** Proves on the running guest that the gate holds and releases. Before the first checkpoint. Fails with FAILED. */
+  async testNetdevGate(gate: NetdevGate): Promise<void> {
+    this.require('running');
+    await gate.selfTest(this.machine.deviceState);
   }
 
   info(): Promise<DomainInfo> {
