@@ -1,0 +1,117 @@
+// Dirty tracking by comparison: a thread reads the RAM file and compares it with the image. Between begin() and end()
+// only; before and after there is no thread and no image.
+
+import { Worker } from 'node:worker_threads';
+import { closeSync } from 'node:fs';
+import { asError } from '../../errors.js';
+import { PAGE_SIZE } from '../../stream/format.js';
+import { HypervisorError } from '../port.js';
+import type { CompareAnswer, CompareStart } from './compare-worker.js';
+import { Marks, type DirtyTracking } from './dirty.js';
+import { RamImage, allocateImage } from './image.js';
+
+interface Scan {
+  readonly resolve: () => void;
+  readonly reject: (error: HypervisorError) => void;
+}
+
+export class CompareTracking implements DirtyTracking {
+  readonly way = 'compare';
+  readonly ramFd: number;
+  readonly marks: Marks;
+  image: RamImage | null = null;
+  readonly #bytes: number;
+  #worker: Worker | null = null;
+  #scan: Scan | null = null;
+  #lastScan: Promise<void> = Promise.resolve();
+  #failure: HypervisorError | null = null;
+  #closed = false;
+
+  /** Takes the descriptor over: close() closes it. */
+  constructor(ramFd: number, bytes: number) {
+    this.ramFd = ramFd;
+    this.#bytes = bytes;
+    this.marks = new Marks(bytes / PAGE_SIZE);
+  }
+
+  async begin(): Promise<void> {
+    const memory = allocateImage(this.#bytes);
+    const start: CompareStart = { ramFd: this.ramFd, image: memory, marks: this.marks.memory };
+    const worker = new Worker(new URL('./compare-worker.js', import.meta.url), {
+      name: 'qemu RAM compare',
+      workerData: start,
+      execArgv: [], // the program's own (--input-type, --inspect, …) are not for this thread
+    });
+    this.#failure = null;
+    this.#worker = worker;
+    worker.on('message', (answer: CompareAnswer) => {
+      if (answer.error === null) this.#settle(null);
+      else this.#settle(new HypervisorError('FAILED', 'Guest RAM cannot be read.', { reason: answer.error }));
+    });
+    worker.on('error', (error) => this.#fail(worker, asError(error)));
+    worker.on('exit', () => this.#fail(worker));
+    this.image = new RamImage(memory);
+    try {
+      await this.capture();
+    } catch (error) {
+      await this.end();
+      throw error;
+    }
+    this.marks.clear();
+  }
+
+  prepare(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  capture(): Promise<void> {
+    // One after another: the worker knows one scan at a time.
+    const scan = this.#lastScan.then(
+      () =>
+        new Promise<void>((resolve, reject) => {
+          const worker = this.#worker;
+          if (!worker || this.#failure) {
+            reject(this.#failure ?? new HypervisorError('LOG_DIRTY', 'Log-dirty is not enabled.'));
+            return;
+          }
+          this.#scan = { resolve, reject };
+          worker.postMessage('scan');
+        }),
+    );
+    this.#lastScan = scan.catch(() => undefined);
+    return scan;
+  }
+
+  async end(): Promise<void> {
+    const worker = this.#worker;
+    this.#worker = null;
+    this.image = null;
+    this.#settle(new HypervisorError('LOG_DIRTY', 'Log-dirty was disabled.'));
+    await worker?.terminate();
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.end();
+    closeSync(this.ramFd);
+  }
+
+  #settle(error: HypervisorError | null): void {
+    const scan = this.#scan;
+    this.#scan = null;
+    if (error) scan?.reject(error);
+    else scan?.resolve();
+  }
+
+  #fail(worker: Worker, cause?: Error): void {
+    if (worker !== this.#worker) return;
+    this.#failure ??= new HypervisorError(
+      'FAILED',
+      'The thread that compares guest RAM has ended.',
+      { reason: cause?.message },
+      { cause },
+    );
+    this.#settle(this.#failure);
+  }
+}

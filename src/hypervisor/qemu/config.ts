@@ -1,0 +1,92 @@
+// What a managed QEMU is configured with, and what its command line becomes.
+//
+//   fd 3  monitor (QMP)      fd 5  guest RAM                fd 7  incoming device state (a standby only)
+//   fd 4  serial port        fd 6  device state, written at each checkpoint
+//
+// Sockets and files are handed over as descriptors: there is nothing with a name that could be left behind.
+
+import { HypervisorError } from '../port.js';
+import { PAGE_SIZE } from '../../stream/format.js';
+import type { DirtyWay } from './dirty.js';
+
+export interface QemuConfig {
+  readonly name: string;
+  readonly memoryBytes: number;
+  /** Default: qemu-system-x86_64, as PATH has it. */
+  readonly binary?: string;
+  /** As for -accel. Default: kvm. */
+  readonly accelerator?: string;
+  /** As for -machine, without memory-backend. Default: q35. */
+  readonly machine?: string;
+  /** As for -cpu. Default: QEMU's. */
+  readonly cpu?: string;
+  /** As for -smp. Default: 1. */
+  readonly cpus?: number;
+  /** Whatever else makes the machine: kernel, disks, network. */
+  readonly arguments?: readonly string[];
+  /** How changed pages are found. Default: auto, the best that works. */
+  readonly dirty?: DirtyWay | 'auto';
+  /** Writable disks (their -drive or -blockdev names) that both hosts see: shared storage. */
+  readonly sharedDisks?: readonly string[];
+}
+
+export const Fd = { QMP: 3, SERIAL: 4, RAM: 5, STATE: 6, INCOMING: 7 } as const;
+
+export const RAM_ID = 'romulus-ram';
+export const STATE_PATH = `/proc/self/fd/${Fd.STATE}`;
+const MEMORY_BYTES_MIN = 2 ** 20;
+/** More than any machine type of QEMU takes. */
+const MEMORY_BYTES_MAX = 2 ** 40;
+
+/** What Romulus says itself, or what cannot go together with it. */
+const RESERVED = new Set(
+  [
+    ...['m', 'M', 'machine', 'accel', 'enable-kvm', 'cpu', 'smp', 'name', 'S', 'incoming', 'loadvm'],
+    ...['daemonize', 'pidfile', 'snapshot', 'mem-path', 'mem-prealloc', 'no-shutdown', 'runas', 'chroot'],
+  ].flatMap((option) => [`-${option}`, `--${option}`]),
+);
+
+/** Fails with BAD_CONFIGURATION. */
+export function checkConfig(config: QemuConfig): void {
+  const refuse = (key: string, value: string | number, expected: string): HypervisorError =>
+    new HypervisorError('BAD_CONFIGURATION', `${key} must be ${expected}.`, { key, value });
+  const { memoryBytes, machine, cpus } = config;
+  if (
+    !Number.isInteger(memoryBytes) ||
+    memoryBytes % MEMORY_BYTES_MIN !== 0 ||
+    memoryBytes < MEMORY_BYTES_MIN ||
+    memoryBytes > MEMORY_BYTES_MAX
+  ) {
+    throw refuse('memoryBytes', memoryBytes, 'whole mebibytes, at least one');
+  }
+  if (cpus !== undefined && (!Number.isInteger(cpus) || cpus < 1)) throw refuse('cpus', cpus, 'at least 1');
+  if (machine?.includes('memory-backend') === true) {
+    throw refuse('machine', machine, 'without memory-backend, which Romulus adds');
+  }
+  for (const argument of config.arguments ?? []) {
+    if (RESERVED.has(argument)) throw refuse('arguments', argument, 'without what Romulus says itself');
+  }
+}
+
+/** QEMU's arguments. Both sides must say the same, but for `standby`. */
+export function commandLine(config: QemuConfig, standby: boolean): string[] {
+  const { name, memoryBytes, accelerator = 'kvm', machine = 'q35', cpu, cpus = 1 } = config;
+  // The id of the backend is the name of the RAM block: the same on both sides.
+  const backend = `memory-backend-file,id=${RAM_ID},size=${memoryBytes},mem-path=/proc/self/fd/${Fd.RAM},share=on`;
+  return [
+    ...['-name', name.replaceAll(',', ',,'), '-nodefaults', '-no-user-config', '-display', 'none', '-S'],
+    ...['-accel', accelerator, '-machine', `${machine},memory-backend=${RAM_ID}`],
+    ...(cpu === undefined ? [] : ['-cpu', cpu]),
+    ...['-smp', String(cpus), '-m', `${memoryBytes / MEMORY_BYTES_MIN}M`, '-object', backend],
+    ...['-chardev', `socket,id=romulus-qmp,fd=${Fd.QMP}`, '-mon', 'chardev=romulus-qmp,mode=control'],
+    ...['-chardev', `socket,id=romulus-serial,fd=${Fd.SERIAL}`, '-serial', 'chardev:romulus-serial'],
+    // The device state that we load was saved without the configuration section of a migration.
+    ...['-global', 'migration.send-configuration=off'],
+    ...(config.arguments ?? []),
+    ...(standby ? ['-incoming', 'defer'] : []),
+  ];
+}
+
+export function pagesOf(config: QemuConfig): number {
+  return config.memoryBytes / PAGE_SIZE;
+}

@@ -1,0 +1,171 @@
+// The kernel's FUSE protocol, as far as one file needs it: fields by their offsets, little-endian (x86). Numbers and
+// layouts are the kernel's interface (include/uapi/linux/fuse.h, version 7.31 and later).
+//
+//   request   | len u32 | opcode u32 | unique u64 | node u64 | uid, gid, pid u32 | u32 |  then what the opcode takes
+//   answer    | len u32 | error i32  | unique u64 |                                        then what it gives
+
+export const IN_HEADER_BYTES = 40;
+export const OUT_HEADER_BYTES = 16;
+/** What stands between the header and the data of a WRITE. */
+export const WRITE_IN_BYTES = 40;
+/** The largest read or write: MAX_PAGES pages. */
+export const MAX_PAGES = 256;
+export const MAX_WRITE_BYTES = MAX_PAGES * 4096;
+/** Readahead that is allowed: a guest that touches its memory for the first time is asked for in larger pieces. */
+export const MAX_READAHEAD_BYTES = 1024 * 1024;
+
+export const Opcode = {
+  LOOKUP: 1,
+  FORGET: 2,
+  GETATTR: 3,
+  SETATTR: 4,
+  OPEN: 14,
+  READ: 15,
+  WRITE: 16,
+  STATFS: 17,
+  RELEASE: 18,
+  FSYNC: 20,
+  FLUSH: 25,
+  INIT: 26,
+  OPENDIR: 27,
+  RELEASEDIR: 29,
+  ACCESS: 34,
+  INTERRUPT: 36,
+  DESTROY: 38,
+  BATCH_FORGET: 42,
+} as const;
+
+export const InitFlag = {
+  ASYNC_READ: 1 << 0,
+  BIG_WRITES: 1 << 5,
+  WRITEBACK_CACHE: 1 << 16,
+  PARALLEL_DIROPS: 1 << 18,
+  MAX_PAGES: 1 << 22,
+} as const;
+
+/** OPEN: what is in the page cache stays valid. */
+export const FOPEN_KEEP_CACHE = 1 << 1;
+
+export const Errno = { EPERM: 1, ENOENT: 2, EIO: 5, ENODEV: 19, EINVAL: 22, ENOSYS: 38 } as const;
+
+export const ROOT_NODE = 1;
+export const RAM_NODE = 2;
+export const RAM_NAME = 'ram';
+
+const S_IFDIR = 0o040000;
+const S_IFREG = 0o100000;
+const PROTOCOL_MAJOR = 7;
+const PROTOCOL_MINOR_MIN = 31;
+/** How long the kernel may believe names and attributes, which never change: seconds. */
+const VALID_SECONDS = 3600n * 24n * 365n;
+
+/** One request, read in place. */
+export class Request {
+  readonly #view: DataView;
+  readonly octets: Buffer;
+
+  constructor(octets: Buffer) {
+    this.octets = octets;
+    this.#view = new DataView(octets.buffer, octets.byteOffset, octets.length);
+  }
+
+  get opcode(): number {
+    return this.#view.getUint32(4, true);
+  }
+  get unique(): bigint {
+    return this.#view.getBigUint64(8, true);
+  }
+  get node(): number {
+    return Number(this.#view.getBigUint64(16, true));
+  }
+
+  u32(offset: number): number {
+    return this.#view.getUint32(IN_HEADER_BYTES + offset, true);
+  }
+  /** A file offset: exact below 2^53. */
+  u64(offset: number): number {
+    return Number(this.#view.getBigUint64(IN_HEADER_BYTES + offset, true));
+  }
+
+  /** The name after the header, as in LOOKUP. `length`: octets of the whole request. */
+  name(length: number): string {
+    const end = this.octets.indexOf(0, IN_HEADER_BYTES);
+    return this.octets.toString('utf8', IN_HEADER_BYTES, end < 0 ? length : Math.min(end, length));
+  }
+}
+
+/** The header of an answer with `bodyBytes` after it; `errno` 0 for success. */
+export function putHeader(answer: DataView, unique: bigint, errno: number, bodyBytes: number): number {
+  const length = OUT_HEADER_BYTES + bodyBytes;
+  answer.setUint32(0, length, true);
+  answer.setInt32(4, -errno, true);
+  answer.setBigUint64(8, unique, true);
+  return length;
+}
+
+/** The answer to INIT: 64 octets, or null if the kernel speaks another or too old a version. */
+export function putInit(body: DataView, request: Request): number | null {
+  const major = request.u32(0);
+  const minor = request.u32(4);
+  if (major !== PROTOCOL_MAJOR || minor < PROTOCOL_MINOR_MIN) return null;
+  const wanted =
+    InitFlag.ASYNC_READ |
+    InitFlag.BIG_WRITES |
+    InitFlag.WRITEBACK_CACHE |
+    InitFlag.PARALLEL_DIROPS |
+    InitFlag.MAX_PAGES;
+  body.setUint32(0, PROTOCOL_MAJOR, true);
+  body.setUint32(4, PROTOCOL_MINOR_MIN, true);
+  body.setUint32(8, Math.min(request.u32(8), MAX_READAHEAD_BYTES), true);
+  body.setUint32(12, (request.u32(12) & wanted) >>> 0, true);
+  body.setUint16(16, 64, true); // requests in the background
+  body.setUint16(18, 48, true); // congestion: writers wait
+  body.setUint32(20, MAX_WRITE_BYTES, true);
+  body.setUint32(24, 1, true); // time granularity, ns
+  body.setUint16(28, MAX_PAGES, true);
+  return 64;
+}
+
+/** The attributes of a node, 88 octets. */
+function putAttributes(body: DataView, at: number, node: number, ramBytes: number): void {
+  const isRam = node === RAM_NODE;
+  const bytes = BigInt(isRam ? ramBytes : 0);
+  body.setBigUint64(at, BigInt(node), true);
+  body.setBigUint64(at + 8, bytes, true);
+  body.setBigUint64(at + 16, bytes / 512n, true);
+  body.setUint32(at + 60, isRam ? S_IFREG | 0o600 : S_IFDIR | 0o700, true);
+  body.setUint32(at + 64, isRam ? 1 : 2, true); // links
+  body.setUint32(at + 68, process.getuid?.() ?? 0, true);
+  body.setUint32(at + 72, process.getgid?.() ?? 0, true);
+  body.setUint32(at + 80, 4096, true); // block size
+}
+
+/** LOOKUP. */
+export function putEntry(body: DataView, node: number, ramBytes: number): number {
+  body.setBigUint64(0, BigInt(node), true);
+  body.setBigUint64(16, VALID_SECONDS, true);
+  body.setBigUint64(24, VALID_SECONDS, true);
+  putAttributes(body, 40, node, ramBytes);
+  return 128;
+}
+
+/** GETATTR and SETATTR. */
+export function putAttributeAnswer(body: DataView, node: number, ramBytes: number): number {
+  body.setBigUint64(0, VALID_SECONDS, true);
+  putAttributes(body, 16, node, ramBytes);
+  return 104;
+}
+
+export function putOpen(body: DataView, flags: number): number {
+  body.setUint32(8, flags, true);
+  return 16;
+}
+
+export function putStatfs(body: DataView, ramBytes: number): number {
+  body.setBigUint64(0, BigInt(ramBytes / 4096), true);
+  body.setBigUint64(24, 1n, true); // files
+  body.setUint32(40, 4096, true); // block size
+  body.setUint32(44, 255, true); // longest name
+  body.setUint32(48, 4096, true); // fragment size
+  return 80;
+}

@@ -1,0 +1,71 @@
+// The guard of an attached guest: a small process that outlives us. When we are gone without having said so, it lets
+// the guest run, in case it stood still for a checkpoint that nobody will finish. Its output stays held: nobody is
+// there to release it.
+//
+//   we ──pipe──▶ guard:   a line = we end in order, and it ends;   the end of the pipe = we died ──▶ "cont"
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { asError } from '../../errors.js';
+import { HypervisorError } from '../port.js';
+import { QmpClient } from './qmp.js';
+
+export interface Guard {
+  /** Resolves when the guard has ended. */
+  end(): Promise<void>;
+}
+
+const FILE = fileURLToPath(import.meta.url);
+/** How long it tries: QEMU takes the next client when it has noticed that we are gone. */
+const LIMIT_MS = 10_000;
+
+/** Resolves when it is on guard. Fails with FAILED. */
+export async function startGuard(monitor: string): Promise<Guard> {
+  const child = spawn(process.execPath, [FILE, monitor], {
+    stdio: ['pipe', 'pipe', 'ignore'],
+    detached: true, // what is sent to us by a terminal is not for it
+  });
+  const closed = once(child, 'close');
+  closed.catch(() => undefined); // an 'error' is told below
+  try {
+    await Promise.race([
+      once(child.stdout, 'data'),
+      closed.then(() => Promise.reject(new Error('it has ended'))),
+    ]);
+  } catch (error) {
+    throw new HypervisorError('FAILED', 'The guest’s guard does not start.', {}, { cause: asError(error) });
+  }
+  child.stdin.on('error', () => undefined); // it has ended already
+  return {
+    end: async () => {
+      child.stdin.end('done\n');
+      await closed.catch(() => undefined);
+    },
+  };
+}
+
+async function stand(monitor: string): Promise<void> {
+  process.stdout.write('ready\n');
+  let said = '';
+  for await (const chunk of process.stdin) said += String(chunk);
+  if (said !== '') return;
+  const limit = performance.now() + LIMIT_MS;
+  while (performance.now() < limit) {
+    try {
+      const socket = connect(monitor);
+      await once(socket, 'connect');
+      const qmp = await QmpClient.open(socket, { timeoutMs: LIMIT_MS });
+      await qmp.execute('cont');
+      qmp.close();
+      return;
+    } catch {
+      // It is gone, or does not answer yet: once more, until the time is over.
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+}
+
+const [, script, monitor] = process.argv;
+if (script === FILE && monitor !== undefined) await stand(monitor);

@@ -1,0 +1,31 @@
+// QEMU guests, unmodified.
+
+import { attachQemu, type AttachConfig } from './attach.js';
+import type { QemuConfig } from './config.js';
+import { launchQemu } from './launch.js';
+import { QemuSource } from './source.js';
+import { QemuTarget } from './target.js';
+
+export type { AttachConfig } from './attach.js';
+export type { QemuConfig } from './config.js';
+export type { DirtyWay } from './dirty.js';
+export { compareInventories, type Inventory } from './inventory.js';
+export type { NetdevGate } from './netdev-gate.js';
+export { QemuSource, type PauseTimes } from './source.js';
+export { QemuTarget } from './target.js';
+
+/** Launches QEMU; stopped before its first instruction. Fails with BAD_CONFIGURATION, UNSUPPORTED or FAILED. */
+export async function openQemuSource(config: QemuConfig): Promise<QemuSource> {
+  return new QemuSource(await launchQemu(config, { standby: false }));
+}
+
+/** Attaches to a QEMU that is there, its guest running or not. Fails with BAD_CONFIGURATION or FAILED. */
+export async function attachQemuSource(config: AttachConfig): Promise<QemuSource> {
+  const { machine, running } = await attachQemu(config);
+  return new QemuSource(machine, running ? 'running' : 'created');
+}
+
+/** Launches a QEMU that waits to be filled. Its configuration must be the source's. Fails as openQemuSource does. */
+export async function openQemuTarget(config: QemuConfig): Promise<QemuTarget> {
+  return QemuTarget.open(await launchQemu(config, { standby: true }));
+}

@@ -1,0 +1,179 @@
+// Launching a QEMU of our own. It ends with us, however we end: destroyed by its owner; killed when this process exits;
+// and, by the kernel, when this process is killed (the parent-death signal, where setpriv is installed).
+
+import { spawn, type ChildProcess } from 'node:child_process';
+import { closeSync } from 'node:fs';
+import { access, constants } from 'node:fs/promises';
+import { delimiter, join } from 'node:path';
+import type { Duplex, Readable } from 'node:stream';
+import { asError } from '../../errors.js';
+import { HypervisorError } from '../port.js';
+import { checkDisks, checkRamBlocks } from './check.js';
+import { checkConfig, commandLine, Fd, RAM_ID, STATE_PATH, type QemuConfig } from './config.js';
+import { DeviceStateFile } from './device-state.js';
+import type { DirtyTracking } from './dirty.js';
+import { onProcessExit } from './exit-hooks.js';
+import type { QemuMachine } from './machine.js';
+import { QmpClient } from './qmp.js';
+import { openAnonymousFile } from './ram-file.js';
+import { openTracking, type ChosenTracking } from './tracking.js';
+
+/** Octets of QEMU's standard error that are kept for the error. */
+const STDERR_BYTES_MAX = 4096;
+const START_TIMEOUT_MS = 30_000;
+
+export interface LaunchOptions {
+  /** Made to be filled and taken over to (-incoming defer). */
+  readonly standby: boolean;
+}
+
+/** Stopped before its first instruction. Fails with BAD_CONFIGURATION or FAILED; then nothing is left. */
+export async function launchQemu(config: QemuConfig, options: LaunchOptions): Promise<QemuMachine> {
+  checkConfig(config);
+  const binary = config.binary ?? 'qemu-system-x86_64';
+  const executable = await findExecutable(binary);
+  if (executable === null) {
+    throw new HypervisorError('BAD_CONFIGURATION', `There is no ${binary}: install QEMU (qemu-system-x86).`, {
+      key: 'binary',
+      value: binary,
+    });
+  }
+  const setpriv = await findExecutable('setpriv');
+  const { tracking, reason } = await openTracking(config);
+  let deviceState: DeviceStateFile | null = null;
+  try {
+    deviceState = new DeviceStateFile(await openAnonymousFile(0), STATE_PATH);
+    const qemuArguments = commandLine(config, options.standby);
+    const [command, ...rest] =
+      setpriv === null
+        ? [executable, ...qemuArguments]
+        : [setpriv, '--pdeathsig', 'KILL', executable, ...qemuArguments];
+    const child = spawn(command, rest, {
+      stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe', tracking.ramFd, deviceState.fd, 'pipe'],
+    });
+    const machine = new LaunchedMachine(config, child, { tracking, reason }, deviceState, options.standby);
+    try {
+      await machine.connect();
+      await checkRamBlocks(machine.qmp, RAM_ID);
+      await checkDisks(machine.qmp, config.sharedDisks ?? []);
+      return machine;
+    } catch (error) {
+      throw await machine.failed(asError(error));
+    }
+  } catch (error) {
+    deviceState?.close();
+    await tracking.close();
+    throw error;
+  }
+}
+
+class LaunchedMachine implements QemuMachine {
+  readonly name: string;
+  readonly memoryBytes: number;
+  readonly tracking: DirtyTracking;
+  readonly trackingReason: string;
+  readonly deviceState: DeviceStateFile;
+  readonly serial: Duplex;
+  readonly incoming: Duplex | null;
+  readonly gone: Promise<string>;
+  readonly #child: ChildProcess;
+  readonly #monitor: Duplex;
+  readonly #unhook: () => void;
+  #qmp: QmpClient | null = null;
+  #stderr = '';
+  #closed: Promise<void> | null = null;
+
+  constructor(
+    config: QemuConfig,
+    child: ChildProcess,
+    { tracking, reason }: ChosenTracking,
+    deviceState: DeviceStateFile,
+    standby: boolean,
+  ) {
+    this.name = config.name;
+    this.memoryBytes = config.memoryBytes;
+    this.tracking = tracking;
+    this.trackingReason = reason;
+    this.deviceState = deviceState;
+    this.#child = child;
+    const stderr = child.stdio[2] as Readable; // a pipe was asked for
+    stderr.on('data', (chunk: Buffer) => {
+      this.#stderr = (this.#stderr + chunk.toString()).slice(-STDERR_BYTES_MAX);
+    });
+    this.gone = new Promise((resolve) => {
+      child.on('error', (error) => resolve(error.message));
+      // 'close', not 'exit': what it wrote to standard error is here, too.
+      child.on('close', (code, signal) => {
+        const how = signal === null ? `QEMU ended with code ${code ?? 0}` : `QEMU was killed by ${signal}`;
+        const said = this.#stderr.trim();
+        resolve(said === '' ? how : `${how}: ${said}`);
+      });
+    });
+    this.#monitor = socketOf(child, Fd.QMP);
+    this.serial = socketOf(child, Fd.SERIAL);
+    const incoming = socketOf(child, Fd.INCOMING);
+    if (!standby) incoming.destroy();
+    this.incoming = standby ? incoming : null;
+    this.#unhook = onProcessExit(() => {
+      child.kill('SIGKILL');
+      closeSync(tracking.ramFd);
+    });
+  }
+
+  get qmp(): QmpClient {
+    if (!this.#qmp) throw new HypervisorError('WRONG_STATE', 'QEMU is not connected yet.');
+    return this.#qmp;
+  }
+
+  async connect(): Promise<void> {
+    this.#qmp = await QmpClient.open(this.#monitor, { timeoutMs: START_TIMEOUT_MS });
+  }
+
+  /** Ends it, and says why it could not be used: QEMU's own words if it ended by itself. */
+  async failed(error: Error): Promise<Error> {
+    const endedByItself = error instanceof HypervisorError && error.code === 'DOMAIN_GONE';
+    const reason = endedByItself ? await this.gone : '';
+    await this.close();
+    if (!endedByItself) return error;
+    return new HypervisorError('BAD_CONFIGURATION', `QEMU does not start: ${reason}`, { name: this.name });
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.gone;
+    this.#unhook();
+    this.#qmp?.close();
+    this.#monitor.destroy();
+    this.serial.destroy();
+    this.incoming?.destroy();
+    this.deviceState.close();
+    await this.tracking.close();
+  }
+}
+
+function socketOf(child: ChildProcess, fd: number): Duplex {
+  const socket = child.stdio[fd] as Duplex; // a pipe of Node's is a socket pair
+  // QEMU's end is reported by `gone`; what follows from it on its sockets is no news.
+  socket.on('error', () => undefined);
+  return socket;
+}
+
+async function findExecutable(command: string): Promise<string | null> {
+  const candidates = command.includes('/')
+    ? [command]
+    : (process.env['PATH'] ?? '').split(delimiter).map((directory) => join(directory, command));
+  for (const candidate of candidates) {
+    try {
+      await access(candidate, constants.X_OK);
+      return candidate;
+    } catch {
+      // Not this one.
+    }
+  }
+  return null;
+}

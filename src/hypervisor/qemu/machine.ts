@@ -1,0 +1,24 @@
+// A running QEMU as the domain's side sees it, however it came to us: launched or attached to.
+
+import type { Duplex } from 'node:stream';
+import type { DeviceStateFile } from './device-state.js';
+import type { DirtyTracking } from './dirty.js';
+import type { QmpClient } from './qmp.js';
+
+export interface QemuMachine {
+  readonly name: string;
+  readonly memoryBytes: number;
+  readonly qmp: QmpClient;
+  readonly tracking: DirtyTracking;
+  /** Why changed pages are found this way. */
+  readonly trackingReason: string;
+  readonly deviceState: DeviceStateFile;
+  /** The guest's first serial port, if it is ours. */
+  readonly serial: Duplex | null;
+  /** Where a standby reads the device state that it starts from. */
+  readonly incoming: Duplex | null;
+  /** Resolves with the reason when QEMU is gone; never rejects. */
+  readonly gone: Promise<string>;
+  /** Ends QEMU if it is ours, else lets go of it; frees everything. May be called twice. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,412 @@
+// A QEMU domain that is saved. One checkpoint, in time order:
+//
+//   guest   runs ──────────────┤ stopped                                            ├ runs
+//   we      prepare (RAM)      │ stop + device state (one write)     copy pages     │ cont
+//                              │      └ capture (RAM), meanwhile ┘                  │
+//
+// Frame numbers are pages of the RAM file. They are the guest's frame numbers up to the hole that the machine type
+// leaves below 4 GiB, and dense where the guest's are not.
+//
+// How a guest ends: a shutdown of its own, or QEMU's `quit`, ends the domain ('shutdown'); a panic, a signal to QEMU
+// and QEMU's death are 'crashed'. A reset is the guest's business. A guest that somebody else stopped stays stopped.
+
+import { ReplaySubject, Subject } from 'rxjs';
+import { DomainType, INVALID_FRAME, PAGE_SIZE, PageType } from '../../stream/format.js';
+import type { Bitmap } from '../bitmap.js';
+import {
+  HypervisorError,
+  type CpuPolicy,
+  type DirtyStats,
+  type DomainEvent,
+  type DomainInfo,
+  type DomainState,
+  type HvmParam,
+  type SourceDomain,
+  type TscInfo,
+} from '../port.js';
+import type { DirtyWay } from './dirty.js';
+import { takeInventory, type Inventory } from './inventory.js';
+import type { QemuMachine } from './machine.js';
+import { NetdevGate } from './netdev-gate.js';
+import type { QmpEvent } from './qmp.js';
+import { readFrames } from './ram-file.js';
+
+/** Serial input that may wait. */
+const INPUT_BYTES_MAX = 64 * 1024;
+
+/** The last pause, in milliseconds: from the command to stop until the guest ran again, and what took the time. */
+export interface PauseTimes {
+  readonly total: number;
+  readonly stop: number;
+  /** From stopped until the image was RAM. */
+  readonly capture: number;
+  /** From stopped until the device state was here; overlaps the capture. */
+  readonly state: number;
+  readonly cont: number;
+}
+
+/** What is under way between suspend and resume. */
+interface Pause {
+  readonly stopping: number;
+  readonly stopped: number;
+  captured: number;
+  saved: number;
+  readonly capture: Promise<void>;
+  readonly context: Promise<Uint8Array>;
+}
+
+export class QemuSource implements SourceDomain {
+  readonly output$ = new Subject<Uint8Array>();
+  readonly events$ = new ReplaySubject<DomainEvent>(1);
+  readonly machine: QemuMachine;
+  protected readonly p2mSize: number;
+  #state: DomainState = 'created';
+  #logging = false;
+  #pause: Pause | null = null;
+  #lastPause: PauseTimes | null = null;
+  /** 'us': STOP and RESUME are the answers to our own commands. */
+  #stopping: 'us' | null = null;
+  #stoppedByOthers = false;
+
+  /** `state`: 'created', or what an attached QEMU is doing. */
+  constructor(machine: QemuMachine, state: Extract<DomainState, 'created' | 'running'> = 'created') {
+    this.machine = machine;
+    this.#state = state;
+    this.p2mSize = machine.memoryBytes / PAGE_SIZE;
+    machine.serial?.on('data', (bytes: Buffer) => this.output$.next(bytes));
+    machine.qmp.events$.subscribe((event) => this.#hear(event));
+    void machine.gone.then((reason) => this.#ended({ kind: 'crashed', reason }));
+  }
+
+  get lastPause(): PauseTimes | null {
+    return this.#lastPause;
+  }
+
+  protected get state(): DomainState {
+    return this.#state;
+  }
+
+  /** How changed pages are found, and why this way. */
+  get dirtyTracking(): { readonly way: DirtyWay; readonly reason: string } {
+    return { way: this.machine.tracking.way, reason: this.machine.trackingReason };
+  }
+
+  /** For the two sides to compare (compareInventories). */
+  inventory(): Promise<Inventory> {
+    return takeInventory(this.machine.qmp, this.machine.memoryBytes);
+  }
+
+  /** Holds what the guest sends through a netdev from now on. Fails with BAD_CONFIGURATION. */
+  openNetdevGate(netdev: string): Promise<NetdevGate> {
+    return NetdevGate.open(this.machine.qmp, netdev);
+  }
+
+  /** Proves on the running guest that the gate holds and releases. Before the first checkpoint. Fails with FAILED. */
+  async testNetdevGate(gate: NetdevGate): Promise<void> {
+    this.require('running');
+    await gate.selfTest(this.machine.deviceState);
+  }
+
+  info(): Promise<DomainInfo> {
+    const { major, minor } = this.machine.qmp.version;
+    return Promise.resolve({
+      name: this.machine.name,
+      type: DomainType.X86_HVM,
+      p2mSize: this.p2mSize,
+      state: this.#state,
+      hypervisor: 'qemu',
+      versionMajor: major,
+      versionMinor: minor,
+    });
+  }
+
+  async input(bytes: Uint8Array): Promise<void> {
+    this.requireGuest();
+    const { serial } = this.machine;
+    if (!serial) throw new HypervisorError('UNSUPPORTED', 'The guest’s serial port is not ours.');
+    const waiting = serial.writableLength;
+    if (waiting + bytes.length > INPUT_BYTES_MAX) {
+      throw new HypervisorError('FAILED', 'The domain does not read its serial input.', {
+        waiting,
+        length: bytes.length,
+        limit: INPUT_BYTES_MAX,
+      });
+    }
+    serial.write(bytes.slice());
+    return Promise.resolve();
+  }
+
+  async destroy(): Promise<void> {
+    this.#state = 'destroyed';
+    await this.#settlePause();
+    await this.machine.close();
+    this.output$.complete();
+    this.events$.complete();
+  }
+
+  async start(): Promise<void> {
+    this.require('created');
+    await this.#go();
+  }
+
+  async suspend(): Promise<void> {
+    this.require('running');
+    const { qmp, tracking, deviceState } = this.machine;
+    if (this.#logging) await tracking.prepare();
+    this.require('running');
+    deviceState.clear();
+    this.#stopping = 'us';
+    const stopping = performance.now();
+    const [stop, save] = qmp.executeAll([
+      ['stop'],
+      ['xen-save-devices-state', { filename: deviceState.path, live: false }],
+    ]);
+    save?.catch(() => undefined); // looked at in `context`
+    try {
+      await stop;
+    } catch (error) {
+      this.#stopping = null;
+      this.requireGuest();
+      throw error;
+    }
+    const context = Promise.resolve(save).then(() => deviceState.read());
+    const capture = this.#logging ? tracking.capture() : Promise.resolve();
+    const stopped = performance.now();
+    const pause: Pause = { stopping, stopped, captured: stopped, saved: stopped, capture, context };
+    this.#pause = pause;
+    capture.then(
+      () => (pause.captured = performance.now()),
+      () => undefined, // looked at by whoever needs the image
+    );
+    context.then(
+      () => (pause.saved = performance.now()),
+      () => undefined, // looked at by hvmContext
+    );
+    // What the guest said before it stopped is in the serial socket, and is read in this turn of the event loop.
+    await new Promise((resolve) => setImmediate(resolve));
+    this.requireGuest();
+    this.#state = 'suspended';
+  }
+
+  async resume(): Promise<void> {
+    this.require('suspended');
+    await this.#settlePause();
+    this.require('suspended');
+    await this.#go();
+  }
+
+  async enableLogDirty(): Promise<void> {
+    this.requireGuest();
+    if (this.#logging) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is enabled already.');
+    this.#logging = true;
+    try {
+      await this.machine.tracking.begin();
+    } catch (error) {
+      this.#logging = false;
+      throw error;
+    }
+  }
+
+  cleanLogDirty(into: Bitmap): Promise<DirtyStats> {
+    return this.#readLog(into, true);
+  }
+
+  peekLogDirty(into: Bitmap): Promise<DirtyStats> {
+    return this.#readLog(into, false);
+  }
+
+  async disableLogDirty(): Promise<void> {
+    this.requireGuest();
+    this.#requireLog();
+    this.#logging = false;
+    await this.#settlePause();
+    await this.machine.tracking.end();
+  }
+
+  async pageTypes(gfns: Uint32Array, count: number, types: Uint8Array): Promise<void> {
+    for (let k = 0; k < count; k++) {
+      const gfn = gfns[k] ?? INVALID_FRAME;
+      if (gfn === INVALID_FRAME) {
+        types[k] = PageType.XTAB;
+      } else {
+        this.checkFrame(gfn);
+        types[k] = PageType.NOTAB;
+      }
+    }
+    return Promise.resolve();
+  }
+
+  async copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): Promise<void> {
+    this.requireGuest();
+    this.checkFrames(gfns, count);
+    if (offset + count * PAGE_SIZE > slab.length) {
+      throw new HypervisorError('FAILED', 'The pages do not fit the slab.', {
+        count,
+        offset,
+        length: slab.length,
+      });
+    }
+    const { tracking } = this.machine;
+    if (!this.#logging) {
+      readFrames(tracking.ramFd, gfns, count, slab, offset);
+      return;
+    }
+    // What is dirty is told by the image: a page must be as the image has it, or a later mark would be missed.
+    await this.#pause?.capture;
+    const { image } = tracking;
+    if (!image) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is not enabled.');
+    for (let k = 0; k < count; k++) image.copyPage(gfns[k] ?? 0, slab, offset + k * PAGE_SIZE);
+  }
+
+  /** The device state (see emulatorContext). */
+  hvmContext(): Promise<Uint8Array> {
+    return this.emulatorContext();
+  }
+
+  /** vCPUs and devices, as xen-save-devices-state writes them. The domain must be suspended. */
+  async emulatorContext(): Promise<Uint8Array> {
+    this.require('suspended');
+    const pause = this.#pause;
+    if (!pause) throw new HypervisorError('WRONG_STATE', 'The domain was not suspended by us.');
+    return pause.context;
+  }
+
+  hvmParams(): Promise<readonly HvmParam[]> {
+    return Promise.resolve([]);
+  }
+
+  /** The TSC is part of the device state. */
+  tscInfo(): Promise<TscInfo> {
+    return Promise.resolve({ mode: 0, khz: 0, nsec: 0n, incarnation: 0 });
+  }
+
+  cpuPolicy(): Promise<CpuPolicy> {
+    return Promise.resolve({ cpuid: new Uint8Array(0), msrs: new Uint8Array(0) });
+  }
+
+  protected checkFrame(gfn: number): void {
+    if (gfn >= this.p2mSize) {
+      throw new HypervisorError('FRAME_OUT_OF_RANGE', 'The domain has no such frame.', {
+        gfn,
+        p2mSize: this.p2mSize,
+      });
+    }
+  }
+
+  protected checkFrames(gfns: Uint32Array, count: number): void {
+    for (let k = 0; k < count; k++) this.checkFrame(gfns[k] ?? INVALID_FRAME);
+  }
+
+  protected require(state: DomainState): void {
+    this.requireGuest();
+    if (this.#state !== state) {
+      throw new HypervisorError('WRONG_STATE', `The domain is ${this.#state}, not ${state}.`, {
+        state: this.#state,
+        needed: state,
+      });
+    }
+  }
+
+  protected requireGuest(): void {
+    if (this.#state === 'destroyed' || this.#state === 'shutdown' || this.#state === 'crashed') {
+      throw new HypervisorError('DOMAIN_GONE', `The domain is ${this.#state}.`, { name: this.machine.name });
+    }
+  }
+
+  /** The guest runs from here on, unless somebody else stopped it. */
+  async #go(): Promise<void> {
+    const pause = this.#pause;
+    const resuming = performance.now();
+    if (!this.#stoppedByOthers) {
+      this.#stopping = 'us';
+      await this.machine.qmp.execute('cont');
+      this.#stopping = null;
+    }
+    this.#pause = null;
+    this.requireGuest();
+    this.#state = 'running';
+    if (!pause) return;
+    const running = performance.now();
+    this.#lastPause = {
+      total: running - pause.stopping,
+      stop: pause.stopped - pause.stopping,
+      capture: pause.captured - pause.stopped,
+      state: pause.saved - pause.stopped,
+      cont: running - resuming,
+    };
+  }
+
+  async #readLog(into: Bitmap, clean: boolean): Promise<DirtyStats> {
+    this.requireGuest();
+    this.#requireLog();
+    if (into.size !== this.p2mSize) {
+      throw new HypervisorError('FAILED', 'The bitmap is not of the domain’s size.', {
+        size: into.size,
+        p2mSize: this.p2mSize,
+      });
+    }
+    const { tracking } = this.machine;
+    await (this.#pause?.capture ?? tracking.capture());
+    return { dirtyCount: tracking.marks.take(into, clean), faultCount: 0 };
+  }
+
+  #requireLog(): void {
+    if (!this.#logging) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is not enabled.');
+  }
+
+  /** What the pause began is over, however it went. */
+  async #settlePause(): Promise<void> {
+    if (this.#pause) await Promise.allSettled([this.#pause.capture, this.#pause.context]);
+  }
+
+  #hear({ name, data }: QmpEvent): void {
+    switch (name) {
+      case 'SHUTDOWN':
+        this.#heardShutdown(String(data['reason']));
+        break;
+      case 'GUEST_PANICKED':
+        this.#endSoon({ kind: 'crashed', reason: 'the guest panicked' });
+        break;
+      case 'STOP':
+        if (this.#stopping === null) this.#stoppedByOthers = true;
+        break;
+      case 'RESUME':
+        if (this.#stopping !== null) break;
+        this.#stoppedByOthers = false;
+        // The guest changes under a checkpoint that is being taken: whoever takes it must not finish it.
+        if (this.#state === 'suspended') this.#state = 'running';
+        break;
+      default:
+        break;
+    }
+  }
+
+  #heardShutdown(reason: string): void {
+    switch (reason) {
+      case 'guest-shutdown':
+      case 'guest-reset': // QEMU was told to end at a reset
+      case 'host-qmp-quit':
+      case 'host-ui':
+        this.#endSoon({ kind: 'shutdown' });
+        break;
+      default:
+        this.#endSoon({ kind: 'crashed', reason: `QEMU ends: ${reason}` });
+        break;
+    }
+  }
+
+  /** The last that the guest said is in the serial socket, and comes before the event. */
+  #endSoon(event: DomainEvent): void {
+    setImmediate(() => this.#ended(event));
+  }
+
+  #ended(event: DomainEvent): void {
+    try {
+      this.requireGuest();
+    } catch {
+      return; // ended already
+    }
+    this.#state = event.kind;
+    this.events$.next(event);
+  }
+}
