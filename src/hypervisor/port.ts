@@ -71,6 +71,22 @@ export interface CpuPolicy {
   readonly msrs: Uint8Array;
 }
 
+/**
+ * A way out of a domain that its hypervisor holds back by itself, a network interface for instance. It is driven as the
+ * gates of the floors above are; see OutputGate for what each call means. Counters are 0 where they are not known.
+ */
+export interface DomainGate {
+  seal(epoch: number): Promise<void>;
+  release(epoch: number): Promise<void>;
+  discard(): Promise<void>;
+  pass(): Promise<void>;
+  hold(): Promise<void>;
+  restart(): Promise<void>;
+  readonly heldBytes: number;
+  readonly emittedBytes: number;
+  readonly releasedBytes: number;
+}
+
 export interface Domain {
   info(): Promise<DomainInfo>;
   /** What the domain says to the world, in order. All that it said before a suspend is out when suspend() resolves. */
@@ -87,6 +103,8 @@ export interface Domain {
 export interface SourceDomain extends Domain {
   /** What only a PV domain needs; not there: this hypervisor runs none, or the domain is none. */
   readonly pv?: PvSource;
+  /** What leaves the domain by other ways than output$; holding from the start. */
+  readonly gates?: readonly DomainGate[];
   /** Lets a domain that was created but not started run. */
   start(): Promise<void>;
   /** Stops the domain at a consistent point. Fails with DOMAIN_GONE if it has ended. */

@@ -1,11 +1,14 @@
 // The world of one domain on the primary: the domain itself, its gate, and where its output goes.
 //
-//   domain ─output$─▶ tap, gate ─▶ console
+//   domain ─output$─▶ tap, byte gate ─▶ console
+//          ─network─▶ gates that the hypervisor brings ─▶ network
 
 import type { Subscription } from 'rxjs';
 import type { PrimaryDomainConfig } from '../config/schema.js';
 import type { DomainEvent, DomainInfo, SourceDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
+import { CompositeGate } from '../output/composite-gate.js';
+import type { OutputGate } from '../output/gate.js';
 import { openConsole, openFile, type ConsoleWriter } from './console.js';
 import type { PrimaryDependencies } from './dependencies.js';
 import { DomainStop } from './domain-stop.js';
@@ -20,7 +23,8 @@ export interface PrimaryDomain {
   readonly domain: SourceDomain;
   readonly info: DomainInfo;
   readonly stop: DomainStop;
-  readonly gate: ByteGate;
+  /** Of all ways out of the domain. */
+  readonly gate: OutputGate;
   /** Closes the outputs; the domain is destroyed before. */
   close(): void;
 }
@@ -46,17 +50,18 @@ export async function openPrimaryDomain(
     const tap = output.tap === undefined ? null : openFile(output.tap);
     if (tap) outputs.push(tap);
     domain = await dependencies.openSource(config);
-    const gate = new ByteGate({ write: (bytes) => console.write(bytes), limitBytes: output.limitBytes });
-    subscriptions = domain.output$.subscribe((bytes) => {
+    const bytes = new ByteGate({ write: (piece) => console.write(piece), limitBytes: output.limitBytes });
+    const gate = new CompositeGate([bytes, ...(domain.gates ?? [])]);
+    subscriptions = domain.output$.subscribe((piece) => {
       try {
-        tap?.write(bytes);
-        gate.push(bytes);
+        tap?.write(piece);
+        bytes.push(piece);
       } catch (error) {
         // A writer that fails costs what it was to write, not the domain.
         log.error({ err: error }, 'output cannot be written');
       }
     });
-    subscriptions.add(gate.pressure$.subscribe(hooks.pressure));
+    subscriptions.add(bytes.pressure$.subscribe(hooks.pressure));
     subscriptions.add(domain.events$.subscribe(hooks.event));
     return { domain, info: await domain.info(), stop: new DomainStop(domain), gate, close };
   } catch (error) {

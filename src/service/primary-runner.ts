@@ -9,7 +9,7 @@ import { ChannelError, type DomainOffer, type LinkEvent, type PrimaryLink } from
 import type { PrimaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
 import type { DomainEvent } from '../hypervisor/port.js';
-import type { ByteGate } from '../output/byte-gate.js';
+import type { OutputGate } from '../output/gate.js';
 import { monotonicMs } from './clock.js';
 import type { PrimaryDependencies } from './dependencies.js';
 import type { Logger } from './log.js';
@@ -265,7 +265,7 @@ export class PrimaryRunner {
     }
   }
 
-  #gate(what: string, work: (gate: ByteGate) => Promise<void>): void {
+  #gate(what: string, work: (gate: OutputGate) => Promise<void>): void {
     const gate = this.#opened?.gate;
     if (gate) this.#tasks.run(what, () => this.#gateOrder.do(() => work(gate)));
   }

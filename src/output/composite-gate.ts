@@ -1,0 +1,73 @@
+// The gate of a domain with several ways out. Each of them has a gate; this one moves them together:
+//
+//                   ┌─▶ serial port
+//   seal, release ──┼─▶ network interface 1
+//                   └─▶ network interface 2
+//
+// Every gate is asked, whatever becomes of the others: one that fails must neither let out nor keep back what is the
+// others'. The call fails when all have answered, with the first failure.
+
+import type { OutputGate } from './gate.js';
+
+export class CompositeGate implements OutputGate {
+  constructor(private readonly gates: readonly OutputGate[]) {}
+
+  get heldBytes(): number {
+    return this.sum((gate) => gate.heldBytes);
+  }
+
+  get emittedBytes(): number {
+    return this.sum((gate) => gate.emittedBytes);
+  }
+
+  get releasedBytes(): number {
+    return this.sum((gate) => gate.releasedBytes);
+  }
+
+  seal(epoch: number): Promise<void> {
+    return this.all((gate) => gate.seal(epoch));
+  }
+
+  release(epoch: number): Promise<void> {
+    return this.all((gate) => gate.release(epoch));
+  }
+
+  discard(): Promise<void> {
+    return this.all((gate) => gate.discard());
+  }
+
+  pass(): Promise<void> {
+    return this.all((gate) => gate.pass());
+  }
+
+  hold(): Promise<void> {
+    return this.all((gate) => gate.hold());
+  }
+
+  restart(): Promise<void> {
+    return this.all((gate) => gate.restart());
+  }
+
+  private sum(count: (gate: OutputGate) => number): number {
+    let total = 0;
+    for (const gate of this.gates) total += count(gate);
+    return total;
+  }
+
+  private async all(action: (gate: OutputGate) => Promise<void>): Promise<void> {
+    // The calls are made before this returns: what a gate does at once is done when its caller goes on.
+    const results = await Promise.allSettled(this.gates.map((gate) => attempt(gate, action)));
+    for (const result of results) {
+      if (result.status === 'rejected') throw result.reason;
+    }
+  }
+}
+
+/** A gate that throws counts as one that rejects. */
+function attempt(gate: OutputGate, action: (gate: OutputGate) => Promise<void>): Promise<void> {
+  try {
+    return action(gate);
+  } catch (error) {
+    return Promise.reject(error as Error);
+  }
+}
