@@ -2,7 +2,7 @@
 // hypervisor adds its section to the union at the end.
 
 import { z } from 'zod';
-import { pathField, type Resolve, section, size, text, wholeNumber } from './fields.js';
+import { choice, list, pathField, type Resolve, section, size, text, wholeNumber } from './fields.js';
 
 /** A page, and the guest's count of how often it rewrote it. */
 const WORKING_SET_PAGE_OCTETS = 4096 + 4;
@@ -12,6 +12,7 @@ const MEBIBYTE = 2 ** 20;
 const GUEST_RESERVED_OCTETS = 2 * MEBIBYTE;
 /** The emulator puts an initrd at 64 MiB at most. */
 const INITRD_MEMORY_OCTETS = 64 * MEBIBYTE;
+const DEFAULT_QEMU_MEMORY_OCTETS = 512 * MEBIBYTE;
 
 /** The guest that Romulus brings: it rewrites memory at a known rate, and checks it. */
 function guestSchema() {
@@ -107,14 +108,123 @@ function embeddedSchema(resolve: Resolve) {
     }));
 }
 
+/** A network device of a QEMU: of one that Romulus starts with what it is plugged into, else the id of its netdev. */
+function networkSchema() {
+  const id = 'an id of at most 32 letters, digits and hyphens that begins with a letter';
+  const mac = 'an address such as 52:54:00:00:00:01';
+  return list(
+    section({
+      id: text(id).regex(/^[a-z][a-z0-9-]{0,31}$/i, { error: id }),
+      mac: text(mac)
+        .regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i, { error: mac })
+        .optional(),
+      model: text('the type of a network card, as for -device').optional(),
+      tap: text('the name of a tap').optional(),
+      user: text('options as for -netdev user').optional(),
+      socket: text('options as for -netdev socket').optional(),
+    }),
+    0,
+    16,
+    'a list of at most 16 network devices',
+  ).check((context) => {
+    const ids = context.value.map((device) => device.id);
+    ids.forEach((given, index) => {
+      if (ids.indexOf(given) === index) return;
+      const message = 'an id that no other device here has';
+      context.issues.push({ code: 'custom', path: [index, 'id'], input: given, message });
+    });
+  });
+}
+
+type Network = z.output<ReturnType<typeof networkSchema>>;
+
+/** What only a QEMU that Romulus starts is told. */
+const MANAGED_KEYS = [
+  ...(['binary', 'accelerator', 'machine', 'cpu', 'cpus', 'memory', 'arguments', 'dirty'] as const),
+];
+const PLUGS = ['tap', 'user', 'socket'] as const;
+
+function qemuSchema(resolve: Resolve) {
+  const strings = (what: string, maximum: number) =>
+    list(text(what), 0, maximum, `a list of at most ${maximum}: each ${what}`);
+  return section({
+    kind: z.literal('qemu'),
+    qmp: pathField(resolve).optional(),
+    serial: pathField(resolve).optional(),
+    binary: text('a program, by its name or path').optional(),
+    accelerator: text('as for -accel, such as kvm or tcg').optional(),
+    machine: text('as for -machine, such as q35').optional(),
+    cpu: text('as for -cpu').optional(),
+    cpus: wholeNumber(1, 255).optional(),
+    memory: size('1MiB', '1024GiB', (octets) => octets % MEBIBYTE === 0, ' in whole MiB').optional(),
+    arguments: strings('an argument for QEMU', 1024).optional(),
+    dirty: choice(['auto', 'fuse', 'compare']).optional(),
+    network: networkSchema().default([]),
+    sharedDisks: strings('the name of a drive or block device', 256).default([]),
+  })
+    .check((context) => {
+      const { value } = context;
+      const { qmp, serial, network } = value;
+      const issue = (keys: PropertyKey[], input: unknown, message: string) =>
+        context.issues.push({ code: 'custom', path: keys, input, message });
+      if (qmp === undefined && serial !== undefined) {
+        issue(['serial'], serial, 'no serial without qmp: the serial port of a QEMU started here is ours');
+      }
+      for (const key of MANAGED_KEYS) {
+        if (qmp === undefined || value[key] === undefined) continue;
+        issue([key], value[key], `no ${key} where qmp is given: that QEMU runs already`);
+      }
+      network.forEach((device, index) => {
+        const plugs = PLUGS.filter((key) => device[key] !== undefined);
+        if (qmp === undefined && plugs.length !== 1) {
+          issue(['network', index], device, 'one of tap, user, socket beside the id');
+        }
+        if (qmp !== undefined && Object.values(device).filter((given) => given !== undefined).length > 1) {
+          issue(['network', index], device, 'only the id of a netdev where qmp is given');
+        }
+      });
+    })
+    .transform(({ kind, qmp, serial, network, sharedDisks, memory, ...rest }) => {
+      if (qmp !== undefined) {
+        const netdevs = network.map(({ id }) => id);
+        return { kind, mode: 'attached' as const, qmp, serial, netdevs, sharedDisks };
+      }
+      return {
+        kind,
+        mode: 'managed' as const,
+        binary: rest.binary ?? 'qemu-system-x86_64',
+        accelerator: rest.accelerator ?? 'kvm',
+        machine: rest.machine ?? 'q35',
+        cpu: rest.cpu,
+        cpus: rest.cpus ?? 1,
+        memoryBytes: memory ?? DEFAULT_QEMU_MEMORY_OCTETS,
+        arguments: rest.arguments ?? [],
+        dirty: rest.dirty ?? ('auto' as const),
+        network: network.map(networkDevice),
+        sharedDisks,
+      };
+    });
+}
+
+function networkDevice({ id, mac, model, tap, user, socket }: Network[number]) {
+  const backend =
+    tap !== undefined
+      ? { kind: 'tap' as const, interface: tap }
+      : user !== undefined
+        ? { kind: 'user' as const, options: user }
+        : { kind: 'socket' as const, options: socket ?? '' };
+  return { id, mac, model, backend };
+}
+
 export function hypervisorSchema(resolve: Resolve) {
-  return z.discriminatedUnion('kind', [embeddedSchema(resolve)], {
-    error: 'a section with kind: embedded',
+  return z.discriminatedUnion('kind', [embeddedSchema(resolve), qemuSchema(resolve)], {
+    error: 'a section with kind: embedded or kind: qemu',
   });
 }
 
 export type HypervisorConfig = z.output<ReturnType<typeof hypervisorSchema>>;
 export type EmbeddedConfig = Extract<HypervisorConfig, { kind: 'embedded' }>;
+export type QemuHypervisorConfig = Extract<HypervisorConfig, { kind: 'qemu' }>;
 export type BootConfig = EmbeddedConfig['boot'];
 export type GuestConfig = Extract<BootConfig, { kind: 'guest' }>;
 export type ImageConfig = Extract<BootConfig, { kind: 'image' }>;

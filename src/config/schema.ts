@@ -195,10 +195,18 @@ function secondaryDomainSchema(resolve: Resolve) {
     output: section({ console: consoleSchema(resolve), tap: pathField(resolve).optional() }).prefault({}),
   })
     .check((context) => {
-      const { primary, tls, plaintext } = context.value;
+      const { primary, tls, plaintext, hypervisor } = context.value;
       const { protocol, hostname } = new URL(primary);
       const issue = (key: string, input: unknown, message: string) =>
         context.issues.push({ code: 'custom', path: [key], input, message });
+      if (hypervisor.kind === 'qemu' && hypervisor.mode === 'attached') {
+        context.issues.push({
+          code: 'custom',
+          path: ['hypervisor', 'qmp'],
+          input: hypervisor.qmp,
+          message: 'no qmp: a standby runs in a QEMU that is started here',
+        });
+      }
       if (protocol === 'wss:') {
         if (!tls) issue('tls', tls, 'a section with cert, key and ca where primary is a wss:// address');
         if (plaintext) issue('plaintext', plaintext, 'false where primary is a wss:// address');
@@ -251,4 +259,11 @@ export type WebhookConfig = NonNullable<HooksConfig['webhook']>;
 export type ConsoleConfig = PrimaryDomainConfig['output']['console'];
 export type CheckpointConfig = PrimaryDomainConfig['checkpoint'];
 export type FailoverConfig = SecondaryDomainConfig['failover'];
-export type { BootConfig, EmbeddedConfig, GuestConfig, HypervisorConfig, ImageConfig } from './hypervisor.js';
+export type {
+  BootConfig,
+  EmbeddedConfig,
+  GuestConfig,
+  HypervisorConfig,
+  ImageConfig,
+  QemuHypervisorConfig,
+} from './hypervisor.js';

@@ -2,8 +2,10 @@
 
 import type {
   BootConfig,
+  EmbeddedConfig as EmbeddedSection,
   HypervisorConfig,
   PrimaryDomainConfig,
+  QemuHypervisorConfig,
   SecondaryDomainConfig,
 } from '../config/schema.js';
 import {
@@ -13,36 +15,67 @@ import {
   type EmbeddedConfig,
   type ImageGuest,
 } from '../hypervisor/embedded/index.js';
-import type { SourceDomain, TargetDomain } from '../hypervisor/port.js';
+import { HypervisorError, type SourceDomain, type TargetDomain } from '../hypervisor/port.js';
+import {
+  attachQemuSource,
+  openQemuSource,
+  openQemuTarget,
+  type AttachConfig,
+  type QemuConfig,
+} from '../hypervisor/qemu/index.js';
 
 type DomainConfig = Pick<PrimaryDomainConfig | SecondaryDomainConfig, 'name'> & {
   readonly hypervisor: HypervisorConfig;
 };
 
-interface Hypervisor {
-  source(config: DomainConfig): Promise<SourceDomain>;
-  target(config: DomainConfig): Promise<TargetDomain>;
+/** Fails with HypervisorError BAD_CONFIGURATION, UNSUPPORTED or FAILED. */
+export function openSource({ name, hypervisor }: DomainConfig): Promise<SourceDomain> {
+  switch (hypervisor.kind) {
+    case 'embedded':
+      return openEmbeddedSource(embedded(name, hypervisor));
+    case 'qemu':
+      return hypervisor.mode === 'managed'
+        ? openQemuSource(managedQemu(name, hypervisor))
+        : attachQemuSource(attachedQemu(name, hypervisor), hypervisor.netdevs);
+  }
 }
 
-const hypervisors: Readonly<Record<HypervisorConfig['kind'], Hypervisor>> = {
-  embedded: {
-    source: (config) => openEmbeddedSource(embedded(config)),
-    target: (config) => openEmbeddedTarget(embedded(config)),
-  },
-};
-
-/** Fails with HypervisorError BAD_CONFIGURATION or FAILED. */
-export function openSource(config: DomainConfig): Promise<SourceDomain> {
-  return hypervisors[config.hypervisor.kind].source(config);
+/** Fails with HypervisorError BAD_CONFIGURATION, UNSUPPORTED or FAILED. */
+export function openTarget({ name, hypervisor }: DomainConfig): Promise<TargetDomain> {
+  switch (hypervisor.kind) {
+    case 'embedded':
+      return openEmbeddedTarget(embedded(name, hypervisor));
+    case 'qemu':
+      if (hypervisor.mode === 'managed') return openQemuTarget(managedQemu(name, hypervisor));
+      return Promise.reject(
+        new HypervisorError('BAD_CONFIGURATION', 'A standby runs in a QEMU that is started here.', { name }),
+      );
+  }
 }
 
-/** Fails with HypervisorError BAD_CONFIGURATION or FAILED. */
-export function openTarget(config: DomainConfig): Promise<TargetDomain> {
-  return hypervisors[config.hypervisor.kind].target(config);
+type ManagedQemu = Extract<QemuHypervisorConfig, { mode: 'managed' }>;
+type AttachedQemu = Extract<QemuHypervisorConfig, { mode: 'attached' }>;
+
+export function managedQemu(name: string, section: ManagedQemu): QemuConfig {
+  const { binary, accelerator, machine, cpu, cpus, memoryBytes, dirty, sharedDisks } = section;
+  return {
+    ...{ name, binary, accelerator, machine, cpus, memoryBytes, dirty, sharedDisks },
+    ...(cpu !== undefined && { cpu }),
+    arguments: section.arguments,
+    network: section.network.map(({ id, backend, mac, model }) => ({
+      id,
+      backend,
+      ...(mac !== undefined && { mac }),
+      ...(model !== undefined && { model }),
+    })),
+  };
 }
 
-function embedded({ name, hypervisor }: DomainConfig): EmbeddedConfig {
-  const { memoryBytes, boot } = hypervisor;
+export function attachedQemu(name: string, { qmp, serial, sharedDisks }: AttachedQemu): AttachConfig {
+  return { name, monitor: qmp, sharedDisks, ...(serial !== undefined && { serial }) };
+}
+
+function embedded(name: string, { memoryBytes, boot }: EmbeddedSection): EmbeddedConfig {
   return { name, memoryBytes, guest: boot.kind === 'guest' ? builtin(boot) : image(boot) };
 }
 

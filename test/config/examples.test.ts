@@ -17,8 +17,18 @@ const PRIMARY = 'config/primary.yaml';
 const SECONDARY = 'config/secondary.yaml';
 
 /** With the settings that are switched off switched on: all but "# " before words. */
-function switchedOn(file: string): string {
-  return readFileSync(file, 'utf8').replace(/^( *)#(?! ?$| [^ ])/gm, '$1');
+function switchOn(source: string): string {
+  return source.replace(/^( *)#(?! ?$| [^ ])/gm, '$1');
+}
+
+/** The sections for QEMU, which are alternatives to the one that is switched on; and the file without them. */
+function qemuSections(file: string): { sections: unknown[]; rest: string } {
+  const source = readFileSync(file, 'utf8');
+  const section = /^ {4}#hypervisor:\n(?: {4}#.*\n)+/gm;
+  const sections = [...source.matchAll(section)].map(([text]) => {
+    return (parse(switchOn(text)) as { hypervisor: unknown }).hypervisor;
+  });
+  return { sections, rest: source.replace(section, '') };
 }
 
 function keysOf(schema: z.ZodType): Set<string> {
@@ -58,7 +68,9 @@ describe('config examples', () => {
       const missing = [...keys].filter(
         (key) => !new RegExp(`^[ #-]*(console: \\{ )?${key}:`, 'm').test(source),
       );
-      expect(missing).to.deep.equal([]);
+      // A standby does not run in a QEMU that is there already.
+      const onPrimaryOnly = file === SECONDARY ? ['qmp', 'serial'] : [];
+      expect(missing).to.deep.equal(onPrimaryOnly);
     });
   }
 
@@ -68,7 +80,7 @@ describe('config examples', () => {
       return document;
     };
     const primary: unknown = guestAway(
-      parse(switchedOn(PRIMARY), { uniqueKeys: false }) as Parameters<typeof guestAway>[0],
+      parse(switchOn(qemuSections(PRIMARY).rest), { uniqueKeys: false }) as Parameters<typeof guestAway>[0],
     );
     const config = parsePrimaryConfig(primary, { directory: '/etc/romulus' });
     expect(config.listen.tls).to.deep.equal({
@@ -88,14 +100,51 @@ describe('config examples', () => {
       file: '/etc/romulus/web.console',
     });
     expect(config.domains[0]?.output.tap).to.equal('/etc/romulus/web.tap');
-    expect(config.domains[0]?.hypervisor.boot).to.include({ kind: 'image', kernel: '/etc/romulus/bzImage' });
+    const hypervisor = config.domains[0]?.hypervisor;
+    expect(hypervisor?.kind === 'embedded' && hypervisor.boot).to.include({
+      kind: 'image',
+      kernel: '/etc/romulus/bzImage',
+    });
 
-    const source = switchedOn(SECONDARY).replace('primary: ws://', 'primary: wss://');
+    const source = switchOn(qemuSections(SECONDARY).rest).replace('primary: ws://', 'primary: wss://');
     const secondary: unknown = guestAway(
       parse(source, { uniqueKeys: false }) as Parameters<typeof guestAway>[0],
     );
     const [domain] = parseSecondaryConfig(secondary, { directory: '/etc/romulus' }).domains;
     expect(domain?.tls?.key).to.equal('/etc/romulus/secondary.key');
     expect(domain?.output.tap).to.equal('/etc/romulus/web.tap');
+  });
+
+  it('are right in what they say about QEMU, and its defaults are the ones they claim', () => {
+    const bare = parsePrimaryConfig({ domains: [{ name: 'web', hypervisor: { kind: 'qemu' } }] });
+    const [managed, attached] = qemuSections(PRIMARY).sections.map((hypervisor) => {
+      return parsePrimaryConfig({ domains: [{ name: 'web', hypervisor }] }).domains[0]?.hypervisor;
+    });
+    expect(managed).to.deep.equal({
+      ...bare.domains[0]?.hypervisor,
+      cpu: 'host',
+      arguments: ['-kernel', '/boot/vmlinuz', '-append', 'console=ttyS0'],
+      network: [
+        {
+          id: 'lan',
+          mac: '52:54:00:00:00:01',
+          model: 'virtio-net-pci',
+          backend: { kind: 'tap', interface: 'tap0' },
+        },
+      ],
+    });
+    expect(attached).to.deep.equal({
+      kind: 'qemu',
+      mode: 'attached',
+      qmp: '/run/guest.qmp',
+      serial: '/run/guest.serial',
+      netdevs: ['lan'],
+      sharedDisks: [],
+    });
+    const standbys = qemuSections(SECONDARY).sections.map((hypervisor) => {
+      const domain = { name: 'web', primary: 'ws://127.0.0.1:7300', hypervisor };
+      return parseSecondaryConfig({ domains: [domain] }).domains[0]?.hypervisor;
+    });
+    expect(standbys).to.deep.equal([managed]);
   });
 });

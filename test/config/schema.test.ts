@@ -12,6 +12,7 @@ import { nearest } from '../../src/config/suggest.js';
 import { formatSize, parseSize } from '../../src/config/units.js';
 
 const hypervisor = { kind: 'embedded' };
+const qemu = { kind: 'qemu' };
 const domain = { name: 'web', hypervisor };
 const standby = { ...domain, primary: 'ws://localhost:7300' };
 const primary = (changes: object) => ({ domains: [{ ...domain, ...changes }] });
@@ -101,12 +102,21 @@ describe('config: what is accepted', () => {
       'domains: [{name: web, hypervisor: {kind: embedded, image: {bios: b, disk: d/disk.img}}}]',
       async (file) => {
         const config = await loadPrimaryConfig(file);
-        expect(config.domains[0]?.hypervisor.boot).to.deep.equal({
+        const { hypervisor } = config.domains[0] ?? {};
+        expect(hypervisor?.kind === 'embedded' && hypervisor.boot).to.deep.equal({
           kind: 'image',
           bios: path.join(path.dirname(file), 'b'),
           disk: path.join(path.dirname(file), 'd/disk.img'),
         });
       },
+    );
+  });
+
+  it('takes a standby in a QEMU that is started here only', () => {
+    const attached = () => parseSecondaryConfig(secondary({ hypervisor: { ...qemu, qmp: '/q' } }));
+    expect(problems(attached)).to.deep.equal(["domains[0].hypervisor.qmp: '/q'"]);
+    expect(parseSecondaryConfig(secondary({ hypervisor: qemu })).domains[0]?.hypervisor.kind).to.equal(
+      'qemu',
     );
   });
 
@@ -179,6 +189,55 @@ describe('config: what is refused', () => {
       'an initrd in a small memory',
       { hypervisor: { ...hypervisor, memory: '32MiB', image: { bios: 'b', kernel: 'k', initrd: 'i' } } },
       ["domains[0].hypervisor.memory: '32MiB'"],
+    ],
+    [
+      'a QEMU with memory in half a mebibyte',
+      { hypervisor: { ...qemu, memory: '1536KiB' } },
+      ["domains[0].hypervisor.memory: '1536KiB'"],
+    ],
+    [
+      'a QEMU that is started here and runs already',
+      { hypervisor: { ...qemu, qmp: 'q', machine: 'q35', dirty: 'auto' } },
+      ["domains[0].hypervisor.machine: 'q35'", "domains[0].hypervisor.dirty: 'auto'"],
+    ],
+    [
+      'the serial port of a QEMU that is started here',
+      { hypervisor: { ...qemu, serial: 's' } },
+      ["domains[0].hypervisor.serial: 's'"],
+    ],
+    [
+      'a network device that is plugged into nothing, or into two things',
+      { hypervisor: { ...qemu, network: [{ id: 'a' }, { id: 'b', tap: 't', user: 'u' }] } },
+      [
+        "domains[0].hypervisor.network[0]: { id: 'a' }",
+        "domains[0].hypervisor.network[1]: { id: 'b', tap: 't', user: 'u' }",
+      ],
+    ],
+    [
+      'a network device of a running QEMU with more than an id',
+      { hypervisor: { ...qemu, qmp: 'q', network: [{ id: 'a', tap: 't' }] } },
+      ["domains[0].hypervisor.network[0]: { id: 'a', tap: 't' }"],
+    ],
+    [
+      'network devices of one name',
+      {
+        hypervisor: {
+          ...qemu,
+          network: [
+            { id: 'a', tap: 't' },
+            { id: 'a', tap: 'u' },
+          ],
+        },
+      },
+      ["domains[0].hypervisor.network[1].id: 'a'"],
+    ],
+    [
+      'a network address that is none, and an id with a comma',
+      { hypervisor: { ...qemu, network: [{ id: 'a,b', tap: 't', mac: '52:54:00:00:00:0g' }] } },
+      [
+        "domains[0].hypervisor.network[0].id: 'a,b'",
+        "domains[0].hypervisor.network[0].mac: '52:54:00:00:00:0g'",
+      ],
     ],
     ['an unknown hypervisor', { hypervisor: { kind: 'vmware' } }, ["domains[0].hypervisor.kind: 'vmware'"]],
     ['no hypervisor', { hypervisor: undefined }, ['domains[0].hypervisor: missing']],
@@ -264,11 +323,22 @@ describe('config: anything at all', () => {
     withNullPrototype: true,
     withSparseArray: true,
   });
+  const nearlyQemu = fc.record(
+    {
+      kind: fc.constant('qemu'),
+      qmp: fc.string(),
+      memory: oneOf('64MiB', anything),
+      arguments: oneOf(['-device', 'x'], anything),
+      network: oneOf([{ id: 'a', tap: 't' }], fc.oneof(anything, fc.array(anything))),
+      sharedDisks: oneOf([], anything),
+    },
+    { requiredKeys: ['kind'] },
+  );
   const nearlyDomain = fc.record(
     {
       name: oneOf('web', fc.string()),
       primary: oneOf('ws://localhost:1', anything),
-      hypervisor: oneOf(hypervisor, anything),
+      hypervisor: oneOf(hypervisor, fc.oneof(anything, nearlyQemu)),
       checkpoint: fc.oneof(
         fc.record({ intervalMs: fc.integer(), slab: fc.string() }, { requiredKeys: [] }),
         anything,

@@ -8,6 +8,7 @@
 import { HypervisorError } from '../port.js';
 import { PAGE_SIZE } from '../../stream/format.js';
 import type { DirtyWay } from './dirty.js';
+import { networkArguments, type NetworkDevice } from './network.js';
 
 export interface QemuConfig {
   readonly name: string;
@@ -22,7 +23,9 @@ export interface QemuConfig {
   readonly cpu?: string;
   /** As for -smp. Default: 1. */
   readonly cpus?: number;
-  /** Whatever else makes the machine: kernel, disks, network. */
+  /** Its outputs are held on a primary; the same on both sides, but for what they are plugged into. */
+  readonly network?: readonly NetworkDevice[];
+  /** Whatever else makes the machine: kernel, disks. Network devices made here are not held. */
   readonly arguments?: readonly string[];
   /** How changed pages are found. Default: auto, the best that works. */
   readonly dirty?: DirtyWay | 'auto';
@@ -82,6 +85,7 @@ export function commandLine(config: QemuConfig, standby: boolean): string[] {
     ...['-chardev', `socket,id=romulus-serial,fd=${Fd.SERIAL}`, '-serial', 'chardev:romulus-serial'],
     // The device state that we load was saved without the configuration section of a migration.
     ...['-global', 'migration.send-configuration=off'],
+    ...networkArguments(config.network ?? [], machine),
     ...(config.arguments ?? []),
     ...(standby ? ['-incoming', 'defer'] : []),
   ];

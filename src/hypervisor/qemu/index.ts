@@ -3,7 +3,7 @@
 import { attachQemu, type AttachConfig } from './attach.js';
 import type { QemuConfig } from './config.js';
 import { launchQemu } from './launch.js';
-import { QemuSource } from './source.js';
+import { QemuPrimary } from './primary.js';
 import { QemuTarget } from './target.js';
 
 export type { AttachConfig } from './attach.js';
@@ -11,18 +11,27 @@ export type { QemuConfig } from './config.js';
 export type { DirtyWay } from './dirty.js';
 export { compareInventories, type Inventory } from './inventory.js';
 export type { NetdevGate } from './netdev-gate.js';
+export type { NetworkBackend, NetworkDevice } from './network.js';
+export { QemuPrimary } from './primary.js';
 export { QemuSource, type PauseTimes } from './source.js';
 export { QemuTarget } from './target.js';
 
 /** Launches QEMU; stopped before its first instruction. Fails with BAD_CONFIGURATION, UNSUPPORTED or FAILED. */
-export async function openQemuSource(config: QemuConfig): Promise<QemuSource> {
-  return new QemuSource(await launchQemu(config, { standby: false }));
+export async function openQemuSource(config: QemuConfig): Promise<QemuPrimary> {
+  const netdevs = (config.network ?? []).map(({ id }) => id);
+  return QemuPrimary.open(await launchQemu(config, { standby: false }), netdevs);
 }
 
-/** Attaches to a QEMU that is there, its guest running or not. Fails with BAD_CONFIGURATION or FAILED. */
-export async function attachQemuSource(config: AttachConfig): Promise<QemuSource> {
+/**
+ * Attaches to a QEMU that is there, its guest running or not; what it sends through `netdevs` is held from now on.
+ * Fails with BAD_CONFIGURATION or FAILED.
+ */
+export async function attachQemuSource(
+  config: AttachConfig,
+  netdevs: readonly string[] = [],
+): Promise<QemuPrimary> {
   const { machine, running } = await attachQemu(config);
-  return new QemuSource(machine, running ? 'running' : 'created');
+  return QemuPrimary.open(machine, netdevs, running ? 'running' : 'created');
 }
 
 /** Launches a QEMU that waits to be filled. Its configuration must be the source's. Fails as openQemuSource does. */

@@ -1,0 +1,68 @@
+// A network interface's gate as the port wants it: the calls take effect one after another, and a test of the gate on
+// the running guest has its place among them. Discarding waits for nothing.
+//
+//   hold ─▶ [test] ─▶ seal ─▶ release ─▶ …
+
+import type { DomainGate } from '../port.js';
+import type { NetdevGate } from './netdev-gate.js';
+
+export class NetworkOutput implements DomainGate {
+  readonly heldBytes = 0;
+  readonly emittedBytes = 0;
+  readonly releasedBytes = 0;
+  readonly #gate: NetdevGate;
+  #passing = false;
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(gate: NetdevGate) {
+    this.#gate = gate;
+  }
+
+  seal(epoch: number): Promise<void> {
+    return this.#inOrder(() => this.#gate.seal(epoch));
+  }
+
+  release(epoch: number): Promise<void> {
+    return this.#inOrder(() => this.#gate.release(epoch));
+  }
+
+  discard(): Promise<void> {
+    return this.#gate.discard();
+  }
+
+  pass(): Promise<void> {
+    return this.#inOrder(async () => {
+      await this.#gate.pass();
+      this.#passing = true;
+    });
+  }
+
+  hold(): Promise<void> {
+    return this.#inOrder(async () => {
+      await this.#gate.hold();
+      this.#passing = false;
+    });
+  }
+
+  restart(): Promise<void> {
+    return this.#inOrder(() => this.#gate.restart());
+  }
+
+  /** Runs a test that needs the gate to hold. Fails as the test does. */
+  test(run: (gate: NetdevGate) => Promise<void>): Promise<void> {
+    return this.#inOrder(async () => {
+      if (this.#passing) await this.#gate.hold();
+      try {
+        await run(this.#gate);
+      } finally {
+        if (this.#passing) await this.#gate.pass();
+      }
+    });
+  }
+
+  #inOrder(call: () => Promise<void>): Promise<void> {
+    const result = this.#last.then(call);
+    this.#last = result.catch(() => undefined); // told to the caller
+    return result;
+  }
+}
