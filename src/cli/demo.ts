@@ -1,5 +1,6 @@
 // romulus demo
 
+import { embeddedMachine, qemuMachine } from './demo/machine.js';
 import type { DemoReport } from './demo/measure.js';
 import { runDemo } from './demo/run.js';
 import { Screen } from './demo/screen.js';
@@ -9,10 +10,11 @@ import { UsageError } from './usage.js';
 
 export interface DemoVerbOptions {
   readonly interval: number;
-  readonly memory: string;
+  readonly memory?: string;
   readonly dirty: number;
   readonly checkpoints: number;
   readonly killAt?: number;
+  readonly qemu?: boolean;
   readonly json?: boolean;
 }
 
@@ -29,16 +31,13 @@ export async function demoVerb(options: DemoVerbOptions): Promise<ExitCode> {
   try {
     // The report alone on standard output's last line: people read what happens on standard error then.
     const screen = new Screen(options.json === true ? process.stderr : process.stdout);
-    const report = await runDemo(
-      {
-        intervalMs: options.interval,
-        memory: options.memory,
-        dirtyPages: options.dirty,
-        killAt,
-      },
-      screen,
-      interruption.signal,
-    );
+    const { signal } = interruption;
+    const { memory, dirty: dirtyPages, interval: intervalMs } = options;
+    const machine =
+      options.qemu === true
+        ? await qemuMachine({ memory: memory ?? '128MiB', dirtyPages }, signal)
+        : embeddedMachine({ memory: memory ?? '64MiB', dirtyPages });
+    const report = await runDemo({ intervalMs, machine, killAt }, screen, signal);
     for (const line of inWords(report)) screen.say(line);
     if (options.json === true) process.stdout.write(`${JSON.stringify(report)}\n`);
     return report.ok ? ExitCode.OK : ExitCode.FAILED;

@@ -68,6 +68,6 @@ function attempt(gate: OutputGate, action: (gate: OutputGate) => Promise<void>):
   try {
     return action(gate);
   } catch (error) {
-    return Promise.reject(error as Error);
+    return Promise.reject(error);
   }
 }

@@ -23,26 +23,24 @@ import type {
 import type { SupervisorMessage } from '../supervisor.js';
 import { InterruptedError } from '../signals.js';
 import { DemoChild } from './child.js';
-import { measure, type DemoReport, type SeenOutput } from './measure.js';
+import { measure, ticks, type DemoReport, type SeenOutput } from './measure.js';
+import type { DemoMachine } from './machine.js';
 import { formatCheckpoint, LineCutter, type Screen } from './screen.js';
 
 export interface DemoOptions {
   readonly intervalMs: number;
-  /** As the configuration takes it, "64MiB". */
-  readonly memory: string;
-  /** Pages that the guest rewrites per tick. */
-  readonly dirtyPages: number;
-  /** The primary dies at a random moment of the epoch after this one. */
+  readonly machine: DemoMachine;
+  /** The primary dies at a random moment of the epoch after this one, counted as the machine says. */
   readonly killAt: number;
 }
 
 const DOMAIN = 'demo';
-/** Pages that the guest checks at each tick, if it need not rewrite more. */
-const WORKING_SET_PAGES = 1024;
 /** Ports that the services' metrics get if they are free; else any. */
 const PREFERRED_HTTP_PORTS = { primary: 9300, secondary: 9301 };
 /** How long any single step may take before the demo gives up. */
 const STEP_TIMEOUT_MS = 30_000;
+/** How long the machine may take to boot, on a busy host without KVM. */
+const BOOT_TIMEOUT_MS = 180_000;
 /** Ticks of the machine on the secondary that are watched before the demo ends. */
 const TICKS_AFTER_TAKEOVER = 20;
 
@@ -91,8 +89,8 @@ class DemoRun {
     // What the options make of it is checked here, where the error can name it, before anything is started.
     parsePrimaryConfig(primaryConfig);
     screen.say(
-      `A machine of ${options.memory} on a primary, a checkpoint every ${options.intervalMs} ms to a secondary. ` +
-        `The primary will be killed after epoch ${options.killAt}.`,
+      `${options.machine.description} on a primary, a checkpoint every ${options.intervalMs} ms to a secondary. ` +
+        `The primary will be killed after epoch ${options.killAt}${options.machine.boots ? ' of the ticking machine' : ''}.`,
     );
     const primary = await this.startChild('primary', primaryConfig);
     this.watchPrimary(primary.child);
@@ -101,11 +99,12 @@ class DemoRun {
     screen.say(`metrics: http://127.0.0.1:${String(primary.listening.httpPort)}/metrics (primary)`);
     screen.say(`         http://127.0.0.1:${String(secondary.listening.httpPort)}/metrics (secondary)`);
 
+    const lastEpoch = options.killAt + (await this.epochOfFirstTick(primary.child));
     await this.step(
       'the checkpoints',
       firstValueFrom(
         secondary.child.messages$.pipe(
-          filter((message) => message.kind === 'commit' && message.report.epoch >= options.killAt),
+          filter((message) => message.kind === 'commit' && message.report.epoch >= lastEpoch),
         ),
       ),
       STEP_TIMEOUT_MS + options.killAt * options.intervalMs * 10,
@@ -226,6 +225,20 @@ class DemoRun {
     return { started, completed };
   }
 
+  /** The epoch in which the machine has come to ticking, as the outside sees it; 0 for one that does so at once. */
+  private async epochOfFirstTick(primary: DemoChild): Promise<number> {
+    if (!this.options.machine.boots) return 0;
+    let said = '';
+    const ticking = primary.console$.pipe(
+      filter(({ bytes }) => {
+        said += bytes.toString('latin1');
+        return ticks(said).length > 0;
+      }),
+    );
+    await this.step("the machine's first tick", firstValueFrom(ticking), BOOT_TIMEOUT_MS);
+    return this.commits.at(-1)?.epoch ?? 0;
+  }
+
   private async ticksOnSecondary(child: DemoChild): Promise<void> {
     let lines = this.saidOnSecondary.split('\n').length;
     if (lines > TICKS_AFTER_TAKEOVER) return;
@@ -273,7 +286,7 @@ class DemoRun {
       domains: [
         {
           name: DOMAIN,
-          hypervisor: this.hypervisor(),
+          hypervisor: this.options.machine.hypervisor,
           // Nothing is said before there is somebody to protect it, so all that is said belongs to an epoch.
           start: 'with-secondary',
           checkpoint: { intervalMs: this.options.intervalMs },
@@ -291,18 +304,13 @@ class DemoRun {
         {
           name: DOMAIN,
           primary: `ws://127.0.0.1:${String(primaryPort)}`,
-          hypervisor: this.hypervisor(),
+          hypervisor: this.options.machine.hypervisor,
           output: { console: 'stdout' },
         },
       ],
     };
   }
 
-  private hypervisor(): object {
-    const { memory, dirtyPages } = this.options;
-    const workingSetPages = Math.max(WORKING_SET_PAGES, dirtyPages);
-    return { kind: 'embedded', memory, guest: { dirtyPages, workingSetPages } };
-  }
 }
 
 /** The port, if nobody listens there; else 0, for which the system picks one. */
