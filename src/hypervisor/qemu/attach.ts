@@ -78,7 +78,7 @@ class AttachedMachine implements QemuMachine {
   readonly serial: Duplex | null;
   readonly incoming = null;
   readonly gone: Promise<string>;
-  readonly #guard: Guard;
+  readonly guard: Guard;
   #closed: Promise<void> | null = null;
 
   constructor(name: string, { ram, qmp, tracking, deviceState, serial, guard }: Parts) {
@@ -88,7 +88,7 @@ class AttachedMachine implements QemuMachine {
     this.tracking = tracking;
     this.deviceState = deviceState;
     this.serial = serial;
-    this.#guard = guard;
+    this.guard = guard;
     this.gone = new Promise((resolve) => {
       qmp.events$.subscribe({ complete: () => resolve('the connection to QEMU’s monitor is lost') });
     });
@@ -100,18 +100,11 @@ class AttachedMachine implements QemuMachine {
   }
 
   async #close(): Promise<void> {
-    try {
-      // A guest that we stopped is not left stopped; to one that runs this is nothing.
-      await this.qmp.execute('cont');
-    } catch (error) {
-      if (!(error instanceof HypervisorError)) throw error;
-      // It has ended, or is in a state that it cannot go on from: that is not of our making.
-    }
     this.qmp.close();
     this.serial?.destroy();
     this.deviceState.close();
     await this.tracking.close();
-    await this.#guard.end();
+    await this.guard.end();
   }
 }
 

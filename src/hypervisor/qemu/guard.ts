@@ -2,7 +2,8 @@
 // the guest run, in case it stood still for a checkpoint that nobody will finish. Its output stays held: nobody is
 // there to release it.
 //
-//   we ──pipe──▶ guard:   a line = we end in order, and it ends;   the end of the pipe = we died ──▶ "cont"
+//   we ──pipe──▶ guard:   S the guest is stopped   R it runs   Q we are done with it
+//                         the end of the pipe = we are gone; if the last was S ──▶ "cont"
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -13,6 +14,8 @@ import { HypervisorError } from '../port.js';
 import { QmpClient } from './qmp.js';
 
 export interface Guard {
+  stopping(): void;
+  running(): void;
   /** Resolves when the guard has ended. */
   end(): Promise<void>;
 }
@@ -39,8 +42,10 @@ export async function startGuard(monitor: string): Promise<Guard> {
   }
   child.stdin.on('error', () => undefined); // it has ended already
   return {
+    stopping: () => child.stdin.write('S'),
+    running: () => child.stdin.write('R'),
     end: async () => {
-      child.stdin.end('done\n');
+      child.stdin.end('Q');
       await closed.catch(() => undefined);
     },
   };
@@ -48,9 +53,9 @@ export async function startGuard(monitor: string): Promise<Guard> {
 
 async function stand(monitor: string): Promise<void> {
   process.stdout.write('ready\n');
-  let said = '';
-  for await (const chunk of process.stdin) said += String(chunk);
-  if (said !== '') return;
+  let last = 'R';
+  for await (const chunk of process.stdin) last = String(chunk).slice(-1);
+  if (last !== 'S') return;
   const limit = performance.now() + LIMIT_MS;
   while (performance.now() < limit) {
     try {
