@@ -7,6 +7,7 @@ import { Bitmap } from '../../../src/hypervisor/bitmap.js';
 import {
   Console,
   MIB,
+  TEST_NAME,
   expectCode,
   firstEvent,
   needQemu,
@@ -26,7 +27,7 @@ describe('qemu: the life of a domain', function () {
   });
   afterEach(async () => {
     for (const domain of domains.splice(0)) await domain.destroy();
-    expect(processesWith('romulus-ram')).to.deep.equal([]);
+    expect(processesWith(TEST_NAME)).to.deep.equal([]);
   });
   const config = tickGuest({ dirty: 'compare', memoryBytes: 8 * MIB }, 'pages=64 dirty=8 tick_ms=10');
 
@@ -36,7 +37,7 @@ describe('qemu: the life of a domain', function () {
     await expectCode(domain.suspend(), 'WRONG_STATE');
     await expectCode(domain.hvmContext(), 'WRONG_STATE');
     expect(await domain.info()).to.deep.equal({
-      name: 'test',
+      name: TEST_NAME,
       type: 2,
       p2mSize: 2048,
       state: 'created',
@@ -121,7 +122,7 @@ describe('qemu: the life of a domain', function () {
       const standby = keep(await openQemuTarget(config));
       await domain.start();
       const events = [firstEvent(domain), firstEvent(standby)];
-      for (const pid of processesWith('romulus-ram')) process.kill(pid, signal);
+      for (const pid of processesWith(TEST_NAME)) process.kill(pid, signal);
       for (const event of await Promise.all(events)) {
         expect(event.kind).to.equal('crashed');
         expect(event)

@@ -30,9 +30,12 @@ export async function needQemu(context: Mocha.Context): Promise<void> {
   if ((await ensureInstalled('qemu-system-x86_64', 'qemu-system-x86')) === null) context.skip();
 }
 
+/** The name of every domain here: what is found by it is ours. */
+export const TEST_NAME = `test-${process.pid}`;
+
 export function tickGuest(options: Partial<QemuConfig> = {}, commandLine = ''): QemuConfig {
   return {
-    name: 'test',
+    name: TEST_NAME,
     memoryBytes: 16 * MIB,
     accelerator: 'tcg',
     ...options,

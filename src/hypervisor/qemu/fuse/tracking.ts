@@ -26,8 +26,8 @@ export class FuseTracking implements DirtyTracking {
   readonly #fresh: Uint32Array;
   #closed: Promise<void> | null = null;
 
-  /** Fails with UNSUPPORTED if there is no FUSE for us here, or FAILED. */
-  static async open(bytes: number): Promise<FuseTracking> {
+  /** `name` is for people who list processes. Fails with UNSUPPORTED if there is no FUSE for us here, or FAILED. */
+  static async open(bytes: number, name: string): Promise<FuseTracking> {
     let deviceFd: number;
     try {
       deviceFd = openSync('/dev/fuse', 'r+');
@@ -39,7 +39,7 @@ export class FuseTracking implements DirtyTracking {
     let server: Server | null = null;
     try {
       imageFd = await openAnonymousFile(bytes);
-      const starting = (server = new Server(deviceFd, imageFd, bytes));
+      const starting = (server = new Server({ deviceFd, imageFd, bytes, name }));
       const files = await openMounted(deviceFd, () => starting.begin());
       liftWritebackLimit(files.ram.fd);
       return new FuseTracking(files, imageFd, starting);
@@ -124,6 +124,13 @@ export class FuseTracking implements DirtyTracking {
   }
 }
 
+interface ServerOptions {
+  readonly deviceFd: number;
+  readonly imageFd: number;
+  readonly bytes: number;
+  readonly name: string;
+}
+
 /** The serving process. It outlives us for as long as anybody holds the files. */
 class Server {
   readonly bytes: number;
@@ -131,9 +138,9 @@ class Server {
   said = '';
   readonly #child: ChildProcess;
 
-  constructor(deviceFd: number, imageFd: number, bytes: number) {
+  constructor({ deviceFd, imageFd, bytes, name }: ServerOptions) {
     this.bytes = bytes;
-    this.#child = spawn(process.execPath, [SERVER, String(bytes)], {
+    this.#child = spawn(process.execPath, [SERVER, String(bytes), name], {
       stdio: ['pipe', 'ignore', 'pipe', deviceFd, imageFd],
       detached: true, // what a terminal sends to us is not for it
     });
