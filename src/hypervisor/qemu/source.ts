@@ -140,8 +140,10 @@ export class QemuSource implements SourceDomain {
   async destroy(): Promise<void> {
     const letGo = this.#state === 'suspended' && this.machine.guard !== null && !this.#stoppedByOthers;
     this.#state = 'destroyed';
-    await this.#settlePause();
-    if (letGo) await this.machine.qmp.execute('cont').catch(() => undefined); // it may have ended meanwhile
+    if (letGo) {
+      await this.#settlePause();
+      await this.machine.qmp.execute('cont').catch(() => undefined); // it may have ended meanwhile
+    }
     await this.machine.close();
     this.output$.complete();
     this.events$.complete();

@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { openQemuSource, type QemuSource } from '../../../src/hypervisor/qemu/index.js';
+import type { OutputGate } from '../../../src/output/gate.js';
 import { MIB, expectCode, needQemu, tickGuest } from './support.js';
 
 /** How long a frame that must not come is waited for. */
@@ -59,6 +60,7 @@ describe('qemu: the gate of a network interface', function () {
 
   it('lets nothing out before its release, over many epochs', async () => {
     const gate = await domain.openNetdevGate('net0');
+    expect(gate satisfies OutputGate).to.include({ heldBytes: 0, emittedBytes: 0, releasedBytes: 0 });
     await domain.start();
     await domain.testNetdevGate(gate);
     await arrived(1); // of the self-test
