@@ -13,6 +13,7 @@ const run = promisify(execFile);
 const cache = fileURLToPath(new URL('../../../node_modules/.cache/romulus-tools/', import.meta.url));
 
 const APT_TIMEOUT_MS = 120_000;
+const INSTALL_TIMEOUT_MS = 280_000;
 const APT_OPTIONS = [
   // The archive is fetched into a directory that apt's own user may not enter.
   ...['-o', 'APT::Sandbox::User=root'],
@@ -123,4 +124,29 @@ export async function downloadPackages(
     await apt('update');
     await apt('download', ...packages);
   }
+}
+
+/**
+ * The path of a program that must be installed, because it needs more than itself (firmware, libraries). It is
+ * installed if ROMULUS_TEST_INSTALL is set, as on a machine that is made for the tests. Else null, and a loud line.
+ */
+export async function ensureInstalled(command: string, debianPackage: string): Promise<string | null> {
+  const directories = (process.env['PATH'] ?? '').split(path.delimiter);
+  const installed = await findIn(directories, command);
+  if (installed !== null) return installed;
+  let why = `install ${debianPackage}, or set ROMULUS_TEST_INSTALL=1`;
+  if (process.env['ROMULUS_TEST_INSTALL'] === '1') {
+    const apt = (...args: string[]) => run('apt-get', ['-qq', ...args], { timeout: INSTALL_TIMEOUT_MS });
+    try {
+      await apt('update');
+      await apt('install', '--yes', '--no-install-recommends', debianPackage);
+      const found = await findIn(directories, command);
+      if (found !== null) return found;
+      why = `${debianPackage} has no ${command}`;
+    } catch (thrown) {
+      why = thrown instanceof Error ? thrown.message : String(thrown);
+    }
+  }
+  console.log(`\n    SKIPPED: ${command} is not here: ${why}\n`);
+  return null;
 }

@@ -2,11 +2,11 @@
 // file that we can open; what it lacks is named with the option that would add it. Letting go of it leaves the guest
 // running; if we die while it is stopped for a checkpoint, a guard lets it run (its output stays held).
 
-import { openSync, rmSync } from 'node:fs';
-import { open as openFile, mkdtemp, rm } from 'node:fs/promises';
+import { closeSync, fstatSync, openSync, rmSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
-import { isAbsolute, join } from 'node:path';
+import { dirname, isAbsolute, join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { asError } from '../../errors.js';
 import { PAGE_SIZE } from '../../stream/format.js';
@@ -42,13 +42,13 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
     const ram = await findRam(qmp);
     await checkRamBlocks(qmp, ram.id);
     await checkDisks(qmp, config.sharedDisks ?? []);
-    const tracking = new CompareTracking(await openRam(ram), ram.bytes);
+    const tracking = new CompareTracking(openRam(ram), ram.bytes);
     ending.push(() => tracking.close());
     const deviceState = await openDeviceState();
     ending.push(() => deviceState.close());
     const serial = config.serial === undefined ? null : await connectTo(config.serial, 'serial');
     ending.push(() => serial?.destroy());
-    const guard = await startGuard(config.monitor);
+    const guard = await startGuard(config.monitor, dirname(deviceState.path));
     ending.push(() => guard.end());
     const status = await qmp.execute('query-status');
     const machine = new AttachedMachine(config.name, { ram, qmp, tracking, deviceState, serial, guard });
@@ -78,7 +78,7 @@ class AttachedMachine implements QemuMachine {
   readonly serial: Duplex | null;
   readonly incoming = null;
   readonly gone: Promise<string>;
-  readonly #guard: Guard;
+  readonly guard: Guard;
   #closed: Promise<void> | null = null;
 
   constructor(name: string, { ram, qmp, tracking, deviceState, serial, guard }: Parts) {
@@ -88,7 +88,7 @@ class AttachedMachine implements QemuMachine {
     this.tracking = tracking;
     this.deviceState = deviceState;
     this.serial = serial;
-    this.#guard = guard;
+    this.guard = guard;
     this.gone = new Promise((resolve) => {
       qmp.events$.subscribe({ complete: () => resolve('the connection to QEMU’s monitor is lost') });
     });
@@ -100,18 +100,11 @@ class AttachedMachine implements QemuMachine {
   }
 
   async #close(): Promise<void> {
-    try {
-      // A guest that we stopped is not left stopped; to one that runs this is nothing.
-      await this.qmp.execute('cont');
-    } catch (error) {
-      if (!(error instanceof HypervisorError)) throw error;
-      // It has ended, or is in a state that it cannot go on from: that is not of our making.
-    }
     this.qmp.close();
     this.serial?.destroy();
     this.deviceState.close();
     await this.tracking.close();
-    await this.#guard.end();
+    await this.guard.end();
   }
 }
 
@@ -142,16 +135,17 @@ async function findRam(qmp: QmpClient): Promise<RamBackend> {
   return { id: path.slice(path.lastIndexOf('/') + 1), bytes: Number(size), path: file };
 }
 
-async function openRam({ path, bytes }: RamBackend): Promise<number> {
-  let fd: number;
+function openRam({ path, bytes }: RamBackend): number {
+  let fd: number | null = null;
   try {
-    const file = await openFile(path, 'r');
-    const { size } = await file.stat();
-    const isFile = (await file.stat()).isFile();
-    await file.close();
-    if (!isFile || size < bytes || bytes % PAGE_SIZE !== 0) throw new Error('it is not a file of that size');
     fd = openSync(path, 'r+');
+    const stats = fstatSync(fd);
+    if (!stats.isFile() || stats.size < bytes || bytes % PAGE_SIZE !== 0) {
+      throw new Error('it is not a file of that size');
+    }
+    return fd;
   } catch (error) {
+    if (fd !== null) closeSync(fd);
     const cause = asError(error);
     throw new HypervisorError(
       'BAD_CONFIGURATION',
@@ -160,7 +154,6 @@ async function openRam({ path, bytes }: RamBackend): Promise<number> {
       { cause },
     );
   }
-  return fd;
 }
 
 /** QEMU opens it by its name. */

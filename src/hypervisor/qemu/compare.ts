@@ -19,7 +19,7 @@ export class CompareTracking implements DirtyTracking {
   readonly way = 'compare';
   readonly ramFd: number;
   readonly marks: Marks;
-  image: RamImage | null = null;
+  #image: RamImage | null = null;
   readonly #bytes: number;
   #worker: Worker | null = null;
   #scan: Scan | null = null;
@@ -50,7 +50,7 @@ export class CompareTracking implements DirtyTracking {
     });
     worker.on('error', (error) => this.#fail(worker, asError(error)));
     worker.on('exit', () => this.#fail(worker));
-    this.image = new RamImage(memory);
+    this.#image = new RamImage(memory);
     try {
       await this.capture();
     } catch (error) {
@@ -85,9 +85,15 @@ export class CompareTracking implements DirtyTracking {
   async end(): Promise<void> {
     const worker = this.#worker;
     this.#worker = null;
-    this.image = null;
+    this.#image = null;
     this.#settle(new HypervisorError('LOG_DIRTY', 'Log-dirty was disabled.'));
     await worker?.terminate();
+  }
+
+  copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): void {
+    const image = this.#image;
+    if (!image) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is not enabled.');
+    for (let k = 0; k < count; k++) image.copyPage(gfns[k] ?? 0, slab, offset + k * PAGE_SIZE);
   }
 
   async close(): Promise<void> {

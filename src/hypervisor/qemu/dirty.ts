@@ -4,13 +4,12 @@
 //            them. The cost grows with the dirty pages.
 //   compare  guest RAM is a plain file, compared with the image of it. Works everywhere; the cost grows with RAM.
 //
-// Either keeps an image of RAM and marks in a bitmap, both in memory that it shares with a thread of its own:
+// Either keeps an image of RAM and marks in a bitmap, which a thread or process of its own keeps up to date:
 //
-//   guest RAM ──▶ (thread) ──▶ image, marks ──▶ copyPages, cleanLogDirty
+//   guest RAM ──▶ (its own thread or process) ──▶ image, marks ──▶ copyPages, cleanLogDirty
 
 import { PAGE_SIZE } from '../../stream/format.js';
 import type { Bitmap } from '../bitmap.js';
-import type { RamImage } from './image.js';
 
 export type DirtyWay = 'fuse' | 'compare';
 
@@ -18,9 +17,7 @@ export interface DirtyTracking {
   readonly way: DirtyWay;
   /** The RAM file, open for reading and writing: QEMU maps it, a standby's pages are written to it. */
   readonly ramFd: number;
-  /** What RAM was at the last capture (fuse: or later); null while nothing is logged and none is kept. */
-  readonly image: RamImage | null;
-  /** Pages that changed; a bit is set after its page is in the image. Taken with take(). */
+  /** Pages that changed, as of the last capture; a page is in the image before it is marked. */
   readonly marks: Marks;
   /** From now on pages that change are marked; the image is what RAM holds now, or a mark says otherwise. */
   begin(): Promise<void>;
@@ -29,6 +26,8 @@ export interface DirtyTracking {
   /** The image becomes what RAM holds, exactly so if the guest is stopped; pages that changed are marked. */
   capture(): Promise<void>;
   end(): Promise<void>;
+  /** Pages of the image, what RAM was at the last capture (fuse: or later). Fails with LOG_DIRTY or FAILED. */
+  copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): void;
   /** Frees everything; nobody but us may hold the RAM file any more. May be called twice. */
   close(): Promise<void>;
 }
@@ -55,6 +54,14 @@ export class Marks {
   setRange(start: number, end: number): void {
     const last = Math.ceil(end / PAGE_SIZE);
     for (let page = Math.floor(start / PAGE_SIZE); page < last; page++) this.set(page);
+  }
+
+  /** Adds the marks of a bitmap's words. */
+  or(words: Uint32Array): void {
+    for (let w = 0; w < words.length; w++) {
+      const word = words[w] ?? 0;
+      if (word !== 0) Atomics.or(this.words, w, word);
+    }
   }
 
   /** Copies the marks, and clears them if `clean`. Returns their number. */

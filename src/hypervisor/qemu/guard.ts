@@ -1,11 +1,13 @@
 // The guard of an attached guest: a small process that outlives us. When we are gone without having said so, it lets
-// the guest run, in case it stood still for a checkpoint that nobody will finish. Its output stays held: nobody is
-// there to release it.
+// the guest run, in case it stood still for a checkpoint that nobody will finish (its output stays held: nobody is there
+// to release it), and removes our directory.
 //
-//   we ──pipe──▶ guard:   a line = we end in order, and it ends;   the end of the pipe = we died ──▶ "cont"
+//   we ──pipe──▶ guard:   S the guest is stopped   R it runs   Q we are done with it
+//                         the end of the pipe = we are gone; if the last was S ──▶ "cont"
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { asError } from '../../errors.js';
@@ -13,6 +15,8 @@ import { HypervisorError } from '../port.js';
 import { QmpClient } from './qmp.js';
 
 export interface Guard {
+  stopping(): void;
+  running(): void;
   /** Resolves when the guard has ended. */
   end(): Promise<void>;
 }
@@ -21,9 +25,9 @@ const FILE = fileURLToPath(import.meta.url);
 /** How long it tries: QEMU takes the next client when it has noticed that we are gone. */
 const LIMIT_MS = 10_000;
 
-/** Resolves when it is on guard. Fails with FAILED. */
-export async function startGuard(monitor: string): Promise<Guard> {
-  const child = spawn(process.execPath, [FILE, monitor], {
+/** Resolves when it is on guard: over the guest of a monitor socket, and our directory. Fails with FAILED. */
+export async function startGuard(monitor: string, directory: string): Promise<Guard> {
+  const child = spawn(process.execPath, [FILE, monitor, directory], {
     stdio: ['pipe', 'pipe', 'ignore'],
     detached: true, // what is sent to us by a terminal is not for it
   });
@@ -39,18 +43,22 @@ export async function startGuard(monitor: string): Promise<Guard> {
   }
   child.stdin.on('error', () => undefined); // it has ended already
   return {
+    stopping: () => child.stdin.write('S'),
+    running: () => child.stdin.write('R'),
     end: async () => {
-      child.stdin.end('done\n');
+      child.stdin.end('Q');
       await closed.catch(() => undefined);
     },
   };
 }
 
-async function stand(monitor: string): Promise<void> {
+async function stand(monitor: string, directory: string): Promise<void> {
   process.stdout.write('ready\n');
-  let said = '';
-  for await (const chunk of process.stdin) said += String(chunk);
-  if (said !== '') return;
+  let last = 'R';
+  for await (const chunk of process.stdin) last = String(chunk).slice(-1);
+  if (last === 'Q') return;
+  rmSync(directory, { recursive: true, force: true });
+  if (last !== 'S') return;
   const limit = performance.now() + LIMIT_MS;
   while (performance.now() < limit) {
     try {
@@ -67,5 +75,5 @@ async function stand(monitor: string): Promise<void> {
   }
 }
 
-const [, script, monitor] = process.argv;
-if (script === FILE && monitor !== undefined) await stand(monitor);
+const [, script, monitor, directory] = process.argv;
+if (script === FILE && monitor !== undefined && directory !== undefined) await stand(monitor, directory);

@@ -1,5 +1,4 @@
-// The image: a copy of guest RAM in shared memory, which the ways of dirty tracking keep up to date and from which
-// checkpoints are taken. In segments, because one array cannot be as large as a large guest. Memory that was never
+// The image of dirty tracking by comparison: a copy of guest RAM in memory that the comparing thread shares. In segments, because one array cannot be as large as a large guest. Memory that was never
 // written costs nothing.
 //
 //   RAM     |              |              |    |

@@ -40,7 +40,8 @@ export async function takeInventory(qmp: QmpClient, memoryBytes: number): Promis
 export function compareInventories(primary: Inventory, secondary: Inventory): string[] {
   const differences: string[] = [];
   const compare = (what: string, here: string, there: string): void => {
-    if (here !== there) differences.push(`${what}: ${here} on the primary, ${there} on the secondary`);
+    if (here !== there)
+      differences.push(`${what}: ${here || 'none'} on the primary, ${there || 'none'} on the secondary`);
   };
   compare('QEMU', primary.version, secondary.version);
   compare('machine', primary.machine, secondary.machine);

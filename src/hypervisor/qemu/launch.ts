@@ -2,7 +2,6 @@
 // and, by the kernel, when this process is killed (the parent-death signal, where setpriv is installed).
 
 import { spawn, type ChildProcess } from 'node:child_process';
-import { closeSync } from 'node:fs';
 import { access, constants } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import type { Duplex, Readable } from 'node:stream';
@@ -75,6 +74,7 @@ class LaunchedMachine implements QemuMachine {
   readonly deviceState: DeviceStateFile;
   readonly serial: Duplex;
   readonly incoming: Duplex | null;
+  readonly guard = null;
   readonly gone: Promise<string>;
   readonly #child: ChildProcess;
   readonly #monitor: Duplex;
@@ -114,10 +114,7 @@ class LaunchedMachine implements QemuMachine {
     const incoming = socketOf(child, Fd.INCOMING);
     if (!standby) incoming.destroy();
     this.incoming = standby ? incoming : null;
-    this.#unhook = onProcessExit(() => {
-      child.kill('SIGKILL');
-      closeSync(tracking.ramFd);
-    });
+    this.#unhook = onProcessExit(() => child.kill('SIGKILL'));
   }
 
   get qmp(): QmpClient {

@@ -3,6 +3,7 @@
 import type { Duplex } from 'node:stream';
 import type { DeviceStateFile } from './device-state.js';
 import type { DirtyTracking } from './dirty.js';
+import type { Guard } from './guard.js';
 import type { QmpClient } from './qmp.js';
 
 export interface QemuMachine {
@@ -17,8 +18,10 @@ export interface QemuMachine {
   readonly serial: Duplex | null;
   /** Where a standby reads the device state that it starts from. */
   readonly incoming: Duplex | null;
+  /** Somebody else's QEMU has a guard, which is told when the guest is about to be stopped, and when it runs again. */
+  readonly guard: Guard | null;
   /** Resolves with the reason when QEMU is gone; never rejects. */
   readonly gone: Promise<string>;
-  /** Ends QEMU if it is ours, else lets go of it; frees everything. May be called twice. */
+  /** Ends QEMU if it is ours (there is no guard), else lets go of it; frees everything. May be called twice. */
   close(): Promise<void>;
 }

@@ -51,7 +51,7 @@ export class QmpParser {
       from = end + 1;
       if (line.trim() !== '') messages.push(parseMessage(line));
     }
-    if (from < chunk.length) this.#hold(chunk.slice(from));
+    if (from < chunk.length) this.#hold(new Uint8Array(chunk.subarray(from)));
     return messages;
   }
 

@@ -64,8 +64,8 @@ export class QemuSource implements SourceDomain {
   #logging = false;
   #pause: Pause | null = null;
   #lastPause: PauseTimes | null = null;
-  /** 'us': STOP and RESUME are the answers to our own commands. */
-  #stopping: 'us' | null = null;
+  /** We are at it: STOP and RESUME are what our own commands cause. */
+  #commanding = false;
   #stoppedByOthers = false;
 
   /** `state`: 'created', or what an attached QEMU is doing. */
@@ -132,13 +132,18 @@ export class QemuSource implements SourceDomain {
         limit: INPUT_BYTES_MAX,
       });
     }
-    serial.write(bytes.slice());
+    serial.write(new Uint8Array(bytes));
     return Promise.resolve();
   }
 
+  /** A QEMU that is not ours goes on, also if it was suspended. */
   async destroy(): Promise<void> {
+    const letGo = this.#state === 'suspended' && this.machine.guard !== null && !this.#stoppedByOthers;
     this.#state = 'destroyed';
-    await this.#settlePause();
+    if (letGo) {
+      await this.#settlePause();
+      await this.machine.qmp.execute('cont').catch(() => undefined); // it may have ended meanwhile
+    }
     await this.machine.close();
     this.output$.complete();
     this.events$.complete();
@@ -155,7 +160,8 @@ export class QemuSource implements SourceDomain {
     if (this.#logging) await tracking.prepare();
     this.require('running');
     deviceState.clear();
-    this.#stopping = 'us';
+    this.#commanding = true;
+    if (!this.#stoppedByOthers) this.machine.guard?.stopping();
     const stopping = performance.now();
     const [stop, save] = qmp.executeAll([
       ['stop'],
@@ -165,9 +171,10 @@ export class QemuSource implements SourceDomain {
     try {
       await stop;
     } catch (error) {
-      this.#stopping = null;
       this.requireGuest();
       throw error;
+    } finally {
+      this.#commanding = false;
     }
     const context = Promise.resolve(save).then(() => deviceState.read());
     const capture = this.#logging ? tracking.capture() : Promise.resolve();
@@ -253,9 +260,7 @@ export class QemuSource implements SourceDomain {
     }
     // What is dirty is told by the image: a page must be as the image has it, or a later mark would be missed.
     await this.#pause?.capture;
-    const { image } = tracking;
-    if (!image) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is not enabled.');
-    for (let k = 0; k < count; k++) image.copyPage(gfns[k] ?? 0, slab, offset + k * PAGE_SIZE);
+    tracking.copyPages(gfns, count, slab, offset);
   }
 
   /** The device state (see emulatorContext). */
@@ -318,9 +323,13 @@ export class QemuSource implements SourceDomain {
     const pause = this.#pause;
     const resuming = performance.now();
     if (!this.#stoppedByOthers) {
-      this.#stopping = 'us';
-      await this.machine.qmp.execute('cont');
-      this.#stopping = null;
+      this.#commanding = true;
+      try {
+        await this.machine.qmp.execute('cont');
+      } finally {
+        this.#commanding = false;
+      }
+      this.machine.guard?.running();
     }
     this.#pause = null;
     this.requireGuest();
@@ -368,10 +377,10 @@ export class QemuSource implements SourceDomain {
         this.#endSoon({ kind: 'crashed', reason: 'the guest panicked' });
         break;
       case 'STOP':
-        if (this.#stopping === null) this.#stoppedByOthers = true;
+        if (!this.#commanding) this.#stoppedByOthers = true;
         break;
       case 'RESUME':
-        if (this.#stopping !== null) break;
+        if (this.#commanding) break;
         this.#stoppedByOthers = false;
         // The guest changes under a checkpoint that is being taken: whoever takes it must not finish it.
         if (this.#state === 'suspended') this.#state = 'running';

@@ -5,6 +5,7 @@
 //
 // A standby whose QEMU dies reports 'crashed' like any other domain; it can be replaced and filled again.
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { firstValueFrom, filter, map } from 'rxjs';
 import { asError } from '../../errors.js';
 import { INVALID_FRAME, PAGE_SIZE } from '../../stream/format.js';
@@ -19,6 +20,7 @@ import { QemuSource } from './source.js';
 /** Pages that are compared at a time. */
 const COMPARE_PAGES = 256;
 const TAKEOVER_TIMEOUT_MS = 30_000;
+const LAST_WORDS_MS = 2000;
 
 /** A few announcements, a little apart, for switches that were looking away. */
 const ANNOUNCEMENT = { initial: 50, max: 550, rounds: 5, step: 100 };
@@ -96,12 +98,12 @@ export class QemuTarget extends QemuSource implements TargetDomain {
   async setEmulatorContext(context: Uint8Array): Promise<void> {
     this.require('created');
     checkDeviceState(context);
-    this.#context = context.slice();
+    this.#context = new Uint8Array(context);
     return Promise.resolve();
   }
 
   override emulatorContext(): Promise<Uint8Array> {
-    if (this.state === 'created' && this.#context) return Promise.resolve(this.#context.slice());
+    if (this.state === 'created' && this.#context) return Promise.resolve(new Uint8Array(this.#context));
     return super.emulatorContext();
   }
 
@@ -164,7 +166,9 @@ export class QemuTarget extends QemuSource implements TargetDomain {
       await accepted;
       const status = await Promise.race([loaded, late]);
       if (status === 'completed') return;
-      const reason = status === 'lost' ? await this.machine.gone : `the load is ${status}`;
+      // QEMU ends over a state that it cannot load, and says why.
+      const said = [this.machine.gone, sleep(LAST_WORDS_MS, `the load is ${status}`, { ref: false })];
+      const reason = await Promise.race(said);
       throw new HypervisorError('BAD_CONTEXT', `QEMU does not take the device state: ${reason}`, {
         length: context.length,
       });

@@ -14,11 +14,18 @@ export interface ChosenTracking {
 }
 
 /** Fails with UNSUPPORTED if the way asked for does not work here, or FAILED. */
-export async function openTracking({ dirty = 'auto', memoryBytes }: QemuConfig): Promise<ChosenTracking> {
-  if (dirty === 'fuse') return { tracking: await FuseTracking.open(memoryBytes), reason: 'configured' };
+export async function openTracking({
+  name,
+  dirty = 'auto',
+  memoryBytes,
+}: QemuConfig): Promise<ChosenTracking> {
+  if (dirty === 'fuse') return { tracking: await FuseTracking.open(memoryBytes, name), reason: 'configured' };
   if (dirty === 'compare') return { tracking: await openCompare(memoryBytes), reason: 'configured' };
   try {
-    return { tracking: await FuseTracking.open(memoryBytes), reason: 'the cost grows with dirty pages only' };
+    return {
+      tracking: await FuseTracking.open(memoryBytes, name),
+      reason: 'the cost grows with dirty pages only',
+    };
   } catch (error) {
     if (!(error instanceof HypervisorError) || error.code !== 'UNSUPPORTED') throw error;
     return { tracking: await openCompare(memoryBytes), reason: error.message };

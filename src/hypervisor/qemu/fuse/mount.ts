@@ -1,5 +1,5 @@
 // Mounting where nobody sees it. The mount is made by a helper in a mount namespace of its own; we open the file through
-// the helper, and let the helper end. From then on the file system lives as long as somebody holds the file, and no
+// the helper, and let the helper end. From then on the file system lives as long as somebody holds one of them, and no
 // longer: there is no mount point that could be left behind, whoever is killed when.
 //
 //   helper:  unshare --mount ─ mount -t fuse (fd 3) ─ "mounted" ─ waits ─ ends
@@ -13,18 +13,23 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { asError } from '../../../errors.js';
 import { HypervisorError } from '../../port.js';
-import { RAM_NAME } from './protocol.js';
+import { MARKS_NAME, RAM_NAME } from './protocol.js';
 
 const MOUNT_TIMEOUT_MS = 10_000;
 
 /** `read` ends when we close its input, or die. */
 const SCRIPT = 'mount -i -t fuse -o "$1" romulus "$2" && echo mounted && read -r _';
 
+export interface MountedFiles {
+  readonly ram: FileHandle;
+  readonly marks: FileHandle;
+}
+
 /**
- * Mounts the file system of `deviceFd`, calls `serve`, and opens its file for reading and writing.
+ * Mounts the file system of `deviceFd`, calls `serve`, and opens its files.
  * Fails with UNSUPPORTED if this process may not mount, or FAILED.
  */
-export async function openMounted(deviceFd: number, serve: () => void): Promise<FileHandle> {
+export async function openMounted(deviceFd: number, serve: () => void): Promise<MountedFiles> {
   const directory = tmpdir(); // any: what it covers, it covers for the helper only
   const user = process.getuid?.() ?? 0;
   const group = process.getgid?.() ?? 0;
@@ -56,7 +61,14 @@ export async function openMounted(deviceFd: number, serve: () => void): Promise<
       clearTimeout(timer);
     }
     serve();
-    return await open(join(`/proc/${helper.pid ?? 0}/root`, directory, RAM_NAME), 'r+');
+    const root = join(`/proc/${helper.pid ?? 0}/root`, directory);
+    const ram = await open(join(root, RAM_NAME), 'r+');
+    try {
+      return { ram, marks: await open(join(root, MARKS_NAME), 'r') };
+    } catch (error) {
+      await ram.close();
+      throw error;
+    }
   } finally {
     stdin.destroy();
     await closed.catch(() => undefined);

@@ -1,4 +1,4 @@
-// The kernel's FUSE protocol, as far as one file needs it: fields by their offsets, little-endian (x86). Numbers and
+// The kernel's FUSE protocol, as far as two files need it: fields by their offsets, little-endian (x86). Numbers and
 // layouts are the kernel's interface (include/uapi/linux/fuse.h, version 7.31 and later).
 //
 //   request   | len u32 | opcode u32 | unique u64 | node u64 | uid, gid, pid u32 | u32 |  then what the opcode takes
@@ -43,6 +43,8 @@ export const InitFlag = {
   MAX_PAGES: 1 << 22,
 } as const;
 
+/** OPEN: reads come to us, each one. */
+export const FOPEN_DIRECT_IO = 1 << 0;
 /** OPEN: what is in the page cache stays valid. */
 export const FOPEN_KEEP_CACHE = 1 << 1;
 
@@ -50,7 +52,9 @@ export const Errno = { EPERM: 1, ENOENT: 2, EIO: 5, ENODEV: 19, EINVAL: 22, ENOS
 
 export const ROOT_NODE = 1;
 export const RAM_NODE = 2;
+export const MARKS_NODE = 3;
 export const RAM_NAME = 'ram';
+export const MARKS_NAME = 'marks';
 
 const S_IFDIR = 0o040000;
 const S_IFREG = 0o100000;
@@ -126,33 +130,33 @@ export function putInit(body: DataView, request: Request): number | null {
   return 64;
 }
 
-/** The attributes of a node, 88 octets. */
-function putAttributes(body: DataView, at: number, node: number, ramBytes: number): void {
-  const isRam = node === RAM_NODE;
-  const bytes = BigInt(isRam ? ramBytes : 0);
+/** The attributes of a node, 88 octets; `fileBytes` is 0 for the root. */
+function putAttributes(body: DataView, at: number, node: number, fileBytes: number): void {
+  const isFile = node !== ROOT_NODE;
+  const bytes = BigInt(fileBytes);
   body.setBigUint64(at, BigInt(node), true);
   body.setBigUint64(at + 8, bytes, true);
   body.setBigUint64(at + 16, bytes / 512n, true);
-  body.setUint32(at + 60, isRam ? S_IFREG | 0o600 : S_IFDIR | 0o700, true);
-  body.setUint32(at + 64, isRam ? 1 : 2, true); // links
+  body.setUint32(at + 60, isFile ? S_IFREG | 0o600 : S_IFDIR | 0o700, true);
+  body.setUint32(at + 64, isFile ? 1 : 2, true); // links
   body.setUint32(at + 68, process.getuid?.() ?? 0, true);
   body.setUint32(at + 72, process.getgid?.() ?? 0, true);
   body.setUint32(at + 80, 4096, true); // block size
 }
 
 /** LOOKUP. */
-export function putEntry(body: DataView, node: number, ramBytes: number): number {
+export function putEntry(body: DataView, node: number, fileBytes: number): number {
   body.setBigUint64(0, BigInt(node), true);
   body.setBigUint64(16, VALID_SECONDS, true);
   body.setBigUint64(24, VALID_SECONDS, true);
-  putAttributes(body, 40, node, ramBytes);
+  putAttributes(body, 40, node, fileBytes);
   return 128;
 }
 
 /** GETATTR and SETATTR. */
-export function putAttributeAnswer(body: DataView, node: number, ramBytes: number): number {
+export function putAttributeAnswer(body: DataView, node: number, fileBytes: number): number {
   body.setBigUint64(0, VALID_SECONDS, true);
-  putAttributes(body, 16, node, ramBytes);
+  putAttributes(body, 16, node, fileBytes);
   return 104;
 }
 
@@ -163,7 +167,7 @@ export function putOpen(body: DataView, flags: number): number {
 
 export function putStatfs(body: DataView, ramBytes: number): number {
   body.setBigUint64(0, BigInt(ramBytes / 4096), true);
-  body.setBigUint64(24, 1n, true); // files
+  body.setBigUint64(24, 2n, true); // files
   body.setUint32(40, 4096, true); // block size
   body.setUint32(44, 255, true); // longest name
   body.setUint32(48, 4096, true); // fragment size

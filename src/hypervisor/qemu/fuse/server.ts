@@ -1,15 +1,18 @@
-// The file server: what it answers to each request about its one file. It does no I/O of its own: a request lies in a
-// buffer, the answer is put into another.
+// The file server: what it answers to each request. A request lies in one buffer, the answer is put into another.
 //
-//   READ   the image, as it is
-//   WRITE  into the image, then the marks: whoever sees a mark finds the page
+//   ram    READ   the image, as it is
+//          WRITE  into the image, then the marks: whoever sees a mark finds the page
+//   marks  READ   a bit for each page that was written (u32 words); what was read is clear from then on
+//
 //   FSYNC, FLUSH  not needed (ENOSYS): a page that was written is safe here already, and the kernel asks only once
 
-import type { Marks } from '../dirty.js';
-import type { RamImage } from '../image.js';
+import { PAGE_SIZE } from '../../../stream/format.js';
 import {
   Errno,
+  FOPEN_DIRECT_IO,
   FOPEN_KEEP_CACHE,
+  MARKS_NAME,
+  MARKS_NODE,
   IN_HEADER_BYTES,
   MAX_READAHEAD_BYTES,
   MAX_WRITE_BYTES,
@@ -36,6 +39,13 @@ const FIXED_ANSWER_BYTES = 256;
 /** SETATTR: the size is to be set. */
 const FATTR_SIZE = 1 << 3;
 
+/** Where the image is. */
+export interface ImageStore {
+  readonly bytes: number;
+  get(at: number, to: Uint8Array): void;
+  set(data: Uint8Array, at: number): void;
+}
+
 export class RamFileServer {
   /** Put the request here. */
   readonly request = Buffer.alloc(REQUEST_BYTES_MAX);
@@ -43,12 +53,14 @@ export class RamFileServer {
   readonly #request = new Request(this.request);
   readonly #head: DataView;
   readonly #body: DataView;
-  readonly #image: RamImage;
-  readonly #marks: Marks;
+  readonly #image: ImageStore;
+  readonly #marks: Uint32Array;
+  readonly #markOctets: Uint8Array;
 
-  constructor(image: RamImage, marks: Marks) {
+  constructor(image: ImageStore) {
     this.#image = image;
-    this.#marks = marks;
+    this.#marks = new Uint32Array(Math.ceil(image.bytes / PAGE_SIZE / 32));
+    this.#markOctets = new Uint8Array(this.#marks.buffer);
     const { buffer, byteOffset, length } = this.answer;
     this.#head = new DataView(buffer, byteOffset, length);
     this.#body = new DataView(buffer, byteOffset + OUT_HEADER_BYTES, length - OUT_HEADER_BYTES);
@@ -83,22 +95,22 @@ export class RamFileServer {
       case Opcode.INIT:
         return putInit(this.#body, request) ?? -Errno.EINVAL;
       case Opcode.LOOKUP:
-        if (node !== ROOT_NODE || request.name(length) !== RAM_NAME) return -Errno.ENOENT;
-        return putEntry(this.#body, RAM_NODE, bytes);
+        return node === ROOT_NODE ? this.#lookUp(request.name(length)) : -Errno.ENOENT;
       case Opcode.GETATTR:
-        if (node !== ROOT_NODE && node !== RAM_NODE) return -Errno.ENOENT;
-        return putAttributeAnswer(this.#body, node, bytes);
+        if (node < ROOT_NODE || node > MARKS_NODE) return -Errno.ENOENT;
+        return putAttributeAnswer(this.#body, node, this.#fileBytes(node));
       case Opcode.SETATTR:
         // Times and the like are nobody's business; the size is what it is.
         if (node !== RAM_NODE) return -Errno.EPERM;
         if ((request.u32(0) & FATTR_SIZE) !== 0 && request.u64(16) !== bytes) return -Errno.EINVAL;
         return putAttributeAnswer(this.#body, node, bytes);
       case Opcode.OPEN:
+        if (node === MARKS_NODE) return putOpen(this.#body, FOPEN_DIRECT_IO);
         return node === RAM_NODE ? putOpen(this.#body, FOPEN_KEEP_CACHE) : -Errno.EPERM;
       case Opcode.OPENDIR:
         return node === ROOT_NODE ? putOpen(this.#body, 0) : -Errno.EPERM;
       case Opcode.READ:
-        return node === RAM_NODE ? this.#read(request.u64(8), request.u32(16)) : -Errno.EINVAL;
+        return this.#read(node, request.u64(8), request.u32(16));
       case Opcode.WRITE:
         return node === RAM_NODE ? this.#write(request.u64(8), request.u32(16), length) : -Errno.EINVAL;
       case Opcode.STATFS:
@@ -112,11 +124,27 @@ export class RamFileServer {
     }
   }
 
-  #read(offset: number, size: number): number {
-    const { bytes } = this.#image;
-    if (size > this.#body.byteLength) return -Errno.EINVAL;
-    const count = Math.max(0, Math.min(size, bytes - offset));
-    this.#image.get(offset, this.answer.subarray(OUT_HEADER_BYTES, OUT_HEADER_BYTES + count));
+  #fileBytes(node: number): number {
+    if (node === RAM_NODE) return this.#image.bytes;
+    return node === MARKS_NODE ? this.#markOctets.length : 0;
+  }
+
+  #lookUp(name: string): number {
+    const node = name === RAM_NAME ? RAM_NODE : name === MARKS_NAME ? MARKS_NODE : null;
+    return node === null ? -Errno.ENOENT : putEntry(this.#body, node, this.#fileBytes(node));
+  }
+
+  #read(node: number, offset: number, size: number): number {
+    if (node === ROOT_NODE || size > this.#body.byteLength) return -Errno.EINVAL;
+    const count = Math.max(0, Math.min(size, this.#fileBytes(node) - offset));
+    const to = this.answer.subarray(OUT_HEADER_BYTES, OUT_HEADER_BYTES + count);
+    if (node === RAM_NODE) {
+      this.#image.get(offset, to);
+    } else {
+      const marks = this.#markOctets.subarray(offset, offset + count);
+      to.set(marks);
+      marks.fill(0);
+    }
     return count;
   }
 
@@ -124,7 +152,11 @@ export class RamFileServer {
     const from = IN_HEADER_BYTES + WRITE_IN_BYTES;
     if (from + size > length || offset + size > this.#image.bytes) return -Errno.EINVAL;
     this.#image.set(this.request.subarray(from, from + size), offset);
-    this.#marks.setRange(offset, offset + size);
+    const marks = this.#marks;
+    const end = Math.ceil((offset + size) / PAGE_SIZE);
+    for (let page = Math.floor(offset / PAGE_SIZE); page < end; page++) {
+      marks[page >>> 5] = (marks[page >>> 5] ?? 0) | (1 << (page & 31));
+    }
     this.#body.setUint32(0, size, true);
     return 8;
   }

@@ -1,31 +1,33 @@
 // Dirty tracking by serving guest RAM. The guest's writes go to the kernel's page cache, which knows which pages they
-// touch; fdatasync write-protects them and sends them here, where they update the image and leave their marks. So the
-// image is at most one fdatasync behind, and a second one right after it has little left to do.
+// touch; fdatasync write-protects them and sends them to the server, where they update the image and leave their marks.
+// So the image is at most one fdatasync behind, and a second one right after it has little left to do.
 //
-//   guest ──▶ page cache ──fdatasync: WRITE──▶ thread ──▶ image, marks
+//   guest ──▶ page cache ──fdatasync: WRITE──▶ server process ──▶ image (a file), marks ──▶ we
 
+import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
-import type { FileHandle } from 'node:fs/promises';
-import { Worker } from 'node:worker_threads';
+import { fileURLToPath } from 'node:url';
 import { asError } from '../../../errors.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
 import { HypervisorError } from '../../port.js';
 import { Marks, type DirtyTracking } from '../dirty.js';
-import { RamImage, allocateImage } from '../image.js';
-import { liftWritebackLimit, openMounted } from './mount.js';
-import type { FuseStart } from './worker.js';
+import { openAnonymousFile, readFrames } from '../ram-file.js';
+import { liftWritebackLimit, openMounted, type MountedFiles } from './mount.js';
+
+const SERVER = fileURLToPath(new URL('./process.js', import.meta.url));
+const STDERR_CHARACTERS_MAX = 2000;
 
 export class FuseTracking implements DirtyTracking {
   readonly way = 'fuse';
-  readonly image: RamImage;
   readonly marks: Marks;
-  readonly #file: FileHandle;
-  readonly #serving: Promise<void>;
-  #failure: HypervisorError | null = null;
+  readonly #files: MountedFiles;
+  readonly #imageFd: number;
+  readonly #server: Server;
+  readonly #fresh: Uint32Array;
   #closed: Promise<void> | null = null;
 
-  /** Fails with UNSUPPORTED if there is no FUSE for us here, or FAILED. */
-  static async open(bytes: number): Promise<FuseTracking> {
+  /** `name` is for people who list processes. Fails with UNSUPPORTED if there is no FUSE for us here, or FAILED. */
+  static async open(bytes: number, name: string): Promise<FuseTracking> {
     let deviceFd: number;
     try {
       deviceFd = openSync('/dev/fuse', 'r+');
@@ -33,76 +35,65 @@ export class FuseTracking implements DirtyTracking {
       const cause = asError(error);
       throw new HypervisorError('UNSUPPORTED', `/dev/fuse cannot be opened: ${cause.message}`, {}, { cause });
     }
-    const memory = allocateImage(bytes);
-    const marks = new Marks(bytes / PAGE_SIZE);
-    // Once there is a thread, it closes the device: when nobody holds the file any more.
-    const workers: Worker[] = [];
+    let imageFd: number | null = null;
+    let server: Server | null = null;
     try {
-      const file = await openMounted(deviceFd, () => {
-        const start: FuseStart = { deviceFd, image: memory, marks: marks.memory };
-        workers.push(
-          new Worker(new URL('./worker.js', import.meta.url), {
-            name: 'qemu RAM server',
-            workerData: start,
-            execArgv: [], // the program's own (--input-type, --inspect, …) are not for this thread
-            trackUnmanagedFds: false, // it closes a descriptor that was opened here
-          }),
-        );
-      });
-      const [worker] = workers;
-      if (!worker) throw new HypervisorError('FAILED', 'The file system was not served.');
-      liftWritebackLimit(file.fd);
-      return new FuseTracking(file, worker, new RamImage(memory), marks);
+      imageFd = await openAnonymousFile(bytes);
+      const starting = (server = new Server({ deviceFd, imageFd, bytes, name }));
+      const files = await openMounted(deviceFd, () => starting.begin());
+      liftWritebackLimit(files.ram.fd);
+      return new FuseTracking(files, imageFd, starting);
     } catch (error) {
-      if (workers.length === 0) closeSync(deviceFd);
+      if (imageFd !== null) closeSync(imageFd);
       throw error;
+    } finally {
+      // The server has it: when that ends, nobody waits for an answer that will not come.
+      closeSync(deviceFd);
+      // Nothing if it serves; if it was never told to begin, it ends.
+      server?.dismiss();
     }
   }
 
-  private constructor(file: FileHandle, worker: Worker, image: RamImage, marks: Marks) {
-    this.#file = file;
-    this.image = image;
-    this.marks = marks;
-    this.#serving = new Promise((resolve) => {
-      worker.on('error', (error) => {
-        this.#failure = new HypervisorError(
-          'FAILED',
-          'The thread that serves guest RAM has failed.',
-          {},
-          { cause: asError(error) },
-        );
-      });
-      worker.on('exit', () => resolve());
-    });
+  private constructor(files: MountedFiles, imageFd: number, server: Server) {
+    this.#files = files;
+    this.#imageFd = imageFd;
+    this.#server = server;
+    const { words } = (this.marks = new Marks(server.bytes / PAGE_SIZE));
+    this.#fresh = new Uint32Array(words.length);
   }
 
   get ramFd(): number {
-    return this.#file.fd;
+    return this.#files.ram.fd;
   }
 
   async begin(): Promise<void> {
     await this.capture();
-    // A mark that comes between the capture and here is of a page that is in the image: it is part of the start.
     this.marks.clear();
   }
 
-  prepare(): Promise<void> {
-    return this.capture();
+  async prepare(): Promise<void> {
+    await this.#attempt(() => this.#files.ram.datasync());
   }
 
   async capture(): Promise<void> {
-    try {
-      await this.#file.datasync();
-    } catch (error) {
-      throw (
-        this.#failure ??
-        new HypervisorError('FAILED', 'Guest RAM cannot be flushed.', {}, { cause: asError(error) })
-      );
-    }
+    await this.#attempt(async () => {
+      await this.#files.ram.datasync();
+      const fresh = new Uint8Array(this.#fresh.buffer);
+      for (let at = 0; at < fresh.length;) {
+        const { bytesRead } = await this.#files.marks.read(fresh, at, fresh.length - at, at);
+        if (bytesRead === 0) throw new Error('the marks end too early');
+        at += bytesRead;
+      }
+      this.marks.or(this.#fresh);
+    });
   }
 
   end(): Promise<void> {
     return Promise.resolve();
+  }
+
+  copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): void {
+    readFrames(this.#imageFd, gfns, count, slab, offset);
   }
 
   close(): Promise<void> {
@@ -111,7 +102,66 @@ export class FuseTracking implements DirtyTracking {
   }
 
   async #close(): Promise<void> {
-    await this.#file.close();
-    await this.#serving;
+    await this.#files.ram.close();
+    await this.#files.marks.close();
+    closeSync(this.#imageFd);
+    await this.#server.ended;
+  }
+
+  async #attempt(action: () => Promise<void>): Promise<void> {
+    try {
+      await action();
+    } catch (error) {
+      const cause = asError(error);
+      const said = this.#server.said.trim();
+      throw new HypervisorError(
+        'FAILED',
+        `Guest RAM cannot be captured: ${said === '' ? cause.message : said}`,
+        {},
+        { cause },
+      );
+    }
+  }
+}
+
+interface ServerOptions {
+  readonly deviceFd: number;
+  readonly imageFd: number;
+  readonly bytes: number;
+  readonly name: string;
+}
+
+/** The serving process. It outlives us for as long as anybody holds the files. */
+class Server {
+  readonly bytes: number;
+  readonly ended: Promise<void>;
+  said = '';
+  readonly #child: ChildProcess;
+
+  constructor({ deviceFd, imageFd, bytes, name }: ServerOptions) {
+    this.bytes = bytes;
+    this.#child = spawn(process.execPath, [SERVER, String(bytes), name], {
+      stdio: ['pipe', 'ignore', 'pipe', deviceFd, imageFd],
+      detached: true, // what a terminal sends to us is not for it
+    });
+    this.#child.stderr?.on('data', (chunk: Buffer) => {
+      this.said = (this.said + chunk.toString()).slice(-STDERR_CHARACTERS_MAX);
+    });
+    this.#child.stdin?.on('error', () => undefined); // it has ended: told by whoever needs it
+    this.ended = new Promise((resolve) => {
+      this.#child.on('close', () => resolve());
+      this.#child.on('error', (error) => {
+        this.said = error.message;
+        resolve();
+      });
+    });
+  }
+
+  begin(): void {
+    this.#child.stdin?.write('\n');
+  }
+
+  dismiss(): void {
+    this.#child.stdin?.end();
   }
 }

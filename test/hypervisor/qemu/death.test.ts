@@ -1,0 +1,115 @@
+// However the process that has a QEMU ends, nothing of it is left: no QEMU, no mount, no file, and it ends at once.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync, readdirSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+import { Bitmap } from '../../../src/hypervisor/bitmap.js';
+import { HypervisorError } from '../../../src/hypervisor/port.js';
+import { FuseTracking } from '../../../src/hypervisor/qemu/fuse/tracking.js';
+import { openQemuSource } from '../../../src/hypervisor/qemu/index.js';
+import { MIB, needQemu, processesWith, tickGuest } from './support.js';
+
+const AGENT = fileURLToPath(new URL('./agent.js', import.meta.url));
+const END_LIMIT_MS = 5000;
+const NAME = `agent-${process.pid}`;
+
+function leftovers(): string[] {
+  const files = ['/dev/shm', '/tmp'].flatMap((folder) =>
+    readdirSync(folder).filter((name) => /^romulus-[0-9a-f]{8}-/.test(name)),
+  );
+  const mounts = readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .filter((line) => line.includes('- fuse romulus'));
+  return [...files, ...mounts, ...processesWith(NAME).map((pid) => `process ${pid}`)];
+}
+
+function isServer(pid: number): boolean {
+  return readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('fuse/process.js');
+}
+
+describe('qemu: the end of an agent', function () {
+  let hasFuse = false;
+  before(async function () {
+    await needQemu(this);
+    try {
+      await (await FuseTracking.open(MIB, NAME)).close();
+      hasFuse = true;
+    } catch (error) {
+      if (!(error instanceof HypervisorError) || error.code !== 'UNSUPPORTED') throw error;
+      console.log(`\n    SKIPPED: ${error.message}\n`);
+    }
+  });
+
+  const ends: [mode: string, signal: NodeJS.Signals | null][] = [
+    ['running', 'SIGKILL'],
+    ['suspended', 'SIGKILL'],
+    ['loop', 'SIGKILL'],
+    ['loop', 'SIGKILL'],
+    ['loop', 'SIGKILL'],
+    ['running', 'SIGTERM'],
+    ['exit', null],
+    ['throw', null],
+  ];
+  for (const way of ['fuse', 'compare']) {
+    for (const [mode, signal] of way === 'fuse' ? ends : ends.slice(4, 7)) {
+      it(`leaves nothing: ${way}, ${mode}${signal === null ? '' : `, ${signal}`}`, async function () {
+        if (way === 'fuse' && !hasFuse) return this.skip();
+        const agent = spawn(process.execPath, [AGENT, mode, NAME, way], {
+          stdio: ['ignore', 'pipe', 'ignore'],
+        });
+        const closed = once(agent, 'close');
+        await once(agent.stdout, 'data');
+        // The agent, QEMU, and who serves its RAM.
+        expect(processesWith(NAME).length).to.equal(way === 'fuse' ? 3 : 2);
+        if (mode === 'loop') await sleep(Math.random() * 100); // any moment will do: mid-flush, mid-pause
+        const began = performance.now();
+        if (signal !== null) agent.kill(signal);
+        await closed;
+        expect(performance.now() - began).to.be.below(END_LIMIT_MS);
+        if (mode === 'exit') expect(agent.exitCode).to.equal(3);
+        while (leftovers().length > 0 && performance.now() - began < END_LIMIT_MS) await sleep(10);
+        expect(leftovers()).to.deep.equal([]);
+      });
+    }
+  }
+
+  it('says so when who serves the RAM is killed, and ends as usual', async function () {
+    if (!hasFuse) return this.skip();
+    const domain = await openQemuSource(tickGuest({ name: NAME, dirty: 'fuse' }));
+    try {
+      await domain.start();
+      await domain.enableLogDirty();
+      for (const pid of processesWith(NAME).filter(isServer)) process.kill(pid, 'SIGKILL');
+      const failed = (async () => {
+        for (;;) {
+          await domain.suspend();
+          await domain.cleanLogDirty(new Bitmap(4096));
+          await domain.resume();
+        }
+      })();
+      // QEMU may end over it first.
+      const error = await failed.catch((thrown: unknown) => thrown);
+      expect(error)
+        .to.be.instanceOf(HypervisorError)
+        .with.property('code')
+        .that.is.oneOf(['FAILED', 'DOMAIN_GONE']);
+    } finally {
+      await domain.destroy();
+    }
+    expect(leftovers()).to.deep.equal([]);
+  });
+
+  it('takes the file system down with its last holder, and does not wait for it', async function () {
+    if (!hasFuse) return this.skip();
+    for (let k = 0; k < 5; k++) {
+      const tracking = await FuseTracking.open(16 * MIB, NAME);
+      await tracking.begin();
+      await tracking.close();
+      await tracking.close();
+    }
+    expect(leftovers()).to.deep.equal([]);
+  });
+});

@@ -1,0 +1,155 @@
+// The netdev gate in a real QEMU. Frames are made by QEMU itself (announcements of the guest's address), one at a time,
+// and seen from outside: the netdev is a UDP socket, whose other end is ours.
+
+import { createSocket, type Socket } from 'node:dgram';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'chai';
+import { openQemuSource, type QemuSource } from '../../../src/hypervisor/qemu/index.js';
+import type { OutputGate } from '../../../src/output/gate.js';
+import { MIB, expectCode, needQemu, tickGuest } from './support.js';
+
+/** How long a frame that must not come is waited for. */
+const QUIET_MS = 15;
+
+describe('qemu: the gate of a network interface', function () {
+  let world: Socket;
+  let frames = 0;
+  let domain: QemuSource;
+
+  before(function () {
+    return needQemu(this);
+  });
+  beforeEach(async () => {
+    frames = 0;
+    world = createSocket('udp4');
+    world.on('message', () => frames++);
+    world.bind(0, '127.0.0.1');
+    await once(world, 'listening');
+    const { port } = world.address();
+    const network = [
+      ...['-netdev', `socket,id=net0,udp=127.0.0.1:${port},localaddr=127.0.0.1:0`],
+      ...['-device', 'virtio-net-pci,netdev=net0,romfile='],
+    ];
+    domain = await openQemuSource(
+      tickGuest(
+        { dirty: 'compare', memoryBytes: 8 * MIB, arguments: network },
+        'pages=64 dirty=8 tick_ms=10',
+      ),
+    );
+  });
+  afterEach(async () => {
+    await domain.destroy();
+    world.close();
+    await once(world, 'close');
+  });
+
+  const speak = async (): Promise<void> => {
+    await domain.machine.qmp.execute('announce-self', { initial: 1, max: 1, rounds: 1, step: 1 });
+  };
+  const arrived = async (count: number): Promise<void> => {
+    while (frames < count) await sleep(1);
+    await sleep(QUIET_MS);
+    expect(frames).to.equal(count);
+  };
+  const paused = async (action: () => Promise<void>): Promise<void> => {
+    await domain.suspend();
+    await action();
+    await domain.resume();
+  };
+
+  it('lets nothing out before its release, over many epochs', async () => {
+    const gate = await domain.openNetdevGate('net0');
+    expect(gate satisfies OutputGate).to.include({ heldBytes: 0, emittedBytes: 0, releasedBytes: 0 });
+    await domain.start();
+    await domain.testNetdevGate(gate);
+    await arrived(1); // of the self-test
+    let expected = 1;
+    for (let epoch = 0; epoch < 12; epoch++) {
+      const said = epoch % 3;
+      for (let k = 0; k < said; k++) await speak();
+      await paused(() => gate.seal(epoch));
+      await speak(); // belongs to the next epoch
+      await arrived(expected);
+      await gate.release(epoch);
+      expected += said + (epoch === 0 ? 0 : 1);
+      await arrived(expected);
+    }
+  });
+
+  it('releases, for a guest that is stopped, when it runs; joins epochs that overtake each other', async () => {
+    const gate = await domain.openNetdevGate('net0');
+    await domain.start();
+    await speak();
+    await paused(() => gate.seal(0));
+    await speak();
+    await paused(async () => {
+      await gate.release(0);
+      await gate.seal(1);
+      await arrived(0);
+    });
+    await arrived(1);
+    await speak();
+    await paused(() => gate.seal(2));
+    await gate.release(1); // 1 is behind the same door as 2
+    await arrived(1);
+    await gate.release(2);
+    await arrived(3);
+    // A new stream: what was sealed belongs to its open epoch.
+    await speak();
+    await paused(() => gate.seal(3));
+    await gate.restart();
+    await gate.release(3);
+    await arrived(3);
+    await paused(() => gate.seal(0));
+    await gate.release(0);
+    await arrived(4);
+  });
+
+  it('passes, holds again, and discards for good', async () => {
+    const gate = await domain.openNetdevGate('net0');
+    await domain.start();
+    await speak();
+    await paused(() => gate.seal(0));
+    await speak();
+    await gate.pass();
+    await arrived(2);
+    await speak();
+    await arrived(3);
+    await gate.hold();
+    await speak();
+    await paused(() => gate.seal(0));
+    await arrived(3);
+    await gate.discard();
+    await gate.release(0);
+    await gate.pass();
+    for (const name of ['sealed', 'open']) {
+      const path = `/objects/romulus-net0-${name}`;
+      await domain.machine.qmp.execute('qom-set', { path, property: 'status', value: 'off' });
+    }
+    await speak();
+    await arrived(3);
+  });
+
+  it('takes over what is there, and holds it; says what is not', async () => {
+    await domain.openNetdevGate('net0');
+    await domain.start();
+    await speak();
+    const gate = await domain.openNetdevGate('net0');
+    await arrived(0);
+    await paused(() => gate.seal(0));
+    await gate.release(0);
+    await arrived(1);
+    await expectCode(domain.openNetdevGate('net7'), 'BAD_CONFIGURATION', 'net7');
+  });
+
+  it('fails its self-test if a filter is open', async () => {
+    const gate = await domain.openNetdevGate('net0');
+    await domain.start();
+    for (const name of ['sealed', 'open']) {
+      const path = `/objects/romulus-net0-${name}`;
+      await domain.machine.qmp.execute('qom-set', { path, property: 'status', value: 'off' });
+    }
+    await expectCode(domain.testNetdevGate(gate), 'FAILED', 'before its epoch');
+  });
+});

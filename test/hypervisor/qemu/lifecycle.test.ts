@@ -1,0 +1,188 @@
+// How a QEMU guest begins and ends: what is refused, and what becomes of a shutdown, a panic, a quit, a crash, a guest
+// that somebody else stops.
+
+import { expect } from 'chai';
+import { openQemuSource, openQemuTarget, type QemuSource } from '../../../src/hypervisor/qemu/index.js';
+import { Bitmap } from '../../../src/hypervisor/bitmap.js';
+import {
+  Console,
+  MIB,
+  TEST_NAME,
+  expectCode,
+  firstEvent,
+  needQemu,
+  processesWith,
+  tickGuest,
+  withObedientGuest,
+} from './support.js';
+
+describe('qemu: the life of a domain', function () {
+  const domains: QemuSource[] = [];
+  const keep = <T extends QemuSource>(domain: T): T => {
+    domains.push(domain);
+    return domain;
+  };
+  before(function () {
+    return needQemu(this);
+  });
+  afterEach(async () => {
+    for (const domain of domains.splice(0)) await domain.destroy();
+    expect(processesWith(TEST_NAME)).to.deep.equal([]);
+  });
+  const config = tickGuest({ dirty: 'compare', memoryBytes: 8 * MIB }, 'pages=64 dirty=8 tick_ms=10');
+
+  it('stops and goes on, and says so; all that it said before is out', async () => {
+    const domain = keep(await openQemuSource(config));
+    const screen = new Console(domain);
+    await expectCode(domain.suspend(), 'WRONG_STATE');
+    await expectCode(domain.hvmContext(), 'WRONG_STATE');
+    expect(await domain.info()).to.deep.equal({
+      name: TEST_NAME,
+      type: 2,
+      p2mSize: 2048,
+      state: 'created',
+      hypervisor: 'qemu',
+      versionMajor: domain.machine.qmp.version.major,
+      versionMinor: domain.machine.qmp.version.minor,
+    });
+    await domain.start();
+    await expectCode(domain.start(), 'WRONG_STATE');
+    await expectCode(domain.cleanLogDirty(new Bitmap(2048)), 'LOG_DIRTY');
+    await domain.enableLogDirty();
+    await expectCode(domain.enableLogDirty(), 'LOG_DIRTY');
+    await expectCode(domain.cleanLogDirty(new Bitmap(2047)), 'FAILED');
+    await screen.untilText('tick 2 ok\n');
+    for (let k = 0; k < 20; k++) {
+      await domain.suspend();
+      const said = screen.text;
+      const first = new Bitmap(2048);
+      const { dirtyCount } = await domain.peekLogDirty(first);
+      expect((await domain.cleanLogDirty(first)).dirtyCount).to.equal(dirtyCount);
+      expect((await domain.peekLogDirty(first)).dirtyCount).to.equal(0);
+      expect(screen.text).to.equal(said);
+      await domain.resume();
+    }
+    expect(domain.lastPause?.total).to.be.above(0);
+    await domain.disableLogDirty();
+    await expectCode(domain.disableLogDirty(), 'LOG_DIRTY');
+    await domain.destroy();
+    await domain.destroy();
+    await expectCode(domain.resume(), 'DOMAIN_GONE');
+    expect(screen.text).to.match(/^(tick \d+ ok\r?\n)+(t|ti|tic|tick|tick \d*|tick \d+ o?k?\r?)?$/);
+  });
+
+  it('obeys its serial port; a power-off is a shutdown, and what it said comes before', async () => {
+    await withObedientGuest(async (image) => {
+      const domain = keep(
+        await openQemuSource({ ...config, arguments: ['-kernel', image], memoryBytes: 16 * MIB }),
+      );
+      const screen = new Console(domain);
+      await domain.start();
+      await screen.untilText('.');
+      const event = firstEvent(domain);
+      await domain.input(Buffer.from('p'));
+      expect(await event).to.deep.equal({ kind: 'shutdown' });
+      expect((await domain.info()).state).to.equal('shutdown');
+      await expectCode(domain.suspend(), 'DOMAIN_GONE');
+      expect(await firstEvent(domain)).to.deep.equal({ kind: 'shutdown' });
+    });
+  });
+
+  it('is crashed by a panic', async () => {
+    await withObedientGuest(async (image) => {
+      const domain = keep(
+        await openQemuSource({
+          ...config,
+          arguments: ['-kernel', image, '-device', 'pvpanic'],
+          memoryBytes: 16 * MIB,
+        }),
+      );
+      const screen = new Console(domain);
+      await domain.start();
+      await screen.untilText('.');
+      const event = firstEvent(domain);
+      await domain.input(Buffer.from('x'));
+      expect(await event).to.deep.equal({ kind: 'crashed', reason: 'the guest panicked' });
+    });
+  });
+
+  it('is shut down by quit, in mid-checkpoint', async () => {
+    const domain = keep(await openQemuSource(config));
+    await domain.start();
+    await domain.suspend();
+    const event = firstEvent(domain);
+    void domain.machine.qmp.execute('quit').catch(() => undefined);
+    expect(await event).to.deep.equal({ kind: 'shutdown' });
+    await expectCode(domain.resume(), 'DOMAIN_GONE');
+  });
+
+  for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
+    it(`is crashed by ${signal} to QEMU, and so is a standby`, async () => {
+      const domain = keep(await openQemuSource(config));
+      const standby = keep(await openQemuTarget(config));
+      await domain.start();
+      const events = [firstEvent(domain), firstEvent(standby)];
+      for (const pid of processesWith(TEST_NAME)) process.kill(pid, signal);
+      for (const event of await Promise.all(events)) {
+        expect(event.kind).to.equal('crashed');
+        expect(event)
+          .to.have.property('reason')
+          .that.includes(signal === 'SIGKILL' ? 'SIGKILL' : 'host-signal');
+      }
+      await expectCode(domain.suspend(), 'DOMAIN_GONE');
+      await expectCode(standby.start(), 'DOMAIN_GONE');
+    });
+  }
+
+  it('stays stopped if somebody else stopped it; one that somebody let run is no checkpoint', async () => {
+    const domain = keep(await openQemuSource(config));
+    const { qmp } = domain.machine;
+    const running = async () => ((await qmp.execute('query-status')) as { running: boolean }).running;
+    await domain.start();
+    await qmp.execute('stop');
+    await domain.suspend();
+    await domain.hvmContext();
+    await domain.resume();
+    expect(await running()).to.equal(false);
+    await qmp.execute('cont');
+    await domain.suspend();
+    await domain.resume();
+    expect(await running()).to.equal(true);
+    await domain.suspend();
+    await qmp.execute('cont');
+    await expectCode(domain.hvmContext(), 'WRONG_STATE');
+    await expectCode(domain.resume(), 'WRONG_STATE');
+    await domain.suspend();
+    await domain.resume();
+  });
+
+  describe('is refused', () => {
+    const refused: Record<string, [string, string[]]> = {
+      'what QEMU does not know': ['not a valid device model', ['-device', 'nonsense']],
+      'a graphics card': ['memory block', ['-device', 'VGA']],
+      'a local writable disk': ['not replicated', ['-drive', 'driver=null-co,size=1M,if=virtio,id=disk0']],
+    };
+    for (const [what, [text, more]] of Object.entries(refused)) {
+      it(`with ${what}`, async () => {
+        await expectCode(openQemuSource({ ...config, arguments: more }), 'BAD_CONFIGURATION', text);
+      });
+    }
+
+    it('without the binary', async () => {
+      const error = await expectCode(
+        openQemuSource({ ...config, binary: 'qemu-system-abacus' }),
+        'BAD_CONFIGURATION',
+        'install',
+      );
+      expect(error.facts).to.deep.equal({ key: 'binary', value: 'qemu-system-abacus' });
+    });
+
+    it('but not with a disk that is read-only or shared', async () => {
+      const disks = [
+        ...['-drive', 'driver=null-co,size=1M,if=virtio,id=disk0'],
+        ...['-drive', 'driver=null-co,size=1M,if=virtio,id=disk1,readonly=on'],
+      ];
+      keep(await openQemuSource({ ...config, arguments: disks, sharedDisks: ['disk0'] }));
+    });
+  });
+});

@@ -1,0 +1,175 @@
+// A real QEMU replicated into a real standby, both ways of dirty tracking: the standby's RAM equals the guest's at every
+// checkpoint, and the guest goes on from the last one at the very next tick.
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'chai';
+import { Bitmap } from '../../../src/hypervisor/bitmap.js';
+import { HypervisorError } from '../../../src/hypervisor/port.js';
+import {
+  compareInventories,
+  openQemuSource,
+  openQemuTarget,
+  type DirtyWay,
+  type QemuConfig,
+  type QemuSource,
+} from '../../../src/hypervisor/qemu/index.js';
+import { PAGE_SIZE } from '../../../src/stream/format.js';
+import { Console, MIB, Replicator, expectCode, needQemu, ramOf, tickGuest } from './support.js';
+
+const CHECKPOINTS = 50;
+const DEVICES = ['-netdev', 'hubport,id=net0,hubid=0', '-device', 'virtio-net-pci,netdev=net0'];
+
+/** Null, and a loud line, where the way does not work here. */
+async function sourceOrNull(config: QemuConfig): Promise<QemuSource | null> {
+  try {
+    return await openQemuSource(config);
+  } catch (error) {
+    if (!(error instanceof HypervisorError) || error.code !== 'UNSUPPORTED') throw error;
+    console.log(`\n    SKIPPED: ${error.message}\n`);
+    return null;
+  }
+}
+
+describe('qemu: a standby', function () {
+  const domains: QemuSource[] = [];
+  const keep = <T extends QemuSource>(domain: T): T => {
+    domains.push(domain);
+    return domain;
+  };
+  before(function () {
+    return needQemu(this);
+  });
+  afterEach(async () => {
+    for (const domain of domains.splice(0)) await domain.destroy();
+  });
+
+  for (const dirty of ['compare', 'fuse'] satisfies DirtyWay[]) {
+    it(`equals the guest at ${CHECKPOINTS} checkpoints, and goes on at the next tick (${dirty})`, async function () {
+      const config = tickGuest({ dirty, arguments: DEVICES });
+      const source = await sourceOrNull(config);
+      if (!source) return this.skip();
+      keep(source);
+      expect(source.dirtyTracking).to.deep.equal({ way: dirty, reason: 'configured' });
+      const screen = new Console(source);
+      const target = keep(await openQemuTarget(config));
+      const targetScreen = new Console(target);
+      expect(compareInventories(await source.inventory(), await target.inventory())).to.deep.equal([]);
+      await source.start();
+      await screen.untilText('tick 2 ok\n');
+      const replicator = new Replicator(source, target);
+      await replicator.begin();
+      let said = 0;
+      for (let epoch = 0; epoch < CHECKPOINTS; epoch++) {
+        let ram: Uint8Array = Buffer.alloc(0);
+        await replicator.checkpoint(() => {
+          ram = ramOf(source);
+          said = screen.text.length;
+        });
+        expect(ramOf(target).equals(ram), `checkpoint ${epoch}`).to.equal(true);
+        await sleep(Math.random() * 20); // any moment will do: mid-check, mid-rewrite, mid-line
+      }
+      expect(replicator.dirtyPages.slice(1).some((count) => count >= 100)).to.equal(true);
+      expect(Math.max(...replicator.dirtyPages.slice(5))).to.be.below(2000);
+      await source.destroy();
+      expect(targetScreen.text).to.equal('');
+      await target.start();
+      await targetScreen.until(() => targetScreen.ticks().length >= 5);
+      // What the guest had said at the last checkpoint, and what it said from there, are what one guest would have said.
+      const text = screen.text.slice(0, said) + targetScreen.text;
+      const ticks = [...text.matchAll(/tick (\d+) ok\r?\n/g)].map((match) => Number(match[1]));
+      expect(ticks).to.deep.equal(ticks.map((_, index) => index + 1));
+      expect(text).to.not.include('BAD');
+
+      // And it can be protected from there: the standby is a source now.
+      const third = keep(await openQemuTarget(config));
+      const thirdScreen = new Console(third);
+      const second = new Replicator(target, third);
+      await second.begin();
+      for (let epoch = 0; epoch < 5; epoch++) {
+        let ram: Uint8Array = Buffer.alloc(0);
+        await second.checkpoint(() => (ram = ramOf(target)));
+        expect(ramOf(third).equals(ram), `checkpoint ${epoch} of the second standby`).to.equal(true);
+      }
+      await target.destroy();
+      await third.start();
+      await thirdScreen.until(() => thirdScreen.ticks().length >= 3);
+      expect(thirdScreen.text).to.not.include('BAD');
+    });
+  }
+
+  it('follows the guest through a reset, on another machine type', async () => {
+    const config = tickGuest({ machine: 'pc' });
+    const source = keep(await openQemuSource(config));
+    const screen = new Console(source);
+    const target = keep(await openQemuTarget(config));
+    await source.start();
+    await screen.untilText('tick 3 ok\n');
+    const replicator = new Replicator(source, target);
+    await replicator.begin();
+    await replicator.checkpoint();
+    const before = screen.text.length;
+    await source.machine.qmp.execute('system_reset');
+    await screen.until(() => screen.text.slice(before).includes('tick 2 ok\n'));
+    let ram: Uint8Array = Buffer.alloc(0);
+    await replicator.checkpoint(() => (ram = ramOf(source)));
+    expect(ramOf(target).equals(ram)).to.equal(true);
+    expect(await target.comparePages(Uint32Array.of(0, 256), 2, ram)).to.deep.equal([1]);
+  });
+
+  it('finds the guest’s memory bad if a page is not what it was', async () => {
+    const config = tickGuest({ dirty: 'compare' });
+    const source = keep(await openQemuSource(config));
+    const screen = new Console(source);
+    const target = keep(await openQemuTarget(config));
+    const targetScreen = new Console(target);
+    await source.start();
+    await screen.untilText('tick 2 ok\n');
+    const replicator = new Replicator(source, target);
+    await replicator.begin();
+    await replicator.checkpoint();
+    const workingSet = 0x112000 / PAGE_SIZE;
+    await target.clearPage(workingSet + 100);
+    await target.start();
+    await targetScreen.untilText('BAD 1\n');
+  });
+
+  it('refuses what a standby cannot do, with a reason', async () => {
+    const target = keep(await openQemuTarget(tickGuest({ dirty: 'compare' })));
+    const page = new Uint8Array(PAGE_SIZE).fill(7);
+    await expectCode(target.start(), 'WRONG_STATE');
+    await expectCode(target.writePages(Uint32Array.of(5), 1, page), 'NOT_POPULATED');
+    await expectCode(target.populate(Uint32Array.of(4096), 1, new Uint32Array(1)), 'FRAME_OUT_OF_RANGE');
+    await target.populate(Uint32Array.of(5), 1, new Uint32Array(1));
+    await expectCode(target.writePages(Uint32Array.of(5, 5), 2, page), 'FAILED');
+    await target.writePages(Uint32Array.of(5), 1, page);
+    expect(await target.comparePages(Uint32Array.of(5), 1, page)).to.deep.equal([]);
+    await expectCode(target.setHvmContext(Buffer.from('nonsense')), 'BAD_CONTEXT');
+    await expectCode(target.setHvmContext(Buffer.from('QEVM\0\0\0\x02........')), 'BAD_CONTEXT', 'format');
+    await expectCode(target.suspend(), 'WRONG_STATE');
+    await expectCode(target.cleanLogDirty(new Bitmap(4096)), 'LOG_DIRTY');
+    await expectCode(target.setHvmParam({ index: 1n, value: 2n }), 'UNSUPPORTED');
+    // A device state that is none of this machine's: QEMU ends over it, and says why.
+    await target.setHvmContext(
+      Buffer.from('QEVM\0\0\0\x03\x04\0\0\0\x01\x03foo\0\0\0\0\0\0\0\x01', 'latin1'),
+    );
+    await expectCode(target.start(), 'BAD_CONTEXT', 'foo');
+    await expectCode(target.suspend(), 'DOMAIN_GONE');
+  });
+
+  it('saves a guest that is not logged: its pages as they are', async () => {
+    const source = keep(
+      await openQemuSource(
+        tickGuest({ dirty: 'compare', memoryBytes: 8 * MIB }, 'pages=64 dirty=8 tick_ms=10'),
+      ),
+    );
+    const screen = new Console(source);
+    await source.start();
+    await screen.untilText('tick 2 ok\n');
+    await source.suspend();
+    const frames = Uint32Array.from({ length: (8 * MIB) / PAGE_SIZE }, (_, pfn) => pfn);
+    const slab = new Uint8Array(new SharedArrayBuffer(8 * MIB));
+    await source.copyPages(frames, frames.length, slab, 0);
+    expect(ramOf(source).equals(slab)).to.equal(true);
+    await expectCode(source.copyPages(frames, 2, new Uint8Array(PAGE_SIZE), 0), 'FAILED');
+  });
+});
