@@ -64,10 +64,6 @@ export class CompositeGate implements OutputGate {
 }
 
 /** A gate that throws counts as one that rejects. */
-function attempt(gate: OutputGate, action: (gate: OutputGate) => Promise<void>): Promise<void> {
-  try {
-    return action(gate);
-  } catch (error) {
-    return Promise.reject(error);
-  }
+async function attempt(gate: OutputGate, action: (gate: OutputGate) => Promise<void>): Promise<void> {
+  await action(gate);
 }

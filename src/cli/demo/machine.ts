@@ -56,8 +56,6 @@ export async function qemuMachine(
       accelerator: 'tcg',
       machine: 'q35',
       cpu: 'max',
-      // Not fuse: a process that serves the guest's memory and is killed while it waits for its own answer stays.
-      dirty: 'compare',
       memory,
       arguments: ['-kernel', kernel, '-initrd', initramfs, '-append', commandLine],
       network: [{ id: 'net', user: 'restrict=on' }],

@@ -310,7 +310,6 @@ class DemoRun {
       ],
     };
   }
-
 }
 
 /** The port, if nobody listens there; else 0, for which the system picks one. */
