@@ -1,0 +1,104 @@
+// QEMU through the services: two processes, each the command that a user starts, and the primary killed.
+
+import { expect } from 'chai';
+import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { pino } from 'pino';
+import type { DemoReport } from '../../../src/cli/demo/measure.js';
+import { parsePrimaryConfig, parseSecondaryConfig } from '../../../src/config/load.js';
+import { guestCommandLine } from '../../../src/hypervisor/qemu/guest/command-line.js';
+import { createPrimaryService } from '../../../src/service/primary.js';
+import { createSecondaryService } from '../../../src/service/secondary.js';
+import { demoDirectories, romulus, until } from '../../cli/support.js';
+import { ensureGuest, GUEST_TIMEOUT_MS } from '../../support/qemu.js';
+
+const log = pino({ level: process.env['ROMULUS_TEST_LOG'] ?? 'silent' }, pino.destination(2));
+
+describe('qemu: services', function () {
+  this.timeout(240_000);
+
+  it('the primary is killed, and the guest goes on at the next tick', async function () {
+    this.timeout(GUEST_TIMEOUT_MS + 240_000);
+    const files = await ensureGuest();
+    if (!files) return this.skip();
+    // The guest that the tests have made is the one that the command finds in the user's cache.
+    const cache = await mkdtemp(path.join(tmpdir(), 'romulus-test-cache-'));
+    const before = { ...process.env };
+    try {
+      const made = path.dirname(files.kernel);
+      await cp(made, path.join(cache, 'romulus', path.basename(made)), { recursive: true });
+      process.env['XDG_CACHE_HOME'] = cache;
+      const directories = await demoDirectories();
+      const { exitCode, stdout, stderr } = await romulus([
+        ...['demo', '--qemu', '--json', '--checkpoints', '40'],
+      ]);
+      expect(exitCode, stderr).to.equal(0);
+      const report = JSON.parse(stdout.trimEnd().split('\n').at(-1) ?? '') as DemoReport;
+      console.log(`      ${JSON.stringify(report)}`);
+      expect(report.ok).to.equal(true);
+      expect(report.tickCommitted).to.be.at.least(1);
+      expect(report.tickResumed).to.equal(report.tickCommitted + 1);
+      expect([report.badPages, report.outputBeforeAck]).to.deep.equal([0, 0]);
+      expect(await demoDirectories()).to.deep.equal(directories);
+    } finally {
+      if (before['XDG_CACHE_HOME'] === undefined) delete process.env['XDG_CACHE_HOME'];
+      else process.env['XDG_CACHE_HOME'] = before['XDG_CACHE_HOME'];
+      await rm(cache, { recursive: true, force: true });
+    }
+  });
+
+  it('a guest that shuts down ends its replication, and nothing takes over', async function () {
+    const files = await ensureGuest();
+    if (!files) return this.skip();
+    const hypervisor = {
+      kind: 'qemu',
+      accelerator: 'tcg',
+      cpu: 'max',
+      memory: '128MiB',
+      // An address, but no network card: the guest says so and powers off.
+      arguments: [
+        ...['-kernel', files.kernel, '-initrd', files.initramfs],
+        ...['-append', guestCommandLine({ address: '10.0.0.2/24' })],
+      ],
+    };
+    const said: Buffer[] = [];
+    const openConsole = () => ({
+      write: (bytes: Uint8Array) => void said.push(Buffer.from(bytes)),
+      close: () => undefined,
+    });
+    const primary = createPrimaryService(
+      parsePrimaryConfig({
+        listen: { port: 0 },
+        http: false,
+        domains: [{ name: 'web', start: 'with-secondary', hypervisor }],
+      }),
+      { log, openConsole },
+    );
+    let secondary: ReturnType<typeof createSecondaryService> | null = null;
+    try {
+      await primary.start();
+      secondary = createSecondaryService(
+        parseSecondaryConfig({
+          http: false,
+          domains: [{ name: 'web', primary: `ws://127.0.0.1:${primary.port}`, hypervisor }],
+        }),
+        { log },
+      );
+      const failovers: unknown[] = [];
+      secondary.failover$.subscribe((event) => failovers.push(event));
+      let commits = 0;
+      secondary.commits$.subscribe(() => commits++);
+      await secondary.start();
+      await until(() => primary.statuses()[0]?.role === 'ended', 120_000);
+      expect(primary.statuses()[0]?.error).to.equal(null);
+      expect(commits).to.be.greaterThan(1);
+      expect(Buffer.concat(said).toString('latin1')).to.match(/^bad configuration: /m);
+      await until(() => secondary?.statuses()[0]?.role === 'ended', 10_000);
+      expect(failovers).to.deep.equal([]);
+    } finally {
+      await secondary?.stop();
+      await primary.stop();
+    }
+  });
+});
