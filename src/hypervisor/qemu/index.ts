@@ -11,7 +11,8 @@ export type { QemuConfig } from './config.js';
 export type { DirtyWay } from './dirty.js';
 export { compareInventories, type Inventory } from './inventory.js';
 export type { NetdevGate } from './netdev-gate.js';
-export { QemuSource, type PauseTimes } from './source.js';
+export type { PauseTimes } from './pause.js';
+export { QemuSource } from './source.js';
 export { QemuTarget } from './target.js';
 
 /** Launches QEMU; stopped before its first instruction. Fails with BAD_CONFIGURATION, UNSUPPORTED or FAILED. */
