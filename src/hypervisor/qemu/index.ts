@@ -13,7 +13,8 @@ export { compareInventories, type Inventory } from './inventory.js';
 export type { NetdevGate } from './netdev-gate.js';
 export type { NetworkBackend, NetworkDevice } from './network.js';
 export { QemuPrimary } from './primary.js';
-export { QemuSource, type PauseTimes } from './source.js';
+export type { PauseTimes } from './pause.js';
+export { QemuSource } from './source.js';
 export { QemuTarget } from './target.js';
 
 /** Launches QEMU; stopped before its first instruction. Fails with BAD_CONFIGURATION, UNSUPPORTED or FAILED. */

@@ -29,31 +29,11 @@ import { takeInventory, type Inventory } from './inventory.js';
 import type { QemuMachine } from './machine.js';
 import { NetdevGate } from './netdev-gate.js';
 import type { QmpEvent } from './qmp.js';
+import { Pause, type PauseTimes } from './pause.js';
 import { readFrames } from './ram-file.js';
 
 /** Serial input that may wait. */
 const INPUT_BYTES_MAX = 64 * 1024;
-
-/** The last pause, in milliseconds: from the command to stop until the guest ran again, and what took the time. */
-export interface PauseTimes {
-  readonly total: number;
-  readonly stop: number;
-  /** From stopped until the image was RAM. */
-  readonly capture: number;
-  /** From stopped until the device state was here; overlaps the capture. */
-  readonly state: number;
-  readonly cont: number;
-}
-
-/** What is under way between suspend and resume. */
-interface Pause {
-  readonly stopping: number;
-  readonly stopped: number;
-  captured: number;
-  saved: number;
-  readonly capture: Promise<void>;
-  readonly context: Promise<Uint8Array>;
-}
 
 export class QemuSource implements SourceDomain {
   readonly output$ = new Subject<Uint8Array>();
@@ -141,7 +121,7 @@ export class QemuSource implements SourceDomain {
     const letGo = this.#state === 'suspended' && this.machine.guard !== null && !this.#stoppedByOthers;
     this.#state = 'destroyed';
     if (letGo) {
-      await this.#settlePause();
+      await this.#pause?.settled();
       await this.machine.qmp.execute('cont').catch(() => undefined); // it may have ended meanwhile
     }
     await this.machine.close();
@@ -156,39 +136,20 @@ export class QemuSource implements SourceDomain {
 
   async suspend(): Promise<void> {
     this.require('running');
-    const { qmp, tracking, deviceState } = this.machine;
-    if (this.#logging) await tracking.prepare();
+    if (this.#logging) await this.machine.tracking.prepare();
     this.require('running');
-    deviceState.clear();
     this.#commanding = true;
     if (!this.#stoppedByOthers) this.machine.guard?.stopping();
-    const stopping = performance.now();
-    const [stop, save] = qmp.executeAll([
-      ['stop'],
-      ['xen-save-devices-state', { filename: deviceState.path, live: false }],
-    ]);
-    save?.catch(() => undefined); // looked at in `context`
     try {
-      await stop;
+      this.#pause = await Pause.begin(this.machine, this.#logging);
     } catch (error) {
       this.requireGuest();
+      // The stop may only have been late: a guest that stops after all is not left so.
+      if (!this.#stoppedByOthers) this.machine.qmp.execute('cont').catch(() => undefined);
       throw error;
     } finally {
       this.#commanding = false;
     }
-    const context = Promise.resolve(save).then(() => deviceState.read());
-    const capture = this.#logging ? tracking.capture() : Promise.resolve();
-    const stopped = performance.now();
-    const pause: Pause = { stopping, stopped, captured: stopped, saved: stopped, capture, context };
-    this.#pause = pause;
-    capture.then(
-      () => (pause.captured = performance.now()),
-      () => undefined, // looked at by whoever needs the image
-    );
-    context.then(
-      () => (pause.saved = performance.now()),
-      () => undefined, // looked at by hvmContext
-    );
     // What the guest said before it stopped is in the serial socket, and is read in this turn of the event loop.
     await new Promise((resolve) => setImmediate(resolve));
     this.requireGuest();
@@ -197,7 +158,7 @@ export class QemuSource implements SourceDomain {
 
   async resume(): Promise<void> {
     this.require('suspended');
-    await this.#settlePause();
+    await this.#pause?.settled();
     this.require('suspended');
     await this.#go();
   }
@@ -226,7 +187,7 @@ export class QemuSource implements SourceDomain {
     this.requireGuest();
     this.#requireLog();
     this.#logging = false;
-    await this.#settlePause();
+    await this.#pause?.settled();
     await this.machine.tracking.end();
   }
 
@@ -334,15 +295,7 @@ export class QemuSource implements SourceDomain {
     this.#pause = null;
     this.requireGuest();
     this.#state = 'running';
-    if (!pause) return;
-    const running = performance.now();
-    this.#lastPause = {
-      total: running - pause.stopping,
-      stop: pause.stopped - pause.stopping,
-      capture: pause.captured - pause.stopped,
-      state: pause.saved - pause.stopped,
-      cont: running - resuming,
-    };
+    if (pause) this.#lastPause = pause.times(resuming, performance.now());
   }
 
   async #readLog(into: Bitmap, clean: boolean): Promise<DirtyStats> {
@@ -361,11 +314,6 @@ export class QemuSource implements SourceDomain {
 
   #requireLog(): void {
     if (!this.#logging) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is not enabled.');
-  }
-
-  /** What the pause began is over, however it went. */
-  async #settlePause(): Promise<void> {
-    if (this.#pause) await Promise.allSettled([this.#pause.capture, this.#pause.context]);
   }
 
   #hear({ name, data }: QmpEvent): void {

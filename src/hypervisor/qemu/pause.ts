@@ -1,0 +1,79 @@
+// One pause of the guest, from the command to stop it until it runs again: what is captured in it, and what took the
+// time.
+//
+//   stop, save the device state (one write)
+//   └─ stopped ─┬─ capture RAM ──────┐
+//               └─ device state ─────┴─ copied ─ cont
+
+import type { QemuMachine } from './machine.js';
+
+/** Milliseconds. */
+export interface PauseTimes {
+  /** From the command to stop until the guest ran again. */
+  readonly total: number;
+  readonly stop: number;
+  /** From stopped until the image was RAM. */
+  readonly capture: number;
+  /** From stopped until the device state was here; overlaps the capture. */
+  readonly state: number;
+  readonly cont: number;
+}
+
+export class Pause {
+  /** Rejects as the capture does; for whoever needs the image. */
+  readonly capture: Promise<void>;
+  /** The device state; rejects with QmpError, FAILED or BAD_CONTEXT. */
+  readonly context: Promise<Uint8Array>;
+  readonly #stoppingAt: number;
+  readonly #stoppedAt: number;
+  #capturedAt: number;
+  #savedAt: number;
+
+  /** Stops the guest, and begins the rest. Fails with QmpError, FAILED (a stop that is late may happen yet) or DOMAIN_GONE. */
+  static async begin(machine: QemuMachine, logging: boolean): Promise<Pause> {
+    const { qmp, deviceState } = machine;
+    deviceState.clear();
+    const stoppingAt = performance.now();
+    const [stop, save] = qmp.executeAll([
+      ['stop'],
+      ['xen-save-devices-state', { filename: deviceState.path, live: false }],
+    ]);
+    save?.catch(() => undefined); // looked at in `context`
+    await stop;
+    return new Pause(machine, { logging, stoppingAt, save });
+  }
+
+  private constructor(
+    { deviceState, tracking }: QemuMachine,
+    begun: { logging: boolean; stoppingAt: number; save: Promise<unknown> | undefined },
+  ) {
+    this.#stoppingAt = begun.stoppingAt;
+    this.#stoppedAt = this.#capturedAt = this.#savedAt = performance.now();
+    this.context = Promise.resolve(begun.save).then(() => deviceState.read());
+    this.capture = begun.logging ? tracking.capture() : Promise.resolve();
+    // Their failures are looked at by whoever needs them.
+    this.capture.then(
+      () => (this.#capturedAt = performance.now()),
+      () => undefined,
+    );
+    this.context.then(
+      () => (this.#savedAt = performance.now()),
+      () => undefined,
+    );
+  }
+
+  /** What was begun is over, however it went. */
+  async settled(): Promise<void> {
+    await Promise.allSettled([this.capture, this.context]);
+  }
+
+  times(resumingAt: number, runningAt: number): PauseTimes {
+    return {
+      total: runningAt - this.#stoppingAt,
+      stop: this.#stoppedAt - this.#stoppingAt,
+      capture: this.#capturedAt - this.#stoppedAt,
+      state: this.#savedAt - this.#stoppedAt,
+      cont: runningAt - resumingAt,
+    };
+  }
+}
