@@ -44,7 +44,7 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
     .description('replicate a machine between two processes, kill the primary, watch the secondary take over')
     .option('--interval <ms>', 'milliseconds from one checkpoint to the next', wholeNumber(1, 60_000), 50)
     .option('--memory <size>', 'memory of the machine', '64MiB')
-    .option('--dirty <pages>', 'pages that the machine rewrites per tick', wholeNumber(0, 1024), 200)
+    .option('--dirty <pages>', 'pages that the machine rewrites per tick', wholeNumber(0, 2 ** 19), 200)
     .option(
       '--checkpoints <n>',
       'length of the protected run, in checkpoints',
@@ -75,7 +75,7 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
     .description('run an embedded machine, and write a plain image of it')
     .argument('<file>', 'the image to write')
     .option('--memory <size>', 'memory of the machine', '64MiB')
-    .option('--dirty <pages>', 'pages that the machine rewrites per tick', wholeNumber(0, 1024), 200)
+    .option('--dirty <pages>', 'pages that the machine rewrites per tick', wholeNumber(0, 2 ** 19), 200)
     .option('--ticks <n>', 'ticks that the machine makes before it is saved', wholeNumber(0, 1_000_000), 20)
     .action(async (file: string, options: SaveVerbOptions) => setExitCode(await saveVerb(file, options)));
 

@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { EmptyError, filter, firstValueFrom, ReplaySubject, Subscription, takeWhile, toArray } from 'rxjs';
 import { stringify } from 'yaml';
 import { parsePrimaryConfig } from '../../config/load.js';
+import { parseSize } from '../../config/units.js';
 import { asError, codeOf, RomulusError } from '../../errors.js';
 import { monotonicMs } from '../../service/clock.js';
 import type {
@@ -21,6 +22,7 @@ import type {
   FailoverStarted,
 } from '../../service/reports.js';
 import type { SupervisorMessage } from '../supervisor.js';
+import { workingSet } from '../machine.js';
 import { InterruptedError } from '../signals.js';
 import { DemoChild } from './child.js';
 import { measure, type DemoReport, type SeenOutput } from './measure.js';
@@ -37,8 +39,6 @@ export interface DemoOptions {
 }
 
 const DOMAIN = 'demo';
-/** Pages that the guest checks at each tick, if it need not rewrite more. */
-const WORKING_SET_PAGES = 1024;
 /** Ports that the services' metrics get if they are free; else any. */
 const PREFERRED_HTTP_PORTS = { primary: 9300, secondary: 9301 };
 /** How long any single step may take before the demo gives up. */
@@ -300,8 +300,7 @@ class DemoRun {
 
   private hypervisor(): object {
     const { memory, dirtyPages } = this.options;
-    const workingSetPages = Math.max(WORKING_SET_PAGES, dirtyPages);
-    return { kind: 'embedded', memory, guest: { dirtyPages, workingSetPages } };
+    return { kind: 'embedded', memory, guest: workingSet(parseSize(memory) ?? 0, dirtyPages) };
   }
 }
 
