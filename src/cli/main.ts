@@ -150,6 +150,8 @@ async function main(): Promise<ExitCode> {
     // Commander has printed its own message (or the help or version that was asked for, with exit code 0).
     if (error instanceof CommanderError) return error.exitCode === 0 ? ExitCode.OK : ExitCode.USAGE;
     if (error instanceof InterruptedError) return ExitCode.INTERRUPTED;
+    // Whoever read our output has seen enough ("| head").
+    if (codeOf(error) === 'EPIPE') return ExitCode.OK;
     process.stderr.write(`romulus: ${codeOf(error)}: ${asError(error).message}\n`);
     return isInputError(error) ? ExitCode.USAGE : ExitCode.FAILED;
   }

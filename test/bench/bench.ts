@@ -1,5 +1,7 @@
 // What a benchmark reports: a number, and where the promise is a ratio, what it is compared with in the same run.
 
+import { readFileSync } from 'node:fs';
+
 export interface BenchResult {
   readonly name: string;
   readonly value: number;
@@ -24,4 +26,13 @@ export function isMet(result: BenchResult): boolean | null {
   const measured = result.ratio ?? result.value;
   const limit = Number(match[2]);
   return match[1] === '<=' ? measured <= limit : measured >= limit;
+}
+
+/**
+ * The most memory that this process had, in MiB. Not getrusage's, which a child starts
+ * with that of its parent.
+ */
+export function peakMemoryMiB(): number {
+  const match = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'));
+  return Number(match?.[1]) / 1024;
 }

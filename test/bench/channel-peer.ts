@@ -20,6 +20,7 @@ import {
   PAGE_SIZE,
   RECORD_HEADER_BYTES,
 } from '../../src/stream/format.js';
+import { peakMemoryMiB } from './bench.js';
 
 const CHECKPOINT_BYTES = 64 * 1024 * 1024;
 const PAGES = CHECKPOINT_BYTES / PAGE_SIZE;
@@ -31,7 +32,7 @@ const WARM_UP_CHECKPOINTS = 4;
 const PIECE_BYTES = RECORD_HEADER_BYTES + PAGE_DATA_HEADER_BYTES + MAX_BATCH_SIZE * (8 + PAGE_SIZE);
 
 function report(what: object): void {
-  process.send?.({ ...what, rssMiB: process.resourceUsage().maxRSS / 1024 });
+  process.send?.({ ...what, rssMiB: peakMemoryMiB() });
 }
 
 function rawMessages(total: number): number {

@@ -1,5 +1,6 @@
 // inspect and verify of a stream of 1 GiB, against a plain read loop over the same file in the same run; each in a
-// process of its own, with its peak memory. (Both pass the pages by: no rule speaks of what is in them.) Run three times in turn, the best of each is taken.
+// process of its own, with its peak memory. (Both pass the pages by: no rule speaks of what is in them.) Run three
+// times in turn, the best of each is taken.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -34,10 +35,11 @@ const verb = (name: string): string => `
   });
 `;
 const REPORT = `
-  const report = (started) => require('node:fs').writeSync(2, JSON.stringify({
-    seconds: (performance.now() - started) / 1000,
-    peakMiB: process.resourceUsage().maxRSS / 1024,
-  }));
+  const report = async (started) => {
+    const seconds = (performance.now() - started) / 1000;
+    const { peakMemoryMiB } = await import(${JSON.stringify(new URL('./bench.js', import.meta.url).href)});
+    require('node:fs').writeSync(2, JSON.stringify({ seconds, peakMiB: peakMemoryMiB() }));
+  };
 `;
 
 interface Report {

@@ -9,6 +9,7 @@ import { recoverVerb } from '../../src/cli/recover.js';
 import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
 import { saveDomain } from '../../src/save/save.js';
 import { readFixture } from '../fixtures/xen.js';
+import { saveTrial, trialGuest } from '../guest/pv-trial.js';
 import { RecordingSink, driver, pagePattern } from '../save/support.js';
 import { checkpointed, libxcStream, surveyed } from '../stream/examine/support.js';
 import { ensureFile } from '../support/tools.js';
@@ -109,4 +110,16 @@ describe("Xen's verifier", function () {
       expect((await readFile(folder.path('out'))).length).to.be.greaterThan(599 * 4096);
     }
   });
+
+  for (const width of [4, 8] as const) {
+    it(`what the saver saves of a PV domain of width ${width}, plain and with checkpoints`, async () => {
+      const plain = await saveTrial(trialGuest({ width }));
+      await accepts(await folder.write('plain', plain.octets), 'libxc');
+      const remus = await saveTrial(trialGuest({ width }), { streamType: 'remus', checkpoints: 3 });
+      const file = await folder.write('saved', remus.octets);
+      await accepts(file, 'libxc');
+      await recoverVerb(file, folder.path('out'), new Captured());
+      await accepts(folder.path('out'), 'libxc');
+    });
+  }
 });

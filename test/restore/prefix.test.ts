@@ -11,7 +11,15 @@ import { restoreDomain, type RestoreOutcome } from '../../src/restore/restore.js
 import { StreamError } from '../../src/stream/error.js';
 import { sourceOf, targetFor } from '../save/support.js';
 import { seeded } from '../stream/streams.js';
-import { LAYERS, record, replay, type RecordedLayer, type Recording, type Snapshot } from './recorded.js';
+import {
+  LAYERS,
+  record,
+  recordEmbedded,
+  replay,
+  type RecordedLayer,
+  type Recording,
+  type Snapshot,
+} from './recorded.js';
 
 interface Restored {
   readonly target: MemoryDomain;
@@ -64,23 +72,29 @@ function expectEquals(target: MemoryDomain, snapshot: Snapshot | undefined, what
   }
 }
 
-const cuts = (layer: RecordedLayer) => (): void => {
-  /** Octets before the first record of libxc. */
-  const headers = layer === 'libxc' ? 40 : 16 + 8 + 40;
+for (const [name, make] of [
+  ['a domain in memory', () => record('libxc', 24, 6, 5)],
+  ['a domain with a device model', () => record('libxl', 24, 6, 5)],
+  ['the embedded machine', () => recordEmbedded(8)],
+] as const) {
+  describe(`a checkpointed stream of ${name} that is cut`, () => prefixTests(make));
+}
+
+function prefixTests(make: () => Promise<Recording>): void {
   let recording: Recording;
   before(async () => {
-    recording = await record(layer, 24, 6, 5);
+    recording = await make();
   });
 
   async function expectPrefix(cut: number, chunk: number): Promise<void> {
-    const { octets, boundaries, snapshots, pages } = recording;
+    const { layer, octets, boundaries, snapshots, pages, recordOffsets } = recording;
     const checkpoints = boundaries.filter(({ offset, end }) => !end && offset <= cut).length;
     const { target, outcome, acknowledged, applied } = await restore(
       layer,
       octets.subarray(0, cut),
       pages,
       chunk,
-      1e6,
+      1e8,
     );
     expect(acknowledged).to.equal(checkpoints);
     expect(applied).to.equal(checkpoints);
@@ -91,7 +105,7 @@ const cuts = (layer: RecordedLayer) => (): void => {
     } else {
       expect(outcome).to.be.instanceOf(RomulusError);
       expect((outcome as RomulusError).code).to.equal(
-        cut < headers ? 'TRUNCATED' : 'NO_CONSISTENT_CHECKPOINT',
+        cut < (recordOffsets[0] ?? 0) ? 'TRUNCATED' : 'NO_CONSISTENT_CHECKPOINT',
       );
       return;
     }
@@ -112,8 +126,7 @@ const cuts = (layer: RecordedLayer) => (): void => {
     const random = seeded(2);
     for (let n = 0; n < 2000; n++) await expectPrefix(random(recording.octets.length), 1 + random(100_000));
   });
-};
-for (const layer of LAYERS) describe(`a checkpointed stream of ${layer} that is cut`, cuts(layer));
+}
 
 const damage = (layer: RecordedLayer) => (): void => {
   const LIMIT = 20_000;

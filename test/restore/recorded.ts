@@ -1,8 +1,10 @@
 // A checkpointed stream of a small domain, with what the domain was at each checkpoint; and a second, simple reading
 // of such streams to compare the restorer with.
 
+import { openEmbeddedSource } from '../../src/hypervisor/embedded/index.js';
 import { HvmParamIndex } from '../../src/guest/x86-hvm/params.js';
 import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import type { SourceDomain } from '../../src/hypervisor/port.js';
 import { saveDomain } from '../../src/save/save.js';
 import { PAGE_SIZE, RecordType, hasPageData } from '../../src/stream/format.js';
 import { decodePageData, PageBatch } from '../../src/stream/page-data.js';
@@ -22,6 +24,7 @@ export type RecordedLayer = 'libxc' | 'libxl';
 export const LAYERS: readonly RecordedLayer[] = ['libxc', 'libxl'];
 
 export interface Recording {
+  readonly layer: RecordedLayer;
   readonly pages: number;
   readonly octets: Uint8Array;
   readonly boundaries: readonly RecordedBoundary[];
@@ -75,13 +78,69 @@ export async function record(
       },
     }),
   });
+  return recordingOf(sink, pages, snapshots);
+}
+
+/** The same of a real machine: the embedded one, its guest at work, with memory and context as they are in the pause. */
+export async function recordEmbedded(checkpoints: number): Promise<Recording> {
+  const domain = await openEmbeddedSource({
+    name: 'recorded',
+    memoryBytes: 4 * 1024 * 1024,
+    guest: { kind: 'builtin', workingSetPages: 128, dirtyPages: 20, tickMs: 5 },
+  });
+  try {
+    const { p2mSize: pages } = await domain.info();
+    const everyFrame = Uint32Array.from({ length: pages }, (_, frame) => frame);
+    const copy = new Uint8Array(new SharedArrayBuffer(pages * PAGE_SIZE));
+    const sink = new RecordingSink();
+    const snapshots: Snapshot[] = [];
+    // Asked once: v86 counts a cycle each time that it is asked for its context.
+    const watched: SourceDomain = Object.create(domain, {
+      hvmContext: {
+        value: async () => {
+          await domain.copyPages(everyFrame, pages, copy, 0);
+          const context = await domain.hvmContext();
+          snapshots.push({
+            memory: copy.slice(),
+            context: context.slice(),
+            emulatorState: new Uint8Array(0),
+          });
+          return context;
+        },
+      },
+    }) as SourceDomain;
+    await domain.start();
+    await saveDomain({
+      domain: watched,
+      sink,
+      streamType: 'remus',
+      live: true,
+      callbacks: {
+        suspend: () => domain.suspend(),
+        postcopy: () => domain.resume(),
+        async checkpoint(epoch, sent) {
+          await sent;
+          // Long enough for the guest to tick.
+          await new Promise((resolve) => setTimeout(resolve, 20));
+          return epoch + 1 < checkpoints ? 'continue' : 'finish';
+        },
+      },
+    });
+    return recordingOf(sink, pages, snapshots);
+  } finally {
+    await domain.destroy();
+  }
+}
+
+function recordingOf(sink: RecordingSink, pages: number, snapshots: readonly Snapshot[]): Recording {
   const octets = sink.octets();
   const recordOffsets: number[] = [];
   const reader = new RecordReader();
   reader.push(octets);
   for (let one = reader.next(); one !== null; one = reader.next()) recordOffsets.push(one.offset);
   recordOffsets.push(octets.length);
-  return { pages, octets, boundaries: sink.boundaries, snapshots, recordOffsets };
+  const layer = reader.headers()?.layer ?? 'libxc';
+  return { layer, pages, octets, boundaries: sink.boundaries, snapshots, recordOffsets };
 }
 
 /** What the stream holds after `epochs` checkpoints, read naively. The octets are known to be good up to there. */

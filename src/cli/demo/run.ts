@@ -175,13 +175,16 @@ class DemoRun {
         lines.push(bytes.toString('latin1'));
       }),
     );
-    let acknowledgedAtMs = monotonicMs();
+    let acknowledgedAtMs: number | null = null;
     this.subscriptions.add(
       child.messages$.subscribe((message) => {
         if (message.kind !== 'checkpoint') return;
         const now = monotonicMs();
         this.checkpoints.push(message.report);
-        this.screen.status(formatCheckpoint(message.report, now - acknowledgedAtMs), now);
+        this.screen.status(
+          formatCheckpoint(message.report, acknowledgedAtMs === null ? null : now - acknowledgedAtMs),
+          now,
+        );
         acknowledgedAtMs = now;
       }),
     );

@@ -47,14 +47,14 @@ export function formatBytes(bytes: number): string {
   return `${(bytes / (1024 * 1024)).toFixed(1)} MiB`;
 }
 
-/** One line about an epoch; `lagMs` is the age of the state that the secondary holds. */
-export function formatCheckpoint(report: CheckpointReport, lagMs: number): string {
+/** One line about an epoch; `lagMs` is how old the state was that the secondary held until now, null if it held none. */
+export function formatCheckpoint(report: CheckpointReport, lagMs: number | null): string {
   return [
     `epoch ${String(report.epoch).padStart(4)}`,
     `${String(report.dirtyPages).padStart(5)} dirty pages`,
     `pause ${(report.pause * 1000).toFixed(1).padStart(5)} ms`,
     formatBytes(report.bytes).padStart(9),
-    `lag ${lagMs.toFixed(0).padStart(3)} ms`,
+    `lag ${(lagMs?.toFixed(0) ?? '–').padStart(3)} ms`,
   ].join(' │ ');
 }
 

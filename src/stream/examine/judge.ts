@@ -63,7 +63,6 @@ export class Judge implements StreamVisitor {
   #sinceCheckpoint = 0;
   #checkpoints = 0;
   readonly #seen = new Set<number>();
-  readonly #told = new Set<RuleId>();
   /** Rules that the entries of the record that is being walked have broken. */
   readonly #entryRules = new Set<RuleId>();
 
@@ -259,12 +258,8 @@ export class Judge implements StreamVisitor {
     if (before !== null && !this.#seen.has(before)) {
       find('order', `before ${recordName('libxc', before)}`);
     }
-    if (type === RecordType.HVM_CONTEXT && !this.#seen.has(RecordType.HVM_PARAMS)) {
-      if (!this.#told.has('hvm-params.first')) {
-        this.#told.add('hvm-params.first');
-        find('hvm-params.first', 'before HVM_PARAMS');
-      }
-    }
+    const lateParams = type === RecordType.HVM_PARAMS && !this.#seen.has(RecordType.HVM_PARAMS);
+    if (lateParams && this.#seen.has(RecordType.HVM_CONTEXT)) find('hvm-params.first', 'after HVM_CONTEXT');
     if (type === RecordType.END && this.#checkpoints > 0 && this.#sinceCheckpoint > 0) {
       find('end-in-checkpoint', `${this.#sinceCheckpoint} records since checkpoint ${this.#checkpoints}`);
     }
