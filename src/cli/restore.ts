@@ -53,6 +53,7 @@ async function machineMemory(file: string): Promise<number> {
   try {
     await source.headers();
     for (let record = await source.read(); record !== null; record = await source.read()) {
+      if (record.layer === 'libxl') continue;
       if (record.type === RecordType.CHECKPOINT) {
         throw new UsageError(`${file} is a checkpointed stream, not a plain image`);
       }
