@@ -31,6 +31,7 @@ const codes: Readonly<Record<ChannelErrorCode, number>> = {
   LINK_CLOSED: 4015,
   TLS: 4016,
   PLAINTEXT_REFUSED: 4017,
+  LISTEN_FAILED: 4020,
   // Told over the connection like those at the top.
   UNKNOWN_STREAM: 4018,
   ACKNOWLEDGE_TIMEOUT: 4019,

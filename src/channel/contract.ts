@@ -36,6 +36,7 @@ export type ChannelErrorCode =
   | 'LINK_CLOSED' // the connection ended without a bye
   | 'TLS' // the TLS handshake or a certificate failed
   | 'PLAINTEXT_REFUSED' // plaintext to an address that is not loopback, and not asked for
+  | 'LISTEN_FAILED' // the replication port cannot be listened on: in use, not permitted, no such address
   | 'FENCED' // the other side has taken over
   | 'INTERNAL';
 

@@ -109,13 +109,14 @@ export class PrimaryListener {
     });
   }
 
-  /** @throws ChannelError INTERNAL with the system's code as fact `cause` if the address cannot be listened on */
+  /** @throws ChannelError LISTEN_FAILED, with the system's code as fact `cause` */
   async listen(): Promise<{ port: number }> {
     const { host, port } = this.#options;
     await new Promise<void>((resolve, reject) => {
       const failed = (error: Error) => {
         const facts = { host, port, cause: codeOf(error) };
-        reject(new ChannelError('INTERNAL', `cannot listen on ${host}:${port}`, facts, { cause: error }));
+        const message = `cannot listen on ${host}:${port}: ${error.message}`;
+        reject(new ChannelError('LISTEN_FAILED', message, facts, { cause: error }));
       };
       this.#server.once('error', failed);
       this.#server.listen({ host, port }, () => {

@@ -14,7 +14,7 @@
 
 import type { Observable } from 'rxjs';
 import type { RecordSource, StreamHeaders } from '../stream/flow.js';
-import { StreamReader } from '../stream/reader.js';
+import { RecordReader } from '../stream/record-reader.js';
 import type { StreamRecord } from '../stream/record.js';
 import {
   ChannelError,
@@ -43,7 +43,7 @@ export class SocketSecondaryLink implements SecondaryLink {
 
   readonly #core: LinkCore;
   readonly #receiveBufferBytes: number;
-  readonly #reader = new StreamReader();
+  readonly #reader = new RecordReader();
   readonly #digest = new StreamDigest();
   readonly #boundaries: Arrived[] = [];
   readonly #waiting: (() => void)[] = [];

@@ -4,6 +4,7 @@
 import { Subscription } from 'rxjs';
 import { RomulusError } from '../errors.js';
 import type { Domain } from '../hypervisor/port.js';
+import { PAGE_SIZE } from '../stream/format.js';
 import { LineCutter } from './demo/screen.js';
 
 /** Prints what the domain says, as it says it. */
@@ -43,4 +44,16 @@ export async function watchTicks(
     if (count === 0) end(() => resolve('ticked'));
     if (interruption.aborted) interrupted();
   });
+}
+
+/** Pages that the guest checks at each tick, if it need not rewrite more, and if the memory has room for them. */
+const WORKING_SET_PAGES = 1024;
+
+/** The load of the guest that Romulus brings; whether it fits the memory is checked where the machine is made. */
+export function workingSet(
+  memoryBytes: number,
+  dirtyPages: number,
+): { readonly dirtyPages: number; readonly workingSetPages: number } {
+  const room = Math.floor(memoryBytes / PAGE_SIZE / 4);
+  return { dirtyPages, workingSetPages: Math.max(1, dirtyPages, Math.min(WORKING_SET_PAGES, room)) };
 }

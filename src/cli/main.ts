@@ -45,7 +45,7 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
     .option('--interval <ms>', 'milliseconds from one checkpoint to the next', wholeNumber(1, 60_000), 50)
     .option('--qemu', "run Debian's kernel in QEMU instead of the embedded machine")
     .option('--memory <size>', 'memory of the machine (default: 64MiB, with --qemu 128MiB)')
-    .option('--dirty <pages>', 'pages that the machine rewrites per tick', wholeNumber(0, 1024), 200)
+    .option('--dirty <pages>', 'pages that the machine rewrites per tick', wholeNumber(0, 2 ** 19), 200)
     .option(
       '--checkpoints <n>',
       'length of the protected run, in checkpoints',
@@ -76,7 +76,7 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
     .description('run an embedded machine, and write a plain image of it')
     .argument('<file>', 'the image to write')
     .option('--memory <size>', 'memory of the machine', '64MiB')
-    .option('--dirty <pages>', 'pages that the machine rewrites per tick', wholeNumber(0, 1024), 200)
+    .option('--dirty <pages>', 'pages that the machine rewrites per tick', wholeNumber(0, 2 ** 19), 200)
     .option('--ticks <n>', 'ticks that the machine makes before it is saved', wholeNumber(0, 1_000_000), 20)
     .action(async (file: string, options: SaveVerbOptions) => setExitCode(await saveVerb(file, options)));
 

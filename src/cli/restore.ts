@@ -6,7 +6,7 @@ import { openFileSource } from '../restore/file-source.js';
 import { restoreDomain } from '../restore/restore.js';
 import { PAGE_SIZE, RecordType } from '../stream/format.js';
 import { ExitCode } from './exit-codes.js';
-import { showConsole, watchTicks } from './machine.js';
+import { showConsole, watchTicks, workingSet } from './machine.js';
 import { InterruptedError, onInterruption } from './signals.js';
 import { UsageError } from './usage.js';
 
@@ -17,7 +17,11 @@ export interface RestoreVerbOptions {
 export async function restoreVerb(file: string, options: RestoreVerbOptions): Promise<ExitCode> {
   const memoryBytes = await machineMemory(file);
   const interruption = onInterruption();
-  const domain = await openEmbeddedTarget({ name: 'restore', memoryBytes, guest: { kind: 'builtin' } });
+  const domain = await openEmbeddedTarget({
+    name: 'restore',
+    memoryBytes,
+    guest: { kind: 'builtin', ...workingSet(memoryBytes, 0) },
+  });
   const console = showConsole(domain);
   const source = openFileSource(file);
   try {
@@ -49,6 +53,7 @@ async function machineMemory(file: string): Promise<number> {
   try {
     await source.headers();
     for (let record = await source.read(); record !== null; record = await source.read()) {
+      if (record.layer === 'libxl') continue;
       if (record.type === RecordType.CHECKPOINT) {
         throw new UsageError(`${file} is a checkpointed stream, not a plain image`);
       }

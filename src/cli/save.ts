@@ -7,7 +7,7 @@ import { saveDomain } from '../save/save.js';
 import { FileSink } from '../save/file-sink.js';
 import { ExitCode } from './exit-codes.js';
 import { formatBytes } from './demo/screen.js';
-import { showConsole, watchTicks } from './machine.js';
+import { showConsole, watchTicks, workingSet } from './machine.js';
 import { onInterruption } from './signals.js';
 import { UsageError } from './usage.js';
 
@@ -24,7 +24,7 @@ export async function saveVerb(file: string, options: SaveVerbOptions): Promise<
   const domain = await openEmbeddedSource({
     name: 'save',
     memoryBytes,
-    guest: { kind: 'builtin', dirtyPages: options.dirty },
+    guest: { kind: 'builtin', ...workingSet(memoryBytes, options.dirty) },
   });
   const console = showConsole(domain);
   try {

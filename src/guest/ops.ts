@@ -89,6 +89,11 @@ export interface RestoreOpsContext {
   cpuPolicy: CpuPolicy;
   /** x86 HVM: the context blob that has arrived last, or null. */
   hvmContext: Uint8Array | null;
+  /**
+   * The device model's state that has arrived last, or null. Such a domain may do without an HVM context. It is set
+   * after streamComplete, by whoever calls that.
+   */
+  readonly emulatorContext: Uint8Array | null;
   /** x86 PV: libxc's x86.pv and x86.pv.restore, from `setup` to `cleanup`; else null. */
   x86Pv: X86PvRestoreState | null;
   /**

@@ -127,11 +127,21 @@ export interface SourceDomain extends Domain {
    */
   copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): Promise<void>;
 
-  /** vCPU and device state without RAM, as one blob (XEN_DOMCTL_gethvmcontext). The domain must be suspended. */
+  /**
+   * vCPU and device state without RAM, as one blob (XEN_DOMCTL_gethvmcontext). The domain must be suspended. Empty only
+   * where emulatorContext() stands for it.
+   */
   hvmContext(): Promise<Uint8Array>;
   hvmParams(): Promise<readonly HvmParam[]>;
   tscInfo(): Promise<TscInfo>;
   cpuPolicy(): Promise<CpuPolicy>;
+
+  /**
+   * The state of the domain's device model (upstream QEMU), in a blob of its own. The domain must be suspended. Not
+   * there: the domain has none, or hvmContext() covers it. Where it is there, it may cover the vCPUs too, and
+   * hvmContext() be empty.
+   */
+  emulatorContext?(): Promise<Uint8Array>;
 }
 
 /** A domain that is being restored: created empty, filled, and started at takeover. */
@@ -154,6 +164,8 @@ export interface TargetDomain extends Domain {
   setHvmParam(param: HvmParam): Promise<void>;
   setTscInfo(info: TscInfo): Promise<void>;
   setCpuPolicy(policy: CpuPolicy): Promise<void>;
+  /** What emulatorContext() gave; after everything else. Not there: the domain has no device model to take it. */
+  setEmulatorContext?(context: Uint8Array): Promise<void>;
 
   /** Lets the restored domain run. */
   start(): Promise<void>;

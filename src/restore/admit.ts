@@ -4,28 +4,97 @@
 import { RecordType, isOptionalRecord, recordTypeName } from '../stream/format.js';
 import { checkRecord } from '../stream/check.js';
 import { StreamError } from '../stream/error.js';
+import {
+  EmulatorId,
+  LibxlRecordType,
+  checkLibxlRecord,
+  decodeEmulatorContext,
+  libxlRecordTypeName,
+} from '../stream/libxl.js';
 import { decodePageData } from '../stream/page-data.js';
 import type { StreamRecord } from '../stream/record.js';
 import type { RestoreContext } from './context.js';
 import { RestoreError, type RestoreErrorCode } from './error.js';
 
-/**
- * 'skip': an optional record that nothing here knows.
- * @throws StreamError, GuestError, RestoreError UNKNOWN_RECORD, UNEXPECTED_RECORD
- */
-export function admit(context: RestoreContext, record: StreamRecord): 'take' | 'skip' {
-  if (!isKnown(context, record.type)) {
-    if (!isOptionalRecord(record.type)) {
-      throw refused('UNKNOWN_RECORD', record, 'is mandatory and not known here');
-    }
-    context.callbacks.skippedRecord?.(record.type, record.offset);
-    return 'skip';
-  }
+export type Admission =
+  /** To be applied, now or with its checkpoint. */
+  | 'take'
+  /** Nothing to apply: an optional record that nothing here knows, or libxc's word where libxl has the last one. */
+  | 'skip'
+  /** With it the checkpoint is whole. */
+  | 'checkpoint'
+  /** With it the stream is. */
+  | 'end';
+
+/** @throws StreamError, GuestError, RestoreError UNKNOWN_RECORD, UNEXPECTED_RECORD, NO_EMULATOR */
+export function admit(context: RestoreContext, record: StreamRecord): Admission {
+  if (record.layer === 'libxl') return admitLibxl(context, record);
+  if (!isKnown(context, record.type)) return admitUnknown(context, record);
   checkPlace(context, record);
   if (record.type === RecordType.PAGE_DATA) checkPageData(context, record);
   else checkRecord(record, context.domainInfo.type);
+  if (record.type === RecordType.CHECKPOINT && context.layered) {
+    // Whether it is a whole domain shows only when libxl has said its part.
+    context.openCheckpoint = record;
+    return 'skip';
+  }
   context.ops.checkRecord(context, record);
-  return 'take';
+  switch (record.type) {
+    case RecordType.CHECKPOINT:
+      return 'checkpoint';
+    case RecordType.END:
+      return context.layered ? 'skip' : 'end';
+    default:
+      return 'take';
+  }
+}
+
+/** Where libxl's records may stand is the reader's to see to. Xenstore and COLO's control records have no place here. */
+function admitLibxl(context: RestoreContext, record: StreamRecord): Admission {
+  checkLibxlRecord(record);
+  switch (record.type) {
+    case LibxlRecordType.EMULATOR_CONTEXT:
+      checkEmulatorContext(context, record);
+      return 'take';
+    case LibxlRecordType.CHECKPOINT_END:
+      if (context.openCheckpoint === null) throw unexpected(record, 'without CHECKPOINT before it');
+      context.ops.checkRecord(context, context.openCheckpoint);
+      context.openCheckpoint = null;
+      return 'checkpoint';
+    case LibxlRecordType.END:
+      // After libxc's END: the state of a device model that belongs to no checkpoint.
+      if (context.bufferedRecords.count > 0) throw unexpected(record, 'in the middle of a checkpoint');
+      return 'end';
+    default:
+      return admitUnknown(context, record);
+  }
+}
+
+/** @throws RestoreError UNKNOWN_RECORD */
+function admitUnknown(context: RestoreContext, record: StreamRecord): 'skip' {
+  if (!isOptionalRecord(record.type)) {
+    throw refused('UNKNOWN_RECORD', record, 'is mandatory and not known here');
+  }
+  context.callbacks.skippedRecord?.(record.type, record.offset);
+  return 'skip';
+}
+
+function checkEmulatorContext({ domain }: RestoreContext, record: StreamRecord): void {
+  const { emulatorId, index, context } = decodeEmulatorContext(record);
+  if (domain.setEmulatorContext === undefined || emulatorId !== EmulatorId.QEMU_UPSTREAM || index !== 0) {
+    throw new RestoreError('NO_EMULATOR', `the domain has no emulator ${emulatorId} (number ${index})`, {
+      emulatorId,
+      index,
+      offset: record.offset,
+    });
+  }
+  if (context.length === 0) {
+    throw new StreamError('BAD_RECORD', 'the state of the device model is empty', {
+      offset: record.offset,
+      type: record.type,
+      length: record.body.length,
+    });
+  }
 }
 
 function isKnown(context: RestoreContext, type: number): boolean {
@@ -94,7 +163,8 @@ function unexpected(record: StreamRecord, where: string): RestoreError {
 
 function refused(code: RestoreErrorCode, record: StreamRecord, what: string): RestoreError {
   const type = record.type.toString(16);
-  return new RestoreError(code, `record 0x${type} (${recordTypeName(record.type)}) ${what}`, {
+  const name = record.layer === 'libxl' ? libxlRecordTypeName(record.type) : recordTypeName(record.type);
+  return new RestoreError(code, `record 0x${type} (${name}) ${what}`, {
     type: record.type,
     offset: record.offset,
     length: record.body.length,

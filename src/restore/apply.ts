@@ -3,6 +3,7 @@
 
 import type { RecordResult } from '../guest/ops.js';
 import { PAGE_SIZE, RecordType, hasPageData } from '../stream/format.js';
+import { decodeEmulatorContext } from '../stream/libxl.js';
 import { decodePageData } from '../stream/page-data.js';
 import type { StreamRecord } from '../stream/record.js';
 import type { RestoreContext } from './context.js';
@@ -17,6 +18,11 @@ export async function processRecord(context: RestoreContext, record: StreamRecor
 }
 
 async function dispatch(context: RestoreContext, record: StreamRecord): Promise<RecordResult> {
+  if (record.layer === 'libxl') {
+    // Of libxl's records only EMULATOR_CONTEXT is admitted to be applied. A copy: it may be part of a large chunk.
+    context.emulatorContext = decodeEmulatorContext(record).context.slice();
+    return 'processed';
+  }
   switch (record.type) {
     case RecordType.PAGE_DATA:
       await processPageData(context, record);

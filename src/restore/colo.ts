@@ -53,7 +53,7 @@ export class ColoSecondary {
 
   /** A checkpoint is applied whole: makes of it a domain that can run. */
   async complete(context: RestoreContext): Promise<void> {
-    await context.ops.streamComplete(context);
+    await context.completeDomain();
     await this.#options.restoreResults?.(context.endpoints);
   }
 

@@ -6,6 +6,7 @@ import type { CpuPolicy, DomainInfo, TargetDomain } from '../hypervisor/port.js'
 import type { StreamHeaders } from '../stream/flow.js';
 import { MAX_BATCH_SIZE, isPopulatedPageType } from '../stream/format.js';
 import { PageBatch } from '../stream/page-data.js';
+import type { StreamRecord } from '../stream/record.js';
 import type { RestoreCallbacks } from './callbacks.js';
 import type { ColoSecondary } from './colo.js';
 import { RestoreError } from './error.js';
@@ -37,12 +38,17 @@ export class RestoreContext implements RestoreOpsContext {
   readonly endpoints: RestoreEndpoints;
   readonly clock: () => number;
   readonly formatVersion: number;
+  /** The stream is libxl's: its records end checkpoints and the stream. */
+  readonly layered: boolean;
+  /** libxc's CHECKPOINT, until libxl's CHECKPOINT_END ends what it began to end. */
+  openCheckpoint: StreamRecord | null = null;
   readonly guestType: number;
   readonly guestPageSize: number;
   readonly p2mSize: number;
 
   cpuPolicy: CpuPolicy = NO_CPU_POLICY;
   hvmContext: Uint8Array | null = null;
+  emulatorContext: Uint8Array | null = null;
   x86Pv: RestoreOpsContext['x86Pv'] = null;
 
   /** From the first checkpoint on, records are kept until their checkpoint is whole. */
@@ -77,6 +83,7 @@ export class RestoreContext implements RestoreOpsContext {
     this.endpoints = facts.endpoints;
     this.clock = facts.clock;
     this.formatVersion = facts.headers.version;
+    this.layered = facts.headers.layer === 'libxl';
     this.guestType = facts.headers.domainType;
     this.guestPageSize = 2 ** facts.headers.pageShift;
     this.p2mSize = facts.domainInfo.p2mSize;
@@ -113,6 +120,13 @@ export class RestoreContext implements RestoreOpsContext {
     if (wanted === 0) return;
     await this.domain.populate(newPfns, wanted, newGfns);
     for (let i = 0; i < wanted; i++) this.ops.setGfn(this, newPfns[i] ?? 0, newGfns[i] ?? 0);
+  }
+
+  /** Makes of what has been applied a domain that can be started. */
+  async completeDomain(): Promise<void> {
+    await this.ops.streamComplete(this);
+    // A domain that cannot take it was not given any: admit() sees to that.
+    if (this.emulatorContext !== null) await this.domain.setEmulatorContext?.(this.emulatorContext);
   }
 
   /** libxc's handle_static_data_end: from the record, or where a version 2 stream implies it. */

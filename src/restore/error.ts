@@ -10,6 +10,7 @@ export type RestoreErrorCode =
   | 'NOT_SUSPENDED' // COLO: the suspend callback came back and the domain is not suspended
   | 'BUFFER_LIMIT' // a checkpoint larger than may be buffered
   | 'UNKNOWN_RECORD' // a mandatory record that nothing here knows
+  | 'NO_EMULATOR' // the state of a device model that the domain does not have
   | 'UNEXPECTED_RECORD' // a record that must not stand where it stands
   | 'CLEANUP_FAILED'; // the restore itself succeeded, or failed with an error that is the cause
 

@@ -1,8 +1,8 @@
-// A stream out of a file, a pipe or anything else that yields chunks.
+// A stream out of a file, a pipe or anything else that yields chunks: bare, or in libxl's or xl's layer.
 
 import { createReadStream } from 'node:fs';
 import type { RecordSource, StreamHeaders } from '../stream/flow.js';
-import { RecordType } from '../stream/format.js';
+import { RecordReader } from '../stream/record-reader.js';
 import { StreamReader, type StreamReaderOptions } from '../stream/reader.js';
 import type { StreamRecord } from '../stream/record.js';
 import { RestoreError } from './error.js';
@@ -16,7 +16,7 @@ export interface ChunkSourceOptions extends StreamReaderOptions {
 
 export class ChunkSource implements RecordSource {
   readonly #chunks: AsyncIterator<Uint8Array>;
-  readonly #reader: StreamReader;
+  readonly #reader: RecordReader | StreamReader;
   readonly #withoutHeaders: boolean;
   readonly #nothingAfterEnd: boolean;
   #done = false;
@@ -24,8 +24,8 @@ export class ChunkSource implements RecordSource {
 
   constructor(chunks: AsyncIterable<Uint8Array>, options: ChunkSourceOptions = {}) {
     this.#chunks = chunks[Symbol.asyncIterator]();
-    this.#reader = new StreamReader(options);
     this.#withoutHeaders = options.withoutHeaders ?? false;
+    this.#reader = this.#withoutHeaders ? new StreamReader(options) : new RecordReader(options);
     this.#nothingAfterEnd = options.nothingAfterEnd ?? true;
   }
 
@@ -48,7 +48,7 @@ export class ChunkSource implements RecordSource {
       if (!(await this.#pull())) return null;
       record = this.#reader.next();
     }
-    if (record.type === RecordType.END && this.#nothingAfterEnd) {
+    if (this.#reader.finished && this.#nothingAfterEnd) {
       while (await this.#pull()) this.#reader.end();
       this.#reader.end();
     }

@@ -4,6 +4,9 @@
 //   read ─▶ admit ─┬─ first checkpoint: apply ──────────────┐
 //                  └─ later: buffer ── CHECKPOINT ─ acknowledge ─ apply all ─▶ committed, next
 //
+// Where the stream is libxl's, the device model's state follows libxc's CHECKPOINT, and CHECKPOINT_END is what makes
+// the checkpoint whole; libxl's END is the end.
+//
 //   stream broken, bad bytes, buffer full, channel lost:
 //     before the first checkpoint is whole    fail
 //     after it                                drop what is buffered, complete the domain, fail over
@@ -120,13 +123,16 @@ async function restore(context: RestoreContext, source: RecordSource): Promise<R
       case 'broken':
         return failover(context, arrival.cause);
       case 'record':
-        if (arrival.record.type === RecordType.END) {
-          if (context.colo === null) await context.ops.streamComplete(context);
-          return { kind: 'complete', epochs: context.epoch };
-        }
-        if ((await apply(context, source, arrival.record)) === 'BROKEN_CHANNEL')
+        if ((await applyRecord(context, source, arrival.record)) === 'BROKEN_CHANNEL')
+          return failover(context, null);
+        break;
+      case 'checkpoint':
+        if ((await handleCheckpoint(context, source)) === 'BROKEN_CHANNEL')
           return failover(context, context.colo?.backFailure ?? null);
         break;
+      case 'end':
+        if (context.colo === null) await context.completeDomain();
+        return { kind: 'complete', epochs: context.epoch };
     }
   }
 }
@@ -136,6 +142,8 @@ type Arrival =
   | { readonly kind: 'record'; readonly record: StreamRecord }
   /** Buffered, or skipped. */
   | { readonly kind: 'kept' }
+  /** The open checkpoint is whole, or the stream is. */
+  | { readonly kind: 'checkpoint' | 'end' }
   | { readonly kind: 'broken'; readonly cause: Error | null };
 
 const KEPT: Arrival = { kind: 'kept' };
@@ -145,25 +153,15 @@ async function receive(context: RestoreContext, source: RecordSource): Promise<A
   try {
     const record = await source.read();
     if (record === null) return { kind: 'broken', cause: null };
-    if (admit(context, record) === 'skip') return KEPT;
-    const { type } = record;
-    if (context.bufferAllRecords && type !== RecordType.CHECKPOINT && type !== RecordType.END) {
-      context.bufferedRecords.push(record);
-      return KEPT;
-    }
-    return { kind: 'record', record };
+    const admission = admit(context, record);
+    if (admission === 'skip') return KEPT;
+    if (admission !== 'take') return { kind: admission };
+    if (!context.bufferAllRecords) return { kind: 'record', record };
+    context.bufferedRecords.push(record);
+    return KEPT;
   } catch (error) {
     return { kind: 'broken', cause: typed(error) };
   }
-}
-
-async function apply(
-  context: RestoreContext,
-  source: RecordSource,
-  record: StreamRecord,
-): Promise<'processed' | 'BROKEN_CHANNEL'> {
-  if (record.type === RecordType.CHECKPOINT) return handleCheckpoint(context, source);
-  return applyRecord(context, source, record);
 }
 
 /** Page data is done with once it is applied; of other records the guest's ops may keep views (HVM_CONTEXT). */
@@ -173,7 +171,7 @@ async function applyRecord(
   record: StreamRecord,
 ): Promise<'processed' | 'BROKEN_CHANNEL'> {
   const result = needProcessed(record, await processRecord(context, record));
-  if (record.type === RecordType.PAGE_DATA) source.release?.(record);
+  if (record.layer !== 'libxl' && record.type === RecordType.PAGE_DATA) source.release?.(record);
   return result;
 }
 
@@ -232,7 +230,7 @@ async function failover(context: RestoreContext, cause: Error | null): Promise<R
     );
   }
   context.bufferedRecords.clear();
-  if (context.colo === null) await context.ops.streamComplete(context);
+  if (context.colo === null) await context.completeDomain();
   else await context.colo.failover(context);
   const epoch = context.epoch - 1;
   return cause === null ? { kind: 'failover', epoch } : { kind: 'failover', epoch, cause };

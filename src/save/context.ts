@@ -45,6 +45,8 @@ export class SaveContext implements SaveOpsContext {
   readonly colo: ColoSave | null;
   readonly ops: SaveOps;
   readonly clock: () => number;
+  /** The stream is libxl's, for the state of the domain's device model (libxl.ts). */
+  readonly layered: boolean;
 
   live: boolean;
   p2mSize = 0;
@@ -90,6 +92,7 @@ export class SaveContext implements SaveOpsContext {
     this.colo = facts.colo;
     this.ops = facts.ops;
     this.clock = facts.clock;
+    this.layered = facts.domain.emulatorContext !== undefined;
     this.#outbox = facts.outbox;
   }
 

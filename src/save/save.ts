@@ -8,6 +8,8 @@
 //
 // Where libxc writes while the domain is suspended, here a checkpoint is captured into a slab and sent after postcopy
 // has let the domain run again, unless its dirty pages do not fit the slab: memory is bounded first.
+//
+// A domain whose device model has a state of its own is saved in libxl's layer (libxl.ts).
 
 import { asError, RomulusError } from '../errors.js';
 import type { SaveOps, StreamType } from '../guest/ops.js';
@@ -27,6 +29,7 @@ import {
   sendDomainMemoryLive,
   sendDomainMemoryNonlive,
 } from './memory.js';
+import { endLibxlCheckpoint, endLibxlStream, libxlOpening } from './libxl.js';
 import { Outbox } from './outbox.js';
 import { SLAB_BYTES_MIN } from './slab.js';
 
@@ -123,6 +126,7 @@ async function save(context: SaveContext): Promise<SaveResult> {
   await ops.setup(context);
   context.allocateBitmaps();
   await context.writeOctets([
+    ...(context.layered ? libxlOpening() : []),
     encodeHeaders({
       domainType: domainInfo.type,
       xenMajor: domainInfo.versionMajor,
@@ -145,6 +149,7 @@ async function save(context: SaveContext): Promise<SaveResult> {
     if (streamType === 'plain') return end(context, 'complete', 0);
 
     await context.writeRecord(RecordType.CHECKPOINT);
+    if (context.layered) await endLibxlCheckpoint(context);
     context.marks.captured = context.clock();
     const decision = await (colo === null ? checkpoint(context) : coloCheckpoint(context, colo));
     if (decision === 'abort') throw new SaveError('ABORTED', `given up after checkpoint ${epoch}`, { epoch });
@@ -210,6 +215,7 @@ async function end(
   checkpoints: number,
 ): Promise<SaveResult> {
   await context.writeRecord(RecordType.END);
+  if (context.layered) await endLibxlStream(context);
   await context.closeEpoch({ epoch: checkpoints, end: true });
   return {
     ended,

@@ -23,7 +23,8 @@ export interface StreamSink {
   write(piece: StreamPiece): Promise<void>;
   /**
    * The pieces since the last boundary are a whole checkpoint (or, with `end`, the end of the stream): called once
-   * after each CHECKPOINT and after the END record. A channel sends its digest here, a file does nothing.
+   * after each CHECKPOINT (in libxl's layer CHECKPOINT_END) and after the last END record. A channel sends its digest
+   * here, a file does nothing.
    */
   boundary(epoch: number, end: boolean): Promise<void>;
   /** Resolves when every piece written so far has left: its memory may be reused. */
@@ -37,14 +38,17 @@ export interface StreamHeaders {
   readonly pageShift: number;
   readonly xenMajor: number;
   readonly xenMinor: number;
+  /** libxc's stream lies in libxl's: CHECKPOINT_END ends a checkpoint, and libxl's END the stream. */
+  readonly layer?: 'libxl';
 }
 
 export interface RecordSource {
-  /** The image and domain headers. Fails with a StreamError if they are wrong or do not come. */
+  /** libxc's image and domain headers. Fails with a StreamError if they are wrong or do not come. */
   headers(): Promise<StreamHeaders>;
   /**
-   * The next record, in order. null: the stream is broken here (end of file, cut inside a record, link lost) and no
-   * record follows. Bytes that are wrong, rather than missing, reject with a StreamError.
+   * The next record, in order, libxl's between libxc's as layers.ts draws it. null: the stream is broken here (end of
+   * file, cut inside a record, link lost) and no record follows. Bytes that are wrong, rather than missing, reject
+   * with a StreamError.
    */
   read(): Promise<StreamRecord | null>;
   /**

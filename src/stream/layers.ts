@@ -48,8 +48,8 @@ export class LayeredReader {
   #state: State = 'START';
   /** The outermost layer, once it is known. */
   #outermost: Layer | null = null;
-  /** libxc has said CHECKPOINT and waits for libxl's CHECKPOINT_END. */
-  #inCheckpoint = false;
+  /** How far libxc's stream has come: 'checkpoint' waits for libxl's CHECKPOINT_END. */
+  #context: 'none' | 'open' | 'checkpoint' | 'ended' = 'none';
 
   constructor(options: LayeredReaderOptions = {}) {
     this.#framer = new RecordFramer(options.recordLengthMax ?? RECORD_LENGTH_MAX, (type) =>
@@ -211,27 +211,25 @@ export class LayeredReader {
     const type = this.#framer.peekHeader()?.type;
     // An end of the wrong thing would leave open what the octets after it are.
     if (
-      (type === LibxlRecordType.CHECKPOINT_END && !this.#inCheckpoint) ||
-      ((type === LibxlRecordType.END || type === LibxlRecordType.LIBXC_CONTEXT) && this.#inCheckpoint)
+      (type === LibxlRecordType.LIBXC_CONTEXT && this.#context !== 'none') ||
+      (type === LibxlRecordType.CHECKPOINT_END && this.#context !== 'checkpoint') ||
+      (type === LibxlRecordType.END && this.#context !== 'ended')
     ) {
-      const where = this.#inCheckpoint ? 'inside' : 'outside';
-      throw new StreamError(
-        'BAD_RECORD',
-        `${libxlRecordTypeName(type)} record of libxl ${where} a checkpoint`,
-        {
-          offset: this.#framer.offset,
-          type,
-        },
-      );
+      throw new StreamError('BAD_RECORD', `${libxlRecordTypeName(type)} record of libxl out of its order`, {
+        offset: this.#framer.offset,
+        type,
+        context: this.#context,
+      });
     }
     const record = this.#framer.next();
     if (record === null) {
       return null;
     }
     if (type === LibxlRecordType.CHECKPOINT_END) {
-      this.#inCheckpoint = false;
+      this.#context = 'open';
       this.#state = 'RESUME';
     } else if (type === LibxlRecordType.LIBXC_CONTEXT) {
+      this.#context = 'open';
       this.#state = 'LIBXC_HEADERS';
     } else if (type === LibxlRecordType.END) {
       this.#state = 'FINISHED';
@@ -247,7 +245,7 @@ export class LayeredReader {
     if (this.#outermost === 'libxc') {
       this.#state = record.type === RecordType.END ? 'FINISHED' : 'LIBXC';
     } else if (record.type === RecordType.END || record.type === RecordType.CHECKPOINT) {
-      this.#inCheckpoint = record.type === RecordType.CHECKPOINT;
+      this.#context = record.type === RecordType.CHECKPOINT ? 'checkpoint' : 'ended';
       this.#state = 'LIBXL';
     }
     return { layer: 'libxc', kind: 'record', offset: record.offset, record };

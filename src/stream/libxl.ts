@@ -36,7 +36,8 @@ export type EmulatorId = (typeof EmulatorId)[keyof typeof EmulatorId];
 export const CheckpointState = { NEW: 0, SVM_SUSPENDED: 1, SVM_READY: 2, SVM_RESUMED: 3 } as const;
 export type CheckpointState = (typeof CheckpointState)[keyof typeof CheckpointState];
 
-const EMULATOR_HEADER_BYTES = 8;
+/** Emulator and index, before what an emulator's record holds. */
+export const EMULATOR_HEADER_BYTES = 8;
 const CHECKPOINT_STATE_BYTES = 4;
 
 const typeNames: Readonly<Record<number, string>> = {

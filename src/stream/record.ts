@@ -6,4 +6,6 @@ export interface StreamRecord {
   readonly body: Uint8Array;
   /** Where the record's header stands in the stream, in octets from the image header. */
   readonly offset: number;
+  /** Whose types `type` is one of; left out: libxc's. */
+  readonly layer?: 'libxl' | 'libxc';
 }

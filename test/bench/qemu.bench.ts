@@ -62,7 +62,7 @@ async function pauses(memoryBytes: number, dirty: DirtyWay): Promise<PauseTimes[
       let count = 0;
       for (let pfn = bitmap.next(0); pfn >= 0; pfn = bitmap.next(pfn + 1)) list[count++] = pfn;
       await domain.copyPages(list, Math.min(count, slab.length / PAGE_SIZE), slab, 0);
-      await domain.hvmContext();
+      await domain.emulatorContext();
       await domain.resume();
       if (domain.lastPause && k > 10) found.push(domain.lastPause);
     }
@@ -89,7 +89,7 @@ async function wholeGuest(): Promise<Whole> {
     await domain.suspend();
     const ram = new Uint8Array(new SharedArrayBuffer(128 * MIB));
     await domain.copyPages(FRAMES, FRAMES.length, ram, 0);
-    return { ram, context: await domain.hvmContext() };
+    return { ram, context: await domain.emulatorContext() };
   } finally {
     await domain.destroy();
   }
@@ -101,7 +101,7 @@ async function takeover({ ram, context }: Whole): Promise<number> {
   try {
     await target.populate(FRAMES, FRAMES.length, new Uint32Array(FRAMES.length));
     await target.writePages(FRAMES, FRAMES.length, ram);
-    await target.setHvmContext(context);
+    await target.setEmulatorContext(context);
     const began = performance.now();
     await target.start();
     return performance.now() - began;

@@ -406,6 +406,21 @@ describe('dialling', () => {
     expect(() => new PrimaryListener({ host: '0.0.0.0', port: 0, ...timing })).to.throw(ChannelError);
   });
 
+  it('a listener whose port is taken says so, and whose', async () => {
+    const first = new PrimaryListener({ host: '127.0.0.1', port: 0, ...timing });
+    const { port } = await first.listen();
+    try {
+      const error = await errorOf(new PrimaryListener({ host: '127.0.0.1', port, ...timing }).listen());
+      expect(error).to.deep.include({
+        code: 'LISTEN_FAILED',
+        facts: { host: '127.0.0.1', port, cause: 'EADDRINUSE' },
+      });
+      expect(error.message).to.include(`127.0.0.1:${port}`);
+    } finally {
+      await first.close();
+    }
+  });
+
   it('given up by its caller', async () => {
     const url = await tcp(() => undefined);
     const abort = new AbortController();

@@ -15,12 +15,16 @@ describe('saver, link and restorer', () => {
   const cleanup = new Cleanup();
   afterEach(() => cleanup.run());
 
-  it('every epoch is the primary’s memory at its suspend', async () => {
+  it('every epoch is the primary’s memory at its suspend', () => replicate(false));
+
+  it('every epoch is its memory and its device model, in libxl’s layer', () => replicate(true));
+
+  async function replicate(emulator: boolean): Promise<void> {
     const test = await new TestPrimary().start();
     cleanup.add(() => test.listener.close());
     const { primary, secondary } = await test.pair();
-    const source = new MemoryDomain({ pages: PAGES });
-    const standby = new MemoryDomain({ pages: PAGES, empty: true });
+    const source = new MemoryDomain({ pages: PAGES, emulator });
+    const standby = new MemoryDomain({ pages: PAGES, empty: true, emulator });
     const random = seeded(7);
     /** Pages dirtied before each epoch: whole batches, parts of one, none, scattered and in runs. */
     const counts = [PAGES, 1024, 700, 0, 1, 3000, PAGES, 33, 2048, 1500];
@@ -48,6 +52,7 @@ describe('saver, link and restorer', () => {
         async suspend() {
           await source.suspend();
           expected = source.memoryCopy();
+          if (emulator) source.emulatorState = new Uint8Array(30_000).fill(Math.floor(random() * 256));
         },
         postcopy: () => source.resume(),
         async checkpoint(epoch, sent) {
@@ -86,5 +91,6 @@ describe('saver, link and restorer', () => {
     expect(outcome).to.deep.equal({ kind: 'complete', epochs: counts.length });
     expect((await secondary.boundary()).end).to.equal(true);
     expect((await saving).checkpoints).to.equal(counts.length);
-  });
+    expect(Buffer.compare(standby.emulatorState, source.emulatorState)).to.equal(0);
+  }
 });

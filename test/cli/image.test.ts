@@ -20,7 +20,7 @@ describe('romulus save and restore', function () {
   after(() => rm(directory, { recursive: true }));
 
   it('a machine goes on where it was saved', async () => {
-    const saved = await romulus(['save', image, '--memory', '8MiB', '--dirty', '50', '--ticks', '5']);
+    const saved = await romulus(['save', image, '--memory', '4MiB', '--dirty', '50', '--ticks', '5']);
     expect(saved.exitCode, saved.stderr).to.equal(0);
     const restored = await romulus(['restore', image, '--ticks', '5']);
     expect(restored.exitCode, restored.stderr).to.equal(0);
@@ -54,7 +54,7 @@ describe('romulus save and restore', function () {
       'save',
       join(directory, 'no', 'such', 'folder'),
       '--memory',
-      '8MiB',
+      '4MiB',
       '--ticks',
       '1',
     ]);

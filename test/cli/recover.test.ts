@@ -13,6 +13,7 @@ import { RecordType } from '../../src/stream/format.js';
 import { LibxlRecordType } from '../../src/stream/libxl.js';
 import { concatenate, encodeRecord } from '../../src/stream/writer.js';
 import { readFixture } from '../fixtures/xen.js';
+import { record } from '../restore/recorded.js';
 import { sourceOf } from '../save/support.js';
 import { expectSameBytes, pageDataBody } from '../stream/streams.js';
 import {
@@ -154,6 +155,41 @@ describe('recover', function () {
     expect(records.get('libxl 3')?.[8]).to.equal(2);
     expect([...records.keys()].filter((key) => key.includes(String(0x80000099)))).to.deep.equal([]);
     expect(judged(image).findings).to.deep.equal([]);
+  });
+
+  it('a domain with a device model: cut anywhere, the image is what the restorer had at failover', async () => {
+    const { octets, boundaries, snapshots, pages } = await record('libxl', 24, 4, 5);
+    expect(judged(octets).findings).to.deep.equal([]);
+    expect(surveyed(octets).survey).to.deep.include({ checkpoints: 4, end: 'ended', guest: 'x86 HVM' });
+    for (const { offset } of boundaries) {
+      for (const cut of [offset - 1, offset, offset + 1]) {
+        if (cut > octets.length) continue;
+        const number = boundaries.filter((boundary) => !boundary.end && boundary.offset <= cut).length;
+        if (number === 0) {
+          const input = await folder.write('cut', octets.subarray(0, cut));
+          const job = recoverVerb(input, folder.path('none'), new Captured());
+          expect(await failure(job)).to.equal('NOTHING_WHOLE');
+          continue;
+        }
+        const image = await recovered(octets.subarray(0, cut));
+        expect(judged(image).findings).to.deep.equal([]);
+        const domain = new MemoryDomain({ pages, empty: true, emulator: true });
+        await restoreDomain({
+          domain,
+          source: sourceOf(image),
+          streamType: 'plain',
+          callbacks: { checkpoint: () => Promise.resolve('success') },
+        });
+        const snapshot = snapshots[number - 1];
+        expectSameBytes(domain.memory, snapshot?.memory ?? new Uint8Array(0));
+        expectSameBytes(domain.emulatorState, snapshot?.emulatorState ?? new Uint8Array(0));
+      }
+    }
+    // A bare stream has no place for what such a domain cannot be without.
+    const whole = await folder.write('whole', octets);
+    expect(await failure(convertVerb(whole, folder.path('bare'), { to: 'libxc' }, new Captured()))).to.equal(
+      'USAGE',
+    );
   });
 
   it('what cannot be recovered leaves nothing at OUT', async () => {

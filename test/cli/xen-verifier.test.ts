@@ -76,9 +76,15 @@ describe("Xen's verifier", function () {
   }
 
   it('what the saver saves of an HVM domain, plain and with checkpoints that end', async () => {
-    for (const streamType of ['plain', 'remus'] as const) {
+    for (const [streamType, layer] of [
+      ['plain', 'libxc'],
+      ['remus', 'libxc'],
+      ['plain', 'libxl'],
+      ['remus', 'libxl'],
+    ] as const) {
       const domain = new MemoryDomain({
         pages: 600,
+        emulator: layer === 'libxl',
         holes: [599],
         params: [{ index: 19n, value: 1n }],
         cpuPolicy: { cpuid: new Uint8Array(24).fill(9), msrs: new Uint8Array(16) },
@@ -86,7 +92,7 @@ describe("Xen's verifier", function () {
       for (let pfn = 0; pfn < 599; pfn += 1) {
         domain.write(pfn, pagePattern(pfn, 0));
       }
-      domain.context = Uint8Array.of(1, 2, 3, 4);
+      if (layer === 'libxc') domain.context = Uint8Array.of(1, 2, 3, 4);
       await domain.start();
       const sink = new RecordingSink();
       await saveDomain({
@@ -97,9 +103,10 @@ describe("Xen's verifier", function () {
         callbacks: driver({ domain, checkpoints: 3 }),
       });
       const file = await folder.write('saved', sink.octets());
-      await accepts(file, 'libxc');
+      // Of checkpoints inside libxl's layer Xen's verifier knows nothing.
+      if (layer === 'libxc' || streamType === 'plain') await accepts(file, layer);
       await recoverVerb(file, folder.path('out'), new Captured());
-      await accepts(folder.path('out'), 'libxc');
+      await accepts(folder.path('out'), layer);
       expect((await readFile(folder.path('out'))).length).to.be.greaterThan(599 * 4096);
     }
   });

@@ -89,7 +89,7 @@ describe('a COLO restore', () => {
   });
 
   async function small(change: Partial<RestoreOptions>, octets?: Uint8Array): Promise<RestoreOutcome> {
-    const recorded = await record(6, 3, 2);
+    const recorded = await record('libxc', 6, 3, 2);
     const domain = new MemoryDomain({ pages: 6, empty: true });
     return restoreDomain({
       domain,
@@ -135,7 +135,7 @@ describe('a COLO restore', () => {
   });
 
   it('drops a checkpoint of bad bytes, and one that is larger than may be buffered, and runs on', async () => {
-    const { octets, boundaries } = await record(6, 3, 2);
+    const { octets, boundaries } = await record('libxc', 6, 3, 2);
     const after = boundaries[0]?.offset ?? 0;
     const cases: [Uint8Array, string, Partial<RestoreOptions>][] = [
       [encodeRecord(0x77), 'UNKNOWN_RECORD', {}],

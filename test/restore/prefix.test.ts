@@ -11,7 +11,15 @@ import { restoreDomain, type RestoreOutcome } from '../../src/restore/restore.js
 import { StreamError } from '../../src/stream/error.js';
 import { sourceOf, targetFor } from '../save/support.js';
 import { seeded } from '../stream/streams.js';
-import { record, recordEmbedded, replay, type Recording, type Snapshot } from './recorded.js';
+import {
+  LAYERS,
+  record,
+  recordEmbedded,
+  replay,
+  type RecordedLayer,
+  type Recording,
+  type Snapshot,
+} from './recorded.js';
 
 interface Restored {
   readonly target: MemoryDomain;
@@ -22,8 +30,14 @@ interface Restored {
   readonly bufferedMax: number;
 }
 
-async function restore(octets: Uint8Array, pages: number, chunk: number, limit: number): Promise<Restored> {
-  const target = targetFor(pages);
+async function restore(
+  layer: RecordedLayer,
+  octets: Uint8Array,
+  pages: number,
+  chunk: number,
+  limit: number,
+): Promise<Restored> {
+  const target = targetFor(pages, layer === 'libxl');
   let acknowledged = 0;
   let applied = 0;
   let bufferedMax = 0;
@@ -52,14 +66,15 @@ async function restore(octets: Uint8Array, pages: number, chunk: number, limit: 
 }
 
 function expectEquals(target: MemoryDomain, snapshot: Snapshot | undefined, what: string): void {
-  expect(Buffer.compare(target.memory, snapshot?.memory ?? new Uint8Array(0)), `memory ${what}`).to.equal(0);
-  expect(Buffer.compare(target.context, snapshot?.context ?? new Uint8Array(0)), `context ${what}`).to.equal(
-    0,
-  );
+  for (const part of ['memory', 'context', 'emulatorState'] as const) {
+    const expected = snapshot?.[part] ?? expect.fail('no snapshot');
+    expect(Buffer.compare(target[part], expected), `${part} ${what}`).to.equal(0);
+  }
 }
 
 for (const [name, make] of [
-  ['a domain in memory', () => record(24, 6, 5)],
+  ['a domain in memory', () => record('libxc', 24, 6, 5)],
+  ['a domain with a device model', () => record('libxl', 24, 6, 5)],
   ['the embedded machine', () => recordEmbedded(8)],
 ] as const) {
   describe(`a checkpointed stream of ${name} that is cut`, () => prefixTests(make));
@@ -72,9 +87,10 @@ function prefixTests(make: () => Promise<Recording>): void {
   });
 
   async function expectPrefix(cut: number, chunk: number): Promise<void> {
-    const { octets, boundaries, snapshots, pages } = recording;
+    const { layer, octets, boundaries, snapshots, pages, recordOffsets } = recording;
     const checkpoints = boundaries.filter(({ offset, end }) => !end && offset <= cut).length;
     const { target, outcome, acknowledged, applied } = await restore(
+      layer,
       octets.subarray(0, cut),
       pages,
       chunk,
@@ -88,7 +104,9 @@ function prefixTests(make: () => Promise<Recording>): void {
       expect(outcome).to.deep.equal({ kind: 'failover', epoch: checkpoints - 1 });
     } else {
       expect(outcome).to.be.instanceOf(RomulusError);
-      expect((outcome as RomulusError).code).to.equal(cut < 40 ? 'TRUNCATED' : 'NO_CONSISTENT_CHECKPOINT');
+      expect((outcome as RomulusError).code).to.equal(
+        cut < (recordOffsets[0] ?? 0) ? 'TRUNCATED' : 'NO_CONSISTENT_CHECKPOINT',
+      );
       return;
     }
     expectEquals(target, snapshots[checkpoints - 1], `cut at ${cut}`);
@@ -97,7 +115,7 @@ function prefixTests(make: () => Promise<Recording>): void {
   it('at every record, and an octet to either side of it, restores to the last whole checkpoint', async () => {
     const { recordOffsets, octets } = recording;
     expect(recordOffsets.length).to.be.greaterThan(30);
-    for (const offset of [0, ...recordOffsets]) {
+    for (const offset of [0, 16, 24, ...recordOffsets]) {
       for (const cut of [offset - 1, offset, offset + 1]) {
         if (cut >= 0 && cut <= octets.length) await expectPrefix(cut, 100_000);
       }
@@ -110,16 +128,17 @@ function prefixTests(make: () => Promise<Recording>): void {
   });
 }
 
-describe('a checkpointed stream that is damaged', () => {
+const damage = (layer: RecordedLayer) => (): void => {
   const LIMIT = 20_000;
 
   it('gives a typed error or a whole checkpoint, 20,000 times', async () => {
-    const { octets, pages, recordOffsets } = await record(7, 4, 2);
+    const { octets, pages, recordOffsets } = await record(layer, 7, 4, 2);
     const random = seeded(20_000);
     const seen = new Map<string, number>();
     for (let n = 0; n < 20_000; n++) {
       const mutant = mutate(octets, recordOffsets, random);
       const { target, outcome, acknowledged, applied, bufferedMax } = await restore(
+        layer,
         mutant,
         pages,
         30_000,
@@ -156,9 +175,11 @@ describe('a checkpointed stream that is damaged', () => {
       'error BAD_RECORD',
       'error UNEXPECTED_RECORD',
       'error NO_CONSISTENT_CHECKPOINT',
+      ...(layer === 'libxl' ? ['failover NO_EMULATOR', 'error BAD_ID'] : []),
     ]);
   }).timeout(60_000);
-});
+};
+for (const layer of LAYERS) describe(`a checkpointed stream of ${layer} that is damaged`, damage(layer));
 
 function isTyped(error: Error): error is RomulusError {
   return (
@@ -207,7 +228,7 @@ function mutate(
         break;
       default:
         mutant = random(4) === 0 ? mutant.slice(0, at) : mutant;
-        if (random(12) === 0) mutant[random(40)] = random(256);
+        if (random(12) === 0) mutant[random(64)] = random(256);
         break;
     }
   }

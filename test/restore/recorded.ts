@@ -8,16 +8,23 @@ import type { SourceDomain } from '../../src/hypervisor/port.js';
 import { saveDomain } from '../../src/save/save.js';
 import { PAGE_SIZE, RecordType, hasPageData } from '../../src/stream/format.js';
 import { decodePageData, PageBatch } from '../../src/stream/page-data.js';
-import { StreamReader } from '../../src/stream/reader.js';
+import { LibxlRecordType, decodeEmulatorContext } from '../../src/stream/libxl.js';
+import { RecordReader } from '../../src/stream/record-reader.js';
 import { decodeHvmParams } from '../../src/stream/records/hvm.js';
 import { driver, pagePattern, type RecordedBoundary, RecordingSink } from '../save/support.js';
 
 export interface Snapshot {
   readonly memory: Uint8Array;
   readonly context: Uint8Array;
+  readonly emulatorState: Uint8Array;
 }
 
+/** What the stream lies in: libxl's layer is there for domains with a device model. */
+export type RecordedLayer = 'libxc' | 'libxl';
+export const LAYERS: readonly RecordedLayer[] = ['libxc', 'libxl'];
+
 export interface Recording {
+  readonly layer: RecordedLayer;
   readonly pages: number;
   readonly octets: Uint8Array;
   readonly boundaries: readonly RecordedBoundary[];
@@ -27,9 +34,16 @@ export interface Recording {
   readonly recordOffsets: readonly number[];
 }
 
-export async function record(pages: number, checkpoints: number, dirtyPages: number): Promise<Recording> {
+export async function record(
+  layer: RecordedLayer,
+  pages: number,
+  checkpoints: number,
+  dirtyPages: number,
+): Promise<Recording> {
+  const emulator = layer === 'libxl';
   const domain = new MemoryDomain({
     pages,
+    emulator,
     holes: [pages - 1],
     params: [
       { index: 19n, value: 1n },
@@ -50,8 +64,11 @@ export async function record(pages: number, checkpoints: number, dirtyPages: num
       domain,
       checkpoints,
       suspended(epoch) {
-        domain.context = Uint8Array.from({ length: 40 }, (_, i) => i + epoch);
-        snapshots.push({ memory: domain.memoryCopy(), context: domain.context });
+        const state = Uint8Array.from({ length: 40 }, (_, i) => i + epoch);
+        if (emulator) domain.emulatorState = state;
+        else domain.context = state;
+        const { context, emulatorState } = domain;
+        snapshots.push({ memory: domain.memoryCopy(), context, emulatorState });
       },
       between(epoch) {
         for (let n = 0; n < dirtyPages; n++) {
@@ -83,7 +100,11 @@ export async function recordEmbedded(checkpoints: number): Promise<Recording> {
         value: async () => {
           await domain.copyPages(everyFrame, pages, copy, 0);
           const context = await domain.hvmContext();
-          snapshots.push({ memory: copy.slice(), context: context.slice() });
+          snapshots.push({
+            memory: copy.slice(),
+            context: context.slice(),
+            emulatorState: new Uint8Array(0),
+          });
           return context;
         },
       },
@@ -114,11 +135,12 @@ export async function recordEmbedded(checkpoints: number): Promise<Recording> {
 function recordingOf(sink: RecordingSink, pages: number, snapshots: readonly Snapshot[]): Recording {
   const octets = sink.octets();
   const recordOffsets: number[] = [];
-  const reader = new StreamReader();
+  const reader = new RecordReader();
   reader.push(octets);
   for (let one = reader.next(); one !== null; one = reader.next()) recordOffsets.push(one.offset);
   recordOffsets.push(octets.length);
-  return { pages, octets, boundaries: sink.boundaries, snapshots, recordOffsets };
+  const layer = reader.headers()?.layer ?? 'libxc';
+  return { layer, pages, octets, boundaries: sink.boundaries, snapshots, recordOffsets };
 }
 
 /** What the stream holds after `epochs` checkpoints, read naively. The octets are known to be good up to there. */
@@ -126,12 +148,20 @@ export function replay(octets: Uint8Array, pages: number, epochs: number): Snaps
   const memory = new Uint8Array(pages * PAGE_SIZE);
   const populated = new Set<number>();
   let context: Uint8Array = new Uint8Array(0);
+  let emulatorState: Uint8Array = new Uint8Array(0);
   const batch = new PageBatch();
-  const reader = new StreamReader();
+  const reader = new RecordReader();
   reader.push(octets);
   for (let done = 0; done < epochs;) {
     const record = reader.next();
     if (record === null) throw new Error('the stream does not hold that many checkpoints');
+    if (record.layer === 'libxl') {
+      if (record.type === LibxlRecordType.EMULATOR_CONTEXT) {
+        emulatorState = decodeEmulatorContext(record).context;
+      }
+      if (record.type === LibxlRecordType.CHECKPOINT_END) done++;
+      continue;
+    }
     switch (record.type) {
       case RecordType.PAGE_DATA: {
         decodePageData(record, batch);
@@ -160,11 +190,11 @@ export function replay(octets: Uint8Array, pages: number, epochs: number): Snaps
         context = record.body;
         break;
       case RecordType.CHECKPOINT:
-        done++;
+        if (reader.headers()?.layer !== 'libxl') done++;
         break;
       default:
         break;
     }
   }
-  return { memory, context };
+  return { memory, context, emulatorState };
 }

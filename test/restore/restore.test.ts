@@ -10,9 +10,11 @@ import type { AppliedCheckpoint, CheckpointVerdict, VerifyMismatch } from '../..
 import { restoreDomain, type RestoreOptions, type RestoreOutcome } from '../../src/restore/restore.js';
 import { DomainType, PAGE_SIZE, PageType, RecordType } from '../../src/stream/format.js';
 import { encodeHvmParams } from '../../src/stream/records/hvm.js';
-import { encodeDomainHeader, encodeImageHeader, encodeRecord } from '../../src/stream/writer.js';
+import { LibxlRecordType, encodeLibxlHeader } from '../../src/stream/libxl.js';
+import { concatenate, encodeDomainHeader, encodeImageHeader, encodeRecord } from '../../src/stream/writer.js';
 import { sourceOf, targetFor } from '../save/support.js';
 import { pageDataBody } from '../stream/streams.js';
+import { LAYERS, type RecordedLayer } from './recorded.js';
 
 const OPTIONAL = 0x80000000;
 
@@ -38,17 +40,25 @@ interface StreamShape {
   readonly domainType?: DomainType;
 }
 
-function stream(
+/** In libxl's layer each CHECKPOINT and END is followed by libxl's. */
+function streamIn(
+  layer: RecordedLayer,
   records: readonly Uint8Array[],
   { version = 3, domainType = DomainType.X86_HVM }: StreamShape = {},
 ): Uint8Array {
-  return new Uint8Array(
-    Buffer.concat([
-      encodeImageHeader(version),
-      encodeDomainHeader({ domainType, xenMajor: 4, xenMinor: 17 }),
-      ...records,
-    ]),
-  );
+  const headers = [encodeImageHeader(version), encodeDomainHeader({ domainType, xenMajor: 4, xenMinor: 17 })];
+  if (layer === 'libxc') return concatenate([...headers, ...records]);
+  const { LIBXC_CONTEXT, CHECKPOINT_END, END } = LibxlRecordType;
+  const more = new Map([
+    [checkpoint, encodeRecord(CHECKPOINT_END)],
+    [end, encodeRecord(END)],
+  ]);
+  return concatenate([
+    encodeLibxlHeader(),
+    encodeRecord(LIBXC_CONTEXT),
+    ...headers,
+    ...records.flatMap((one) => [one, more.get(one) ?? new Uint8Array(0)]),
+  ]);
 }
 
 const success = { checkpoint: (): Promise<CheckpointVerdict> => Promise.resolve('success') };
@@ -75,7 +85,10 @@ function causeOf(outcome: RestoreOutcome): string | undefined {
   return (outcome.cause as RomulusError | undefined)?.code;
 }
 
-describe('the restorer', () => {
+const restorer = (layer: RecordedLayer) => (): void => {
+  const stream = (records: readonly Uint8Array[], shape?: StreamShape): Uint8Array =>
+    streamIn(layer, records, shape);
+
   it('applies the first checkpoint as it comes, later ones only when they are whole and acknowledged', async () => {
     const domain = targetFor(4);
     const log: string[] = [];
@@ -508,4 +521,5 @@ describe('the restorer', () => {
     );
     expect(error.code).to.equal('OUT_OF_MEMORY');
   });
-});
+};
+for (const layer of LAYERS) describe(`the restorer, of a stream of ${layer}`, restorer(layer));

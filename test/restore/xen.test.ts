@@ -14,6 +14,9 @@ describe('a stream of real Xen', () => {
   for (const [name, streamType] of [
     ['hvm-save.libxc', 'plain'],
     ['hvm-remus-6ckpt.libxc', 'remus'],
+    // The whole files, with xl's header and libxl's records.
+    ['hvm-save', 'plain'],
+    ['hvm-remus-6ckpt', 'remus'],
   ] as const) {
     it(`${name} restores, and saves to the same again`, async () => {
       const first = new MemoryDomain({ pages: XEN_PAGES, empty: true });

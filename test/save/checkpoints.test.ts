@@ -11,17 +11,24 @@ import { saveDomain } from '../../src/save/save.js';
 import type { StreamPiece } from '../../src/stream/flow.js';
 import { PageType, RecordType } from '../../src/stream/format.js';
 import { decodePageData, PageBatch } from '../../src/stream/page-data.js';
-import { StreamReader } from '../../src/stream/reader.js';
+import { LibxlRecordType } from '../../src/stream/libxl.js';
+import { RecordReader } from '../../src/stream/record-reader.js';
 import type { StreamRecord } from '../../src/stream/record.js';
 import { driver, firstDifference, pagePattern, RecordingSink, sourceOf, targetFor } from './support.js';
 
 function recordsOf(octets: Uint8Array): StreamRecord[] {
-  const reader = new StreamReader();
+  const reader = new RecordReader();
   reader.push(octets);
   const records: StreamRecord[] = [];
   for (let record = reader.next(); record !== null; record = reader.next()) records.push(record);
   reader.end();
   return records;
+}
+
+function nameOf({ layer, type }: StreamRecord): string {
+  const types = Object.entries(layer === 'libxl' ? LibxlRecordType : RecordType);
+  const name = types.find(([, value]) => value === type)?.[0] ?? '?';
+  return layer === 'libxl' ? `libxl ${name}` : name;
 }
 
 function* numbers(from: number, count: number): Generator<number> {
@@ -67,6 +74,41 @@ describe('a checkpointed save', () => {
       '60 pages',
       ...checkpoint,
       RecordType.END,
+    ]);
+  });
+
+  it('of a domain with a device model is libxl’s, its state captured in the pause', async () => {
+    const shapes: string[][] = [];
+    for (const streamType of ['remus', 'plain'] as const) {
+      const domain = new MemoryDomain({ pages: 3, emulator: true });
+      await domain.start();
+      const states: string[] = [];
+      domain.script = (call) => {
+        if (call === 'emulatorContext') states.push(domain.state);
+      };
+      const sink = new RecordingSink();
+      await saveDomain({
+        domain,
+        sink,
+        streamType,
+        live: false,
+        callbacks: driver({ domain, checkpoints: 2 }),
+      });
+      expect(states).to.deep.equal(streamType === 'plain' ? ['suspended'] : ['suspended', 'suspended']);
+      const octets = sink.octets();
+      const records = recordsOf(octets);
+      shapes.push(records.map(nameOf));
+      // A boundary stands where libxl's word ends.
+      const ends = records.filter(
+        ({ layer, type }) =>
+          layer === 'libxl' && (type === LibxlRecordType.CHECKPOINT_END || type === LibxlRecordType.END),
+      );
+      expect(sink.boundaries.map(({ offset }) => offset)).to.deep.equal(ends.map(({ offset }) => offset + 8));
+    }
+    const state = ['X86_TSC_INFO', 'CHECKPOINT', 'libxl EMULATOR_CONTEXT', 'libxl CHECKPOINT_END'];
+    expect(shapes).to.deep.equal([
+      ['STATIC_DATA_END', 'PAGE_DATA', ...state, ...state, 'END', 'libxl END'],
+      ['STATIC_DATA_END', 'PAGE_DATA', 'X86_TSC_INFO', 'END', 'libxl EMULATOR_CONTEXT', 'libxl END'],
     ]);
   });
 

@@ -65,6 +65,16 @@ describe('a COLO pair', () => {
     expect(result.secondary.loggingDirty).to.equal(false);
   });
 
+  it('is equal with its device model, too', async () => {
+    const result = await runPair({ ...steady, emulator: true });
+    expect(result.restored).to.deep.equal({ kind: 'complete', epochs: CHECKPOINTS });
+    expect(result.compared).to.equal(CHECKPOINTS);
+    expect(result.secondary.emulatorState).to.have.length(99);
+    for (const forwardCutAt of [result.forward.bytes - 8, result.forward.bytes - 16]) {
+      expect(judge(await runPair({ ...steady, emulator: true, forwardCutAt }))).to.equal(CHECKPOINTS - 1);
+    }
+  });
+
   it('names no page when the secondary has written none, and takes over a log that somebody else has', async () => {
     const result = await runPair({
       ...steady,

@@ -106,6 +106,8 @@ export interface PairOptions {
   readonly pages: number;
   readonly checkpoints: number;
   readonly live?: boolean;
+  /** The domain has a device model. */
+  readonly emulator?: boolean;
   readonly primaryWrites: Writes;
   readonly secondaryWrites: Writes;
   readonly forwardCutAt?: number;
@@ -132,9 +134,10 @@ export interface PairResult {
 export async function runPair(options: PairOptions): Promise<PairResult> {
   const { pages, checkpoints, failover } = options;
   const hole = pages - 1;
-  const primary = new MemoryDomain({ pages, holes: [hole], params: [{ index: 12n, value: 5n }] });
+  const emulator = options.emulator ?? false;
+  const primary = new MemoryDomain({ pages, emulator, holes: [hole], params: [{ index: 12n, value: 5n }] });
   for (let pfn = 0; pfn < hole; pfn++) primary.write(pfn, pagePattern(pfn, 0));
-  const secondary = targetFor(pages);
+  const secondary = targetFor(pages, emulator);
   const forward = new Pipe(options.forwardCutAt);
   const back = new Pipe(options.backCutAt);
   const lost = Promise.race([forward.broken.promise, back.broken.promise]);
@@ -171,6 +174,7 @@ export async function runPair(options: PairOptions): Promise<PairResult> {
       async suspend(epoch) {
         await primary.suspend();
         primary.context = Uint8Array.from({ length: 24 }, (_, i) => i + epoch);
+        if (emulator) primary.emulatorState = Uint8Array.from({ length: 99 }, (_, i) => i * epoch);
       },
       async checkpoint(epoch, sent) {
         epochSaved = epoch;
@@ -201,6 +205,7 @@ export async function runPair(options: PairOptions): Promise<PairResult> {
         if (primary.state === 'suspended') {
           expect(firstDifference(primary, secondary)).to.equal(-1);
           expect(secondary.context).to.deep.equal(primary.context);
+          expect(secondary.emulatorState).to.deep.equal(primary.emulatorState);
           expect(secondary.params).to.deep.equal(primary.params);
           compared++;
         }

@@ -19,8 +19,12 @@ interface Trial {
   readonly cleanups: () => number;
 }
 
-async function trial(streamType: 'plain' | 'remus', sink: StreamSink = new RecordingSink()): Promise<Trial> {
-  const domain = new MemoryDomain({ pages: PAGES });
+async function trial(
+  streamType: 'plain' | 'remus',
+  sink: StreamSink = new RecordingSink(),
+  emulator = false,
+): Promise<Trial> {
+  const domain = new MemoryDomain({ pages: PAGES, emulator });
   let cleanups = 0;
   const ops: SaveOps = {
     ...saveOpsX86Hvm,
@@ -52,9 +56,15 @@ async function failureOf(work: Promise<unknown>): Promise<RomulusError> {
 }
 
 describe('a failing save', () => {
-  for (const streamType of ['plain', 'remus'] as const) {
-    it(`cleans up exactly once when any call of the hypervisor fails (${streamType})`, async () => {
-      const whole = await trial(streamType);
+  for (const [streamType, emulator] of [
+    ['plain', false],
+    ['remus', false],
+    ['plain', true],
+    ['remus', true],
+  ] as const) {
+    const kind = `${streamType}${emulator ? ', with a device model' : ''}`;
+    it(`cleans up exactly once when any call of the hypervisor fails (${kind})`, async () => {
+      const whole = await trial(streamType, undefined, emulator);
       const from = whole.domain.calls;
       await saveDomain(whole.options);
       expect(whole.cleanups()).to.equal(1);
@@ -62,7 +72,7 @@ describe('a failing save', () => {
       expect(calls).to.be.greaterThan(20);
 
       for (let fail = from; fail < calls; fail++) {
-        const { domain, options, cleanups } = await trial(streamType);
+        const { domain, options, cleanups } = await trial(streamType, undefined, emulator);
         const failed: MemoryDomainCall[] = [];
         const states: string[] = [];
         domain.script = (call, number) => {
@@ -173,6 +183,14 @@ describe('a failing save', () => {
       }),
     );
     expect(error.code).to.equal('UNSUPPORTED_DOMAIN_TYPE');
+  });
+
+  it('does not believe a device model that has no state', async () => {
+    for (const streamType of ['plain', 'remus'] as const) {
+      const { domain, options } = await trial(streamType, undefined, true);
+      domain.emulatorState = new Uint8Array(0);
+      expect((await failureOf(saveDomain(options))).code).to.equal('EMPTY_CONTEXT');
+    }
   });
 
   it('names the page whose type it does not know', async () => {

@@ -62,6 +62,31 @@ describe('a stream in a file', () => {
     expect(firstDifference(domain, target)).to.equal(-1);
   });
 
+  it('with the state of a device model is restored to the same domain', async () => {
+    const domain = new MemoryDomain({ pages: 20, emulator: true });
+    domain.emulatorState = Uint8Array.of(1, 2, 3);
+    await domain.start();
+    const sink = await FileSink.create(path);
+    await saveInto(sink, domain);
+    await sink.commit();
+    const target = targetFor(20, true);
+    const source = openFileSource(path);
+    await restoreDomain({ domain: target, source, streamType: 'plain', callbacks });
+    await source.close();
+    expect(firstDifference(domain, target)).to.equal(-1);
+    expect(target.emulatorState).to.deep.equal(domain.emulatorState);
+    // Nothing else stands for it: where it cannot go, the image is refused.
+    const refused = openFileSource(path);
+    let code = '';
+    await restoreDomain({ domain: targetFor(20), source: refused, streamType: 'plain', callbacks }).catch(
+      (error: unknown) => {
+        code = (error as { code: string }).code;
+      },
+    );
+    await refused.close();
+    expect(code).to.equal('NO_EMULATOR');
+  });
+
   it('leaves nothing when the save fails, and the old file as it was', async () => {
     await writeFile(path, 'old');
     const domain = await runningDomain();

@@ -60,17 +60,18 @@ describe('save and restore', () => {
           slabPages: fc.integer({ min: 1, max: 200 }),
           slabCount: fc.integer({ min: 1, max: 3 }),
           live: fc.boolean(),
+          emulator: fc.boolean(),
           early: fc.boolean(),
           seed: fc.integer(),
         }),
-        async ({ pages, checkpoints, slabPages, slabCount, live, early, seed }) => {
+        async ({ pages, checkpoints, slabPages, slabCount, live, emulator, early, seed }) => {
           let state = seed;
           const random = (below: number): number => {
             state = (Math.imul(state, 1664525) + 1013904223) | 0;
             return (state >>> 8) % below;
           };
           const holes = [random(pages)];
-          const domain = new MemoryDomain({ pages, holes, context: Uint8Array.of(0) });
+          const domain = new MemoryDomain({ pages, holes, emulator, context: Uint8Array.of(0) });
           const touch = (generation: number): void => {
             for (let n = random(2 * pages); n > 0; n--) {
               const pfn = random(pages);
@@ -79,7 +80,7 @@ describe('save and restore', () => {
           };
           touch(0);
           await domain.start();
-          const snapshots: { memory: Uint8Array; context: Uint8Array }[] = [];
+          const snapshots: { memory: Uint8Array; context: Uint8Array; emulatorState: Uint8Array }[] = [];
           const sink = new RecordingSink();
           const callbacks = driver({
             domain,
@@ -88,7 +89,11 @@ describe('save and restore', () => {
             suspended(epoch) {
               // Small enough for the slab's rest, or not.
               domain.context = new Uint8Array(1 + random(epoch % 2 === 0 ? 100 : 20_000)).fill(epoch);
-              snapshots.push({ memory: domain.memoryCopy(), context: domain.context });
+              if (emulator) {
+                domain.emulatorState = new Uint8Array(1 + random(epoch % 3 === 0 ? 100 : 20_000)).fill(epoch);
+              }
+              const { context, emulatorState } = domain;
+              snapshots.push({ memory: domain.memoryCopy(), context, emulatorState });
             },
             between: (epoch) => {
               touch(epoch + 1);
@@ -116,7 +121,7 @@ describe('save and restore', () => {
             [checkpoints, true],
           ]);
 
-          const target = targetFor(pages);
+          const target = targetFor(pages, emulator);
           const committed: number[] = [];
           const outcome = await restoreDomain({
             domain: target,
@@ -134,6 +139,7 @@ describe('save and restore', () => {
           expect(outcome).to.deep.equal({ kind: 'complete', epochs: checkpoints });
           expect(committed).to.deep.equal([...Array(checkpoints).keys()]);
           expect(target.context).to.deep.equal(snapshots.at(-1)?.context);
+          expect(target.emulatorState).to.deep.equal(snapshots.at(-1)?.emulatorState);
           expect(target.populated.has(holes[0] ?? 0)).to.equal(false);
         },
       ),

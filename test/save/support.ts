@@ -96,8 +96,8 @@ export function sourceOf(octets: Uint8Array, chunkBytes = 64 * 1024): ChunkSourc
 }
 
 /** An empty domain of the same size. */
-export function targetFor(pages: number): MemoryDomain {
-  return new MemoryDomain({ name: 'standby', pages, empty: true });
+export function targetFor(pages: number, emulator = false): MemoryDomain {
+  return new MemoryDomain({ name: 'standby', pages, empty: true, emulator });
 }
 
 /** A page filled with a pattern that differs for every (pfn, generation). */

@@ -186,9 +186,12 @@ describe('service: a failing network', () => {
 
   it('the domain shuts down while the link is lost: told when the secondary is back', async () => {
     const { primary, proxy, secondary } = await worldOf();
+    // In the very moment: the secondary dials again at once.
+    const watch = primary.service.transitions$.subscribe(({ link }) => {
+      if (link === 'down' && primary.guest().domain.state === 'running') primary.guest().domain.shutdown();
+    });
+    cleanup.add(() => watch.unsubscribe());
     proxy.cut();
-    await until('unprotected', () => primary.status().link === 'down');
-    primary.guest().domain.shutdown();
     await until('ended here', () => primary.status().role === 'ended');
     await until('ended there', () => secondary.status().role === 'ended');
     expect(secondary.failovers).to.deep.equal([]);

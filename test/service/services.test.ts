@@ -147,6 +147,31 @@ describe('service: primary and secondary', () => {
     expect(Buffer.compare(memory, memoryAfter(progressOf(memory), PAGES))).to.equal(0);
   });
 
+  it('a domain with a device model is taken over with the state that belongs to its memory, or ends with it', async () => {
+    for (const ending of ['crash', 'shutdown'] as const) {
+      const primary = await primaryOf({ emulator: true });
+      const { domain } = primary.guest();
+      domain.script = (call) => {
+        if (call === 'emulatorContext') domain.emulatorState = domain.memory.slice(0, 4);
+      };
+      const secondary = await secondaryOf(primary, { emulator: true });
+      await until('checkpoints', () => primary.checkpoints.length > 3);
+      if (ending === 'shutdown') {
+        domain.shutdown();
+        await Promise.all([primary.service.finished, secondary.service.finished]);
+        expect(secondary.failovers).to.deep.equal([]);
+        continue;
+      }
+      domain.crash();
+      await until('failover', () => secondary.status().role === 'active');
+      const { memory, emulatorState } = secondary.running();
+      const progress = progressOf(memory);
+      expect(progress).to.be.greaterThan(0);
+      expect(progressOf(emulatorState)).to.equal(progress);
+      expect(Buffer.compare(memory, memoryAfter(progress, PAGES))).to.equal(0);
+    }
+  });
+
   it('more output than may be held: the domain stands still until it is safe', async () => {
     const primary = await primaryOf({ output: { limit: '4KiB' } });
     await until('the domain stands still', () => primary.guest().domain.state === 'suspended');

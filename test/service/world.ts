@@ -31,6 +31,8 @@ export interface PrimaryChanges {
   readonly heartbeat?: Record<string, unknown>;
   readonly output?: Record<string, unknown>;
   readonly names?: readonly string[];
+  /** The domains have a device model. */
+  readonly emulator?: boolean;
   /** An embedded machine instead of a memory domain. */
   readonly embedded?: Record<string, unknown>;
 }
@@ -88,7 +90,7 @@ export class TestPrimary {
         if (changes.embedded) return openSource(domainConfig);
         const { name } = domainConfig;
         if (name.startsWith('broken')) return Promise.reject(new Error('no such machine'));
-        const domain = new MemoryDomain({ name, pages: PAGES });
+        const domain = new MemoryDomain({ name, pages: PAGES, emulator: changes.emulator ?? false });
         this.guests.set(name, new MemoryGuest(domain, guestOptions));
         return Promise.resolve(domain);
       },
@@ -126,6 +128,7 @@ export interface SecondaryChanges {
   readonly output?: Record<string, unknown>;
   readonly names?: readonly string[];
   readonly buffer?: string;
+  readonly emulator?: boolean;
   readonly embedded?: Record<string, unknown>;
   /** Called for each domain that is made. */
   readonly made?: (domain: MemoryDomain) => void;
@@ -156,7 +159,8 @@ export class TestSecondary {
       openTarget: (domainConfig) => {
         if (changes.embedded) return openTarget(domainConfig);
         const { name } = domainConfig;
-        const domain = new MemoryDomain({ name, pages: PAGES, empty: true });
+        const { emulator = false } = changes;
+        const domain = new MemoryDomain({ name, pages: PAGES, empty: true, emulator });
         this.domains.push(domain);
         changes.made?.(domain);
         return Promise.resolve(domain);

@@ -4,6 +4,8 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { asError, codeOf } from '../../errors.js';
+import { parseSize } from '../../config/units.js';
+import { workingSet } from '../machine.js';
 import { prepareGuest, type GuestFiles } from '../../hypervisor/qemu/guest/build.js';
 import { guestCommandLine } from '../../hypervisor/qemu/guest/command-line.js';
 import { UsageError } from '../usage.js';
@@ -29,10 +31,10 @@ const QEMU = 'qemu-system-x86_64';
 const WORKING_SET_PAGES = 1024;
 
 export function embeddedMachine({ memory, dirtyPages }: LoadOptions): DemoMachine {
-  const workingSetPages = Math.max(WORKING_SET_PAGES, dirtyPages);
+  const guest = workingSet(parseSize(memory) ?? 0, dirtyPages);
   return {
     description: `A machine of ${memory}`,
-    hypervisor: { kind: 'embedded', memory, guest: { dirtyPages, workingSetPages } },
+    hypervisor: { kind: 'embedded', memory, guest },
     boots: false,
   };
 }

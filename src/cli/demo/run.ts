@@ -121,7 +121,7 @@ class DemoRun {
         `${(completed.atMs - killedAtMs).toFixed(1)} ms after the kill`,
     );
     await this.step('the machine on the secondary', this.ticksOnSecondary(secondary.child));
-    await primary.child.closed;
+    await this.step("the killed primary's end", primary.child.closed);
     await secondary.child.stop();
     return measure({
       checkpoints: this.checkpoints,

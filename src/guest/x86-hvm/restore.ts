@@ -77,7 +77,7 @@ export const restoreOpsX86Hvm: RestoreOps = {
 
   async streamComplete(context) {
     const { domain, endpoints } = context;
-    const hvmContext = needContext(context);
+    needContext(context);
     if (endpoints.xenstoreEvtchn !== 0) {
       const value = BigInt(endpoints.xenstoreEvtchn);
       await domain.setHvmParam({ index: HvmParamIndex.STORE_EVTCHN, value });
@@ -86,7 +86,7 @@ export const restoreOpsX86Hvm: RestoreOps = {
       const value = BigInt(endpoints.consoleEvtchn);
       await domain.setHvmParam({ index: HvmParamIndex.CONSOLE_EVTCHN, value });
     }
-    await domain.setHvmContext(hvmContext);
+    if (context.hvmContext !== null) await domain.setHvmContext(context.hvmContext);
   },
 
   cleanup(context) {
@@ -110,11 +110,13 @@ function checkFits(context: RestoreOpsContext): void {
   }
 }
 
-function needContext(context: RestoreOpsContext): Uint8Array {
-  if (context.hvmContext === null) {
-    throw new GuestError('INCOMPLETE', 'the stream has brought no HVM context');
+function needContext(context: RestoreOpsContext): void {
+  if (context.hvmContext === null && context.emulatorContext === null) {
+    throw new GuestError(
+      'INCOMPLETE',
+      'the stream has brought no HVM context, and no state of a device model',
+    );
   }
-  return context.hvmContext;
 }
 
 function checkFrame(context: RestoreOpsContext, record: StreamRecord, { index, value }: HvmParam): void {

@@ -28,8 +28,13 @@ export const saveOpsX86Hvm: SaveOps = {
 
   async endOfCheckpoint(context) {
     await writeX86TscInfo(context);
-    await context.writeRecord(RecordType.HVM_CONTEXT, await context.domain.hvmContext());
-    const params = (await context.domain.hvmParams()).filter(({ value }) => value !== 0n);
+    const { domain } = context;
+    const hvmContext = await domain.hvmContext();
+    // What the device model's own state covers is not said twice.
+    if (hvmContext.length > 0 || domain.emulatorContext === undefined) {
+      await context.writeRecord(RecordType.HVM_CONTEXT, hvmContext);
+    }
+    const params = (await domain.hvmParams()).filter(({ value }) => value !== 0n);
     if (params.length > 0) await context.writeRecord(RecordType.HVM_PARAMS, encodeHvmParams(params));
   },
 

@@ -44,6 +44,8 @@ export interface MemoryDomainOptions {
   /** Pages that a target may populate (OUT_OF_MEMORY beyond); default: all. */
   readonly pagesMax?: number;
   readonly context?: Uint8Array;
+  /** It has a device model with a state of its own; hvmContext() is empty then unless `context` is given. */
+  readonly emulator?: boolean;
   readonly params?: readonly HvmParam[];
   readonly tsc?: TscInfo;
   readonly cpuPolicy?: CpuPolicy;
@@ -65,6 +67,10 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
   readonly populated: Bitmap;
   /** The context, parameters, … that the domain has: given at creation, or set by a restore. */
   context: Uint8Array;
+  /** The device model's state, where there is one. */
+  emulatorState: Uint8Array = NO_BYTES;
+  readonly emulatorContext?: () => Promise<Uint8Array>;
+  readonly setEmulatorContext?: (context: Uint8Array) => Promise<void>;
   readonly params: Map<bigint, bigint>;
   tsc: TscInfo;
   policy: CpuPolicy;
@@ -93,7 +99,13 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
     this.#pagesMax = options.pagesMax ?? options.pages;
     if (options.empty !== true) this.populated.setAll();
     for (const pfn of options.holes ?? []) this.populated.clear(pfn);
-    this.context = options.context ?? (options.empty === true ? NO_BYTES : new Uint8Array(8));
+    const isBare = options.empty === true || options.emulator === true;
+    this.context = options.context ?? (isBare ? NO_BYTES : new Uint8Array(8));
+    if (options.emulator === true) {
+      if (options.empty !== true) this.emulatorState = new Uint8Array(8);
+      this.emulatorContext = () => this.#emulatorContext();
+      this.setEmulatorContext = (context) => this.#setEmulatorContext(context);
+    }
     this.params = new Map((options.params ?? []).map(({ index, value }) => [index, value]));
     this.tsc = options.tsc ?? { mode: 0, khz: 0, nsec: 0n, incarnation: 0 };
     this.policy = options.cpuPolicy ?? { cpuid: NO_BYTES, msrs: NO_BYTES };
@@ -351,6 +363,20 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
   }
 
   // ── inside ──
+
+  #emulatorContext(): Promise<Uint8Array> {
+    return this.#call('emulatorContext', () => {
+      this.#need('suspended');
+      return this.emulatorState.slice();
+    });
+  }
+
+  #setEmulatorContext(context: Uint8Array): Promise<void> {
+    return this.#call('setEmulatorContext', () => {
+      this.#needGuest();
+      this.emulatorState = context.slice();
+    });
+  }
 
   /** Every port call comes through here: it is counted, shown to the script, and answers by a promise. */
   #call<T>(call: MemoryDomainCall, effect: () => T): Promise<T> {

@@ -224,9 +224,9 @@ export class QemuSource implements SourceDomain {
     tracking.copyPages(gfns, count, slab, offset);
   }
 
-  /** The device state (see emulatorContext). */
+  /** Empty: the vCPUs are part of the device state (see emulatorContext). */
   hvmContext(): Promise<Uint8Array> {
-    return this.emulatorContext();
+    return Promise.resolve(new Uint8Array(0));
   }
 
   /** vCPUs and devices, as xen-save-devices-state writes them. The domain must be suspended. */

@@ -1,7 +1,7 @@
 // A QEMU domain that is restored: a warm standby. QEMU is there, waiting for its device state; checkpoints are written
 // into its RAM file and the last device state is kept. Taking over is loading that state, and running.
 //
-//   created ──populate, writePages, setHvmContext──▶ … ──start──▶ a domain that runs, and can be saved in its turn
+//   created ──populate, writePages, setEmulatorContext──▶ … ──start──▶ a domain that runs, and can be saved in its turn
 //
 // A standby whose QEMU dies reports 'crashed' like any other domain; it can be replaced and filled again.
 
@@ -90,8 +90,9 @@ export class QemuTarget extends QemuSource implements TargetDomain {
     await this.writePages(Uint32Array.of(gfn), 1, new Uint8Array(PAGE_SIZE));
   }
 
-  setHvmContext(context: Uint8Array): Promise<void> {
-    return this.setEmulatorContext(context);
+  /** The vCPUs come with the device state (see setEmulatorContext). */
+  setHvmContext(): Promise<void> {
+    return Promise.reject(new HypervisorError('UNSUPPORTED', 'A QEMU domain has no HVM context of its own.'));
   }
 
   /** Keeps the device state to start from. Fails with BAD_CONTEXT if it is none. */

@@ -4,7 +4,7 @@
 import { StreamError } from '../error.js';
 import { DomainType, RecordType, domainTypeName } from '../format.js';
 import { checkRecord } from '../check.js';
-import { CheckpointState, LibxlRecordType, checkLibxlRecord } from '../libxl.js';
+import { CheckpointState, EMULATOR_HEADER_BYTES, LibxlRecordType, checkLibxlRecord } from '../libxl.js';
 import { viewOf } from '../octets.js';
 import { type GuestWidth, decodePvInfo } from '../records/pv.js';
 import type { RuleId } from './rules.js';
@@ -12,7 +12,6 @@ import { type WalkedPages, type WalkedRecord, pageDataLength } from './walk.js';
 
 type Find = (rule: RuleId, message: string) => void;
 
-const EMULATOR_HEADER_BYTES = 8;
 /** More vCPUs than any Xen gives a domain. */
 export const VCPUS_MAX = 8192;
 

@@ -3,7 +3,7 @@
 
 import type { StreamHeaders } from '../flow.js';
 import { DomainType, PFN_MAX, RecordType, isKnownPageType, isOptionalRecord } from '../format.js';
-import type { LibxlHeader } from '../libxl.js';
+import { EMULATOR_HEADER_BYTES, type LibxlHeader, LibxlRecordType } from '../libxl.js';
 import { viewOf } from '../octets.js';
 import type { GuestWidth } from '../records/pv.js';
 import { type XlHeader, xlConfigText } from '../xl.js';
@@ -53,13 +53,16 @@ export class Judge implements StreamVisitor {
   #width: GuestWidth | null = null;
   #lastPfn = PFN_MAX;
   #backChannel = false;
+  #layered = false;
+  /** Where libxc's part ended that lacks nothing but what a device model's state may stand for. */
+  #awaitsEmulator: { readonly offset: number; readonly name: string } | null = null;
+  #seenEmulator = false;
   #staticDataEnded = false;
   #staticDataMissed = false;
   #checkedWhole = false;
   #sinceCheckpoint = 0;
   #checkpoints = 0;
   readonly #seen = new Set<number>();
-  readonly #told = new Set<RuleId>();
   /** Rules that the entries of the record that is being walked have broken. */
   readonly #entryRules = new Set<RuleId>();
 
@@ -86,6 +89,7 @@ export class Judge implements StreamVisitor {
   }
 
   libxl(_header: LibxlHeader, offset: number, options: number): void {
+    this.#layered = true;
     if ((options & LIBXL_OPTIONS_RESERVED) !== 0) {
       this.finding('libxl.options', offset + 12, null, `options ${hex(options)}`);
     }
@@ -138,6 +142,7 @@ export class Judge implements StreamVisitor {
     }
     if (layer === 'libxl') {
       libxlForm(record, this.#backChannel, find);
+      this.#libxlPlace(record, find);
       return;
     }
     if (this.#backChannel) {
@@ -162,7 +167,7 @@ export class Judge implements StreamVisitor {
     }
     this.#seen.add(type);
     if (type === RecordType.CHECKPOINT || type === RecordType.END) {
-      this.#wholeDomain(domainType, find);
+      this.#wholeDomain(domainType, record, find);
     }
     if (type === RecordType.CHECKPOINT) {
       this.#sinceCheckpoint = 0;
@@ -253,24 +258,52 @@ export class Judge implements StreamVisitor {
     if (before !== null && !this.#seen.has(before)) {
       find('order', `before ${recordName('libxc', before)}`);
     }
-    if (type === RecordType.HVM_CONTEXT && !this.#seen.has(RecordType.HVM_PARAMS)) {
-      if (!this.#told.has('hvm-params.first')) {
-        this.#told.add('hvm-params.first');
-        find('hvm-params.first', 'before HVM_PARAMS');
-      }
-    }
+    const lateParams = type === RecordType.HVM_PARAMS && !this.#seen.has(RecordType.HVM_PARAMS);
+    if (lateParams && this.#seen.has(RecordType.HVM_CONTEXT)) find('hvm-params.first', 'after HVM_CONTEXT');
     if (type === RecordType.END && this.#checkpoints > 0 && this.#sinceCheckpoint > 0) {
       find('end-in-checkpoint', `${this.#sinceCheckpoint} records since checkpoint ${this.#checkpoints}`);
     }
   }
 
-  #wholeDomain(domainType: DomainType, find: (rule: RuleId, message: string) => void): void {
+  #libxlPlace({ type, length }: WalkedRecord, find: (rule: RuleId, message: string) => void): void {
+    switch (type) {
+      case LibxlRecordType.EMULATOR_CONTEXT:
+        this.#seenEmulator ||= length > EMULATOR_HEADER_BYTES;
+        if (this.#checkpoints > 0 && this.#seen.has(RecordType.END)) {
+          find('end-in-checkpoint', `a record since checkpoint ${this.#checkpoints}`);
+        }
+        break;
+      case LibxlRecordType.CHECKPOINT_END:
+      case LibxlRecordType.END:
+        if (this.#awaitsEmulator !== null && !this.#seenEmulator) {
+          const { offset, name } = this.#awaitsEmulator;
+          this.finding(
+            'missing',
+            offset,
+            name,
+            'without HVM_CONTEXT, and without EMULATOR_CONTEXT behind it',
+          );
+        }
+        this.#awaitsEmulator = null;
+        break;
+      default:
+        break;
+    }
+  }
+
+  #wholeDomain(
+    domainType: DomainType,
+    record: WalkedRecord,
+    find: (rule: RuleId, message: string) => void,
+  ): void {
     if (this.#checkedWhole) {
       return;
     }
     this.#checkedWhole = true;
     const missing = NEEDED[domainType].filter((type) => !this.#seen.has(type));
-    if (missing.length > 0) {
+    if (this.#layered && missing.length === 1 && missing[0] === RecordType.HVM_CONTEXT) {
+      this.#awaitsEmulator = { offset: record.offset, name: recordName('libxc', record.type) };
+    } else if (missing.length > 0) {
       find('missing', `without ${missing.map((type) => recordName('libxc', type)).join(', ')}`);
     }
   }

@@ -69,7 +69,9 @@ export const RULES = {
   'static-data.late': error('Static data comes before STATIC_DATA_END.'),
   order: error('X86_PV_INFO, X86_PV_P2M_FRAMES, PAGE_DATA, vCPU records: each needs those before it.'),
   'pv-info.twice': error('X86_PV_INFO comes once.'),
-  missing: error('A domain has its memory and its registers in the stream before a checkpoint or END.'),
+  missing: error(
+    "A domain has its memory and its registers (an HVM domain's may be in its device model's state) in the stream before a checkpoint or END.",
+  ),
   'end-in-checkpoint': error('Between the last CHECKPOINT and END there is no record.'),
 
   'pv-info': error('X86_PV_INFO has width 4 and 3 levels, or width 8 and 4 levels.'),

@@ -35,7 +35,7 @@ describe('qemu: the life of a domain', function () {
     const domain = keep(await openQemuSource(config));
     const screen = new Console(domain);
     await expectCode(domain.suspend(), 'WRONG_STATE');
-    await expectCode(domain.hvmContext(), 'WRONG_STATE');
+    await expectCode(domain.emulatorContext(), 'WRONG_STATE');
     expect(await domain.info()).to.deep.equal({
       name: TEST_NAME,
       type: 2,
@@ -141,7 +141,7 @@ describe('qemu: the life of a domain', function () {
     await domain.start();
     await qmp.execute('stop');
     await domain.suspend();
-    await domain.hvmContext();
+    await domain.emulatorContext();
     await domain.resume();
     expect(await running()).to.equal(false);
     await qmp.execute('cont');
@@ -150,7 +150,7 @@ describe('qemu: the life of a domain', function () {
     expect(await running()).to.equal(true);
     await domain.suspend();
     await qmp.execute('cont');
-    await expectCode(domain.hvmContext(), 'WRONG_STATE');
+    await expectCode(domain.emulatorContext(), 'WRONG_STATE');
     await expectCode(domain.resume(), 'WRONG_STATE');
     await domain.suspend();
     await domain.resume();

@@ -143,13 +143,17 @@ describe('qemu: a standby', function () {
     await expectCode(target.writePages(Uint32Array.of(5, 5), 2, page), 'FAILED');
     await target.writePages(Uint32Array.of(5), 1, page);
     expect(await target.comparePages(Uint32Array.of(5), 1, page)).to.deep.equal([]);
-    await expectCode(target.setHvmContext(Buffer.from('nonsense')), 'BAD_CONTEXT');
-    await expectCode(target.setHvmContext(Buffer.from('QEVM\0\0\0\x02........')), 'BAD_CONTEXT', 'format');
+    await expectCode(target.setEmulatorContext(Buffer.from('nonsense')), 'BAD_CONTEXT');
+    await expectCode(
+      target.setEmulatorContext(Buffer.from('QEVM\0\0\0\x02........')),
+      'BAD_CONTEXT',
+      'format',
+    );
     await expectCode(target.suspend(), 'WRONG_STATE');
     await expectCode(target.cleanLogDirty(new Bitmap(4096)), 'LOG_DIRTY');
     await expectCode(target.setHvmParam({ index: 1n, value: 2n }), 'UNSUPPORTED');
     // A device state that is none of this machine's: QEMU ends over it, and says why.
-    await target.setHvmContext(
+    await target.setEmulatorContext(
       Buffer.from('QEVM\0\0\0\x03\x04\0\0\0\x01\x03foo\0\0\0\0\0\0\0\x01', 'latin1'),
     );
     await expectCode(target.start(), 'BAD_CONTEXT', 'foo');

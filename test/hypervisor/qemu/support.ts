@@ -179,12 +179,12 @@ export class Replicator {
     let count = 0;
     for (let pfn = dirty.next(0); pfn >= 0; pfn = dirty.next(pfn + 1)) frames[count++] = pfn;
     await source.copyPages(frames, count, slab, 0);
-    const context = await source.hvmContext();
+    const context = await source.emulatorContext();
     await inPause();
     await source.resume();
     this.dirtyPages.push(count);
     await target.writePages(frames, count, slab);
-    await target.setHvmContext(context);
+    await target.setEmulatorContext(context);
   }
 }
 

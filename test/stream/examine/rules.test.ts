@@ -83,6 +83,18 @@ const longer = (body: Uint8Array) => concatenate([body, zeroes(1)]);
 const pv = libxcStream('pv');
 const { END, PAGE_DATA, CHECKPOINT, STATIC_DATA_END, HVM_PARAMS, HVM_CONTEXT } = RecordType;
 const emulator = (body: number[]) => encodeRecord(LibxlRecordType.EMULATOR_CONTEXT, Uint8Array.from(body));
+const emulatorState = emulator([2, 0, 0, 0, 0, 0, 0, 0, 77]);
+/** Two checkpoints of a domain whose registers are in its device model's state. */
+const withEmulator = (...states: Uint8Array[][]) => {
+  const ending = (state: Uint8Array[] = []) =>
+    concatenate([encodeRecord(CHECKPOINT), ...state, encodeRecord(LibxlRecordType.CHECKPOINT_END)]);
+  return libxl(
+    without('hvm', HVM_CONTEXT, END),
+    ending(states[0]),
+    octetsOf([first('hvm', PAGE_DATA)]),
+    ending(states[1]),
+  );
+};
 const xenstore = (text: string) =>
   encodeRecord(
     LibxlRecordType.EMULATOR_XENSTORE_DATA,
@@ -235,6 +247,11 @@ const cases: readonly (readonly [RuleId, () => Uint8Array, RuleId[]?])[] = [
   ],
   ['missing', () => without('hvm', HVM_CONTEXT)],
   ['missing', () => without('pv', RecordType.SHARED_INFO)],
+  ['missing', () => libxl(without('hvm', HVM_CONTEXT), libxlEnd)],
+  ['missing', () => libxl(without('hvm', HVM_CONTEXT), emulator([2, 0, 0, 0, 0, 0, 0, 0]), libxlEnd)],
+  ['missing', () => libxl(without('hvm', HVM_CONTEXT, PAGE_DATA), emulatorState, libxlEnd)],
+  ['missing', () => libxl(without('pv', RecordType.SHARED_INFO), emulatorState, libxlEnd)],
+  ['missing', () => concatenate([withEmulator([]), encodeRecord(END), libxlEnd])],
   [
     'end-in-checkpoint',
     () =>
@@ -242,6 +259,10 @@ const cases: readonly (readonly [RuleId, () => Uint8Array, RuleId[]?])[] = [
         checkpointed('hvm', 'libxc'),
         octetsOf([first('hvm', RecordType.X86_TSC_INFO), part(END)]),
       ]),
+  ],
+  [
+    'end-in-checkpoint',
+    () => concatenate([checkpointed('hvm', 'libxl'), encodeRecord(END), emulatorState, libxlEnd]),
   ],
 
   ['pv-info', () => changed('pv', RecordType.X86_PV_INFO, (body) => patched(body, 0, 8, 3))],
@@ -288,6 +309,27 @@ describe('rules', () => {
       expect(judged(ended).findings).to.deep.equal([]);
     });
   }
+
+  it('nothing is found in the stream of a domain with a device model', () => {
+    const plain = libxl(without('hvm', HVM_CONTEXT), emulatorState, libxlEnd);
+    const ended = concatenate([withEmulator([emulatorState], []), encodeRecord(END), libxlEnd]);
+    for (const sound of [plain, concatenate([xlHeader, plain]), ended]) {
+      expect(judged(sound).findings).to.deep.equal([]);
+    }
+    const open = withEmulator([emulatorState], [emulatorState]);
+    expect(judged(open).findings.map(({ rule }) => rule)).to.deep.equal([noEnd]);
+    // Cut where the state should come, nothing is missing but the rest.
+    const cutShort = libxl(without('hvm', HVM_CONTEXT, END), encodeRecord(CHECKPOINT));
+    expect(judged(cutShort).findings.map(({ rule }) => rule)).to.deep.equal(['truncated']);
+  });
+
+  it('what is missing is told where the checkpoint ends that lacks it', () => {
+    const octets = withEmulator([], [emulatorState]);
+    const { findings } = judged(octets);
+    const offset = libxlOpening.length + without('hvm', HVM_CONTEXT, END).length;
+    expect(findings[0]).to.include({ rule: 'missing', record: 'CHECKPOINT', offset });
+    expect(findings.map(({ rule }) => rule)).to.deep.equal(['missing', noEnd]);
+  });
 
   it('a version-2 stream has no static data', () => {
     const { X86_CPUID_POLICY, X86_MSR_POLICY } = RecordType;
