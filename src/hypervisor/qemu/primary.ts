@@ -3,6 +3,7 @@
 //
 //   gates hold ─▶ start ─▶ test ─▶ checkpoints
 
+import { HypervisorError } from '../port.js';
 import type { QemuMachine } from './machine.js';
 import { NetworkOutput } from './network-output.js';
 import { QemuSource } from './source.js';
@@ -35,7 +36,10 @@ export class QemuPrimary extends QemuSource {
 
   /** A guest that runs already is left to run. Fails with FAILED if a gate is not safe. */
   override start(): Promise<void> {
-    this.#started ??= this.#start();
+    if (this.#started !== null) {
+      return Promise.reject(new HypervisorError('WRONG_STATE', 'The domain was started already.'));
+    }
+    this.#started = this.#start();
     return this.#started;
   }
 
