@@ -6,7 +6,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
 import type { DebianTree } from './debian.js';
-import { Initramfs } from './initramfs.js';
+import { Initramfs } from '../../src/hypervisor/qemu/guest/initramfs.js';
 
 // Seen from dist/test/xen.
 const init = new URL('../../../test/xen/dom0-init.sh', import.meta.url);
