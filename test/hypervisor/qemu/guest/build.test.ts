@@ -161,7 +161,7 @@ describe('qemu: making the test guest', () => {
         'apt-cache',
         'echo "linux-image-cloud-amd64"; echo "  Depends: linux-image-1-cloud-amd64"',
       );
-      await program('apt-get', 'echo archive > linux-image.deb');
+      await program('apt-get', 'case "$*" in *download*) echo archive > linux-image.deb;; esac');
       await program(
         'dpkg-deb',
         `mkdir -p "$3/boot" "$3/lib/modules/1/kernel"
