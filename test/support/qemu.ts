@@ -1,12 +1,9 @@
 // QEMU and the guest that Romulus brings along for it, for tests that boot real machines.
 
-import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { HypervisorError } from '../../src/hypervisor/port.js';
 import { prepareGuest, type GuestFiles } from '../../src/hypervisor/qemu/guest/build.js';
-
-const run = promisify(execFile);
+import { ensureInstalled } from './tools.js';
 
 export const QEMU = 'qemu-system-x86_64';
 
@@ -21,12 +18,7 @@ const cache = fileURLToPath(new URL('../../../node_modules/.cache/romulus-tools/
  * guest's kernel cannot be had: only then may a test skip itself.
  */
 export async function ensureGuest(): Promise<GuestFiles | null> {
-  try {
-    await run(QEMU, ['--version'], { timeout: 10_000 });
-  } catch (thrown) {
-    console.log(`\n    SKIPPED: ${QEMU} does not run (apt-get install qemu-system-x86): ${String(thrown)}\n`);
-    return null;
-  }
+  if ((await ensureInstalled(QEMU, 'qemu-system-x86')) === null) return null;
   try {
     return await prepareGuest({ signal: AbortSignal.timeout(GUEST_TIMEOUT_MS), cache });
   } catch (thrown) {
