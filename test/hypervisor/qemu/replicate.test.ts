@@ -1,5 +1,6 @@
-// A real QEMU replicated into a real standby, both ways of dirty tracking: the standby's RAM equals the guest's at every
-// checkpoint, and the guest goes on from the last one at the very next tick.
+// A real QEMU replicated into a real standby, both ways of dirty tracking: the guest goes on from the last checkpoint at
+// the very next tick, and can be protected from there. That the standby's RAM is the guest's at each checkpoint is
+// tested through the services (equality.test.ts).
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
@@ -16,7 +17,7 @@ import {
 import { PAGE_SIZE } from '../../../src/stream/format.js';
 import { Console, MIB, Replicator, expectCode, needQemu, ramOf, tickGuest } from './support.js';
 
-const CHECKPOINTS = 50;
+const CHECKPOINTS = 20;
 const DEVICES = ['-netdev', 'hubport,id=net0,hubid=0', '-device', 'virtio-net-pci,netdev=net0'];
 
 /** Null, and a loud line, where the way does not work here. */
@@ -44,7 +45,7 @@ describe('qemu: a standby', function () {
   });
 
   for (const dirty of ['compare', 'fuse'] satisfies DirtyWay[]) {
-    it(`equals the guest at ${CHECKPOINTS} checkpoints, and goes on at the next tick (${dirty})`, async function () {
+    it(`goes on at the next tick after ${CHECKPOINTS} checkpoints, and is protected in its turn (${dirty})`, async function () {
       const config = tickGuest({ dirty, arguments: DEVICES });
       const source = await sourceOrNull(config);
       if (!source) return this.skip();
@@ -60,12 +61,7 @@ describe('qemu: a standby', function () {
       await replicator.begin();
       let said = 0;
       for (let epoch = 0; epoch < CHECKPOINTS; epoch++) {
-        let ram: Uint8Array = Buffer.alloc(0);
-        await replicator.checkpoint(() => {
-          ram = ramOf(source);
-          said = screen.text.length;
-        });
-        expect(ramOf(target).equals(ram), `checkpoint ${epoch}`).to.equal(true);
+        await replicator.checkpoint(() => (said = screen.text.length));
         await sleep(Math.random() * 20); // any moment will do: mid-check, mid-rewrite, mid-line
       }
       expect(replicator.dirtyPages.slice(1).some((count) => count >= 100)).to.equal(true);
