@@ -9,6 +9,7 @@ import type { Observable } from 'rxjs';
 import { RomulusError } from '../errors.js';
 import type { DomainType } from '../stream/format.js';
 import type { Bitmap } from './bitmap.js';
+import type { Inventory } from './inventory.js';
 import type { PvSource, PvTarget } from './port-pv.js';
 
 export type HypervisorErrorCode =
@@ -41,6 +42,8 @@ export interface DomainInfo {
   readonly hypervisor: string;
   readonly versionMajor: number;
   readonly versionMinor: number;
+  /** What else must be the same on both sides. Not there: nothing. Taken when the domain was made: asking costs nothing. */
+  readonly inventory?: Inventory;
 }
 
 /** What a domain does by itself. `shutdown` and `crashed` are final. */

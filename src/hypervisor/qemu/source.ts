@@ -25,7 +25,6 @@ import {
   type TscInfo,
 } from '../port.js';
 import type { DirtyWay } from './dirty.js';
-import { takeInventory, type Inventory } from './inventory.js';
 import type { QemuMachine } from './machine.js';
 import { NetdevGate } from './netdev-gate.js';
 import type { QmpEvent } from './qmp.js';
@@ -71,11 +70,6 @@ export class QemuSource implements SourceDomain {
     return { way: this.machine.tracking.way, reason: this.machine.trackingReason };
   }
 
-  /** For the two sides to compare (compareInventories). */
-  inventory(): Promise<Inventory> {
-    return takeInventory(this.machine.qmp, this.machine.memoryBytes);
-  }
-
   /** Holds what the guest sends through a netdev from now on. Fails with BAD_CONFIGURATION. */
   openNetdevGate(netdev: string): Promise<NetdevGate> {
     return NetdevGate.open(this.machine.qmp, netdev);
@@ -97,6 +91,7 @@ export class QemuSource implements SourceDomain {
       hypervisor: 'qemu',
       versionMajor: major,
       versionMinor: minor,
+      inventory: this.machine.inventory,
     });
   }
 
