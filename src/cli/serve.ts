@@ -52,9 +52,9 @@ export async function serve<Service extends PrimaryService | SecondaryService>(
   try {
     await http?.start();
     await service.start();
-    reports.add(
-      reportToSupervisor(of({ kind: 'listening', port: side.port(), httpPort: http?.port ?? null } as const)),
-    );
+    const ports = { port: side.port(), httpPort: http?.port ?? null };
+    log.info(ports, side.side === 'primary' ? 'waiting for secondaries' : 'looking for the primaries');
+    reports.add(reportToSupervisor(of({ kind: 'listening', ...ports } as const)));
     const why = await Promise.race([
       aborted(interruption.signal).then(() => 'asked to by a signal'),
       aborted(orphaned).then(() => 'the supervising program is gone'),

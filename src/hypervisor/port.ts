@@ -92,6 +92,8 @@ export interface DomainGate {
 
 export interface Domain {
   info(): Promise<DomainInfo>;
+  /** What its hypervisor chose by itself, and why: sentences for people, who are told once. */
+  readonly notes?: readonly string[];
   /** What the domain says to the world, in order. All that it said before a suspend is out when suspend() resolves. */
   readonly output$: Observable<Uint8Array>;
   /** Completes when the domain is destroyed. Late subscribers get a final event that has happened already. */

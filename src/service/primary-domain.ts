@@ -50,6 +50,7 @@ export async function openPrimaryDomain(
     const tap = output.tap === undefined ? null : openFile(output.tap);
     if (tap) outputs.push(tap);
     domain = await dependencies.openSource(config);
+    for (const note of domain.notes ?? []) log.info(note);
     const bytes = new ByteGate({ write: (piece) => console.write(piece), limitBytes: output.limitBytes });
     const gate = new CompositeGate([bytes, ...(domain.gates ?? [])]);
     subscriptions = domain.output$.subscribe((piece) => {

@@ -70,6 +70,7 @@ export class SecondaryRunner {
   #dialling: AbortController | null = null;
   #finish: () => void = () => undefined;
   #error: { code: string; message: string } | null = null;
+  #dialFailure: string | null = null;
   #stopping: Promise<void> | null = null;
 
   constructor(
@@ -235,19 +236,27 @@ export class SecondaryRunner {
         return;
       }
       if (this.#error !== null && isMisfit(this.#error.code)) this.#error = null;
+      this.#dialFailure = null;
       this.#links.set(streamUuid, link);
       this.#machine.send({ kind: 'dialled', dial: number, streamUuid, continuous });
       link.events$.subscribe((event) => this.#linkEvent(streamUuid, event));
     });
   }
 
-  /** What somebody has to mend is said once, and shown until a link stands. */
+  /** Said once for each reason, not for each attempt. What somebody has to mend is shown until a link stands. */
   #dialFailed(error: Error): void {
     const { message } = error;
     const code = codeOf(error);
-    const news = isMisfit(code) && this.#error?.message !== message;
-    if (news) this.#error = { code, message };
-    this.#log[news ? 'warn' : 'debug']({ err: error }, news ? `refused: ${message}` : 'dial failed');
+    const news = this.#dialFailure !== message;
+    this.#dialFailure = message;
+    if (!news) {
+      this.#log.debug({ err: error }, 'dial failed');
+    } else if (isMisfit(code)) {
+      this.#error = { code, message };
+      this.#log.warn({ err: error }, `refused: ${message}`);
+    } else {
+      this.#log.info({ code, reason: message }, 'no link to the primary yet');
+    }
   }
 
   #linkEvent(streamUuid: string, event: LinkEvent): void {

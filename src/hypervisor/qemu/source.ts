@@ -70,6 +70,11 @@ export class QemuSource implements SourceDomain {
     return { way: this.machine.tracking.way, reason: this.machine.trackingReason };
   }
 
+  get notes(): readonly string[] {
+    const { way, reason } = this.dirtyTracking;
+    return [`changed pages are found by ${way}: ${reason}`];
+  }
+
   /** Holds what the guest sends through a netdev from now on. Fails with BAD_CONFIGURATION. */
   openNetdevGate(netdev: string): Promise<NetdevGate> {
     return NetdevGate.open(this.machine.qmp, netdev);
