@@ -53,7 +53,8 @@ export async function serve<Service extends PrimaryService | SecondaryService>(
     await http?.start();
     await service.start();
     const ports = { port: side.port(), httpPort: http?.port ?? null };
-    log.info(ports, side.side === 'primary' ? 'waiting for secondaries' : 'looking for the primaries');
+    const open = Object.fromEntries(Object.entries(ports).filter(([, port]) => port !== null));
+    log.info(open, side.side === 'primary' ? 'waiting for secondaries' : 'looking for the primaries');
     reports.add(reportToSupervisor(of({ kind: 'listening', ...ports } as const)));
     const why = await Promise.race([
       aborted(interruption.signal).then(() => 'asked to by a signal'),

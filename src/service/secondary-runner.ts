@@ -255,7 +255,7 @@ export class SecondaryRunner {
       this.#error = { code, message };
       this.#log.warn({ err: error }, `refused: ${message}`);
     } else {
-      this.#log.info({ code, reason: message }, 'no link to the primary yet');
+      this.#log.info({ code, reason: message }, 'no link to the primary');
     }
   }
 

@@ -71,7 +71,7 @@ export async function checkDisks(qmp: QmpClient, shared: readonly string[]): Pro
     if (names.some((name) => shared.includes(name))) continue;
     throw new HypervisorError(
       'BAD_CONFIGURATION',
-      'A local writable disk is not replicated: make it read-only, or put it on storage that both hosts share and say so.',
+      'A local writable disk is not replicated: make it read-only, or put it on storage that both hosts share and name it in sharedDisks.',
       { disk: names.join(' '), file: String(inserted['file']) },
     );
   }
