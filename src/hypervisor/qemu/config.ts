@@ -79,7 +79,9 @@ export function checkConfig(config: QemuConfig): void {
         'without network devices: in `network` their output is held until a checkpoint covers it',
       );
     }
-    if (RESERVED.has(argument)) throw refuse('arguments', argument, 'without what Romulus says itself');
+    if (RESERVED.has(argument)) {
+      throw refuse('arguments', argument, `without ${argument}, which Romulus says itself or cannot have`);
+    }
   }
 }
 

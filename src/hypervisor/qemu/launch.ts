@@ -15,6 +15,7 @@ import type { DirtyTracking } from './dirty.js';
 import { onProcessExit } from './exit-hooks.js';
 import { takeInventory } from './inventory.js';
 import type { QemuMachine } from './machine.js';
+import { checkTaps } from './network.js';
 import { QmpClient } from './qmp.js';
 import { openAnonymousFile } from './ram-file.js';
 import { openTracking, type ChosenTracking } from './tracking.js';
@@ -31,6 +32,7 @@ export interface LaunchOptions {
 /** Stopped before its first instruction. Fails with BAD_CONFIGURATION or FAILED; then nothing is left. */
 export async function launchQemu(config: QemuConfig, options: LaunchOptions): Promise<QemuMachine> {
   checkConfig(config);
+  await checkTaps(config.network ?? []);
   const binary = config.binary ?? 'qemu-system-x86_64';
   const executable = await findExecutable(binary);
   if (executable === null) {

@@ -5,6 +5,7 @@
 // The gate of a device is at its netdev. The netdev's id, the card's type and its address must be the same on both
 // hosts; what the netdev is plugged into need not be.
 
+import { readFile } from 'node:fs/promises';
 import { HypervisorError } from '../port.js';
 
 export type NetworkBackend =
@@ -39,6 +40,22 @@ export function networkArguments(devices: readonly NetworkDevice[], machine: str
     const card = `${model},netdev=${id},id=card-${id}${mac === undefined ? '' : `,mac=${mac}`}`;
     return ['-netdev', netdev(id, backend), '-device', card];
   });
+}
+
+/** QEMU makes a tap that is not there, if it may, and nobody has plugged that in. Fails with BAD_CONFIGURATION. */
+export async function checkTaps(devices: readonly NetworkDevice[]): Promise<void> {
+  const taps = devices.flatMap(({ backend }) => (backend.kind === 'tap' ? [backend.interface] : []));
+  if (taps.length === 0) return;
+  // Of our own network namespace, whichever one /sys shows.
+  const interfaces = await readFile('/proc/self/net/dev', 'utf8');
+  const names = new Set([...interfaces.matchAll(/^ *([^ :]+):/gm)].map(([, name]) => name));
+  const missing = taps.find((tap) => !names.has(tap));
+  if (missing === undefined) return;
+  throw new HypervisorError(
+    'BAD_CONFIGURATION',
+    `There is no tap ${missing}: make it (ip tuntap add ${missing} mode tap), and plug it into a bridge.`,
+    { key: 'tap', value: missing },
+  );
 }
 
 function netdev(id: string, backend: NetworkBackend): string {

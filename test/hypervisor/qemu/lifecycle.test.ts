@@ -2,7 +2,12 @@
 // that somebody else stops.
 
 import { expect } from 'chai';
-import { openQemuSource, openQemuTarget, type QemuSource } from '../../../src/hypervisor/qemu/index.js';
+import {
+  openQemuSource,
+  openQemuTarget,
+  type QemuConfig,
+  type QemuSource,
+} from '../../../src/hypervisor/qemu/index.js';
 import { Bitmap } from '../../../src/hypervisor/bitmap.js';
 import {
   Console,
@@ -160,6 +165,7 @@ describe('qemu: the life of a domain', function () {
     const refused: Record<string, [string, string[]]> = {
       'what QEMU does not know': ['not a valid device model', ['-device', 'nonsense']],
       'a graphics card': ['memory block', ['-device', 'VGA']],
+      'what Romulus says itself': ['without -m,', ['-m', '1G']],
       'a local writable disk': ['not replicated', ['-drive', 'driver=null-co,size=1M,if=virtio,id=disk0']],
     };
     for (const [what, [text, more]] of Object.entries(refused)) {
@@ -175,6 +181,18 @@ describe('qemu: the life of a domain', function () {
         'install',
       );
       expect(error.facts).to.deep.equal({ key: 'binary', value: 'qemu-system-abacus' });
+    });
+
+    it('with a tap that nobody has made', async () => {
+      const network: QemuConfig['network'] = [
+        { id: 'lan', backend: { kind: 'tap', interface: 'romulus-none' } },
+      ];
+      const error = await expectCode(
+        openQemuSource({ ...config, network }),
+        'BAD_CONFIGURATION',
+        'ip tuntap',
+      );
+      expect(error.facts).to.deep.equal({ key: 'tap', value: 'romulus-none' });
     });
 
     it('but not with a disk that is read-only or shared', async () => {
