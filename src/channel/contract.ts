@@ -104,8 +104,11 @@ interface Link {
   /** Hot, replays a final event to late subscribers. */
   readonly events$: Observable<LinkEvent>;
   readonly peer: string;
-  /** Says goodbye and closes; resolves when the connection is closed (bounded by a timeout). */
-  bye(reason: ByeReason): Promise<void>;
+  /**
+   * Says goodbye and closes; resolves when the connection is closed (bounded by a timeout). True: the other side has
+   * closed it in answer, so it has read the goodbye (or was saying its own). False: it may never have.
+   */
+  bye(reason: ByeReason): Promise<boolean>;
   /** Closes at once, telling the other side the code if it can. */
   destroy(error: ChannelError): void;
 }

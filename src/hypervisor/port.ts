@@ -104,12 +104,26 @@ export interface Domain {
   destroy(): Promise<void>;
 }
 
+/**
+ * What is known of the other host when a domain is left that goes on without us. free: nobody else runs the domain, or
+ * will. held: somebody else may. stopped: somebody else does.
+ */
+export type Leave = 'free' | 'held' | 'stopped';
+
 /** A domain that is being saved. */
 export interface SourceDomain extends Domain {
   /** What only a PV domain needs; not there: this hypervisor runs none, or the domain is none. */
   readonly pv?: PvSource;
   /** What leaves the domain by other ways than output$; holding from the start. */
   readonly gates?: readonly DomainGate[];
+  /** It was found with its gates holding: who held them is gone without a goodbye, and its secondary may run the domain. */
+  readonly orphaned?: boolean;
+  /**
+   * In the place of destroy(), for a domain that is not ours to end; not there: it ends with us. free: it goes on, its
+   * gates opened for good. held: it goes on, its gates as they are. stopped: it is stopped. Resolves with what is left
+   * for somebody to do by hand, a sentence each.
+   */
+  leave?(how: Leave): Promise<readonly string[]>;
   /** Lets a domain that was created but not started run. */
   start(): Promise<void>;
   /** Stops the domain at a consistent point. Fails with DOMAIN_GONE if it has ended. */

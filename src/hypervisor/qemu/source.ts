@@ -117,16 +117,28 @@ export class QemuSource implements SourceDomain {
   }
 
   /** A QEMU that is not ours goes on, also if it was suspended. */
-  async destroy(): Promise<void> {
-    const letGo = this.#state === 'suspended' && this.machine.guard !== null && !this.#stoppedByOthers;
-    this.#state = 'destroyed';
-    if (letGo) {
-      await this.#pause?.settled();
-      await this.machine.qmp.execute('cont').catch(() => undefined); // it may have ended meanwhile
+  destroy(): Promise<void> {
+    return this.end('running');
+  }
+
+  /** `guest`: how that of a QEMU that is not ours is left. Fails with QmpError or FAILED if it cannot be stopped. */
+  protected async end(guest: 'running' | 'stopped'): Promise<void> {
+    const { guard, qmp } = this.machine;
+    const before = this.#state;
+    this.#state = 'destroyed'; // and is not resumed any more by whoever has suspended it
+    try {
+      if (guard !== null && guest === 'stopped') {
+        guard.running(); // it is not to be let run should we die now
+        await qmp.execute('stop');
+      } else if (guard !== null && before === 'suspended' && !this.#stoppedByOthers) {
+        await this.#pause?.settled();
+        await qmp.execute('cont').catch(() => undefined); // it may have ended meanwhile
+      }
+    } finally {
+      await this.machine.close();
+      this.output$.complete();
+      this.events$.complete();
     }
-    await this.machine.close();
-    this.output$.complete();
-    this.events$.complete();
   }
 
   async start(): Promise<void> {
