@@ -35,6 +35,7 @@ const codes: Readonly<Record<ChannelErrorCode, number>> = {
   // Told over the connection like those at the top.
   UNKNOWN_STREAM: 4018,
   ACKNOWLEDGE_TIMEOUT: 4019,
+  STANDBY_LOST: 4021,
 };
 
 const names = new Map<number, ChannelErrorCode>();

@@ -39,6 +39,7 @@ export type ChannelErrorCode =
   | 'PLAINTEXT_REFUSED' // plaintext to an address that is not loopback, and not asked for
   | 'LISTEN_FAILED' // the replication port cannot be listened on: in use, not permitted, no such address
   | 'FENCED' // the other side has taken over
+  | 'STANDBY_LOST' // the secondary's domain ended by itself: what it held is lost, it is filled anew
   | 'INTERNAL';
 
 export class ChannelError extends RomulusError<ChannelErrorCode> {}

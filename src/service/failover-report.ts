@@ -1,12 +1,18 @@
-// The one failover of a domain, as it is reported: started, then completed or failed.
+// The one failover of a domain, as it is reported: started, then completed or failed; or failed at once, where there is
+// nothing left to take over.
 
 import type { Logger } from './log.js';
 import { monotonicMs } from './clock.js';
 import type { FailoverEvent, FailoverStarted } from './reports.js';
 import type { Held } from './secondary-state.js';
 
+/** The code of a failover that could not be. */
+export const NO_STANDBY = 'NO_STANDBY';
+
 export class FailoverReport {
   #started: FailoverStarted | null = null;
+  /** From the last acknowledgement to the decision; the primary died in this time. */
+  #detectMs: number | null = null;
 
   constructor(
     private readonly domain: string,
@@ -14,9 +20,12 @@ export class FailoverReport {
     private readonly log: Logger,
   ) {}
 
-  started({ streamUuid, epoch }: Held, reason: string): void {
+  /** `acknowledgedAtMs`: when the last acknowledgement was given. */
+  started({ streamUuid, epoch }: Held, reason: string, acknowledgedAtMs: number | null): void {
     const { domain } = this;
-    this.#started = { phase: 'started', domain, streamUuid, epoch, reason, atMs: monotonicMs() };
+    const atMs = monotonicMs();
+    this.#started = { phase: 'started', domain, streamUuid, epoch, reason, atMs };
+    this.#detectMs = acknowledgedAtMs === null ? null : atMs - acknowledgedAtMs;
     this.log.warn({ streamUuid, epoch, reason }, 'failover: taking the domain over');
     this.report(this.#started);
   }
@@ -24,8 +33,19 @@ export class FailoverReport {
   completed(): void {
     if (!this.#started) return;
     const atMs = monotonicMs();
-    const takeoverSeconds = (atMs - this.#started.atMs) / 1000;
-    this.log.warn({ epoch: this.#started.epoch, takeoverSeconds }, 'failover: the domain runs here');
+    const { epoch, reason } = this.#started;
+    const takeoverMs = atMs - this.#started.atMs;
+    const takeoverSeconds = takeoverMs / 1000;
+    this.log.warn(
+      {
+        ...{ epoch, reason, takeoverMs: rounded(takeoverMs) },
+        ...(this.#detectMs !== null && {
+          detectMs: rounded(this.#detectMs),
+          totalMs: rounded(this.#detectMs + takeoverMs),
+        }),
+      },
+      'failover: the domain runs here',
+    );
     this.report({ ...this.#started, phase: 'completed', atMs, takeoverSeconds });
   }
 
@@ -34,4 +54,16 @@ export class FailoverReport {
     this.log.error({ epoch: this.#started.epoch, code }, 'failover: the domain does not start');
     this.report({ ...this.#started, phase: 'failed', atMs: monotonicMs(), error: { code, message } });
   }
+
+  /** There was nothing left to take over: no failover was begun. */
+  impossible({ streamUuid, epoch }: Held, reason: string, message: string): void {
+    const { domain } = this;
+    const error = { code: NO_STANDBY, message };
+    this.log.error({ streamUuid, epoch, reason, error }, 'failover: there is no standby to take over');
+    this.report({ phase: 'failed', domain, streamUuid, epoch, reason, atMs: monotonicMs(), error });
+  }
+}
+
+function rounded(milliseconds: number): number {
+  return Math.round(milliseconds * 10) / 10;
 }

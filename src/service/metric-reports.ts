@@ -10,6 +10,8 @@ import type {
   CommitReport,
   FailoverEvent,
   LinkState,
+  StandbyLossReport,
+  StandbyState,
   TransitionReport,
 } from './reports.js';
 
@@ -160,6 +162,23 @@ export function watchFailovers(
         break;
     }
   });
+}
+
+const STANDBY_STATES: readonly StandbyState[] = ['spare', 'filling', 'held'];
+
+export function watchStandbys(
+  registry: Registry,
+  statuses: Statuses,
+  losses$: Observable<StandbyLossReport>,
+): Subscription {
+  const losses = counter(
+    registry,
+    'romulus_standby_losses_total',
+    'Standby domains that ended by themselves or were of no use, and were replaced, by what they were.',
+    statuses,
+    STANDBY_STATES.map((was) => ({ was })),
+  );
+  return losses$.subscribe(({ domain, was }) => losses.inc({ domain, was }));
 }
 
 export function watchLinks(

@@ -17,6 +17,7 @@ import {
   watchFailovers,
   watchHooks,
   watchLinks,
+  watchStandbys,
 } from './metric-reports.js';
 import { registerProcessMetrics } from './process-metrics.js';
 import type {
@@ -75,6 +76,7 @@ export function createSecondaryMetrics(service: SecondaryService, options: Metri
   );
   subscriptions.add(watchCommits(registry, statuses, service.commits$));
   subscriptions.add(watchFailovers(registry, statuses, service.failover$));
+  subscriptions.add(watchStandbys(registry, statuses, service.standbyLosses$));
   return finish(registry, subscriptions);
 }
 

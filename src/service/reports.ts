@@ -43,8 +43,25 @@ export interface CommitReport {
 }
 
 /**
+ * secondary.standbyLosses$: a standby has ended by itself, or is of no use, before it was taken over. It is replaced and
+ * filled again.
+ */
+export interface StandbyLossReport {
+  readonly domain: string;
+  readonly was: StandbyState;
+  readonly reason: string;
+  readonly atMs: number;
+}
+
+export type StandbyState =
+  | 'spare' // waits for a stream
+  | 'filling' // has no whole checkpoint yet
+  | 'held'; // what would have been failed over to
+
+/**
  * secondary.failover$: the decision (`started`), then its end. A domain fails over at most once: after `completed`
- * the secondary is where it lives.
+ * the secondary is where it lives. `failed` alone, with the code NO_STANDBY: the primary died when its standby was lost
+ * and not replaced yet, and nothing was started.
  */
 export type FailoverEvent = FailoverStarted | FailoverCompleted | FailoverFailed;
 
@@ -138,4 +155,5 @@ export interface PrimaryService extends ReplicationService {
 export interface SecondaryService extends ReplicationService {
   readonly commits$: Observable<CommitReport>;
   readonly failover$: Observable<FailoverEvent>;
+  readonly standbyLosses$: Observable<StandbyLossReport>;
 }

@@ -13,6 +13,11 @@
 //
 // A resync fills a second domain. The older one is kept as long as it is a valid point to fail over to, which the
 // primary says in its welcome (`continuous`).
+//
+// A standby may end by itself, or be of no use, before it is taken over. What it held is lost: it is never said to be
+// held, and never taken over. We drop the link and dial again, at once the first time and then later and later, and the
+// next stream fills another domain; the primary sees a lost link, no more. If the primary dies before that one has a
+// checkpoint, the failover has failed, and is reported so; we go on dialling, for whoever comes next.
 
 import type { ChannelErrorCode } from '../channel/contract.js';
 import { withOneTransition } from './machine.js';
@@ -100,10 +105,16 @@ function handle(state: SecondaryState, event: SecondaryEvent, effects: Effects):
       over(state, 'failed', `the domain did not start: ${event.code}`, effects);
       return;
     case 'domain-shutdown':
-      domainOver(state, 'shutdown', effects);
+      domainOver(state, 'shutdown', 'it shut down', effects);
       return;
     case 'domain-crashed':
-      domainOver(state, 'crashed', effects);
+      domainOver(state, 'crashed', event.reason, effects);
+      return;
+    case 'filling-ended':
+      if (state.session && state.session.acknowledged < 0) {
+        effects.push({ kind: 'standby-lost', was: 'filling', reason: event.reason });
+        spoilt(state, state.session, effects);
+      }
       return;
     case 'domain-failed':
       domainFailed(state, event.code, effects);
@@ -165,7 +176,7 @@ function dialled(state: SecondaryState, streamUuid: string, continuous: boolean,
   }
   effects.push({ kind: 'disarm', timer: 'reconnect' });
   if (state.held !== null && !continuous) discardHeld(state, effects);
-  state.session = { streamUuid, linked: true, left: false, acknowledged: -1 };
+  state.session = { streamUuid, linked: true, left: false, acknowledged: -1, spoilt: false, broken: false };
   state.phase = 'linked';
   effects.push({ kind: 'restore', streamUuid }, { kind: 'transition', reason: 'linked' });
 }
@@ -199,10 +210,13 @@ function dialFailed(state: SecondaryState, code: string, effects: Effects): void
 }
 
 function acknowledged(state: SecondaryState, session: Session, epoch: number, effects: Effects): void {
+  if (session.spoilt) return;
   const first = session.acknowledged < 0;
   session.acknowledged = epoch;
   state.held = { streamUuid: session.streamUuid, epoch };
   if (!first) return;
+  state.gone = null;
+  if (state.losses > 0) effects.push({ kind: 'arm', timer: 'steady', delayMs: state.settings.redialMaxMs });
   effects.push({ kind: 'adopt' });
   effects.push({ kind: 'transition', reason: 'first checkpoint acknowledged' });
   // It was whole before the link was lost, and is read only now: there is something to fail over to after all.
@@ -217,9 +231,10 @@ function lost(state: SecondaryState, session: Session, code: string, effects: Ef
   session.linked = false;
   state.reason = code;
   state.windowOver = false;
-  if (state.held !== null) {
+  if (state.held !== null || state.gone !== null) {
     state.phase = 'suspect';
-    armReconnect(state, effects);
+    // A primary that we have left is not suspect before it is dialled again.
+    if (!session.broken) armReconnect(state, effects);
   } else {
     state.phase = 'dialling';
   }
@@ -231,6 +246,7 @@ function tookLeave(state: SecondaryState, session: Session, effects: Effects): v
   if (!session.linked) return;
   session.linked = false;
   session.left = true;
+  state.gone = null;
   state.phase = 'dialling';
   effects.push({ kind: 'transition', reason: 'bye shutdown' });
 }
@@ -249,22 +265,50 @@ function restored(
     return;
   }
   if (session.linked) {
-    effects.push({ kind: 'drop-link', streamUuid: session.streamUuid, code: linkCode(code) });
-    lost(state, session, code, effects);
+    if (!consistent) {
+      breakOff(state, session, linkCode(code), code, effects);
+    } else {
+      effects.push({ kind: 'drop-link', streamUuid: session.streamUuid, code: linkCode(code) });
+      lost(state, session, code, effects);
+    }
   }
   state.session = null;
   if (!own) effects.push({ kind: 'discard-filling' });
-  else if (!consistent) discardHeld(state, effects);
-  if (state.phase === 'suspect' && state.held === null) {
-    state.phase = 'dialling';
-    effects.push(
-      { kind: 'disarm', timer: 'reconnect' },
-      { kind: 'transition', reason: `the standby is of no use: ${code}` },
-    );
-  }
-  if (state.phase === 'suspect' && state.windowOver) decide(state, effects);
+  else if (!consistent) loseHeld(state, `what it acknowledged could not be applied: ${code}`, effects);
+  if (session.broken) fillAgain(state, effects);
+  else if (state.phase === 'suspect' && state.windowOver) decide(state, effects);
   else if (state.phase === 'suspect') dial(state, effects);
   else if (state.phase === 'dialling') redialLater(state, effects);
+}
+
+/** We cannot go on with a stream: the link is dropped, and another one begun when the restorer is done. */
+function breakOff(
+  state: SecondaryState,
+  session: Session,
+  linkCode: ChannelErrorCode,
+  reason: string,
+  effects: Effects,
+): void {
+  if (!session.linked) return;
+  session.broken = true;
+  state.losses++;
+  effects.push(
+    { kind: 'disarm', timer: 'steady' },
+    { kind: 'drop-link', streamUuid: session.streamUuid, code: linkCode },
+  );
+  lost(state, session, reason, effects);
+}
+
+/** The primary lived a moment ago, so it is suspect only if it does not answer now. */
+function fillAgain(state: SecondaryState, effects: Effects): void {
+  const { redialMinMs, redialMaxMs, reconnectWindowMs } = state.settings;
+  const delayMs =
+    state.losses <= 1 ? 0 : Math.min(redialMaxMs, redialMinMs * 2 ** Math.min(state.losses - 2, 30));
+  if (state.phase === 'suspect') {
+    effects.push({ kind: 'arm', timer: 'reconnect', delayMs: delayMs + reconnectWindowMs });
+  }
+  if (delayMs === 0) dial(state, effects);
+  else effects.push({ kind: 'arm', timer: 'redial', delayMs });
 }
 
 /** What the primary is told when it was the stream that was wrong. */
@@ -274,6 +318,10 @@ function linkCode(code: string): ChannelErrorCode {
 }
 
 function timer(state: SecondaryState, which: SecondaryTimer, lateMs: number, effects: Effects): void {
+  if (which === 'steady') {
+    state.losses = 0;
+    return;
+  }
   if (which === 'reconnect') {
     if (state.phase !== 'suspect') return;
     // It was we who were stopped: the primary has had no chance to answer.
@@ -292,16 +340,23 @@ function armReconnect(state: SecondaryState, effects: Effects): void {
 
 /** The primary is dead as far as can be known from here. */
 function decide(state: SecondaryState, effects: Effects): void {
-  if (state.held === null) return;
   giveUpDial(state, effects);
   effects.push({ kind: 'disarm', timer: 'reconnect' });
+  if (state.held === null) {
+    nothingToTakeOver(state, effects);
+    return;
+  }
   state.phase = 'deciding';
   effects.push({ kind: 'ask-witness', held: state.held });
 }
 
 function witness(state: SecondaryState, granted: boolean, effects: Effects): void {
-  if (state.phase !== 'deciding' || state.held === null) return;
+  if (state.phase !== 'deciding') return;
   if (granted) {
+    if (state.held === null) {
+      nothingToTakeOver(state, effects);
+      return;
+    }
     state.phase = 'starting';
     effects.push({ kind: 'take-over', held: state.held, reason: state.reason });
     return;
@@ -312,23 +367,53 @@ function witness(state: SecondaryState, granted: boolean, effects: Effects): voi
   redialLater(state, effects);
 }
 
+function nothingToTakeOver(state: SecondaryState, effects: Effects): void {
+  state.phase = 'dialling';
+  if (state.gone !== null) {
+    effects.push({ kind: 'report-impossible', gone: state.gone, reason: state.reason });
+  }
+  state.gone = null;
+  effects.push({ kind: 'transition', reason: 'the primary is dead, and its standby was lost before' });
+  redialLater(state, effects);
+}
+
 function started(state: SecondaryState, effects: Effects): void {
   if (state.phase !== 'starting') return;
   state.phase = 'active';
   state.role = 'active';
   state.failures = 0;
   effects.push({ kind: 'report-completed' }, { kind: 'transition', reason: 'failover' });
-  if (state.endedEarly !== null) domainOver(state, state.endedEarly, effects);
+  if (state.endedEarly !== null) domainOver(state, state.endedEarly, '', effects);
   else dial(state, effects);
 }
 
-function domainOver(state: SecondaryState, how: 'shutdown' | 'crashed', effects: Effects): void {
+function domainOver(
+  state: SecondaryState,
+  how: 'shutdown' | 'crashed',
+  reason: string,
+  effects: Effects,
+): void {
   if (state.phase === 'starting') {
     state.endedEarly = how;
   } else if (state.phase === 'active') {
     if (how === 'shutdown') over(state, 'ended', 'the domain shut down', effects);
     else over(state, 'failed', 'the domain crashed', effects);
+  } else if (state.held !== null) {
+    heldEnded(state, reason, effects);
   }
+}
+
+/** The standby has ended before it was taken over. */
+function heldEnded(state: SecondaryState, reason: string, effects: Effects): void {
+  const { session } = state;
+  loseHeld(state, reason, effects);
+  if (session && session.acknowledged >= 0) spoilt(state, session, effects);
+}
+
+/** The domain of the stream has ended. What was acknowledged meanwhile is lost with it. */
+function spoilt(state: SecondaryState, session: Session, effects: Effects): void {
+  session.spoilt = true;
+  breakOff(state, session, 'STANDBY_LOST', 'STANDBY_LOST', effects);
 }
 
 function ended(state: SecondaryState, reason: string, effects: Effects): void {
@@ -346,6 +431,7 @@ function over(state: SecondaryState, role: 'ended' | 'failed', reason: string, e
   giveUpDial(state, effects);
   effects.push({ kind: 'disarm', timer: 'reconnect' });
   if (state.held !== null) discardHeld(state, effects);
+  effects.push({ kind: 'disarm', timer: 'steady' });
   if (state.session) state.session.linked = false;
   state.phase = 'over';
   state.role = role;
@@ -362,6 +448,15 @@ function stop(state: SecondaryState, effects: Effects): void {
   if (state.held !== null) discardHeld(state, effects);
   state.phase = 'over';
   effects.push({ kind: 'transition', reason: 'stopped' });
+}
+
+function loseHeld(state: SecondaryState, reason: string, effects: Effects): void {
+  if (state.held === null) return;
+  // A primary that took its leave has nothing that we could fail over from.
+  state.gone = state.phase === 'dialling' ? null : state.held;
+  effects.push({ kind: 'standby-lost', was: 'held', reason });
+  discardHeld(state, effects);
+  effects.push({ kind: 'transition', reason: 'the standby was lost' });
 }
 
 function discardHeld(state: SecondaryState, effects: Effects): void {

@@ -18,10 +18,17 @@ import type { DomainEvent, DomainInfo } from '../hypervisor/port.js';
 import { monotonicMs } from './clock.js';
 import { openConsole, openFile, type ConsoleWriter } from './console.js';
 import { readTls, type SecondaryDependencies } from './dependencies.js';
-import { FailoverReport } from './failover-report.js';
+import { FailoverReport, NO_STANDBY } from './failover-report.js';
 import type { Logger } from './log.js';
 import { MachineRun } from './machine.js';
-import type { CommitReport, DomainStatus, FailoverEvent, TransitionReport } from './reports.js';
+import type {
+  CommitReport,
+  DomainStatus,
+  FailoverEvent,
+  StandbyLossReport,
+  StandbyState,
+  TransitionReport,
+} from './reports.js';
 import { dialPrimary, isMisfit } from './secondary-dial.js';
 import { stepSecondary } from './secondary-machine.js';
 import { SecondarySession } from './secondary-session.js';
@@ -34,7 +41,7 @@ import {
   type SecondaryState,
   type SecondaryTimer,
 } from './secondary-state.js';
-import { Standbys, type Standby } from './standby.js';
+import { Standbys, reasonOf, type Standby } from './standby.js';
 import { Tasks } from './tasks.js';
 import { Timers } from './timers.js';
 
@@ -42,6 +49,7 @@ import { Timers } from './timers.js';
 export interface SecondaryReports {
   readonly commits$: Subject<CommitReport>;
   readonly failover$: Subject<FailoverEvent>;
+  readonly standbyLosses$: Subject<StandbyLossReport>;
   readonly transitions$: Subject<TransitionReport>;
 }
 
@@ -106,7 +114,7 @@ export class SecondaryRunner {
         open: () => this.#dependencies.openTarget(this.#config),
         console: this.#console,
         tap: this.#tap,
-        ended: (event) => this.#domainEvent(event),
+        ended: (was, event) => this.#domainEvent(was, event),
         log: this.#log,
       });
       this.#info = await (await this.#standbys.prepare()).info();
@@ -145,9 +153,31 @@ export class SecondaryRunner {
     };
   }
 
-  #domainEvent(event: DomainEvent): void {
-    if (event.kind === 'shutdown') this.#machine.send({ kind: 'domain-shutdown' });
-    else this.#machine.send({ kind: 'domain-crashed', reason: event.reason });
+  #domainEvent(was: StandbyState, event: DomainEvent): void {
+    if (was === 'spare') {
+      // The next stream finds no spare, and makes a domain.
+      this.#standbyLost(was, reasonOf(event));
+      this.#tasks.run('destroy a domain', async () => this.#standbys?.discardSpare());
+    } else if (was === 'filling') {
+      this.#machine.send({ kind: 'filling-ended', reason: reasonOf(event) });
+    } else if (event.kind === 'shutdown') {
+      this.#machine.send({ kind: 'domain-shutdown' });
+    } else {
+      this.#machine.send({ kind: 'domain-crashed', reason: event.reason });
+    }
+  }
+
+  #standbyLost(was: StandbyState, reason: string): void {
+    const message = `the standby (${was}) was lost: ${reason}`;
+    this.#log.warn({ was, reason }, 'the standby was lost, and will be replaced');
+    if (was === 'held') this.#error = { code: 'STANDBY_LOST', message };
+    this.#reports.standbyLosses$.next({ domain: this.name, was, reason, atMs: monotonicMs() });
+  }
+
+  #failoverImpossible(gone: Held, reason: string): void {
+    const message = `the primary died before its lost standby was replaced; ${this.#error?.message ?? ''}`;
+    this.#failover.impossible(gone, reason, message);
+    this.#error = { code: NO_STANDBY, message };
   }
 
   #perform(effect: SecondaryEffect): void {
@@ -168,6 +198,7 @@ export class SecondaryRunner {
         this.#restore(effect.streamUuid);
         return;
       case 'adopt':
+        this.#error = null;
         this.#tasks.run('destroy a domain', async () => this.#standbys?.adopt());
         return;
       case 'discard-filling':
@@ -197,6 +228,12 @@ export class SecondaryRunner {
         return;
       case 'report-failed':
         this.#failover.failed(effect.code, effect.message);
+        return;
+      case 'report-impossible':
+        this.#failoverImpossible(effect.gone, effect.reason);
+        return;
+      case 'standby-lost':
+        this.#standbyLost(effect.was, effect.reason);
         return;
       case 'transition':
         this.#transition(effect.reason);
@@ -317,7 +354,7 @@ export class SecondaryRunner {
   #takeOver(held: Held, reason: string): void {
     const standby = this.#standbys?.held;
     if (!standby) return;
-    this.#failover.started(held, reason);
+    this.#failover.started(held, reason, this.#session?.acknowledgedAtMs ?? null);
     this.#tasks.run('take over', async () => {
       try {
         await takeOver(standby.domain, standby.gate);

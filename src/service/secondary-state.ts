@@ -2,7 +2,7 @@
 // secondary-machine.ts.
 
 import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
-import type { DomainRole, LinkState } from './reports.js';
+import type { DomainRole, LinkState, StandbyState } from './reports.js';
 
 export interface SecondarySettings {
   /** How long a primary that cannot be reached is tried again before its domain is taken over. */
@@ -26,12 +26,16 @@ export interface Session {
   left: boolean;
   /** The last epoch acknowledged; -1: none. */
   acknowledged: number;
+  /** Its domain has ended by itself: nothing that comes is held any more. */
+  spoilt: boolean;
+  /** It was we who could not go on with it, while the primary lived: the next one is begun by us. */
+  broken: boolean;
 }
 
 /**
  * dialling  no link; there was none, or the primary took its leave: nothing to fail over from
  * linked    a stream comes
- * suspect   the link of a replicating domain is lost, and it is not decided what that means
+ * suspect   the link of a domain that is or was protected is lost, and it is not decided what that means
  * deciding  the witness is asked
  * starting  the domain is being started
  * active    it runs here; the old primary shall be told
@@ -47,6 +51,10 @@ export interface SecondaryState {
   session: Session | null;
   /** What to fail over to: the session's own domain since its first acknowledgement, until then an older one. */
   held: Held | null;
+  /** A checkpoint that was held and is lost with its domain, until another one is held: with it the failover is lost. */
+  gone: Held | null;
+  /** Standbys in a row that did not last. */
+  losses: number;
   /** The dial under way; 0: none. Dials are numbered, so that the answer of one given up is known as such. */
   dial: number;
   dials: number;
@@ -62,7 +70,8 @@ export interface SecondaryState {
   primaryTold: boolean;
 }
 
-export type SecondaryTimer = 'redial' | 'reconnect';
+/** steady: the standby has lasted, what became of those before it is forgotten. */
+export type SecondaryTimer = 'redial' | 'reconnect' | 'steady';
 
 export type SecondaryEvent =
   | { readonly kind: 'start' }
@@ -91,8 +100,11 @@ export type SecondaryEvent =
   | { readonly kind: 'witness'; readonly granted: boolean }
   | { readonly kind: 'started' }
   | { readonly kind: 'start-failed'; readonly code: string; readonly message: string }
+  /** The domain that runs here, or the standby that is held, has ended by itself. */
   | { readonly kind: 'domain-shutdown' }
   | { readonly kind: 'domain-crashed'; readonly reason: string }
+  /** The domain that is being filled has ended by itself. */
+  | { readonly kind: 'filling-ended'; readonly reason: string }
   /** No domain to fill can be created. */
   | { readonly kind: 'domain-failed'; readonly code: string }
   | { readonly kind: 'stop' };
@@ -123,6 +135,9 @@ export type SecondaryEffect =
   | { readonly kind: 'take-over'; readonly held: Held; readonly reason: string }
   | { readonly kind: 'report-completed' }
   | { readonly kind: 'report-failed'; readonly code: string; readonly message: string }
+  /** A failover that cannot be: the checkpoint is lost, and so is the primary. */
+  | { readonly kind: 'report-impossible'; readonly gone: Held; readonly reason: string }
+  | { readonly kind: 'standby-lost'; readonly was: Exclude<StandbyState, 'spare'>; readonly reason: string }
   | { readonly kind: 'transition'; readonly reason: string }
   | { readonly kind: 'finished' };
 
@@ -133,6 +148,8 @@ export function initialSecondaryState(settings: SecondarySettings): SecondarySta
     phase: 'dialling',
     session: null,
     held: null,
+    gone: null,
+    losses: 0,
     dial: 0,
     dials: 0,
     failures: 0,
@@ -148,8 +165,9 @@ export function secondaryLinkState(state: SecondaryState): LinkState {
     case 'linked':
       return (state.session?.acknowledged ?? -1) < 0 ? 'syncing' : 'replicating';
     case 'dialling':
-      return state.dial === 0 ? 'down' : 'connecting';
+      return unlinkedState(state);
     case 'suspect':
+      return state.held === null ? unlinkedState(state) : 'suspect';
     case 'deciding':
     case 'starting':
       return 'suspect';
@@ -157,4 +175,8 @@ export function secondaryLinkState(state: SecondaryState): LinkState {
     case 'over':
       return 'down';
   }
+}
+
+function unlinkedState(state: SecondaryState): LinkState {
+  return state.dial === 0 ? 'down' : 'connecting';
 }

@@ -12,6 +12,7 @@ import type {
   DomainStatus,
   FailoverEvent,
   SecondaryService,
+  StandbyLossReport,
   TransitionReport,
 } from './reports.js';
 import { SecondaryRunner } from './secondary-runner.js';
@@ -26,11 +27,13 @@ export function createSecondaryService(
 class Secondary implements SecondaryService {
   readonly commits$: Observable<CommitReport>;
   readonly failover$: Observable<FailoverEvent>;
+  readonly standbyLosses$: Observable<StandbyLossReport>;
   readonly transitions$: Observable<TransitionReport>;
   readonly finished: Promise<void>;
 
   readonly #commits = new Subject<CommitReport>();
   readonly #failovers = new Subject<FailoverEvent>();
+  readonly #losses = new Subject<StandbyLossReport>();
   readonly #transitions = new Subject<TransitionReport>();
   readonly #runners: readonly SecondaryRunner[];
   #opening: Promise<unknown> = Promise.resolve();
@@ -41,11 +44,13 @@ class Secondary implements SecondaryService {
     const { log } = dependencies;
     this.commits$ = this.#commits.asObservable();
     this.failover$ = this.#failovers.asObservable();
+    this.standbyLosses$ = this.#losses.asObservable();
     this.transitions$ = this.#transitions.asObservable();
     const witness = dependencies.witness ?? unwitnessed((message) => log.warn(message));
     const reports = {
       commits$: this.#commits,
       failover$: this.#failovers,
+      standbyLosses$: this.#losses,
       transitions$: this.#transitions,
     };
     this.#runners = config.domains.map(
@@ -81,6 +86,7 @@ class Secondary implements SecondaryService {
     await Promise.all(this.#runners.map((runner) => runner.stop()));
     this.#commits.complete();
     this.#failovers.complete();
+    this.#losses.complete();
     this.#transitions.complete();
   }
 }

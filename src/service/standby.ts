@@ -4,19 +4,22 @@
 //
 // spare: made ahead. filling: a stream is being restored into it and has no whole checkpoint yet. held: what to fail
 // over to; the stream may go on into it. While a new stream fills one, an older one may still be held.
+//
+// A domain may end by itself in any of these states: whoever decides is told which, and has it destroyed.
 
 import type { Subscription } from 'rxjs';
-import type { DomainEvent, TargetDomain } from '../hypervisor/port.js';
+import { HypervisorError, type DomainEvent, type TargetDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
 import type { ConsoleWriter } from './console.js';
 import type { Logger } from './log.js';
+import type { StandbyState } from './reports.js';
 
 export interface StandbyOptions {
   readonly open: () => Promise<TargetDomain>;
   readonly console: ConsoleWriter;
   readonly tap: ConsoleWriter | null;
-  /** What a domain does by itself; only one that was started does anything. */
-  readonly ended: (event: DomainEvent) => void;
+  /** A domain has ended by itself. What is taken over is `held` still. */
+  readonly ended: (was: StandbyState, event: DomainEvent) => void;
   readonly log: Logger;
 }
 
@@ -24,11 +27,14 @@ export class Standby {
   readonly gate: ByteGate;
   /** Resolves when the restorer is done with the domain. */
   restored: Promise<void> = Promise.resolve();
+  /** How it ended by itself. */
+  end: DomainEvent | null = null;
   readonly #subscriptions: Subscription;
 
   constructor(
     readonly domain: TargetDomain,
-    { console, tap, ended, log }: StandbyOptions,
+    { console, tap, log }: StandbyOptions,
+    ended: (standby: Standby, event: DomainEvent) => void,
   ) {
     // It holds what the domain says between its start and the gate's passing: a moment, hence no limit.
     this.gate = new ByteGate({ write: (bytes) => console.write(bytes), limitBytes: Infinity });
@@ -40,7 +46,12 @@ export class Standby {
         log.error({ err: error }, 'output cannot be written');
       }
     });
-    this.#subscriptions.add(domain.events$.subscribe(ended));
+    this.#subscriptions.add(
+      domain.events$.subscribe((event) => {
+        this.end = event;
+        ended(this, event);
+      }),
+    );
   }
 
   async destroy(): Promise<void> {
@@ -60,18 +71,19 @@ export class Standbys {
     this.#options = options;
   }
 
-  /** Makes the spare. Fails as openTarget does. */
+  /** Makes the spare. Fails as openTarget does, or with DOMAIN_GONE if the domain has ended already. */
   async prepare(): Promise<TargetDomain> {
-    this.#spare = new Standby(await this.#options.open(), this.#options);
-    return this.#spare.domain;
+    const spare = await this.#make();
+    this.#spare = spare;
+    return requireAlive(spare).domain;
   }
 
-  /** The domain for a new stream: the spare, or one made now. */
+  /** The domain for a new stream: the spare, or one made now. Fails as prepare() does. */
   async fill(): Promise<Standby> {
     const spare = this.#spare;
     this.#spare = null;
-    this.#filling = spare ?? new Standby(await this.#options.open(), this.#options);
-    return this.#filling;
+    this.#filling = spare ?? (await this.#make());
+    return requireAlive(this.#filling);
   }
 
   /** The one being filled is held from now on; resolves when the one held before is destroyed. */
@@ -99,4 +111,26 @@ export class Standbys {
     this.#spare = null;
     await spare?.destroy();
   }
+
+  async #make(): Promise<Standby> {
+    const domain = await this.#options.open();
+    return new Standby(domain, this.#options, (standby, event) => this.#ended(standby, event));
+  }
+
+  #ended(standby: Standby, event: DomainEvent): void {
+    const { ended } = this.#options;
+    if (standby === this.held) ended('held', event);
+    else if (standby === this.#filling) ended('filling', event);
+    else if (standby === this.#spare) ended('spare', event);
+    // Else it is being destroyed, or has ended before it was anything: see requireAlive().
+  }
+}
+
+function requireAlive(standby: Standby): Standby {
+  if (standby.end === null) return standby;
+  throw new HypervisorError('DOMAIN_GONE', `The standby has ended already: ${reasonOf(standby.end)}.`);
+}
+
+export function reasonOf(event: DomainEvent): string {
+  return event.kind === 'crashed' ? event.reason : 'it shut down';
 }

@@ -8,6 +8,7 @@ import type {
   FailoverEvent,
   PrimaryService,
   SecondaryService,
+  StandbyLossReport,
   TransitionReport,
 } from '../../src/service/reports.js';
 
@@ -100,4 +101,5 @@ export class FakePrimary extends FakeService implements PrimaryService {
 export class FakeSecondary extends FakeService implements SecondaryService {
   readonly commits$ = new Subject<CommitReport>();
   readonly failover$ = new Subject<FailoverEvent>();
+  readonly standbyLosses$ = new Subject<StandbyLossReport>();
 }

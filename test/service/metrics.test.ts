@@ -154,6 +154,18 @@ describe('metrics of a secondary', () => {
     metrics.stop();
   });
 
+  it('counts the standbys that were lost, by what they were', async () => {
+    const service = new FakeSecondary(status({ role: 'standby' }));
+    const metrics = createSecondaryMetrics(service);
+    const series = (was: string) => read(metrics, `romulus_standby_losses_total{domain="web",was="${was}"}`);
+    expect(await series('held')).to.equal(0);
+    for (const was of ['held', 'held', 'filling'] as const) {
+      service.standbyLosses$.next({ domain: 'web', was, reason: 'killed', atMs: 1 });
+    }
+    expect([await series('spare'), await series('filling'), await series('held')]).to.deep.equal([0, 1, 2]);
+    metrics.stop();
+  });
+
   it('counts failovers by result and measures them', async () => {
     const service = new FakeSecondary(standby(), status({ ...standby(), domain: 'mail' }));
     const metrics = createSecondaryMetrics(service);

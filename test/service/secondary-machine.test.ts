@@ -8,10 +8,13 @@ import {
   type SecondaryEvent,
   type SecondarySettings,
   type SecondaryState,
+  type SecondaryTimer,
 } from '../../src/service/secondary-state.js';
 import { VirtualMachine, words } from './virtual-machine.js';
 
 const settings: SecondarySettings = { reconnectWindowMs: 300, redialMinMs: 50, redialMaxMs: 2000 };
+
+const timers: readonly SecondaryTimer[] = ['redial', 'reconnect', 'steady'];
 
 type Machine = VirtualMachine<SecondaryState, SecondaryEvent, SecondaryEffect>;
 
@@ -20,7 +23,7 @@ function machine(start = true): Machine {
     stepSecondary,
     initialSecondaryState(settings),
     (event) => event,
-    (timer) => ({ kind: 'timer', timer: timer === 'redial' ? 'redial' : 'reconnect', lateMs: 0 }),
+    (timer) => ({ kind: 'timer', timer: timers.find((name) => name === timer) ?? 'redial', lateMs: 0 }),
   );
   if (start) made.give({ kind: 'start' });
   return made;
@@ -202,9 +205,14 @@ describe('service/secondary-machine', () => {
       const m = replicating();
       m.give({ kind: 'lost', streamUuid: 'A', code: 'LINK_CLOSED' });
       const effects = m.give({ kind: 'restored', streamUuid: 'A', consistent: false, code: 'FAILED' });
-      expect(words(effects)[0]).to.equal('discard-held');
-      expect(words(m.advance(1000))).to.deep.equal(['dial standby']);
-      expect(words(refuse(m, 'REFUSED'))).to.deep.equal([]);
+      expect(words(effects)).to.deep.equal([
+        'standby-lost what it acknowledged could not be applied: FAILED',
+        'discard-held',
+        'transition the standby was lost',
+        'dial standby',
+      ]);
+      expect(m.effects.at(-1)).to.deep.include({ held: null });
+      expect(words(refuse(m, 'REFUSED'))[0]).to.equal('report-impossible LINK_CLOSED');
     });
 
     it('the witness does not grant: back to suspect, and nothing started', () => {
@@ -269,8 +277,206 @@ describe('service/secondary-machine', () => {
         'drop-link INTERNAL',
         'transition OUT_OF_MEMORY',
         'discard-filling',
+        'dial standby',
       ]);
-      expect(words(m.advance(50))).to.deep.equal(['dial standby']);
+    });
+  });
+
+  describe('a standby that ends by itself', () => {
+    const crash = (m: Machine) => m.give({ kind: 'domain-crashed', reason: 'killed' });
+    const LOST = ['standby-lost killed', 'discard-held'];
+    const DROPPED = [...LOST, 'drop-link STANDBY_LOST', 'transition STANDBY_LOST'];
+    /** The restorer finds that the link is gone, or the domain. */
+    const restored = (m: Machine, streamUuid = 'A') =>
+      m.give({ kind: 'restored', streamUuid, consistent: false, code: 'DOMAIN_GONE' });
+    const kill = (m: Machine, streamUuid = 'A'): readonly SecondaryEffect[] => [
+      ...crash(m),
+      ...m.give({ kind: 'lost', streamUuid, code: 'STANDBY_LOST' }),
+      ...restored(m, streamUuid),
+    ];
+
+    it('while it replicates: the link is dropped and dialled at once, holding nothing, and filled anew', () => {
+      const m = replicating();
+      expect(words(crash(m))).to.deep.equal(DROPPED);
+      expect(secondaryLinkState(m.state)).to.equal('down');
+      expect(m.give({ kind: 'lost', streamUuid: 'A', code: 'STANDBY_LOST' })).to.deep.equal([]);
+      const effects = restored(m);
+      expect(effects.filter(({ kind }) => kind === 'dial')).to.deep.equal([
+        { kind: 'dial', dial: 2, role: 'standby', held: null },
+      ]);
+      expect(words(link(m, 'B'))).to.deep.equal(['restore', 'transition linked']);
+      expect(words(acknowledge(m, 0, 'B'))[0]).to.equal('adopt');
+      expect(words(lose(m, 'B'))).to.include('dial standby');
+      expect(refuse(m, 'REFUSED')).to.deep.include({
+        kind: 'ask-witness',
+        held: { streamUuid: 'B', epoch: 0 },
+      });
+    });
+
+    it('an operator who quits it is no other case', () => {
+      expect(words(replicating().give({ kind: 'domain-shutdown' }))).to.deep.equal([
+        'standby-lost it shut down',
+        ...DROPPED.slice(1),
+      ]);
+    });
+
+    it('while it is filled: the same', () => {
+      const m = machine();
+      link(m, 'A');
+      expect(words(m.give({ kind: 'filling-ended', reason: 'killed' }))).to.deep.equal([
+        'standby-lost killed',
+        'drop-link STANDBY_LOST',
+        'transition STANDBY_LOST',
+      ]);
+      // The records that were here already make a checkpoint: of a domain that is dead.
+      expect(acknowledge(m, 0)).to.deep.equal([]);
+      expect(m.state.held).to.equal(null);
+      expect(words(restored(m))).to.deep.equal(['discard-filling', 'dial standby']);
+    });
+
+    it('what is acknowledged after its end is not held', () => {
+      const m = replicating();
+      crash(m);
+      acknowledge(m, 3);
+      expect(m.state.held).to.equal(null);
+      const other = replicating();
+      other.give({ kind: 'lost', streamUuid: 'A', code: 'LINK_CLOSED' });
+      expect(words(crash(other))).to.deep.equal([...LOST, 'transition the standby was lost']);
+      acknowledge(other, 3);
+      expect(other.state.held).to.equal(null);
+      expect(words(restored(other))).to.deep.equal(['dial standby']);
+    });
+
+    it('again and again: dialled later and later, until one has lasted', () => {
+      const m = replicating();
+      const delays: number[] = [];
+      let uuid = 'A';
+      for (let round = 0; round < 10; round++) {
+        kill(m, uuid);
+        delays.push(m.state.dial === 0 ? (m.armed('redial') ?? NaN) : 0);
+        if (m.state.dial === 0) expect(words(m.advance(delays.at(-1) ?? 0))).to.deep.equal(['dial standby']);
+        uuid = `round ${round}`;
+        link(m, uuid);
+        acknowledge(m, 0, uuid);
+        m.advance(settings.redialMaxMs - 1);
+      }
+      expect(delays).to.deep.equal([0, 50, 100, 200, 400, 800, 1600, 2000, 2000, 2000]);
+      m.advance(1);
+      expect(words(kill(m, uuid))).to.include('dial standby');
+    });
+
+    it('the backoff is no silence of the primary: it is suspect only when it was dialled', () => {
+      const m = replicating();
+      for (let round = 0; round < 7; round++) {
+        if (round > 0) m.advance(m.armed('redial') ?? 0);
+        if (round > 0) link(m, 'A');
+        if (round > 0) acknowledge(m, 0);
+        kill(m);
+      }
+      expect(m.armed('redial')).to.equal(1600);
+      expect(words(m.advance(1600))).to.deep.equal(['dial standby']);
+      expect(words(m.advance(299))).to.deep.equal([]);
+      expect(words(m.advance(1))).to.include('abort-dial');
+    });
+
+    it('a primary that is silent while the restorer ends is not taken for dead', () => {
+      const m = replicating();
+      crash(m);
+      expect(words(m.advance(10_000))).to.deep.equal([]);
+      expect(words(restored(m))).to.deep.equal(['dial standby']);
+    });
+
+    for (const [how, die] of [
+      ['refused', (m: Machine) => refuse(m, 'REFUSED')],
+      ['silent', (m: Machine) => m.advance(300)],
+    ] as const) {
+      it(`and then the primary dies (${how}): the failover has failed, nothing is started, and it is dialled on`, () => {
+        const m = replicating();
+        kill(m);
+        const effects = die(m);
+        expect(words(effects).filter((word) => word !== 'abort-dial')).to.deep.equal([
+          'report-impossible STANDBY_LOST',
+          'transition the primary is dead, and its standby was lost before',
+        ]);
+        expect(effects).to.deep.include({
+          kind: 'report-impossible',
+          gone: { streamUuid: 'A', epoch: 2 },
+          reason: 'STANDBY_LOST',
+        });
+        expect(m.state).to.include({ role: 'standby', phase: 'dialling' });
+        for (let i = 0; i < 10; i++) {
+          expect(words(m.advance(2000))).to.deep.equal(['dial standby']);
+          expect(words(refuse(m, 'REFUSED'))).to.deep.equal([]);
+        }
+        m.advance(2000);
+        expect(words(link(m, 'Z'))).to.deep.equal(['restore', 'transition linked']);
+      });
+    }
+
+    it('and then the primary dies while the next one is filled: failed, with the reason of the link', () => {
+      const m = replicating();
+      kill(m);
+      link(m, 'B');
+      expect(words(lose(m, 'B', 'HEARTBEAT_TIMEOUT'))).to.deep.equal([
+        'transition HEARTBEAT_TIMEOUT',
+        'discard-filling',
+        'dial standby',
+      ]);
+      expect(words(m.advance(300))).to.include('report-impossible HEARTBEAT_TIMEOUT');
+    });
+
+    it('when the primary was lost already: no failover, and said so', () => {
+      const m = replicating();
+      lose(m);
+      expect(words(crash(m))).to.deep.equal([...LOST, 'transition the standby was lost']);
+      expect(words(refuse(m, 'REFUSED'))).to.include('report-impossible LINK_CLOSED');
+    });
+
+    it('when the witness is being asked: no failover, and said so if it grants', () => {
+      for (const granted of [true, false]) {
+        const m = replicating();
+        lose(m);
+        refuse(m, 'REFUSED');
+        crash(m);
+        const effects = words(m.give({ kind: 'witness', granted }));
+        if (granted) expect(effects).to.include('report-impossible LINK_CLOSED');
+        else expect(effects).to.deep.equal(['transition the witness did not grant the lease']);
+        expect(m.armed('redial')).to.be.a('number');
+      }
+    });
+
+    it('after the primary took its leave: nothing to fail over to, and no failure', () => {
+      const m = replicating();
+      m.give({ kind: 'bye', streamUuid: 'A', reason: 'shutdown' });
+      lose(m);
+      expect(words(crash(m))).to.deep.equal([...LOST, 'transition the standby was lost']);
+      m.advance(50);
+      expect(m.effects.at(-1)).to.deep.include({ kind: 'dial', held: null });
+      expect(words(refuse(m, 'REFUSED'))).to.deep.equal([]);
+    });
+
+    it('the older one, while a new one is filled: the filling goes on', () => {
+      const m = replicating();
+      lose(m);
+      link(m, 'B', true);
+      expect(words(crash(m))).to.deep.equal([...LOST, 'transition the standby was lost']);
+      expect(secondaryLinkState(m.state)).to.equal('syncing');
+      expect(words(acknowledge(m, 0, 'B'))[0]).to.equal('adopt');
+    });
+
+    it('the new one, while an older one is held: filled again, and the older one is what to fail over to', () => {
+      const m = replicating();
+      lose(m);
+      link(m, 'B', true);
+      m.give({ kind: 'filling-ended', reason: 'killed' });
+      m.give({ kind: 'lost', streamUuid: 'B', code: 'STANDBY_LOST' });
+      const effects = restored(m, 'B');
+      expect(words(effects)).to.deep.equal(['discard-filling', 'dial standby']);
+      expect(effects).to.deep.include({ kind: 'dial', dial: 3, role: 'standby', held: m.state.held });
+      expect(refuse(m, 'REFUSED')).to.deep.include({
+        kind: 'ask-witness',
+        held: { streamUuid: 'A', epoch: 2 },
+      });
     });
   });
 
@@ -428,9 +634,7 @@ describe('service/secondary-machine', () => {
           streamUuid: m.state.session?.streamUuid ?? 'A',
           reason,
         })),
-      fc
-        .constantFrom('redial' as const, 'reconnect' as const)
-        .map<Make>((timer) => () => ({ kind: 'timer', timer, lateMs: 0 })),
+      fc.constantFrom(...timers).map<Make>((timer) => () => ({ kind: 'timer', timer, lateMs: 0 })),
       fc.boolean().map<Make>((granted) => () => ({ kind: 'witness', granted })),
       fc
         .constantFrom<ReturnType<Make>>(
@@ -438,12 +642,15 @@ describe('service/secondary-machine', () => {
           { kind: 'start-failed', code: 'x', message: 'x' },
           { kind: 'domain-shutdown' },
           { kind: 'domain-crashed', reason: 'x' },
+          { kind: 'filling-ended', reason: 'x' },
           { kind: 'domain-failed', code: 'x' },
         )
         .map<Make>((given) => () => given),
       { weight: 1, arbitrary: fc.constant<Make>(() => ({ kind: 'stop' })) },
     );
     let failovers = 0;
+    let losses = 0;
+    let impossibles = 0;
     fc.assert(
       fc.property(fc.array(event, { maxLength: 60 }), (events) => {
         const m = machine();
@@ -451,10 +658,15 @@ describe('service/secondary-machine', () => {
         let held = false;
         let filling = false;
         let takeovers = 0;
+        let impossible = 0;
+        // A stream whose domain has ended: nothing of it is held again.
+        const spoilt = new Set<string>();
         let finished = 0;
         for (const make of events) {
           const given = make(m);
           const before = m.state;
+          const endsFilling = given.kind === 'filling-ended' && (before.session?.acknowledged ?? 0) < 0;
+          if (endsFilling && before.session) spoilt.add(before.session.streamUuid);
           for (const effect of m.give(given)) {
             if (effect.kind === 'restore') {
               expect(filling, 'one domain is filled at a time').to.equal(false);
@@ -468,6 +680,14 @@ describe('service/secondary-machine', () => {
             } else if (effect.kind === 'discard-held') {
               expect(held).to.equal(true);
               held = false;
+            } else if (effect.kind === 'standby-lost') {
+              losses++;
+              const lost = effect.was === 'held' ? before.held : before.session;
+              if (lost) spoilt.add(lost.streamUuid);
+            } else if (effect.kind === 'report-impossible') {
+              impossible++;
+              expect(held).to.equal(false);
+              expect(spoilt.has(effect.gone.streamUuid)).to.equal(true);
             } else if (effect.kind === 'ask-witness') {
               expect(held).to.equal(true);
               expect(m.state.session, 'the restorer is done').to.equal(null);
@@ -484,7 +704,14 @@ describe('service/secondary-machine', () => {
             }
           }
           expect(held).to.equal(m.state.held !== null);
+          expect(spoilt.has(m.state.held?.streamUuid ?? ''), 'held, and dead').to.equal(false);
+          if (m.state.phase === 'suspect') {
+            const { session, dial } = m.state;
+            const waits = m.armed('redial') ?? m.armed('reconnect');
+            expect(session !== null || dial !== 0 || waits !== null, 'goes on by itself').to.equal(true);
+          }
         }
+        impossibles += impossible;
         failovers += takeovers;
         expect(takeovers).to.be.at.most(1);
         expect(finished).to.be.at.most(1);
@@ -504,5 +731,7 @@ describe('service/secondary-machine', () => {
       { numRuns: 3000 },
     );
     expect(failovers, 'the sequences get somewhere').to.be.greaterThan(50);
+    expect(losses, 'standbys are lost').to.be.greaterThan(50);
+    expect(impossibles, 'failovers fail').to.be.greaterThan(0);
   });
 });

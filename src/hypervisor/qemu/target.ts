@@ -139,11 +139,27 @@ export class QemuTarget extends QemuSource implements TargetDomain {
     this.require('created');
     const context = this.#context;
     if (!context) throw new HypervisorError('WRONG_STATE', 'The domain has no context to start from.');
-    await this.#load(context);
-    this.#context = null;
-    await super.start();
-    // The guest runs already: the world hears of it as soon as it can.
-    await this.machine.qmp.execute('announce-self', ANNOUNCEMENT);
+    try {
+      await this.#load(context);
+      this.#context = null;
+      await super.start();
+      // The guest runs already: the world hears of it as soon as it can.
+      await this.machine.qmp.execute('announce-self', ANNOUNCEMENT);
+    } catch (error) {
+      if (!(error instanceof HypervisorError) || error.code !== 'DOMAIN_GONE') throw error;
+      const reason = await this.#lastWords('its monitor is gone');
+      throw new HypervisorError(
+        'DOMAIN_GONE',
+        `The standby ended while it took over: ${reason}`,
+        {},
+        { cause: error },
+      );
+    }
+  }
+
+  /** QEMU is about to end, or has ended: why. */
+  #lastWords(otherwise: string): Promise<string> {
+    return Promise.race([this.machine.gone, sleep(LAST_WORDS_MS, otherwise, { ref: false })]);
   }
 
   async #load(context: Uint8Array): Promise<void> {
@@ -168,8 +184,7 @@ export class QemuTarget extends QemuSource implements TargetDomain {
       const status = await Promise.race([loaded, late]);
       if (status === 'completed') return;
       // QEMU ends over a state that it cannot load, and says why.
-      const said = [this.machine.gone, sleep(LAST_WORDS_MS, `the load is ${status}`, { ref: false })];
-      const reason = await Promise.race(said);
+      const reason = await this.#lastWords(`the load is ${status}`);
       throw new HypervisorError('BAD_CONTEXT', `QEMU does not take the device state: ${reason}`, {
         length: context.length,
       });
