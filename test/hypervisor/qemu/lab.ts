@@ -59,11 +59,10 @@ export class Lab {
   /** The shell, as seen from outside. */
   readonly pid: number;
 
-  /** `env` is added to the environment of all that runs in the lab. Fails if the kernel or our rights do not do. */
-  static async open(env: NodeJS.ProcessEnv = {}): Promise<Lab> {
+  /** Fails if the kernel or our rights do not do. */
+  static async open(): Promise<Lab> {
     const holder = spawn('unshare', [...NAMESPACES, 'sh', '-c', SCRIPT], {
       stdio: ['pipe', 'pipe', 'pipe'],
-      env: { ...process.env, ...env },
     });
     const closed = once(holder, 'close');
     let said = '';
@@ -72,14 +71,10 @@ export class Lab {
       once(holder.stdout, 'data'),
       closed.then(() => Promise.reject(new Error(`no namespaces: ${said.trim()}`))),
     ]);
-    return new Lab(holder, closed, env);
+    return new Lab(holder, closed);
   }
 
-  private constructor(
-    holder: ChildProcess,
-    closed: Promise<unknown>,
-    private readonly env: NodeJS.ProcessEnv,
-  ) {
+  private constructor(holder: ChildProcess, closed: Promise<unknown>) {
     this.#holder = holder;
     this.#closed = closed;
     this.pid = childOf(holder);
@@ -91,7 +86,7 @@ export class Lab {
     return spawn(
       'nsenter',
       ['--target', String(this.pid), '--net', '--pid', '--mount', '--', ...where, command, ...args],
-      { stdio, env: { ...process.env, ...this.env } },
+      { stdio },
     );
   }
 
