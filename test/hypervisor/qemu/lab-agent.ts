@@ -28,7 +28,8 @@ export function guestMachine(files: GuestFiles): object {
   };
 }
 
-export function primaryConfig(files: GuestFiles, intervalMs: number): object {
+/** `timeoutMs`: silence that is death. */
+export function primaryConfig(files: GuestFiles, intervalMs: number, timeoutMs = 5000): object {
   return {
     listen: { host: ADDRESSES.primary, port: PORT, plaintext: true },
     http: false,
@@ -37,7 +38,7 @@ export function primaryConfig(files: GuestFiles, intervalMs: number): object {
         name: 'counter',
         hypervisor: guestMachine(files),
         checkpoint: { intervalMs },
-        heartbeat: { intervalMs: 100, timeoutMs: 5000 },
+        heartbeat: { intervalMs: 100, timeoutMs },
         output: { tap: CONSOLE_TAP },
       },
     ],
