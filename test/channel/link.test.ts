@@ -446,6 +446,7 @@ describe('link', () => {
         'DIGEST_MISMATCH',
         'INTERNAL',
         'UNKNOWN_DOMAIN',
+        'PROTOCOL_VERSION', // of a hello or welcome whose version was hit
       ]);
     }
     const untyped = [...counts.keys()].filter(

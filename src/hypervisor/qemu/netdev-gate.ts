@@ -30,7 +30,11 @@ export class NetdevGate {
   readonly emittedBytes = 0;
   readonly releasedBytes = 0;
   readonly netdev: string;
+  /** The filters were there, left by an agent before us. */
+  readonly takenOver: boolean;
   readonly #qmp: QmpClient;
+  readonly #openId: string;
+  readonly #sealedId: string;
   #mode: 'holding' | 'passing' | 'discarded' = 'holding';
   /** The latest epoch in the sealed filter; null: what is in it, if anything, belongs to the open epoch. */
   #sealed: number | null = null;
@@ -40,9 +44,10 @@ export class NetdevGate {
    * Fails with BAD_CONFIGURATION if there is no such netdev, or one that bypasses QEMU (vhost).
    */
   static async open(qmp: QmpClient, netdev: string): Promise<NetdevGate> {
-    const gate = new NetdevGate(qmp, netdev);
+    const ids = idsOf(netdev);
+    let takenOver = false;
     // The sealed one first: the other creation order lets frames out early.
-    for (const id of [gate.#sealedId, gate.#openId]) {
+    for (const id of [ids.sealed, ids.open]) {
       try {
         await qmp.execute('object-add', {
           'qom-type': 'filter-buffer',
@@ -53,7 +58,10 @@ export class NetdevGate {
         });
       } catch (error) {
         if (!(error instanceof QmpError)) throw error;
-        if (/duplicate|attempt to add/i.test(error.description)) continue;
+        if (/duplicate|attempt to add/i.test(error.description)) {
+          takenOver = true;
+          continue;
+        }
         throw new HypervisorError(
           'BAD_CONFIGURATION',
           `The output of netdev ${netdev} cannot be held: ${error.description}`,
@@ -62,12 +70,25 @@ export class NetdevGate {
         );
       }
     }
+    const gate = new NetdevGate(qmp, netdev, takenOver);
+    // They may have been left passing, or the cable unplugged.
+    if (takenOver) {
+      await gate.#run([
+        status(ids.sealed, 'on'),
+        status(ids.open, 'on'),
+        ['set_link', { name: netdev, up: true }],
+      ]);
+    }
     return gate;
   }
 
-  private constructor(qmp: QmpClient, netdev: string) {
+  private constructor(qmp: QmpClient, netdev: string, takenOver: boolean) {
     this.#qmp = qmp;
     this.netdev = netdev;
+    this.takenOver = takenOver;
+    const { open, sealed } = idsOf(netdev);
+    this.#openId = open;
+    this.#sealedId = sealed;
   }
 
   async seal(epoch: number): Promise<void> {
@@ -100,6 +121,20 @@ export class NetdevGate {
     if (this.#mode !== 'passing') return;
     this.#mode = 'holding';
     await this.#run([status(this.#sealedId, 'on'), status(this.#openId, 'on')]);
+  }
+
+  /** Takes the filters away: what they hold leaves, and all that comes. For good. */
+  async remove(): Promise<void> {
+    // The open one first: what it holds passes the sealed one.
+    await this.#run([this.#openId, this.#sealedId].map((id) => ['object-del', { id }]));
+  }
+
+  /** What somebody types into QEMU's monitor to undo discard(), and then the filters. */
+  get undoing(): string {
+    return [
+      `set_link ${this.netdev} on`,
+      ...[this.#openId, this.#sealedId].map((id) => `object_del ${id}`),
+    ].join(', ');
   }
 
   restart(): Promise<void> {
@@ -145,17 +180,14 @@ export class NetdevGate {
     }
   }
 
-  get #openId(): string {
-    return `romulus-${this.netdev}-open`;
-  }
-
-  get #sealedId(): string {
-    return `romulus-${this.netdev}-sealed`;
-  }
-
   async #run(commands: readonly QmpCommand[]): Promise<void> {
     await Promise.all(this.#qmp.executeAll(commands));
   }
+}
+
+/** The names of a netdev's filters. */
+function idsOf(netdev: string): { readonly open: string; readonly sealed: string } {
+  return { open: `romulus-${netdev}-open`, sealed: `romulus-${netdev}-sealed` };
 }
 
 function status(id: string, value: 'on' | 'off'): QmpCommand {

@@ -48,6 +48,20 @@ export class NetworkOutput implements DomainGate {
     return this.#inOrder(() => this.#gate.restart());
   }
 
+  /** Takes the gate away, for good. */
+  remove(): Promise<void> {
+    return this.#inOrder(() => this.#gate.remove());
+  }
+
+  get takenOver(): boolean {
+    return this.#gate.takenOver;
+  }
+
+  /** See NetdevGate.undoing. */
+  get undoing(): string {
+    return this.#gate.undoing;
+  }
+
   /** Runs a test that needs the gate to hold. Fails as the test does. */
   test(run: (gate: NetdevGate) => Promise<void>): Promise<void> {
     return this.#inOrder(async () => {

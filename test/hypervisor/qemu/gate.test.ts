@@ -5,7 +5,8 @@ import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { openQemuSource, type QemuSource } from '../../../src/hypervisor/qemu/index.js';
+import { QemuSource } from '../../../src/hypervisor/qemu/index.js';
+import { launchQemu } from '../../../src/hypervisor/qemu/launch.js';
 import type { OutputGate } from '../../../src/output/gate.js';
 import { MIB, expectCode, needQemu, tickGuest } from './support.js';
 
@@ -27,16 +28,12 @@ describe('qemu: the gate of a network interface', function () {
     world.bind(0, '127.0.0.1');
     await once(world, 'listening');
     const { port } = world.address();
-    const network = [
-      ...['-netdev', `socket,id=net0,udp=127.0.0.1:${port},localaddr=127.0.0.1:0`],
-      ...['-device', 'virtio-net-pci,netdev=net0,romfile='],
-    ];
-    domain = await openQemuSource(
-      tickGuest(
-        { dirty: 'compare', memoryBytes: 8 * MIB, arguments: network },
-        'pages=64 dirty=8 tick_ms=10',
-      ),
-    );
+    const options = `udp=127.0.0.1:${port},localaddr=127.0.0.1:0`;
+    const network = [{ id: 'net0', backend: { kind: 'socket' as const, options } }];
+    const config = { dirty: 'compare' as const, memoryBytes: 8 * MIB, network };
+    // Without the gates that a primary has from the start.
+    const machine = await launchQemu(tickGuest(config, 'pages=64 dirty=8 tick_ms=10'), { standby: false });
+    domain = new QemuSource(machine);
   });
   afterEach(async () => {
     await domain.destroy();
