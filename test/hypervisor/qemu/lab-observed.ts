@@ -85,7 +85,7 @@ function observe(domain: QemuPrimary): void {
   domain.resume = async () => {
     await resume();
     if (!open) return;
-    for (const filter of ['open', 'sealed']) {
+    for (const filter of ['valve', 'open', 'sealed']) {
       const path = `/objects/romulus-${NETDEV}-${filter}`;
       await qmp.execute('qom-set', { path, property: 'status', value: 'off' });
     }
