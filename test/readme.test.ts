@@ -1,4 +1,4 @@
-// The README's program is run as it stands there.
+// The README's program is run as it stands there; its configurations are read.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -7,7 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
-import { stringify } from 'yaml';
+import { parse, stringify } from 'yaml';
+import { parsePrimaryConfig, parseSecondaryConfig } from '../src/config/load.js';
 import type { SupervisorMessage } from '../src/cli/supervisor.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
@@ -19,6 +20,30 @@ const hypervisor = { kind: 'embedded', memory: '8MiB', guest: { workingSetPages:
 const quiet = { http: false, log: { level: 'silent' } };
 
 describe('README', () => {
+  it('what it writes for a QEMU guest is a configuration, on one host and on two', async () => {
+    const readme = await readFile(join(root, 'README.md'), 'utf8');
+    const written = (side: string): unknown => {
+      const text = new RegExp(`^cat > web-${side}.yaml <<END\n(.*?)^END$`, 'ms').exec(readme)?.[1] ?? '';
+      return parse(text.replaceAll('$GUEST', '/guest'));
+    };
+    const primary = parsePrimaryConfig(written('primary'));
+    const secondary = parseSecondaryConfig(written('secondary'));
+    const withoutTap = ({ hypervisor }: (typeof primary.domains | typeof secondary.domains)[number]) => ({
+      ...hypervisor,
+      network: null,
+    });
+    expect(primary.domains.map(withoutTap)).to.deep.equal(secondary.domains.map(withoutTap));
+
+    const fragments = [...readme.matchAll(/^```yaml\n(.*?)^```$/gms)].map(
+      ([, text = '']) => parse(text) as object,
+    );
+    expect(fragments).to.have.length(2);
+    const onAlpha = { ...(written('primary') as object), ...fragments[0] };
+    const [domain] = (written('secondary') as { domains: object[] }).domains;
+    expect(parsePrimaryConfig(onAlpha).listen.tls).to.not.equal(undefined);
+    expect(parseSecondaryConfig({ domains: [{ ...domain, ...fragments[1] }] }).domains).to.have.length(1);
+  });
+
   it('the program that embeds a secondary sees the commits and the failover', async () => {
     const readme = await readFile(join(root, 'README.md'), 'utf8');
     const program = /```ts\n(.*?)```/s.exec(readme)?.[1] ?? '';
