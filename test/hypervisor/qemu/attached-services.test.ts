@@ -1,11 +1,12 @@
 // An attached guest through both services: protected like any other, and never ended by us. What becomes of it depends
 // on what the secondary is known to do: it goes on with its network, or without, or is stopped.
 
-import { fork } from 'node:child_process';
+import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { pino } from 'pino';
@@ -17,8 +18,8 @@ import type { FailoverEvent, PrimaryService, SecondaryService } from '../../../s
 import { createSecondaryService } from '../../../src/service/secondary.js';
 import { Proxy } from '../../service/proxy.js';
 import { Cleanup, until } from '../../service/world.js';
-import { StrangeQemu, World } from './stranger.js';
-import { TICK_ELF, expectCode, needQemu } from './support.js';
+import { ANNOUNCEMENT, StrangeQemu, World } from './stranger.js';
+import { TICK_ELF, expectCode, needQemu, processesWith } from './support.js';
 
 const COMMAND = fileURLToPath(new URL('../../../src/cli/main.js', import.meta.url));
 const silent = pino({ level: 'silent' });
@@ -122,7 +123,8 @@ describe('qemu: an attached guest through the services', function () {
     return { proxy, port };
   }
 
-  it('agent and QEMU are killed: the secondary goes on at the next tick', async () => {
+  /** A primary in a process of its own, and a standby that has commits of it. */
+  async function agentOf(): Promise<{ agent: ChildProcess; standby: Standby }> {
     const folder = await mkdtemp(path.join(tmpdir(), 'romulus-attached-'));
     cleanup.add(() => rm(folder, { recursive: true, force: true }));
     const file = path.join(folder, 'primary.json');
@@ -145,6 +147,31 @@ describe('qemu: an attached guest through the services', function () {
     let commits = 0;
     standby.service.commits$.subscribe(() => commits++);
     await until('commits', () => commits > 20, 20_000);
+    return { agent, standby };
+  }
+
+  it('the agent alone is killed: the guest goes on, unplugged, whatever becomes of the filters', async () => {
+    const { agent, standby } = await agentOf();
+    agent.kill('SIGKILL');
+    await until('takeover', () => standby.failovers.length === 2);
+    await standby.service.stop();
+    while (processesWith('guard.js').some((pid) => processesWith(qemu.monitor).includes(pid)))
+      await sleep(10);
+    expect(await qemu.isRunning()).to.equal(true);
+    expect((await qemu.filters()).sort()).to.deep.equal(['romulus-lan-open', 'romulus-lan-sealed']);
+    await world.hears(0, () =>
+      qemu.ask(async (qmp) => {
+        // As their timers do after an hour or so.
+        for (const id of ['romulus-lan-open', 'romulus-lan-sealed']) {
+          await qmp.execute('qom-set', { path: `/objects/${id}`, property: 'status', value: 'off' });
+        }
+        await qmp.execute('announce-self', ANNOUNCEMENT);
+      }),
+    );
+  });
+
+  it('agent and QEMU are killed: the secondary goes on at the next tick', async () => {
+    const { agent, standby } = await agentOf();
     agent.kill('SIGKILL');
     process.kill(qemu.pid, 'SIGKILL');
     await until('takeover', () => standby.failovers.length === 2);
@@ -246,7 +273,7 @@ describe('qemu: an attached guest through the services', function () {
     expect(second.orphaned).to.equal(true);
     await second.start();
     const { qmp } = second.machine;
-    await world.hears(0, () => qmp.execute('announce-self', { initial: 1, max: 1, rounds: 1, step: 1 }));
+    await world.hears(0, () => qmp.execute('announce-self', ANNOUNCEMENT));
     await world.hears(1, async () => {
       expect(await second.leave?.('free')).to.deep.equal([]);
     });
