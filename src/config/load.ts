@@ -147,6 +147,8 @@ function valueAt(top: unknown, keys: Keys): unknown {
 }
 
 function print(value: unknown): string {
-  const text = inspect(value, { depth: 1, breakLength: Infinity, maxArrayLength: 8, maxStringLength: 64 });
+  // In one line: `compact: true` is what keeps long arrays from being set in columns.
+  const oneLine = { compact: true, breakLength: Infinity };
+  const text = inspect(value, { ...oneLine, depth: 1, maxArrayLength: 8, maxStringLength: 64 });
   return text.length > GIVEN_LIMIT_CHARACTERS ? `${text.slice(0, GIVEN_LIMIT_CHARACTERS)}…` : text;
 }

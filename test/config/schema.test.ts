@@ -359,6 +359,11 @@ describe('config: anything at all', () => {
     { requiredKeys: ['domains'] },
   );
 
+  it('a long list in the wrong place is shown in one line', () => {
+    const { message } = errorOf(() => parsePrimaryConfig({ domains: [{ name: ['', 1, 2, 3, 4, 5, 6] }] }));
+    expect(message).to.include("domains[0].name: [ '', 1, 2, 3, 4, 5, 6 ] given");
+  });
+
   for (const [side, parse] of [
     ['primary', parsePrimaryConfig],
     ['secondary', parseSecondaryConfig],
