@@ -37,6 +37,7 @@ export class NetdevGate {
   readonly #openId: string;
   readonly #sealedId: string;
   #mode: 'holding' | 'passing' | 'discarded' = 'holding';
+  #discarded: Promise<void> | null = null;
   /** The latest epoch in the sealed filter; null: what is in it, if anything, belongs to the open epoch. */
   #sealed: number | null = null;
 
@@ -104,11 +105,11 @@ export class NetdevGate {
     await this.#run([...toggle(this.#sealedId)]);
   }
 
-  async discard(): Promise<void> {
-    if (this.#mode === 'discarded') return;
+  discard(): Promise<void> {
     this.#mode = 'discarded';
     // What leaves a filter from now on finds the cable unplugged.
-    await this.#run([['set_link', { name: this.netdev, up: false }]]);
+    this.#discarded ??= this.#run([['set_link', { name: this.netdev, up: false }]]);
+    return this.#discarded;
   }
 
   async pass(): Promise<void> {

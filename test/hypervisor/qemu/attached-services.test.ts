@@ -245,7 +245,7 @@ describe('qemu: an attached guest through the services', function () {
     await standby.service.stop();
     expect(world.frames).to.be.at.least(frames);
     expect(await qemu.isRunning()).to.equal(false);
-    expect(said.join('')).to.include('was stopped, because it runs on the secondary');
+    expect(said.join('')).to.include('was stopped, because a secondary runs it');
     await world.hears(0, () => qemu.speak());
   });
 
