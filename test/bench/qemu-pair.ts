@@ -102,7 +102,10 @@ export class Pair {
         listen: { port: 0 },
         domains: [{ ...common, start: 'with-secondary', checkpoint }],
       });
-      await start('secondary', { ...quiet, domains: [{ ...common, primary: `ws://127.0.0.1:${String(port)}` }] });
+      await start('secondary', {
+        ...quiet,
+        domains: [{ ...common, primary: `ws://127.0.0.1:${String(port)}` }],
+      });
       const [primary, secondary] = children;
       if (!primary || !secondary) throw new Error('two children were started');
       const pair = new Pair(directory, primary, secondary);
