@@ -6,7 +6,8 @@ import { readFileSync, readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { filter, firstValueFrom } from 'rxjs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { filter, firstValueFrom, timeout } from 'rxjs';
 import { stringify } from 'yaml';
 import { DemoChild } from '../../src/cli/demo/child.js';
 import type { SupervisorMessage } from '../../src/cli/supervisor.js';
@@ -16,7 +17,7 @@ import { monotonicMs } from '../../src/service/clock.js';
 import type { CheckpointReport } from '../../src/service/reports.js';
 
 const ENTRY = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
-const BOOT_TIMEOUT_MS = 60_000;
+const LIMIT_MS = 60_000;
 
 export interface Load {
   readonly workingSetPages: number;
@@ -64,85 +65,69 @@ export interface PairOptions {
   readonly files: GuestFiles;
   readonly load: Load;
   readonly intervalMs: number;
+  /** The guest has booted and works before there is a secondary. Default: it boots under protection. */
+  readonly joinAtWork?: boolean;
 }
 
 export class Pair {
   readonly reports: CheckpointReport[] = [];
   readonly primaryTicks = new Ticks();
   readonly secondaryTicks = new Ticks();
-  readonly messages: { readonly message: SupervisorMessage; readonly atMs: number }[] = [];
+  readonly #messages: { readonly message: SupervisorMessage; readonly atMs: number }[] = [];
 
-  static async start(options: PairOptions): Promise<Pair> {
-    const directory = await mkdtemp(path.join(tmpdir(), 'romulus-bench-'));
-    const children: DemoChild[] = [];
+  static async start({ files, load, intervalMs, joinAtWork = false }: PairOptions): Promise<Pair> {
+    const pair = new Pair(await mkdtemp(path.join(tmpdir(), 'romulus-bench-')));
     try {
       const hypervisor = {
         kind: 'qemu',
         accelerator: 'tcg',
         cpu: 'max',
         memory: '128MiB',
-        arguments: guestArguments(options.files, options.load),
+        arguments: guestArguments(files, load),
         network: [{ id: 'net', user: 'restrict=on' }],
       };
-      const common = { name: 'bench', hypervisor, output: { console: 'stdout' } };
+      const common = { name: 'bench', hypervisor };
       const quiet = { http: false, log: { level: 'warn', format: 'json' } };
-      const checkpoint = { intervalMs: options.intervalMs };
-      const start = async (name: 'primary' | 'secondary', config: object): Promise<number | null> => {
-        const file = path.join(directory, `${name}.yaml`);
-        await writeFile(file, stringify(config));
-        const child = new DemoChild(name, ENTRY, file);
-        children.push(child);
-        const listening = await firstValueFrom(
-          child.messages$.pipe(filter((message) => message.kind === 'listening')),
-        );
-        return listening.port;
-      };
-      const port = await start('primary', {
+      const primary = {
         ...quiet,
         listen: { port: 0 },
-        domains: [{ ...common, start: 'with-secondary', checkpoint }],
-      });
-      await start('secondary', {
-        ...quiet,
-        domains: [{ ...common, primary: `ws://127.0.0.1:${String(port)}` }],
-      });
-      const [primary, secondary] = children;
-      if (!primary || !secondary) throw new Error('two children were started');
-      const pair = new Pair(directory, primary, secondary);
-      await pair.#ticking();
+        domains: [
+          {
+            ...common,
+            start: joinAtWork ? 'immediately' : 'with-secondary',
+            checkpoint: { intervalMs },
+            output: { console: 'stdout', whenUnprotected: 'pass' },
+          },
+        ],
+      };
+      const port = await pair.#startChild('primary', primary, pair.primaryTicks);
+      if (joinAtWork) await pair.#ticking();
+      const url = `ws://127.0.0.1:${String(port)}`;
+      const secondary = { ...quiet, domains: [{ ...common, primary: url, output: { console: 'stdout' } }] };
+      await pair.#startChild('secondary', secondary, pair.secondaryTicks);
+      if (joinAtWork) await pair.#message(pair.#child(0), ({ kind }) => kind === 'checkpoint');
+      else await pair.#ticking();
       return pair;
     } catch (error) {
-      for (const child of children) for (const line of child.log) console.error(line);
-      await Promise.all(children.map((child) => child.stop()));
-      await rm(directory, { recursive: true, force: true });
+      for (const child of pair.#children) for (const line of child.log) console.error(line);
+      await pair.end();
       throw error;
     }
   }
 
-  private constructor(
-    private readonly directory: string,
-    private readonly primary: DemoChild,
-    private readonly secondary: DemoChild,
-  ) {
-    primary.console$.subscribe(({ bytes }) => this.primaryTicks.push(bytes));
-    secondary.console$.subscribe(({ bytes }) => this.secondaryTicks.push(bytes));
-    for (const child of [primary, secondary]) {
-      child.messages$.subscribe((message) => {
-        this.messages.push({ message, atMs: monotonicMs() });
-        if (message.kind === 'checkpoint') this.reports.push(message.report);
-      });
-    }
-  }
+  readonly #children: DemoChild[] = [];
 
-  /** SIGKILL to the primary's agent and its QEMU; milliseconds until the guest ran on the secondary, and of them the takeover. */
+  private constructor(private readonly directory: string) {}
+
+  /** SIGKILL to the primary's agent and its QEMU: milliseconds until the guest ran on the secondary, and the takeover's part. */
   async kill(): Promise<{ readonly totalMs: number; readonly takeoverMs: number }> {
-    const running = firstValueFrom(
-      this.secondary.messages$.pipe(
-        filter((message) => message.kind === 'failover' && message.event.phase !== 'started'),
-      ),
+    const running = this.#message(
+      this.#child(1),
+      (message) => message.kind === 'failover' && message.event.phase !== 'started',
     );
-    const qemu = this.#qemuOf(this.primary);
-    const killedAtMs = this.primary.kill();
+    const primary = this.#child(0);
+    const qemu = childrenOf(primary.pid, '(qemu-system');
+    const killedAtMs = primary.kill();
     for (const pid of qemu) process.kill(pid, 'SIGKILL');
     const message = await running;
     if (message.kind !== 'failover' || message.event.phase !== 'completed') throw new Error('no failover');
@@ -151,33 +136,72 @@ export class Pair {
     return { totalMs: atMs - killedAtMs, takeoverMs: takeoverSeconds * 1000 };
   }
 
+  /** Milliseconds of the first checkpoint, all of RAM: from linked to acknowledged, and the pause in it. */
+  firstSynchronisation(): { readonly totalMs: number; readonly pauseMs: number } {
+    const linked = this.#messages.find(
+      ({ message }) => message.kind === 'transition' && message.report.reason === 'linked',
+    );
+    const first = this.#messages.find(({ message }) => message.kind === 'checkpoint');
+    if (linked?.message.kind !== 'transition' || first?.message.kind !== 'checkpoint') {
+      throw new Error('the reports of the beginning are missing');
+    }
+    return {
+      totalMs: first.atMs - linked.message.report.atMs,
+      pauseMs: first.message.report.pause * 1000,
+    };
+  }
+
   async end(): Promise<void> {
-    await Promise.all([this.primary.stop(), this.secondary.stop()]);
+    await Promise.all(this.#children.map((child) => child.stop()));
     await rm(this.directory, { recursive: true, force: true });
   }
 
-  async #ticking(): Promise<void> {
-    const ended = Promise.race([this.primary.closed, this.secondary.closed]).then(() => {
-      throw new Error('a service has ended');
+  async #startChild(name: 'primary' | 'secondary', config: object, ticks: Ticks): Promise<number | null> {
+    const file = path.join(this.directory, `${name}.yaml`);
+    await writeFile(file, stringify(config));
+    const child = new DemoChild(name, ENTRY, file);
+    this.#children.push(child);
+    child.console$.subscribe(({ bytes }) => ticks.push(bytes));
+    child.messages$.subscribe((message) => {
+      this.#messages.push({ message, atMs: monotonicMs() });
+      if (message.kind === 'checkpoint') this.reports.push(message.report);
     });
-    const late = new Promise<never>((_resolve, reject) => {
-      setTimeout(() => reject(new Error('the guest does not tick')), BOOT_TIMEOUT_MS).unref();
-    });
-    await Promise.race([this.primaryTicks.until(5), ended, late]);
+    const listening = await this.#message(child, ({ kind }) => kind === 'listening');
+    return listening.kind === 'listening' ? listening.port : null;
   }
 
-  #qemuOf(child: DemoChild): number[] {
-    return readdirSync('/proc')
-      .filter((name) => /^\d+$/.test(name))
-      .filter((pid) => {
-        try {
-          const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-          const [, parent] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-          return Number(parent) === child.pid && stat.includes('(qemu-system');
-        } catch {
-          return false; // it has just ended
-        }
-      })
-      .map(Number);
+  async #message(
+    child: DemoChild,
+    wanted: (message: SupervisorMessage) => boolean,
+  ): Promise<SupervisorMessage> {
+    return firstValueFrom(child.messages$.pipe(filter(wanted), timeout({ first: LIMIT_MS })));
   }
+
+  #child(index: number): DemoChild {
+    const child = this.#children[index];
+    if (!child) throw new Error('it was not started yet');
+    return child;
+  }
+
+  async #ticking(): Promise<void> {
+    const late = sleep(LIMIT_MS, undefined, { ref: false }).then(() => {
+      throw new Error('the guest does not tick');
+    });
+    await Promise.race([this.primaryTicks.until(5), late]);
+  }
+}
+
+function childrenOf(parent: number, name: string): number[] {
+  return readdirSync('/proc')
+    .filter((entry) => /^\d+$/.test(entry))
+    .filter((pid) => {
+      try {
+        const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+        const [, parentField] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+        return Number(parentField) === parent && stat.includes(name);
+      } catch {
+        return false; // it has just ended
+      }
+    })
+    .map(Number);
 }

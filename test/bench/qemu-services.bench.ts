@@ -7,10 +7,12 @@ import type { GuestFiles } from '../../src/hypervisor/qemu/guest/build.js';
 import { openQemuSource } from '../../src/hypervisor/qemu/index.js';
 import type { CheckpointReport } from '../../src/service/reports.js';
 import { percentile, type BenchResult } from './bench.js';
+import { liveMigration, type Migration } from './live-migration.js';
 import { guestArguments, Pair, Ticks, type Load } from './qemu-pair.js';
 
 const SECONDS = 8;
 const KILLS = 20;
+const MIGRATIONS = 3;
 const MIB = 1024 * 1024;
 
 /** 2,000 pages rewritten a second, all pages checked 20 times a second. */
@@ -133,6 +135,29 @@ export async function bench(): Promise<BenchResult[]> {
       await pair.end();
     }
   }
+  const ours: { totalMs: number; pauseMs: number }[] = [];
+  const theirs: Migration[] = [];
+  for (let k = 0; k < MIGRATIONS; k++) {
+    const pair = await Pair.start({ files, load: STEADY, intervalMs: 20, joinAtWork: true });
+    ours.push(pair.firstSynchronisation());
+    await pair.end();
+    theirs.push(await liveMigration(guestArguments(files, STEADY)));
+  }
+  const median = <T>(values: readonly T[], of: (value: T) => number) => percentile(values.map(of), 0.5);
+  results.push(
+    {
+      name: 'qemu, services: first synchronisation p50',
+      value: median(ours, ({ totalMs }) => totalMs),
+      unit: 'ms',
+      reference: { name: 'live migration, total', value: median(theirs, ({ totalMs }) => totalMs) },
+    },
+    {
+      name: 'qemu, services: pause of the first synchronisation p50',
+      value: median(ours, ({ pauseMs }) => pauseMs),
+      unit: 'ms',
+      reference: { name: 'live migration, downtime', value: median(theirs, ({ downtimeMs }) => downtimeMs) },
+    },
+  );
   const total = kills.map(({ totalMs }) => totalMs);
   results.push(
     {
