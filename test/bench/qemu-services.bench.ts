@@ -10,7 +10,7 @@ import { percentile, type BenchResult } from './bench.js';
 import { liveMigration, type Migration } from './live-migration.js';
 import { guestArguments, Pair, Ticks, type Load } from './qemu-pair.js';
 
-const SECONDS = 8;
+const SECONDS = 6;
 const KILLS = 20;
 const MIGRATIONS = 3;
 const MIB = 1024 * 1024;
@@ -115,14 +115,19 @@ export async function bench(): Promise<BenchResult[]> {
     unit: '1/s',
     target: '>= 40',
   });
-  const alone = await unprotected(files, BUSY);
-  const busy = await observe(files, BUSY, 20);
+  // Taking turns, so that what else the host does tells on both.
+  const alone: number[] = [];
+  const busy: number[] = [];
+  for (let k = 0; k < 3; k++) {
+    alone.push(await unprotected(files, BUSY));
+    busy.push((await observe(files, BUSY, 20)).ticksPerSecond);
+  }
   results.push({
-    name: 'qemu, services, 20 ms: ticks of a busy guest',
-    value: busy.ticksPerSecond,
+    name: 'qemu, services, 20 ms: ticks of a busy guest p50',
+    value: percentile(busy, 0.5),
     unit: '1/s',
-    reference: { name: 'unprotected', value: alone },
-    ratio: busy.ticksPerSecond / alone,
+    reference: { name: 'unprotected', value: percentile(alone, 0.5) },
+    ratio: percentile(busy, 0.5) / percentile(alone, 0.5),
     target: '>= 0.85',
   });
   const kills: { totalMs: number; takeoverMs: number }[] = [];
