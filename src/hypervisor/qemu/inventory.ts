@@ -31,7 +31,7 @@ export async function takeInventory(qmp: QmpClient, ram: string): Promise<Invent
     vCPUs: inventoryText(cpus.vcpus),
     'vCPU features': inventoryText(cpus.features),
     devices: inventoryText(listDevices(tree)),
-    'network cards': inventoryText(listNics(network).map(describeNic)),
+    'network cards': inventoryText(listCards(network)),
     'memory blocks': inventoryText(listBlocks(blocks, ram)),
   };
 }
@@ -62,6 +62,11 @@ export function listBlocks(ramBlocks: string, ram: string): string[] {
     .filter((match) => match[1] !== ram)
     .map((match) => `${match[1] ?? ''} ${Number.parseInt(match[2] ?? '', 16)}`)
     .sort();
+}
+
+/** The network cards in "info network", each with its type, its address, and whether its packets have tap's headers. */
+export function listCards(network: string): string[] {
+  return listNics(network).map(describeNic);
 }
 
 function describeNic({ name, model, mac, peer }: Nic): string {

@@ -16,6 +16,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HypervisorError } from '../port.js';
+import { isObject } from './qmp-parser.js';
 import type { QmpCommand } from './qmp.js';
 import { QmpError, type QmpClient } from './qmp.js';
 import type { DeviceStateFile } from './device-state.js';
@@ -197,6 +198,19 @@ export class NetdevGate {
   async #run(commands: readonly QmpCommand[]): Promise<void> {
     await Promise.all(this.#qmp.executeAll(commands));
   }
+}
+
+/** The netdevs that have a gate which holds, whoever has made it. Fails with QmpError or DOMAIN_GONE. */
+export async function heldNetdevs(qmp: QmpClient): Promise<string[]> {
+  const objects = await qmp.execute('qom-list', { path: '/objects' });
+  const held: string[] = [];
+  for (const object of Array.isArray(objects) ? (objects as unknown[]) : []) {
+    const netdev = /^romulus-(.+)-sealed$/.exec(isObject(object) ? String(object['name']) : '')?.[1];
+    if (netdev === undefined) continue;
+    const path = `/objects/${idsOf(netdev).sealed}`;
+    if ((await qmp.execute('qom-get', { path, property: 'status' })) === 'on') held.push(netdev);
+  }
+  return held;
 }
 
 /** The names of a netdev's filters. */

@@ -3,7 +3,7 @@
 import { expect } from 'chai';
 import { blocksOutside, ungatedNic } from '../../../src/hypervisor/qemu/check.js';
 import { checkConfig, commandLine, type QemuConfig } from '../../../src/hypervisor/qemu/config.js';
-import { listBlocks, listDevices } from '../../../src/hypervisor/qemu/inventory.js';
+import { listBlocks, listCards, listDevices } from '../../../src/hypervisor/qemu/inventory.js';
 import { listNics } from '../../../src/hypervisor/qemu/network-list.js';
 import { HypervisorError } from '../../../src/hypervisor/port.js';
 import { MIB } from './support.js';
@@ -127,6 +127,16 @@ describe('qemu: configuration and checks', () => {
       ['card-a', 'virtio-net-pci', '58', 'a', 'tap'],
       ['nocable', 'e1000', '59', undefined, undefined],
     ]);
+  });
+
+  it('says of a virtio card whether it is on a tap: its state cannot be loaded into one that is not', () => {
+    expect(listCards(NETWORK)).to.deep.equal([
+      'rtl8139.0 (rtl8139, 52:54:00:12:34:57)',
+      'e1000.0 (e1000, 52:54:00:12:34:56)',
+      'card-a (virtio-net-pci, 52:54:00:12:34:58) on a tap',
+      'nocable (e1000, 52:54:00:12:34:59)',
+    ]);
+    expect(listCards(NETWORK.replace('type=tap', 'type=user'))[2]).to.not.include('tap');
   });
 
   it('finds the card whose output is not held', () => {
