@@ -51,6 +51,11 @@ export class QemuPrimary extends QemuSource {
     return this.gates.some(({ takenOver }) => takenOver);
   }
 
+  override async prepareSuspend(): Promise<void> {
+    await this.#started;
+    await super.prepareSuspend();
+  }
+
   override async suspend(): Promise<void> {
     await this.#started;
     await super.suspend();
