@@ -158,11 +158,12 @@ describe('qemu: an attached guest through the services', function () {
     while (processesWith('guard.js').some((pid) => processesWith(qemu.monitor).includes(pid)))
       await sleep(10);
     expect(await qemu.isRunning()).to.equal(true);
-    expect((await qemu.filters()).sort()).to.deep.equal(['romulus-lan-open', 'romulus-lan-sealed']);
+    const filters = ['romulus-lan-open', 'romulus-lan-sealed', 'romulus-lan-valve'];
+    expect((await qemu.filters()).sort()).to.deep.equal(filters);
     await world.hears(0, () =>
       qemu.ask(async (qmp) => {
-        // As their timers do after an hour or so.
-        for (const id of ['romulus-lan-open', 'romulus-lan-sealed']) {
+        // More than their timers do after an hour or so.
+        for (const id of filters) {
           await qmp.execute('qom-set', { path: `/objects/${id}`, property: 'status', value: 'off' });
         }
         await qmp.execute('announce-self', ANNOUNCEMENT);
@@ -221,8 +222,10 @@ describe('qemu: an attached guest through the services', function () {
     const commands = /monitor: (.*)\.$/.exec(advice ?? '')?.[1]?.split(', ') ?? [];
     expect(commands).to.deep.equal([
       'set_link lan on',
+      'object_del romulus-lan-valve',
       'object_del romulus-lan-open',
       'object_del romulus-lan-sealed',
+      'chardev-remove romulus-lan-valve',
     ]);
     await qemu.ask(async (qmp) => {
       for (const command of commands) expect(await qmp.human(command)).to.equal('');
