@@ -79,6 +79,7 @@ export interface CpuPolicy {
  * gates of the floors above are; see OutputGate for what each call means. Counters are 0 where they are not known.
  */
 export interface DomainGate {
+  /** Called while the domain still runs, before each suspend: what it says in between belongs to the next epoch. */
   seal(epoch: number): Promise<void>;
   release(epoch: number): Promise<void>;
   discard(): Promise<void>;
@@ -120,12 +121,14 @@ export interface SourceDomain extends Domain {
   readonly orphaned?: boolean;
   /**
    * In the place of destroy(), for a domain that is not ours to end; not there: it ends with us. free: it goes on, its
-   * gates opened for good. held: it goes on, its gates as they are. stopped: it is stopped. Resolves with what is left
-   * for somebody to do by hand, a sentence each.
+   * gates opened for good. held: it goes on, its gates closed for good. stopped: it is stopped, its gates closed for
+   * good. Resolves with what is left for somebody to do by hand, a sentence each.
    */
   leave?(how: Leave): Promise<readonly string[]>;
   /** Lets a domain that was created but not started run. */
   start(): Promise<void>;
+  /** The domain runs and is about to be suspended: whatever makes the pause shorter. */
+  prepareSuspend?(): Promise<void>;
   /** Stops the domain at a consistent point. Fails with DOMAIN_GONE if it has ended. */
   suspend(): Promise<void>;
   /** Lets a suspended domain go on (XEN_DOMCTL_resumedomain, fast). */

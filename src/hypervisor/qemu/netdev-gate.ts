@@ -16,7 +16,6 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HypervisorError } from '../port.js';
-import { isObject } from './qmp-parser.js';
 import type { QmpCommand } from './qmp.js';
 import { QmpError, type QmpClient } from './qmp.js';
 import type { DeviceStateFile } from './device-state.js';
@@ -41,6 +40,7 @@ export class NetdevGate {
   readonly #sealedId: string;
   readonly #valveId: string;
   #mode: 'holding' | 'passing' | 'discarded' = 'holding';
+  #discarded: Promise<void> | null = null;
   /** The latest epoch in the sealed filter; null: what is in it, if anything, belongs to the open epoch. */
   #sealed: number | null = null;
 
@@ -53,23 +53,28 @@ export class NetdevGate {
     const ids = idsOf(netdev);
     const buffer = { 'qom-type': 'filter-buffer', netdev, queue: 'rx', interval: intervalUs };
     const valve = { 'qom-type': 'filter-redirector', netdev, queue: 'rx', outdev: ids.valve };
-    const commands: QmpCommand[] = [
-      ['chardev-add', { id: ids.valve, backend: { type: 'null', data: {} } }],
+    const nowhere = { id: ids.valve, backend: { type: 'null', data: {} } };
+    const steps: { readonly make: QmpCommand; readonly undo: QmpCommand }[] = [
+      { make: ['chardev-add', nowhere], undo: ['chardev-remove', { id: ids.valve }] },
       // The valve and the sealed one first: other creation orders let frames out early.
-      ['object-add', { ...valve, id: ids.valve }],
-      ['object-add', { ...buffer, id: ids.sealed }],
-      ['object-add', { ...buffer, id: ids.open }],
+      { make: ['object-add', { ...valve, id: ids.valve }], undo: removal(ids.valve) },
+      { make: ['object-add', { ...buffer, id: ids.sealed }], undo: removal(ids.sealed) },
+      { make: ['object-add', { ...buffer, id: ids.open }], undo: removal(ids.open) },
     ];
+    const made: QmpCommand[] = [];
     let takenOver = false;
-    for (const [command, argument = {}] of commands) {
+    for (const { make, undo } of steps) {
       try {
-        await qmp.execute(command, argument);
+        await qmp.execute(...make);
+        made.unshift(undo);
       } catch (error) {
         if (!(error instanceof QmpError)) throw error;
         if (/duplicate|attempt to add|already exists/i.test(error.description)) {
           takenOver = true;
           continue;
         }
+        // In its turn each: a device that a filter uses cannot be removed.
+        for (const [command, argument] of made) await qmp.execute(command, argument);
         throw new HypervisorError(
           'BAD_CONFIGURATION',
           `The output of netdev ${netdev} cannot be held: ${error.description}`,
@@ -113,11 +118,11 @@ export class NetdevGate {
     await this.#run(this.#letOut());
   }
 
-  async discard(): Promise<void> {
-    if (this.#mode === 'discarded') return;
+  discard(): Promise<void> {
     this.#mode = 'discarded';
     // What leaves a filter from now on finds the cable unplugged.
-    await this.#run([['set_link', { name: this.netdev, up: false }]]);
+    this.#discarded ??= this.#run([['set_link', { name: this.netdev, up: false }]]);
+    return this.#discarded;
   }
 
   async pass(): Promise<void> {
@@ -137,7 +142,7 @@ export class NetdevGate {
   async remove(): Promise<void> {
     // The open one first: what it holds passes the sealed one.
     const filters = [this.#valveId, this.#openId, this.#sealedId];
-    await this.#run([...filters.map(remove), ['chardev-remove', { id: this.#valveId }]]);
+    await this.#run([...filters.map(removal), ['chardev-remove', { id: this.#valveId }]]);
   }
 
   /** What somebody types into QEMU's monitor to undo discard(), and then the filters. */
@@ -145,6 +150,7 @@ export class NetdevGate {
     return [
       `set_link ${this.netdev} on`,
       ...[this.#valveId, this.#openId, this.#sealedId].map((id) => `object_del ${id}`),
+      `chardev-remove ${this.#valveId}`,
     ].join(', ');
   }
 
@@ -200,26 +206,13 @@ export class NetdevGate {
   }
 }
 
-/** The netdevs that have a gate which holds, whoever has made it. Fails with QmpError or DOMAIN_GONE. */
-export async function heldNetdevs(qmp: QmpClient): Promise<string[]> {
-  const objects = await qmp.execute('qom-list', { path: '/objects' });
-  const held: string[] = [];
-  for (const object of Array.isArray(objects) ? (objects as unknown[]) : []) {
-    const netdev = /^romulus-(.+)-sealed$/.exec(isObject(object) ? String(object['name']) : '')?.[1];
-    if (netdev === undefined) continue;
-    const path = `/objects/${idsOf(netdev).sealed}`;
-    if ((await qmp.execute('qom-get', { path, property: 'status' })) === 'on') held.push(netdev);
-  }
-  return held;
-}
-
 /** The names of a netdev's filters. */
 function idsOf(netdev: string): Record<'open' | 'sealed' | 'valve', string> {
   const of = (filter: string): string => `romulus-${netdev}-${filter}`;
   return { open: of('open'), sealed: of('sealed'), valve: of('valve') };
 }
 
-function remove(id: string): QmpCommand {
+function removal(id: string): QmpCommand {
   return ['object-del', { id }];
 }
 
