@@ -22,6 +22,8 @@ export const INVENTORY_FACTS_MAX = 16;
 export const INVENTORY_NAME_MAX = 32;
 export const INVENTORY_TEXT_BYTES_MAX = 3 * 1024;
 
+/** Of a list that differs, this many are told. */
+const LINES_TOLD_MAX = 5;
 const DIGEST_LINE_BYTES_MAX = 100;
 
 export function compareInventories(primary: Inventory, secondary: Inventory): Difference[] {
@@ -45,8 +47,8 @@ export function describeDifference({ name, primary, secondary }: Difference): st
     return `${name}: ${here[0] ?? 'none'} on the primary, ${there[0] ?? 'none'} on the secondary`;
   }
   const only = [
-    ...(mine.length === 0 ? [] : [`${mine.join(', ')} only on the primary`]),
-    ...(theirs.length === 0 ? [] : [`${theirs.join(', ')} only on the secondary`]),
+    ...(mine.length === 0 ? [] : [`${enumerate(mine)} only on the primary`]),
+    ...(theirs.length === 0 ? [] : [`${enumerate(theirs)} only on the secondary`]),
   ];
   return `${name}: ${only.join('; ')}`;
 }
@@ -64,6 +66,11 @@ export function inventoryText(lines: readonly string[]): string {
   }
   const digest = createHash('sha256').update(text).digest('hex');
   return [...kept, `${lines.length - kept.length} more (${digest})`].join('\n');
+}
+
+function enumerate(lines: readonly string[]): string {
+  const told = lines.slice(0, LINES_TOLD_MAX).join(', ');
+  return lines.length > LINES_TOLD_MAX ? `${told} and ${lines.length - LINES_TOLD_MAX} more` : told;
 }
 
 /** A fact of nothing is as good as none. */

@@ -119,8 +119,8 @@ export interface SourceDomain extends Domain {
   readonly orphaned?: boolean;
   /**
    * In the place of destroy(), for a domain that is not ours to end; not there: it ends with us. free: it goes on, its
-   * gates opened for good. held: it goes on, its gates as they are. stopped: it is stopped. Resolves with what is left
-   * for somebody to do by hand, a sentence each.
+   * gates opened for good. held: it goes on, its gates closed for good. stopped: it is stopped, its gates closed for
+   * good. Resolves with what is left for somebody to do by hand, a sentence each.
    */
   leave?(how: Leave): Promise<readonly string[]>;
   /** Lets a domain that was created but not started run. */

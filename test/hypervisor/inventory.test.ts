@@ -35,6 +35,9 @@ describe('hypervisor/inventory', () => {
     expect(say(devices('a', 'b'), devices('b', 'a'))).to.deep.equal([
       'devices: in another order on the secondary',
     ]);
+    expect(say(devices('a'), devices('b', 'c', 'd', 'e', 'f', 'g', 'h'))).to.deep.equal([
+      'devices: a only on the primary; b, c, d, e, f and 2 more only on the secondary',
+    ]);
     expect(say({}, devices('a', 'b'))).to.deep.equal(['devices: a, b only on the secondary']);
   });
 

@@ -1,6 +1,6 @@
-// The guard of an attached guest: a small process that outlives us. When we are gone without having said so, it unplugs
-// the network whose output is held (nobody is there to release it, and a filter opens by itself in the end), lets the
-// guest run, in case it stood still for a checkpoint that nobody will finish, and removes our directory.
+// The guard of an attached guest: a small process that outlives us. When we are gone without having said so, it lets
+// the guest run, in case it stood still for a checkpoint that nobody will finish (its output stays held: nobody is there
+// to release it), and removes our directory.
 //
 //   we ──pipe──▶ guard:   S the guest is stopped   R it runs   Q we are done with it
 //                         the end of the pipe = we are gone; if the last was S ──▶ "cont"
@@ -12,7 +12,6 @@ import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { asError, codeOf } from '../../errors.js';
 import { HypervisorError } from '../port.js';
-import { heldNetdevs } from './netdev-gate.js';
 import { QmpClient } from './qmp.js';
 
 export interface Guard {
@@ -62,21 +61,16 @@ async function stand(monitor: string, directory: string): Promise<void> {
   for await (const chunk of process.stdin) last = String(chunk).slice(-1);
   if (last === 'Q') return;
   rmSync(directory, { recursive: true, force: true });
+  if (last !== 'S') return;
   const limit = performance.now() + LIMIT_MS;
   while (performance.now() < limit) {
     try {
       const socket = connect(monitor);
       await once(socket, 'connect');
       const qmp = await QmpClient.open(socket, { timeoutMs: LIMIT_MS });
-      try {
-        for (const netdev of await heldNetdevs(qmp)) {
-          await qmp.execute('set_link', { name: netdev, up: false });
-        }
-        if (last === 'S') await qmp.execute('cont');
-        return;
-      } finally {
-        qmp.close();
-      }
+      await qmp.execute('cont');
+      qmp.close();
+      return;
     } catch (error) {
       if (QEMU_GONE.has(codeOf(error))) return;
       // It does not answer yet: once more, until the time is over.

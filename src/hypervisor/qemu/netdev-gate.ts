@@ -16,7 +16,6 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HypervisorError } from '../port.js';
-import { isObject } from './qmp-parser.js';
 import type { QmpCommand } from './qmp.js';
 import { QmpError, type QmpClient } from './qmp.js';
 import type { DeviceStateFile } from './device-state.js';
@@ -41,6 +40,7 @@ export class NetdevGate {
   readonly #sealedId: string;
   readonly #valveId: string;
   #mode: 'holding' | 'passing' | 'discarded' = 'holding';
+  #discarded: Promise<void> | null = null;
   /** The latest epoch in the sealed filter; null: what is in it, if anything, belongs to the open epoch. */
   #sealed: number | null = null;
 
@@ -118,11 +118,11 @@ export class NetdevGate {
     await this.#run(this.#letOut());
   }
 
-  async discard(): Promise<void> {
-    if (this.#mode === 'discarded') return;
+  discard(): Promise<void> {
     this.#mode = 'discarded';
     // What leaves a filter from now on finds the cable unplugged.
-    await this.#run([['set_link', { name: this.netdev, up: false }]]);
+    this.#discarded ??= this.#run([['set_link', { name: this.netdev, up: false }]]);
+    return this.#discarded;
   }
 
   async pass(): Promise<void> {
@@ -204,19 +204,6 @@ export class NetdevGate {
   async #run(commands: readonly QmpCommand[]): Promise<void> {
     await Promise.all(this.#qmp.executeAll(commands));
   }
-}
-
-/** The netdevs that have a gate which holds, whoever has made it. Fails with QmpError or DOMAIN_GONE. */
-export async function heldNetdevs(qmp: QmpClient): Promise<string[]> {
-  const objects = await qmp.execute('qom-list', { path: '/objects' });
-  const held: string[] = [];
-  for (const object of Array.isArray(objects) ? (objects as unknown[]) : []) {
-    const netdev = /^romulus-(.+)-sealed$/.exec(isObject(object) ? String(object['name']) : '')?.[1];
-    if (netdev === undefined) continue;
-    const path = `/objects/${idsOf(netdev).sealed}`;
-    if ((await qmp.execute('qom-get', { path, property: 'status' })) === 'on') held.push(netdev);
-  }
-  return held;
 }
 
 /** The names of a netdev's filters. */

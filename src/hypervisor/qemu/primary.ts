@@ -70,16 +70,16 @@ export class QemuPrimary extends QemuSource {
     const undoing = this.gates.map((gate) => gate.undoing);
     switch (how) {
       case 'free':
-        // QEMU delivers nothing while its guest is stopped.
-        if (this.state === 'suspended') await this.resume();
         try {
+          // QEMU delivers nothing while its guest is stopped.
+          if (this.state === 'suspended') await this.resume();
           for (const gate of this.gates) await gate.remove();
         } finally {
           await this.end('running');
         }
         return [];
       case 'held':
-        await this.end('running');
+        await this.#discard().finally(() => this.end('running'));
         return undoing.length === 0
           ? []
           : [
@@ -87,12 +87,16 @@ export class QemuPrimary extends QemuSource {
                 `say in its QEMU's monitor: ${undoing.join(', ')}.`,
             ];
       case 'stopped':
-        await this.end('stopped');
+        await this.#discard().finally(() => this.end('stopped'));
         return [
-          `The guest of ${name} was stopped, because it runs on the secondary. To let it go on here after all, end it ` +
-            `there and say in its QEMU's monitor: ${[...undoing, 'cont'].join(', ')}.`,
+          `The guest of ${name} was stopped, because a secondary runs it. To let it go on here after all, end it there ` +
+            `and say in its QEMU's monitor: ${[...undoing, 'cont'].join(', ')}.`,
         ];
     }
+  }
+
+  async #discard(): Promise<void> {
+    await Promise.all(this.gates.map((gate) => gate.discard()));
   }
 
   async #start(): Promise<void> {

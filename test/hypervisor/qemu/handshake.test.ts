@@ -4,6 +4,8 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
 import { expect } from 'chai';
 import { pino } from 'pino';
 import { parsePrimaryConfig, parseSecondaryConfig } from '../../../src/config/load.js';
@@ -28,6 +30,10 @@ const HYPERVISOR: Section = {
   arguments: [...GUEST, '-device', 'virtio-rng-pci,id=dice'],
 };
 const CARD = { id: 'lan', user: 'restrict=on' };
+
+const ip = async (...words: string[]): Promise<void> => {
+  await promisify(execFile)('ip', words);
+};
 
 describe('qemu: the handshake', function () {
   this.timeout(60_000);
@@ -157,6 +163,32 @@ describe('qemu: the handshake', function () {
     const secondary = await secondaryOf(primary.port, { ...HYPERVISOR, network: [CARD] });
     await until('linked', () => primary.statuses()[0]?.link === 'replicating', 20_000);
     expect(secondary.statuses()[0]?.error).to.equal(null);
+  });
+
+  it('a virtio card on a tap is not linked to one that is on none; a tap of several queues cannot be held', async function () {
+    const tap = `romulus${process.pid % 10_000_000}`;
+    try {
+      await ip('tuntap', 'add', tap, 'mode', 'tap');
+    } catch (error) {
+      console.log(`\n    SKIPPED: no tap can be made here: ${String(error)}\n`);
+      return this.skip();
+    }
+    cleanup.add(() => ip('link', 'del', tap));
+    const primary = await primaryOf({ ...HYPERVISOR, network: [{ id: 'lan', tap }] });
+    expect(primary.statuses()[0]?.error).to.equal(null);
+    const secondary = await secondaryOf(primary.port, { ...HYPERVISOR, network: [CARD] });
+    await until('refused', () => secondary.statuses()[0]?.error !== null);
+    expect(secondary.statuses()[0]?.error?.message).to.match(
+      /network cards: card-lan .* on a tap on the primary/,
+    );
+    await secondary.stop();
+    await primary.stop();
+
+    await ip('link', 'del', tap);
+    await ip('tuntap', 'add', tap, 'mode', 'tap', 'multi_queue');
+    const queues = { ...HYPERVISOR, arguments: [...GUEST, '-set', 'netdev.lan.queues=2'] };
+    const several = await primaryOf({ ...queues, network: [{ id: 'lan', tap }] });
+    expect(several.statuses()[0]?.error?.message).to.include('The output of netdev lan cannot be held');
   });
 
   it('a network card past the gates does not start', async () => {
