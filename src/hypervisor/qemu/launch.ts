@@ -4,7 +4,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { access, constants } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
-import type { Duplex, Readable } from 'node:stream';
+import type { Duplex, Readable, Writable } from 'node:stream';
 import { asError } from '../../errors.js';
 import { HypervisorError } from '../port.js';
 import { checkDisks, checkRamBlocks } from './check.js';
@@ -13,7 +13,7 @@ import { DeviceStateFile } from './device-state.js';
 import type { DirtyTracking } from './dirty.js';
 import { onProcessExit } from './exit-hooks.js';
 import type { QemuMachine } from './machine.js';
-import { QmpClient } from './qmp.js';
+import { QmpClient, type QmpStreams } from './qmp.js';
 import { openAnonymousFile } from './ram-file.js';
 import { openTracking, type ChosenTracking } from './tracking.js';
 
@@ -48,7 +48,7 @@ export async function launchQemu(config: QemuConfig, options: LaunchOptions): Pr
         ? [executable, ...qemuArguments]
         : [setpriv, '--pdeathsig', 'KILL', executable, ...qemuArguments];
     const child = spawn(command, rest, {
-      stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe', tracking.ramFd, deviceState.fd, 'pipe'],
+      stdio: ['pipe', 'pipe', 'pipe', 'pipe', tracking.ramFd, deviceState.fd, 'pipe'],
     });
     const machine = new LaunchedMachine(config, child, { tracking, reason }, deviceState, options.standby);
     try {
@@ -77,7 +77,7 @@ class LaunchedMachine implements QemuMachine {
   readonly guard = null;
   readonly gone: Promise<string>;
   readonly #child: ChildProcess;
-  readonly #monitor: Duplex;
+  readonly #monitor: QmpStreams;
   readonly #unhook: () => void;
   #qmp: QmpClient | null = null;
   #stderr = '';
@@ -109,7 +109,8 @@ class LaunchedMachine implements QemuMachine {
         resolve(said === '' ? how : `${how}: ${said}`);
       });
     });
-    this.#monitor = socketOf(child, Fd.QMP);
+    // Pipes were asked for.
+    this.#monitor = { readable: child.stdio[1] as Readable, writable: child.stdio[0] as Writable };
     this.serial = socketOf(child, Fd.SERIAL);
     const incoming = socketOf(child, Fd.INCOMING);
     if (!standby) incoming.destroy();
@@ -145,7 +146,8 @@ class LaunchedMachine implements QemuMachine {
     await this.gone;
     this.#unhook();
     this.#qmp?.close();
-    this.#monitor.destroy();
+    this.#monitor.readable.destroy();
+    this.#monitor.writable.destroy();
     this.serial.destroy();
     this.incoming?.destroy();
     this.deviceState.close();
