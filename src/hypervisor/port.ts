@@ -76,6 +76,7 @@ export interface CpuPolicy {
  * gates of the floors above are; see OutputGate for what each call means. Counters are 0 where they are not known.
  */
 export interface DomainGate {
+  /** Called while the domain still runs, before each suspend: what it says in between belongs to the next epoch. */
   seal(epoch: number): Promise<void>;
   release(epoch: number): Promise<void>;
   discard(): Promise<void>;
@@ -107,6 +108,8 @@ export interface SourceDomain extends Domain {
   readonly gates?: readonly DomainGate[];
   /** Lets a domain that was created but not started run. */
   start(): Promise<void>;
+  /** The domain runs and is about to be suspended: whatever makes the pause shorter. */
+  prepareSuspend?(): Promise<void>;
   /** Stops the domain at a consistent point. Fails with DOMAIN_GONE if it has ended. */
   suspend(): Promise<void>;
   /** Lets a suspended domain go on (XEN_DOMCTL_resumedomain, fast). */

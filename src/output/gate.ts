@@ -8,7 +8,10 @@
 // time (a QEMU netdev is toggled over QMP), hence the promises.
 
 export interface OutputGate {
-  /** Closes the open epoch: what was emitted so far belongs to `epoch`. Called while the domain is suspended. */
+  /**
+   * Closes the open epoch: what was emitted so far belongs to `epoch`. Called while the domain is suspended, or, where
+   * that would lengthen the pause, shortly before: what is said in between is held an epoch longer than it must be.
+   */
   seal(epoch: number): Promise<void>;
   /** Lets out all that belongs to `epoch` and to those before it. */
   release(epoch: number): Promise<void>;

@@ -2,9 +2,9 @@
 //
 // One checkpoint in time order, the domain running outside the brackets:
 //
-//   suspend [ copy pages, device state ] postcopy … pieces leave … checkpoint → next one, finish or abort
+//   prepareSuspend suspend [ copy pages, device state ] postcopy … pieces leave … checkpoint → next one, finish or abort
 //   COLO:
-//   suspend [ copy pages, device state, pieces leave, checkpoint ] postcopy … waitCheckpoint → next one, …
+//   prepareSuspend suspend [ copy pages, device state, pieces leave, checkpoint ] postcopy … waitCheckpoint → next one, …
 
 /** libxc's precopy_stats. */
 export interface PrecopyStats {
@@ -50,6 +50,8 @@ export interface SavedCheckpoint {
 export type CheckpointDecision = 'continue' | 'finish' | 'abort';
 
 export interface SaveCallbacks {
+  /** The domain is about to be suspended and still runs: whatever makes the pause shorter. */
+  prepareSuspend?(epoch: number): Promise<void>;
   /** Suspends the domain (and seals its output). Resolves when the domain is suspended. */
   suspend(epoch: number): Promise<void>;
   /** Lets the domain run again: all of the epoch is in the slab. Not called for a plain save. */

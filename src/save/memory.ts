@@ -85,8 +85,9 @@ async function suspendDomain(context: SaveContext): Promise<PassResult> {
   const { callbacks, epoch } = context;
   // Waiting for the sink is done before the pause, not in it.
   await context.slab();
-  context.marks.suspending = context.clock();
   try {
+    await callbacks.prepareSuspend?.(epoch);
+    context.marks.suspending = context.clock();
     await callbacks.suspend(epoch);
   } catch (error) {
     if (epoch > 0 && error instanceof HypervisorError && error.code === 'DOMAIN_GONE') return 'domain-gone';

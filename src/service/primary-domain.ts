@@ -25,6 +25,10 @@ export interface PrimaryDomain {
   readonly stop: DomainStop;
   /** Of all ways out of the domain. */
   readonly gate: OutputGate;
+  /** Of it, what is sealed before the domain is suspended: the gates that the hypervisor brings. */
+  readonly sealedBefore: OutputGate;
+  /** And after. */
+  readonly sealedAfter: OutputGate;
   /** Closes the outputs; the domain is destroyed before. */
   close(): void;
 }
@@ -51,7 +55,8 @@ export async function openPrimaryDomain(
     if (tap) outputs.push(tap);
     domain = await dependencies.openSource(config);
     const bytes = new ByteGate({ write: (piece) => console.write(piece), limitBytes: output.limitBytes });
-    const gate = new CompositeGate([bytes, ...(domain.gates ?? [])]);
+    const network = new CompositeGate(domain.gates ?? []);
+    const gate = new CompositeGate([bytes, network]);
     subscriptions = domain.output$.subscribe((piece) => {
       try {
         tap?.write(piece);
@@ -63,7 +68,16 @@ export async function openPrimaryDomain(
     });
     subscriptions.add(bytes.pressure$.subscribe(hooks.pressure));
     subscriptions.add(domain.events$.subscribe(hooks.event));
-    return { domain, info: await domain.info(), stop: new DomainStop(domain), gate, close };
+    const stop = new DomainStop(domain);
+    return {
+      domain,
+      info: await domain.info(),
+      stop,
+      gate,
+      sealedBefore: network,
+      sealedAfter: bytes,
+      close,
+    };
   } catch (error) {
     close();
     await domain?.destroy();

@@ -289,9 +289,7 @@ export class PrimaryRunner {
     const before = this.#saver;
     const saver = new PrimarySaver({
       config: this.#config,
-      domain: opened.domain,
-      stop: opened.stop,
-      gate: opened.gate,
+      opened,
       gateOrder: this.#gateOrder,
       link,
       log: this.#log,

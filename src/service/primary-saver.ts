@@ -1,22 +1,22 @@
 // One stream: the saver, driven by the machine's decisions. saveDomain asks through its callbacks; the answers come
 // when the machine has made up its mind.
 //
-//   saveDomain:   suspend(n) ──── postcopy(n) ──── checkpoint(n) ··············· ▶ next
-//   events:       suspending      captured         ready          decide ▲ / abandon ▲
+//   saveDomain:   prepareSuspend(n), suspend(n) ──── postcopy(n) ──── checkpoint(n) ··············· ▶ next
+//   events:       suspending                         captured         ready          decide ▲ / abandon ▲
 
+import { EMPTY, firstValueFrom, timeout } from 'rxjs';
 import type { PrimaryLink } from '../channel/contract.js';
 import type { PrimaryDomainConfig } from '../config/schema.js';
 import { codeOf } from '../errors.js';
-import { HypervisorError, type SourceDomain } from '../hypervisor/port.js';
-import type { OutputGate } from '../output/gate.js';
+import { HypervisorError } from '../hypervisor/port.js';
 import type { CheckpointDecision, SaveCallbacks, SavedCheckpoint } from '../save/callbacks.js';
 import { SaveError } from '../save/error.js';
 import { precopyPolicy } from '../save/policy.js';
 import { saveDomain } from '../save/save.js';
 import type { StreamSink } from '../stream/flow.js';
 import { monotonicMs } from './clock.js';
-import type { DomainStop } from './domain-stop.js';
 import type { Logger } from './log.js';
+import type { PrimaryDomain } from './primary-domain.js';
 import type { CheckpointReport } from './reports.js';
 import type { InOrder } from './tasks.js';
 
@@ -24,11 +24,12 @@ export type SaverEvent =
   | { readonly kind: 'suspending' | 'captured' | 'ready' | 'end-sent'; readonly epoch: number }
   | { readonly kind: 'save-failed'; readonly code: string };
 
+/** How long a domain that is gone may take to say how it ended. */
+const END_TIMEOUT_MS = 2000;
+
 export interface PrimarySaverOptions {
   readonly config: PrimaryDomainConfig;
-  readonly domain: SourceDomain;
-  readonly stop: DomainStop;
-  readonly gate: OutputGate;
+  readonly opened: PrimaryDomain;
   readonly gateOrder: InOrder;
   readonly link: PrimaryLink;
   readonly log: Logger;
@@ -63,8 +64,9 @@ export class PrimarySaver {
   }
 
   async run(): Promise<void> {
-    const { config, domain, stop, link, log, send } = this.#options;
+    const { config, opened, link, log, send } = this.#options;
     const { checkpoint, precopy } = config;
+    const { domain, stop } = opened;
     try {
       if (this.#abandoned) return;
       const result = await saveDomain({
@@ -133,19 +135,26 @@ export class PrimarySaver {
   }
 
   #callbacks(policy: SaveCallbacks['precopyPolicy'] & object): SaveCallbacks {
-    const { send, stop, gate, gateOrder, link } = this.#options;
+    const { opened, send, gateOrder, link } = this.#options;
+    const { domain, stop, gate, sealedBefore, sealedAfter } = opened;
     return {
       precopyPolicy: (stats) => (this.#abandoned ? 'abort' : policy(stats)),
-      suspend: async (epoch) => {
+      prepareSuspend: async (epoch) => {
         this.#check();
         send({ kind: 'suspending', epoch });
-        await this.#suspend(stop);
+        await this.#judgeEnd(async () => domain.prepareSuspend?.());
+        this.#check();
+        await this.#judgeEnd(() => gateOrder.do(() => sealedBefore.seal(epoch)));
+      },
+      suspend: async (epoch) => {
+        this.#check();
+        await this.#judgeEnd(() => stop.add('checkpoint'));
         // An epoch of a stream that is over must not be sealed among those of the next.
         this.#check();
         const outputBytes = gate.emittedBytes;
         this.#epochs.set(epoch, { outputBytes, sent: null });
         link.setOutputBytes(epoch, outputBytes);
-        await gateOrder.do(() => gate.seal(epoch));
+        await gateOrder.do(() => sealedAfter.seal(epoch));
       },
       postcopy: async (epoch) => {
         send({ kind: 'captured', epoch });
@@ -171,26 +180,30 @@ export class PrimarySaver {
     if (this.#abandoned) throw new SaveError('ABORTED', 'the stream was abandoned');
   }
 
-  async #suspend(stop: DomainStop): Promise<void> {
+  /** Gone by a shutdown: the saver ends the stream with END. Gone by a crash: the secondary must take over. */
+  async #judgeEnd(work: () => Promise<void>): Promise<void> {
     try {
-      await stop.add('checkpoint');
+      await work();
     } catch (error) {
       if (codeOf(error) !== 'DOMAIN_GONE') throw error;
-      // Gone by a shutdown: the saver ends the stream with END. Gone by a crash: the secondary must take over.
-      const info = await this.#options.domain.info().catch(() => null);
-      if (info?.state === 'shutdown') throw error;
-      throw new HypervisorError('FAILED', 'the domain crashed', { state: info?.state }, { cause: error });
+      // That it is gone may be known before how it ended.
+      const ending = await firstValueFrom(
+        this.#options.opened.domain.events$.pipe(timeout({ first: END_TIMEOUT_MS, with: () => EMPTY })),
+        { defaultValue: null },
+      );
+      if (ending?.kind === 'shutdown') throw error;
+      throw new HypervisorError('FAILED', 'the domain crashed', { kind: ending?.kind }, { cause: error });
     }
   }
 
   #sink(sink: StreamSink): StreamSink {
-    const { gate, link, send } = this.#options;
+    const { opened, link, send } = this.#options;
     return {
       write: (piece) => sink.write(piece),
       drain: () => sink.drain(),
       boundary: (epoch, end) => {
         if (end) {
-          link.setOutputBytes(epoch, gate.emittedBytes);
+          link.setOutputBytes(epoch, opened.gate.emittedBytes);
           send({ kind: 'end-sent', epoch });
         }
         return sink.boundary(epoch, end);

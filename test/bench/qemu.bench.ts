@@ -57,6 +57,7 @@ async function pauses(memoryBytes: number, dirty: DirtyWay): Promise<PauseTimes[
     const found: PauseTimes[] = [];
     for (let k = 0; k < CHECKPOINTS; k++) {
       await sleep(INTERVAL_MS);
+      await domain.prepareSuspend();
       await domain.suspend();
       await domain.cleanLogDirty(bitmap);
       let count = 0;

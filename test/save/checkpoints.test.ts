@@ -246,6 +246,11 @@ describe('a checkpointed save', () => {
       live: true,
       clock: () => now,
       callbacks: {
+        prepareSuspend: () => {
+          expect(domain.state).to.equal('running');
+          now += 6000; // no part of the pause
+          return Promise.resolve();
+        },
         suspend: () => domain.suspend(),
         postcopy: () => domain.resume(),
         async checkpoint(epoch, sent) {

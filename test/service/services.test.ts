@@ -1,6 +1,7 @@
 // Both services in one process, over real sockets, with memory domains.
 
 import { expect } from 'chai';
+import { HypervisorError } from '../../src/hypervisor/port.js';
 import { LINE_BYTES, lineOf, memoryAfter, progressOf } from './memory-guest.js';
 import {
   Cleanup,
@@ -145,6 +146,53 @@ describe('service: primary and secondary', () => {
     expect(secondary.failovers.map(({ phase }) => phase)).to.deep.equal(['started', 'completed']);
     const { memory } = secondary.running();
     expect(Buffer.compare(memory, memoryAfter(progressOf(memory), PAGES))).to.equal(0);
+  });
+
+  it('what the hypervisor holds back is sealed while the domain runs, before each suspend', async () => {
+    const calls: string[] = [];
+    const primary = await primaryOf({
+      made: (domain) => {
+        const said = (call: string) => () => {
+          calls.push(`${call} ${domain.state}`);
+          return Promise.resolve();
+        };
+        const gate = {
+          ...{ heldBytes: 0, emittedBytes: 0, releasedBytes: 0 },
+          ...{ seal: said('seal'), release: said('release'), discard: said('discard') },
+          ...{ pass: said('pass'), hold: said('hold'), restart: said('restart') },
+        };
+        Object.assign(domain, { prepareSuspend: said('prepare'), gates: [gate] });
+        domain.script = (call) => {
+          if (call === 'suspend' || call === 'resume') calls.push(call);
+        };
+      },
+    });
+    await secondaryOf(primary);
+    await until('checkpoints', () => primary.checkpoints.length > 3);
+    const second = calls.filter((call) => /prepare|seal|suspend|resume/.test(call)).slice(4, 8);
+    expect(second).to.deep.equal(['prepare running', 'seal running', 'suspend', 'resume']);
+  });
+
+  it('the domain ends while its suspension is prepared: shut down or crashed, as it says when it does', async () => {
+    for (const ending of ['crash', 'shutdown'] as const) {
+      let ends = false;
+      const primary = await primaryOf({
+        made: (domain) => {
+          const prepareSuspend = () => {
+            if (!ends) return Promise.resolve();
+            setTimeout(() => domain[ending](), 20);
+            return Promise.reject(new HypervisorError('DOMAIN_GONE', 'The connection is lost.'));
+          };
+          Object.assign(domain, { prepareSuspend });
+        },
+      });
+      const secondary = await secondaryOf(primary);
+      await until('checkpoints', () => primary.checkpoints.length > 3);
+      ends = true;
+      const role = ending === 'crash' ? 'active' : 'ended';
+      await until('the end', () => secondary.status().role === role);
+      await until('the end', () => primary.status().role === (ending === 'crash' ? 'failed' : 'ended'));
+    }
   });
 
   it('a domain with a device model is taken over with the state that belongs to its memory, or ends with it', async () => {

@@ -35,6 +35,8 @@ export interface PrimaryChanges {
   readonly emulator?: boolean;
   /** An embedded machine instead of a memory domain. */
   readonly embedded?: Record<string, unknown>;
+  /** Called for each domain that is made. */
+  readonly made?: (domain: MemoryDomain) => void;
 }
 
 /** Resolves when the condition holds; fails with its name when it does not in time. */
@@ -92,6 +94,7 @@ export class TestPrimary {
         if (name.startsWith('broken')) return Promise.reject(new Error('no such machine'));
         const domain = new MemoryDomain({ name, pages: PAGES, emulator: changes.emulator ?? false });
         this.guests.set(name, new MemoryGuest(domain, guestOptions));
+        changes.made?.(domain);
         return Promise.resolve(domain);
       },
       ...(changes.output?.['console'] === undefined && {

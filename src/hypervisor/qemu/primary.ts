@@ -43,6 +43,11 @@ export class QemuPrimary extends QemuSource {
     return this.#started;
   }
 
+  override async prepareSuspend(): Promise<void> {
+    await this.#started;
+    await super.prepareSuspend();
+  }
+
   override async suspend(): Promise<void> {
     await this.#started;
     await super.suspend();

@@ -1,7 +1,7 @@
 // A QEMU domain that is saved. One checkpoint, in time order:
 //
 //   guest   runs ──────────────┤ stopped                                            ├ runs
-//   we      prepare (RAM)      │ stop + device state (one write)     copy pages     │ cont
+//   we      prepareSuspend     │ stop + device state (one write)     copy pages     │ cont
 //                              │      └ capture (RAM), meanwhile ┘                  │
 //
 // Frame numbers are pages of the RAM file. They are the guest's frame numbers up to the hole that the machine type
@@ -134,9 +134,12 @@ export class QemuSource implements SourceDomain {
     await this.#go();
   }
 
-  async suspend(): Promise<void> {
-    this.require('running');
+  async prepareSuspend(): Promise<void> {
+    this.requireGuest();
     if (this.#logging) await this.machine.tracking.prepare();
+  }
+
+  async suspend(): Promise<void> {
     this.require('running');
     this.#commanding = true;
     if (!this.#stoppedByOthers) this.machine.guard?.stopping();

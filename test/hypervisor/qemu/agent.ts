@@ -26,6 +26,7 @@ if (mode.startsWith('attach')) {
   }
   process.stdout.write('there\n');
   while (mode === 'loop') {
+    await domain.prepareSuspend();
     await domain.suspend();
     await domain.cleanLogDirty(new Bitmap(4096));
     await domain.resume();

@@ -174,6 +174,7 @@ export class Replicator {
   /** One epoch; `inPause` is called while the guest is stopped. */
   async checkpoint(inPause: () => unknown = () => undefined): Promise<void> {
     const { source, target, frames, slab, dirty } = this;
+    await source.prepareSuspend();
     await source.suspend();
     const { dirtyCount } = await source.cleanLogDirty(dirty);
     if (this.epoch++ === 0) dirty.setAll();
