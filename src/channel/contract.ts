@@ -12,6 +12,7 @@
 
 import type { Observable } from 'rxjs';
 import { RomulusError } from '../errors.js';
+import type { Inventory } from '../hypervisor/inventory.js';
 import type { RecordSource, StreamSink } from '../stream/flow.js';
 
 export const SUBPROTOCOL = 'romulus.v1';
@@ -24,7 +25,7 @@ export type ChannelErrorCode =
   | 'PROTOCOL_VERSION' // another version of the control messages
   | 'UNKNOWN_DOMAIN' // the primary does not offer this domain
   | 'UNKNOWN_STREAM' // the domain here never sent the stream that the standby holds: it is another instance of it
-  | 'DOMAIN_MISMATCH' // the standby does not fit the domain (memory size, type, hypervisor): facts say what
+  | 'DOMAIN_MISMATCH' // the standby does not fit the domain (hypervisor, memory size, machine, devices, …): message and facts say what
   | 'ALREADY_LINKED' // the domain has a secondary already
   | 'HANDSHAKE_TIMEOUT'
   | 'BAD_MESSAGE' // a message that is no message of this protocol, or one out of turn
@@ -53,6 +54,8 @@ export interface Hello {
   /** DomainType. */
   readonly domainType: number;
   readonly p2mSize: number;
+  /** What else of the domain must be the same on the primary; empty where the hypervisor names nothing. */
+  readonly inventory: Inventory;
   /** 'standby' wants to be protected; 'active' has taken over and comes to fence the old primary. */
   readonly role: 'standby' | 'active';
   /** The stream and epoch that the standby holds whole, if it holds one. */
@@ -102,8 +105,11 @@ interface Link {
   /** Hot, replays a final event to late subscribers. */
   readonly events$: Observable<LinkEvent>;
   readonly peer: string;
-  /** Says goodbye and closes; resolves when the connection is closed (bounded by a timeout). */
-  bye(reason: ByeReason): Promise<void>;
+  /**
+   * Says goodbye and closes; resolves when the connection is closed (bounded by a timeout). True: the other side has
+   * closed it in answer, so it has read the goodbye (or was saying its own). False: it may never have.
+   */
+  bye(reason: ByeReason): Promise<boolean>;
   /** Closes at once, telling the other side the code if it can. */
   destroy(error: ChannelError): void;
 }

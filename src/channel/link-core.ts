@@ -124,6 +124,7 @@ export class LinkCore {
   #heartbeatUnderWay = false;
   #bytesRead: number;
   #error: ChannelError | null = null;
+  #closeCode: number | null = null;
 
   constructor(
     connection: Connection,
@@ -151,6 +152,7 @@ export class LinkCore {
     });
     this.closed = new Promise((resolve) => {
       websocket.on('close', (closeCode) => {
+        this.#closeCode = closeCode;
         this.#lose(errorOfClose(closeCode, peer));
         resolve();
       });
@@ -187,8 +189,9 @@ export class LinkCore {
     this.#heartbeatStep({ kind: 'resumed', nowMs: performance.now() });
   }
 
-  async bye(reason: ByeReason): Promise<void> {
-    if (this.#error === null) {
+  async bye(reason: ByeReason): Promise<boolean> {
+    const said = this.#error === null;
+    if (said) {
       this.send({ kind: 'bye', reason });
       this.#lose(
         new ChannelError('LINK_CLOSED', `we said goodbye (${reason})`, { peer: this.peer, bye: reason }),
@@ -196,6 +199,9 @@ export class LinkCore {
       closeWebSocket(this.#connection.websocket, CLOSE_NORMAL, reason);
     }
     await this.closed;
+    // Frames are read in their order, and a close is answered in kind. One that was under way for another reason has
+    // another code; a connection that was cut has 1006.
+    return said && this.#closeCode === CLOSE_NORMAL;
   }
 
   destroy(error: ChannelError): void {

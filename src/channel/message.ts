@@ -8,6 +8,12 @@
 
 import { Packr } from 'msgpackr';
 import { asError, type Fact, type Facts } from '../errors.js';
+import {
+  INVENTORY_FACTS_MAX,
+  INVENTORY_NAME_MAX,
+  INVENTORY_TEXT_BYTES_MAX,
+  type Inventory,
+} from '../hypervisor/inventory.js';
 import { PFN_MAX } from '../stream/format.js';
 import { isChannelErrorCode } from './close-codes.js';
 import {
@@ -170,10 +176,30 @@ class Fields {
       hypervisor: this.text('hypervisor', NAME_MAX),
       domainType: this.integer('domainType', 0, 0xffffffff),
       p2mSize: this.integer('p2mSize', 0, PFN_MAX + 1),
+      inventory: this.inventory('inventory'),
       role: this.oneOf('role', ['standby', 'active']),
       streamUuid: this.value('streamUuid') === null ? null : this.text('streamUuid', NAME_MAX),
       epoch: this.value('epoch') === null ? null : this.integer('epoch'),
     };
+  }
+
+  /** A map of texts. Not there: empty. */
+  private inventory(field: string): Inventory {
+    if (!Object.hasOwn(this.map, field)) return {};
+    const map = this.map[field];
+    if (typeof map !== 'object' || map === null || map instanceof Uint8Array) {
+      throw this.bad(field, 'is not a map');
+    }
+    const entries = Object.entries(map);
+    if (entries.length > INVENTORY_FACTS_MAX) throw this.bad(field, 'has too many facts');
+    return Object.fromEntries(
+      entries.map(([name, text]: [string, unknown]) => {
+        if (name.length > INVENTORY_NAME_MAX) throw this.bad(field, 'has a name that is too long');
+        if (typeof text !== 'string') throw this.bad(field, 'holds more than texts');
+        if (text.length > INVENTORY_TEXT_BYTES_MAX) throw this.bad(field, 'has a text that is too long');
+        return [name, text];
+      }),
+    );
   }
 
   private welcome(): ControlMessage {

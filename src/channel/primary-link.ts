@@ -65,7 +65,7 @@ export class SocketPrimaryLink implements PrimaryLink {
     this.#outputBytes.set(epoch, outputBytes);
   }
 
-  bye(reason: ByeReason): Promise<void> {
+  bye(reason: ByeReason): Promise<boolean> {
     return this.#core.bye(reason);
   }
 

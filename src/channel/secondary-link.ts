@@ -114,7 +114,7 @@ export class SocketSecondaryLink implements SecondaryLink {
     });
   }
 
-  bye(reason: ByeReason): Promise<void> {
+  bye(reason: ByeReason): Promise<boolean> {
     return this.#core.bye(reason);
   }
 

@@ -9,6 +9,7 @@ import type { Observable } from 'rxjs';
 import { RomulusError } from '../errors.js';
 import type { DomainType } from '../stream/format.js';
 import type { Bitmap } from './bitmap.js';
+import type { Inventory } from './inventory.js';
 import type { PvSource, PvTarget } from './port-pv.js';
 
 export type HypervisorErrorCode =
@@ -41,6 +42,8 @@ export interface DomainInfo {
   readonly hypervisor: string;
   readonly versionMajor: number;
   readonly versionMinor: number;
+  /** What else must be the same on both sides. Not there: nothing. Taken when the domain was made: asking costs nothing. */
+  readonly inventory?: Inventory;
 }
 
 /** What a domain does by itself. `shutdown` and `crashed` are final. */
@@ -100,12 +103,26 @@ export interface Domain {
   destroy(): Promise<void>;
 }
 
+/**
+ * What is known of the other host when a domain is left that goes on without us. free: nobody else runs the domain, or
+ * will. held: somebody else may. stopped: somebody else does.
+ */
+export type Leave = 'free' | 'held' | 'stopped';
+
 /** A domain that is being saved. */
 export interface SourceDomain extends Domain {
   /** What only a PV domain needs; not there: this hypervisor runs none, or the domain is none. */
   readonly pv?: PvSource;
   /** What leaves the domain by other ways than output$; holding from the start. */
   readonly gates?: readonly DomainGate[];
+  /** It was found with its gates holding: who held them is gone without a goodbye, and its secondary may run the domain. */
+  readonly orphaned?: boolean;
+  /**
+   * In the place of destroy(), for a domain that is not ours to end; not there: it ends with us. free: it goes on, its
+   * gates opened for good. held: it goes on, its gates closed for good. stopped: it is stopped, its gates closed for
+   * good. Resolves with what is left for somebody to do by hand, a sentence each.
+   */
+  leave?(how: Leave): Promise<readonly string[]>;
   /** Lets a domain that was created but not started run. */
   start(): Promise<void>;
   /** The domain runs and is about to be suspended: whatever makes the pause shorter. */

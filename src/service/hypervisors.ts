@@ -36,7 +36,7 @@ export function openSource({ name, hypervisor }: DomainConfig): Promise<SourceDo
     case 'qemu':
       return hypervisor.mode === 'managed'
         ? openQemuSource(managedQemu(name, hypervisor))
-        : attachQemuSource(attachedQemu(name, hypervisor), hypervisor.netdevs);
+        : attachQemuSource(attachedQemu(name, hypervisor));
   }
 }
 
@@ -71,8 +71,11 @@ export function managedQemu(name: string, section: ManagedQemu): QemuConfig {
   };
 }
 
-export function attachedQemu(name: string, { qmp, serial, sharedDisks }: AttachedQemu): AttachConfig {
-  return { name, monitor: qmp, sharedDisks, ...(serial !== undefined && { serial }) };
+export function attachedQemu(
+  name: string,
+  { qmp, serial, sharedDisks, netdevs }: AttachedQemu,
+): AttachConfig {
+  return { name, monitor: qmp, sharedDisks, netdevs, ...(serial !== undefined && { serial }) };
 }
 
 function embedded(name: string, { memoryBytes, boot }: EmbeddedSection): EmbeddedConfig {

@@ -31,12 +31,14 @@ export function stepPrimary(
   }
   state.lastAtMs = event.atMs;
   if (!state.stopped) handle(state, event, effects);
+  else if (event.kind === 'goodbye') goodbye(state, event.streamUuid, event.confirmed, effects);
   return [state, withOneTransition(effects)];
 }
 
 function handle(state: PrimaryState, event: PrimaryEvent, effects: PrimaryEffect[]): void {
   switch (event.kind) {
     case 'start':
+      state.exposed ||= event.orphaned;
       if (state.role !== 'primary' || state.settings.startWithSecondary) return;
       startDomain(state, effects);
       if (state.settings.whenUnprotected === 'pass') effects.push({ kind: 'pass' });
@@ -59,6 +61,7 @@ function handle(state: PrimaryState, event: PrimaryEvent, effects: PrimaryEffect
       withStream(state, event, (stream) => {
         if (stream.acknowledged === stream.captured) armAcknowledge(state, effects);
         stream.captured = event.epoch;
+        state.exposed = true;
       });
       return;
     }
@@ -91,7 +94,10 @@ function handle(state: PrimaryState, event: PrimaryEvent, effects: PrimaryEffect
       return;
     }
     case 'bye': {
-      withStream(state, event, () => unlinked(state, `bye ${event.reason}`, effects));
+      withStream(state, event, () => {
+        if (event.reason === 'shutdown') state.exposed = false;
+        unlinked(state, `bye ${event.reason}`, effects);
+      });
       return;
     }
     case 'timer': {
@@ -125,6 +131,7 @@ function handle(state: PrimaryState, event: PrimaryEvent, effects: PrimaryEffect
       return;
     }
     case 'beat':
+    case 'goodbye':
       return;
     case 'stop': {
       stop(state, effects);
@@ -202,6 +209,7 @@ function acknowledged(
   if (epoch > stream.captured) {
     // END is safe: the secondary will never take over, so all that the domain said may leave.
     const { streamUuid } = stream;
+    state.exposed = false;
     leaveStream(state, effects);
     effects.push({ kind: 'pass' }, { kind: 'bye', streamUuid, reason: 'domain-ended' });
     finish(state, 'ended', 'the domain shut down', effects);
@@ -271,9 +279,11 @@ function domainShutdown(state: PrimaryState, effects: PrimaryEffect[]): void {
 
 function failed(state: PrimaryState, reason: string, effects: PrimaryEffect[]): void {
   if (state.role !== 'primary') return;
-  effects.push({ kind: 'discard' }, { kind: 'withdraw' });
+  // A secondary that can will take over.
+  if (state.exposed) effects.push({ kind: 'discard' });
+  effects.push({ kind: 'withdraw' });
   if (state.stream) dropLink(state, 'INTERNAL', reason, effects);
-  effects.push({ kind: 'destroy-domain' });
+  effects.push({ kind: 'let-go', how: state.exposed ? 'stopped' : 'free' });
   finish(state, 'failed', reason, effects);
 }
 
@@ -281,21 +291,43 @@ function fenced(state: PrimaryState, effects: PrimaryEffect[]): void {
   if (state.role === 'fenced') return;
   effects.push({ kind: 'discard' });
   if (state.stream) dropLink(state, 'FENCED', 'the secondary has taken over', effects);
-  effects.push({ kind: 'destroy-domain' });
+  if (state.role !== 'failed') effects.push({ kind: 'let-go', how: 'stopped' });
   finish(state, 'fenced', 'the secondary has taken over', effects);
 }
 
 function stop(state: PrimaryState, effects: PrimaryEffect[]): void {
   state.stopped = true;
-  // An ended domain has said all it may; a gate that passes is left to finish its writing.
-  if (state.role !== 'ended') effects.push({ kind: 'discard' });
   effects.push({ kind: 'withdraw' });
   if (state.stream) {
     const { streamUuid } = state.stream;
     leaveStream(state, effects);
+    state.leaving = streamUuid;
     effects.push({ kind: 'bye', streamUuid, reason: 'shutdown' });
+  } else {
+    letGo(state, effects);
   }
-  effects.push({ kind: 'destroy-domain' }, { kind: 'transition', reason: 'stopped' });
+  effects.push({ kind: 'transition', reason: 'stopped' });
+}
+
+/** The secondary's answer says what becomes of a domain that goes on without us. */
+function goodbye(
+  state: PrimaryState,
+  streamUuid: string,
+  confirmed: boolean,
+  effects: PrimaryEffect[],
+): void {
+  if (state.leaving !== streamUuid) return;
+  state.leaving = null;
+  if (confirmed) state.exposed = false;
+  letGo(state, effects);
+}
+
+function letGo(state: PrimaryState, effects: PrimaryEffect[]): void {
+  if (state.role === 'fenced' || state.role === 'failed') return; // it was then
+  const free = !state.exposed || state.settings.whenUnprotected === 'pass';
+  // An ended domain has said all it may; a gate that passes is left to finish its writing.
+  if (!free && state.role !== 'ended') effects.push({ kind: 'discard' });
+  effects.push({ kind: 'let-go', how: free ? 'free' : 'held' });
 }
 
 function finish(

@@ -8,7 +8,7 @@ import type { Subject } from 'rxjs';
 import { ChannelError, type DomainOffer, type LinkEvent, type PrimaryLink } from '../channel/contract.js';
 import type { PrimaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
-import type { DomainEvent } from '../hypervisor/port.js';
+import type { DomainEvent, Leave } from '../hypervisor/port.js';
 import type { OutputGate } from '../output/gate.js';
 import { monotonicMs } from './clock.js';
 import type { PrimaryDependencies } from './dependencies.js';
@@ -118,7 +118,7 @@ export class PrimaryRunner {
   }
 
   start(): void {
-    this.#send({ kind: 'start' });
+    this.#send({ kind: 'start', orphaned: this.#opened?.domain.orphaned ?? false });
   }
 
   requestCheckpoint(): void {
@@ -227,8 +227,8 @@ export class PrimaryRunner {
       case 'unpause-domain':
         this.#tasks.run('let the domain go on', async () => this.#opened?.stop.remove('pressure'));
         return;
-      case 'destroy-domain':
-        this.#tasks.run('destroy the domain', async () => this.#opened?.domain.destroy());
+      case 'let-go':
+        this.#tasks.run('let the domain go', () => this.#letGo(effect.how));
         return;
       case 'save':
         this.#save(effect.streamUuid);
@@ -240,8 +240,12 @@ export class PrimaryRunner {
         this.#saver?.abandon();
         return;
       case 'bye': {
-        const link = this.#links.get(effect.streamUuid);
-        this.#tasks.run('say goodbye', async () => link?.bye(effect.reason));
+        const { streamUuid, reason } = effect;
+        const link = this.#links.get(streamUuid);
+        this.#tasks.run('say goodbye', async () => {
+          const confirmed = (await link?.bye(reason)) ?? false;
+          this.#send({ kind: 'goodbye', streamUuid, confirmed });
+        });
         return;
       }
       case 'drop-link':
@@ -280,6 +284,25 @@ export class PrimaryRunner {
         this.#fail(asError(error), 'the domain does not start');
       }
     });
+  }
+
+  async #letGo(how: Leave): Promise<void> {
+    const opened = this.#opened;
+    if (!opened) return;
+    const { domain, gate, stop } = opened;
+    if (!domain.leave) {
+      await domain.destroy();
+      return;
+    }
+    const attempt = (what: string, work: () => Promise<void>): Promise<void> =>
+      work().catch((error: unknown) => this.#log.warn({ err: error }, `could not ${what}`));
+    if (how !== 'stopped') {
+      // It goes on: whoever has stopped it lets it run first.
+      await this.#saver?.ended;
+      await attempt('let the domain go on', () => stop.remove('pressure'));
+    }
+    if (how === 'free') await attempt('let output pass', () => this.#gateOrder.do(() => gate.pass()));
+    for (const advice of await domain.leave(how)) this.#log.warn({ how }, advice);
   }
 
   #save(streamUuid: string): void {

@@ -2,6 +2,7 @@
 // in primary-machine.ts.
 
 import type { ByeReason, ChannelErrorCode, Hello } from '../channel/contract.js';
+import type { Leave } from '../hypervisor/port.js';
 import type { DomainRole } from './reports.js';
 
 export interface PrimarySettings {
@@ -56,6 +57,10 @@ export interface PrimaryState {
   /** The domain was let run. */
   running: boolean;
   stopped: boolean;
+  /** Stopped, and this stream's secondary has still to answer our goodbye. */
+  leaving: string | null;
+  /** A secondary may hold a checkpoint, and so may take over; no more once it has said or heard a goodbye. */
+  exposed: boolean;
   stream: StreamState | null;
   /** The stream before, for those who ask how far it came. */
   lastStream: StreamState | null;
@@ -68,39 +73,44 @@ export interface PrimaryState {
   lastAtMs: number;
 }
 
-export type PrimaryEvent = { readonly atMs: number } & (
-  | { readonly kind: 'start' }
-  | { readonly kind: 'linked'; readonly streamUuid: string }
-  /** The saver begins to suspend the domain for an epoch. */
-  | { readonly kind: 'suspending'; readonly streamUuid: string; readonly epoch: number }
-  /** The epoch is in the slab, the domain is about to go on. */
-  | { readonly kind: 'captured'; readonly streamUuid: string; readonly epoch: number }
-  /** The saver waits for a decision. */
-  | { readonly kind: 'ready'; readonly streamUuid: string; readonly epoch: number }
-  /** The END record leaves; its acknowledgement will name this epoch. */
-  | { readonly kind: 'end-sent'; readonly streamUuid: string; readonly epoch: number }
-  | { readonly kind: 'acknowledged'; readonly streamUuid: string; readonly epoch: number }
-  | { readonly kind: 'save-failed'; readonly streamUuid: string; readonly code: string }
-  | { readonly kind: 'lost'; readonly streamUuid: string; readonly code: string }
-  | { readonly kind: 'bye'; readonly streamUuid: string; readonly reason: ByeReason }
-  | { readonly kind: 'timer'; readonly timer: PrimaryTimer }
-  | { readonly kind: 'request' }
-  | { readonly kind: 'pressure'; readonly on: boolean }
-  | { readonly kind: 'domain-shutdown' }
-  | { readonly kind: 'domain-crashed'; readonly reason: string }
-  /** The hypervisor failed where the domain cannot go on without it. */
-  | { readonly kind: 'domain-failed'; readonly code: string }
-  | { readonly kind: 'fenced' }
-  /** Nothing happened, but we live. */
-  | { readonly kind: 'beat' }
-  | { readonly kind: 'stop' }
-);
+export type PrimaryEvent = { readonly atMs: number } &
+  /** `orphaned`: as SourceDomain says. */
+  (
+    | { readonly kind: 'start'; readonly orphaned: boolean }
+    | { readonly kind: 'linked'; readonly streamUuid: string }
+    /** The saver begins to suspend the domain for an epoch. */
+    | { readonly kind: 'suspending'; readonly streamUuid: string; readonly epoch: number }
+    /** The epoch is in the slab, the domain is about to go on. */
+    | { readonly kind: 'captured'; readonly streamUuid: string; readonly epoch: number }
+    /** The saver waits for a decision. */
+    | { readonly kind: 'ready'; readonly streamUuid: string; readonly epoch: number }
+    /** The END record leaves; its acknowledgement will name this epoch. */
+    | { readonly kind: 'end-sent'; readonly streamUuid: string; readonly epoch: number }
+    | { readonly kind: 'acknowledged'; readonly streamUuid: string; readonly epoch: number }
+    | { readonly kind: 'save-failed'; readonly streamUuid: string; readonly code: string }
+    | { readonly kind: 'lost'; readonly streamUuid: string; readonly code: string }
+    | { readonly kind: 'bye'; readonly streamUuid: string; readonly reason: ByeReason }
+    /** Our goodbye is over; `confirmed`: the secondary has read it, and will not take over. */
+    | { readonly kind: 'goodbye'; readonly streamUuid: string; readonly confirmed: boolean }
+    | { readonly kind: 'timer'; readonly timer: PrimaryTimer }
+    | { readonly kind: 'request' }
+    | { readonly kind: 'pressure'; readonly on: boolean }
+    | { readonly kind: 'domain-shutdown' }
+    | { readonly kind: 'domain-crashed'; readonly reason: string }
+    /** The hypervisor failed where the domain cannot go on without it. */
+    | { readonly kind: 'domain-failed'; readonly code: string }
+    | { readonly kind: 'fenced' }
+    /** Nothing happened, but we live. */
+    | { readonly kind: 'beat' }
+    | { readonly kind: 'stop' }
+  );
 
 export type PrimaryTimer = 'interval' | 'acknowledge';
 
 export type PrimaryEffect =
   | { readonly kind: 'start-domain' }
-  | { readonly kind: 'destroy-domain' }
+  /** Ends the domain, or leaves it so if it is not ours to end. */
+  | { readonly kind: 'let-go'; readonly how: Leave }
   /** The gate is over its limit: the domain must stop talking, and may go on. */
   | { readonly kind: 'pause-domain' }
   | { readonly kind: 'unpause-domain' }
@@ -135,6 +145,8 @@ export function initialPrimaryState(settings: PrimarySettings, atMs: number): Pr
     role: 'primary',
     running: false,
     stopped: false,
+    leaving: null,
+    exposed: false,
     stream: null,
     lastStream: null,
     requested: false,

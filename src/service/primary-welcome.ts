@@ -3,7 +3,10 @@
 import { randomUUID } from 'node:crypto';
 import { ChannelError, type DomainOffer, type Hello } from '../channel/contract.js';
 import type { PrimaryDomainConfig } from '../config/schema.js';
+import type { Fact } from '../errors.js';
+import { compareInventories, describeDifference, type Inventory } from '../hypervisor/inventory.js';
 import type { DomainInfo } from '../hypervisor/port.js';
+import { PAGE_SIZE, domainTypeName } from '../stream/format.js';
 import { isContinuous, type PrimaryState } from './primary-state.js';
 
 /** Where the node field of a UUID begins, in its text. */
@@ -32,17 +35,7 @@ export function judgeHello(
   if (!info || state.role === 'failed' || state.stopped) {
     throw new ChannelError('UNKNOWN_DOMAIN', `${name} does not run here`, { domain: name });
   }
-  const { hypervisor, domainType, p2mSize } = hello;
-  if (hypervisor !== info.hypervisor || domainType !== info.type || p2mSize !== info.p2mSize) {
-    throw new ChannelError('DOMAIN_MISMATCH', `the standby does not fit ${name}`, {
-      hypervisor: info.hypervisor,
-      hypervisorOffered: hypervisor,
-      domainType: info.type,
-      domainTypeOffered: domainType,
-      p2mSize: info.p2mSize,
-      p2mSizeOffered: p2mSize,
-    });
-  }
+  checkFit(name, info, hello);
   if (hello.streamUuid !== null && hello.streamUuid.slice(NODE_FIELD) !== instance) {
     throw new ChannelError('UNKNOWN_STREAM', `the standby holds another instance of ${name}`, {
       domain: name,
@@ -56,4 +49,33 @@ export function judgeHello(
     heartbeatIntervalMs: heartbeat.intervalMs,
     heartbeatTimeoutMs: heartbeat.timeoutMs,
   };
+}
+
+/** All that must be the same, by names that a person knows. What every domain has cannot be named by another fact. */
+function inventoryOf(
+  hypervisor: string,
+  domainType: number,
+  p2mSize: number,
+  inventory: Inventory = {},
+): Inventory {
+  const type = `${domainTypeName(domainType)} (${domainType})`;
+  const mebibytes = (p2mSize * PAGE_SIZE) / 2 ** 20;
+  const memory = Number.isInteger(mebibytes) ? `${mebibytes} MiB` : `${p2mSize} pages`;
+  const every = { hypervisor, type, memory };
+  return { ...every, ...inventory, ...every };
+}
+
+function checkFit(name: string, info: DomainInfo, hello: Hello): void {
+  const differences = compareInventories(
+    inventoryOf(info.hypervisor, info.type, info.p2mSize, info.inventory),
+    inventoryOf(hello.hypervisor, hello.domainType, hello.p2mSize, hello.inventory),
+  );
+  if (differences.length === 0) return;
+  const facts: Record<string, Fact> = {};
+  for (const difference of differences) {
+    facts[difference.name] = difference.primary;
+    facts[`${difference.name} offered`] = difference.secondary;
+  }
+  const said = differences.map(describeDifference).join('; ');
+  throw new ChannelError('DOMAIN_MISMATCH', `the standby does not fit ${name}: ${said}`, facts);
 }

@@ -1,6 +1,6 @@
 // One attempt of a domain's secondary to reach its primary: what the configuration and the machine say, as a dial.
 
-import type { SecondaryLink } from '../channel/contract.js';
+import type { ChannelErrorCode, SecondaryLink } from '../channel/contract.js';
 import { dial } from '../channel/dialer.js';
 import type { ChannelTls } from '../channel/security.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
@@ -15,6 +15,13 @@ export interface SecondaryDial {
   readonly role: 'standby' | 'active';
   readonly held: Held | null;
   readonly signal: AbortSignal;
+}
+
+const MISFITS: ReadonlySet<string> = new Set<ChannelErrorCode>(['DOMAIN_MISMATCH', 'PROTOCOL_VERSION']);
+
+/** A refusal that stands until somebody changes one of the two sides. */
+export function isMisfit(code: string): boolean {
+  return MISFITS.has(code);
 }
 
 /** Rejects as the channel's dial() does. */
@@ -40,6 +47,7 @@ export function dialPrimary({
       hypervisor: info.hypervisor,
       domainType: info.type,
       p2mSize: info.p2mSize,
+      inventory: info.inventory ?? {},
       role,
       streamUuid: held?.streamUuid ?? null,
       epoch: held?.epoch ?? null,

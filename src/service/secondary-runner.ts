@@ -29,7 +29,7 @@ import type {
   StandbyState,
   TransitionReport,
 } from './reports.js';
-import { dialPrimary } from './secondary-dial.js';
+import { dialPrimary, isMisfit } from './secondary-dial.js';
 import { stepSecondary } from './secondary-machine.js';
 import { SecondarySession } from './secondary-session.js';
 import {
@@ -261,7 +261,7 @@ export class SecondaryRunner {
         link = await dialPrimary({ config: this.#config, tls: this.#tls, info, role, held, signal });
       } catch (error) {
         if (signal.aborted) return;
-        this.#log.debug({ err: error }, 'dial failed');
+        this.#dialFailed(asError(error));
         this.#machine.send({ kind: 'dial-failed', dial: number, code: codeOf(error) });
         return;
       }
@@ -271,10 +271,20 @@ export class SecondaryRunner {
         link.destroy(new ChannelError('INTERNAL', 'the dial was given up', { domain: this.name }));
         return;
       }
+      if (this.#error !== null && isMisfit(this.#error.code)) this.#error = null;
       this.#links.set(streamUuid, link);
       this.#machine.send({ kind: 'dialled', dial: number, streamUuid, continuous });
       link.events$.subscribe((event) => this.#linkEvent(streamUuid, event));
     });
+  }
+
+  /** What somebody has to mend is said once, and shown until a link stands. */
+  #dialFailed(error: Error): void {
+    const { message } = error;
+    const code = codeOf(error);
+    const news = isMisfit(code) && this.#error?.message !== message;
+    if (news) this.#error = { code, message };
+    this.#log[news ? 'warn' : 'debug']({ err: error }, news ? `refused: ${message}` : 'dial failed');
   }
 
   #linkEvent(streamUuid: string, event: LinkEvent): void {

@@ -167,6 +167,7 @@ async function secondary(port: number): Promise<void> {
       hypervisor: 'memory',
       domainType: DomainType.X86_HVM,
       p2mSize: PAGES,
+      inventory: {},
       role: 'standby',
       streamUuid: null,
       epoch: null,

@@ -125,7 +125,7 @@ describe('link', () => {
     await primary.sink.write(pieceOf(streamHeaders, bulkRecord(MIB, 1), endRecord));
     await primary.sink.boundary(0, true);
     const lost = lostOf(secondary);
-    await primary.bye('domain-ended');
+    expect(await primary.bye('domain-ended')).to.equal(true);
     expect((await lost).facts['bye']).to.equal('domain-ended');
     const { records, boundary } = await readEpoch(secondary);
     expect(records.length).to.equal(2);
@@ -148,13 +148,25 @@ describe('link', () => {
           toArray(),
         ),
       );
-      await secondary.bye(reason);
+      expect(await secondary.bye(reason)).to.equal(true);
       const [bye, lost, ...rest] = await events;
       expect(bye).to.deep.equal({ kind: 'bye', reason });
       expect(lost?.kind).to.equal('lost');
       expect(rest).to.deep.equal([]);
     });
   }
+
+  it('a goodbye that crosses another is confirmed; one that crosses an error, or comes after the end, is not', async () => {
+    const test = await primaryOf();
+    const first = await test.pair();
+    const both = [first.primary.bye('shutdown'), first.secondary.bye('shutdown')];
+    expect(await Promise.all(both)).to.deep.equal([true, true]);
+    const second = await test.pair();
+    const crossed = second.primary.bye('shutdown');
+    second.secondary.destroy(new ChannelError('BUFFER_LIMIT', 'too much'));
+    expect(await crossed).to.equal(false);
+    expect(await second.primary.bye('shutdown')).to.equal(false);
+  });
 
   describe('back-pressure', () => {
     it('a secondary that does not read stops the primary, and both live', async () => {
@@ -446,6 +458,7 @@ describe('link', () => {
         'DIGEST_MISMATCH',
         'INTERNAL',
         'UNKNOWN_DOMAIN',
+        'PROTOCOL_VERSION', // of a hello or welcome whose version was hit
       ]);
     }
     const untyped = [...counts.keys()].filter(

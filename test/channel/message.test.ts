@@ -1,10 +1,16 @@
 // Control messages there and back, and everything that is not one.
 
 import { expect } from 'chai';
+import fc from 'fast-check';
 import { pack } from 'msgpackr';
 import { RomulusError } from '../../src/errors.js';
 import { ChannelError, PROTOCOL_VERSION } from '../../src/channel/contract.js';
 import { decodeControl, encodeControl, type ControlMessage } from '../../src/channel/message.js';
+import {
+  INVENTORY_FACTS_MAX,
+  INVENTORY_NAME_MAX,
+  INVENTORY_TEXT_BYTES_MAX,
+} from '../../src/hypervisor/inventory.js';
 import { StreamError } from '../../src/stream/error.js';
 import { StreamReader } from '../../src/stream/reader.js';
 import { StreamDigest } from '../../src/channel/digest.js';
@@ -60,6 +66,33 @@ describe('control messages', () => {
     expect(decodeControl(message)).to.deep.equal({ kind: 'ack', epoch: 7 });
   });
 
+  it('a hello without an inventory has an empty one', () => {
+    const { inventory, ...older } = hello;
+    expect(inventory).to.deep.equal({});
+    const decoded = decodeControl(control(older));
+    expect(decoded.kind === 'hello' && decoded.inventory).to.deep.equal({});
+  });
+
+  it('inventories of whatever texts cross as they are, the largest too', () => {
+    const fact = fc
+      .string({ maxLength: INVENTORY_NAME_MAX, unit: 'grapheme-ascii' })
+      .filter((name) => name !== '__proto__');
+    const text = fc.string({ maxLength: 200, unit: 'grapheme' }).filter((s) => s.length <= 200);
+    const largest = Object.fromEntries(
+      Array.from({ length: INVENTORY_FACTS_MAX }, (_, index) => [
+        String(index).padStart(INVENTORY_NAME_MAX, 'n'),
+        'x'.repeat(INVENTORY_TEXT_BYTES_MAX),
+      ]),
+    );
+    fc.assert(
+      fc.property(fc.dictionary(fact, text, { maxKeys: INVENTORY_FACTS_MAX }), (inventory) => {
+        const message: ControlMessage = { kind: 'hello', ...helloOf(), ...version, inventory };
+        expect(decodeControl(encodeControl(message))).to.deep.equal(message);
+      }),
+      { examples: [[largest]] },
+    );
+  });
+
   it('of another version are named as such, whatever else they hold', () => {
     expect(refusal(control({ kind: 'hello', protocolVersion: 2 }))).to.include({ code: 'PROTOCOL_VERSION' });
     expect(refusal(control({ kind: 'welcome', protocolVersion: 0 })).facts).to.deep.equal({
@@ -89,6 +122,17 @@ describe('control messages', () => {
     ['beyond 2^53', { kind: 'ack', epoch: 2n ** 60n }, 'epoch'],
     ['too long', { ...hello, domain: 'd'.repeat(256) }, 'domain'],
     ['out of range', { ...hello, p2mSize: 2 ** 33 }, 'p2mSize'],
+    ['inventory as text', { ...hello, inventory: 'q35' }, 'inventory'],
+    ['inventory of numbers', { ...hello, inventory: { machine: 7 } }, 'inventory'],
+    ['inventory as octets', { ...hello, inventory: Buffer.from('q35') }, 'inventory'],
+    ['inventory null', { ...hello, inventory: null }, 'inventory'],
+    [
+      'inventory of too many facts',
+      { ...hello, inventory: Object.fromEntries(Array.from({ length: 17 }, (_, k) => [`fact ${k}`, ''])) },
+      'inventory',
+    ],
+    ['inventory with a long name', { ...hello, inventory: { ['n'.repeat(33)]: '' } }, 'inventory'],
+    ['inventory with a long text', { ...hello, inventory: { machine: 'm'.repeat(3073) } }, 'inventory'],
     ['role', { ...hello, role: 'spare' }, 'role'],
     ['epoch null is not undefined', { ...hello, streamUuid: 7 }, 'streamUuid'],
     ['empty checkpoint', { ...checkpoint, bytes: 0 }, 'bytes'],

@@ -11,6 +11,17 @@ export const validControls: readonly ControlMessage[] = [
   { kind: 'hello', ...helloOf(), ...version },
   { kind: 'hello', ...helloOf('db'), ...version, role: 'active', streamUuid: STREAM, epoch: 2 ** 40 },
   {
+    kind: 'hello',
+    ...helloOf(),
+    ...version,
+    inventory: {
+      machine: 'pc-q35-7.2',
+      devices: 'isa-serial\ne1000 card-lan',
+      none: '',
+      long: 'x'.repeat(300),
+    },
+  },
+  {
     kind: 'welcome',
     ...version,
     streamUuid: STREAM,

@@ -97,6 +97,17 @@ describe('two processes', () => {
     expect(peer.find('lost')?.code).to.be.oneOf(['HEARTBEAT_TIMEOUT', 'LINK_CLOSED']);
   });
 
+  it('secondary stopped: a goodbye is not confirmed', async () => {
+    const test = await new TestPrimary({ heartbeatTimeoutMs: 5000 }).start();
+    cleanup.add(() => test.listener.close());
+    const next = test.nextLink();
+    const peer = peerOf('secondary', test.url);
+    const link = await next;
+    peer.process.kill('SIGSTOP');
+    expect(await link.bye('shutdown')).to.equal(false);
+    peer.process.kill('SIGCONT');
+  });
+
   it('primary stopped: HEARTBEAT_TIMEOUT at the secondary, and the primary takes it again when it goes on', async () => {
     const peer = peerOf('primary', '250');
     const url = `ws://127.0.0.1:${await portOf(peer)}`;

@@ -21,6 +21,7 @@ export function helloOf(domain = DOMAIN): DialOptions['hello'] {
     hypervisor: 'memory',
     domainType: 2,
     p2mSize: 1024,
+    inventory: {},
     role: 'standby',
     streamUuid: null,
     epoch: null,

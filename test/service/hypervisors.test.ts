@@ -70,7 +70,7 @@ describe('service: QEMU as configured', () => {
       monitor: '/etc/romulus/q',
       serial: '/s',
       sharedDisks: ['d'],
+      netdevs: ['lan'],
     });
-    expect(hypervisor.netdevs).to.deep.equal(['lan']);
   });
 });

@@ -31,7 +31,7 @@ function machine(changes: Partial<PrimarySettings> = {}): Machine {
     (event, atMs) => ({ ...event, atMs }),
     (timer) => ({ kind: 'timer', timer: timer === 'interval' ? 'interval' : 'acknowledge' }),
   );
-  made.give({ kind: 'start' });
+  made.give({ kind: 'start', orphaned: false });
   return made;
 }
 
@@ -390,7 +390,7 @@ describe('service/primary-machine', () => {
       'withdraw',
       'drop-link INTERNAL',
       'abandon',
-      'destroy-domain',
+      'let-go stopped',
       'transition crashed: worker died',
       'finished',
     ]);
@@ -404,7 +404,7 @@ describe('service/primary-machine', () => {
       'discard',
       'drop-link FENCED',
       'abandon',
-      'destroy-domain',
+      'let-go stopped',
       'transition the secondary has taken over',
       'finished',
     ]);
@@ -413,17 +413,92 @@ describe('service/primary-machine', () => {
     expect(words(m.give({ kind: 'linked', streamUuid: 'B' }))).to.deep.equal(['drop-link FENCED']);
   });
 
-  it('stop: bye, and nothing after it', () => {
-    const m = replicating();
-    expect(words(m.give({ kind: 'stop' }))).to.deep.equal([
-      'discard',
+  describe('stop', () => {
+    it('bye, and nothing after it but what becomes of the domain', () => {
+      const m = replicating();
+      expect(words(m.give({ kind: 'stop' }))).to.deep.equal([
+        'withdraw',
+        'abandon',
+        'bye shutdown',
+        'transition stopped',
+      ]);
+      expect(m.give({ kind: 'linked', streamUuid: 'B' })).to.deep.equal([]);
+      expect(m.give({ kind: 'goodbye', streamUuid: 'B', confirmed: true })).to.deep.equal([]);
+      expect(words(m.give({ kind: 'goodbye', streamUuid: 'A', confirmed: true }))).to.deep.equal([
+        'let-go free',
+      ]);
+      expect(m.give({ kind: 'goodbye', streamUuid: 'A', confirmed: true })).to.deep.equal([]);
+    });
+
+    it('a goodbye that may not have been read: what is held stays so, for the secondary may take over', () => {
+      const m = replicating();
+      m.give({ kind: 'stop' });
+      expect(words(m.give({ kind: 'goodbye', streamUuid: 'A', confirmed: false }))).to.deep.equal([
+        'discard',
+        'let-go held',
+      ]);
+    });
+
+    it('held if the link was lost before; not if the secondary had said goodbye, nor if it had no checkpoint', () => {
+      const how = (before: (m: Machine) => void, m = replicating()): string[] => {
+        before(m);
+        return words(m.give({ kind: 'stop' }));
+      };
+      const lost = (m: Machine) => m.give({ kind: 'lost', streamUuid: 'A', code: 'LINK_CLOSED' });
+      const bye = (m: Machine) => m.give({ kind: 'bye', streamUuid: 'A', reason: 'shutdown' });
+      expect(how(lost)).to.deep.equal(['withdraw', 'discard', 'let-go held', 'transition stopped']);
+      expect(how(bye)).to.deep.equal(['withdraw', 'let-go free', 'transition stopped']);
+      expect(how(() => undefined, machine())).to.deep.equal([
+        'withdraw',
+        'let-go free',
+        'transition stopped',
+      ]);
+      const syncing = machine();
+      syncing.give({ kind: 'linked', streamUuid: 'A' });
+      expect(how(lost, syncing)).to.include('let-go free');
+      // Its first checkpoint may have arrived though nobody has said so.
+      const captured = machine();
+      captured.give({ kind: 'linked', streamUuid: 'A' });
+      capture(captured, 0);
+      expect(how(lost, captured)).to.include('let-go held');
+    });
+
+    it('free whatever the secondary knows, if output passes unprotected', () => {
+      const m = replicating(1, { whenUnprotected: 'pass' });
+      m.give({ kind: 'stop' });
+      expect(words(m.give({ kind: 'goodbye', streamUuid: 'A', confirmed: false }))).to.deep.equal([
+        'let-go free',
+      ]);
+    });
+
+    it('a domain that an agent before us left behind its gates is held, until a secondary of ours says goodbye', () => {
+      const m = machine();
+      m.give({ kind: 'start', orphaned: true });
+      expect(words(m.give({ kind: 'stop' }))).to.include('let-go held');
+      const linked = machine();
+      linked.give({ kind: 'start', orphaned: true });
+      linked.give({ kind: 'linked', streamUuid: 'A' });
+      linked.give({ kind: 'stop' });
+      expect(words(linked.give({ kind: 'goodbye', streamUuid: 'A', confirmed: true }))).to.deep.equal([
+        'let-go free',
+      ]);
+    });
+
+    it('a domain that was fenced or has failed is let go once', () => {
+      const m = replicating();
+      m.give({ kind: 'fenced' });
+      expect(words(m.give({ kind: 'stop' }))).to.deep.equal(['withdraw', 'transition stopped']);
+    });
+  });
+
+  it('a failure that no secondary can have answered: the domain is free', () => {
+    const m = machine();
+    expect(words(m.give({ kind: 'domain-failed', code: 'FAILED' }))).to.deep.equal([
       'withdraw',
-      'abandon',
-      'bye shutdown',
-      'destroy-domain',
-      'transition stopped',
+      'let-go free',
+      'transition FAILED',
+      'finished',
     ]);
-    expect(m.give({ kind: 'linked', streamUuid: 'B' })).to.deep.equal([]);
   });
 
   it('whatever happens in whatever order, output leaves only by an acknowledgement', () => {
@@ -453,6 +528,11 @@ describe('service/primary-machine', () => {
         reason: fc.constant('shutdown' as const),
       }),
       fc.record({
+        kind: fc.constant('goodbye' as const),
+        streamUuid: uuid,
+        confirmed: fc.boolean(),
+      }),
+      fc.record({
         kind: fc.constant('timer' as const),
         timer: fc.constantFrom('interval' as const, 'acknowledge' as const),
       }),
@@ -473,6 +553,7 @@ describe('service/primary-machine', () => {
         (events, windowEpochs) => {
           const m = machine({ windowEpochs });
           let finished = 0;
+          let letGo = 0;
           let silent = false;
           const released = new Map<string, number>();
           for (const [given, delay] of events) {
@@ -502,9 +583,16 @@ describe('service/primary-machine', () => {
                 }
               }
               if (effect.kind === 'finished') finished++;
+              if (effect.kind === 'let-go') {
+                letGo++;
+                // Free only if no secondary can have a checkpoint that it may take over from.
+                const heard = given.kind === 'goodbye' && given.confirmed;
+                if (effect.how === 'free') expect(heard || !before.exposed).to.equal(true);
+                else if (before.role !== 'ended') expect(silent).to.equal(true);
+              }
             }
           }
-          expect(finished).to.be.at.most(1);
+          expect([finished, letGo].every((count) => count <= 1)).to.equal(true);
           if (m.state.role === 'fenced' || m.state.role === 'failed') expect(m.state.stream).to.equal(null);
         },
       ),

@@ -11,6 +11,7 @@ interface AnyEffect {
   readonly reason?: string;
   readonly code?: string;
   readonly role?: string;
+  readonly how?: string;
 }
 
 type Unstamped<Event> = Event extends unknown ? Omit<Event, 'atMs'> : never;
@@ -72,7 +73,9 @@ export class VirtualMachine<State, Event extends { readonly kind: string }, Effe
 export function words(effects: readonly AnyEffect[]): string[] {
   return effects
     .filter((effect) => effect.timer === undefined)
-    .map(({ kind, epoch, decision, reason, code, role }) =>
-      [kind, epoch?.toString(), decision, role, reason, code].filter((word) => word !== undefined).join(' '),
+    .map(({ kind, epoch, decision, reason, code, role, how }) =>
+      [kind, epoch?.toString(), decision, role, how, reason, code]
+        .filter((word) => word !== undefined)
+        .join(' '),
     );
 }

@@ -10,12 +10,14 @@ import { dirname, isAbsolute, join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { asError } from '../../errors.js';
 import { PAGE_SIZE } from '../../stream/format.js';
+import type { Inventory } from '../inventory.js';
 import { HypervisorError } from '../port.js';
-import { checkDisks, checkRamBlocks } from './check.js';
+import { checkDisks, checkNetwork, checkRamBlocks } from './check.js';
 import { CompareTracking } from './compare.js';
 import { DeviceStateFile } from './device-state.js';
 import type { DirtyTracking } from './dirty.js';
 import { startGuard, type Guard } from './guard.js';
+import { takeInventory } from './inventory.js';
 import type { QemuMachine } from './machine.js';
 import { isObject } from './qmp-parser.js';
 import { QmpClient } from './qmp.js';
@@ -27,6 +29,8 @@ export interface AttachConfig {
   /** The path of the socket of the guest's serial port, if its output is to go through us. */
   readonly serial?: string;
   readonly sharedDisks?: readonly string[];
+  /** The ids of the netdevs whose output is held: of all that a network card is plugged into. */
+  readonly netdevs?: readonly string[];
 }
 
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -42,6 +46,8 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
     const ram = await findRam(qmp);
     await checkRamBlocks(qmp, ram.id);
     await checkDisks(qmp, config.sharedDisks ?? []);
+    await checkNetwork(qmp, config.netdevs ?? []);
+    const inventory = await takeInventory(qmp, ram.id);
     const tracking = new CompareTracking(openRam(ram), ram.bytes);
     ending.push(() => tracking.close());
     const deviceState = await openDeviceState();
@@ -51,7 +57,9 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
     const guard = await startGuard(config.monitor, dirname(deviceState.path));
     ending.push(() => guard.end());
     const status = await qmp.execute('query-status');
-    const machine = new AttachedMachine(config.name, { ram, qmp, tracking, deviceState, serial, guard });
+    const machine = new AttachedMachine(config.name, {
+      ...{ ram, qmp, tracking, deviceState, serial, guard, inventory },
+    });
     return { machine, running: isObject(status) && status['running'] === true };
   } catch (error) {
     for (const end of ending.reverse()) await end();
@@ -66,6 +74,7 @@ interface Parts {
   readonly deviceState: DeviceStateFile;
   readonly serial: Socket | null;
   readonly guard: Guard;
+  readonly inventory: Inventory;
 }
 
 class AttachedMachine implements QemuMachine {
@@ -79,9 +88,10 @@ class AttachedMachine implements QemuMachine {
   readonly incoming = null;
   readonly gone: Promise<string>;
   readonly guard: Guard;
+  readonly inventory: Inventory;
   #closed: Promise<void> | null = null;
 
-  constructor(name: string, { ram, qmp, tracking, deviceState, serial, guard }: Parts) {
+  constructor(name: string, { ram, qmp, tracking, deviceState, serial, guard, inventory }: Parts) {
     this.name = name;
     this.memoryBytes = ram.bytes;
     this.qmp = qmp;
@@ -89,6 +99,7 @@ class AttachedMachine implements QemuMachine {
     this.deviceState = deviceState;
     this.serial = serial;
     this.guard = guard;
+    this.inventory = inventory;
     this.gone = new Promise((resolve) => {
       qmp.events$.subscribe({ complete: () => resolve('the connection to QEMU’s monitor is lost') });
     });

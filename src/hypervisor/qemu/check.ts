@@ -1,7 +1,8 @@
 // What keeps a QEMU from being replicated by Romulus, found by asking it: memory that is neither in the RAM file nor
-// constant, and disks that only this host has.
+// constant, disks that only this host has, and network cards whose output is not held.
 
 import { HypervisorError } from '../port.js';
+import { listNics, type Nic } from './network-list.js';
 import { isObject } from './qmp-parser.js';
 import type { QmpClient } from './qmp.js';
 
@@ -25,6 +26,36 @@ export async function checkRamBlocks(qmp: QmpClient, ram: string): Promise<void>
       'Use a machine without a graphics card (-nodefaults, no -vga, no -device VGA).',
     { blocks: outside.join(' ') },
   );
+}
+
+/**
+ * Every network card must be plugged into a netdev whose output is held (`gated`, their ids), or into nothing. Fails with
+ * BAD_CONFIGURATION, naming the card. One that QEMU's filters cannot hold though it is named is refused by its gate.
+ */
+export async function checkNetwork(qmp: QmpClient, gated: readonly string[]): Promise<void> {
+  const nic = ungatedNic(await qmp.human('info network'), gated);
+  if (!nic?.peer) return;
+  const { name, peer } = nic;
+  const how = isVhost(nic)
+    ? `cannot be held: its netdev ${peer.name} (${peer.type}) bypasses QEMU. Use one without vhost.`
+    : `would not be held: name its netdev in the configuration, "network: [{ id: ${peer.name} }]" ` +
+      '(one that QEMU has named itself needs -netdev …,id=NAME first).';
+  throw new HypervisorError('BAD_CONFIGURATION', `The output of the network card ${name} ${how}`, {
+    card: name,
+    netdev: peer.name,
+    type: peer.type,
+  });
+}
+
+/** The first card in "info network" whose output no gate at these netdevs would hold, or null. */
+export function ungatedNic(network: string, gated: readonly string[]): Nic | null {
+  const ungated = (nic: Nic) => nic.peer !== null && (isVhost(nic) || !gated.includes(nic.peer.name));
+  return listNics(network).find(ungated) ?? null;
+}
+
+/** Of types vhost-user and vhost-vdpa. (A tap with vhost=on looks like any other; QEMU refuses its filters.) */
+function isVhost({ peer }: Nic): boolean {
+  return peer?.type.startsWith('vhost') === true;
 }
 
 /** Fails with BAD_CONFIGURATION if there is a writable disk that is not declared shared. */

@@ -28,7 +28,10 @@ export interface QemuConfig {
   readonly cpus?: number;
   /** Its outputs are held on a primary; the same on both sides, but for what they are plugged into. */
   readonly network?: readonly NetworkDevice[];
-  /** Whatever else makes the machine: kernel, disks. Network devices made here are not held. */
+  /**
+   * Whatever else makes the machine: kernel, disks. No network devices: they belong into `network`, where their output is
+   * held. What leaves the guest by serial ports and character devices made here is not held.
+   */
   readonly arguments?: readonly string[];
   /** How changed pages are found. Default: auto, the best that works. */
   readonly dirty?: DirtyWay | 'auto';
@@ -52,6 +55,8 @@ const RESERVED = new Set(
   ].flatMap((option) => [`-${option}`, `--${option}`]),
 );
 
+const NETWORK = new Set(['netdev', 'nic', 'net'].flatMap((option) => [`-${option}`, `--${option}`]));
+
 /** Fails with BAD_CONFIGURATION. */
 export function checkConfig(config: QemuConfig): void {
   const refuse = (key: string, value: string | number, expected: string): HypervisorError =>
@@ -70,6 +75,13 @@ export function checkConfig(config: QemuConfig): void {
     throw refuse('machine', machine, 'without memory-backend, which Romulus adds');
   }
   for (const argument of config.arguments ?? []) {
+    if (NETWORK.has(argument)) {
+      throw refuse(
+        'arguments',
+        argument,
+        'without network devices: in `network` their output is held until a checkpoint covers it',
+      );
+    }
     if (RESERVED.has(argument)) throw refuse('arguments', argument, 'without what Romulus says itself');
   }
 }

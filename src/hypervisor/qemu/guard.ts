@@ -10,7 +10,7 @@ import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { asError } from '../../errors.js';
+import { asError, codeOf } from '../../errors.js';
 import { HypervisorError } from '../port.js';
 import { QmpClient } from './qmp.js';
 
@@ -52,6 +52,9 @@ export async function startGuard(monitor: string, directory: string): Promise<Gu
   };
 }
 
+/** Nobody listens on its socket any more. */
+const QEMU_GONE: ReadonlySet<string> = new Set(['ECONNREFUSED', 'ENOENT']);
+
 async function stand(monitor: string, directory: string): Promise<void> {
   process.stdout.write('ready\n');
   let last = 'R';
@@ -68,8 +71,9 @@ async function stand(monitor: string, directory: string): Promise<void> {
       await qmp.execute('cont');
       qmp.close();
       return;
-    } catch {
-      // It is gone, or does not answer yet: once more, until the time is over.
+    } catch (error) {
+      if (QEMU_GONE.has(codeOf(error))) return;
+      // It does not answer yet: once more, until the time is over.
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   }

@@ -9,7 +9,6 @@ import { QemuTarget } from './target.js';
 export type { AttachConfig } from './attach.js';
 export type { QemuConfig } from './config.js';
 export type { DirtyWay } from './dirty.js';
-export { compareInventories, type Inventory } from './inventory.js';
 export type { NetdevGate } from './netdev-gate.js';
 export type { NetworkBackend, NetworkDevice } from './network.js';
 export { QemuPrimary } from './primary.js';
@@ -24,15 +23,12 @@ export async function openQemuSource(config: QemuConfig): Promise<QemuPrimary> {
 }
 
 /**
- * Attaches to a QEMU that is there, its guest running or not; what it sends through `netdevs` is held from now on.
+ * Attaches to a QEMU that is there, its guest running or not; what it sends through its netdevs is held from now on.
  * Fails with BAD_CONFIGURATION or FAILED.
  */
-export async function attachQemuSource(
-  config: AttachConfig,
-  netdevs: readonly string[] = [],
-): Promise<QemuPrimary> {
+export async function attachQemuSource(config: AttachConfig): Promise<QemuPrimary> {
   const { machine, running } = await attachQemu(config);
-  return QemuPrimary.open(machine, netdevs, running ? 'running' : 'created');
+  return QemuPrimary.open(machine, config.netdevs ?? [], running ? 'running' : 'created');
 }
 
 /** Launches a QEMU that waits to be filled. Its configuration must be the source's. Fails as openQemuSource does. */

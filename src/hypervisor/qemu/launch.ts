@@ -6,12 +6,14 @@ import { access, constants } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import type { Duplex, Readable, Writable } from 'node:stream';
 import { asError } from '../../errors.js';
+import type { Inventory } from '../inventory.js';
 import { HypervisorError } from '../port.js';
-import { checkDisks, checkRamBlocks } from './check.js';
+import { checkDisks, checkNetwork, checkRamBlocks } from './check.js';
 import { checkConfig, commandLine, Fd, RAM_ID, STATE_PATH, type QemuConfig } from './config.js';
 import { DeviceStateFile } from './device-state.js';
 import type { DirtyTracking } from './dirty.js';
 import { onProcessExit } from './exit-hooks.js';
+import { takeInventory } from './inventory.js';
 import type { QemuMachine } from './machine.js';
 import { QmpClient, type QmpStreams } from './qmp.js';
 import { openAnonymousFile } from './ram-file.js';
@@ -55,6 +57,11 @@ export async function launchQemu(config: QemuConfig, options: LaunchOptions): Pr
       await machine.connect();
       await checkRamBlocks(machine.qmp, RAM_ID);
       await checkDisks(machine.qmp, config.sharedDisks ?? []);
+      await checkNetwork(
+        machine.qmp,
+        (config.network ?? []).map(({ id }) => id),
+      );
+      machine.inventory = await takeInventory(machine.qmp, RAM_ID);
       return machine;
     } catch (error) {
       throw await machine.failed(asError(error));
@@ -75,6 +82,7 @@ class LaunchedMachine implements QemuMachine {
   readonly serial: Duplex;
   readonly incoming: Duplex | null;
   readonly guard = null;
+  inventory: Inventory = {};
   readonly gone: Promise<string>;
   readonly #child: ChildProcess;
   readonly #monitor: QmpStreams;

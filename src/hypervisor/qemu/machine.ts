@@ -1,6 +1,7 @@
 // A running QEMU as the domain's side sees it, however it came to us: launched or attached to.
 
 import type { Duplex } from 'node:stream';
+import type { Inventory } from '../inventory.js';
 import type { DeviceStateFile } from './device-state.js';
 import type { DirtyTracking } from './dirty.js';
 import type { Guard } from './guard.js';
@@ -16,6 +17,7 @@ export interface QemuMachine {
   readonly deviceState: DeviceStateFile;
   /** The guest's first serial port, if it is ours. */
   readonly serial: Duplex | null;
+  readonly inventory: Inventory;
   /** Where a standby reads the device state that it starts from. */
   readonly incoming: Duplex | null;
   /** Somebody else's QEMU has a guard, which is told when the guest is about to be stopped, and when it runs again. */

@@ -1,15 +1,18 @@
-// Output commit for one network interface, with two of QEMU's filter-buffers on its netdev. Frames that the guest sends
-// pass the one created last first:
+// Output commit for one network interface, with two of QEMU's filter-buffers on its netdev, and a valve. Frames that the
+// guest sends pass the one created last first:
 //
-//   guest ─▶ │ open: this epoch │ ─▶ │ sealed: until acknowledged │ ─▶ world
+//   guest ─▶ │ open: this epoch │ ─▶ │ sealed: until acknowledged │ ─▶ │ valve: to nowhere │ ─▶ world
 //
-// A filter lets out what it holds when it is switched off: the open one at the seal (into the other one), the sealed
-// one at the release. There are two filters, so a seal that comes before the release of the one before joins both
-// epochs, and they leave together, with the later one's acknowledgement.
+// A filter-buffer lets out what it holds when it is switched off: the open one at the seal (into the other one), the
+// sealed one at the release. There are two, so a seal that comes before the release of the one before joins both epochs,
+// and they leave together, with the later one's acknowledgement.
+//
+// A filter-buffer also opens by itself, when its timer has run for INTERVAL_US of guest time (4000 seconds) without its
+// being switched: then nobody has released anything for so long, and maybe nobody ever will, because the guest runs
+// elsewhere. The valve is a redirector to a null device, switched off for a release only: what comes to it then is lost,
+// as frames may be.
 //
 // It has the shape of an output gate, but counts nothing: QEMU does not say how much a filter holds.
-//
-// A filter opens by itself when its timer has run for INTERVAL_US of guest time without being switched: 4000 seconds.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HypervisorError } from '../port.js';
@@ -17,7 +20,7 @@ import type { QmpCommand } from './qmp.js';
 import { QmpError, type QmpClient } from './qmp.js';
 import type { DeviceStateFile } from './device-state.js';
 
-/** Microseconds; the largest that the property takes, roughly. */
+/** The largest that the property takes, roughly. */
 const INTERVAL_US = 4_000_000_000;
 /** How long the self-test gives a frame that must not come, and one that must. */
 const SELF_TEST_QUIET_MS = 30;
@@ -30,30 +33,43 @@ export class NetdevGate {
   readonly emittedBytes = 0;
   readonly releasedBytes = 0;
   readonly netdev: string;
+  /** The filters were there, left by an agent before us. */
+  readonly takenOver: boolean;
   readonly #qmp: QmpClient;
+  readonly #openId: string;
+  readonly #sealedId: string;
+  readonly #valveId: string;
   #mode: 'holding' | 'passing' | 'discarded' = 'holding';
+  #discarded: Promise<void> | null = null;
   /** The latest epoch in the sealed filter; null: what is in it, if anything, belongs to the open epoch. */
   #sealed: number | null = null;
 
   /**
    * Puts the filters on a netdev, holding. Filters that an agent before us left are taken over with what they hold.
-   * Fails with BAD_CONFIGURATION if there is no such netdev, or one that bypasses QEMU (vhost).
+   * Fails with BAD_CONFIGURATION if there is no such netdev, or one that bypasses QEMU (vhost). `intervalUs`, guest time:
+   * when what nobody releases is lost.
    */
-  static async open(qmp: QmpClient, netdev: string): Promise<NetdevGate> {
-    const gate = new NetdevGate(qmp, netdev);
-    // The sealed one first: the other creation order lets frames out early.
-    for (const id of [gate.#sealedId, gate.#openId]) {
+  static async open(qmp: QmpClient, netdev: string, intervalUs = INTERVAL_US): Promise<NetdevGate> {
+    const ids = idsOf(netdev);
+    const buffer = { 'qom-type': 'filter-buffer', netdev, queue: 'rx', interval: intervalUs };
+    const valve = { 'qom-type': 'filter-redirector', netdev, queue: 'rx', outdev: ids.valve };
+    const commands: QmpCommand[] = [
+      ['chardev-add', { id: ids.valve, backend: { type: 'null', data: {} } }],
+      // The valve and the sealed one first: other creation orders let frames out early.
+      ['object-add', { ...valve, id: ids.valve }],
+      ['object-add', { ...buffer, id: ids.sealed }],
+      ['object-add', { ...buffer, id: ids.open }],
+    ];
+    let takenOver = false;
+    for (const [command, argument = {}] of commands) {
       try {
-        await qmp.execute('object-add', {
-          'qom-type': 'filter-buffer',
-          id,
-          netdev,
-          queue: 'rx',
-          interval: INTERVAL_US,
-        });
+        await qmp.execute(command, argument);
       } catch (error) {
         if (!(error instanceof QmpError)) throw error;
-        if (/duplicate|attempt to add/i.test(error.description)) continue;
+        if (/duplicate|attempt to add|already exists/i.test(error.description)) {
+          takenOver = true;
+          continue;
+        }
         throw new HypervisorError(
           'BAD_CONFIGURATION',
           `The output of netdev ${netdev} cannot be held: ${error.description}`,
@@ -62,12 +78,27 @@ export class NetdevGate {
         );
       }
     }
+    const gate = new NetdevGate(qmp, netdev, takenOver);
+    // They may have been left passing, or the cable unplugged.
+    if (takenOver) {
+      await gate.#run([
+        status(ids.valve, 'on'),
+        status(ids.sealed, 'on'),
+        status(ids.open, 'on'),
+        ['set_link', { name: netdev, up: true }],
+      ]);
+    }
     return gate;
   }
 
-  private constructor(qmp: QmpClient, netdev: string) {
+  private constructor(qmp: QmpClient, netdev: string, takenOver: boolean) {
     this.#qmp = qmp;
     this.netdev = netdev;
+    this.takenOver = takenOver;
+    const { open, sealed, valve } = idsOf(netdev);
+    this.#openId = open;
+    this.#sealedId = sealed;
+    this.#valveId = valve;
   }
 
   async seal(epoch: number): Promise<void> {
@@ -79,27 +110,42 @@ export class NetdevGate {
   async release(epoch: number): Promise<void> {
     if (this.#mode !== 'holding' || this.#sealed === null || this.#sealed > epoch) return;
     this.#sealed = null;
-    await this.#run([...toggle(this.#sealedId)]);
+    await this.#run(this.#letOut());
   }
 
-  async discard(): Promise<void> {
-    if (this.#mode === 'discarded') return;
+  discard(): Promise<void> {
     this.#mode = 'discarded';
     // What leaves a filter from now on finds the cable unplugged.
-    await this.#run([['set_link', { name: this.netdev, up: false }]]);
+    this.#discarded ??= this.#run([['set_link', { name: this.netdev, up: false }]]);
+    return this.#discarded;
   }
 
   async pass(): Promise<void> {
     if (this.#mode !== 'holding') return;
     this.#mode = 'passing';
     this.#sealed = null;
-    await this.#run([status(this.#sealedId, 'off'), status(this.#openId, 'off')]);
+    await this.#run([this.#valveId, this.#sealedId, this.#openId].map((id) => status(id, 'off')));
   }
 
   async hold(): Promise<void> {
     if (this.#mode !== 'passing') return;
     this.#mode = 'holding';
-    await this.#run([status(this.#sealedId, 'on'), status(this.#openId, 'on')]);
+    await this.#run([this.#sealedId, this.#openId, this.#valveId].map((id) => status(id, 'on')));
+  }
+
+  /** Takes the filters away: what they hold leaves, and all that comes. For good. */
+  async remove(): Promise<void> {
+    // The open one first: what it holds passes the sealed one.
+    const filters = [this.#valveId, this.#openId, this.#sealedId];
+    await this.#run([...filters.map(remove), ['chardev-remove', { id: this.#valveId }]]);
+  }
+
+  /** What somebody types into QEMU's monitor to undo discard(), and then the filters. */
+  get undoing(): string {
+    return [
+      `set_link ${this.netdev} on`,
+      ...[this.#valveId, this.#openId, this.#sealedId].map((id) => `object_del ${id}`),
+    ].join(', ');
   }
 
   restart(): Promise<void> {
@@ -134,7 +180,7 @@ export class NetdevGate {
       await this.#run(toggle(this.#openId));
       await sleep(SELF_TEST_QUIET_MS);
       if (capture.size > CAPTURE_HEADER_BYTES) throw fail('a frame left before its epoch was released.');
-      await this.#run(toggle(this.#sealedId));
+      await this.#run(this.#letOut());
       const limit = performance.now() + SELF_TEST_LIMIT_MS;
       while (capture.size <= CAPTURE_HEADER_BYTES) {
         if (performance.now() > limit) throw fail('a frame did not leave when it was released.');
@@ -145,17 +191,23 @@ export class NetdevGate {
     }
   }
 
-  get #openId(): string {
-    return `romulus-${this.netdev}-open`;
-  }
-
-  get #sealedId(): string {
-    return `romulus-${this.netdev}-sealed`;
+  #letOut(): QmpCommand[] {
+    return [status(this.#valveId, 'off'), ...toggle(this.#sealedId), status(this.#valveId, 'on')];
   }
 
   async #run(commands: readonly QmpCommand[]): Promise<void> {
     await Promise.all(this.#qmp.executeAll(commands));
   }
+}
+
+/** The names of a netdev's filters. */
+function idsOf(netdev: string): Record<'open' | 'sealed' | 'valve', string> {
+  const of = (filter: string): string => `romulus-${netdev}-${filter}`;
+  return { open: of('open'), sealed: of('sealed'), valve: of('valve') };
+}
+
+function remove(id: string): QmpCommand {
+  return ['object-del', { id }];
 }
 
 function status(id: string, value: 'on' | 'off'): QmpCommand {

@@ -6,15 +6,18 @@
 import type { DomainGate } from '../port.js';
 import type { NetdevGate } from './netdev-gate.js';
 
-export class NetworkOutput implements DomainGate {
+/** What a NetdevGate offers. */
+export type NetdevOutput = Pick<NetdevGate, keyof NetdevGate>;
+
+export class NetworkOutput<Gate extends NetdevOutput = NetdevGate> implements DomainGate {
   readonly heldBytes = 0;
   readonly emittedBytes = 0;
   readonly releasedBytes = 0;
-  readonly #gate: NetdevGate;
+  readonly #gate: Gate;
   #passing = false;
   #last: Promise<unknown> = Promise.resolve();
 
-  constructor(gate: NetdevGate) {
+  constructor(gate: Gate) {
     this.#gate = gate;
   }
 
@@ -48,8 +51,22 @@ export class NetworkOutput implements DomainGate {
     return this.#inOrder(() => this.#gate.restart());
   }
 
+  /** Takes the gate away, for good. */
+  remove(): Promise<void> {
+    return this.#inOrder(() => this.#gate.remove());
+  }
+
+  get takenOver(): boolean {
+    return this.#gate.takenOver;
+  }
+
+  /** See NetdevGate.undoing. */
+  get undoing(): string {
+    return this.#gate.undoing;
+  }
+
   /** Runs a test that needs the gate to hold. Fails as the test does. */
-  test(run: (gate: NetdevGate) => Promise<void>): Promise<void> {
+  test(run: (gate: Gate) => Promise<void>): Promise<void> {
     return this.#inOrder(async () => {
       if (this.#passing) await this.#gate.hold();
       try {

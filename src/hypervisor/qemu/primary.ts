@@ -3,13 +3,15 @@
 //
 //   gates hold ─▶ start ─▶ test ─▶ checkpoints
 
-import { HypervisorError } from '../port.js';
+import { HypervisorError, type Leave, type SourceDomain } from '../port.js';
 import type { QemuMachine } from './machine.js';
 import { NetworkOutput } from './network-output.js';
 import { QemuSource } from './source.js';
 
 export class QemuPrimary extends QemuSource {
   readonly gates: readonly NetworkOutput[];
+  /** Of a QEMU that is not ours. */
+  readonly leave?: NonNullable<SourceDomain['leave']>;
   #started: Promise<void> | null = null;
 
   /** `netdevs`: their ids. Fails with BAD_CONFIGURATION; the machine is closed then. */
@@ -24,7 +26,8 @@ export class QemuPrimary extends QemuSource {
       for (const netdev of netdevs) gates.push(new NetworkOutput(await primary.openNetdevGate(netdev)));
       return primary;
     } catch (error) {
-      await primary.destroy();
+      if (primary.leave) await primary.leave(primary.orphaned ? 'held' : 'free');
+      else await primary.destroy();
       throw error;
     }
   }
@@ -32,6 +35,7 @@ export class QemuPrimary extends QemuSource {
   private constructor(machine: QemuMachine, state: 'created' | 'running', gates: readonly NetworkOutput[]) {
     super(machine, state);
     this.gates = gates;
+    if (machine.guard) this.leave = (how) => this.#leave(how);
   }
 
   /** A guest that runs already is left to run. Fails with FAILED if a gate is not safe. */
@@ -43,6 +47,10 @@ export class QemuPrimary extends QemuSource {
     return this.#started;
   }
 
+  get orphaned(): boolean {
+    return this.gates.some(({ takenOver }) => takenOver);
+  }
+
   override async prepareSuspend(): Promise<void> {
     await this.#started;
     await super.prepareSuspend();
@@ -51,6 +59,44 @@ export class QemuPrimary extends QemuSource {
   override async suspend(): Promise<void> {
     await this.#started;
     await super.suspend();
+  }
+
+  async #leave(how: Leave): Promise<readonly string[]> {
+    const { name } = this.machine;
+    if (this.state !== 'running' && this.state !== 'suspended' && this.state !== 'created') {
+      await this.end('running');
+      return [];
+    }
+    const undoing = this.gates.map((gate) => gate.undoing);
+    switch (how) {
+      case 'free':
+        try {
+          // QEMU delivers nothing while its guest is stopped.
+          if (this.state === 'suspended') await this.resume();
+          for (const gate of this.gates) await gate.remove();
+        } finally {
+          await this.end('running');
+        }
+        return [];
+      case 'held':
+        await this.#discard().finally(() => this.end('running'));
+        return undoing.length === 0
+          ? []
+          : [
+              `The guest of ${name} goes on without its network, because a secondary may take it over. If none does, ` +
+                `say in its QEMU's monitor: ${undoing.join(', ')}.`,
+            ];
+      case 'stopped':
+        await this.#discard().finally(() => this.end('stopped'));
+        return [
+          `The guest of ${name} was stopped, because a secondary runs it. To let it go on here after all, end it there ` +
+            `and say in its QEMU's monitor: ${[...undoing, 'cont'].join(', ')}.`,
+        ];
+    }
+  }
+
+  async #discard(): Promise<void> {
+    await Promise.all(this.gates.map((gate) => gate.discard()));
   }
 
   async #start(): Promise<void> {

@@ -25,7 +25,6 @@ import {
   type TscInfo,
 } from '../port.js';
 import type { DirtyWay } from './dirty.js';
-import { takeInventory, type Inventory } from './inventory.js';
 import type { QemuMachine } from './machine.js';
 import { NetdevGate } from './netdev-gate.js';
 import type { QmpEvent } from './qmp.js';
@@ -71,11 +70,6 @@ export class QemuSource implements SourceDomain {
     return { way: this.machine.tracking.way, reason: this.machine.trackingReason };
   }
 
-  /** For the two sides to compare (compareInventories). */
-  inventory(): Promise<Inventory> {
-    return takeInventory(this.machine.qmp, this.machine.memoryBytes);
-  }
-
   /** Holds what the guest sends through a netdev from now on. Fails with BAD_CONFIGURATION. */
   openNetdevGate(netdev: string): Promise<NetdevGate> {
     return NetdevGate.open(this.machine.qmp, netdev);
@@ -97,6 +91,7 @@ export class QemuSource implements SourceDomain {
       hypervisor: 'qemu',
       versionMajor: major,
       versionMinor: minor,
+      inventory: this.machine.inventory,
     });
   }
 
@@ -117,16 +112,28 @@ export class QemuSource implements SourceDomain {
   }
 
   /** A QEMU that is not ours goes on, also if it was suspended. */
-  async destroy(): Promise<void> {
-    const letGo = this.#state === 'suspended' && this.machine.guard !== null && !this.#stoppedByOthers;
-    this.#state = 'destroyed';
-    if (letGo) {
-      await this.#pause?.settled();
-      await this.machine.qmp.execute('cont').catch(() => undefined); // it may have ended meanwhile
+  destroy(): Promise<void> {
+    return this.end('running');
+  }
+
+  /** `guest`: how that of a QEMU that is not ours is left. Fails with QmpError or FAILED if it cannot be stopped. */
+  protected async end(guest: 'running' | 'stopped'): Promise<void> {
+    const { guard, qmp } = this.machine;
+    const before = this.#state;
+    this.#state = 'destroyed'; // and is not resumed any more by whoever has suspended it
+    try {
+      if (guard !== null && guest === 'stopped') {
+        guard.running(); // it is not to be let run should we die now
+        await qmp.execute('stop');
+      } else if (guard !== null && before === 'suspended' && !this.#stoppedByOthers) {
+        await this.#pause?.settled();
+        await qmp.execute('cont').catch(() => undefined); // it may have ended meanwhile
+      }
+    } finally {
+      await this.machine.close();
+      this.output$.complete();
+      this.events$.complete();
     }
-    await this.machine.close();
-    this.output$.complete();
-    this.events$.complete();
   }
 
   async start(): Promise<void> {

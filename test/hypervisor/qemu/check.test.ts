@@ -1,9 +1,10 @@
 // What is refused, and what is compared, without a QEMU.
 
 import { expect } from 'chai';
-import { blocksOutside } from '../../../src/hypervisor/qemu/check.js';
+import { blocksOutside, ungatedNic } from '../../../src/hypervisor/qemu/check.js';
 import { checkConfig, commandLine, type QemuConfig } from '../../../src/hypervisor/qemu/config.js';
-import { compareInventories, type Inventory } from '../../../src/hypervisor/qemu/inventory.js';
+import { listBlocks, listCards, listDevices } from '../../../src/hypervisor/qemu/inventory.js';
+import { listNics } from '../../../src/hypervisor/qemu/network-list.js';
 import { HypervisorError } from '../../../src/hypervisor/port.js';
 import { MIB } from './support.js';
 
@@ -33,6 +34,9 @@ describe('qemu: configuration and checks', () => {
     machine: { machine: 'q35,memory-backend=mine' },
     arguments: { arguments: ['-m', '1G'] },
     'arguments ': { arguments: ['--daemonize'] },
+    'arguments  ': { arguments: ['-netdev', 'user,id=a'] },
+    'arguments   ': { arguments: ['--nic', 'user'] },
+    'arguments    ': { arguments: ['-net', 'nic'] },
   };
   for (const [key, part] of Object.entries(bad)) {
     it(`refuses ${JSON.stringify(part)}`, () => {
@@ -57,18 +61,91 @@ describe('qemu: configuration and checks', () => {
     expect(blocksOutside(text, 'ram')).to.deep.equal(['romulus-ram', 'vga.vram']);
   });
 
-  it('tells what differs between two QEMUs', () => {
-    const one: Inventory = {
-      version: '7.2.22 (Debian)',
-      machine: 'pc-q35-7.2-machine',
-      memoryBytes: 1024,
-      cpus: ['qemu64-x86_64-cpu'],
-      devices: ['virtio-net-pci nic0'],
-    };
-    expect(compareInventories(one, { ...one })).to.deep.equal([]);
-    expect(compareInventories(one, { ...one, version: '8.0.0', devices: [] })).to.deep.equal([
-      'QEMU: 7.2.22 (Debian) on the primary, 8.0.0 on the secondary',
-      'devices: virtio-net-pci nic0 on the primary, none on the secondary',
+  it('reads the memory blocks but for guest RAM', () => {
+    const text = [
+      '              Block Name    PSize              Offset               Used              Total',
+      '             romulus-ram    4 KiB  0x0000000000000000 0x0000000008000000 0x0000000008000000',
+      '                 pc.bios    4 KiB  0x0000000008000000 0x0000000000040000 0x0000000000040000',
+      '    /rom@etc/acpi/tables    4 KiB  0x0000000009100000 0x0000000000020000 0x0000000000200000',
+    ].join('\r\n');
+    expect(listBlocks(text, 'romulus-ram')).to.deep.equal(['/rom@etc/acpi/tables 2097152', 'pc.bios 262144']);
+  });
+
+  it('reads the devices with their places and addresses', () => {
+    const text = [
+      'bus: main-system-bus',
+      '  type System',
+      '  dev: ioapic, id ""',
+      '    version = 32 (0x20)',
+      '  dev: q35-pcihost, id ""',
+      '    bus: pcie.0',
+      '      dev: virtio-net-pci, id "card-lan"',
+      '        addr = 03.0',
+      '        class Ethernet controller, addr 00:03.0, pci id 1af4:1000 (sub 1af4:0001)',
+      '        bus: virtio-bus',
+      '          dev: virtio-net-device, id ""',
+      '            mac = "52:54:00:12:34:58"',
+      '            ctrl_mac_addr = true',
+    ].join('\r\n');
+    expect(listDevices(text)).to.deep.equal([
+      'ioapic',
+      'q35-pcihost',
+      'virtio-net-pci card-lan addr 03.0',
+      'virtio-net-device mac 52:54:00:12:34:58',
     ]);
+  });
+
+  // As QEMU 7.2 wrote it.
+  const NETWORK = [
+    'hub 0',
+    ' \\ hub0port1: #net270: index=0,type=user,net=10.0.2.0,restrict=off',
+    ' \\ hub0port0: rtl8139.0: index=0,type=nic,model=rtl8139,macaddr=52:54:00:12:34:57',
+    'hub 3',
+    ' \\ hp',
+    'unused: index=0,type=user,net=10.0.2.0,restrict=off',
+    'e1000.0: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:56',
+    ' \\ #net018: index=0,type=user,net=10.0.2.0,restrict=off',
+    'card-a: index=0,type=nic,model=virtio-net-pci,macaddr=52:54:00:12:34:58',
+    ' \\ a: index=0,type=tap,ifname=tap0,script=no,downscript=no',
+    'filters:',
+    '  - romulus-a-sealed: type=filter-buffer',
+    'nocable: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:59',
+  ].join('\r\n');
+
+  it('reads the network cards, and what each is plugged into', () => {
+    expect(
+      listNics(NETWORK).map(({ name, model, mac, peer }) => [
+        name,
+        model,
+        mac.slice(-2),
+        peer?.name,
+        peer?.type,
+      ]),
+    ).to.deep.equal([
+      ['rtl8139.0', 'rtl8139', '57', 'hub0port0', 'hubport'],
+      ['e1000.0', 'e1000', '56', '#net018', 'user'],
+      ['card-a', 'virtio-net-pci', '58', 'a', 'tap'],
+      ['nocable', 'e1000', '59', undefined, undefined],
+    ]);
+  });
+
+  it('says of a virtio card whether it is on a tap: its state cannot be loaded into one that is not', () => {
+    expect(listCards(NETWORK)).to.deep.equal([
+      'rtl8139.0 (rtl8139, 52:54:00:12:34:57)',
+      'e1000.0 (e1000, 52:54:00:12:34:56)',
+      'card-a (virtio-net-pci, 52:54:00:12:34:58) on a tap',
+      'nocable (e1000, 52:54:00:12:34:59)',
+    ]);
+    expect(listCards(NETWORK.replace('type=tap', 'type=user'))[2]).to.not.include('tap');
+  });
+
+  it('finds the card whose output is not held', () => {
+    const all = ['hub0port0', '#net018', 'a'];
+    expect(ungatedNic(NETWORK, all)).to.equal(null);
+    expect(ungatedNic(NETWORK, ['a', '#net018'])?.name).to.equal('rtl8139.0');
+    expect(ungatedNic(NETWORK, ['a', 'hub0port0'])?.name).to.equal('e1000.0');
+    expect(ungatedNic(NETWORK, ['hub0port0', '#net018'])?.name).to.equal('card-a');
+    // Named, and still past QEMU.
+    expect(ungatedNic(NETWORK.replace('type=tap', 'type=vhost-user'), all)?.name).to.equal('card-a');
   });
 });

@@ -5,7 +5,9 @@ import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { openQemuSource, type QemuSource } from '../../../src/hypervisor/qemu/index.js';
+import { QemuSource } from '../../../src/hypervisor/qemu/index.js';
+import { NetdevGate } from '../../../src/hypervisor/qemu/netdev-gate.js';
+import { launchQemu } from '../../../src/hypervisor/qemu/launch.js';
 import type { OutputGate } from '../../../src/output/gate.js';
 import { MIB, expectCode, needQemu, tickGuest } from './support.js';
 
@@ -27,16 +29,12 @@ describe('qemu: the gate of a network interface', function () {
     world.bind(0, '127.0.0.1');
     await once(world, 'listening');
     const { port } = world.address();
-    const network = [
-      ...['-netdev', `socket,id=net0,udp=127.0.0.1:${port},localaddr=127.0.0.1:0`],
-      ...['-device', 'virtio-net-pci,netdev=net0,romfile='],
-    ];
-    domain = await openQemuSource(
-      tickGuest(
-        { dirty: 'compare', memoryBytes: 8 * MIB, arguments: network },
-        'pages=64 dirty=8 tick_ms=10',
-      ),
-    );
+    const options = `udp=127.0.0.1:${port},localaddr=127.0.0.1:0`;
+    const network = [{ id: 'net0', backend: { kind: 'socket' as const, options } }];
+    const config = { dirty: 'compare' as const, memoryBytes: 8 * MIB, network };
+    // Without the gates that a primary has from the start.
+    const machine = await launchQemu(tickGuest(config, 'pages=64 dirty=8 tick_ms=10'), { standby: false });
+    domain = new QemuSource(machine);
   });
   afterEach(async () => {
     await domain.destroy();
@@ -123,12 +121,33 @@ describe('qemu: the gate of a network interface', function () {
     await gate.discard();
     await gate.release(0);
     await gate.pass();
-    for (const name of ['sealed', 'open']) {
+    for (const name of ['valve', 'sealed', 'open']) {
       const path = `/objects/romulus-net0-${name}`;
       await domain.machine.qmp.execute('qom-set', { path, property: 'status', value: 'off' });
     }
     await speak();
     await arrived(3);
+  });
+
+  it('loses, and never lets out, what nobody has released when the filters open by themselves', async () => {
+    const intervalMs = 20;
+    const gate = await NetdevGate.open(domain.machine.qmp, 'net0', intervalMs * 1000);
+    await domain.start();
+    const intervals = async (): Promise<void> => {
+      for (let k = 0; k < 10; k++) {
+        await speak();
+        await sleep(intervalMs);
+      }
+    };
+    await intervals();
+    await paused(() => gate.seal(0));
+    await intervals();
+    await arrived(0);
+    // It is the valve that keeps them.
+    const path = '/objects/romulus-net0-valve';
+    await domain.machine.qmp.execute('qom-set', { path, property: 'status', value: 'off' });
+    await intervals();
+    expect(frames).to.be.greaterThan(0);
   });
 
   it('takes over what is there, and holds it; says what is not', async () => {
@@ -146,7 +165,7 @@ describe('qemu: the gate of a network interface', function () {
   it('fails its self-test if a filter is open', async () => {
     const gate = await domain.openNetdevGate('net0');
     await domain.start();
-    for (const name of ['sealed', 'open']) {
+    for (const name of ['valve', 'sealed', 'open']) {
       const path = `/objects/romulus-net0-${name}`;
       await domain.machine.qmp.execute('qom-set', { path, property: 'status', value: 'off' });
     }

@@ -1,0 +1,142 @@
+// The agents of a lab, each the command that a user starts, and what they say.
+
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import type { ChildProcess } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import type { SupervisorMessage } from '../../../src/cli/supervisor.js';
+import { guestCommandLine } from '../../../src/hypervisor/qemu/guest/command-line.js';
+import type { GuestFiles } from '../../../src/hypervisor/qemu/guest/build.js';
+import { ADDRESSES, childOf, childrenOf, TAP, type Lab } from './lab.js';
+
+const ROMULUS = fileURLToPath(new URL('../../../src/cli/main.js', import.meta.url));
+
+export const PORT = 7300;
+export const GUEST_MAC = '52:54:00:77:00:02';
+/** The primary's console before the gate: all that the guest has said, committed or not. */
+export const CONSOLE_TAP = 'said';
+
+/** The hypervisor's section of both configurations: the guest, its card on the host's tap. */
+export function guestMachine(files: GuestFiles): object {
+  const commandLine = guestCommandLine({
+    ...{ address: `${ADDRESSES.guest}/24`, workingSetPages: 1024, dirtyPages: 100, tickMs: 50 },
+  });
+  return {
+    ...{ kind: 'qemu', accelerator: 'tcg', machine: 'q35', cpu: 'max', memory: '128MiB' },
+    arguments: ['-kernel', files.kernel, '-initrd', files.initramfs, '-append', commandLine],
+    network: [{ id: 'lan', mac: GUEST_MAC, tap: TAP }],
+  };
+}
+
+/** `timeoutMs`: silence that is death. */
+export function primaryConfig(files: GuestFiles, intervalMs: number, timeoutMs = 5000): object {
+  return {
+    listen: { host: ADDRESSES.primary, port: PORT, plaintext: true },
+    http: false,
+    domains: [
+      {
+        name: 'counter',
+        hypervisor: guestMachine(files),
+        checkpoint: { intervalMs },
+        heartbeat: { intervalMs: 100, timeoutMs },
+        output: { tap: CONSOLE_TAP },
+      },
+    ],
+  };
+}
+
+export function secondaryConfig(files: GuestFiles, port = PORT): object {
+  return {
+    http: false,
+    domains: [
+      {
+        name: 'counter',
+        primary: `ws://${ADDRESSES.primary}:${port}`,
+        plaintext: true,
+        hypervisor: guestMachine(files),
+        failover: { reconnectWindowMs: 0, redialMaxMs: 100 },
+      },
+    ],
+  };
+}
+
+export interface LogLine {
+  readonly level: string;
+  /** Milliseconds since 1970. */
+  readonly atMs: number;
+  readonly msg: string;
+}
+
+export class Agent {
+  readonly messages: SupervisorMessage[] = [];
+  readonly log: LogLine[] = [];
+  /** The guest's console, as it was let out. */
+  console = '';
+  #rest = '';
+  readonly #process: ChildProcess;
+
+  /** `program` is run by Node; default: romulus. */
+  constructor(
+    lab: Lab,
+    readonly side: 'primary' | 'secondary',
+    config: object,
+    program = ROMULUS,
+  ) {
+    const file = lab.write(`${side}.yaml`, JSON.stringify(config)); // JSON is YAML
+    this.#process = lab.spawn(
+      side,
+      process.execPath,
+      [program, side, '--config', file],
+      ['ignore', 'pipe', 'pipe', 'ipc'],
+    );
+    this.#process.on('message', (message) => this.messages.push(message as SupervisorMessage));
+    this.#process.stdout?.on('data', (bytes: Buffer) => (this.console += bytes.toString('latin1')));
+    this.#process.stderr?.setEncoding('utf8').on('data', (text: string) => this.#read(text));
+  }
+
+  /** By the number that we see it by. */
+  get pid(): number {
+    return childOf(this.#process);
+  }
+
+  /** Its QEMU. */
+  get qemu(): number {
+    const found = childrenOf(this.pid).find((pid) =>
+      readFileSync(`/proc/${pid}/comm`, 'latin1').startsWith('qemu-system'),
+    );
+    if (found === undefined) throw new Error(`the ${this.side} has no QEMU`);
+    return found;
+  }
+
+  said(msg: string): LogLine | undefined {
+    return this.log.find((line) => line.msg === msg);
+  }
+
+  /** The last that was heard of a kind. */
+  last<Kind extends SupervisorMessage['kind']>(
+    kind: Kind,
+  ): Extract<SupervisorMessage, { kind: Kind }> | undefined {
+    return this.messages.findLast(
+      (message): message is Extract<SupervisorMessage, { kind: Kind }> => message.kind === kind,
+    );
+  }
+
+  count(kind: SupervisorMessage['kind']): number {
+    return this.messages.filter((message) => message.kind === kind).length;
+  }
+
+  async closed(): Promise<void> {
+    if (this.#process.exitCode === null && this.#process.signalCode === null)
+      await once(this.#process, 'close');
+  }
+
+  #read(text: string): void {
+    const lines = (this.#rest + text).split('\n');
+    this.#rest = lines.pop() ?? '';
+    for (const line of lines) {
+      if (!line.startsWith('{')) throw new Error(`the ${this.side} says: ${line}`);
+      const { level, time, msg } = JSON.parse(line) as { level: string; time: string; msg: string };
+      this.log.push({ level, atMs: Date.parse(time), msg });
+    }
+  }
+}

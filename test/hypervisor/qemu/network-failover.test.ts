@@ -1,0 +1,192 @@
+// Three hosts, a guest on a tap, one TCP connection to it, and the primary's agent and QEMU killed under it: what the
+// client sees is a pause. Twenty times.
+
+import { expect } from 'chai';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import type { GuestFiles } from '../../../src/hypervisor/qemu/guest/build.js';
+import type { FailoverCompleted } from '../../../src/service/reports.js';
+import { monotonicMs } from '../../../src/service/clock.js';
+import { until } from '../../service/world.js';
+import { ensureGuest, GUEST_TIMEOUT_MS } from '../../support/qemu.js';
+import { ADDRESSES, Lab, needLab, TAP } from './lab.js';
+import { Agent, CONSOLE_TAP, GUEST_MAC, primaryConfig, secondaryConfig } from './lab-agent.js';
+
+const CLIENT = fileURLToPath(new URL('./lab-client.js', import.meta.url));
+const ROUNDS = 20;
+/** Increments after the failover that are waited for. */
+const INCREMENTS = 100;
+/** And ticks, at least: the first line may have been begun before. */
+const TICKS = 3;
+const BOOT_TIMEOUT_MS = 60_000;
+const CHECKPOINT_MS = 20;
+/** Of the other side, that counts as its death. */
+const SILENCE_MS = 1000;
+/** The moment of the kill lies within so much after the client's first increments. */
+const KILL_WITHIN_MS = 500;
+
+/** A client that counts, and what it saw. */
+class Counter {
+  readonly replies: { readonly value: number; readonly atMs: number }[] = [];
+  wrong = '';
+
+  constructor(lab: Lab) {
+    const child = lab.spawn('client', process.execPath, [CLIENT, 'count', ADDRESSES.guest], 'pipe');
+    let rest = '';
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      const lines = (rest + text).split('\n');
+      rest = lines.pop() ?? '';
+      for (const line of lines) {
+        const [value = NaN, atMs = NaN] = line.split(' ').map(Number);
+        this.replies.push({ value, atMs });
+      }
+    });
+    child.stderr?.on('data', (chunk: Buffer) => (this.wrong += chunk.toString()));
+  }
+
+  async reach(count: number, limitMs: number): Promise<void> {
+    await until(`${count} increments`, () => this.replies.length >= count || this.wrong !== '', limitMs);
+    expect(this.wrong).to.equal('');
+  }
+
+  get longestSilenceMs(): number {
+    let longest = 0;
+    this.replies.forEach(({ atMs }, k) => {
+      const before = this.replies[k - 1];
+      if (before) longest = Math.max(longest, atMs - before.atMs);
+    });
+    return longest;
+  }
+}
+
+interface Round {
+  readonly silenceMs: number;
+  /** From the kill to the guest running on the secondary. */
+  readonly downMs: number;
+  readonly takeoverMs: number;
+}
+
+/** A console without gap or repetition: its ticks, all well. */
+function ticksOf(said: string): number[] {
+  expect(said).to.not.include('BAD');
+  const numbers = [...said.matchAll(/^tick (\d+) ok$/gm)].map((match) => Number(match[1]));
+  numbers.forEach((tick, k) => expect(tick).to.equal(k + 1));
+  return numbers;
+}
+
+interface Pair {
+  readonly lab: Lab;
+  readonly primary: Agent;
+  readonly secondary: Agent;
+  /** Counting already. */
+  readonly client: Counter;
+}
+
+async function withPair<T>(
+  files: GuestFiles,
+  timeoutMs: number,
+  use: (pair: Pair) => Promise<T>,
+): Promise<T> {
+  const lab = await Lab.open();
+  try {
+    const primary = new Agent(lab, 'primary', primaryConfig(files, CHECKPOINT_MS, timeoutMs));
+    await until('the primary listens', () => primary.last('listening') !== undefined, BOOT_TIMEOUT_MS);
+    const secondary = new Agent(lab, 'secondary', secondaryConfig(files));
+    await until('the guest ticks', () => primary.console.includes('tick 2 ok\n'), BOOT_TIMEOUT_MS);
+    const client = new Counter(lab);
+    await client.reach(5, BOOT_TIMEOUT_MS);
+    return await use({ lab, primary, secondary, client });
+  } finally {
+    await lab.close();
+  }
+}
+
+/** The guest goes on where the last checkpoint left it, well, and the world has heard nothing that is not so. */
+async function checkConsole({ lab, primary, secondary }: Pair): Promise<FailoverCompleted> {
+  await until('ticks', () => secondary.console.split('\n').length > TICKS, BOOT_TIMEOUT_MS);
+  const end = secondary.last('failover')?.event;
+  if (end?.phase !== 'completed') throw new Error(`no failover: ${JSON.stringify(secondary.log)}`);
+  const commit = secondary.messages.findLast(
+    (message) => message.kind === 'commit' && message.report.epoch === end.epoch,
+  );
+  if (commit?.kind !== 'commit') throw new Error('the checkpoint was not reported');
+  const committed = lab.read(CONSOLE_TAP).subarray(0, commit.report.outputBytes).toString('latin1');
+  const ticks = ticksOf(committed + secondary.console);
+  expect(ticks.length).to.be.greaterThan(ticksOf(committed).length + TICKS - 2);
+  expect(committed.startsWith(primary.console), 'nothing was let out that was not committed').to.equal(true);
+  return end;
+}
+
+function killOnce(files: GuestFiles): Promise<Round> {
+  return withPair(files, 5000, async (pair) => {
+    const { lab, primary, client } = pair;
+    // The agent first, or its QEMU.
+    const victims = [primary.pid, primary.qemu];
+    if (Math.random() < 0.5) victims.reverse();
+    await sleep(Math.random() * KILL_WITHIN_MS);
+    const killedAt = monotonicMs();
+    for (const pid of victims) process.kill(pid, 'SIGKILL');
+    const before = client.replies.length;
+    await primary.closed();
+    await client.reach(before + INCREMENTS, BOOT_TIMEOUT_MS);
+    const end = await checkConsole(pair);
+    expect(await lab.run('switch', 'bridge', 'fdb', 'show', 'br', 'switch')).to.match(
+      new RegExp(`^${GUEST_MAC} dev port-secondary `, 'm'),
+    );
+    return {
+      silenceMs: client.longestSilenceMs,
+      downMs: end.atMs - killedAt,
+      takeoverMs: end.takeoverSeconds * 1000,
+    };
+  });
+}
+
+function figures(values: readonly number[]): string {
+  const sorted = [...values].sort((a, b) => a - b);
+  const median = sorted[Math.floor(sorted.length / 2)] ?? NaN;
+  return `median ${median.toFixed(0)} ms, most ${(sorted.at(-1) ?? NaN).toFixed(0)} ms`;
+}
+
+describe('qemu: three hosts', function () {
+  let files: GuestFiles;
+  before(async function () {
+    await needLab(this);
+    this.timeout(GUEST_TIMEOUT_MS);
+    const made = await ensureGuest();
+    if (!made) return this.skip();
+    files = made;
+  });
+
+  it(`the primary is killed ${ROUNDS} times, and its client’s one connection goes on`, async function () {
+    this.timeout(ROUNDS * BOOT_TIMEOUT_MS);
+    const rounds: Round[] = [];
+    for (let round = 0; round < ROUNDS; round++) rounds.push(await killOnce(files));
+    console.log(
+      `      longest silence of the client: ${figures(rounds.map(({ silenceMs }) => silenceMs))}\n` +
+        `      from SIGKILL to running: ${figures(rounds.map(({ downMs }) => downMs))}, ` +
+        `of it taking over: ${figures(rounds.map(({ takeoverMs }) => takeoverMs))}`,
+    );
+  });
+
+  it('the primary is cut off and lives: it is not heard of again, and is fenced when the way is free', async function () {
+    this.timeout(2 * BOOT_TIMEOUT_MS);
+    await withPair(files, SILENCE_MS, async (pair) => {
+      const { lab, primary, secondary, client } = pair;
+      // The hosts only: both guests stay on the one network.
+      const way = ['blackhole', ADDRESSES.secondary];
+      await lab.run('primary', 'ip', 'route', 'add', ...way);
+      await until('failover', () => secondary.last('failover')?.event.phase === 'completed', BOOT_TIMEOUT_MS);
+      const framesOut = () => lab.run('primary', 'cat', `/sys/class/net/${TAP}/statistics/rx_packets`);
+      const before = await framesOut();
+      await client.reach(client.replies.length + INCREMENTS, BOOT_TIMEOUT_MS);
+      expect((await checkConsole(pair)).reason).to.equal('HEARTBEAT_TIMEOUT');
+      expect(primary.last('transition')?.report.role).to.equal('primary');
+      await lab.run('primary', 'ip', 'route', 'del', ...way);
+      await primary.closed();
+      expect(primary.last('transition')?.report.role).to.equal('fenced');
+      await client.reach(client.replies.length + INCREMENTS, BOOT_TIMEOUT_MS);
+      expect(await framesOut()).to.equal(before);
+      console.log(`      longest silence of the client: ${client.longestSilenceMs} ms`);
+    });
+  });
+});
