@@ -48,6 +48,7 @@ describe('qemu: an agent that is killed', function () {
       return child;
     };
     const tookMs: number[] = [];
+    let released = 0;
     for (let round = 0; round < KILLS; round++) {
       frames = 0;
       const agent = next();
@@ -67,12 +68,14 @@ describe('qemu: an agent that is killed', function () {
       // One more: of the gate's own test.
       const most = 1 + (agent.spoken.get(epoch) ?? 0);
       expect(frames, `frames of epochs up to ${epoch}`).to.be.within(1, most);
+      released += frames;
       const ticks = () => ticksOf(secondary.out);
       await until('the guest ticks on', () => ticks().length > 3, PATIENCE_MS);
       const [first = 0] = ticks();
       expect(ticks()).to.deep.equal(ticks().map((_, index) => first + index));
       await secondary.service.stop();
     }
+    expect(released, 'what is acknowledged gets out').to.be.greaterThan(5 * KILLS);
     tookMs.sort((a, b) => a - b);
     console.log(`      running again after ${tookMs.join(', ')} ms`);
   });
