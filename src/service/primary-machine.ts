@@ -86,7 +86,10 @@ function handle(state: PrimaryState, event: PrimaryEvent, effects: PrimaryEffect
       return;
     }
     case 'save-failed': {
-      withStream(state, event, () => dropLink(state, 'INTERNAL', `the saver failed: ${event.code}`, effects));
+      withStream(state, event, (stream) => {
+        if (stream.ending === 'no') dropLink(state, 'INTERNAL', `the saver failed: ${event.code}`, effects);
+        else endedInCheckpoint(state, stream, effects);
+      });
       return;
     }
     case 'lost': {
@@ -275,6 +278,16 @@ function domainShutdown(state: PrimaryState, effects: PrimaryEffect[]): void {
   }
   if (state.settings.whenUnprotected === 'pass') effects.push({ kind: 'pass' });
   finish(state, 'ended', 'the domain shut down unprotected', effects);
+}
+
+/**
+ * It shut down in the middle of a checkpoint: that cannot be finished, nor can END be sent. A bye says the same, but
+ * nobody answers it, so what the domain said since the last checkpoint stays held.
+ */
+function endedInCheckpoint(state: PrimaryState, stream: StreamState, effects: PrimaryEffect[]): void {
+  leaveStream(state, effects);
+  effects.push({ kind: 'bye', streamUuid: stream.streamUuid, reason: 'domain-ended' });
+  finish(state, 'ended', 'the domain shut down in a checkpoint', effects);
 }
 
 function failed(state: PrimaryState, reason: string, effects: PrimaryEffect[]): void {

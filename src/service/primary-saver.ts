@@ -80,6 +80,8 @@ export class PrimarySaver {
       });
       log.info({ ...result }, 'stream ended');
     } catch (error) {
+      // How the domain ended is told before what follows from it.
+      if (codeOf(error) === 'DOMAIN_GONE') await new Promise((resolve) => setImmediate(resolve));
       // An abandoned stream fails in whatever way it can; what happened was told already.
       log[this.#abandoned ? 'debug' : 'warn']({ err: error }, 'stream failed');
       send({ kind: 'save-failed', code: codeOf(error) });

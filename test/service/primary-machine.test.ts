@@ -321,6 +321,20 @@ describe('service/primary-machine', () => {
       expect(m.state.role).to.equal('ended');
     });
 
+    it('in mid-checkpoint, which cannot be finished: bye, nothing let out, and nobody takes over', () => {
+      const m = replicating(1);
+      m.advance(50);
+      m.give({ kind: 'suspending', streamUuid: 'A', epoch: 1 });
+      m.give({ kind: 'domain-shutdown' });
+      expect(words(m.give({ kind: 'save-failed', streamUuid: 'A', code: 'DOMAIN_GONE' }))).to.deep.equal([
+        'abandon',
+        'bye domain-ended',
+        'transition the domain shut down in a checkpoint',
+        'finished',
+      ]);
+      expect(m.state.role).to.equal('ended');
+    });
+
     it('in mid-checkpoint: the saver is told to finish when it asks', () => {
       const m = replicating(1);
       m.advance(50);

@@ -1,7 +1,10 @@
 // What a managed QEMU is configured with, and what its command line becomes.
 //
-//   fd 3  monitor (QMP)      fd 5  guest RAM                fd 7  incoming device state (a standby only)
-//   fd 4  serial port        fd 6  device state, written at each checkpoint
+//   fd 0, 1  monitor (QMP)   fd 4  guest RAM                fd 6  incoming device state (a standby only)
+//   fd 3     serial port     fd 5  device state, written at each checkpoint
+//
+// The monitor has a pipe for each direction: a QEMU that ends by itself closes both, and what it said last (why it ends)
+// can be read even if a command was being written to it. From one socket it could not.
 //
 // Sockets and files are handed over as descriptors: there is nothing with a name that could be left behind.
 
@@ -36,7 +39,7 @@ export interface QemuConfig {
   readonly sharedDisks?: readonly string[];
 }
 
-export const Fd = { QMP: 3, SERIAL: 4, RAM: 5, STATE: 6, INCOMING: 7 } as const;
+export const Fd = { SERIAL: 3, RAM: 4, STATE: 5, INCOMING: 6 } as const;
 
 export const RAM_ID = 'romulus-ram';
 export const STATE_PATH = `/proc/self/fd/${Fd.STATE}`;
@@ -95,7 +98,7 @@ export function commandLine(config: QemuConfig, standby: boolean): string[] {
     ...['-accel', accelerator, '-machine', `${machine},memory-backend=${RAM_ID}`],
     ...(cpu === undefined ? [] : ['-cpu', cpu]),
     ...['-smp', String(cpus), '-m', `${memoryBytes / MEMORY_BYTES_MIN}M`, '-object', backend],
-    ...['-chardev', `socket,id=romulus-qmp,fd=${Fd.QMP}`, '-mon', 'chardev=romulus-qmp,mode=control'],
+    ...['-chardev', 'stdio,id=romulus-qmp,signal=off', '-mon', 'chardev=romulus-qmp,mode=control'],
     ...['-chardev', `socket,id=romulus-serial,fd=${Fd.SERIAL}`, '-serial', 'chardev:romulus-serial'],
     // The device state that we load was saved without the configuration section of a migration.
     ...['-global', 'migration.send-configuration=off'],

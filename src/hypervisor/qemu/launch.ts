@@ -4,7 +4,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { access, constants } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
-import type { Duplex, Readable } from 'node:stream';
+import type { Duplex, Readable, Writable } from 'node:stream';
 import { asError } from '../../errors.js';
 import type { Inventory } from '../inventory.js';
 import { HypervisorError } from '../port.js';
@@ -16,7 +16,7 @@ import { onProcessExit } from './exit-hooks.js';
 import { takeInventory } from './inventory.js';
 import type { QemuMachine } from './machine.js';
 import { checkTaps } from './network.js';
-import { QmpClient } from './qmp.js';
+import { QmpClient, type QmpStreams } from './qmp.js';
 import { openAnonymousFile } from './ram-file.js';
 import { openTracking, type ChosenTracking } from './tracking.js';
 
@@ -52,7 +52,7 @@ export async function launchQemu(config: QemuConfig, options: LaunchOptions): Pr
         ? [executable, ...qemuArguments]
         : [setpriv, '--pdeathsig', 'KILL', executable, ...qemuArguments];
     const child = spawn(command, rest, {
-      stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe', tracking.ramFd, deviceState.fd, 'pipe'],
+      stdio: ['pipe', 'pipe', 'pipe', 'pipe', tracking.ramFd, deviceState.fd, 'pipe'],
     });
     const machine = new LaunchedMachine(config, child, { tracking, reason }, deviceState, options.standby);
     try {
@@ -87,7 +87,7 @@ class LaunchedMachine implements QemuMachine {
   inventory: Inventory = {};
   readonly gone: Promise<string>;
   readonly #child: ChildProcess;
-  readonly #monitor: Duplex;
+  readonly #monitor: QmpStreams;
   readonly #unhook: () => void;
   #qmp: QmpClient | null = null;
   #stderr = '';
@@ -119,7 +119,8 @@ class LaunchedMachine implements QemuMachine {
         resolve(said === '' ? how : `${how}: ${said}`);
       });
     });
-    this.#monitor = socketOf(child, Fd.QMP);
+    // Pipes were asked for.
+    this.#monitor = { readable: child.stdio[1] as Readable, writable: child.stdio[0] as Writable };
     this.serial = socketOf(child, Fd.SERIAL);
     const incoming = socketOf(child, Fd.INCOMING);
     if (!standby) incoming.destroy();
@@ -155,7 +156,8 @@ class LaunchedMachine implements QemuMachine {
     await this.gone;
     this.#unhook();
     this.#qmp?.close();
-    this.#monitor.destroy();
+    this.#monitor.readable.destroy();
+    this.#monitor.writable.destroy();
     this.serial.destroy();
     this.incoming?.destroy();
     this.deviceState.close();

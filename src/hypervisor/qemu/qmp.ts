@@ -5,7 +5,7 @@
 //
 // Whatever ends the connection (QEMU's death, nonsense on the socket, close()) rejects every command under way.
 
-import type { Duplex } from 'node:stream';
+import { Duplex, type Readable, type Writable } from 'node:stream';
 import { Subject, type Observable } from 'rxjs';
 import { asError, type Facts } from '../../errors.js';
 import { HypervisorError, type HypervisorErrorCode } from '../port.js';
@@ -17,6 +17,15 @@ export interface QmpEvent {
 }
 
 export type QmpCommand = readonly [command: string, argument?: JsonObject];
+
+/**
+ * A connection with a stream for each direction. That the other side does not read any more is told by the end of what
+ * it says, not before: the last that it said is heard.
+ */
+export interface QmpStreams {
+  readonly readable: Readable;
+  readonly writable: Writable;
+}
 
 export interface QmpOptions {
   /** For the greeting, and for each command. Default: 10 seconds. */
@@ -48,7 +57,8 @@ interface Pending {
 const TIMEOUT_MS = 10_000;
 
 export class QmpClient {
-  readonly #stream: Duplex;
+  readonly #readable: Readable;
+  readonly #writable: Writable;
   readonly #timeoutMs: number;
   readonly #parser = new QmpParser();
   readonly #pending = new Map<number, Pending>();
@@ -62,10 +72,11 @@ export class QmpClient {
   #end: HypervisorError | null = null;
 
   /**
-   * Takes over a connected stream; resolves when QEMU takes commands. If it fails, the stream is destroyed.
+   * Takes over a connected stream, or one for each direction; resolves when QEMU takes commands. If it fails, they are
+   * destroyed.
    * Fails with FAILED (no greeting in time, nonsense) or DOMAIN_GONE (closed).
    */
-  static async open(stream: Duplex, options: QmpOptions = {}): Promise<QmpClient> {
+  static async open(stream: Duplex | QmpStreams, options: QmpOptions = {}): Promise<QmpClient> {
     const client = new QmpClient(stream, options);
     try {
       client.#version = await client.#greeting();
@@ -77,13 +88,16 @@ export class QmpClient {
     }
   }
 
-  private constructor(stream: Duplex, options: QmpOptions) {
-    this.#stream = stream;
+  private constructor(stream: Duplex | QmpStreams, options: QmpOptions) {
+    const { readable, writable } = stream instanceof Duplex ? { readable: stream, writable: stream } : stream;
+    this.#readable = readable;
+    this.#writable = writable;
     this.#timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
-    stream.on('data', (chunk: Buffer) => this.#receive(chunk));
-    stream.on('error', (error) => this.#finish(lost(error)));
-    stream.on('close', () => this.#finish(lost()));
-    stream.on('end', () => this.#finish(lost()));
+    readable.on('data', (chunk: Buffer) => this.#receive(chunk));
+    readable.on('error', (error) => this.#finish(lost(error)));
+    readable.on('close', () => this.#finish(lost()));
+    readable.on('end', () => this.#finish(lost()));
+    if (!(stream instanceof Duplex)) writable.on('error', () => undefined); // see QmpStreams
   }
 
   get version(): QmpVersion {
@@ -141,7 +155,7 @@ export class QmpClient {
   }
 
   #write(text: string): void {
-    if (!this.#end && text !== '') this.#stream.write(text);
+    if (!this.#end && text !== '') this.#writable.write(text);
   }
 
   #greeting(): Promise<QmpVersion> {
@@ -219,7 +233,8 @@ export class QmpClient {
       clearTimeout(timer);
       reject(error);
     }
-    this.#stream.destroy();
+    this.#readable.destroy();
+    this.#writable.destroy();
     this.#events.complete();
   }
 }

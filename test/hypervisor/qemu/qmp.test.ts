@@ -1,8 +1,10 @@
 // The monitor client against a monitor that we play ourselves, over real sockets: the parser for any cutting of the
 // stream, answers in any order, errors, silence, and every way in which the connection can end.
 
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer, connect, type Server, type Socket } from 'node:net';
+import type { Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import fc from 'fast-check';
@@ -199,5 +201,33 @@ describe('qemu: the monitor’s client', () => {
     client.close();
     client.close();
     await expectCode(pending, 'DOMAIN_GONE');
+  });
+});
+
+describe('qemu: the monitor’s client, with a pipe for each direction', () => {
+  let cleanup = (): unknown => undefined;
+  afterEach(() => {
+    cleanup();
+  });
+
+  it('hears what QEMU said last, though nothing can be written any more', async () => {
+    const script = [
+      `echo '${JSON.stringify(GREETING)}'; read line; echo '{"return": {}, "id": 0}'`,
+      `exec 0<&-; echo closed >&2; read line <&3; echo '{"event": "SHUTDOWN"}'`,
+    ].join('; ');
+    const child = spawn('sh', ['-c', script], { stdio: ['pipe', 'pipe', 'pipe', 'pipe'] });
+    cleanup = () => child.kill('SIGKILL');
+    const client = await QmpClient.open({ readable: child.stdout, writable: child.stdin });
+    const events: QmpEvent[] = [];
+    client.events$.subscribe((event) => events.push(event));
+    await once(child.stderr, 'data');
+    const broken = new Promise((resolve) => child.stdin.once('close', resolve));
+    const pending = client.execute('stop');
+    await broken;
+    expect(events).to.deep.equal([]);
+    (child.stdio[3] as Writable).end('go on\n');
+    await expectCode(pending, 'DOMAIN_GONE');
+    expect(events.map(({ name }) => name)).to.deep.equal(['SHUTDOWN']);
+    await once(child, 'close');
   });
 });

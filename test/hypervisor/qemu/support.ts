@@ -49,18 +49,20 @@ export function tickGuest(options: Partial<QemuConfig> = {}, commandLine = ''): 
 
 /**
  * A guest that says "." and then obeys each octet of its serial input: p = power off (q35), x = panic (needs
- * -device pvpanic). As a multiboot image in a temporary file.
+ * -device pvpanic), r = reset, any other: says "." again. As a multiboot image in a temporary file.
  */
 export async function withObedientGuest(use: (image: string) => Promise<void>): Promise<void> {
-  // mov dx, 0x3f8; mov al, '.'; out dx, al
+  // say: mov dx, 0x3f8; mov al, '.'; out dx, al
   // poll: mov dx, 0x3fd; in al, dx; test al, 1; jz poll; mov dx, 0x3f8; in al, dx
   // cmp al, 'p'; jne x; mov dx, 0x604; mov ax, 0x2000; out dx, ax; stop: hlt; jmp stop
-  // x: cmp al, 'x'; jne next; mov dx, 0x505; mov al, 1; out dx, al; next: jmp poll
+  // x: cmp al, 'x'; jne r; mov dx, 0x505; mov al, 1; out dx, al; jmp poll
+  // r: cmp al, 'r'; jne say; mov al, 0xfe; out 0x64, al; jmp poll
   const code = Buffer.from(
     '66baf803b02eee' +
       '66bafd03eca80174f766baf803ec' +
       '3c70750d66ba040666b8002066eff4ebfd' +
-      '3c78750766ba0505b001eeebd4',
+      '3c78750966ba0505b001eeebd4' +
+      '3c7275c9b0fee664ebca',
     'hex',
   );
   const loadAt = 0x100000;

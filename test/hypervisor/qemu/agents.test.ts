@@ -1,0 +1,111 @@
+// An agent is killed at any moment, and nothing but the agent: its QEMU goes with it, no frame gets out that was not
+// acknowledged, and the other side goes on: a secondary takes over, a primary waits for the next secondary.
+
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'chai';
+import { Cleanup, until } from '../../service/world.js';
+import { PATIENCE_MS, PrimaryOf, SecondaryOf, expectContinuation, qemus, ticksOf } from './pair.js';
+import { PairChild } from './pair-child.js';
+import { MIB, TEST_NAME, needQemu, processesWith, tickGuest } from './support.js';
+
+const KILLS = 20;
+/** What was on its way to the test when the sender died. */
+const QUIET_MS = 20;
+
+describe('qemu: an agent that is killed', function () {
+  const cleanup = new Cleanup();
+  before(function () {
+    return needQemu(this);
+  });
+  afterEach(async () => {
+    await cleanup.run();
+    await until('nothing is left', () => processesWith(TEST_NAME).length === 0, PATIENCE_MS);
+  });
+  const ticking = tickGuest({ memoryBytes: 8 * MIB }, 'pages=256 dirty=200 tick_ms=5');
+  const network = (options: string) => [{ id: 'net0', backend: { kind: 'socket', options } } as const];
+  const standby = { ...ticking, network: network('udp=127.0.0.1:9,localaddr=127.0.0.1:0') };
+
+  it(`the primary’s, ${KILLS} times: its guest is gone and silent, the secondary’s goes on`, async function () {
+    this.timeout(240_000);
+    const world = createSocket('udp4');
+    let frames = 0;
+    world.on('message', () => frames++);
+    world.bind(0, '127.0.0.1');
+    await once(world, 'listening');
+    cleanup.add(async () => {
+      world.close();
+      await once(world, 'close');
+    });
+    const config = {
+      ...ticking,
+      network: network(`udp=127.0.0.1:${world.address().port},localaddr=127.0.0.1:0`),
+    };
+    const next = () => {
+      const child = PairChild.primary(config, { intervalMs: 10 });
+      cleanup.add(() => child.kill());
+      return child;
+    };
+    const tookMs: number[] = [];
+    let released = 0;
+    for (let round = 0; round < KILLS; round++) {
+      frames = 0;
+      const agent = next();
+      await until('the primary listens', () => agent.port > 0, PATIENCE_MS);
+      const secondary = new SecondaryOf(agent.port, standby);
+      cleanup.add(() => secondary.service.stop());
+      await secondary.service.start();
+      await until('checkpoints', () => secondary.commits.length > 5, PATIENCE_MS);
+      await sleep(Math.random() * 60); // any moment will do: mid-flush, mid-pause, mid-seal
+      const began = performance.now();
+      await agent.kill();
+      await secondary.active();
+      tookMs.push(Math.round(performance.now() - began));
+      await until('its QEMU is gone', () => qemus('primary').length === 0, PATIENCE_MS);
+      await sleep(QUIET_MS);
+      const epoch = secondary.commits.at(-1)?.epoch ?? -1;
+      // One more: of the gate's own test.
+      const most = 1 + (agent.spoken.get(epoch) ?? 0);
+      expect(frames, `frames of epochs up to ${epoch}`).to.be.within(1, most);
+      released += frames;
+      const ticks = () => ticksOf(secondary.out);
+      await until('the guest ticks on', () => ticks().length > 3, PATIENCE_MS);
+      const [first = 0] = ticks();
+      expect(ticks()).to.deep.equal(ticks().map((_, index) => first + index));
+      await secondary.service.stop();
+    }
+    expect(released, 'what is acknowledged gets out').to.be.greaterThan(5 * KILLS);
+    tookMs.sort((a, b) => a - b);
+    console.log(`      running again after ${tookMs.join(', ')} ms`);
+  });
+
+  it('the secondary’s, 8 times: the primary’s guest ticks on, and the next secondary is filled', async function () {
+    this.timeout(180_000);
+    const primary = new PrimaryOf(ticking, { intervalMs: 10 });
+    cleanup.add(() => primary.service.stop());
+    await primary.service.start();
+    for (let round = 0; round < 8; round++) {
+      const agent = PairChild.secondary(primary.service.port, ticking);
+      cleanup.add(() => agent.kill());
+      // Also before it has anything.
+      if (round % 2 === 0) await primary.progress(3);
+      else await until('linked', () => primary.status.link !== 'down', PATIENCE_MS);
+      await sleep(Math.random() * 40);
+      await agent.kill();
+      await until('unprotected', () => primary.status.link === 'down', PATIENCE_MS);
+      await until('its QEMU is gone', () => qemus('standby').length === 0, PATIENCE_MS);
+      const ticks = ticksOf(primary.raw).length;
+      await until('the guest ticks on', () => ticksOf(primary.raw).length > ticks + 3, PATIENCE_MS);
+    }
+    const seen = ticksOf(primary.raw);
+    expect(seen).to.deep.equal(seen.map((_, index) => index + 1));
+    const last = new SecondaryOf(primary.service.port, ticking);
+    cleanup.add(() => last.service.stop());
+    await last.service.start();
+    await primary.progress(3);
+    for (const pid of qemus('primary')) process.kill(pid, 'SIGKILL');
+    await last.active();
+    await expectContinuation(primary, last);
+  });
+});
