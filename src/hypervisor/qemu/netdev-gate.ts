@@ -53,23 +53,28 @@ export class NetdevGate {
     const ids = idsOf(netdev);
     const buffer = { 'qom-type': 'filter-buffer', netdev, queue: 'rx', interval: intervalUs };
     const valve = { 'qom-type': 'filter-redirector', netdev, queue: 'rx', outdev: ids.valve };
-    const commands: QmpCommand[] = [
-      ['chardev-add', { id: ids.valve, backend: { type: 'null', data: {} } }],
+    const nowhere = { id: ids.valve, backend: { type: 'null', data: {} } };
+    const steps: { readonly make: QmpCommand; readonly undo: QmpCommand }[] = [
+      { make: ['chardev-add', nowhere], undo: ['chardev-remove', { id: ids.valve }] },
       // The valve and the sealed one first: other creation orders let frames out early.
-      ['object-add', { ...valve, id: ids.valve }],
-      ['object-add', { ...buffer, id: ids.sealed }],
-      ['object-add', { ...buffer, id: ids.open }],
+      { make: ['object-add', { ...valve, id: ids.valve }], undo: removal(ids.valve) },
+      { make: ['object-add', { ...buffer, id: ids.sealed }], undo: removal(ids.sealed) },
+      { make: ['object-add', { ...buffer, id: ids.open }], undo: removal(ids.open) },
     ];
+    const made: QmpCommand[] = [];
     let takenOver = false;
-    for (const [command, argument = {}] of commands) {
+    for (const { make, undo } of steps) {
       try {
-        await qmp.execute(command, argument);
+        await qmp.execute(...make);
+        made.unshift(undo);
       } catch (error) {
         if (!(error instanceof QmpError)) throw error;
         if (/duplicate|attempt to add|already exists/i.test(error.description)) {
           takenOver = true;
           continue;
         }
+        // In its turn each: a device that a filter uses cannot be removed.
+        for (const [command, argument] of made) await qmp.execute(command, argument);
         throw new HypervisorError(
           'BAD_CONFIGURATION',
           `The output of netdev ${netdev} cannot be held: ${error.description}`,
@@ -137,7 +142,7 @@ export class NetdevGate {
   async remove(): Promise<void> {
     // The open one first: what it holds passes the sealed one.
     const filters = [this.#valveId, this.#openId, this.#sealedId];
-    await this.#run([...filters.map(remove), ['chardev-remove', { id: this.#valveId }]]);
+    await this.#run([...filters.map(removal), ['chardev-remove', { id: this.#valveId }]]);
   }
 
   /** What somebody types into QEMU's monitor to undo discard(), and then the filters. */
@@ -145,6 +150,7 @@ export class NetdevGate {
     return [
       `set_link ${this.netdev} on`,
       ...[this.#valveId, this.#openId, this.#sealedId].map((id) => `object_del ${id}`),
+      `chardev-remove ${this.#valveId}`,
     ].join(', ');
   }
 
@@ -206,7 +212,7 @@ function idsOf(netdev: string): Record<'open' | 'sealed' | 'valve', string> {
   return { open: of('open'), sealed: of('sealed'), valve: of('valve') };
 }
 
-function remove(id: string): QmpCommand {
+function removal(id: string): QmpCommand {
   return ['object-del', { id }];
 }
 

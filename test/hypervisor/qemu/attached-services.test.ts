@@ -228,6 +228,7 @@ describe('qemu: an attached guest through the services', function () {
       'object_del romulus-lan-valve',
       'object_del romulus-lan-open',
       'object_del romulus-lan-sealed',
+      'chardev-remove romulus-lan-valve',
     ]);
     await qemu.ask(async (qmp) => {
       for (const command of commands) expect(await qmp.human(command)).to.equal('');

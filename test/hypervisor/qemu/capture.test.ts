@@ -7,13 +7,15 @@ import type { GuestFiles } from '../../../src/hypervisor/qemu/guest/build.js';
 import { until } from '../../service/world.js';
 import { ensureGuest, GUEST_TIMEOUT_MS } from '../../support/qemu.js';
 import { ensureInstalled } from '../../support/tools.js';
-import { ADDRESSES, childOf, Lab, needLab, TAP } from './lab.js';
+import { ADDRESSES, childOf, Lab, needLab, SHARED, TAP } from './lab.js';
 import { Agent, primaryConfig, secondaryConfig } from './lab-agent.js';
 import { DUMP, SLOW_PORT, type Observation } from './lab-observed.js';
 import { framesOf, type Frame } from './lab-pcap.js';
 
 const OBSERVED = fileURLToPath(new URL('./lab-observed.js', import.meta.url));
 const CLIENT = fileURLToPath(new URL('./lab-client.js', import.meta.url));
+/** A file of the lab. */
+const TAP_CAPTURE = 'tap.pcap';
 const EPOCHS = 500;
 const OPEN_EPOCHS = 20;
 const CONNECTIONS = 8;
@@ -100,7 +102,12 @@ async function capture(files: GuestFiles): Promise<Run> {
       ...['-Q', 'in', '--time-stamp-precision=nano', '--immediate-mode', '-s', '4096', '-B', '16384'],
       ...['-U', '-Z', 'root'],
     ];
-    const watcher = lab.spawn('primary', 'tcpdump', ['-i', TAP, ...options, '-w', '/run/tap.pcap'], 'pipe');
+    const watcher = lab.spawn(
+      'primary',
+      'tcpdump',
+      ['-i', TAP, ...options, '-w', `${SHARED}/${TAP_CAPTURE}`],
+      'pipe',
+    );
     let watched = '';
     watcher.stderr?.on('data', (bytes: Buffer) => (watched += bytes.toString()));
     await until('the tap is watched', () => watched.includes('listening on'));
@@ -129,8 +136,8 @@ async function capture(files: GuestFiles): Promise<Run> {
     expect(watched).to.match(/^0 packets dropped by kernel/m);
     return {
       ...{ pauses, acknowledgedAtMs, closedEpochs },
-      card: framesOf(lab.read(DUMP.split('/').at(-1) ?? '')),
-      tap: framesOf(lab.read('tap.pcap')),
+      card: framesOf(lab.read(DUMP)),
+      tap: framesOf(lab.read(TAP_CAPTURE)),
     };
   } finally {
     await lab.close();

@@ -159,7 +159,9 @@ describe('qemu: the gate of a network interface', function () {
     await paused(() => gate.seal(0));
     await gate.release(0);
     await arrived(1);
+    const devices = await domain.machine.qmp.execute('query-chardev');
     await expectCode(domain.openNetdevGate('net7'), 'BAD_CONFIGURATION', 'net7');
+    expect(await domain.machine.qmp.execute('query-chardev')).to.deep.equal(devices);
   });
 
   it('fails its self-test if a filter is open', async () => {

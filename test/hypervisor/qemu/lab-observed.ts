@@ -13,13 +13,14 @@ import { loadPrimaryConfig } from '../../../src/config/load.js';
 import { QemuPrimary } from '../../../src/hypervisor/qemu/index.js';
 import { openSource } from '../../../src/service/hypervisors.js';
 import { createPrimaryService } from '../../../src/service/primary.js';
+import { SHARED } from './lab.js';
 import { slowAcknowledgements } from './lab-acks.js';
 import { framesOf } from './lab-pcap.js';
 
 /** Where the secondary dials, instead of the service's port. */
 export const SLOW_PORT = 7301;
-/** The frames as they left the card. */
-export const DUMP = '/run/card.pcap';
+/** The frames as they left the card: a file of the lab. */
+export const DUMP = 'card.pcap';
 const NETDEV = 'lan';
 const DELAY_MS = 20;
 
@@ -64,7 +65,8 @@ class FrameCounter {
 
 function observe(domain: QemuPrimary): void {
   const { qmp } = domain.machine;
-  const counter = new FrameCounter(DUMP);
+  const file = `${SHARED}/${DUMP}`;
+  const counter = new FrameCounter(file);
   let open = false;
   process.on('message', () => (open = true));
   const start = domain.start.bind(domain);
@@ -72,7 +74,7 @@ function observe(domain: QemuPrimary): void {
     await start();
     // Behind the gate's own test, whose frames are not the guest's. Added last, it sees the guest's frames first.
     await qmp.execute('object-add', {
-      ...{ 'qom-type': 'filter-dump', id: 'card', netdev: NETDEV, queue: 'rx', file: DUMP, maxlen: 1 << 17 },
+      ...{ 'qom-type': 'filter-dump', id: 'card', netdev: NETDEV, queue: 'rx', file, maxlen: 1 << 17 },
     });
     say({ kind: 'started' });
   };

@@ -23,7 +23,7 @@ export const ADDRESSES: Readonly<Record<Host | 'guest', string>> = {
 };
 export const TAP = 'tap0';
 /** A file system of the lab's own, seen by all its hosts and nobody else. */
-const SHARED = '/run';
+export const SHARED = '/run';
 
 /** `sh -c`; says "ready", and stays until its input ends. */
 const SCRIPT = `

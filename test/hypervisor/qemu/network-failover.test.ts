@@ -21,7 +21,7 @@ const TICKS = 3;
 const BOOT_TIMEOUT_MS = 60_000;
 const CHECKPOINT_MS = 20;
 /** Of the other side, that counts as its death. */
-const SILENCE_MS = 1000;
+const SILENCE_MS = 2000;
 /** The moment of the kill lies within so much after the client's first increments. */
 const KILL_WITHIN_MS = 500;
 
