@@ -4,8 +4,9 @@
 import { expect } from 'chai';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { until } from '../../service/world.js';
@@ -48,15 +49,18 @@ function allProcesses(): string[] {
   return readdirSync('/proc').filter((name) => /^\d+$/.test(name));
 }
 
-/** What there is on this machine that a lab could leave behind. */
-function inventory(): Set<string> {
+/** What there is on this machine that a lab could leave behind; `temporary`: its directory for temporary files. */
+function inventory(temporary: string): Set<string> {
   const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
-  const files = ['/dev/shm', tmpdir(), '/run'].flatMap((folder) =>
-    readdirSync(folder)
-      .filter((name) => name.startsWith('romulus-') || name === 'netns')
-      .map((name) => `${folder}/${name}`),
-  );
-  return new Set([...mounts, ...files, ...readdirSync('/sys/class/net')]);
+  const shared = readdirSync('/dev/shm').filter((name) => name.startsWith('romulus-'));
+  const named = readdirSync('/run').filter((name) => name === 'netns');
+  return new Set([
+    ...mounts,
+    ...shared,
+    ...named,
+    ...readdirSync(temporary),
+    ...readdirSync('/sys/class/net'),
+  ]);
 }
 
 function additions(after: Set<string>, before: Set<string>): string[] {
@@ -64,6 +68,9 @@ function additions(after: Set<string>, before: Set<string>): string[] {
 }
 
 describe('qemu: what is left of three hosts', function () {
+  let temporary = '';
+  beforeEach(() => (temporary = mkdtempSync(join(tmpdir(), 'romulus-remains-'))));
+  afterEach(() => rmSync(temporary, { recursive: true }));
   before(async function () {
     await needLab(this);
     this.timeout(GUEST_TIMEOUT_MS);
@@ -76,11 +83,11 @@ describe('qemu: what is left of three hosts', function () {
         this.timeout(AT_WORK_TIMEOUT_MS + REMAINS_TIMEOUT_MS);
         const mark = `ROMULUS_TEST_MARK=${process.pid}-${signal}-${moment.length}`;
         const [name = '', value = ''] = mark.split('=');
-        const before = inventory();
+        const before = inventory(temporary);
         const ours = namespacesOf([String(process.pid)]);
         const program = spawn(process.execPath, [PROGRAM], {
           stdio: ['ignore', 'pipe', 'inherit'],
-          env: { ...process.env, [name]: value },
+          env: { ...process.env, [name]: value, TMPDIR: temporary },
         });
         const closed = once(program, 'close');
         let said = '';
@@ -104,7 +111,7 @@ describe('qemu: what is left of three hosts', function () {
         const remains = (): string[] => [
           ...marked(mark),
           ...[...namespacesOf(allProcesses())].filter((namespace) => theirs.has(namespace)),
-          ...additions(inventory(), before),
+          ...additions(inventory(temporary), before),
         ];
         await until('an end', () => remains().length === 0, REMAINS_TIMEOUT_MS).catch((late: unknown) => {
           expect(remains(), 'remains').to.deep.equal([]);
