@@ -2,7 +2,6 @@
 
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { Bitmap } from '../../../src/hypervisor/bitmap.js';
 import { IN_HEADER_BYTES, Opcode, OUT_HEADER_BYTES } from '../../../src/hypervisor/qemu/fuse/protocol.js';
 import { RamFileServer, REQUEST_BYTES_MAX } from '../../../src/hypervisor/qemu/fuse/server.js';
 import { RamImage, SEGMENT_BYTES, allocateImage } from '../../../src/hypervisor/qemu/image.js';
@@ -12,7 +11,6 @@ const PAGES = 64;
 const BYTES = PAGES * PAGE_SIZE;
 const ROOT = 1;
 const RAM = 2;
-const MARKS = 3;
 
 function field(value: number | bigint, bytes: 4 | 8): Buffer {
   const octets = Buffer.alloc(bytes);
@@ -28,6 +26,7 @@ function readWrite(offset: number | bigint, size: number, data = Buffer.alloc(0)
 describe('qemu: the RAM file’s server', () => {
   let image: RamImage;
   let server: RamFileServer;
+  const wrote = new Set<number>();
 
   const ask = (opcode: number, node: number, body: Uint8Array = Buffer.alloc(0)) => {
     const { request } = server;
@@ -50,29 +49,23 @@ describe('qemu: the RAM file’s server', () => {
       body: answer.subarray(OUT_HEADER_BYTES),
     };
   };
-  const marked = (): number[] => {
-    const { body } = ask(Opcode.READ, MARKS, readWrite(0, 4096));
-    expect(body.length).to.equal(PAGES / 8);
-    const bitmap = new Bitmap(PAGES, { words: new Uint32Array(new Uint8Array(body).buffer) });
-    const pages: number[] = [];
-    for (let page = bitmap.next(0); page >= 0; page = bitmap.next(page + 1)) pages.push(page);
-    return pages;
-  };
+  const logged = (): number[] => [...wrote].sort((a, b) => a - b);
 
   beforeEach(() => {
     image = new RamImage(allocateImage(BYTES));
-    server = new RamFileServer(image);
+    wrote.clear();
+    server = new RamFileServer(image, (first, pages) => {
+      for (let page = first; page < first + pages; page++) wrote.add(page);
+    });
   });
 
-  it('has two files, RAM and its marks', () => {
+  it('has one file, RAM', () => {
     const found = ask(Opcode.LOOKUP, ROOT, Buffer.from('ram\0'));
     expect(found.errno).to.equal(0);
     expect(found.body.length).to.equal(128);
     expect(found.body.readBigUInt64LE(0)).to.equal(BigInt(RAM));
     expect(found.body.readBigUInt64LE(48)).to.equal(BigInt(BYTES));
     expect(found.body.readUInt32LE(100)).to.equal(0o100600);
-    expect(ask(Opcode.LOOKUP, ROOT, Buffer.from('marks\0')).body.readBigUInt64LE(48)).to.equal(8n);
-    expect(ask(Opcode.OPEN, MARKS).body.readUInt32LE(8)).to.equal(1);
     expect(ask(Opcode.LOOKUP, ROOT, Buffer.from('rom\0')).errno).to.equal(2);
     expect(ask(Opcode.GETATTR, ROOT).body.readUInt32LE(76)).to.equal(0o040700);
     expect(ask(Opcode.GETATTR, 9).errno).to.equal(2);
@@ -114,14 +107,14 @@ describe('qemu: the RAM file’s server', () => {
     expect(init(8, 0).errno).to.equal(22);
   });
 
-  it('reads what was written, and marks it', () => {
+  it('reads what was written, and says what was', () => {
     fc.assert(
       fc.property(
         fc.array(fc.tuple(fc.nat(BYTES - 1), fc.uint8Array({ minLength: 1, maxLength: 3 * PAGE_SIZE }))),
         (writes) => {
           const model = Buffer.alloc(BYTES);
           image.set(model, 0);
-          marked();
+          wrote.clear();
           const pages = new Set<number>();
           for (const [offset, octets] of writes) {
             const data = Buffer.from(octets.subarray(0, BYTES - offset));
@@ -130,7 +123,7 @@ describe('qemu: the RAM file’s server', () => {
             model.set(data, offset);
             for (let at = offset; at < offset + data.length; at++) pages.add(Math.floor(at / PAGE_SIZE));
           }
-          expect(marked()).to.deep.equal([...pages].sort((a, b) => a - b));
+          expect(logged()).to.deep.equal([...pages].sort((a, b) => a - b));
           expect(ask(Opcode.READ, RAM, readWrite(0, BYTES)).body.equals(model)).to.equal(true);
           expect(ask(Opcode.READ, RAM, readWrite(BYTES - 5, 100)).body.equals(model.subarray(-5))).to.equal(
             true,

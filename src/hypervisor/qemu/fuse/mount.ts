@@ -13,23 +13,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { asError } from '../../../errors.js';
 import { HypervisorError } from '../../port.js';
-import { MARKS_NAME, RAM_NAME } from './protocol.js';
+import { RAM_NAME } from './protocol.js';
 
 const MOUNT_TIMEOUT_MS = 10_000;
 
 /** `read` ends when we close its input, or die. */
 const SCRIPT = 'mount -i -t fuse -o "$1" romulus "$2" && echo mounted && read -r _';
 
-export interface MountedFiles {
-  readonly ram: FileHandle;
-  readonly marks: FileHandle;
-}
-
 /**
- * Mounts the file system of `deviceFd`, calls `serve`, and opens its files.
+ * Mounts the file system of `deviceFd`, calls `serve`, and opens its file, guest RAM.
  * Fails with UNSUPPORTED if this process may not mount, or FAILED.
  */
-export async function openMounted(deviceFd: number, serve: () => void): Promise<MountedFiles> {
+export async function openMounted(deviceFd: number, serve: () => void): Promise<FileHandle> {
   const directory = tmpdir(); // any: what it covers, it covers for the helper only
   const user = process.getuid?.() ?? 0;
   const group = process.getgid?.() ?? 0;
@@ -61,14 +56,7 @@ export async function openMounted(deviceFd: number, serve: () => void): Promise<
       clearTimeout(timer);
     }
     serve();
-    const root = join(`/proc/${helper.pid ?? 0}/root`, directory);
-    const ram = await open(join(root, RAM_NAME), 'r+');
-    try {
-      return { ram, marks: await open(join(root, MARKS_NAME), 'r') };
-    } catch (error) {
-      await ram.close();
-      throw error;
-    }
+    return await open(join(`/proc/${helper.pid ?? 0}/root`, directory, RAM_NAME), 'r+');
   } finally {
     stdin.destroy();
     await closed.catch(() => undefined);

@@ -2,7 +2,7 @@
 // somebody who is killed while he waits for a file system is only gone when the file system has answered, and a process
 // that serves what it waits for would wait for ever. This one uses nothing of what it serves.
 //
-//   fd 0  a line: the file system is mounted, begin     fd 3  /dev/fuse     fd 4  the image
+//   fd 0  a line: the file system is mounted, begin     fd 3  /dev/fuse     fd 4  the image     fd 5  the log of writes
 //
 // It ends when the file system is gone (ENODEV), which is when nobody holds its files any more: after QEMU and we have
 // ended, however that was.
@@ -10,9 +10,11 @@
 import { readSync, writeSync } from 'node:fs';
 import { codeOf } from '../../../errors.js';
 import { RamFileServer, type ImageStore } from './server.js';
+import { WriteLogWriter } from './write-log.js';
 
 export const DEVICE_FD = 3;
 export const IMAGE_FD = 4;
+export const LOG_FD = 5;
 
 /** What a read or a write on the device may fail with, and it goes on: the request was given up by who made it. */
 const PASSING = new Set(['EINTR', 'EAGAIN', 'ENOENT']);
@@ -36,7 +38,8 @@ class FileStore implements ImageStore {
 }
 
 function serve(bytes: number): void {
-  const server = new RamFileServer(new FileStore(bytes));
+  const log = new WriteLogWriter(LOG_FD);
+  const server = new RamFileServer(new FileStore(bytes), (page, pages) => log.append(page, pages));
   for (;;) {
     try {
       const length = readSync(DEVICE_FD, server.request, 0, server.request.length, null);

@@ -43,8 +43,6 @@ export const InitFlag = {
   MAX_PAGES: 1 << 22,
 } as const;
 
-/** OPEN: reads come to us, each one. */
-export const FOPEN_DIRECT_IO = 1 << 0;
 /** OPEN: what is in the page cache stays valid. */
 export const FOPEN_KEEP_CACHE = 1 << 1;
 
@@ -52,9 +50,7 @@ export const Errno = { EPERM: 1, ENOENT: 2, EIO: 5, ENODEV: 19, EINVAL: 22, ENOS
 
 export const ROOT_NODE = 1;
 export const RAM_NODE = 2;
-export const MARKS_NODE = 3;
 export const RAM_NAME = 'ram';
-export const MARKS_NAME = 'marks';
 
 const S_IFDIR = 0o040000;
 const S_IFREG = 0o100000;

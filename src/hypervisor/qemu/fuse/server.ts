@@ -1,18 +1,14 @@
 // The file server: what it answers to each request. A request lies in one buffer, the answer is put into another.
 //
 //   ram    READ   the image, as it is
-//          WRITE  into the image, then the marks: whoever sees a mark finds the page
-//   marks  READ   a bit for each page that was written (u32 words); what was read is clear from then on
+//          WRITE  into the image, then into the log of writes: whoever reads of a write finds the pages
 //
 //   FSYNC, FLUSH  not needed (ENOSYS): a page that was written is safe here already, and the kernel asks only once
 
 import { PAGE_SIZE } from '../../../stream/format.js';
 import {
   Errno,
-  FOPEN_DIRECT_IO,
   FOPEN_KEEP_CACHE,
-  MARKS_NAME,
-  MARKS_NODE,
   IN_HEADER_BYTES,
   MAX_READAHEAD_BYTES,
   MAX_WRITE_BYTES,
@@ -46,6 +42,8 @@ export interface ImageStore {
   set(data: Uint8Array, at: number): void;
 }
 
+export type Wrote = (firstPage: number, pages: number) => void;
+
 export class RamFileServer {
   /** Put the request here. */
   readonly request = Buffer.alloc(REQUEST_BYTES_MAX);
@@ -54,13 +52,12 @@ export class RamFileServer {
   readonly #head: DataView;
   readonly #body: DataView;
   readonly #image: ImageStore;
-  readonly #marks: Uint32Array;
-  readonly #markOctets: Uint8Array;
+  readonly #wrote: Wrote;
 
-  constructor(image: ImageStore) {
+  /** `wrote` is called for each write, once it is in the image and before it is answered. */
+  constructor(image: ImageStore, wrote: Wrote) {
     this.#image = image;
-    this.#marks = new Uint32Array(Math.ceil(image.bytes / PAGE_SIZE / 32));
-    this.#markOctets = new Uint8Array(this.#marks.buffer);
+    this.#wrote = wrote;
     const { buffer, byteOffset, length } = this.answer;
     this.#head = new DataView(buffer, byteOffset, length);
     this.#body = new DataView(buffer, byteOffset + OUT_HEADER_BYTES, length - OUT_HEADER_BYTES);
@@ -97,7 +94,7 @@ export class RamFileServer {
       case Opcode.LOOKUP:
         return node === ROOT_NODE ? this.#lookUp(request.name(length)) : -Errno.ENOENT;
       case Opcode.GETATTR:
-        if (node < ROOT_NODE || node > MARKS_NODE) return -Errno.ENOENT;
+        if (node !== ROOT_NODE && node !== RAM_NODE) return -Errno.ENOENT;
         return putAttributeAnswer(this.#body, node, this.#fileBytes(node));
       case Opcode.SETATTR:
         // Times and the like are nobody's business; the size is what it is.
@@ -105,7 +102,6 @@ export class RamFileServer {
         if ((request.u32(0) & FATTR_SIZE) !== 0 && request.u64(16) !== bytes) return -Errno.EINVAL;
         return putAttributeAnswer(this.#body, node, bytes);
       case Opcode.OPEN:
-        if (node === MARKS_NODE) return putOpen(this.#body, FOPEN_DIRECT_IO);
         return node === RAM_NODE ? putOpen(this.#body, FOPEN_KEEP_CACHE) : -Errno.EPERM;
       case Opcode.OPENDIR:
         return node === ROOT_NODE ? putOpen(this.#body, 0) : -Errno.EPERM;
@@ -125,26 +121,17 @@ export class RamFileServer {
   }
 
   #fileBytes(node: number): number {
-    if (node === RAM_NODE) return this.#image.bytes;
-    return node === MARKS_NODE ? this.#markOctets.length : 0;
+    return node === RAM_NODE ? this.#image.bytes : 0;
   }
 
   #lookUp(name: string): number {
-    const node = name === RAM_NAME ? RAM_NODE : name === MARKS_NAME ? MARKS_NODE : null;
-    return node === null ? -Errno.ENOENT : putEntry(this.#body, node, this.#fileBytes(node));
+    return name === RAM_NAME ? putEntry(this.#body, RAM_NODE, this.#image.bytes) : -Errno.ENOENT;
   }
 
   #read(node: number, offset: number, size: number): number {
-    if (node === ROOT_NODE || size > this.#body.byteLength) return -Errno.EINVAL;
-    const count = Math.max(0, Math.min(size, this.#fileBytes(node) - offset));
-    const to = this.answer.subarray(OUT_HEADER_BYTES, OUT_HEADER_BYTES + count);
-    if (node === RAM_NODE) {
-      this.#image.get(offset, to);
-    } else {
-      const marks = this.#markOctets.subarray(offset, offset + count);
-      to.set(marks);
-      marks.fill(0);
-    }
+    if (node !== RAM_NODE || size > this.#body.byteLength) return -Errno.EINVAL;
+    const count = Math.max(0, Math.min(size, this.#image.bytes - offset));
+    this.#image.get(offset, this.answer.subarray(OUT_HEADER_BYTES, OUT_HEADER_BYTES + count));
     return count;
   }
 
@@ -152,11 +139,8 @@ export class RamFileServer {
     const from = IN_HEADER_BYTES + WRITE_IN_BYTES;
     if (from + size > length || offset + size > this.#image.bytes) return -Errno.EINVAL;
     this.#image.set(this.request.subarray(from, from + size), offset);
-    const marks = this.#marks;
-    const end = Math.ceil((offset + size) / PAGE_SIZE);
-    for (let page = Math.floor(offset / PAGE_SIZE); page < end; page++) {
-      marks[page >>> 5] = (marks[page >>> 5] ?? 0) | (1 << (page & 31));
-    }
+    const firstPage = Math.floor(offset / PAGE_SIZE);
+    this.#wrote(firstPage, Math.ceil((offset + size) / PAGE_SIZE) - firstPage);
     this.#body.setUint32(0, size, true);
     return 8;
   }

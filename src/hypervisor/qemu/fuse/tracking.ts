@@ -1,13 +1,14 @@
 // Dirty tracking by serving guest RAM. The guest's writes go to the kernel's page cache, which knows which pages they
-// touch; fdatasync write-protects them and sends them to the server, where they update the image and leave their marks.
+// touch; fdatasync write-protects them and sends them to the server, which updates the image and logs what was written.
 // So the image is at most one fdatasync behind, and a second one right after it has little left to do: many pages are
 // flushed while the guest runs. Few are not: their flush in the pause takes no longer than the device state, which is
 // saved meanwhile, and the guest would have to fault on them twice.
 //
-//   guest ──▶ page cache ──fdatasync: WRITE──▶ server process ──▶ image (a file), marks ──▶ we
+//   guest ──▶ page cache ──fdatasync: WRITE──▶ server process ──▶ image, log (files) ──▶ we
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { asError } from '../../../errors.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
@@ -16,7 +17,8 @@ import { Bitmap } from '../../bitmap.js';
 import { Marks, type DirtyTracking } from '../dirty.js';
 import { openAnonymousFile, readFrames } from '../ram-file.js';
 import { HostDirtyPages } from './host-dirty.js';
-import { liftWritebackLimit, openMounted, type MountedFiles } from './mount.js';
+import { liftWritebackLimit, openMounted } from './mount.js';
+import { LOG_BYTES, WriteLogReader } from './write-log.js';
 
 const SERVER = fileURLToPath(new URL('./process.js', import.meta.url));
 const STDERR_CHARACTERS_MAX = 2000;
@@ -26,8 +28,10 @@ const FEW_PAGES = 128;
 export class FuseTracking implements DirtyTracking {
   readonly way = 'fuse';
   readonly marks: Marks;
-  readonly #files: MountedFiles;
+  readonly #ram: FileHandle;
   readonly #imageFd: number;
+  readonly #logFd: number;
+  readonly #log: WriteLogReader;
   readonly #server: Server;
   readonly #fresh: Bitmap;
   readonly #hostDirty = new HostDirtyPages();
@@ -46,16 +50,19 @@ export class FuseTracking implements DirtyTracking {
       const cause = asError(error);
       throw new HypervisorError('UNSUPPORTED', `/dev/fuse cannot be opened: ${cause.message}`, {}, { cause });
     }
-    let imageFd: number | null = null;
+    const files: number[] = [];
     let server: Server | null = null;
     try {
-      imageFd = await openAnonymousFile(bytes);
-      const starting = (server = new Server({ deviceFd, imageFd, bytes, name }));
-      const files = await openMounted(deviceFd, () => starting.begin());
-      liftWritebackLimit(files.ram.fd);
-      return new FuseTracking(files, imageFd, starting);
+      const imageFd = await openAnonymousFile(bytes);
+      files.push(imageFd);
+      const logFd = await openAnonymousFile(LOG_BYTES);
+      files.push(logFd);
+      const starting = (server = new Server({ deviceFd, imageFd, logFd, bytes, name }));
+      const ram = await openMounted(deviceFd, () => starting.begin());
+      liftWritebackLimit(ram.fd);
+      return new FuseTracking({ ram, imageFd, logFd, server });
     } catch (error) {
-      if (imageFd !== null) closeSync(imageFd);
+      for (const fd of files) closeSync(fd);
       throw error;
     } finally {
       // The server has it: when that ends, nobody waits for an answer that will not come.
@@ -65,9 +72,11 @@ export class FuseTracking implements DirtyTracking {
     }
   }
 
-  private constructor(files: MountedFiles, imageFd: number, server: Server) {
-    this.#files = files;
+  private constructor({ ram, imageFd, logFd, server }: Parts) {
+    this.#ram = ram;
     this.#imageFd = imageFd;
+    this.#logFd = logFd;
+    this.#log = new WriteLogReader(logFd);
     this.#server = server;
     const pages = server.bytes / PAGE_SIZE;
     this.marks = new Marks(pages);
@@ -75,7 +84,7 @@ export class FuseTracking implements DirtyTracking {
   }
 
   get ramFd(): number {
-    return this.#files.ram.fd;
+    return this.#ram.fd;
   }
 
   async begin(): Promise<void> {
@@ -85,21 +94,16 @@ export class FuseTracking implements DirtyTracking {
 
   async prepare(): Promise<void> {
     if (this.#captured <= FEW_PAGES && this.#grown() <= FEW_PAGES) return;
-    await this.#attempt(() => this.#files.ram.datasync());
+    await this.#attempt(() => this.#ram.datasync());
   }
 
   async capture(): Promise<void> {
     await this.#attempt(async () => {
-      await this.#files.ram.datasync();
+      await this.#ram.datasync();
       this.#dirtyBefore = this.#hostDirty.count();
-      const { words } = this.#fresh;
-      const fresh = new Uint8Array(words.buffer);
-      for (let at = 0; at < fresh.length;) {
-        const { bytesRead } = await this.#files.marks.read(fresh, at, fresh.length - at, at);
-        if (bytesRead === 0) throw new Error('the marks end too early');
-        at += bytesRead;
-      }
-      this.marks.or(words);
+      this.#fresh.clearAll();
+      this.#log.read(this.#fresh);
+      this.marks.or(this.#fresh.words);
       this.#captured = this.#fresh.count();
     });
   }
@@ -118,9 +122,9 @@ export class FuseTracking implements DirtyTracking {
   }
 
   async #close(): Promise<void> {
-    await this.#files.ram.close();
-    await this.#files.marks.close();
+    await this.#ram.close();
     closeSync(this.#imageFd);
+    closeSync(this.#logFd);
     this.#hostDirty.close();
     await this.#server.ended;
   }
@@ -147,9 +151,17 @@ export class FuseTracking implements DirtyTracking {
   }
 }
 
+interface Parts {
+  readonly ram: FileHandle;
+  readonly imageFd: number;
+  readonly logFd: number;
+  readonly server: Server;
+}
+
 interface ServerOptions {
   readonly deviceFd: number;
   readonly imageFd: number;
+  readonly logFd: number;
   readonly bytes: number;
   readonly name: string;
 }
@@ -161,10 +173,10 @@ class Server {
   said = '';
   readonly #child: ChildProcess;
 
-  constructor({ deviceFd, imageFd, bytes, name }: ServerOptions) {
+  constructor({ deviceFd, imageFd, logFd, bytes, name }: ServerOptions) {
     this.bytes = bytes;
     this.#child = spawn(process.execPath, [SERVER, String(bytes), name], {
-      stdio: ['pipe', 'ignore', 'pipe', deviceFd, imageFd],
+      stdio: ['pipe', 'ignore', 'pipe', deviceFd, imageFd, logFd],
       detached: true, // what a terminal sends to us is not for it
     });
     this.#child.stderr?.on('data', (chunk: Buffer) => {
