@@ -42,7 +42,12 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
   program
     .command('demo')
     .description('replicate a machine between two processes, kill the primary, watch the secondary take over')
-    .option('--interval <ms>', 'milliseconds from one checkpoint to the next', wholeNumber(1, 60_000), 50)
+    .option(
+      '--interval <ms>',
+      'milliseconds that the machine runs from one checkpoint to the next',
+      wholeNumber(1, 60_000),
+      50,
+    )
     .option('--qemu', "run Debian's kernel in QEMU instead of the embedded machine")
     .option('--memory <size>', 'memory of the machine (default: 64MiB, with --qemu 128MiB)')
     .option('--dirty <pages>', 'pages that the machine rewrites per tick', wholeNumber(0, 2 ** 19), 200)

@@ -51,7 +51,6 @@ function handle(state: PrimaryState, event: PrimaryEvent, effects: PrimaryEffect
       withStream(state, event, (stream) => {
         stream.due = false;
         state.requested = false;
-        effects.push({ kind: 'arm', timer: 'interval', delayMs: state.settings.intervalMs });
         // What the domain says until it is suspended belongs to epoch 0 already.
         if (event.epoch === 0) effects.push({ kind: 'hold' });
       });
@@ -62,6 +61,8 @@ function handle(state: PrimaryState, event: PrimaryEvent, effects: PrimaryEffect
         if (stream.acknowledged === stream.captured) armAcknowledge(state, effects);
         stream.captured = event.epoch;
         state.exposed = true;
+        // From here on it runs: however long a pause was, the domain has its interval before the next one.
+        effects.push({ kind: 'arm', timer: 'interval', delayMs: state.settings.intervalMs });
       });
       return;
     }

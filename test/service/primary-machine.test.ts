@@ -96,17 +96,17 @@ describe('service/primary-machine', () => {
   });
 
   describe('triggers', () => {
-    it('measures the interval from the start of one checkpoint to the start of the next', () => {
+    it('gives the domain its interval between two pauses, however long they are', () => {
       const m = replicating();
       m.advance(50);
       m.give({ kind: 'suspending', streamUuid: 'A', epoch: 1 });
-      m.advance(20);
+      m.advance(70);
       m.give({ kind: 'captured', streamUuid: 'A', epoch: 1 });
       m.give({ kind: 'ready', streamUuid: 'A', epoch: 1 });
       m.advance(10);
       m.give({ kind: 'acknowledged', streamUuid: 'A', epoch: 1 });
-      expect(m.armed('interval')).to.equal(20);
-      expect(words(m.advance(19))).to.deep.equal([]);
+      expect(m.armed('interval')).to.equal(40);
+      expect(words(m.advance(39))).to.deep.equal([]);
       expect(words(m.advance(1))).to.deep.equal(['decide continue']);
     });
 
