@@ -4,8 +4,9 @@
 //   guest ─▶ │ open: this epoch │ ─▶ │ sealed: until acknowledged │ ─▶ │ valve: to nowhere │ ─▶ world
 //
 // A filter-buffer lets out what it holds when it is switched off: the open one at the seal (into the other one), the
-// sealed one at the release. There are two, so a seal that comes before the release of the one before joins both epochs,
-// and they leave together, with the later one's acknowledgement.
+// sealed one at the release. There are two, so a seal that comes before the release of the one before moves nothing: its
+// epoch joins the next one. (Joined with the one before, that would have to wait for the later acknowledgement, and where
+// seals always come first nothing would ever leave.)
 //
 // A filter-buffer also opens by itself, when its timer has run for INTERVAL_US of guest time (4000 seconds) without its
 // being switched: then nobody has released anything for so long, and maybe nobody ever will, because the guest runs
@@ -41,7 +42,9 @@ export class NetdevGate {
   readonly #valveId: string;
   #mode: 'holding' | 'passing' | 'discarded' = 'holding';
   #discarded: Promise<void> | null = null;
-  /** The latest epoch in the sealed filter; null: what is in it, if anything, belongs to the open epoch. */
+  /** Holding, but not all filters are known to be closed. */
+  #leaky = false;
+  /** The epoch in the sealed filter, with those before it; null: what is in it, if anything, belongs to the open epoch. */
   #sealed: number | null = null;
 
   /**
@@ -84,8 +87,9 @@ export class NetdevGate {
       }
     }
     const gate = new NetdevGate(qmp, netdev, takenOver);
-    // They may have been left passing, or the cable unplugged.
     if (takenOver) {
+      await gate.#endSelfTest().catch(passQmpError); // the agent before us may have been killed in its test
+      // They may have been left passing, or the cable unplugged.
       await gate.#run([
         status(ids.valve, 'on'),
         status(ids.sealed, 'on'),
@@ -106,8 +110,20 @@ export class NetdevGate {
     this.#valveId = valve;
   }
 
+  /** Fails with FAILED if the gate could not be closed. */
   async seal(epoch: number): Promise<void> {
     if (this.#mode !== 'holding') return;
+    if (this.#leaky) {
+      const { netdev } = this;
+      throw new HypervisorError(
+        'FAILED',
+        `The output of netdev ${netdev} is not held: its filters could not be closed.`,
+        {
+          netdev,
+        },
+      );
+    }
+    if (this.#sealed !== null) return;
     this.#sealed = epoch;
     await this.#run([...toggle(this.#openId)]);
   }
@@ -133,9 +149,13 @@ export class NetdevGate {
   }
 
   async hold(): Promise<void> {
-    if (this.#mode !== 'passing') return;
-    this.#mode = 'holding';
+    if (this.#mode === 'passing') {
+      this.#mode = 'holding';
+      this.#leaky = true;
+    }
+    if (this.#mode !== 'holding' || !this.#leaky) return;
     await this.#run([this.#sealedId, this.#openId, this.#valveId].map((id) => status(id, 'on')));
+    this.#leaky = false;
   }
 
   /** Takes the filters away: what they hold leaves, and all that comes. For good. */
@@ -162,10 +182,10 @@ export class NetdevGate {
   /**
    * Sends a frame (an announcement of the guest's address, harmless) through the gate, and watches behind it that it
    * leaves at the release and not before. The guest runs and the gate holds; no epoch is sealed. `capture` is a file
-   * that QEMU may write. Fails with FAILED if a frame came early or not at all.
+   * that QEMU may write. A gate that was taken over releases nothing: a secondary may run on from before what it holds.
+   * Fails with FAILED if a frame came early or not at all.
    */
   async selfTest(capture: DeviceStateFile): Promise<void> {
-    const watcher = `romulus-${this.netdev}-watch`;
     const fail = (message: string): HypervisorError =>
       new HypervisorError('FAILED', `The output of netdev ${this.netdev} is not safe: ${message}`, {
         netdev: this.netdev,
@@ -173,7 +193,7 @@ export class NetdevGate {
     capture.clear();
     await this.#qmp.execute('object-add', {
       'qom-type': 'filter-dump',
-      id: watcher,
+      id: this.#watcherId,
       netdev: this.netdev,
       queue: 'rx',
       file: capture.path,
@@ -186,6 +206,7 @@ export class NetdevGate {
       await this.#run(toggle(this.#openId));
       await sleep(SELF_TEST_QUIET_MS);
       if (capture.size > CAPTURE_HEADER_BYTES) throw fail('a frame left before its epoch was released.');
+      if (this.takenOver) return;
       await this.#run(this.#letOut());
       const limit = performance.now() + SELF_TEST_LIMIT_MS;
       while (capture.size <= CAPTURE_HEADER_BYTES) {
@@ -193,8 +214,16 @@ export class NetdevGate {
         await sleep(1);
       }
     } finally {
-      await this.#qmp.execute('object-del', { id: watcher });
+      await this.#endSelfTest();
     }
+  }
+
+  get #watcherId(): string {
+    return `romulus-${this.netdev}-watch`;
+  }
+
+  async #endSelfTest(): Promise<void> {
+    await this.#run([removal(this.#watcherId)]);
   }
 
   #letOut(): QmpCommand[] {
@@ -204,6 +233,11 @@ export class NetdevGate {
   async #run(commands: readonly QmpCommand[]): Promise<void> {
     await Promise.all(this.#qmp.executeAll(commands));
   }
+}
+
+/** QEMU refused: there was nothing to do. */
+function passQmpError(error: unknown): void {
+  if (!(error instanceof QmpError)) throw error;
 }
 
 /** The names of a netdev's filters. */
