@@ -1,11 +1,12 @@
 // What a QEMU is, as the facts that must be the same in the QEMU that stands by: the device state of one is only
 // understood by a QEMU of the same version with the same machine and the same devices at the same places.
 //
-//   QEMU, accelerator, machine, vCPUs and their features, devices, network cards, memory blocks
+//   QEMU, accelerator, machine, vCPUs and their features, devices, network cards, user networks, memory blocks
 //
 // "devices" are all that QEMU shows (info qtree), those of the machine too: it knows no other list that has what older
 // options add. Network cards stand in a list of their own: whether a virtio card is on a tap is part of its state (a
-// card that was on one cannot be loaded into one that is not), what else it is plugged into is not.
+// card that was on one cannot be loaded into one that is not), what else it is plugged into is not. Nor is its id, which
+// whoever starts a QEMU gives as he likes: its state is found by its place. A user network has a state of its own.
 
 import { HypervisorError } from '../port.js';
 import { inventoryText, type Inventory } from '../inventory.js';
@@ -24,25 +25,31 @@ export async function takeInventory(qmp: QmpClient, ram: string): Promise<Invent
     qmp.human('info network'),
     qmp.human('info ramblock'),
   ]);
+  const cards = new Set(listNics(network).map(({ name }) => name));
   return {
     QEMU: `${major}.${minor}.${micro}${packaged === '' ? '' : ` (${packaged})`}`,
     accelerator: isObject(kvm) && kvm['enabled'] === true ? 'kvm' : 'not kvm',
     machine: String(machine).replace(/-machine$/, ''),
     vCPUs: inventoryText(cpus.vcpus),
     'vCPU features': inventoryText(cpus.features),
-    devices: inventoryText(listDevices(tree)),
+    devices: inventoryText(listDevices(tree, cards)),
     'network cards': inventoryText(listCards(network)),
+    'user networks': countUserNetworks(network),
     'memory blocks': inventoryText(listBlocks(blocks, ram)),
   };
 }
 
-/** The devices in "info qtree", in its order, each with its id, its address on its bus, and its network address. */
-export function listDevices(tree: string): string[] {
+/**
+ * The devices in "info qtree", in its order, each with its id (but for `cards`, the ids of network cards), its address on
+ * its bus, and its network address.
+ */
+export function listDevices(tree: string, cards: ReadonlySet<string> = new Set()): string[] {
   const devices: string[] = [];
   for (const line of tree.split(/\r?\n/)) {
     const device = /^\s*dev: (\S+), id "(.*)"$/.exec(line);
     if (device) {
-      devices.push([device[1], device[2]].filter((word) => word !== '').join(' '));
+      const [, type = '', id = ''] = device;
+      devices.push(id === '' || cards.has(id) ? type : `${type} ${id}`);
       continue;
     }
     const [, property, value] = /^\s*(addr|mac) = "?([^"\s]+)"?$/.exec(line) ?? [];
@@ -69,9 +76,15 @@ export function listCards(network: string): string[] {
   return listNics(network).map(describeNic);
 }
 
-function describeNic({ name, model, mac, peer }: Nic): string {
+/** How many in "info network"; empty: none. */
+export function countUserNetworks(network: string): string {
+  const count = [...network.matchAll(/: index=\d+,type=user,/g)].length;
+  return count === 0 ? '' : String(count);
+}
+
+function describeNic({ model, mac, peer }: Nic): string {
   const onTap = model.startsWith('virtio') && peer?.type === 'tap';
-  return `${name} (${model}, ${mac})${onTap ? ' on a tap' : ''}`;
+  return `${model} ${mac}${onTap ? ' on a tap' : ''}`;
 }
 
 interface Cpus {

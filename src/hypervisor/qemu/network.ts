@@ -2,8 +2,8 @@
 //
 //   guest ─ card (-device, "card-ID") ─ netdev (-netdev, "ID") ─▶ tap, user network, socket
 //
-// The gate of a device is at its netdev. The netdev's id, the card's type and its address must be the same on both
-// hosts; what the netdev is plugged into need not be.
+// The gate of a device is at its netdev. The card's type and its address must be the same on both hosts; what the netdev
+// is plugged into need not be, but for a tap (of a virtio card) and a user network: those have a part in QEMU's state.
 
 import { readFile } from 'node:fs/promises';
 import { HypervisorError } from '../port.js';

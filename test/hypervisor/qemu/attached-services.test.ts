@@ -295,7 +295,7 @@ describe('qemu: an attached guest through the services', function () {
       'BAD_CONFIGURATION',
       'network: [{ id: lan }]',
     );
-    expect(error.facts).to.include({ card: 'card-lan', netdev: 'lan' });
+    expect(error.facts).to.include({ card: 'door', netdev: 'lan' });
     const unknown = attachQemuSource({ name: 'web', monitor: qemu.monitor, netdevs: ['lan', 'wan'] });
     await expectCode(unknown, 'BAD_CONFIGURATION', 'wan');
     expect(await qemu.isRunning()).to.equal(true);

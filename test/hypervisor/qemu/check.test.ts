@@ -3,7 +3,12 @@
 import { expect } from 'chai';
 import { blocksOutside, ungatedNic } from '../../../src/hypervisor/qemu/check.js';
 import { checkConfig, commandLine, type QemuConfig } from '../../../src/hypervisor/qemu/config.js';
-import { listBlocks, listCards, listDevices } from '../../../src/hypervisor/qemu/inventory.js';
+import {
+  countUserNetworks,
+  listBlocks,
+  listCards,
+  listDevices,
+} from '../../../src/hypervisor/qemu/inventory.js';
 import { listNics } from '../../../src/hypervisor/qemu/network-list.js';
 import { HypervisorError } from '../../../src/hypervisor/port.js';
 import { MIB } from './support.js';
@@ -93,6 +98,7 @@ describe('qemu: configuration and checks', () => {
       'virtio-net-pci card-lan addr 03.0',
       'virtio-net-device mac 52:54:00:12:34:58',
     ]);
+    expect(listDevices(text, new Set(['card-lan']))).to.include('virtio-net-pci addr 03.0');
   });
 
   // As QEMU 7.2 wrote it.
@@ -131,12 +137,17 @@ describe('qemu: configuration and checks', () => {
 
   it('says of a virtio card whether it is on a tap: its state cannot be loaded into one that is not', () => {
     expect(listCards(NETWORK)).to.deep.equal([
-      'rtl8139.0 (rtl8139, 52:54:00:12:34:57)',
-      'e1000.0 (e1000, 52:54:00:12:34:56)',
-      'card-a (virtio-net-pci, 52:54:00:12:34:58) on a tap',
-      'nocable (e1000, 52:54:00:12:34:59)',
+      'rtl8139 52:54:00:12:34:57',
+      'e1000 52:54:00:12:34:56',
+      'virtio-net-pci 52:54:00:12:34:58 on a tap',
+      'e1000 52:54:00:12:34:59',
     ]);
     expect(listCards(NETWORK.replace('type=tap', 'type=user'))[2]).to.not.include('tap');
+  });
+
+  it('counts the user networks, each of which has a state of its own', () => {
+    expect(countUserNetworks(NETWORK)).to.equal('3');
+    expect(countUserNetworks('a: index=0,type=tap,ifname=type=user,\r\n')).to.equal('');
   });
 
   it('finds the card whose output is not held', () => {

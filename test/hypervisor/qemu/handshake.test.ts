@@ -120,11 +120,15 @@ describe('qemu: the handshake', function () {
     ],
     'a network card of another address': [
       { network: [{ ...CARD, mac: '52:54:00:00:00:09' }] },
-      [/network cards: card-lan .*:56\) on the primary, card-lan .*:09\) on the secondary/],
+      [/network cards: virtio-net-pci .*:56 on the primary, virtio-net-pci .*:09 on the secondary/],
+    ],
+    'a network card on none of QEMU’s own networks': [
+      { network: [{ id: 'lan', socket: 'udp=127.0.0.1:9,localaddr=127.0.0.1:0' }] },
+      [/user networks: 1 on the primary, none on the secondary/],
     ],
     'a network card of another type': [
       { network: [{ ...CARD, model: 'e1000' }] },
-      [/network cards: card-lan \(virtio-net-pci, .* on the primary, card-lan \(e1000, .* on the secondary/],
+      [/network cards: virtio-net-pci .* on the primary, e1000 .* on the secondary/],
     ],
   };
 
@@ -179,7 +183,7 @@ describe('qemu: the handshake', function () {
     const secondary = await secondaryOf(primary.port, { ...HYPERVISOR, network: [CARD] });
     await until('refused', () => secondary.statuses()[0]?.error !== null);
     expect(secondary.statuses()[0]?.error?.message).to.match(
-      /network cards: card-lan .* on a tap on the primary/,
+      /network cards: virtio-net-pci .* on a tap on the primary/,
     );
     await secondary.stop();
     await primary.stop();

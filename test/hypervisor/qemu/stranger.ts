@@ -101,8 +101,9 @@ export class StrangeQemu {
     return qemu;
   }
 
+  /** The card has another name than in a QEMU of ours. */
   static network({ netdev }: World): string[] {
-    return ['-netdev', `socket,id=lan,${netdev}`, '-device', 'virtio-net-pci,netdev=lan,id=card-lan'];
+    return ['-netdev', `socket,id=lan,${netdev}`, '-device', 'virtio-net-pci,netdev=lan,id=door'];
   }
 
   get pid(): number {
