@@ -5,7 +5,7 @@
 //
 // Whatever is wrong with a connection ends that connection: before the upgrade with an HTTP answer (400 and a header
 // with the code), after it with an error message and a close code. Nobody waits for a refusal here, so each goes to
-// the log.
+// the log; that of a secondary which dials again and again, once for each reason.
 
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
@@ -32,6 +32,7 @@ import {
 import { badMessage, closeWebSocket, octetsOf, refuse, type Connection } from './link-core.js';
 import { decodeControl, encodeControl } from './message.js';
 import { SocketPrimaryLink } from './primary-link.js';
+import { Refusals } from './refusals.js';
 import { TLS_VERSION_MIN, checkPlaintext, type ChannelTls } from './security.js';
 
 /** What a pino logger is, as far as it is needed here. */
@@ -70,6 +71,7 @@ export class PrimaryListener {
   readonly #handshakes: Handshakes;
   readonly #offers = new Map<string, Offered>();
   readonly #links = new Set<SocketPrimaryLink>();
+  readonly #refusals = new Refusals();
   #closing: Promise<void> | null = null;
 
   /** @throws ChannelError PLAINTEXT_REFUSED; TLS for a certificate or key that cannot be used */
@@ -192,11 +194,13 @@ export class PrimaryListener {
 
   /** Waits for the hello. */
   #await(connection: Connection, handshake: Handshake): void {
-    const { websocket, peer } = connection;
+    const { websocket, peer, socket } = connection;
+    const address = socket.remoteAddress ?? '';
+    let domain: string | null = null;
     const refused = (error: ChannelError) => {
       this.#handshakes.end(handshake);
       websocket.off('message', hello);
-      this.#log(error, peer);
+      if (domain === null || this.#refusals.isNews(address, domain, error)) this.#log(error, peer);
       refuse(websocket, error);
     };
     handshake.expire = () => {
@@ -207,7 +211,9 @@ export class PrimaryListener {
         if (!isBinary) throw badMessage('a text message');
         const message = decodeControl(octetsOf(data));
         if (message.kind !== 'hello') throw badMessage(`a ${message.kind} message where a hello is due`);
+        ({ domain } = message);
         this.#hello(connection, message);
+        this.#refusals.forget(address, domain);
         this.#handshakes.end(handshake);
       } catch (thrown) {
         const cause = asError(thrown);

@@ -75,7 +75,11 @@ export class PrimaryRunner {
     this.#reports = reports;
     this.#log = log;
     this.finished = new Promise((resolve) => (this.#finish = resolve));
-    this.#tasks = new Tasks((error, what) => this.#log.warn({ err: error }, `could not ${what}`));
+    this.#tasks = new Tasks((error, what) => {
+      // Of a domain that ends with us nothing gets out any more; how it ended is told as such.
+      const over = codeOf(error) === 'DOMAIN_GONE' && this.#opened?.domain.leave === undefined;
+      this.#log[over ? 'debug' : 'warn']({ err: error }, `could not ${what}`);
+    });
     // The secondary takes over after heartbeat.timeoutMs of silence at the earliest.
     const stallMs = config.heartbeat.timeoutMs / 2;
     const settings = {
