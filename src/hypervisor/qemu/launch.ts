@@ -53,6 +53,7 @@ export async function launchQemu(config: QemuConfig, options: LaunchOptions): Pr
         : [setpriv, '--pdeathsig', 'KILL', executable, ...qemuArguments];
     const child = spawn(command, rest, {
       stdio: ['pipe', 'pipe', 'pipe', 'pipe', tracking.ramFd, deviceState.fd, 'pipe'],
+      detached: true, // a Ctrl-C is for us: a QEMU that ends over it has crashed, and is taken over
     });
     const machine = new LaunchedMachine(config, child, { tracking, reason }, deviceState, options.standby);
     try {

@@ -30,6 +30,12 @@ function isServer(pid: number): boolean {
   return readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('fuse/process.js');
 }
 
+/** The third field after the name (which may hold anything) in brackets. */
+function groupOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[2]);
+}
+
 describe('qemu: the end of an agent', function () {
   let hasFuse = false;
   before(async function () {
@@ -75,6 +81,23 @@ describe('qemu: the end of an agent', function () {
       });
     }
   }
+
+  it('is not what a terminal asks QEMU for: a Ctrl-C is for the agent alone', async () => {
+    const agent = spawn(process.execPath, [AGENT, 'running', NAME, 'compare'], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+      detached: true, // a process group of its own, as a shell makes one
+    });
+    const closed = once(agent, 'close');
+    try {
+      await once(agent.stdout, 'data');
+      expect(processesWith(NAME).length).to.equal(2);
+      expect(processesWith(NAME).filter((pid) => groupOf(pid) === agent.pid)).to.deep.equal([agent.pid]);
+    } finally {
+      agent.kill('SIGKILL');
+      await closed;
+    }
+    while (leftovers().length > 0) await sleep(10);
+  });
 
   it('says so when who serves the RAM is killed, and ends as usual', async function () {
     if (!hasFuse) return this.skip();
