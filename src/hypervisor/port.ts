@@ -191,4 +191,6 @@ export interface TargetDomain extends Domain {
 
   /** Lets the restored domain run. */
   start(): Promise<void>;
+  /** Tells the network where the running domain is now. If that fails, the network finds out by itself, later. */
+  announce?(): Promise<void>;
 }

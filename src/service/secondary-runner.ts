@@ -363,6 +363,7 @@ export class SecondaryRunner {
         this.#machine.send({ kind: 'start-failed', code: codeOf(error), message: asError(error).message });
         return;
       }
+      this.#tasks.run('announce the domain', async () => standby.domain.announce?.());
       this.#machine.send({ kind: 'started' });
     });
   }

@@ -134,7 +134,7 @@ export class QemuTarget extends QemuSource implements TargetDomain {
     );
   }
 
-  /** Takes over: QEMU loads the device state, runs, and tells the switches where the guest is now. */
+  /** Takes over: QEMU loads the device state, and runs. */
   override async start(): Promise<void> {
     this.require('created');
     const context = this.#context;
@@ -143,8 +143,6 @@ export class QemuTarget extends QemuSource implements TargetDomain {
       await this.#load(context);
       this.#context = null;
       await super.start();
-      // The guest runs already: the world hears of it as soon as it can.
-      await this.machine.qmp.execute('announce-self', ANNOUNCEMENT);
     } catch (error) {
       if (!(error instanceof HypervisorError) || error.code !== 'DOMAIN_GONE') throw error;
       const reason = await this.#lastWords('its monitor is gone');
@@ -155,6 +153,10 @@ export class QemuTarget extends QemuSource implements TargetDomain {
         { cause: error },
       );
     }
+  }
+
+  async announce(): Promise<void> {
+    await this.machine.qmp.execute('announce-self', ANNOUNCEMENT);
   }
 
   /** QEMU is about to end, or has ended: why. */

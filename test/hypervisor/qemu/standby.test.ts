@@ -3,6 +3,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
+import { HypervisorError } from '../../../src/hypervisor/port.js';
 import type { FailoverEvent } from '../../../src/service/reports.js';
 import { Cleanup, until } from '../../service/world.js';
 import {
@@ -127,6 +128,24 @@ describe('qemu: a standby that dies', function () {
     // Whichever is noticed first.
     expect(secondary.failovers.at(-1)).to.have.nested.property('error.message').that.includes('SIGKILL');
     expect(secondary.out).to.equal('');
+  });
+
+  it('not, if it runs and the network cannot be told: the failover is complete', async () => {
+    const primary = await primaryOf();
+    let told = 0;
+    const secondary = await secondaryOf(primary.service.port, {
+      madeTarget: ({ machine: { qmp } }) => {
+        const execute = qmp.execute.bind(qmp);
+        qmp.execute = (command, ...rest) => {
+          if (command !== 'announce-self') return execute(command, ...rest);
+          told++;
+          return Promise.reject(new HypervisorError('FAILED', 'no voice'));
+        };
+      },
+    });
+    await survive(primary, secondary);
+    expect(told).to.equal(1);
+    expect(secondary.status).to.deep.include({ role: 'active', error: null });
   });
 
   it('while it takes over, or over a state that it cannot load: the failover has failed, with QEMU’s reason', async () => {
