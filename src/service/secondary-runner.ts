@@ -330,7 +330,7 @@ export class SecondaryRunner {
       try {
         standby = await standbys.fill();
       } catch (error) {
-        this.#log.error({ err: error }, 'no domain can be made');
+        this.#log[this.#stopping ? 'debug' : 'error']({ err: error }, 'no domain can be made');
         this.#machine.send({ kind: 'domain-failed', code: codeOf(error) });
         return;
       }
@@ -381,7 +381,7 @@ export class SecondaryRunner {
 
   async #stop(): Promise<void> {
     this.#machine.send({ kind: 'stop' });
-    this.#tasks.run('destroy a domain', async () => this.#standbys?.discardSpare());
+    this.#tasks.run('destroy a domain', async () => this.#standbys?.close());
     // A link whose domain has ended waits for the primary to close it.
     for (const link of this.#links.values()) {
       this.#tasks.run('say goodbye', () => link.bye('shutdown'));

@@ -65,6 +65,7 @@ export class Standbys {
   held: Standby | null = null;
   #spare: Standby | null = null;
   #filling: Standby | null = null;
+  #closed = false;
   readonly #options: StandbyOptions;
 
   constructor(options: StandbyOptions) {
@@ -112,8 +113,18 @@ export class Standbys {
     await spare?.destroy();
   }
 
+  /** From now on no domain is made; one that is being made is destroyed when it is there. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.discardSpare();
+  }
+
   async #make(): Promise<Standby> {
     const domain = await this.#options.open();
+    if (this.#closed) {
+      await domain.destroy();
+      throw new HypervisorError('DOMAIN_GONE', 'The standby came too late.');
+    }
     return new Standby(domain, this.#options, (standby, event) => this.#ended(standby, event));
   }
 

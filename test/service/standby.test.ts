@@ -3,10 +3,11 @@
 
 import { expect } from 'chai';
 import { HypervisorError } from '../../src/hypervisor/port.js';
-import type { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
 import type { StandbyLossReport } from '../../src/service/reports.js';
+import { Standbys } from '../../src/service/standby.js';
 import { LINE_BYTES, lineOf, memoryAfter, progressOf } from './memory-guest.js';
-import { Cleanup, PAGES, TestPrimary, TestSecondary, until, type SecondaryChanges } from './world.js';
+import { Cleanup, PAGES, TestPrimary, TestSecondary, log, until, type SecondaryChanges } from './world.js';
 
 describe('service: a standby that ends by itself', () => {
   const cleanup = new Cleanup();
@@ -133,6 +134,23 @@ describe('service: a standby that ends by itself', () => {
     const progress = primary.guest().progress;
     await until('the domain runs on', () => primary.guest().progress > progress + 40);
     expect(primary.output()).to.equal('');
+  });
+
+  it('made when nobody wants it any more: destroyed', async () => {
+    const domain = new MemoryDomain({ name: 'alpha', pages: PAGES, empty: true });
+    let made: (domain: MemoryDomain) => void = () => undefined;
+    const standbys = new Standbys({
+      open: () => new Promise((resolve) => (made = resolve)),
+      console: { write: () => undefined, close: () => undefined },
+      tap: null,
+      ended: () => undefined,
+      log,
+    });
+    const filling = standbys.fill().catch((error: unknown) => error);
+    await standbys.close();
+    made(domain);
+    expect(await filling).to.have.property('code', 'DOMAIN_GONE');
+    expect(domain.state).to.equal('destroyed');
   });
 
   it('and the primary dies before the next one is filled: the failover has failed, with the reason', async () => {
