@@ -165,13 +165,9 @@ export class NetdevGate {
     await this.#run([...filters.map(removal), ['chardev-remove', { id: this.#valveId }]]);
   }
 
-  /** What somebody types into QEMU's monitor to undo discard(), and then the filters. */
+  /** See undoingOf. */
   get undoing(): string {
-    return [
-      `set_link ${this.netdev} on`,
-      ...[this.#valveId, this.#openId, this.#sealedId].map((id) => `object_del ${id}`),
-      `chardev-remove ${this.#valveId}`,
-    ].join(', ');
+    return undoingOf(this.netdev);
   }
 
   restart(): Promise<void> {
@@ -233,6 +229,16 @@ export class NetdevGate {
   async #run(commands: readonly QmpCommand[]): Promise<void> {
     await Promise.all(this.#qmp.executeAll(commands));
   }
+}
+
+/** What somebody types into QEMU's monitor to undo a netdev's discard(), and then its filters. */
+export function undoingOf(netdev: string): string {
+  const { valve, open, sealed } = idsOf(netdev);
+  return [
+    `set_link ${netdev} on`,
+    ...[valve, open, sealed].map((id) => `object_del ${id}`),
+    `chardev-remove ${valve}`,
+  ].join(', ');
 }
 
 /** QEMU refused: there was nothing to do. */

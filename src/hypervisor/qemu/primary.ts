@@ -4,7 +4,9 @@
 //   gates hold ─▶ start ─▶ test ─▶ checkpoints
 
 import { HypervisorError, type Leave, type SourceDomain } from '../port.js';
+import { checkFenced, fencedAdvice, markFenced } from './fence.js';
 import type { QemuMachine } from './machine.js';
+import { undoingOf } from './netdev-gate.js';
 import { NetworkOutput } from './network-output.js';
 import { QemuSource } from './source.js';
 
@@ -14,7 +16,10 @@ export class QemuPrimary extends QemuSource {
   readonly leave?: NonNullable<SourceDomain['leave']>;
   #started: Promise<void> | null = null;
 
-  /** `netdevs`: their ids. Fails with BAD_CONFIGURATION; the machine is closed then. */
+  /**
+   * `netdevs`: their ids. Fails with BAD_CONFIGURATION, also if the guest was stopped because a secondary runs it; the
+   * machine is closed then.
+   */
   static async open(
     machine: QemuMachine,
     netdevs: readonly string[],
@@ -23,6 +28,7 @@ export class QemuPrimary extends QemuSource {
     const gates: NetworkOutput[] = [];
     const primary = new QemuPrimary(machine, state, gates);
     try {
+      if (machine.guard) await checkFenced(machine.qmp, machine.name, netdevs.map(undoingOf));
       for (const netdev of netdevs) gates.push(new NetworkOutput(await primary.openNetdevGate(netdev)));
       return primary;
     } catch (error) {
@@ -87,11 +93,12 @@ export class QemuPrimary extends QemuSource {
                 `say in its QEMU's monitor: ${undoing.join(', ')}.`,
             ];
       case 'stopped':
-        await this.#discard().finally(() => this.end('stopped'));
-        return [
-          `The guest of ${name} was stopped, because a secondary runs it. To let it go on here after all, end it there ` +
-            `and say in its QEMU's monitor: ${[...undoing, 'cont'].join(', ')}.`,
-        ];
+        try {
+          await Promise.all([this.#discard(), markFenced(this.machine.qmp)]);
+        } finally {
+          await this.end('stopped');
+        }
+        return [fencedAdvice(name, undoing)];
     }
   }
 

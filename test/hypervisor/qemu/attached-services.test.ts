@@ -253,6 +253,23 @@ describe('qemu: an attached guest through the services', function () {
     expect(await qemu.isRunning()).to.equal(false);
     expect(said.join('')).to.include('was stopped, because a secondary runs it');
     await world.hears(0, () => qemu.speak());
+    // A supervisor starts the agent again: it does not run here a second time, until somebody says so.
+    const again = await primaryOf({ whenUnprotected: 'pass' });
+    expect(again.statuses()[0]).to.include({ role: 'failed' });
+    const advice = again.statuses()[0]?.error?.message ?? '';
+    expect(advice).to.include('was stopped, because a secondary runs it');
+    await again.stop();
+    await world.hears(0, () => qemu.speak());
+    expect(await qemu.isRunning()).to.equal(false);
+    const commands = /monitor: (.*)\.$/.exec(advice)?.[1]?.split(', ') ?? [];
+    await qemu.ask(async (qmp) => {
+      for (const command of commands) expect(await qmp.human(command)).to.equal('');
+    });
+    expect(await qemu.isRunning()).to.equal(true);
+    const last = await primaryOf();
+    expect(last.statuses()[0]).to.include({ role: 'primary' });
+    await last.stop();
+    expect(await qemu.filters()).to.deep.equal([]);
   });
 
   it('output passes unprotected: the guest keeps its network though nobody answers the goodbye', async () => {
