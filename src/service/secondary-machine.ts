@@ -21,6 +21,7 @@
 
 import type { ChannelErrorCode } from '../channel/contract.js';
 import { withOneTransition } from './machine.js';
+import { armReconnect, dial, fillAgain, giveUpDial, redialLater, type Effects } from './secondary-redial.js';
 import type {
   SecondaryEffect,
   SecondaryEvent,
@@ -45,8 +46,6 @@ const PRIMARY_LIVES: ReadonlySet<string> = new Set<ChannelErrorCode>([
 
 /** Timers are late by less than this on a busy host. */
 const LATE_MS_MIN = 100;
-
-type Effects = SecondaryEffect[];
 
 export function stepSecondary(
   before: SecondaryState,
@@ -136,33 +135,6 @@ function withSession(
 
 function isDialUnderWay(state: SecondaryState, event: { readonly dial: number }): boolean {
   return state.dial !== 0 && event.dial === state.dial;
-}
-
-function dial(state: SecondaryState, effects: Effects): void {
-  effects.push({ kind: 'disarm', timer: 'redial' });
-  state.dials++;
-  state.dial = state.dials;
-  const role = state.phase === 'active' ? 'active' : 'standby';
-  effects.push({ kind: 'dial', dial: state.dial, role, held: state.held });
-}
-
-function redialLater(state: SecondaryState, effects: Effects): void {
-  const { redialMinMs, redialMaxMs } = state.settings;
-  // In `suspect` each moment counts; else the pause doubles.
-  const doublings = state.phase === 'suspect' ? 0 : Math.min(state.failures, 30);
-  state.failures++;
-  effects.push({
-    kind: 'arm',
-    timer: 'redial',
-    delayMs: Math.min(redialMaxMs, redialMinMs * 2 ** doublings),
-  });
-}
-
-function giveUpDial(state: SecondaryState, effects: Effects): void {
-  effects.push({ kind: 'disarm', timer: 'redial' });
-  if (state.dial === 0) return;
-  state.dial = 0;
-  effects.push({ kind: 'abort-dial' });
 }
 
 function dialled(state: SecondaryState, streamUuid: string, continuous: boolean, effects: Effects): void {
@@ -299,18 +271,6 @@ function breakOff(
   lost(state, session, reason, effects);
 }
 
-/** The primary lived a moment ago, so it is suspect only if it does not answer now. */
-function fillAgain(state: SecondaryState, effects: Effects): void {
-  const { redialMinMs, redialMaxMs, reconnectWindowMs } = state.settings;
-  const delayMs =
-    state.losses <= 1 ? 0 : Math.min(redialMaxMs, redialMinMs * 2 ** Math.min(state.losses - 2, 30));
-  if (state.phase === 'suspect') {
-    effects.push({ kind: 'arm', timer: 'reconnect', delayMs: delayMs + reconnectWindowMs });
-  }
-  if (delayMs === 0) dial(state, effects);
-  else effects.push({ kind: 'arm', timer: 'redial', delayMs });
-}
-
 /** What the primary is told when it was the stream that was wrong. */
 function linkCode(code: string): ChannelErrorCode {
   if (code === 'BUFFER_LIMIT' || code === 'DIGEST_MISMATCH') return code;
@@ -332,10 +292,6 @@ function timer(state: SecondaryState, which: SecondaryTimer, lateMs: number, eff
   }
   const mayDial = state.phase === 'dialling' || state.phase === 'suspect' || state.phase === 'active';
   if (mayDial && state.dial === 0 && state.session === null && !state.primaryTold) dial(state, effects);
-}
-
-function armReconnect(state: SecondaryState, effects: Effects): void {
-  effects.push({ kind: 'arm', timer: 'reconnect', delayMs: state.settings.reconnectWindowMs });
 }
 
 /** The primary is dead as far as can be known from here. */

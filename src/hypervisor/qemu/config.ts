@@ -86,6 +86,10 @@ export function checkConfig(config: QemuConfig): void {
       throw refuse('arguments', argument, `without ${argument}, which Romulus says itself or cannot have`);
     }
   }
+  // What no argument of a process can hold.
+  const words = [config.binary ?? '', ...commandLine(config, false)];
+  const spoilt = words.find((word) => word.includes('\0'));
+  if (spoilt !== undefined) throw refuse('arguments', spoilt, 'without NUL');
 }
 
 /** QEMU's arguments. Both sides must say the same, but for `standby`. */

@@ -42,6 +42,7 @@ describe('qemu: configuration and checks', () => {
     'arguments  ': { arguments: ['-netdev', 'user,id=a'] },
     'arguments   ': { arguments: ['--nic', 'user'] },
     'arguments    ': { arguments: ['-net', 'nic'] },
+    'arguments     ': { arguments: ['-append', 'a\0b'] },
   };
   for (const [key, part] of Object.entries(bad)) {
     it(`refuses ${JSON.stringify(part)}`, () => {
