@@ -39,7 +39,9 @@ function handle(state: PrimaryState, event: PrimaryEvent, effects: PrimaryEffect
   switch (event.kind) {
     case 'start':
       state.exposed ||= event.orphaned;
-      if (state.role !== 'primary' || state.settings.startWithSecondary) return;
+      if (state.role !== 'primary') return;
+      // One that runs already waits for nobody.
+      if (state.settings.startWithSecondary && !event.running) return;
       startDomain(state, effects);
       if (state.settings.whenUnprotected === 'pass') effects.push({ kind: 'pass' });
       return;

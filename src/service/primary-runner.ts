@@ -122,7 +122,8 @@ export class PrimaryRunner {
   }
 
   start(): void {
-    this.#send({ kind: 'start', orphaned: this.#opened?.domain.orphaned ?? false });
+    const { domain, info } = this.#opened ?? {};
+    this.#send({ kind: 'start', orphaned: domain?.orphaned ?? false, running: info?.state === 'running' });
   }
 
   requestCheckpoint(): void {

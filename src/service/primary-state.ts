@@ -74,9 +74,9 @@ export interface PrimaryState {
 }
 
 export type PrimaryEvent = { readonly atMs: number } &
-  /** `orphaned`: as SourceDomain says. */
+  /** `orphaned`: as SourceDomain says; `running`: the domain was found running. */
   (
-    | { readonly kind: 'start'; readonly orphaned: boolean }
+    | { readonly kind: 'start'; readonly orphaned: boolean; readonly running: boolean }
     | { readonly kind: 'linked'; readonly streamUuid: string }
     /** The saver begins to suspend the domain for an epoch. */
     | { readonly kind: 'suspending'; readonly streamUuid: string; readonly epoch: number }

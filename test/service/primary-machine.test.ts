@@ -24,14 +24,14 @@ const settings: PrimarySettings = {
 type Machine = VirtualMachine<PrimaryState, PrimaryEvent, PrimaryEffect>;
 type Bare = PrimaryEvent extends infer E ? (E extends unknown ? Omit<E, 'atMs'> : never) : never;
 
-function machine(changes: Partial<PrimarySettings> = {}): Machine {
+function machine(changes: Partial<PrimarySettings> = {}, running = false): Machine {
   const made: Machine = new VirtualMachine<PrimaryState, PrimaryEvent, PrimaryEffect>(
     stepPrimary,
     initialPrimaryState({ ...settings, ...changes }, 1000),
     (event, atMs) => ({ ...event, atMs }),
     (timer) => ({ kind: 'timer', timer: timer === 'interval' ? 'interval' : 'acknowledge' }),
   );
-  made.give({ kind: 'start', orphaned: false });
+  made.give({ kind: 'start', orphaned: false, running });
   return made;
 }
 
@@ -83,6 +83,12 @@ describe('service/primary-machine', () => {
       expect(words(m.give({ kind: 'linked', streamUuid: 'A' }))[0]).to.equal('start-domain');
       m.give({ kind: 'lost', streamUuid: 'A', code: 'LINK_CLOSED' });
       expect(words(m.give({ kind: 'linked', streamUuid: 'B' }))).not.to.include('start-domain');
+    });
+
+    it('with-secondary: a domain that was found running is not cut off until the first link', () => {
+      const m = machine({ startWithSecondary: true, whenUnprotected: 'pass' }, true);
+      expect(words(m.effects)).to.deep.equal(['start-domain', 'pass']);
+      expect(words(m.give({ kind: 'linked', streamUuid: 'A' }))).not.to.include('start-domain');
     });
 
     it('pass: lets output out until the first checkpoint of a stream holds it, and again when the link is lost', () => {
@@ -487,10 +493,10 @@ describe('service/primary-machine', () => {
 
     it('a domain that an agent before us left behind its gates is held, until a secondary of ours says goodbye', () => {
       const m = machine();
-      m.give({ kind: 'start', orphaned: true });
+      m.give({ kind: 'start', orphaned: true, running: true });
       expect(words(m.give({ kind: 'stop' }))).to.include('let-go held');
       const linked = machine();
-      linked.give({ kind: 'start', orphaned: true });
+      linked.give({ kind: 'start', orphaned: true, running: true });
       linked.give({ kind: 'linked', streamUuid: 'A' });
       linked.give({ kind: 'stop' });
       expect(words(linked.give({ kind: 'goodbye', streamUuid: 'A', confirmed: true }))).to.deep.equal([
