@@ -10,7 +10,7 @@ import { Bitmap } from '../../../src/hypervisor/bitmap.js';
 import { HypervisorError } from '../../../src/hypervisor/port.js';
 import { FuseTracking } from '../../../src/hypervisor/qemu/fuse/tracking.js';
 import { openQemuSource } from '../../../src/hypervisor/qemu/index.js';
-import { MIB, needQemu, processesWith, tickGuest } from './support.js';
+import { MIB, expectCode, needQemu, processesWith, tickGuest } from './support.js';
 
 const AGENT = fileURLToPath(new URL('./agent.js', import.meta.url));
 const END_LIMIT_MS = 5000;
@@ -121,6 +121,19 @@ describe('qemu: the end of an agent', function () {
         .that.is.oneOf(['FAILED', 'DOMAIN_GONE']);
     } finally {
       await domain.destroy();
+    }
+    expect(leftovers()).to.deep.equal([]);
+  });
+
+  it('fails, and does not wait for ever, if who is to serve the RAM does not live to do it', async () => {
+    if (!hasFuse) return;
+    const before = process.env['NODE_OPTIONS'];
+    process.env['NODE_OPTIONS'] = '--no-such-option';
+    try {
+      await expectCode(FuseTracking.open(MIB, NAME), 'FAILED', 'no-such-option');
+    } finally {
+      if (before === undefined) delete process.env['NODE_OPTIONS'];
+      else process.env['NODE_OPTIONS'] = before;
     }
     expect(leftovers()).to.deep.equal([]);
   });

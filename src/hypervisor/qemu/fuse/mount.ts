@@ -17,11 +17,12 @@ import { RAM_NAME } from './protocol.js';
 
 const MOUNT_TIMEOUT_MS = 10_000;
 
-/** `read` ends when we close its input, or die. */
-const SCRIPT = 'mount -i -t fuse -o "$1" romulus "$2" && echo mounted && read -r _';
+/** The device is not held any longer than needed. `read` ends when we close its input, or die. */
+const SCRIPT = 'mount -i -t fuse -o "$1" romulus "$2" && exec 3<&- && echo mounted && read -r _';
 
 /**
- * Mounts the file system of `deviceFd`, calls `serve`, and opens its file, guest RAM.
+ * Mounts the file system of `deviceFd`, calls `serve`, and opens its file, guest RAM. `serve` closes `deviceFd`: once
+ * only the server has it, the server's death ends every request, and so the opening.
  * Fails with UNSUPPORTED if this process may not mount, or FAILED.
  */
 export async function openMounted(deviceFd: number, serve: () => void): Promise<FileHandle> {

@@ -50,6 +50,11 @@ export class FuseTracking implements DirtyTracking {
       const cause = asError(error);
       throw new HypervisorError('UNSUPPORTED', `/dev/fuse cannot be opened: ${cause.message}`, {}, { cause });
     }
+    let deviceIsOpen = true;
+    const closeDevice = (): void => {
+      if (deviceIsOpen) closeSync(deviceFd);
+      deviceIsOpen = false;
+    };
     const files: number[] = [];
     let server: Server | null = null;
     try {
@@ -58,15 +63,26 @@ export class FuseTracking implements DirtyTracking {
       const logFd = await openAnonymousFile(LOG_BYTES);
       files.push(logFd);
       const starting = (server = new Server({ deviceFd, imageFd, logFd, bytes, name }));
-      const ram = await openMounted(deviceFd, () => starting.begin());
+      const ram = await openMounted(deviceFd, () => {
+        // The server has it: when that ends, nobody waits for an answer that will not come.
+        closeDevice();
+        starting.begin();
+      });
       liftWritebackLimit(ram.fd);
       return new FuseTracking({ ram, imageFd, logFd, server });
     } catch (error) {
       for (const fd of files) closeSync(fd);
-      throw error;
+      if (error instanceof HypervisorError) throw error;
+      const cause = asError(error);
+      const said = server?.said.trim() ?? '';
+      throw new HypervisorError(
+        'FAILED',
+        `Guest RAM cannot be served: ${said === '' ? cause.message : said}`,
+        {},
+        { cause },
+      );
     } finally {
-      // The server has it: when that ends, nobody waits for an answer that will not come.
-      closeSync(deviceFd);
+      closeDevice();
       // Nothing if it serves; if it was never told to begin, it ends.
       server?.dismiss();
     }
