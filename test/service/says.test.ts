@@ -8,7 +8,9 @@ import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
 import { createPrimaryService } from '../../src/service/primary.js';
 import { createSecondaryService } from '../../src/service/secondary.js';
 import { captureLog } from '../support/capture.js';
-import { Cleanup, PAGES, until } from './world.js';
+import { Cleanup } from '../support/cleanup.js';
+import { until } from '../support/until.js';
+import { PAGES } from './world.js';
 
 const hypervisor = { kind: 'embedded' };
 

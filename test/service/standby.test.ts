@@ -6,7 +6,9 @@ import { HypervisorError } from '../../src/hypervisor/port.js';
 import type { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
 import type { StandbyLossReport } from '../../src/service/reports.js';
 import { LINE_BYTES, lineOf, memoryAfter, progressOf } from './memory-guest.js';
-import { Cleanup, PAGES, TestPrimary, TestSecondary, until, type SecondaryChanges } from './world.js';
+import { Cleanup } from '../support/cleanup.js';
+import { until } from '../support/until.js';
+import { PAGES, TestPrimary, TestSecondary, type SecondaryChanges } from './world.js';
 
 describe('service: a standby that ends by itself', () => {
   const cleanup = new Cleanup();

@@ -6,7 +6,7 @@ import { checkConfig, commandLine, type QemuConfig } from '../../../src/hypervis
 import { listBlocks, listCards, listDevices } from '../../../src/hypervisor/qemu/inventory.js';
 import { listNics } from '../../../src/hypervisor/qemu/network-list.js';
 import { HypervisorError } from '../../../src/hypervisor/port.js';
-import { MIB } from './support.js';
+import { MIB } from '../support.js';
 
 describe('qemu: configuration and checks', () => {
   const config: QemuConfig = { name: 'web', memoryBytes: 64 * MIB };
