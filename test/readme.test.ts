@@ -1,16 +1,18 @@
-// The README's program is run as it stands there; its configurations are read.
+// The README's program and the commands that write its configurations are run as they stand there.
 
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { expect } from 'chai';
 import { parse, stringify } from 'yaml';
 import { parsePrimaryConfig, parseSecondaryConfig } from '../src/config/load.js';
 import type { SupervisorMessage } from '../src/cli/supervisor.js';
 
+const run = promisify(execFile);
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const romulus = join(root, 'dist', 'src', 'cli', 'main.js');
 // Inside the package, so that its own name can be imported.
@@ -19,15 +21,33 @@ const programFile = join(root, 'dist', 'test', 'readme-program.mjs');
 const hypervisor = { kind: 'embedded', memory: '8MiB', guest: { workingSetPages: 256, dirtyPages: 50 } };
 const quiet = { http: false, log: { level: 'silent' } };
 
+interface Written {
+  readonly domains: readonly object[];
+}
+
+/** What the README's commands write, run as they stand there. */
+async function configurations(readme: string): Promise<{ primary: Written; secondary: Written }> {
+  const commands = [...readme.matchAll(/^```sh\n(.*?)^```$/gms)]
+    .map(([, text = '']) => text)
+    .find((text) => text.includes('> web-secondary.yaml'));
+  const home = await mkdtemp(join(tmpdir(), 'romulus-readme-'));
+  try {
+    await mkdir(join(home, '.cache', 'romulus', 'qemu-guest-0'), { recursive: true });
+    await run('sh', ['-euc', commands ?? ''], { cwd: home, env: { ...process.env, HOME: home } });
+    const read = async (side: string) =>
+      parse(await readFile(join(home, `web-${side}.yaml`), 'utf8')) as Written;
+    return { primary: await read('primary'), secondary: await read('secondary') };
+  } finally {
+    await rm(home, { recursive: true });
+  }
+}
+
 describe('README', () => {
   it('what it writes for a QEMU guest is a configuration, on one host and on two', async () => {
     const readme = await readFile(join(root, 'README.md'), 'utf8');
-    const written = (side: string): unknown => {
-      const text = new RegExp(`^cat > web-${side}.yaml <<END\n(.*?)^END$`, 'ms').exec(readme)?.[1] ?? '';
-      return parse(text.replaceAll('$GUEST', '/guest'));
-    };
-    const primary = parsePrimaryConfig(written('primary'));
-    const secondary = parseSecondaryConfig(written('secondary'));
+    const written = await configurations(readme);
+    const primary = parsePrimaryConfig(written.primary);
+    const secondary = parseSecondaryConfig(written.secondary);
     const withoutTap = ({ hypervisor }: (typeof primary.domains | typeof secondary.domains)[number]) => ({
       ...hypervisor,
       network: null,
@@ -38,8 +58,8 @@ describe('README', () => {
       ([, text = '']) => parse(text) as object,
     );
     expect(fragments).to.have.length(2);
-    const onAlpha = { ...(written('primary') as object), ...fragments[0] };
-    const [domain] = (written('secondary') as { domains: object[] }).domains;
+    const onAlpha = { ...written.primary, ...fragments[0] };
+    const [domain] = written.secondary.domains;
     expect(parsePrimaryConfig(onAlpha).listen.tls).to.not.equal(undefined);
     expect(parseSecondaryConfig({ domains: [{ ...domain, ...fragments[1] }] }).domains).to.have.length(1);
   });

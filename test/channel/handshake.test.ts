@@ -16,18 +16,9 @@ import { decodeControl, encodeControl } from '../../src/channel/message.js';
 import { PrimaryListener } from '../../src/channel/primary-listener.js';
 import { FakePrimary } from './fake-primary.js';
 import { mutate, validControls } from './mutations.js';
-import {
-  Cleanup,
-  TestPrimary,
-  errorOf,
-  helloOf,
-  lostOf,
-  pieceOf,
-  seeded,
-  streamHeaders,
-  tlsOf,
-  until,
-} from './support.js';
+import { Cleanup } from '../support/cleanup.js';
+import { until } from '../support/until.js';
+import { TestPrimary, errorOf, helloOf, lostOf, pieceOf, seeded, streamHeaders, tlsOf } from './support.js';
 
 const timing = { heartbeatIntervalMs: 50, heartbeatTimeoutMs: 1000 };
 const hello = { kind: 'hello', ...helloOf(), protocolVersion: PROTOCOL_VERSION, software: 't' } as const;

@@ -18,8 +18,9 @@ import { StreamError } from '../../src/stream/error.js';
 import { HEADROOM } from '../../src/stream/flow.js';
 import { FakePrimary } from './fake-primary.js';
 import { mutate, validControls } from './mutations.js';
+import { Cleanup } from '../support/cleanup.js';
+import { until } from '../support/until.js';
 import {
-  Cleanup,
   TestPrimary,
   bulkRecord,
   checkpointRecord,
@@ -30,7 +31,6 @@ import {
   pieceOf,
   seeded,
   streamHeaders,
-  until,
 } from './support.js';
 
 const MIB = 1024 * 1024;

@@ -7,8 +7,9 @@ import { encodeControl } from '../../src/channel/message.js';
 import { RecordType } from '../../src/stream/format.js';
 import { FakePrimary } from './fake-primary.js';
 import { Peer } from './peer.js';
+import { Cleanup } from '../support/cleanup.js';
+import { until } from '../support/until.js';
 import {
-  Cleanup,
   TestPrimary,
   checkpointRecord,
   errorOf,
@@ -16,7 +17,6 @@ import {
   lostOf,
   pieceOf,
   streamHeaders,
-  until,
 } from './support.js';
 
 describe('two processes', () => {

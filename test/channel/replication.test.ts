@@ -7,7 +7,8 @@ import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
 import { restoreDomain } from '../../src/restore/restore.js';
 import { saveDomain } from '../../src/save/save.js';
 import { PAGE_SIZE } from '../../src/stream/format.js';
-import { Cleanup, TestPrimary, seeded } from './support.js';
+import { Cleanup } from '../support/cleanup.js';
+import { TestPrimary, seeded } from './support.js';
 
 const PAGES = 4096;
 

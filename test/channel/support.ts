@@ -1,8 +1,6 @@
 // What the channel's tests share: a listener with one domain, pieces, and ways to wait for what a link does.
 
 import { readFileSync } from 'node:fs';
-import { performance } from 'node:perf_hooks';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { filter, firstValueFrom } from 'rxjs';
 import { ChannelError, type Hello, type LinkEvent, type PrimaryLink } from '../../src/channel/contract.js';
 import { dial, type DialOptions } from '../../src/channel/dialer.js';
@@ -26,17 +24,6 @@ export function helloOf(domain = DOMAIN): DialOptions['hello'] {
     streamUuid: null,
     epoch: null,
   };
-}
-
-/** Frees what a test opened, last first. */
-export class Cleanup {
-  readonly #steps: (() => unknown)[] = [];
-  add(step: () => unknown): void {
-    this.#steps.push(step);
-  }
-  async run(): Promise<void> {
-    for (let step = this.#steps.pop(); step; step = this.#steps.pop()) await step();
-  }
 }
 
 export class TestPrimary {
@@ -126,15 +113,6 @@ export async function errorOf(promise: Promise<unknown>): Promise<ChannelError> 
     throw thrown;
   }
   throw new Error('expected a ChannelError, and there was none');
-}
-
-/** Resolves as soon as the condition holds; fails after ten seconds. */
-export async function until(what: string, condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 10_000;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error(`never: ${what}`);
-    await sleep(2);
-  }
 }
 
 export function tlsOf(name: 'primary' | 'secondary' | 'stranger'): ChannelTls {

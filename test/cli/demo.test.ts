@@ -5,8 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import type { DemoReport } from '../../src/cli/demo/measure.js';
+import { childrenOf, isAlive } from '../support/processes.js';
 import { promtool, PROMTOOL_TIMEOUT_MS } from '../support/promtool.js';
-import { childrenOf, demoDirectories, isAlive, romulus, until } from './support.js';
+import { until } from '../support/until.js';
+import { demoDirectories, romulus } from './support.js';
 
 describe('romulus demo', function () {
   this.timeout(60_000);
@@ -38,17 +40,15 @@ describe('romulus demo', function () {
 
   it('ends cleanly at Ctrl-C, in the middle of the replication', async () => {
     const before = await demoDirectories();
-    let services: Promise<number[]> | undefined;
+    let services: number[] | undefined;
     const { exitCode, stdout } = await romulus(['demo', '--checkpoints', '100000'], (printed, pid) => {
       if (services || !/epoch +\d+ │/.test(printed)) return;
-      services = childrenOf(pid).then((pids) => {
-        process.kill(pid, 'SIGINT');
-        return pids;
-      });
+      services = childrenOf(pid);
+      process.kill(pid, 'SIGINT');
     });
     expect(exitCode).to.equal(130);
     expect(stdout).to.match(/epoch +\d+ │/);
-    const pids = (await services) ?? [];
+    const pids = services ?? [];
     expect(pids).to.have.lengthOf(2);
     expect(pids.filter(isAlive)).to.deep.equal([]);
     expect(await demoDirectories()).to.deep.equal(before);
@@ -59,17 +59,15 @@ describe('romulus demo, killed itself', function () {
   this.timeout(60_000);
 
   it('leaves no service behind', async () => {
-    let services: Promise<number[]> | undefined;
+    let services: number[] | undefined;
     await romulus(['demo', '--checkpoints', '100000'], (printed, pid) => {
       if (services || !/epoch +\d+ │/.test(printed)) return;
-      services = childrenOf(pid).then((pids) => {
-        process.kill(pid, 'SIGKILL');
-        return pids;
-      });
+      services = childrenOf(pid);
+      process.kill(pid, 'SIGKILL');
     });
-    const pids = (await services) ?? [];
+    const pids = services ?? [];
     expect(pids).to.have.lengthOf(2);
-    await until(() => !pids.some(isAlive));
+    await until('the end of the services', () => !pids.some(isAlive));
     // Nobody was left to remove it.
     for (const name of await demoDirectories()) await rm(join(tmpdir(), name), { recursive: true });
   });

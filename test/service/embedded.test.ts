@@ -2,7 +2,9 @@
 
 import { expect } from 'chai';
 import { Child } from './child.js';
-import { Cleanup, TestSecondary, fileText, until } from './world.js';
+import { Cleanup } from '../support/cleanup.js';
+import { until } from '../support/until.js';
+import { TestSecondary, fileText } from './world.js';
 
 const embedded = { memory: '16MiB', guest: { dirtyPages: 50, workingSetPages: 256, tickMs: 10 } };
 

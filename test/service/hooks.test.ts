@@ -2,7 +2,6 @@
 // fail, fork, answer nonsense, not exist) is an outcome and never an exception.
 
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -14,6 +13,7 @@ import { failoverHookEvents, fencedHookEvents, type HookEvent } from '../../src/
 import { type HookOutcome, type HookRunner, startHooks } from '../../src/service/hooks.js';
 import type { HooksConfig, WebhookConfig } from '../../src/config/schema.js';
 import { captureLog } from '../support/capture.js';
+import { isAlive } from '../support/processes.js';
 import {
   failoverCompleted,
   failoverFailed,
@@ -59,16 +59,6 @@ describe('hooks', () => {
   }
   const shell = (script: string): string[] => ['/bin/sh', '-c', script];
   const file = (name: string) => path.join(directory, name);
-  /** A process that has ended but that nobody has waited for (an orphan, where init does not reap) is not alive. */
-  const isAlive = (pid: number) => {
-    try {
-      process.kill(pid, 0);
-      return !/^\d+ \(.*\) Z/s.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
-    } catch {
-      return false;
-    }
-  };
-
   describe('command', () => {
     it('gets the event in its environment and on its standard input', async () => {
       const hooks = start({ command: shell(`env > '${file('env')}'; cat > '${file('input')}'; echo gone`) });

@@ -5,7 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { HypervisorError } from '../../src/hypervisor/port.js';
 import { LINE_BYTES, MemoryGuest, lineOf, memoryAfter, progressOf } from './memory-guest.js';
 import { Proxy } from './proxy.js';
-import { Cleanup, PAGES, TestPrimary, TestSecondary, until, type PrimaryChanges } from './world.js';
+import { Cleanup } from '../support/cleanup.js';
+import { until } from '../support/until.js';
+import { PAGES, TestPrimary, TestSecondary, type PrimaryChanges } from './world.js';
 
 describe('service: a failing network', () => {
   const cleanup = new Cleanup();

@@ -4,7 +4,9 @@ import { expect } from 'chai';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Child } from './child.js';
 import { LINE_BYTES, MemoryGuest, lineOf, memoryAfter, progressOf } from './memory-guest.js';
-import { Cleanup, PAGES, TestPrimary, TestSecondary, fileText, until, type PrimaryChanges } from './world.js';
+import { Cleanup } from '../support/cleanup.js';
+import { until } from '../support/until.js';
+import { PAGES, TestPrimary, TestSecondary, fileText, type PrimaryChanges } from './world.js';
 
 describe('service: two processes', () => {
   const cleanup = new Cleanup();

@@ -10,7 +10,9 @@ import { HypervisorError, type SourceDomain } from '../../src/hypervisor/port.js
 import { createPrimaryService } from '../../src/service/primary.js';
 import { createSecondaryService } from '../../src/service/secondary.js';
 import { captureLog } from '../support/capture.js';
-import { Cleanup, PAGES, until } from './world.js';
+import { Cleanup } from '../support/cleanup.js';
+import { until } from '../support/until.js';
+import { PAGES } from './world.js';
 
 const hypervisor = { kind: 'embedded' };
 

@@ -3,15 +3,9 @@
 import { expect } from 'chai';
 import { HypervisorError } from '../../src/hypervisor/port.js';
 import { LINE_BYTES, lineOf, memoryAfter, progressOf } from './memory-guest.js';
-import {
-  Cleanup,
-  PAGES,
-  TestPrimary,
-  TestSecondary,
-  until,
-  type PrimaryChanges,
-  type SecondaryChanges,
-} from './world.js';
+import { Cleanup } from '../support/cleanup.js';
+import { until } from '../support/until.js';
+import { PAGES, TestPrimary, TestSecondary, type PrimaryChanges, type SecondaryChanges } from './world.js';
 
 function expectPrefix(output: string, from = 1): number {
   const lines = output.length / LINE_BYTES;

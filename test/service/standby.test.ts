@@ -7,7 +7,9 @@ import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
 import type { StandbyLossReport } from '../../src/service/reports.js';
 import { Standbys } from '../../src/service/standby.js';
 import { LINE_BYTES, lineOf, memoryAfter, progressOf } from './memory-guest.js';
-import { Cleanup, PAGES, TestPrimary, TestSecondary, log, until, type SecondaryChanges } from './world.js';
+import { Cleanup } from '../support/cleanup.js';
+import { until } from '../support/until.js';
+import { PAGES, TestPrimary, TestSecondary, log, type SecondaryChanges } from './world.js';
 
 describe('service: a standby that ends by itself', () => {
   const cleanup = new Cleanup();

@@ -1,10 +1,6 @@
 // Services with memory domains, in this process or in children that can be killed and stopped.
 
 import { readFileSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { pino } from 'pino';
 import { parsePrimaryConfig, parseSecondaryConfig } from '../../src/config/load.js';
 import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
@@ -37,34 +33,6 @@ export interface PrimaryChanges {
   readonly embedded?: Record<string, unknown>;
   /** Called for each domain that is made. */
   readonly made?: (domain: MemoryDomain) => void;
-}
-
-/** Resolves when the condition holds; fails with its name when it does not in time. */
-export async function until(what: string, condition: () => boolean, timeoutMs = 10_000): Promise<void> {
-  const deadline = performance.now() + timeoutMs;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error(`not in time: ${what}`);
-    await sleep(2);
-  }
-}
-
-/** What a test made and must end, last things first. */
-export class Cleanup {
-  private readonly actions: (() => unknown)[] = [];
-
-  add(action: () => unknown): void {
-    this.actions.push(action);
-  }
-
-  async run(): Promise<void> {
-    for (let action = this.actions.pop(); action; action = this.actions.pop()) await action();
-  }
-
-  async directory(): Promise<string> {
-    const made = await mkdtemp(path.join(tmpdir(), 'romulus-service-'));
-    this.add(() => rm(made, { recursive: true, force: true }));
-    return made;
-  }
 }
 
 export class TestPrimary {

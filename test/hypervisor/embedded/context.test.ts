@@ -11,7 +11,8 @@ import {
 } from '../../../src/hypervisor/embedded/context.js';
 import { openEmbeddedSource, openEmbeddedTarget } from '../../../src/hypervisor/embedded/index.js';
 import { HypervisorError } from '../../../src/hypervisor/port.js';
-import { MIB, builtin, expectCode } from './support.js';
+import { MIB, expectCode } from '../support.js';
+import { builtin } from './support.js';
 
 const identity: MachineIdentity = { v86Version: '0.5.0', pages: 1024, fingerprint: 0xcafe };
 

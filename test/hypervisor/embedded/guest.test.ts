@@ -4,7 +4,8 @@ import { expect } from 'chai';
 import { builtinGuestFile } from '../../../src/hypervisor/embedded/config.js';
 import { openEmbeddedSource } from '../../../src/hypervisor/embedded/index.js';
 import type { SourceDomain } from '../../../src/hypervisor/port.js';
-import { MIB, Console, builtin, expectCode, firstEvent, withImage } from './support.js';
+import { MIB, Console, expectCode, firstEvent, withImage } from '../support.js';
+import { builtin } from './support.js';
 
 describe('embedded: the guest', () => {
   let domain: SourceDomain | null = null;

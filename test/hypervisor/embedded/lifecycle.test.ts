@@ -10,7 +10,8 @@ import {
   type EmbeddedConfig,
 } from '../../../src/hypervisor/embedded/index.js';
 import { PAGE_SIZE } from '../../../src/stream/format.js';
-import { MIB, Console, builtin, expectCode, firstEvent } from './support.js';
+import { MIB, Console, expectCode, firstEvent } from '../support.js';
+import { builtin } from './support.js';
 
 const small = builtin({ workingSetPages: 16, dirtyPages: 1, tickMs: 5 }, 4 * MIB);
 

@@ -6,7 +6,8 @@ import { Bitmap } from '../../../src/hypervisor/bitmap.js';
 import { openEmbeddedSource } from '../../../src/hypervisor/embedded/index.js';
 import { DirtyScan, type Ram } from '../../../src/hypervisor/embedded/scan.js';
 import { PAGE_SIZE } from '../../../src/stream/format.js';
-import { MIB, Console, builtin, copyRam } from './support.js';
+import { MIB, Console } from '../support.js';
+import { builtin, copyRam } from './support.js';
 
 function differing(before: Buffer, after: Buffer): number[] {
   const pfns: number[] = [];

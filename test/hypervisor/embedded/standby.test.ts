@@ -10,17 +10,8 @@ import {
 } from '../../../src/hypervisor/embedded/index.js';
 import type { SourceDomain, TargetDomain } from '../../../src/hypervisor/port.js';
 import { PAGE_SIZE } from '../../../src/stream/format.js';
-import {
-  MIB,
-  Console,
-  allFrames,
-  builtin,
-  copyRam,
-  expectCode,
-  firstEvent,
-  standbyOf,
-  withImage,
-} from './support.js';
+import { MIB, Console, expectCode, firstEvent, withImage } from '../support.js';
+import { allFrames, builtin, copyRam, standbyOf } from './support.js';
 
 describe('embedded: a standby', () => {
   const config = builtin({ workingSetPages: 256, dirtyPages: 64, tickMs: 5 }, 4 * MIB);

@@ -7,7 +7,8 @@ import { Bitmap } from '../../../src/hypervisor/bitmap.js';
 import { openEmbeddedSource } from '../../../src/hypervisor/embedded/index.js';
 import type { SourceDomain } from '../../../src/hypervisor/port.js';
 import { INVALID_FRAME, PAGE_SIZE, PageType } from '../../../src/stream/format.js';
-import { Console, builtin, copyRam, expectCode } from './support.js';
+import { Console, expectCode } from '../support.js';
+import { builtin, copyRam } from './support.js';
 
 describe('embedded: suspend', () => {
   let machine: SourceDomain;

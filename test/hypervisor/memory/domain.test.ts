@@ -3,19 +3,9 @@
 import { expect } from 'chai';
 import { Bitmap } from '../../../src/hypervisor/bitmap.js';
 import { MemoryDomain } from '../../../src/hypervisor/memory/domain.js';
-import { HypervisorError, type DomainEvent, type HypervisorErrorCode } from '../../../src/hypervisor/port.js';
+import { HypervisorError, type DomainEvent } from '../../../src/hypervisor/port.js';
 import { PAGE_SIZE, PageType } from '../../../src/stream/format.js';
-
-async function expectCode(work: Promise<unknown>, code: HypervisorErrorCode): Promise<void> {
-  try {
-    await work;
-  } catch (error) {
-    expect(error).to.be.instanceOf(HypervisorError);
-    expect((error as HypervisorError).code).to.equal(code);
-    return;
-  }
-  expect.fail(`no error, where ${code} was expected`);
-}
+import { expectCode } from '../support.js';
 
 const frames = (...list: number[]): Uint32Array => Uint32Array.from(list);
 

@@ -1,104 +1,51 @@
 // Attaching to a QEMU that somebody else started: what it lacks is named, and whatever becomes of us, its guest goes on.
 
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { access, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { connect } from 'node:net';
 import { expect } from 'chai';
 import { attachQemuSource, openQemuTarget, type QemuSource } from '../../../src/hypervisor/qemu/index.js';
-import { QmpClient } from '../../../src/hypervisor/qemu/qmp.js';
-import {
-  Console,
-  Replicator,
-  TICK_ELF,
-  expectCode,
-  firstEvent,
-  processesWith,
-  needQemu,
-  ramOf,
-  tickGuest,
-} from './support.js';
+import { Cleanup } from '../../support/cleanup.js';
+import { until } from '../../support/until.js';
+import { StrangeQemu } from './stranger.js';
+import { Console, expectCode, firstEvent } from '../support.js';
+import { Replicator, needQemu, ramOf, tickGuest } from './support.js';
 
 const AGENT = fileURLToPath(new URL('./agent.js', import.meta.url));
 
 describe('qemu: attached', function () {
-  let folder: string;
-  let qemu: ChildProcess | null = null;
-  const domains: QemuSource[] = [];
+  const cleanup = new Cleanup();
+  let qemu: StrangeQemu;
   before(function () {
     return needQemu(this);
   });
-  beforeEach(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'romulus-attach-'));
-  });
   afterEach(async () => {
-    const left = async () => (await readdir(tmpdir())).filter((name) => name.startsWith('romulus-qemu-'));
-    for (const domain of domains.splice(0)) await domain.destroy();
-    if (qemu !== null && qemu.exitCode === null && qemu.signalCode === null) {
-      qemu.kill('SIGKILL');
-      await once(qemu, 'close');
-    }
-    await rm(folder, { recursive: true });
-    while ((await left()).length > 0) await sleep(10);
+    await cleanup.run();
+    const left = () => readdirSync(tmpdir()).filter((name) => name.startsWith('romulus-qemu-'));
+    await until('the guards clean up', () => left().length === 0);
   });
-  const path = (name: string): string => join(folder, name);
-  const untilThere = async (file: string): Promise<void> => {
-    while (
-      !(await access(file).then(
-        () => true,
-        () => false,
-      ))
-    )
-      await sleep(5);
-  };
-  const start = async (memory: string[]): Promise<void> => {
-    qemu = spawn(
-      'qemu-system-x86_64',
-      [
-        ...['-nodefaults', '-display', 'none', '-accel', 'tcg', '-m', '16M', ...memory],
-        ...[
-          '-qmp',
-          `unix:${path('qmp')},server=on,wait=off`,
-          '-serial',
-          `unix:${path('serial')},server=on,wait=off`,
-        ],
-        ...['-kernel', TICK_ELF, '-append', 'pages=1024 dirty=100 tick_ms=10'],
-      ],
-      { stdio: 'ignore' },
-    );
-    await untilThere(path('serial'));
-  };
-  const shared = (): string[] => [
-    ...['-object', `memory-backend-file,id=romulus-ram,size=16M,mem-path=${path('ram')},share=on`],
-    ...['-machine', 'q35,memory-backend=romulus-ram'],
-  ];
-  const running = async (): Promise<boolean> => {
-    const socket = connect(path('qmp'));
-    await once(socket, 'connect');
-    const qmp = await QmpClient.open(socket);
-    const status = (await qmp.execute('query-status')) as { running: boolean };
-    qmp.close();
-    return status.running;
+  const start = async (memory?: Parameters<typeof StrangeQemu.start>[1]): Promise<void> => {
+    const started = await StrangeQemu.start([], memory);
+    cleanup.add(() => started.kill());
+    qemu = started;
   };
   const attach = async (): Promise<QemuSource> => {
-    const domain = await attachQemuSource({ name: 'test', monitor: path('qmp'), serial: path('serial') });
-    domains.push(domain);
+    const domain = await attachQemuSource({ name: 'test', monitor: qemu.monitor, serial: qemu.serial });
+    cleanup.add(() => domain.destroy());
     return domain;
   };
 
   it('replicates, and lets go of a guest that runs', async () => {
-    await start(shared());
+    await start();
     const source = await attach();
     const screen = new Console(source);
     expect((await source.info()).state).to.equal('running');
     expect(source.dirtyTracking.way).to.equal('compare');
     await screen.until(() => screen.ticks().length >= 2);
     const target = await openQemuTarget(tickGuest());
-    domains.push(target);
+    cleanup.add(() => target.destroy());
     const targetScreen = new Console(target);
     const replicator = new Replicator(source, target);
     await replicator.begin();
@@ -109,14 +56,14 @@ describe('qemu: attached', function () {
     }
     await source.suspend();
     await source.destroy();
-    expect(await running()).to.equal(true);
+    expect(await qemu.isRunning()).to.equal(true);
     await target.start();
     await targetScreen.until(() => targetScreen.ticks().length >= 3);
     expect(screen.text + targetScreen.text).to.not.include('BAD');
     // Once more, and now QEMU goes.
     const again = await attach();
     const event = firstEvent(again);
-    qemu?.kill('SIGKILL');
+    await qemu.kill();
     expect(await event).to.deep.equal({
       kind: 'crashed',
       reason: 'the connection to QEMU’s monitor is lost',
@@ -124,33 +71,29 @@ describe('qemu: attached', function () {
   });
 
   it('goes on if we are killed in mid-checkpoint; not if somebody else stopped it', async () => {
-    await start(shared());
+    await start();
     for (const [mode, expected] of [
       ['attach-suspended', true],
       ['attach-stopped', false],
     ] as const) {
-      const agent = spawn(process.execPath, [AGENT, mode, path('qmp')], {
+      const agent = spawn(process.execPath, [AGENT, mode, qemu.monitor], {
         stdio: ['ignore', 'pipe', 'inherit'],
       });
       await once(agent.stdout, 'data');
       agent.kill('SIGKILL');
       await once(agent, 'close');
-      while (processesWith('guard.js').some((pid) => processesWith(path('qmp')).includes(pid)))
-        await sleep(10);
-      expect(await running(), mode).to.equal(expected);
+      await until('the guard has done its work', () => !qemu.isGuarded());
+      expect(await qemu.isRunning(), mode).to.equal(expected);
     }
   });
 
   it('names what is missing', async () => {
-    await expectCode(attach(), 'BAD_CONFIGURATION', '-qmp unix:');
-    await start([]);
+    const nobody = attachQemuSource({ name: 'test', monitor: '/nonexistent/qmp' });
+    await expectCode(nobody, 'BAD_CONFIGURATION', '-qmp unix:');
+    await start('of its own');
     await expectCode(attach(), 'BAD_CONFIGURATION', '-object memory-backend-file');
-    qemu?.kill('SIGKILL');
-    if (qemu) await once(qemu, 'close');
-    await rm(path('qmp'));
-    await rm(path('serial'));
-    await start(shared().map((argument) => argument.replace('share=on', 'share=off')));
+    await start('not shared');
     await expectCode(attach(), 'BAD_CONFIGURATION', 'share');
-    expect(await running()).to.equal(true);
+    expect(await qemu.isRunning()).to.equal(true);
   });
 });

@@ -3,10 +3,8 @@
 
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { pino } from 'pino';
@@ -17,12 +15,15 @@ import { createPrimaryService } from '../../../src/service/primary.js';
 import type { FailoverEvent, PrimaryService, SecondaryService } from '../../../src/service/reports.js';
 import { createSecondaryService } from '../../../src/service/secondary.js';
 import { Proxy } from '../../service/proxy.js';
-import { Cleanup, until } from '../../service/world.js';
-import { ANNOUNCEMENT, StrangeQemu, World } from './stranger.js';
-import { TICK_ELF, expectCode, needQemu, processesWith } from './support.js';
+import { log } from '../../service/world.js';
+import { Cleanup } from '../../support/cleanup.js';
+import { until } from '../../support/until.js';
+import { announce, World } from './outside.js';
+import { StrangeQemu } from './stranger.js';
+import { expectCode, successiveTicksOf } from '../support.js';
+import { Screen, TICK_ARGUMENTS, needQemu } from './support.js';
 
 const COMMAND = fileURLToPath(new URL('../../../src/cli/main.js', import.meta.url));
-const silent = pino({ level: 'silent' });
 
 describe('qemu: an attached guest through the services', function () {
   this.timeout(60_000);
@@ -68,12 +69,12 @@ describe('qemu: an attached guest through the services', function () {
   interface Standby {
     readonly service: SecondaryService;
     readonly failovers: FailoverEvent[];
-    text: string;
+    readonly screen: Screen;
   }
 
   /** A standby in a QEMU of ours, dialling in through a network that can fail. */
   async function secondaryOf(port: number): Promise<Standby> {
-    const options = world.netdev;
+    const screen = new Screen();
     const service = createSecondaryService(
       parseSecondaryConfig({
         http: false,
@@ -85,22 +86,16 @@ describe('qemu: an attached guest through the services', function () {
               kind: 'qemu',
               accelerator: 'tcg',
               memory: '16MiB',
-              arguments: ['-kernel', TICK_ELF, '-append', 'pages=1024 dirty=100 tick_ms=10'],
-              network: [{ id: 'lan', socket: options }],
+              arguments: TICK_ARGUMENTS,
+              network: [{ id: 'lan', socket: world.netdev }],
             },
             failover: { redialMinMs: 10, redialMaxMs: 100 },
           },
         ],
       }),
-      {
-        log: silent,
-        openConsole: () => ({
-          write: (bytes) => void (standby.text += Buffer.from(bytes).toString('latin1')),
-          close: () => undefined,
-        }),
-      },
+      { log, openConsole: () => screen },
     );
-    const standby: Standby = { service, failovers: [], text: '' };
+    const standby: Standby = { service, failovers: [], screen };
     service.failover$.subscribe((event) => standby.failovers.push(event));
     cleanup.add(() => service.stop());
     await service.start();
@@ -125,9 +120,7 @@ describe('qemu: an attached guest through the services', function () {
 
   /** A primary in a process of its own, and a standby that has commits of it. */
   async function agentOf(): Promise<{ agent: ChildProcess; standby: Standby }> {
-    const folder = await mkdtemp(path.join(tmpdir(), 'romulus-attached-'));
-    cleanup.add(() => rm(folder, { recursive: true, force: true }));
-    const file = path.join(folder, 'primary.json');
+    const file = path.join(await cleanup.directory(), 'primary.json');
     await writeFile(file, JSON.stringify({ ...primaryConfig(), log: { level: 'error' } }));
     const agent = fork(COMMAND, ['primary', '--config', file], {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
@@ -155,8 +148,7 @@ describe('qemu: an attached guest through the services', function () {
     agent.kill('SIGKILL');
     await until('takeover', () => standby.failovers.length === 2);
     await standby.service.stop();
-    while (processesWith('guard.js').some((pid) => processesWith(qemu.monitor).includes(pid)))
-      await sleep(10);
+    await until('the guard has done its work', () => !qemu.isGuarded());
     expect(await qemu.isRunning()).to.equal(true);
     expect((await qemu.filters()).sort()).to.deep.equal([
       'romulus-lan-open',
@@ -169,7 +161,7 @@ describe('qemu: an attached guest through the services', function () {
         for (const id of ['romulus-lan-open', 'romulus-lan-sealed']) {
           await qmp.execute('qom-set', { path: `/objects/${id}`, property: 'status', value: 'off' });
         }
-        await qmp.execute('announce-self', ANNOUNCEMENT);
+        await announce(qmp);
       }),
     );
   });
@@ -180,10 +172,8 @@ describe('qemu: an attached guest through the services', function () {
     process.kill(qemu.pid, 'SIGKILL');
     await until('takeover', () => standby.failovers.length === 2);
     expect(standby.failovers.map(({ phase }) => phase)).to.deep.equal(['started', 'completed']);
-    await until('ticks', () => standby.text.split('\n').length > 6);
-    const ticks = [...standby.text.matchAll(/tick (\d+) ok/g)].map((match) => Number(match[1]));
-    expect(ticks).to.deep.equal(ticks.map((_, index) => (ticks[0] ?? 0) + index));
-    expect(standby.text).to.not.include('BAD');
+    await until('ticks', () => standby.screen.text.split('\n').length > 6);
+    expect(successiveTicksOf(standby.screen.text).length).to.be.at.least(5);
   });
 
   it('the primary is stopped in order: the guest goes on, with its network; nobody takes over', async () => {
@@ -289,7 +279,7 @@ describe('qemu: an attached guest through the services', function () {
     const first = await attachQemuSource(config);
     expect(first.orphaned).to.equal(false);
     await first.start();
-    await first.machine.qmp.execute('announce-self', ANNOUNCEMENT);
+    await announce(first.machine.qmp);
     for (const gate of first.gates) await gate.discard();
     expect(await first.leave?.('held')).to.have.length(1);
     const second = await attachQemuSource(config);
@@ -298,7 +288,7 @@ describe('qemu: an attached guest through the services', function () {
     // The test of its gate lets nothing out: nobody has acknowledged what is held.
     await world.hears(0, () => second.start());
     const { qmp } = second.machine;
-    await world.hears(0, () => qmp.execute('announce-self', ANNOUNCEMENT));
+    await world.hears(0, () => announce(qmp));
     // What was said before the second, its test, and since.
     await world.hears(3, async () => {
       expect(await second.leave?.('free')).to.deep.equal([]);

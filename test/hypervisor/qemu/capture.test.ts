@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import type { GuestFiles } from '../../../src/hypervisor/qemu/guest/build.js';
-import { until } from '../../service/world.js';
+import { until } from '../../support/until.js';
 import { ensureGuest, GUEST_TIMEOUT_MS } from '../../support/qemu.js';
 import { ensureInstalled } from '../../support/tools.js';
 import { ADDRESSES, childOf, Lab, needLab, SHARED, TAP } from './lab.js';

@@ -11,7 +11,7 @@ import {
 } from '../../../src/hypervisor/qemu/inventory.js';
 import { listNics } from '../../../src/hypervisor/qemu/network-list.js';
 import { HypervisorError } from '../../../src/hypervisor/port.js';
-import { MIB } from './support.js';
+import { MIB } from '../support.js';
 
 describe('qemu: configuration and checks', () => {
   const config: QemuConfig = { name: 'web', memoryBytes: 64 * MIB };

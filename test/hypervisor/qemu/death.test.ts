@@ -10,7 +10,9 @@ import { Bitmap } from '../../../src/hypervisor/bitmap.js';
 import { HypervisorError } from '../../../src/hypervisor/port.js';
 import { FuseTracking } from '../../../src/hypervisor/qemu/fuse/tracking.js';
 import { openQemuSource } from '../../../src/hypervisor/qemu/index.js';
-import { MIB, expectCode, needQemu, processesWith, tickGuest } from './support.js';
+import { processesWith } from '../../support/processes.js';
+import { MIB, expectCode } from '../support.js';
+import { canTrack, needQemu, tickGuest } from './support.js';
 
 const AGENT = fileURLToPath(new URL('./agent.js', import.meta.url));
 const END_LIMIT_MS = 5000;
@@ -40,13 +42,7 @@ describe('qemu: the end of an agent', function () {
   let hasFuse = false;
   before(async function () {
     await needQemu(this);
-    try {
-      await (await FuseTracking.open(MIB, NAME)).close();
-      hasFuse = true;
-    } catch (error) {
-      if (!(error instanceof HypervisorError) || error.code !== 'UNSUPPORTED') throw error;
-      console.log(`\n    SKIPPED: ${error.message}\n`);
-    }
+    hasFuse = await canTrack('fuse');
   });
 
   const ends: [mode: string, signal: NodeJS.Signals | null][] = [

@@ -7,22 +7,23 @@
 // A panic is failed over, too: its cause may be the host, and if it is not, the guest panics once more and is over. No
 // output tells the difference, for what the guest said since the last checkpoint was never let out.
 
-import { createSocket } from 'node:dgram';
-import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import type { QemuConfig } from '../../../src/hypervisor/qemu/index.js';
-import { Cleanup, until } from '../../service/world.js';
+import { Cleanup } from '../../support/cleanup.js';
+import { until } from '../../support/until.js';
+import { UNHEARD, World, announce } from './outside.js';
 import {
   PATIENCE_MS,
   PrimaryOf,
   SecondaryOf,
   expectContinuation,
   killAll,
-  ticksOf,
   type PairChanges,
 } from './pair.js';
-import { MIB, TEST_NAME, needQemu, processesWith, tickGuest, withObedientGuest } from './support.js';
+import { processesWith } from '../../support/processes.js';
+import { MIB, ticksOf } from '../support.js';
+import { TEST_NAME, needQemu, tickGuest, withObedientGuest } from './support.js';
 
 /** Any moment will do: before a checkpoint, in one, after it. */
 const moment = () => sleep(Math.random() * 60);
@@ -37,12 +38,8 @@ describe('qemu: how a guest ends', function () {
     expect(processesWith(TEST_NAME)).to.deep.equal([]);
   });
   const ticking = tickGuest({ memoryBytes: 8 * MIB }, 'pages=64 dirty=8 tick_ms=10');
-  const card = {
-    id: 'net0',
-    backend: { kind: 'socket', options: 'udp=127.0.0.1:9,localaddr=127.0.0.1:0' },
-  } as const;
   const obedient = (image: string): QemuConfig => ({
-    ...tickGuest({ memoryBytes: 16 * MIB, network: [card] }),
+    ...tickGuest({ memoryBytes: 16 * MIB, network: [UNHEARD] }),
     arguments: ['-kernel', image, '-device', 'pvpanic'],
   });
 
@@ -155,33 +152,23 @@ describe('qemu: how a guest ends', function () {
   });
 
   it('ends in whatever way with frames that are not acknowledged: none of them gets out', async () => {
-    const world = createSocket('udp4');
-    let frames = 0;
-    world.on('message', () => frames++);
-    world.bind(0, '127.0.0.1');
-    await once(world, 'listening');
-    cleanup.add(async () => {
-      world.close();
-      await once(world, 'close');
-    });
-    const options = `udp=127.0.0.1:${world.address().port},localaddr=127.0.0.1:0`;
-    const network = [{ id: 'net0', backend: { kind: 'socket', options } } as const];
+    const world = await World.open();
+    cleanup.add(() => world.close());
     for (const end of ['none', 'SIGTERM', 'SIGINT', 'quit'] as const) {
-      const primary = new PrimaryOf({ ...ticking, network }, { intervalMs: 1000 });
+      const primary = new PrimaryOf({ ...ticking, network: [world.card] }, { intervalMs: 1000 });
       cleanup.add(() => primary.service.stop());
       await primary.service.start();
       // The standby's card is plugged into nothing that we watch.
-      const secondary = new SecondaryOf(primary.service.port, { ...ticking, network: [card] });
+      const secondary = new SecondaryOf(primary.service.port, { ...ticking, network: [UNHEARD] });
       cleanup.add(() => secondary.service.stop());
       await secondary.service.start();
       await primary.progress(2);
-      frames = 0;
+      world.frames = 0;
       const { qmp } = primary.domain.machine;
-      for (let k = 0; k < 5; k++)
-        await qmp.execute('announce-self', { initial: 1, max: 1, rounds: 1, step: 1 });
+      for (let k = 0; k < 5; k++) await announce(qmp);
       if (end === 'none') {
         await primary.progress(2);
-        await until('they get out when they are acknowledged', () => frames === 5, PATIENCE_MS);
+        await until('they get out when they are acknowledged', () => world.frames === 5, PATIENCE_MS);
         await stopBoth(primary, secondary);
         continue;
       }
@@ -190,7 +177,7 @@ describe('qemu: how a guest ends', function () {
       await primary.domain.machine.gone;
       await Promise.race([primary.service.finished, secondary.service.finished]);
       await sleep(20);
-      expect(frames, end).to.equal(0);
+      expect(world.frames, end).to.equal(0);
       await stopBoth(primary, secondary);
     }
   });

@@ -6,12 +6,8 @@ import { once } from 'node:events';
 import { readSync, writeSync } from 'node:fs';
 import net from 'node:net';
 import { expect } from 'chai';
-import { pino } from 'pino';
 import { parsePrimaryConfig, parseSecondaryConfig } from '../../../src/config/load.js';
 import type { HypervisorConfig } from '../../../src/config/schema.js';
-import { HypervisorError } from '../../../src/hypervisor/port.js';
-import { FuseTracking } from '../../../src/hypervisor/qemu/fuse/tracking.js';
-import { guestCommandLine } from '../../../src/hypervisor/qemu/guest/command-line.js';
 import {
   openQemuSource,
   openQemuTarget,
@@ -20,17 +16,18 @@ import {
   type QemuPrimary,
   type QemuTarget,
 } from '../../../src/hypervisor/qemu/index.js';
-import type { ConsoleWriter } from '../../../src/service/console.js';
 import { managedQemu } from '../../../src/service/hypervisors.js';
 import { createPrimaryService } from '../../../src/service/primary.js';
 import type { SecondaryService } from '../../../src/service/reports.js';
 import { createSecondaryService } from '../../../src/service/secondary.js';
 import { PAGE_SIZE } from '../../../src/stream/format.js';
-import { until } from '../../cli/support.js';
-import { ensureGuest, GUEST_TIMEOUT_MS } from '../../support/qemu.js';
+import { log } from '../../service/world.js';
+import { ensureGuest, GUEST_TIMEOUT_MS, guestMachine } from '../../support/qemu.js';
+import { until } from '../../support/until.js';
 import { CounterClient } from './guest/machine.js';
 import { ImageWatch } from './image-watch.js';
-import { MIB } from './support.js';
+import { MIB } from '../support.js';
+import { Screen, canTrack } from './support.js';
 
 const CHECKPOINTS = 200;
 /** Where the standby is spoilt for a moment, to see that it is noticed: any page and any epoch will do. */
@@ -39,27 +36,12 @@ const MEMORY_BYTES = 128 * MIB;
 const CLIENTS = 16;
 const LIMIT_MS = 120_000;
 
-const log = pino({ level: process.env['ROMULUS_TEST_LOG'] ?? 'silent' }, pino.destination(2));
-
 /** Bursts: some checkpoints have thousands of pages, others next to none. */
 const LOAD = { workingSetPages: 8192, dirtyPages: 4096, tickMs: 100 };
 
 function qemuConfig({ name, hypervisor }: { name: string; hypervisor: HypervisorConfig }): QemuConfig {
   if (hypervisor.kind !== 'qemu' || hypervisor.mode !== 'managed') throw new Error('configured otherwise');
   return managedQemu(name, hypervisor);
-}
-
-/** False, and a loud line, where the way does not work here. */
-async function works(way: DirtyWay): Promise<boolean> {
-  if (way === 'compare') return true;
-  try {
-    await (await FuseTracking.open(MIB, 'probe')).close();
-    return true;
-  } catch (error) {
-    if (!(error instanceof HypervisorError) || error.code !== 'UNSUPPORTED') throw error;
-    console.log(`\n    SKIPPED: ${error.message}\n`);
-    return false;
-  }
 }
 
 async function forwardedPort(domain: QemuPrimary): Promise<number> {
@@ -100,18 +82,6 @@ class Traffic {
   }
 }
 
-class Screen implements ConsoleWriter {
-  text = '';
-
-  write(bytes: Uint8Array): void {
-    this.text += Buffer.from(bytes).toString('latin1');
-  }
-
-  close(): void {
-    // Nothing is held.
-  }
-}
-
 /** Flips a bit of the standby's RAM, or flips it back. */
 function spoil(domain: QemuTarget, pfn: number): void {
   const octet = Buffer.alloc(1);
@@ -127,13 +97,11 @@ describe('qemu: image equality', function () {
   for (const dirty of ['compare', 'fuse'] satisfies DirtyWay[]) {
     it(`the standby is the guest at each of ${CHECKPOINTS} pauses under load (${dirty})`, async function () {
       const files = await ensureGuest();
-      if (!files || !(await works(dirty))) return this.skip();
+      if (!files || !(await canTrack(dirty))) return this.skip();
       const hypervisor = {
-        ...{ kind: 'qemu', accelerator: 'tcg', cpu: 'max', memory: `${MEMORY_BYTES / MIB}MiB`, dirty },
-        arguments: [
-          ...['-kernel', files.kernel, '-initrd', files.initramfs],
-          ...['-append', guestCommandLine({ ...LOAD, address: '10.0.2.15/24' })],
-        ],
+        ...guestMachine(files, { ...LOAD, address: '10.0.2.15/24' }),
+        memory: `${MEMORY_BYTES / MIB}MiB`,
+        dirty,
         network: [{ id: 'lan', user: 'restrict=on,hostfwd=tcp:127.0.0.1:0-:7' }],
       };
       const watch = new ImageWatch(MEMORY_BYTES);
@@ -188,17 +156,17 @@ describe('qemu: image equality', function () {
           commits.push(epoch);
         });
         await secondary.start();
-        await until(() => primaryConsole.text.includes('tick 1 ok'), LIMIT_MS);
+        await until('the guest ticks', () => primaryConsole.text.includes('tick 1 ok'), LIMIT_MS);
         const [source] = sources;
         if (!source) throw new Error('the guest ticks, and there is no domain');
         expect(source.dirtyTracking.way).to.equal(dirty);
         await traffic.begin(await forwardedPort(source));
         begun = commits.length;
         watch.restartClock();
-        await until(() => commits.length >= begun + CHECKPOINTS, LIMIT_MS);
+        await until('checkpoints', () => commits.length >= begun + CHECKPOINTS, LIMIT_MS);
         await traffic.end();
         await source.machine.close(); // QEMU is killed
-        await until(() => /tick \d+ ok\r?\n/.test(secondaryConsole.text), LIMIT_MS);
+        await until('the guest ticks on', () => /tick \d+ ok\r?\n/.test(secondaryConsole.text), LIMIT_MS);
       } finally {
         await traffic.end();
         await secondary?.stop();

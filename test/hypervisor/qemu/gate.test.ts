@@ -1,55 +1,37 @@
 // The netdev gate in a real QEMU. Frames are made by QEMU itself (announcements of the guest's address), one at a time,
 // and seen from outside: the netdev is a UDP socket, whose other end is ours.
 
-import { createSocket, type Socket } from 'node:dgram';
-import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { QemuSource } from '../../../src/hypervisor/qemu/index.js';
 import { NetdevGate } from '../../../src/hypervisor/qemu/netdev-gate.js';
 import { launchQemu } from '../../../src/hypervisor/qemu/launch.js';
 import type { OutputGate } from '../../../src/output/gate.js';
-import { MIB, expectCode, needQemu, tickGuest } from './support.js';
-
-/** How long a frame that must not come is waited for. */
-const QUIET_MS = 15;
+import { QUIET_MS, World, announce } from './outside.js';
+import { MIB, expectCode } from '../support.js';
+import { needQemu, tickGuest } from './support.js';
 
 describe('qemu: the gate of a network interface', function () {
-  let world: Socket;
-  let frames = 0;
+  let world: World;
   let domain: QemuSource;
 
   before(function () {
     return needQemu(this);
   });
   beforeEach(async () => {
-    frames = 0;
-    world = createSocket('udp4');
-    world.on('message', () => frames++);
-    world.bind(0, '127.0.0.1');
-    await once(world, 'listening');
-    const { port } = world.address();
-    const options = `udp=127.0.0.1:${port},localaddr=127.0.0.1:0`;
-    const network = [{ id: 'net0', backend: { kind: 'socket' as const, options } }];
-    const config = { dirty: 'compare' as const, memoryBytes: 8 * MIB, network };
+    world = await World.open();
+    const config = { dirty: 'compare' as const, memoryBytes: 8 * MIB, network: [world.card] };
     // Without the gates that a primary has from the start.
     const machine = await launchQemu(tickGuest(config, 'pages=64 dirty=8 tick_ms=10'), { standby: false });
     domain = new QemuSource(machine);
   });
   afterEach(async () => {
     await domain.destroy();
-    world.close();
-    await once(world, 'close');
+    await world.close();
   });
 
-  const speak = async (): Promise<void> => {
-    await domain.machine.qmp.execute('announce-self', { initial: 1, max: 1, rounds: 1, step: 1 });
-  };
-  const arrived = async (count: number): Promise<void> => {
-    while (frames < count) await sleep(1);
-    await sleep(QUIET_MS);
-    expect(frames).to.equal(count);
-  };
+  const speak = () => announce(domain.machine.qmp);
+  const arrived = (count: number) => world.heard(count);
   const paused = async (action: () => Promise<void>): Promise<void> => {
     await domain.suspend();
     await action();
@@ -57,7 +39,7 @@ describe('qemu: the gate of a network interface', function () {
   };
 
   it('lets nothing out before its release, over many epochs', async () => {
-    const gate = await domain.openNetdevGate('net0');
+    const gate = await domain.openNetdevGate('lan');
     expect(gate satisfies OutputGate).to.include({ heldBytes: 0, emittedBytes: 0, releasedBytes: 0 });
     await domain.start();
     await domain.testNetdevGate(gate);
@@ -76,7 +58,7 @@ describe('qemu: the gate of a network interface', function () {
   });
 
   it('releases, for a guest that is stopped, when it runs; joins epochs that overtake each other', async () => {
-    const gate = await domain.openNetdevGate('net0');
+    const gate = await domain.openNetdevGate('lan');
     await domain.start();
     await speak();
     await paused(() => gate.seal(0));
@@ -105,7 +87,7 @@ describe('qemu: the gate of a network interface', function () {
   });
 
   it('lets out what is acknowledged, though every next epoch is sealed before', async () => {
-    const gate = await domain.openNetdevGate('net0');
+    const gate = await domain.openNetdevGate('lan');
     await domain.start();
     await gate.seal(0);
     let released = -1;
@@ -113,38 +95,38 @@ describe('qemu: the gate of a network interface', function () {
       await speak();
       await gate.seal(epoch); // a window of two: the one before is acknowledged only now
       await gate.release(++released);
-      expect(frames).to.be.at.most(released);
+      expect(world.frames).to.be.at.most(released);
     }
     await sleep(QUIET_MS);
-    expect(frames).to.be.within(5, 8);
+    expect(world.frames).to.be.within(5, 8);
   });
 
   it('is tested again, though an agent before us was killed in the middle of the test', async () => {
-    await domain.openNetdevGate('net0');
+    await domain.openNetdevGate('lan');
     await domain.start();
     const { deviceState, qmp } = domain.machine;
-    const watcher = { id: 'romulus-net0-watch', netdev: 'net0', queue: 'rx', file: deviceState.path };
+    const watcher = { id: 'romulus-lan-watch', netdev: 'lan', queue: 'rx', file: deviceState.path };
     await qmp.execute('object-add', { 'qom-type': 'filter-dump', ...watcher });
-    const gate = await domain.openNetdevGate('net0');
+    const gate = await domain.openNetdevGate('lan');
     await domain.testNetdevGate(gate);
     const objects = await qmp.execute('qom-list', { path: '/objects' });
     expect(JSON.stringify(objects)).to.not.include('watch');
   });
 
   it('seals nothing if it could not be closed', async () => {
-    const gate = await domain.openNetdevGate('net0');
+    const gate = await domain.openNetdevGate('lan');
     await domain.start();
     await gate.pass();
-    await domain.machine.qmp.execute('object-del', { id: 'romulus-net0-sealed' });
+    await domain.machine.qmp.execute('object-del', { id: 'romulus-lan-sealed' });
     await expectCode(gate.hold(), 'FAILED');
-    await expectCode(gate.seal(0), 'FAILED', 'net0');
+    await expectCode(gate.seal(0), 'FAILED', 'lan');
     await gate.restart();
     await expectCode(gate.hold(), 'FAILED');
-    await expectCode(gate.seal(0), 'FAILED', 'net0');
+    await expectCode(gate.seal(0), 'FAILED', 'lan');
   });
 
   it('passes, holds again, and discards for good', async () => {
-    const gate = await domain.openNetdevGate('net0');
+    const gate = await domain.openNetdevGate('lan');
     await domain.start();
     await speak();
     await paused(() => gate.seal(0));
@@ -161,7 +143,7 @@ describe('qemu: the gate of a network interface', function () {
     await gate.release(0);
     await gate.pass();
     for (const name of ['valve', 'sealed', 'open']) {
-      const path = `/objects/romulus-net0-${name}`;
+      const path = `/objects/romulus-lan-${name}`;
       await domain.machine.qmp.execute('qom-set', { path, property: 'status', value: 'off' });
     }
     await speak();
@@ -170,7 +152,7 @@ describe('qemu: the gate of a network interface', function () {
 
   it('loses, and never lets out, what nobody has released when the filters open by themselves', async () => {
     const intervalMs = 20;
-    const gate = await NetdevGate.open(domain.machine.qmp, 'net0', intervalMs * 1000);
+    const gate = await NetdevGate.open(domain.machine.qmp, 'lan', intervalMs * 1000);
     await domain.start();
     const intervals = async (): Promise<void> => {
       for (let k = 0; k < 10; k++) {
@@ -183,17 +165,17 @@ describe('qemu: the gate of a network interface', function () {
     await intervals();
     await arrived(0);
     // It is the valve that keeps them.
-    const path = '/objects/romulus-net0-valve';
+    const path = '/objects/romulus-lan-valve';
     await domain.machine.qmp.execute('qom-set', { path, property: 'status', value: 'off' });
     await intervals();
-    expect(frames).to.be.greaterThan(0);
+    expect(world.frames).to.be.greaterThan(0);
   });
 
   it('takes over what is there, and holds it; says what is not', async () => {
-    await domain.openNetdevGate('net0');
+    await domain.openNetdevGate('lan');
     await domain.start();
     await speak();
-    const gate = await domain.openNetdevGate('net0');
+    const gate = await domain.openNetdevGate('lan');
     await arrived(0);
     await paused(() => gate.seal(0));
     await gate.release(0);
@@ -204,10 +186,10 @@ describe('qemu: the gate of a network interface', function () {
   });
 
   it('fails its self-test if a filter is open', async () => {
-    const gate = await domain.openNetdevGate('net0');
+    const gate = await domain.openNetdevGate('lan');
     await domain.start();
     for (const name of ['valve', 'sealed', 'open']) {
-      const path = `/objects/romulus-net0-${name}`;
+      const path = `/objects/romulus-lan-${name}`;
       await domain.machine.qmp.execute('qom-set', { path, property: 'status', value: 'off' });
     }
     await expectCode(domain.testNetdevGate(gate), 'FAILED', 'before its epoch');

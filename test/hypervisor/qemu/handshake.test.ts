@@ -14,9 +14,11 @@ import { openSource } from '../../../src/service/hypervisors.js';
 import { createPrimaryService } from '../../../src/service/primary.js';
 import type { PrimaryService, SecondaryService } from '../../../src/service/reports.js';
 import { createSecondaryService } from '../../../src/service/secondary.js';
-import { Cleanup, until } from '../../service/world.js';
-import { ANNOUNCEMENT, World } from './stranger.js';
-import { Console, TICK_ELF, needQemu } from './support.js';
+import { Cleanup } from '../../support/cleanup.js';
+import { until } from '../../support/until.js';
+import { announce, World } from './outside.js';
+import { Console } from '../support.js';
+import { TICK_ELF, needQemu } from './support.js';
 
 type Section = Record<string, unknown>;
 
@@ -230,7 +232,7 @@ describe('qemu: the handshake', function () {
     });
     let checkpoints = 0;
     primary.checkpoints$.subscribe(() => checkpoints++);
-    const speak = () => domain?.machine.qmp.execute('announce-self', ANNOUNCEMENT) ?? Promise.resolve();
+    const speak = async () => domain && announce(domain.machine.qmp);
     await until('the gate is tested', () => world.frames > 0); // its test lets a frame out
     await world.hears(1, speak);
     const secondary = await secondaryOf(primary.port, hypervisor);

@@ -5,9 +5,10 @@ import { readFileSync } from 'node:fs';
 import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { SupervisorMessage } from '../../../src/cli/supervisor.js';
-import { guestCommandLine } from '../../../src/hypervisor/qemu/guest/command-line.js';
 import type { GuestFiles } from '../../../src/hypervisor/qemu/guest/build.js';
-import { ADDRESSES, childOf, childrenOf, TAP, type Lab } from './lab.js';
+import { childrenOf } from '../../support/processes.js';
+import { guestMachine } from '../../support/qemu.js';
+import { ADDRESSES, childOf, TAP, type Lab } from './lab.js';
 
 const ROMULUS = fileURLToPath(new URL('../../../src/cli/main.js', import.meta.url));
 
@@ -17,13 +18,10 @@ export const GUEST_MAC = '52:54:00:77:00:02';
 export const CONSOLE_TAP = 'said';
 
 /** The hypervisor's section of both configurations: the guest, its card on the host's tap. */
-export function guestMachine(files: GuestFiles): object {
-  const commandLine = guestCommandLine({
-    ...{ address: `${ADDRESSES.guest}/24`, workingSetPages: 1024, dirtyPages: 100, tickMs: 50 },
-  });
+function hypervisor(files: GuestFiles): object {
+  const load = { workingSetPages: 1024, dirtyPages: 100, tickMs: 50 };
   return {
-    ...{ kind: 'qemu', accelerator: 'tcg', machine: 'q35', cpu: 'max', memory: '128MiB' },
-    arguments: ['-kernel', files.kernel, '-initrd', files.initramfs, '-append', commandLine],
+    ...guestMachine(files, { ...load, address: `${ADDRESSES.guest}/24` }),
     network: [{ id: 'lan', mac: GUEST_MAC, tap: TAP }],
   };
 }
@@ -36,7 +34,7 @@ export function primaryConfig(files: GuestFiles, intervalMs: number, timeoutMs =
     domains: [
       {
         name: 'counter',
-        hypervisor: guestMachine(files),
+        hypervisor: hypervisor(files),
         checkpoint: { intervalMs },
         heartbeat: { intervalMs: 100, timeoutMs },
         output: { tap: CONSOLE_TAP },
@@ -53,7 +51,7 @@ export function secondaryConfig(files: GuestFiles, port = PORT): object {
         name: 'counter',
         primary: `ws://${ADDRESSES.primary}:${port}`,
         plaintext: true,
-        hypervisor: guestMachine(files),
+        hypervisor: hypervisor(files),
         failover: { reconnectWindowMs: 0, redialMaxMs: 100 },
       },
     ],

@@ -3,7 +3,7 @@
 //   lab-interrupted.js       says "built" (the lab stands), then "at work" (the guest is protected)
 
 import { fileURLToPath } from 'node:url';
-import { until } from '../../service/world.js';
+import { until } from '../../support/until.js';
 import { ensureGuest } from '../../support/qemu.js';
 import { Lab } from './lab.js';
 import { Agent, primaryConfig, secondaryConfig } from './lab-agent.js';

@@ -9,7 +9,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { until } from '../../service/world.js';
+import { until } from '../../support/until.js';
+import { allProcesses, processesWith } from '../../support/processes.js';
 import { ensureGuest, GUEST_TIMEOUT_MS } from '../../support/qemu.js';
 import { needLab } from './lab.js';
 
@@ -19,19 +20,12 @@ const AT_WORK_TIMEOUT_MS = 60_000;
 const REMAINS_TIMEOUT_MS = 10_000;
 
 /** Processes with this in their environment: what a program starts inherits it. */
-function marked(mark: string): string[] {
-  return readdirSync('/proc').filter((pid) => {
-    if (!/^\d+$/.test(pid)) return false;
-    try {
-      return readFileSync(`/proc/${pid}/environ`, 'latin1').includes(mark);
-    } catch {
-      return false; // it has just ended
-    }
-  });
+function marked(mark: string): number[] {
+  return processesWith(mark, 'environ');
 }
 
 /** "net:[…]": the namespaces that these processes are in. */
-function namespacesOf(pids: readonly string[]): Set<string> {
+function namespacesOf(pids: readonly number[]): Set<string> {
   const found = new Set<string>();
   for (const pid of pids) {
     for (const kind of NAMESPACES) {
@@ -43,10 +37,6 @@ function namespacesOf(pids: readonly string[]): Set<string> {
     }
   }
   return found;
-}
-
-function allProcesses(): string[] {
-  return readdirSync('/proc').filter((name) => /^\d+$/.test(name));
 }
 
 /** What there is on this machine that a lab could leave behind; `temporary`: its directory for temporary files. */
@@ -84,7 +74,7 @@ describe('qemu: what is left of three hosts', function () {
         const mark = `ROMULUS_TEST_MARK=${process.pid}-${signal}-${moment.length}`;
         const [name = '', value = ''] = mark.split('=');
         const before = inventory(temporary);
-        const ours = namespacesOf([String(process.pid)]);
+        const ours = namespacesOf([process.pid]);
         const program = spawn(process.execPath, [PROGRAM], {
           stdio: ['ignore', 'pipe', 'inherit'],
           env: { ...process.env, [name]: value, TMPDIR: temporary },
@@ -108,7 +98,7 @@ describe('qemu: what is left of three hosts', function () {
         }
         program.kill(signal);
         await closed;
-        const remains = (): string[] => [
+        const remains = (): (string | number)[] => [
           ...marked(mark),
           ...[...namespacesOf(allProcesses())].filter((namespace) => theirs.has(namespace)),
           ...additions(inventory(temporary), before),

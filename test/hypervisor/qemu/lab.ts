@@ -11,6 +11,7 @@
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
+import { childrenOf } from '../../support/processes.js';
 import { ensureInstalled } from '../../support/tools.js';
 
 export type Host = 'primary' | 'secondary' | 'client';
@@ -51,6 +52,12 @@ ip -n client address add ${ADDRESSES.client}/24 dev uplink
 echo ready
 read -r _ || true
 `;
+const PROGRAMS = [
+  ['ip', 'iproute2'],
+  ['mount', 'mount'],
+  ['nsenter', 'util-linux'],
+  ['unshare', 'util-linux'],
+] as const;
 const NAMESPACES = ['--net', '--pid', '--fork', '--kill-child=KILL', '--mount', '--mount-proc'];
 
 export class Lab {
@@ -128,16 +135,13 @@ export function childOf({ pid = 0 }: ChildProcess): number {
   return child;
 }
 
-export function childrenOf(pid: number): number[] {
-  const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
-  return text.split(' ').filter(Boolean).map(Number);
-}
-
 /** For `before`: skips the suite, loudly, where there can be no such lab. */
 export async function needLab(context: Mocha.Context): Promise<void> {
   context.timeout(300_000);
   try {
-    if ((await ensureInstalled('ip', 'iproute2')) === null) return context.skip();
+    for (const [command, debianPackage] of PROGRAMS) {
+      if ((await ensureInstalled(command, debianPackage)) === null) return context.skip();
+    }
     await (await Lab.open()).close();
   } catch (thrown) {
     if (!(thrown instanceof Error) || !thrown.message.startsWith('no namespaces')) throw thrown;

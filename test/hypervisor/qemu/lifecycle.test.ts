@@ -9,17 +9,9 @@ import {
   type QemuSource,
 } from '../../../src/hypervisor/qemu/index.js';
 import { Bitmap } from '../../../src/hypervisor/bitmap.js';
-import {
-  Console,
-  MIB,
-  TEST_NAME,
-  expectCode,
-  firstEvent,
-  needQemu,
-  processesWith,
-  tickGuest,
-  withObedientGuest,
-} from './support.js';
+import { processesWith } from '../../support/processes.js';
+import { Console, MIB, expectCode, firstEvent } from '../support.js';
+import { TEST_NAME, needQemu, tickGuest, withObedientGuest } from './support.js';
 
 describe('qemu: the life of a domain', function () {
   const domains: QemuSource[] = [];

@@ -7,9 +7,10 @@ import { fileURLToPath } from 'node:url';
 import type { GuestFiles } from '../../../src/hypervisor/qemu/guest/build.js';
 import type { FailoverCompleted } from '../../../src/service/reports.js';
 import { monotonicMs } from '../../../src/service/clock.js';
-import { until } from '../../service/world.js';
+import { until } from '../../support/until.js';
 import { ensureGuest, GUEST_TIMEOUT_MS } from '../../support/qemu.js';
 import { ADDRESSES, Lab, needLab, TAP } from './lab.js';
+import { successiveTicksOf, ticksOf } from '../support.js';
 import { Agent, CONSOLE_TAP, GUEST_MAC, primaryConfig, secondaryConfig } from './lab-agent.js';
 
 const CLIENT = fileURLToPath(new URL('./lab-client.js', import.meta.url));
@@ -66,14 +67,6 @@ interface Round {
   readonly takeoverMs: number;
 }
 
-/** A console without gap or repetition: its ticks, all well. */
-function ticksOf(said: string): number[] {
-  expect(said).to.not.include('BAD');
-  const numbers = [...said.matchAll(/^tick (\d+) ok$/gm)].map((match) => Number(match[1]));
-  numbers.forEach((tick, k) => expect(tick).to.equal(k + 1));
-  return numbers;
-}
-
 interface Pair {
   readonly lab: Lab;
   readonly primary: Agent;
@@ -111,7 +104,8 @@ async function checkConsole({ lab, primary, secondary }: Pair): Promise<Failover
   );
   if (commit?.kind !== 'commit') throw new Error('the checkpoint was not reported');
   const committed = lab.read(CONSOLE_TAP).subarray(0, commit.report.outputBytes).toString('latin1');
-  const ticks = ticksOf(committed + secondary.console);
+  const ticks = successiveTicksOf(committed + secondary.console);
+  expect(ticks[0]).to.equal(1);
   expect(ticks.length).to.be.greaterThan(ticksOf(committed).length + TICKS - 2);
   expect(committed.startsWith(primary.console), 'nothing was let out that was not committed').to.equal(true);
   return end;

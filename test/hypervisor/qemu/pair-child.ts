@@ -10,6 +10,7 @@ import { once } from 'node:events';
 import { writeSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { QemuConfig } from '../../../src/hypervisor/qemu/index.js';
+import { announce } from './outside.js';
 import { PrimaryOf, SecondaryOf, type PairChanges } from './pair.js';
 
 const FILE = fileURLToPath(import.meta.url);
@@ -81,8 +82,7 @@ async function primary(config: QemuConfig, changes: PairChanges): Promise<void> 
       await started();
       setInterval(() => {
         spoken++;
-        const { qmp } = domain.machine;
-        qmp.execute('announce-self', { initial: 1, max: 1, rounds: 1, step: 1 }).catch(() => undefined);
+        announce(domain.machine.qmp).catch(() => undefined);
       }, SPEAK_MS);
     };
   }

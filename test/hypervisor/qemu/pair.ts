@@ -3,7 +3,6 @@
 
 import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
-import { pino } from 'pino';
 import { parsePrimaryConfig, parseSecondaryConfig } from '../../../src/config/load.js';
 import {
   openQemuSource,
@@ -24,10 +23,12 @@ import type {
   TransitionReport,
 } from '../../../src/service/reports.js';
 import { createSecondaryService } from '../../../src/service/secondary.js';
-import { until } from '../../service/world.js';
-import { TEST_NAME, processesWith } from './support.js';
+import { until } from '../../support/until.js';
+import { log } from '../../service/world.js';
+import { processesWith } from '../../support/processes.js';
+import { successiveTicksOf, ticksOf } from '../support.js';
+import { Screen, TEST_NAME } from './support.js';
 
-const log = pino({ level: process.env['ROMULUS_TEST_LOG'] ?? 'silent' }, pino.destination(2));
 /** A machine that has much else to do takes its time. */
 export const PATIENCE_MS = 60_000;
 
@@ -68,7 +69,7 @@ export class PrimaryOf {
   source: QemuPrimary | null = null;
   /** All that the guest said, let out or not. */
   raw = '';
-  out = '';
+  readonly #screen = new Screen();
 
   constructor(config: QemuConfig, changes: PairChanges = {}) {
     this.service = createPrimaryService(
@@ -91,14 +92,16 @@ export class PrimaryOf {
           this.source.output$.subscribe((bytes) => (this.raw += Buffer.from(bytes).toString('latin1')));
           return this.source;
         },
-        openConsole: () => ({
-          write: (bytes) => void (this.out += Buffer.from(bytes).toString('latin1')),
-          close: () => undefined,
-        }),
+        openConsole: () => this.#screen,
       },
     );
     this.service.checkpoints$.subscribe((report) => this.checkpoints.push(report));
     this.service.transitions$.subscribe((report) => this.transitions.push(report));
+  }
+
+  /** What came out. */
+  get out(): string {
+    return this.#screen.text;
   }
 
   get status(): DomainStatus {
@@ -123,7 +126,7 @@ export class SecondaryOf {
   readonly failovers: FailoverEvent[] = [];
   readonly losses: StandbyLossReport[] = [];
   readonly targets: QemuTarget[] = [];
-  out = '';
+  readonly #screen = new Screen();
 
   constructor(port: number, config: QemuConfig, changes: PairChanges = {}) {
     this.service = createSecondaryService(
@@ -145,15 +148,17 @@ export class SecondaryOf {
           this.targets.push(target);
           return target;
         },
-        openConsole: () => ({
-          write: (bytes) => void (this.out += Buffer.from(bytes).toString('latin1')),
-          close: () => undefined,
-        }),
+        openConsole: () => this.#screen,
       },
     );
     this.service.commits$.subscribe((report) => this.commits.push(report));
     this.service.failover$.subscribe((event) => this.failovers.push(event));
     this.service.standbyLosses$.subscribe((report) => this.losses.push(report));
+  }
+
+  /** What came out. */
+  get out(): string {
+    return this.#screen.text;
   }
 
   get status(): DomainStatus {
@@ -172,12 +177,6 @@ function statusOf(service: { statuses(): readonly DomainStatus[] }): DomainStatu
   return status;
 }
 
-/** The numbers of the ticks that the text tells, in order; a tick that found its memory bad fails. */
-export function ticksOf(text: string): number[] {
-  expect(text).not.to.include('BAD');
-  return [...text.matchAll(/tick (\d+) ok\r?\n/g)].map((match) => Number(match[1]));
-}
-
 /**
  * What the guest had said at the last commit and what it says on the secondary are what one guest would have said, from
  * its last start on; nothing else came out of the primary.
@@ -188,8 +187,7 @@ export async function expectContinuation(primary: PrimaryOf, secondary: Secondar
   const said = secondary.commits.at(-1)?.outputBytes ?? 0;
   const text = primary.raw.slice(0, said) + secondary.out;
   const start = text.lastIndexOf('tick 1 ok');
-  const seen = ticksOf(text.slice(start));
-  expect(seen).to.deep.equal(seen.map((_, index) => index + 1));
+  expect(successiveTicksOf(text.slice(start))[0]).to.equal(1);
   expect(primary.raw.startsWith(primary.out)).to.equal(true);
   expect(primary.out.length).to.be.at.most(said);
 }

@@ -11,7 +11,7 @@ import fc from 'fast-check';
 import { HypervisorError } from '../../../src/hypervisor/port.js';
 import { QmpParser, type QmpMessage } from '../../../src/hypervisor/qemu/qmp-parser.js';
 import { QmpClient, QmpError, type QmpEvent } from '../../../src/hypervisor/qemu/qmp.js';
-import { expectCode } from './support.js';
+import { expectCode } from '../support.js';
 
 const GREETING = {
   QMP: { version: { qemu: { major: 7, minor: 2, micro: 22 }, package: 'Debian' }, capabilities: ['oob'] },

@@ -4,16 +4,15 @@ import { expect } from 'chai';
 import { cp, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { pino } from 'pino';
 import type { DemoReport } from '../../../src/cli/demo/measure.js';
 import { parsePrimaryConfig, parseSecondaryConfig } from '../../../src/config/load.js';
-import { guestCommandLine } from '../../../src/hypervisor/qemu/guest/command-line.js';
 import { createPrimaryService } from '../../../src/service/primary.js';
 import { createSecondaryService } from '../../../src/service/secondary.js';
-import { demoDirectories, romulus, until } from '../../cli/support.js';
-import { ensureGuest, GUEST_TIMEOUT_MS } from '../../support/qemu.js';
-
-const log = pino({ level: process.env['ROMULUS_TEST_LOG'] ?? 'silent' }, pino.destination(2));
+import { demoDirectories, romulus } from '../../cli/support.js';
+import { log } from '../../service/world.js';
+import { ensureGuest, GUEST_TIMEOUT_MS, guestMachine } from '../../support/qemu.js';
+import { until } from '../../support/until.js';
+import { Screen } from './support.js';
 
 describe('qemu: services', function () {
   this.timeout(240_000);
@@ -51,29 +50,16 @@ describe('qemu: services', function () {
   it('a guest that shuts down ends its replication, and nothing takes over', async function () {
     const files = await ensureGuest();
     if (!files) return this.skip();
-    const hypervisor = {
-      kind: 'qemu',
-      accelerator: 'tcg',
-      cpu: 'max',
-      memory: '128MiB',
-      // An address, but no network card: the guest says so and powers off.
-      arguments: [
-        ...['-kernel', files.kernel, '-initrd', files.initramfs],
-        ...['-append', guestCommandLine({ address: '10.0.0.2/24' })],
-      ],
-    };
-    const said: Buffer[] = [];
-    const openConsole = () => ({
-      write: (bytes: Uint8Array) => void said.push(Buffer.from(bytes)),
-      close: () => undefined,
-    });
+    // An address, but no network card: the guest says so and powers off.
+    const hypervisor = guestMachine(files, { address: '10.0.0.2/24' });
+    const screen = new Screen();
     const primary = createPrimaryService(
       parsePrimaryConfig({
         listen: { port: 0 },
         http: false,
         domains: [{ name: 'web', start: 'with-secondary', hypervisor }],
       }),
-      { log, openConsole },
+      { log, openConsole: () => screen },
     );
     let secondary: ReturnType<typeof createSecondaryService> | null = null;
     try {
@@ -90,11 +76,11 @@ describe('qemu: services', function () {
       let commits = 0;
       secondary.commits$.subscribe(() => commits++);
       await secondary.start();
-      await until(() => primary.statuses()[0]?.role === 'ended', 120_000);
+      await until('the end of the primary', () => primary.statuses()[0]?.role === 'ended', 120_000);
       expect(primary.statuses()[0]?.error).to.equal(null);
       expect(commits).to.be.greaterThan(1);
-      expect(Buffer.concat(said).toString('latin1')).to.match(/^bad configuration: /m);
-      await until(() => secondary?.statuses()[0]?.role === 'ended', 10_000);
+      expect(screen.text).to.match(/^bad configuration: /m);
+      await until('the end of the secondary', () => secondary?.statuses()[0]?.role === 'ended', 10_000);
       expect(failovers).to.deep.equal([]);
     } finally {
       await secondary?.stop();

@@ -1,58 +1,26 @@
 // A QEMU that the tests start, not Romulus: with a guest, and with a network card whose frames are seen from outside.
-//
-//   guest ─ card ─ netdev "lan", a UDP socket ─▶ World: counts the frames
 
 import { spawn, type ChildProcess } from 'node:child_process';
-import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { access, mkdtemp, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect } from 'chai';
 import { QmpClient } from '../../../src/hypervisor/qemu/qmp.js';
-import { TICK_ELF } from './support.js';
+import { processesWith } from '../../support/processes.js';
+import { QEMU } from '../../support/qemu.js';
+import { announce, type World } from './outside.js';
+import { TICK_ARGUMENTS } from './support.js';
 
-/** How long a frame that must not come is waited for. */
-const QUIET_MS = 40;
-const ARRIVAL_MS = 5000;
+/** Of the guest: in a file, shared or not, or in none. */
+type Memory = 'shared' | 'not shared' | 'of its own';
 
-/** Makes QEMU send a frame as if the guest had. */
-export const ANNOUNCEMENT = { initial: 1, max: 1, rounds: 1, step: 1 };
-
-/** What is on the other end of a netdev. */
-export class World {
-  frames = 0;
-  readonly #socket: Socket = createSocket('udp4');
-
-  static async open(): Promise<World> {
-    const world = new World();
-    world.#socket.on('message', () => world.frames++);
-    world.#socket.bind(0, '127.0.0.1');
-    await once(world.#socket, 'listening');
-    return world;
-  }
-
-  /** Options as for -netdev socket. */
-  get netdev(): string {
-    return `udp=127.0.0.1:${this.#socket.address().port},localaddr=127.0.0.1:0`;
-  }
-
-  /** Says something; then as many frames more than before have arrived, and no more. */
-  async hears(count: number, say: () => Promise<unknown>): Promise<void> {
-    const expected = this.frames + count;
-    await say();
-    const limit = performance.now() + ARRIVAL_MS;
-    while (this.frames < expected && performance.now() < limit) await sleep(1);
-    await sleep(QUIET_MS);
-    expect(this.frames).to.equal(expected);
-  }
-
-  async close(): Promise<void> {
-    this.#socket.close();
-    await once(this.#socket, 'close');
-  }
+function memoryArguments(memory: Memory, file: string): string[] {
+  if (memory === 'of its own') return ['-machine', 'q35'];
+  const share = memory === 'shared' ? 'on' : 'off';
+  const backend = `memory-backend-file,id=ram,size=16M,mem-path=${file},share=${share}`;
+  return ['-object', backend, '-machine', 'q35,memory-backend=ram'];
 }
 
 export class StrangeQemu {
@@ -62,7 +30,7 @@ export class StrangeQemu {
   readonly #folder: string;
   readonly #process: ChildProcess;
 
-  private constructor(folder: string, options: readonly string[]) {
+  private constructor(folder: string, options: readonly string[], memory: Memory) {
     this.#folder = folder;
     const file = (name: string) => join(folder, name);
     this.monitor = file('qmp');
@@ -70,28 +38,19 @@ export class StrangeQemu {
     this.ram = file('ram');
     const socket = (path: string) => `unix:${path},server=on,wait=off`;
     this.#process = spawn(
-      'qemu-system-x86_64',
+      QEMU,
       [
         ...['-nodefaults', '-display', 'none', '-accel', 'tcg', '-m', '16M'],
-        ...['-object', `memory-backend-file,id=ram,size=16M,mem-path=${this.ram},share=on`],
-        ...['-machine', 'q35,memory-backend=ram', '-qmp', socket(this.monitor)],
-        ...[
-          '-serial',
-          socket(this.serial),
-          '-kernel',
-          TICK_ELF,
-          '-append',
-          'pages=1024 dirty=100 tick_ms=10',
-        ],
-        ...options,
+        ...memoryArguments(memory, this.ram),
+        ...['-qmp', socket(this.monitor), '-serial', socket(this.serial), ...TICK_ARGUMENTS, ...options],
       ],
       { stdio: ['ignore', 'ignore', 'inherit'] },
     );
   }
 
   /** Its guest runs at once. `options` beside those for the sockets, the memory and the guest. */
-  static async start(options: readonly string[]): Promise<StrangeQemu> {
-    const qemu = new StrangeQemu(await mkdtemp(join(tmpdir(), 'romulus-strange-')), options);
+  static async start(options: readonly string[] = [], memory: Memory = 'shared'): Promise<StrangeQemu> {
+    const qemu = new StrangeQemu(await mkdtemp(join(tmpdir(), 'romulus-strange-')), options, memory);
     const isThere = (path: string) =>
       access(path).then(
         () => true,
@@ -122,6 +81,12 @@ export class StrangeQemu {
     }
   }
 
+  /** Somebody is attached to it, or has been killed and is not cleaned up after. */
+  isGuarded(): boolean {
+    const ours = processesWith(this.monitor);
+    return processesWith('guard.js').some((pid) => ours.includes(pid));
+  }
+
   async isRunning(): Promise<boolean> {
     const status = await this.ask((qmp) => qmp.execute('query-status'));
     return (status as { running: boolean }).running;
@@ -136,7 +101,7 @@ export class StrangeQemu {
   }
 
   async speak(): Promise<void> {
-    await this.ask((qmp) => qmp.execute('announce-self', ANNOUNCEMENT));
+    await this.ask(announce);
   }
 
   async kill(): Promise<void> {

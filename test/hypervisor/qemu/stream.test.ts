@@ -11,7 +11,8 @@ import { openFileSource } from '../../../src/restore/file-source.js';
 import { restoreDomain } from '../../../src/restore/restore.js';
 import { FileSink } from '../../../src/save/file-sink.js';
 import { saveDomain } from '../../../src/save/save.js';
-import { Console, needQemu, tickGuest } from './support.js';
+import { Console } from '../support.js';
+import { needQemu, tickGuest } from './support.js';
 
 const CHECKPOINTS = 10;
 

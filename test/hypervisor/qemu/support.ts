@@ -1,23 +1,17 @@
-// What the tests of QEMU domains share: whether QEMU is here, guests, a console that can be waited on, checkpoints.
+// What the tests of QEMU domains share: whether QEMU is here, guests, checkpoints.
 
-import { readdirSync, readFileSync, readSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { Bitmap } from '../../../src/hypervisor/bitmap.js';
-import {
-  HypervisorError,
-  type Domain,
-  type DomainEvent,
-  type HypervisorErrorCode,
-} from '../../../src/hypervisor/port.js';
-import type { QemuConfig, QemuSource, QemuTarget } from '../../../src/hypervisor/qemu/index.js';
+import { HypervisorError } from '../../../src/hypervisor/port.js';
+import { FuseTracking } from '../../../src/hypervisor/qemu/fuse/tracking.js';
+import type { DirtyWay, QemuConfig, QemuSource, QemuTarget } from '../../../src/hypervisor/qemu/index.js';
+import type { ConsoleWriter } from '../../../src/service/console.js';
 import { PAGE_SIZE } from '../../../src/stream/format.js';
+import { QEMU } from '../../support/qemu.js';
 import { ensureInstalled } from '../../support/tools.js';
-
-export const MIB = 1024 * 1024;
+import { MIB, withImage } from '../support.js';
 
 /** The self-checking guest of the embedded hypervisor: multiboot, so that QEMU boots it, too. */
 export const TICK_ELF = fileURLToPath(
@@ -27,11 +21,31 @@ export const TICK_ELF = fileURLToPath(
 /** For `before`: skips the suite, loudly, where there is no QEMU. */
 export async function needQemu(context: Mocha.Context): Promise<void> {
   context.timeout(300_000);
-  if ((await ensureInstalled('qemu-system-x86_64', 'qemu-system-x86')) === null) context.skip();
+  if ((await ensureInstalled(QEMU, 'qemu-system-x86')) === null) context.skip();
+}
+
+/** Whether changed pages can be found in this way here; where not, a loud line says why. */
+export async function canTrack(way: DirtyWay): Promise<boolean> {
+  if (way === 'compare') return true;
+  try {
+    await (await FuseTracking.open(MIB, TEST_NAME)).close();
+    return true;
+  } catch (error) {
+    if (!(error instanceof HypervisorError) || error.code !== 'UNSUPPORTED') throw error;
+    console.log(`\n    SKIPPED: ${error.message}\n`);
+    return false;
+  }
 }
 
 /** The name of every domain here: what is found by it is ours. */
 export const TEST_NAME = `test-${process.pid}`;
+
+/** For QEMU: the self-checking guest, 16 MiB do for it. */
+export const TICK_ARGUMENTS: readonly string[] = tickArguments('pages=1024 dirty=100 tick_ms=10');
+
+function tickArguments(commandLine: string): string[] {
+  return ['-kernel', TICK_ELF, '-append', commandLine];
+}
 
 export function tickGuest(options: Partial<QemuConfig> = {}, commandLine = ''): QemuConfig {
   return {
@@ -40,8 +54,7 @@ export function tickGuest(options: Partial<QemuConfig> = {}, commandLine = ''): 
     accelerator: 'tcg',
     ...options,
     arguments: [
-      ...['-kernel', TICK_ELF],
-      ...['-append', commandLine === '' ? 'pages=1024 dirty=100 tick_ms=10' : commandLine],
+      ...(commandLine === '' ? TICK_ARGUMENTS : tickArguments(commandLine)),
       ...(options.arguments ?? []),
     ],
   };
@@ -65,77 +78,20 @@ export async function withObedientGuest(use: (image: string) => Promise<void>): 
       '3c7275c9b0fee664ebca',
     'hex',
   );
-  const loadAt = 0x100000;
-  const headerBytes = 32;
-  const flags = 0x10000; // the header says where to load and to enter
-  const image = Buffer.alloc(headerBytes + code.length);
-  const fields = [
-    ...[0x1badb002, flags, -(0x1badb002 + flags) >>> 0, loadAt, loadAt],
-    ...[loadAt + image.length, loadAt + image.length, loadAt + headerBytes],
-  ];
-  fields.forEach((field, index) => image.writeUInt32LE(field, index * 4));
-  image.set(code, headerBytes);
-  const folder = await mkdtemp(join(tmpdir(), 'romulus-image-'));
-  try {
-    const file = join(folder, 'image');
-    await writeFile(file, image);
-    await use(file);
-  } finally {
-    await rm(folder, { recursive: true });
-  }
+  await withImage(code, use);
 }
 
-/** All that a domain said, and the means to wait for it. */
-export class Console {
+/** Where a service lets a domain's output out. */
+export class Screen implements ConsoleWriter {
   text = '';
-  private waiting: { readonly found: () => boolean; readonly resolve: () => void }[] = [];
 
-  constructor(domain: Domain) {
-    domain.output$.subscribe((bytes) => {
-      this.text += Buffer.from(bytes).toString('latin1');
-      this.waiting = this.waiting.filter((wait) => {
-        if (!wait.found()) return true;
-        wait.resolve();
-        return false;
-      });
-    });
+  write(bytes: Uint8Array): void {
+    this.text += Buffer.from(bytes).toString('latin1');
   }
 
-  until(found: () => boolean): Promise<void> {
-    if (found()) return Promise.resolve();
-    return new Promise((resolve) => this.waiting.push({ found, resolve }));
+  close(): void {
+    // Nothing is held.
   }
-
-  untilText(text: string): Promise<void> {
-    return this.until(() => this.text.includes(text));
-  }
-
-  /** The numbers of the ticks that were said, whole lines only. */
-  ticks(): number[] {
-    return [...this.text.matchAll(/^tick (\d+) ok\r?$/gm)].map((match) => Number(match[1]));
-  }
-}
-
-export function firstEvent(domain: Domain): Promise<DomainEvent> {
-  return new Promise((resolve) => {
-    domain.events$.subscribe(resolve);
-  });
-}
-
-export async function expectCode(
-  promise: Promise<unknown>,
-  code: HypervisorErrorCode,
-  text = '',
-): Promise<HypervisorError> {
-  try {
-    await promise;
-  } catch (error) {
-    if (!(error instanceof HypervisorError)) throw error;
-    expect(error.code, error.message).to.equal(code);
-    expect(error.message).to.include(text);
-    return error;
-  }
-  throw new Error(`it should have failed with ${code}`);
 }
 
 /** Guest RAM, past all that we keep of it. */
@@ -189,18 +145,4 @@ export class Replicator {
     await target.writePages(frames, count, slab);
     await target.setEmulatorContext(context);
   }
-}
-
-/** Processes whose command line includes `text`, by their ids. */
-export function processesWith(text: string): number[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .filter((pid) => {
-      try {
-        return readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes(text);
-      } catch {
-        return false; // it has just ended
-      }
-    })
-    .map(Number);
 }

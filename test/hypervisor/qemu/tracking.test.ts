@@ -2,7 +2,9 @@
 
 import { expect } from 'chai';
 import { openTracking } from '../../../src/hypervisor/qemu/tracking.js';
-import { MIB, TEST_NAME, expectCode, processesWith } from './support.js';
+import { processesWith } from '../../support/processes.js';
+import { MIB, expectCode } from '../support.js';
+import { TEST_NAME } from './support.js';
 
 describe('qemu: the choice of dirty tracking', () => {
   const config = { name: `${TEST_NAME}-tracking`, memoryBytes: MIB };

@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { HypervisorError, type HypervisorErrorCode } from '../../../../src/hypervisor/port.js';
+import { HypervisorError } from '../../../../src/hypervisor/port.js';
 import {
   type GuestFiles,
   guestProgramFile,
@@ -17,16 +17,10 @@ import {
 import { guestCommandLine } from '../../../../src/hypervisor/qemu/guest/command-line.js';
 import { Initramfs } from '../../../../src/hypervisor/qemu/guest/initramfs.js';
 import { GUEST_MODULES, modulesInOrder } from '../../../../src/hypervisor/qemu/guest/modules.js';
+import { expectCode } from '../../support.js';
 
 const run = promisify(execFile);
 const never = new AbortController().signal;
-
-async function expectCode(promise: Promise<unknown>, code: HypervisorErrorCode): Promise<HypervisorError> {
-  const outcome: unknown = await promise.catch((error: unknown) => error);
-  if (!(outcome instanceof HypervisorError)) throw new Error(`${code} was due`, { cause: outcome });
-  expect(outcome.code, outcome.message).to.equal(code);
-  return outcome;
-}
 
 /** Names and contents of an archive's entries; fails where the next entry does not stand where it must. */
 function entries(archive: Buffer): [name: string, mode: number, data: string][] {
