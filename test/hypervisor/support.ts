@@ -1,7 +1,6 @@
 // What the tests of domains share, whatever hypervisor these have: a console that can be waited on, small images.
 
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import {
@@ -10,6 +9,7 @@ import {
   type DomainEvent,
   type HypervisorErrorCode,
 } from '../../src/hypervisor/port.js';
+import { temporaryDirectory } from '../support/temporary.js';
 
 export const MIB = 1024 * 1024;
 
@@ -95,7 +95,7 @@ export async function withImage(code: Uint8Array, use: (file: string) => Promise
   image.writeUInt32LE(loadAt + image.length, 24); // end of what is cleared
   image.writeUInt32LE(loadAt + headerBytes, 28); // entry
   image.set(code, headerBytes);
-  const folder = await mkdtemp(join(tmpdir(), 'romulus-image-'));
+  const folder = await temporaryDirectory('romulus-image-');
   try {
     const file = join(folder, 'image');
     await writeFile(file, image);

@@ -1,8 +1,7 @@
 // What a test made and must end.
 
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
+import { rm } from 'node:fs/promises';
+import { temporaryDirectory } from './temporary.js';
 
 export class Cleanup {
   readonly #actions: (() => unknown)[] = [];
@@ -18,7 +17,7 @@ export class Cleanup {
 
   /** One that is removed in its turn. */
   async directory(): Promise<string> {
-    const made = await mkdtemp(path.join(tmpdir(), 'romulus-test-'));
+    const made = await temporaryDirectory('romulus-test-');
     this.add(() => rm(made, { recursive: true, force: true }));
     return made;
   }

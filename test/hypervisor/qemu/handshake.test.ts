@@ -1,8 +1,7 @@
 // Two real QEMUs at the handshake, through both services: those that differ are refused with the difference, and nothing
 // is taken over; those that do not are linked. And output that passes unprotected, held while a secondary is linked.
 
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
@@ -19,6 +18,7 @@ import { until } from '../../support/until.js';
 import { announce, World } from './outside.js';
 import { Console } from '../support.js';
 import { TICK_ELF, needQemu } from './support.js';
+import { temporaryDirectory } from '../../support/temporary.js';
 
 type Section = Record<string, unknown>;
 
@@ -206,7 +206,7 @@ describe('qemu: the handshake', function () {
       await primary.stop();
     }
     // Whatever other option makes one.
-    const folder = await mkdtemp(path.join(tmpdir(), 'romulus-handshake-'));
+    const folder = await temporaryDirectory('romulus-handshake-');
     cleanup.add(() => rm(folder, { recursive: true }));
     const file = path.join(folder, 'card.cfg');
     const card = ['[device "back-door"]', 'driver = "virtio-net-pci"', 'netdev = "way-out"'];

@@ -1,8 +1,7 @@
 // QEMU through the services: two processes, each the command that a user starts, and the primary killed.
 
 import { expect } from 'chai';
-import { cp, mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { cp, rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { DemoReport } from '../../../src/cli/demo/measure.js';
 import { parsePrimaryConfig, parseSecondaryConfig } from '../../../src/config/load.js';
@@ -13,6 +12,7 @@ import { log } from '../../service/world.js';
 import { ensureGuest, GUEST_TIMEOUT_MS, guestMachine } from '../../support/qemu.js';
 import { until } from '../../support/until.js';
 import { Screen } from './support.js';
+import { temporaryDirectory } from '../../support/temporary.js';
 
 describe('qemu: services', function () {
   this.timeout(240_000);
@@ -22,7 +22,7 @@ describe('qemu: services', function () {
     const files = await ensureGuest();
     if (!files) return this.skip();
     // The guest that the tests have made is the one that the command finds in the user's cache.
-    const cache = await mkdtemp(path.join(tmpdir(), 'romulus-test-cache-'));
+    const cache = await temporaryDirectory('romulus-test-cache-');
     const before = { ...process.env };
     try {
       const made = path.dirname(files.kernel);

@@ -2,9 +2,8 @@
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { access, mkdtemp, rm } from 'node:fs/promises';
+import { access, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { QmpClient } from '../../../src/hypervisor/qemu/qmp.js';
@@ -12,6 +11,7 @@ import { processesWith } from '../../support/processes.js';
 import { QEMU } from '../../support/qemu.js';
 import { announce, type World } from './outside.js';
 import { TICK_ARGUMENTS } from './support.js';
+import { temporaryDirectory } from '../../support/temporary.js';
 
 /** Of the guest: in a file, shared or not, or in none. */
 type Memory = 'shared' | 'not shared' | 'of its own';
@@ -50,7 +50,7 @@ export class StrangeQemu {
 
   /** Its guest runs at once. `options` beside those for the sockets, the memory and the guest. */
   static async start(options: readonly string[] = [], memory: Memory = 'shared'): Promise<StrangeQemu> {
-    const qemu = new StrangeQemu(await mkdtemp(join(tmpdir(), 'romulus-strange-')), options, memory);
+    const qemu = new StrangeQemu(await temporaryDirectory('romulus-strange-'), options, memory);
     const isThere = (path: string) =>
       access(path).then(
         () => true,

@@ -1,8 +1,7 @@
 // The domain behind the port: a guest goes through the real saver into a file, checkpoint by checkpoint while it runs,
 // and out of the file through the real restorer. The file breaks off; the guest goes on from its last checkpoint.
 
-import { mkdtemp, rm, stat, truncate } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
@@ -13,6 +12,7 @@ import { FileSink } from '../../../src/save/file-sink.js';
 import { saveDomain } from '../../../src/save/save.js';
 import { Console } from '../support.js';
 import { needQemu, tickGuest } from './support.js';
+import { temporaryDirectory } from '../../support/temporary.js';
 
 const CHECKPOINTS = 10;
 
@@ -23,7 +23,7 @@ describe('qemu: a checkpointed stream', function () {
     return needQemu(this);
   });
   beforeEach(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'romulus-stream-'));
+    folder = await temporaryDirectory('romulus-stream-');
   });
   afterEach(async () => {
     for (const domain of domains.splice(0)) await domain.destroy();

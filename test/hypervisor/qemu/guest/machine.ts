@@ -6,13 +6,13 @@
 
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import net from 'node:net';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import type { GuestFiles } from '../../../../src/hypervisor/qemu/guest/build.js';
 import { QEMU } from '../../../support/qemu.js';
+import { temporaryDirectory } from '../../../support/temporary.js';
 
 const WAIT_MS = 40_000;
 
@@ -57,7 +57,7 @@ export class GuestMachine {
   }
 
   static async start(files: GuestFiles, options: MachineOptions): Promise<GuestMachine> {
-    const scratch = await mkdtemp(path.join(tmpdir(), 'romulus-qemu-guest-'));
+    const scratch = await temporaryDirectory('romulus-qemu-guest-');
     const card = options.type === 'microvm' ? 'virtio-net-device' : 'virtio-net-pci';
     return new GuestMachine(
       [
