@@ -140,7 +140,17 @@ type Network = z.output<ReturnType<typeof networkSchema>>;
 
 /** What only a QEMU that Romulus starts is told. */
 const MANAGED_KEYS = [
-  ...(['binary', 'accelerator', 'machine', 'cpu', 'cpus', 'memory', 'arguments', 'dirty'] as const),
+  ...([
+    'binary',
+    'accelerator',
+    'machine',
+    'cpu',
+    'cpus',
+    'memory',
+    'arguments',
+    'dirty',
+    'trialLoads',
+  ] as const),
 ];
 const PLUGS = ['tap', 'user', 'socket'] as const;
 
@@ -161,6 +171,7 @@ function qemuSchema(resolve: Resolve) {
     dirty: choice(['auto', 'fuse', 'compare']).optional(),
     network: networkSchema().default([]),
     sharedDisks: strings('the name of a drive or block device', 256).default([]),
+    trialLoads: choice(['each', 'auto', 'first']).optional(),
   })
     .check((context) => {
       const { value } = context;
@@ -202,6 +213,7 @@ function qemuSchema(resolve: Resolve) {
         dirty: rest.dirty ?? ('auto' as const),
         network: network.map(networkDevice),
         sharedDisks,
+        trialLoads: rest.trialLoads ?? ('auto' as const),
       };
     });
 }

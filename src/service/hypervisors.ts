@@ -57,9 +57,9 @@ type ManagedQemu = Extract<QemuHypervisorConfig, { mode: 'managed' }>;
 type AttachedQemu = Extract<QemuHypervisorConfig, { mode: 'attached' }>;
 
 export function managedQemu(name: string, section: ManagedQemu): QemuConfig {
-  const { binary, accelerator, machine, cpu, cpus, memoryBytes, dirty, sharedDisks } = section;
+  const { binary, accelerator, machine, cpu, cpus, memoryBytes, dirty, sharedDisks, trialLoads } = section;
   return {
-    ...{ name, binary, accelerator, machine, cpus, memoryBytes, dirty, sharedDisks },
+    ...{ name, binary, accelerator, machine, cpus, memoryBytes, dirty, sharedDisks, trialLoads },
     ...(cpu !== undefined && { cpu }),
     arguments: section.arguments,
     network: section.network.map(({ id, backend, mac, model }) => ({

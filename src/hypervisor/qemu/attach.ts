@@ -86,6 +86,7 @@ class AttachedMachine implements QemuMachine {
   readonly deviceState: DeviceStateFile;
   readonly serial: Duplex | null;
   readonly ramBlock: string;
+  readonly directory: string;
   readonly stateImage = null;
   readonly said = '';
   readonly gone: Promise<string>;
@@ -97,6 +98,7 @@ class AttachedMachine implements QemuMachine {
     this.name = name;
     this.memoryBytes = ram.bytes;
     this.ramBlock = ram.id;
+    this.directory = dirname(deviceState.path);
     this.qmp = qmp;
     this.tracking = tracking;
     this.deviceState = deviceState;

@@ -106,6 +106,7 @@ class LaunchedMachine implements QemuMachine {
   readonly deviceState: DeviceStateFile;
   readonly serial: Duplex;
   readonly ramBlock = RAM_ID;
+  readonly directory = null;
   readonly stateImage: StateImage | null;
   readonly guard = null;
   inventory: Inventory = {};

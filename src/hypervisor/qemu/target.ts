@@ -256,6 +256,7 @@ export class QemuTarget implements TargetDomain, Occupant {
   start(): Promise<void> {
     return this.#inOrder(async () => {
       this.#require('created');
+      this.#back = 0;
       const held = this.#current;
       if (!held) throw new HypervisorError('WRONG_STATE', 'The domain has no context to start from.');
       const { machine } = await this.#readyToRun(held);
@@ -292,7 +293,7 @@ export class QemuTarget implements TargetDomain, Occupant {
 
   #learn(facts: Facts): void {
     this.#facts = facts;
-    this.reset.learn(facts.resetFrames);
+    this.reset.learn(facts.reset);
   }
 
   #accept(context: Uint8Array): Held {
@@ -332,7 +333,9 @@ export class QemuTarget implements TargetDomain, Occupant {
 
   async #loadOnce(held: Held): Promise<Seated> {
     const seated = await this.#seat.claim(this);
-    if (seated.loader.holds !== held) await seated.loader.load(held, this.reset);
+    // One that hangs must not be told to run: it might do so when nobody wants it any more.
+    if (seated.loader.holds === held) await seated.machine.qmp.execute('query-status', undefined, ANSWER_MS);
+    else await seated.loader.load(held, this.reset);
     this.#deaths = 0;
     this.#tried = true;
     if (this.#pace.keepsUndo) this.#good = held;
@@ -356,9 +359,7 @@ export class QemuTarget implements TargetDomain, Occupant {
 
   async #readyToRun(held: Held): Promise<Seated> {
     try {
-      const seated = await this.#load(held);
-      await answer(seated);
-      return seated;
+      return await this.#load(held);
     } catch (error) {
       return this.#readyToRunBefore(asError(error));
     }
@@ -463,9 +464,4 @@ export class QemuTarget implements TargetDomain, Occupant {
     this.#work = result.catch(() => undefined); // told to the caller
     return result;
   }
-}
-
-/** A QEMU that hangs must not be told to run: it might do so when nobody wants it any more. */
-async function answer({ machine }: Seated): Promise<void> {
-  await machine.qmp.execute('query-status', undefined, ANSWER_MS);
 }
