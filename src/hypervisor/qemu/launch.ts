@@ -27,9 +27,11 @@ const START_TIMEOUT_MS = 30_000;
 export interface LaunchOptions {
   /** Made to be filled and taken over to (-incoming defer). */
   readonly standby: boolean;
+  /** Gives up while memory is reserved, with FAILED. */
+  readonly signal?: AbortSignal | undefined;
 }
 
-/** Stopped before its first instruction. Fails with BAD_CONFIGURATION or FAILED; then nothing is left. */
+/** Stopped before its first instruction. Fails with BAD_CONFIGURATION, OUT_OF_MEMORY or FAILED; then nothing is left. */
 export async function launchQemu(config: QemuConfig, options: LaunchOptions): Promise<QemuMachine> {
   checkConfig(config);
   await checkTaps(config.network ?? []);
@@ -42,7 +44,7 @@ export async function launchQemu(config: QemuConfig, options: LaunchOptions): Pr
     });
   }
   const setpriv = await findExecutable('setpriv');
-  const { tracking, reason } = await openTracking(config);
+  const { tracking, reason } = await openTracking(config, options);
   let deviceState: DeviceStateFile | null = null;
   try {
     deviceState = new DeviceStateFile(await openAnonymousFile(0), STATE_PATH);

@@ -54,6 +54,8 @@ export class QemuSource implements SourceDomain {
     this.p2mSize = machine.memoryBytes / PAGE_SIZE;
     machine.serial?.on('data', (bytes: Buffer) => this.output$.next(bytes));
     machine.qmp.events$.subscribe((event) => this.#hear(event));
+    // A guest whose memory is lost is not let go on; where it is a copy, it is none any more.
+    void machine.tracking.lost.then(({ message }) => this.#ended({ kind: 'crashed', reason: message }));
     void machine.gone.then((reason) => this.#ended({ kind: 'crashed', reason }));
   }
 
