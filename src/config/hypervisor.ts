@@ -140,17 +140,8 @@ type Network = z.output<ReturnType<typeof networkSchema>>;
 
 /** What only a QEMU that Romulus starts is told. */
 const MANAGED_KEYS = [
-  ...([
-    'binary',
-    'accelerator',
-    'machine',
-    'cpu',
-    'cpus',
-    'memory',
-    'arguments',
-    'dirty',
-    'trialLoads',
-  ] as const),
+  ...(['binary', 'accelerator', 'machine', 'cpu', 'cpus', 'memory', 'memoryDirectory'] as const),
+  ...(['arguments', 'dirty', 'trialLoads'] as const),
 ];
 const PLUGS = ['tap', 'user', 'socket'] as const;
 
@@ -167,6 +158,7 @@ function qemuSchema(resolve: Resolve) {
     cpu: text('as for -cpu').optional(),
     cpus: wholeNumber(1, 255).optional(),
     memory: size('1MiB', '1024GiB', (octets) => octets % MEBIBYTE === 0, ' in whole MiB').optional(),
+    memoryDirectory: pathField(resolve).optional(),
     arguments: strings('an argument for QEMU', 1024).optional(),
     dirty: choice(['auto', 'fuse', 'compare']).optional(),
     network: networkSchema().default([]),
@@ -209,6 +201,7 @@ function qemuSchema(resolve: Resolve) {
         cpu: rest.cpu,
         cpus: rest.cpus ?? 1,
         memoryBytes: memory ?? DEFAULT_QEMU_MEMORY_OCTETS,
+        memoryDirectory: rest.memoryDirectory,
         arguments: rest.arguments ?? [],
         dirty: rest.dirty ?? ('auto' as const),
         network: network.map(networkDevice),

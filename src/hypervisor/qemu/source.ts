@@ -44,8 +44,8 @@ export class QemuSource implements SourceDomain {
   #logging = false;
   #pause: Pause | null = null;
   #lastPause: PauseTimes | null = null;
-  /** We are at it: STOP and RESUME are what our own commands cause. */
   readonly #fullStates: FullStates;
+  /** We are at it: STOP and RESUME are what our own commands cause. */
   #commanding = false;
   #stoppedByOthers = false;
 
@@ -57,6 +57,8 @@ export class QemuSource implements SourceDomain {
     this.#fullStates = new FullStates(machine);
     machine.serial?.on('data', (bytes: Buffer) => this.output$.next(bytes));
     machine.qmp.events$.subscribe((event) => this.#hear(event));
+    // A guest whose memory is lost is not let go on; where it is a copy, it is none any more.
+    void machine.tracking.lost.then(({ message }) => this.#ended({ kind: 'crashed', reason: message }));
     void machine.gone.then((reason) => this.#ended({ kind: 'crashed', reason }));
   }
 

@@ -9,6 +9,7 @@
 //
 // A QEMU that ends is started again on the same memory: only memory that is lost loses the domain ('crashed').
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ReplaySubject, Subject } from 'rxjs';
 import { asError } from '../../errors.js';
 import { DomainType, INVALID_FRAME, PAGE_SIZE } from '../../stream/format.js';
@@ -43,6 +44,8 @@ const UNDO_BYTES_MAX = 128 * 1024 * 1024;
 const ANSWER_MS = 1000;
 /** Of QEMUs in a row that were of no use. */
 const DEATHS_MAX = 3;
+const CHECK_INTERVAL_MS = 1000;
+const CHECK_TIMEOUT_MS = 10_000;
 /** A few announcements, a little apart, for switches that were looking away. */
 const ANNOUNCEMENT = { initial: 50, max: 550, rounds: 5, step: 100 };
 
@@ -78,11 +81,13 @@ export class QemuTarget implements TargetDomain, Occupant {
   /** One was loaded. */
   #tried = false;
   #work: Promise<unknown> = Promise.resolve();
+  readonly #checks: NodeJS.Timeout;
   #destroyed: Promise<void> | null = null;
 
   /** Fails as launchQemu and openTracking do; nothing is left then. */
-  static async open(config: QemuConfig): Promise<QemuTarget> {
-    const target = new QemuTarget(config, new Seat(config), await openTracking(config));
+  static async open(config: QemuConfig, signal?: AbortSignal): Promise<QemuTarget> {
+    const memory = await openTracking(config, { standby: true, signal });
+    const target = new QemuTarget(config, new Seat(config), memory);
     try {
       const facts = target.#isCold
         ? await probe(config, target.memory)
@@ -105,6 +110,8 @@ export class QemuTarget implements TargetDomain, Occupant {
     this.#populated = new Bitmap(this.#p2mSize);
     this.#undo = new Undo(ramFd, this.#p2mSize, UNDO_BYTES_MAX);
     this.#pace = new TrialPace(config.trialLoads ?? 'auto');
+    void memory.tracking.lost.then(({ message }) => this.#end({ kind: 'crashed', reason: message }));
+    this.#checks = setInterval(() => void this.#checkMemory(), CHECK_INTERVAL_MS);
   }
 
   /** The QEMU that waits, or runs. Fails with WRONG_STATE if there is none at the moment. */
@@ -149,7 +156,8 @@ export class QemuTarget implements TargetDomain, Occupant {
 
   /** Another memory that the same QEMU is for. Fails as openTracking does. */
   async another(): Promise<QemuTarget> {
-    const target = new QemuTarget(this.#config, this.#seat, await openTracking(this.#config));
+    const memory = await openTracking(this.#config, { standby: true });
+    const target = new QemuTarget(this.#config, this.#seat, memory);
     if (this.#facts) target.#learn(this.#facts);
     return target;
   }
@@ -291,6 +299,15 @@ export class QemuTarget implements TargetDomain, Occupant {
     return (this.#config.sharedDisks ?? []).length > 0;
   }
 
+  /** What was written must be there when it is needed: whether it is shows nowhere else. */
+  async #checkMemory(): Promise<void> {
+    if (this.#state !== 'created') return;
+    const late = sleep(CHECK_TIMEOUT_MS, 'late' as const, { ref: false });
+    // Its failure is told by `lost`.
+    const checked = await Promise.race([this.memory.tracking.check().catch(() => 'lost' as const), late]);
+    if (checked === 'late') this.#end({ kind: 'crashed', reason: 'its memory does not answer' });
+  }
+
   #learn(facts: Facts): void {
     this.#facts = facts;
     this.reset.learn(facts.reset);
@@ -409,6 +426,7 @@ export class QemuTarget implements TargetDomain, Occupant {
   }
 
   async #destroy(): Promise<void> {
+    clearInterval(this.#checks);
     this.#state = 'destroyed';
     await this.#work;
     await this.#source?.destroy();
