@@ -133,7 +133,8 @@ export class StreamWalker {
   }
 
   *#inside(demanded: Layer): Walk<boolean> {
-    const first = (yield* this.#cursor.take(TELLING_BYTES)).slice();
+    const where = `the file of ${this.#wrapper ?? 'nobody'}, where its stream begins`;
+    const first = (yield* this.#cursor.takeAll(TELLING_BYTES, where)).slice();
     return yield* this.#outermostLayer(tellBeginning(first), first, demanded);
   }
 
