@@ -5,11 +5,11 @@
 //                                    outwards to xl: with a configuration, which no stream has
 
 import { readFile } from 'node:fs/promises';
-import { FileSink } from '../save/file-sink.js';
 import { Judge } from '../stream/examine/judge.js';
 import type { Span } from '../stream/examine/merge.js';
+import type { Finding } from '../stream/examine/rules.js';
 import { tee } from '../stream/examine/tee.js';
-import { type StreamVisitor, StreamWalker, type WalkedRecord, recordSpan } from '../stream/examine/walk.js';
+import { type StreamVisitor, type WalkedRecord, recordSpan } from '../stream/examine/walk.js';
 import { RecordType } from '../stream/format.js';
 import type { Layer } from '../stream/layer-item.js';
 import { LibxlRecordType, encodeLibxlHeader } from '../stream/libxl.js';
@@ -17,8 +17,10 @@ import { concatenate, encodeRecord } from '../stream/writer.js';
 import { encodeXlHeader, xlHeaderOf } from '../stream/xl.js';
 import { formatBytes } from './demo/screen.js';
 import { ExitCode } from './exit-codes.js';
-import { ImageWriter } from './files/image-writer.js';
+import { ImageOutput } from './files/image-output.js';
+import { type ImageMaker, ImageMeasure, ImageWriter } from './files/image-writer.js';
 import { InputFile } from './files/input.js';
+import { LeftOut } from './files/left-out.js';
 import { Progress } from './files/progress.js';
 import { onInterruption } from './signals.js';
 import { UsageError } from './usage.js';
@@ -32,9 +34,11 @@ export interface ConvertVerbOptions {
 /** What a walk found out before anything is written. */
 interface Facts {
   readonly from: Layer;
+  /** Where libxl's stream begins, or libxc's that lies in none. */
+  readonly start: number;
   /** The octet after END or the last checkpoint. */
   readonly end: number;
-  readonly xlEnd: number;
+  readonly leftOut: LeftOut;
 }
 
 /** @param report where it says what it has written */
@@ -45,65 +49,90 @@ export async function convertVerb(
   report: NodeJS.WritableStream = process.stderr,
 ): Promise<ExitCode> {
   const interruption = onInterruption();
-  const input = await InputFile.open(path);
+  try {
+    await convert(path, await ImageOutput.find(out), options, report, interruption.signal);
+    return ExitCode.OK;
+  } finally {
+    interruption.dispose();
+  }
+}
+
+async function convert(
+  path: string,
+  output: ImageOutput,
+  options: ConvertVerbOptions,
+  report: NodeJS.WritableStream,
+  signal: AbortSignal,
+): Promise<void> {
+  const input = await InputFile.open(path, { twice: true, signal });
   const progress = new Progress('convert', input.size);
   try {
     const check = (position: number): void => {
-      interruption.signal.throwIfAborted();
+      signal.throwIfAborted();
       progress.at(position);
     };
     const facts = await examine(input, options.to, check);
     const xlHeader = await headerOfXl(facts.from, options);
-    const sink = await FileSink.create(out);
-    try {
-      const writer = new ImageWriter(input, sink, () => check(sink.bytes));
-      await writer.octets(xlHeader);
-      await writeLayers(input, writer, facts, options.to);
-      await sink.commit();
-      progress.end();
-      report.write(`${out}: ${facts.from} to ${options.to}, ${formatBytes(sink.bytes)}\n`);
-    } catch (error) {
-      await sink.discard();
-      throw error;
-    }
-    return ExitCode.OK;
+    const make = async (maker: ImageMaker): Promise<void> => {
+      await maker.octets(xlHeader);
+      await makeLayers(input, maker, facts, options.to);
+    };
+    const measure = async (): Promise<number> => {
+      const image = new ImageMeasure();
+      await make(image);
+      return image.bytes;
+    };
+    const bytes = await output.write({ signal, report, input: input.place, measure }, async (sink) => {
+      await make(new ImageWriter(input, sink, () => check(sink.bytes)));
+      return sink.bytes;
+    });
+    progress.end();
+    report.write(`${output.name}: ${facts.from} to ${options.to}, ${formatBytes(bytes)}\n`);
+    facts.leftOut.report(report);
   } finally {
     progress.end();
     await input.close();
-    interruption.dispose();
   }
 }
 
 async function examine(input: InputFile, to: Layer, onPause: (position: number) => void): Promise<Facts> {
   const { path } = input;
-  if (input.size === null) {
-    throw new UsageError(`${path} is no regular file: a stream is converted in two walks through it`);
-  }
-  let xlEnd = 0;
+  let start = -1;
   let emulators = 0;
   let bad = 0;
-  const judge = new Judge(({ severity, rule }) => {
+  let last: Finding | undefined;
+  const judge = new Judge((finding) => {
+    const { severity, rule } = finding;
+    last = finding;
     bad += (severity === 'error' || severity === 'unreadable') && rule !== 'trailing' ? 1 : 0;
   });
+  const leftOut = new LeftOut();
   const watch: StreamVisitor = {
-    xl: (_header, end) => {
-      xlEnd = end;
+    libxl: (_header, offset) => {
+      start = offset;
+    },
+    libxc: (_headers, offset) => {
+      start = start < 0 ? offset : start;
     },
     record: ({ layer, type }) => {
       emulators += layer === 'libxl' && isEmulatorRecord(type) ? 1 : 0;
     },
   };
-  const { result, length } = await input.walk(new StreamWalker(tee(watch, judge)).walk(), { onPause });
+  const { result, length } = await input.walk(tee(leftOut, tee(watch, judge)), { onPause });
   judge.ended(result, length);
   const from = result.outermost;
-  if (bad > 0 || from === null) {
+  if (from === null && !result.backChannel && last !== undefined) {
+    throw new UsageError(`${path}: ${last.message}`);
+  }
+  if (bad > 0 || from === null || start < 0) {
     const hint =
       result.checkpoint === null ? '' : '; romulus recover makes an image of its last complete checkpoint';
     throw new UsageError(
       `${path} is ${result.backChannel ? "COLO's back channel" : 'unsound'} (see romulus verify)${hint}`,
     );
   }
-  if (from === to) {
+  // Taken out of its wrapper it is another file.
+  if (from === to && result.wrapper === null) {
     throw new UsageError(`${path} is in the layers of ${to} already`);
   }
   if (to === 'libxc' && emulators > 0) {
@@ -111,7 +140,7 @@ async function examine(input: InputFile, to: Layer, onPause: (position: number) 
       `${path} has ${emulators} records of emulators, which a bare libxc stream cannot hold`,
     );
   }
-  return { from, end: result.offset, xlEnd };
+  return { from, start, end: result.streamEnd ?? result.offset, leftOut };
 }
 
 async function headerOfXl(from: Layer, { to, config }: ConvertVerbOptions): Promise<Uint8Array> {
@@ -132,18 +161,15 @@ async function headerOfXl(from: Layer, { to, config }: ConvertVerbOptions): Prom
   return encodeXlHeader(xlHeaderOf(text));
 }
 
-async function writeLayers(input: InputFile, writer: ImageWriter, facts: Facts, to: Layer): Promise<void> {
-  const { from, end, xlEnd } = facts;
-  if (from !== 'libxc' && to !== 'libxc') {
-    await writer.copy({ offset: xlEnd, length: end - xlEnd });
+async function makeLayers(input: InputFile, maker: ImageMaker, facts: Facts, to: Layer): Promise<void> {
+  const { from, start, end } = facts;
+  if ((from === 'libxc') === (to === 'libxc')) {
+    await maker.copy({ offset: start, length: end - start });
     return;
   }
   const rewriter = new Rewriter(to !== 'libxc');
-  await input.walk(new StreamWalker(rewriter).walk(), {
-    end,
-    onPause: async () => rewriter.flush(writer),
-  });
-  await rewriter.flush(writer);
+  await input.walk(rewriter, { end, onPause: async () => rewriter.flush(maker) });
+  await rewriter.flush(maker);
 }
 
 /** Runs of libxc in the file, with (outwards) libxl's framing between. */
@@ -174,11 +200,11 @@ class Rewriter implements StreamVisitor {
     }
   }
 
-  async flush(writer: ImageWriter): Promise<void> {
+  async flush(maker: ImageMaker): Promise<void> {
     const jobs = this.#jobs;
     this.#jobs = [];
     for (const job of jobs) {
-      await (job instanceof Uint8Array ? writer.octets(job) : writer.copy(job));
+      await (job instanceof Uint8Array ? maker.octets(job) : maker.copy(job));
     }
   }
 

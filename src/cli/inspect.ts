@@ -3,7 +3,6 @@
 
 import { type Survey, Surveyor, type SurveyedRecord } from '../stream/examine/survey.js';
 import { lastCheckpoint } from '../stream/examine/judge.js';
-import { StreamWalker } from '../stream/examine/walk.js';
 import { formatBytes } from './demo/screen.js';
 import { ExitCode } from './exit-codes.js';
 import { InputFile } from './files/input.js';
@@ -31,7 +30,7 @@ export async function inspectVerb(
         printer.checkpoint(number, pages, end);
       },
     });
-    const { result, length } = await file.walk(new StreamWalker(surveyor).walk(), {
+    const { result, length } = await file.walk(surveyor, {
       onPause: async (position) => {
         progress.at(position);
         await output.flush();
@@ -39,7 +38,7 @@ export async function inspectVerb(
     });
     progress.end();
     const survey = surveyor.result(result, length);
-    printer.summary(survey, path, result.kind === 'ended' ? null : lastCheckpoint(result));
+    printer.summary(survey, file.path, result.kind === 'ended' ? null : lastCheckpoint(result));
     await output.flush();
     return exitCodeOf(survey);
   } finally {
@@ -153,7 +152,11 @@ function summaryLines(survey: Survey, last: string | null): [string, string][] {
     const layers = survey.layers.map((layer) =>
       layer === 'libxl' && survey.libxl?.legacy === true ? 'libxl (converted)' : layer,
     );
-    lines.push(['layers', `${layers.join(' › ')}${libxc === null ? '' : ` version ${libxc.version}`}`]);
+    const outer = survey.wrapper === null ? '' : `${survey.wrapper} › `;
+    lines.push([
+      'layers',
+      `${outer}${layers.join(' › ')}${libxc === null ? '' : ` version ${libxc.version}`}`,
+    ]);
   }
   const name = survey.xl?.name ?? null;
   if (name !== null) {

@@ -8,8 +8,8 @@ import { PAGE_SIZE } from '../stream/format.js';
 import { LineCutter } from './demo/screen.js';
 
 /** Prints what the domain says, as it says it. */
-export function showConsole(domain: Domain): Subscription {
-  return domain.output$.subscribe((bytes) => process.stdout.write(bytes));
+export function showConsole(domain: Domain, to: NodeJS.WritableStream = process.stdout): Subscription {
+  return domain.output$.subscribe((bytes) => to.write(bytes));
 }
 
 /**

@@ -6,6 +6,7 @@ import { ConfigError } from '../config/error.js';
 import { asError, codeOf } from '../errors.js';
 import { GuestError } from '../guest/error.js';
 import { RestoreError } from '../restore/error.js';
+import { SaveError, type SaveErrorCode } from '../save/error.js';
 import { StreamError } from '../stream/error.js';
 import type { Layer } from '../stream/layer-item.js';
 import { VERSION } from '../version.js';
@@ -79,7 +80,7 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
   program
     .command('save')
     .description('run an embedded machine, and write a plain image of it')
-    .argument('<file>', 'the image to write')
+    .argument('<file>', 'the image to write; - is standard output')
     .option('--memory <size>', 'memory of the machine', '64MiB')
     .option('--dirty <pages>', 'pages that the machine rewrites per tick', wholeNumber(0, 2 ** 19), 200)
     .option('--ticks <n>', 'ticks that the machine makes before it is saved', wholeNumber(0, 1_000_000), 20)
@@ -88,7 +89,7 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
   program
     .command('restore')
     .description('go on with an embedded machine from a plain image')
-    .argument('<file>', 'the image to read')
+    .argument('<file>', 'the image to read; - is standard input')
     .option('--ticks <n>', 'end after so many ticks (default: run until Ctrl-C)', wholeNumber(1, 1_000_000))
     .action(async (file: string, options: RestoreVerbOptions) =>
       setExitCode(await restoreVerb(file, options)),
@@ -105,7 +106,7 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
     program
       .command(name)
       .description(what)
-      .argument('<file>', 'the stream')
+      .argument('<file>', 'the stream; - is standard input')
       .option('--json', 'print JSON')
       .action(async (file: string, options: { json?: boolean }) => setExitCode(await verb(file, options)));
   }
@@ -113,15 +114,15 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
   program
     .command('recover')
     .description('make a plain image of the last complete checkpoint of a stream, complete or cut')
-    .argument('<file>', 'the checkpointed stream')
-    .argument('<out>', 'the image to write')
+    .argument('<file>', 'the checkpointed stream; - is standard input')
+    .argument('<out>', 'the image to write; - is standard output')
     .action(async (file: string, out: string) => setExitCode(await recoverVerb(file, out)));
 
   program
     .command('convert')
     .description('put a stream into other layers')
-    .argument('<file>', 'the stream')
-    .argument('<out>', 'the stream to write')
+    .argument('<file>', 'the stream; - is standard input')
+    .argument('<out>', 'the stream to write; - is standard output')
     .addOption(
       new Option('--to <layer>', 'the layer that it shall have')
         .choices(['libxc', 'libxl', 'xl'])
@@ -135,6 +136,9 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
   return program;
 }
 
+/** What was found wrong with a place before anything was written there. */
+const PLACE_ERRORS: ReadonlySet<SaveErrorCode> = new Set(['BAD_PLACE', 'PLACE_IN_USE', 'PLACE_TOO_SMALL']);
+
 /** Errors of what was given to us: the command line, a configuration, a file. */
 function isInputError(error: unknown): boolean {
   return (
@@ -143,7 +147,17 @@ function isInputError(error: unknown): boolean {
     error instanceof StreamError ||
     error instanceof RestoreError ||
     error instanceof GuestError ||
-    ['BAD_CONFIGURATION', 'BAD_CONTEXT', 'ENOENT', 'EACCES', 'EISDIR'].includes(codeOf(error))
+    (error instanceof SaveError && PLACE_ERRORS.has(error.code)) ||
+    [
+      'BAD_CONFIGURATION',
+      'BAD_CONTEXT',
+      'ENOENT',
+      'EACCES',
+      'EISDIR',
+      'ENOTDIR',
+      'EROFS',
+      'ECONNREFUSED',
+    ].includes(codeOf(error))
   );
 }
 

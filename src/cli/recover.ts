@@ -5,20 +5,21 @@
 //   walk 2, up to there: which is the latest page of each pfn, which the latest record of each kind?
 //   write: headers, records, pages gathered by pfn, END
 
-import { FileSink } from '../save/file-sink.js';
 import { StreamError } from '../stream/error.js';
 import { Judge } from '../stream/examine/judge.js';
 import { MergedState } from '../stream/examine/merge.js';
 import type { Finding, RuleId } from '../stream/examine/rules.js';
 import { tee } from '../stream/examine/tee.js';
-import { StreamWalker, type WalkEnd } from '../stream/examine/walk.js';
+import type { WalkEnd } from '../stream/examine/walk.js';
 import { RecordType } from '../stream/format.js';
 import { LibxlRecordType } from '../stream/libxl.js';
 import { encodeRecord } from '../stream/writer.js';
 import { formatBytes } from './demo/screen.js';
 import { ExitCode } from './exit-codes.js';
-import { ImageWriter } from './files/image-writer.js';
+import { ImageOutput } from './files/image-output.js';
+import { type ImageMaker, ImageMeasure, ImageWriter } from './files/image-writer.js';
 import { InputFile } from './files/input.js';
+import { LeftOut } from './files/left-out.js';
 import { Progress } from './files/progress.js';
 import { onInterruption } from './signals.js';
 import { UsageError } from './usage.js';
@@ -47,40 +48,53 @@ export async function recoverVerb(
   report: NodeJS.WritableStream = process.stderr,
 ): Promise<ExitCode> {
   const interruption = onInterruption();
-  const input = await InputFile.open(path);
+  try {
+    await recover(path, await ImageOutput.find(out), report, interruption.signal);
+    return ExitCode.OK;
+  } finally {
+    interruption.dispose();
+  }
+}
+
+async function recover(
+  path: string,
+  output: ImageOutput,
+  report: NodeJS.WritableStream,
+  signal: AbortSignal,
+): Promise<void> {
+  const input = await InputFile.open(path, { twice: true, signal });
   const progress = new Progress('recover', input.size);
   try {
     const onPause = (position: number): void => {
-      interruption.signal.throwIfAborted();
+      signal.throwIfAborted();
       progress.at(position);
     };
     const end = await lastWhole(input, onPause);
     const state = new MergedState();
     const firstError = errorWatch();
-    const visitor = tee(state, firstError.judge);
-    await input.walk(new StreamWalker(visitor).walk(), { end: end.offset, onPause });
-    firstError.check(path);
+    await input.walk(tee(state, firstError.judge), { end: end.offset, onPause });
+    firstError.check(input.path);
 
-    const sink = await FileSink.create(out);
-    try {
+    const measure = async (): Promise<number> => {
+      const image = new ImageMeasure();
+      await writeImage(image, state);
+      return image.bytes;
+    };
+    const written = await output.write({ signal, report, input: input.place, measure }, async (sink) => {
       const pages = await writeImage(new ImageWriter(input, sink, () => onPause(sink.bytes)), state);
-      await sink.commit();
-      progress.end();
-      const what = end.checkpoint === null ? 'the whole stream' : `checkpoint ${end.checkpoint}`;
-      report.write(`${out}: ${what}, ${pages} pages, ${formatBytes(sink.bytes)}\n`);
-    } catch (error) {
-      await sink.discard();
-      throw error;
-    }
-    return ExitCode.OK;
+      return `${pages} pages, ${formatBytes(sink.bytes)}`;
+    });
+    progress.end();
+    const what = end.checkpoint === null ? 'the whole stream' : `checkpoint ${end.checkpoint}`;
+    report.write(`${output.name}: ${what}, ${written}\n`);
+    end.leftOut.report(report);
   } finally {
     progress.end();
     await input.close();
-    interruption.dispose();
   }
 }
 
-async function writeImage(writer: ImageWriter, state: MergedState): Promise<number> {
+async function writeImage(writer: ImageMaker, state: MergedState): Promise<number> {
   await writer.copyAll(state.outerHeaders);
   const layered = state.outerHeaders.length > 0;
   if (layered) {
@@ -102,25 +116,23 @@ async function writeImage(writer: ImageWriter, state: MergedState): Promise<numb
 async function lastWhole(
   input: InputFile,
   onPause: (position: number) => void,
-): Promise<{ offset: number; checkpoint: number | null }> {
-  if (input.size === null) {
-    throw new UsageError(`${input.path} is no regular file: a stream is recovered in two walks through it`);
-  }
+): Promise<{ offset: number; checkpoint: number | null; leftOut: LeftOut }> {
   // The last finding of a walk that stopped is why it did.
   let last: Finding | undefined;
   const judge = new Judge((finding) => {
     last = finding;
   });
-  const { result } = await input.walk(new StreamWalker(judge).walk(), { onPause });
-  const { checkpoint, kind, offset } = result;
+  const leftOut = new LeftOut();
+  const { result } = await input.walk(tee(leftOut, judge), { onPause });
+  const { checkpoint, streamEnd } = result;
   if (result.backChannel) {
     throw new UsageError(`${input.path} is COLO's back channel: no domain is in it`);
   }
   if (checkpoint !== null) {
-    return { offset: checkpoint.end, checkpoint: checkpoint.number };
+    return { offset: checkpoint.end, checkpoint: checkpoint.number, leftOut };
   }
-  if (kind === 'ended') {
-    return { offset, checkpoint: null };
+  if (streamEnd !== null) {
+    return { offset: streamEnd, checkpoint: null, leftOut };
   }
   throw nothingWhole(input.path, result, last);
 }

@@ -2,10 +2,13 @@
 
 import { openEmbeddedTarget } from '../hypervisor/embedded/index.js';
 import { contextPages } from '../hypervisor/embedded/context.js';
-import { openFileSource } from '../restore/file-source.js';
+import { ChunkSource } from '../restore/file-source.js';
 import { restoreDomain } from '../restore/restore.js';
 import { PAGE_SIZE, RecordType } from '../stream/format.js';
+import { StreamError } from '../stream/error.js';
+import { RULES } from '../stream/examine/rules.js';
 import { ExitCode } from './exit-codes.js';
+import { InputFile } from './files/input.js';
 import { showConsole, watchTicks, workingSet } from './machine.js';
 import { InterruptedError, onInterruption } from './signals.js';
 import { UsageError } from './usage.js';
@@ -15,15 +18,33 @@ export interface RestoreVerbOptions {
 }
 
 export async function restoreVerb(file: string, options: RestoreVerbOptions): Promise<ExitCode> {
-  const memoryBytes = await machineMemory(file);
   const interruption = onInterruption();
+  try {
+    const input = await InputFile.open(file, { twice: true, signal: interruption.signal });
+    try {
+      await restore(input, options, interruption.signal);
+    } finally {
+      await input.close();
+    }
+    return ExitCode.OK;
+  } catch (error) {
+    // Without --ticks, Ctrl-C is how it is meant to end.
+    if (error instanceof InterruptedError && options.ticks === undefined) return ExitCode.OK;
+    throw error;
+  } finally {
+    interruption.dispose();
+  }
+}
+
+async function restore(input: InputFile, options: RestoreVerbOptions, signal: AbortSignal): Promise<void> {
+  const memoryBytes = await machineMemory(input);
   const domain = await openEmbeddedTarget({
     name: 'restore',
     memoryBytes,
     guest: { kind: 'builtin', ...workingSet(memoryBytes, 0) },
   });
   const console = showConsole(domain);
-  const source = openFileSource(file);
+  const source = sourceOf(input);
   try {
     await restoreDomain({
       domain,
@@ -31,36 +52,49 @@ export async function restoreVerb(file: string, options: RestoreVerbOptions): Pr
       streamType: 'plain',
       callbacks: { checkpoint: () => Promise.resolve('success') },
     });
-    const ended = watchTicks(domain, options.ticks ?? null, interruption.signal);
+    const ended = watchTicks(domain, options.ticks ?? null, signal);
     await domain.start();
     await ended;
-    return ExitCode.OK;
-  } catch (error) {
-    // Without --ticks, Ctrl-C is how it is meant to end.
-    if (error instanceof InterruptedError && options.ticks === undefined) return ExitCode.OK;
-    throw error;
   } finally {
     await source.close();
     await domain.destroy();
     console.unsubscribe();
-    interruption.dispose();
   }
 }
 
 /** Octets of memory of the machine that the image is of: its context says so. */
-async function machineMemory(file: string): Promise<number> {
-  const source = openFileSource(file);
+async function machineMemory(input: InputFile): Promise<number> {
+  const source = sourceOf(input);
   try {
     await source.headers();
     for (let record = await source.read(); record !== null; record = await source.read()) {
       if (record.layer === 'libxl') continue;
       if (record.type === RecordType.CHECKPOINT) {
-        throw new UsageError(`${file} is a checkpointed stream, not a plain image`);
+        throw new UsageError(`${input.path} is a checkpointed stream, not a plain image`);
       }
       if (record.type === RecordType.HVM_CONTEXT) return contextPages(record.body) * PAGE_SIZE;
     }
+  } catch (error) {
+    throw await betterTold(input, error);
   } finally {
     await source.close();
   }
-  throw new UsageError(`${file} ends before its HVM context: it is no whole image`);
+  throw new UsageError(`${input.path} ends before its HVM context: it is no whole image`);
+}
+
+/** What the file is, where it is no stream of Xen's at all. */
+async function betterTold(input: InputFile, error: unknown): Promise<unknown> {
+  if (!(error instanceof StreamError)) return error;
+  const told: string[] = [];
+  await input.walk({
+    finding: (rule, _offset, _record, message) => {
+      if (RULES[rule].severity === 'unreadable') told.push(message);
+    },
+  });
+  const [first] = told;
+  return first === undefined ? error : new StreamError(error.code, `${input.path}: ${first}`, error.facts);
+}
+
+function sourceOf(input: InputFile): ChunkSource {
+  return new ChunkSource(input.chunks(), { nothingAfterEnd: !input.goesOn });
 }

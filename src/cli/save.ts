@@ -4,9 +4,11 @@
 import { parseSize } from '../config/units.js';
 import { openEmbeddedSource } from '../hypervisor/embedded/index.js';
 import { saveDomain } from '../save/save.js';
-import { FileSink } from '../save/file-sink.js';
+import type { SourceDomain } from '../hypervisor/port.js';
+import type { ImageSink } from '../save/image-sink.js';
 import { ExitCode } from './exit-codes.js';
 import { formatBytes } from './demo/screen.js';
+import { ImageOutput } from './files/image-output.js';
 import { showConsole, watchTicks, workingSet } from './machine.js';
 import { onInterruption } from './signals.js';
 import { UsageError } from './usage.js';
@@ -21,39 +23,44 @@ export async function saveVerb(file: string, options: SaveVerbOptions): Promise<
   const memoryBytes = parseSize(options.memory);
   if (memoryBytes === null) throw new UsageError(`--memory ${options.memory} is no size ("64MiB")`);
   const interruption = onInterruption();
-  const domain = await openEmbeddedSource({
-    name: 'save',
-    memoryBytes,
-    guest: { kind: 'builtin', ...workingSet(memoryBytes, options.dirty) },
-  });
-  const console = showConsole(domain);
+  const { signal } = interruption;
+  const report = process.stderr;
   try {
-    const ticked = watchTicks(domain, options.ticks, interruption.signal);
-    await domain.start();
-    await ticked;
-    const sink = await FileSink.create(file);
+    const output = await ImageOutput.find(file);
+    const domain = await openEmbeddedSource({
+      name: 'save',
+      memoryBytes,
+      guest: { kind: 'builtin', ...workingSet(memoryBytes, options.dirty) },
+    });
+    const console = showConsole(domain, output.isStandardOutput ? process.stderr : process.stdout);
     try {
-      const { bytes } = await saveDomain({
-        domain,
-        sink,
-        streamType: 'plain',
-        live: true,
-        callbacks: {
-          suspend: () => domain.suspend(),
-          postcopy: () => Promise.resolve(),
-          checkpoint: () => Promise.resolve('finish'),
-        },
+      const bytes = await output.write({ signal, report }, async (sink) => {
+        const ticked = watchTicks(domain, options.ticks, signal);
+        await domain.start();
+        await ticked;
+        return (await saveLive(domain, sink)).bytes;
       });
-      await sink.commit();
-      process.stderr.write(`${file}: ${formatBytes(bytes)}\n`);
-    } catch (error) {
-      await sink.discard();
-      throw error;
+      report.write(`${output.name}: ${formatBytes(bytes)}\n`);
+      return ExitCode.OK;
+    } finally {
+      await domain.destroy();
+      console.unsubscribe();
     }
-    return ExitCode.OK;
   } finally {
-    await domain.destroy();
-    console.unsubscribe();
     interruption.dispose();
   }
+}
+
+function saveLive(domain: SourceDomain, sink: ImageSink): ReturnType<typeof saveDomain> {
+  return saveDomain({
+    domain,
+    sink,
+    streamType: 'plain',
+    live: true,
+    callbacks: {
+      suspend: () => domain.suspend(),
+      postcopy: () => Promise.resolve(),
+      checkpoint: () => Promise.resolve('finish'),
+    },
+  });
 }

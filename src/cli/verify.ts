@@ -3,7 +3,7 @@
 
 import { Judge, lastCheckpoint } from '../stream/examine/judge.js';
 import { type Finding, RULES, type Severity } from '../stream/examine/rules.js';
-import { StreamWalker, type WalkEnd } from '../stream/examine/walk.js';
+import type { WalkEnd } from '../stream/examine/walk.js';
 import { ExitCode } from './exit-codes.js';
 import { InputFile } from './files/input.js';
 import { TextOutput } from './files/output.js';
@@ -40,7 +40,7 @@ export async function verifyVerb(
       }
       printed += 1;
     });
-    const { result, length } = await file.walk(new StreamWalker(judge).walk(), {
+    const { result, length } = await file.walk(judge, {
       onPause: async (position) => {
         progress.at(position);
         await output.flush();
@@ -55,7 +55,7 @@ export async function verifyVerb(
       if (printed > FINDINGS_PRINTED_MAX) {
         output.line(`… and ${printed - FINDINGS_PRINTED_MAX} more`);
       }
-      output.line(`${path}: ${inWords(verdict, judge, result)}`);
+      output.line(`${file.path}: ${inWords(verdict, judge, result)}`);
     }
     await output.flush();
     return { sound: ExitCode.OK, unsound: ExitCode.FAILED, unreadable: ExitCode.USAGE }[verdict];
@@ -79,6 +79,7 @@ function summary(verdict: Verdict, judge: Judge, end: WalkEnd, bytes: number) {
     errors: judge.count('error'),
     warnings: judge.count('warning'),
     notes: judge.count('note'),
+    wrapper: end.wrapper,
     outermost: end.outermost,
     backChannel: end.backChannel,
     end: end.kind,
@@ -94,7 +95,8 @@ function inWords(verdict: Verdict, judge: Judge, end: WalkEnd): string {
     .map(([count, severity]) => `${count} ${severity}${count === 1 ? '' : 's'}`);
   const details = counted.length === 0 ? '' : ` (${counted.join(', ')})`;
   const checkpoints = end.checkpoint === null ? '' : `; ${lastCheckpoint(end)}`;
-  return `${verdict}${details}${checkpoints}`;
+  const where = end.wrapper === null ? '' : `; the stream lies in a file of ${end.wrapper}`;
+  return `${verdict}${details}${checkpoints}${where}`;
 }
 
 function lineOf({ severity, offset, record, rule, message }: Finding): string {

@@ -1,16 +1,25 @@
-// A stream into a file: written beside its place under a temporary name, and put in its place when it is whole and
-// on the disk.
+// A stream into a regular file: written beside its place under a temporary name, and put in its place when it is whole
+// and on the disk. A file that it replaces gives it its permissions and its owner; other hard links to that file keep
+// the old content, since it is the name that is replaced.
 //
 //   create ─▶ FILE.tmp-… ─ write … ─┬─ commit ──▶ fsync, rename to FILE
 //                                   └─ discard ─▶ nothing is left
 
 import { randomBytes } from 'node:crypto';
-import { open, rename, rm, type FileHandle } from 'node:fs/promises';
+import { constants, type Stats } from 'node:fs';
+import { access, open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import type { StreamPiece, StreamSink } from '../stream/flow.js';
+import type { StreamPiece } from '../stream/flow.js';
+import type { ImageSink } from './image-sink.js';
 
-export class FileSink implements StreamSink {
+const PERMISSIONS = 0o7777;
+/** An image is a machine's memory: what it holds is nobody else's business. */
+const NEW_FILE_MODE = 0o600;
+
+export class FileSink implements ImageSink {
   readonly path: string;
+  readonly room = null;
+  readonly through = false;
   readonly #temporaryPath: string;
   readonly #file: FileHandle;
   #writing: Promise<void> = Promise.resolve();
@@ -23,10 +32,21 @@ export class FileSink implements StreamSink {
     this.#file = file;
   }
 
-  /** Fails with Node's system error if the folder cannot be written to. */
-  static async create(path: string): Promise<FileSink> {
+  /**
+   * Fails with Node's system error if the folder cannot be written to, or the file that it replaces.
+   * @param path a name that is free, or a regular file's; openImageSink() sees to that
+   */
+  static async create(path: string, replaced: Stats | null = null): Promise<FileSink> {
+    if (replaced !== null) await access(path, constants.W_OK);
     const temporaryPath = `${path}.tmp-${randomBytes(4).toString('hex')}`;
-    return new FileSink(path, temporaryPath, await open(temporaryPath, 'wx', 0o600));
+    const sink = new FileSink(path, temporaryPath, await open(temporaryPath, 'wx', NEW_FILE_MODE));
+    try {
+      if (replaced !== null) await sink.#takeAfter(replaced);
+    } catch (error) {
+      await sink.discard();
+      throw error;
+    }
+    return sink;
   }
 
   /** Octets written. */
@@ -67,6 +87,13 @@ export class FileSink implements StreamSink {
     await this.#writing.catch(() => undefined);
     await this.#close();
     await rm(this.#temporaryPath, { force: true });
+  }
+
+  /** The owner first: a change of owner takes the set-id bits. */
+  async #takeAfter({ uid, gid, mode }: Stats): Promise<void> {
+    const own = await this.#file.stat();
+    if (own.uid !== uid || own.gid !== gid) await this.#file.chown(uid, gid);
+    await this.#file.chmod(mode & PERMISSIONS);
   }
 
   async #write({ memory, start, end }: StreamPiece): Promise<void> {

@@ -8,7 +8,6 @@ import { progressLine } from '../../src/cli/files/progress.js';
 import { verifyVerb } from '../../src/cli/verify.js';
 import { Judge } from '../../src/stream/examine/judge.js';
 import type { Finding } from '../../src/stream/examine/rules.js';
-import { StreamWalker } from '../../src/stream/examine/walk.js';
 import { RecordType } from '../../src/stream/format.js';
 import { concatenate, encodeRecord } from '../../src/stream/writer.js';
 import { readFixture } from '../fixtures/xen.js';
@@ -44,7 +43,7 @@ describe('inspect and verify', function () {
       const input = await InputFile.open(file);
       const findings: Finding[] = [];
       const judge = new Judge((finding) => findings.push(finding));
-      const { result, length } = await input.walk(new StreamWalker(judge).walk());
+      const { result, length } = await input.walk(judge);
       judge.ended(result, length);
       await input.close();
       expect({ findings, end: result }).to.deep.equal(judged(octets));

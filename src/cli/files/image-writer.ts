@@ -1,7 +1,7 @@
 // Writes a stream file out of octets, runs of another file, and pages of another file gathered into PAGE_DATA records.
-// It goes through a FileSink: nothing stands under its name before it is whole.
+// Measured first where the room is known: the same job, done by one who only counts.
 
-import type { FileSink } from '../../save/file-sink.js';
+import type { ImageSink } from '../../save/image-sink.js';
 import type { Span } from '../../stream/examine/merge.js';
 import type { PageIndex } from '../../stream/examine/page-index.js';
 import { pageDataLength } from '../../stream/examine/walk.js';
@@ -18,15 +18,25 @@ import type { InputFile } from './input.js';
 
 const PIECE_BYTES = HEADROOM + RECORD_HEADER_BYTES + pageDataLength(MAX_BATCH_SIZE, MAX_BATCH_SIZE);
 
-export class ImageWriter {
+/** What an image is made of, in order. */
+export interface ImageMaker {
+  octets(octets: Uint8Array): Promise<void>;
+  /** A run of the input, as it is. */
+  copy(span: Span): Promise<void>;
+  copyAll(spans: readonly Span[]): Promise<void>;
+  /** The pages of an index, by rising pfn, in as many PAGE_DATA records as they take. Returns the pages of data. */
+  pages(index: PageIndex): Promise<number>;
+}
+
+export class ImageWriter implements ImageMaker {
   readonly #input: InputFile;
-  readonly #sink: FileSink;
+  readonly #sink: ImageSink;
   readonly #onPiece: () => void;
   // One buffer: each piece has left it before the next is laid out.
   readonly #memory = Buffer.allocUnsafe(PIECE_BYTES);
 
   /** @param onPiece called between pieces; what it throws ends the job */
-  constructor(input: InputFile, sink: FileSink, onPiece: () => void) {
+  constructor(input: InputFile, sink: ImageSink, onPiece: () => void) {
     this.#input = input;
     this.#sink = sink;
     this.#onPiece = onPiece;
@@ -38,7 +48,6 @@ export class ImageWriter {
     await this.#sink.write({ memory, start: HEADROOM, end: memory.length });
   }
 
-  /** A run of the input, as it is. */
   async copy({ offset, length }: Span): Promise<void> {
     const most = this.#memory.length - HEADROOM;
     for (let done = 0; done < length;) {
@@ -55,7 +64,6 @@ export class ImageWriter {
     }
   }
 
-  /** The pages of an index, by rising pfn, in as many PAGE_DATA records as they take. Returns the pages of data. */
   async pages(index: PageIndex): Promise<number> {
     const pfns = index.sortedPfns();
     let written = 0;
@@ -101,5 +109,36 @@ export class ImageWriter {
   async #write(end: number): Promise<void> {
     this.#onPiece();
     await this.#sink.write({ memory: this.#memory, start: HEADROOM, end });
+  }
+}
+
+/** Counts the octets that an image will have. */
+export class ImageMeasure implements ImageMaker {
+  bytes = 0;
+
+  octets({ length }: Uint8Array): Promise<void> {
+    this.bytes += length;
+    return Promise.resolve();
+  }
+
+  copy({ length }: Span): Promise<void> {
+    this.bytes += length;
+    return Promise.resolve();
+  }
+
+  copyAll(spans: readonly Span[]): Promise<void> {
+    for (const { length } of spans) {
+      this.bytes += length;
+    }
+    return Promise.resolve();
+  }
+
+  pages(index: PageIndex): Promise<number> {
+    const dataPages = index.dataPages();
+    for (let left = index.size; left > 0; left -= MAX_BATCH_SIZE) {
+      this.bytes += RECORD_HEADER_BYTES + pageDataLength(Math.min(left, MAX_BATCH_SIZE), 0);
+    }
+    this.bytes += dataPages * PAGE_SIZE;
+    return Promise.resolve(dataPages);
   }
 }

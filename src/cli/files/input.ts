@@ -1,17 +1,24 @@
 // A stream file that is walked: read from front to back through one buffer. Pages are passed by with a seek where the
-// file allows it, so that a stream of a terabyte takes seconds; a pipe is read through.
+// file allows it, so that a stream of a terabyte takes seconds; a pipe is read through, or kept in a file that has no
+// name where it has to be read twice.
+//
+//   file                   seeks; ends where it ends
+//   block device           seeks; the stream ends before the device does
+//   pipe, FIFO, socket, …  from front to back, once        twice: ──▶ a temporary file, seeks
 
-import { open, type FileHandle } from 'node:fs/promises';
-import type { Given, Walk } from '../../stream/examine/walk.js';
+import { type Place, findPlace } from '../../save/place.js';
+import type { Given, StreamVisitor, Walk, WalkEnd } from '../../stream/examine/visitor.js';
+import { StreamWalker } from '../../stream/examine/walk.js';
 import { UsageError } from '../usage.js';
+import { type Octets, type OpenOptions, openOctets } from './octets.js';
 
 const READ_BYTES = 1024 * 1024;
 /** Where pages are passed by, little of a long read would be wanted. */
 const SEEK_READ_BYTES = 64 * 1024;
 const EMPTY = new Uint8Array(0);
 
-export interface InputOptions {
-  /** Where the walk shall think that the file ends; of a regular file only. Default: where it does. */
+export interface WalkOptions {
+  /** Where the walk shall think that the file ends; not of a pipe. Default: where it does. */
   readonly end?: number;
   /** Called now and then, between two reads. */
   readonly onPause?: (position: number) => Promise<void> | void;
@@ -19,90 +26,106 @@ export interface InputOptions {
 
 export class InputFile {
   readonly path: string;
-  readonly #file: FileHandle;
-  readonly #size: number;
-  readonly #regular: boolean;
+  readonly place: Place;
+  readonly #octets: Octets;
 
-  private constructor(path: string, file: FileHandle, size: number, regular: boolean) {
+  private constructor(path: string, place: Place, octets: Octets) {
     this.path = path;
-    this.#file = file;
-    this.#size = size;
-    this.#regular = regular;
+    this.place = place;
+    this.#octets = octets;
   }
 
-  /** Fails with Node's system error, or a UsageError for what is no file. */
-  static async open(path: string): Promise<InputFile> {
-    const file = await open(path, 'r');
-    try {
-      const stat = await file.stat();
-      if (stat.isDirectory()) {
-        throw new UsageError(`${path} is a folder`);
-      }
-      return new InputFile(path, file, stat.size, stat.isFile());
-    } catch (error) {
-      await file.close();
-      throw error;
-    }
+  /** Fails with Node's system error, or a UsageError for what is no file. "-" is standard input. */
+  static async open(path: string, options: OpenOptions = {}): Promise<InputFile> {
+    const place = await findPlace(path, 0);
+    return new InputFile(nameOf(path), place, await openOctets(place, options));
   }
 
   /** Octets; null for a pipe, which has no size. */
   get size(): number | null {
-    return this.#regular ? this.#size : null;
+    return this.#octets.size;
   }
 
-  /** Walks the file from its beginning; a pipe can be walked once. Returns how long it was, too. */
-  async walk<Result>(
-    walk: Walk<Result>,
-    options: InputOptions = {},
-  ): Promise<{ result: Result; length: number }> {
-    const size = Math.min(this.#size, options.end ?? this.#size);
-    const reader = new Reader(this.#file, this.#regular, size, options);
-    let step = walk.next();
-    while (step.done !== true) {
-      const { kind, length } = step.value;
-      // Most wishes are granted from the buffer: no promise for those.
-      const given =
-        kind === 'take'
-          ? (reader.takeNow(length) ?? (await reader.take(length)))
-          : (reader.skipNow(length) ?? (await reader.skip(length)));
-      step = walk.next(given);
+  /** Other octets than the stream's may follow it: it stands on a device. */
+  get goesOn(): boolean {
+    return this.place.kind === 'block' || this.place.kind === 'character';
+  }
+
+  /**
+   * Walks the stream from its beginning; a pipe can be walked once. Returns how long it was, too: on a device, up to
+   * its end.
+   */
+  async walk(
+    visitor: StreamVisitor,
+    options: WalkOptions = {},
+  ): Promise<{ result: WalkEnd; length: number }> {
+    const reader = new Reader(this.#octets, options);
+    const result = await walkWith(reader, new StreamWalker(visitor, { followed: this.goesOn }).walk());
+    const length = this.goesOn ? result.offset : (this.size ?? (await reader.lengthToEnd()));
+    return { result, length };
+  }
+
+  /** The octets from front to back. */
+  async *chunks(): AsyncGenerator<Uint8Array> {
+    for (let position = 0; ;) {
+      const chunk = new Uint8Array(READ_BYTES);
+      const length = await this.#octets.read(chunk, 0, chunk.length, position);
+      if (length === 0) return;
+      position += length;
+      yield chunk.subarray(0, length);
     }
-    return { result: step.value, length: this.size ?? (await reader.lengthToEnd()) };
   }
 
-  /** Reads octets of a regular file to target; all of them, or fails. */
+  /** Reads octets at a place of what has a size; all of them, or fails. */
   async readAt(target: Uint8Array, start: number, length: number, position: number): Promise<void> {
     for (let done = 0; done < length;) {
-      const { bytesRead } = await this.#file.read(target, start + done, length - done, position + done);
-      if (bytesRead === 0) {
+      const count = await this.#octets.read(target, start + done, length - done, position + done);
+      if (count === 0) {
         throw new UsageError(`${this.path} became shorter while it was read`);
       }
-      done += bytesRead;
+      done += count;
     }
   }
 
   async close(): Promise<void> {
-    await this.#file.close();
+    await this.#octets.close();
   }
 }
 
+async function walkWith<Result>(reader: Reader, walk: Walk<Result>): Promise<Result> {
+  let step = walk.next();
+  while (step.done !== true) {
+    const { kind, length } = step.value;
+    // Most wishes are granted from the buffer: no promise for those.
+    const given =
+      kind === 'take'
+        ? (reader.takeNow(length) ?? (await reader.take(length)))
+        : (reader.skipNow(length) ?? (await reader.skip(length)));
+    step = walk.next(given);
+  }
+  return step.value;
+}
+
+function nameOf(path: string): string {
+  return path === '-' ? 'standard input' : path;
+}
+
 class Reader {
-  readonly #file: FileHandle;
-  readonly #regular: boolean;
-  readonly #size: number;
-  readonly #onPause: InputOptions['onPause'];
+  readonly #octets: Octets;
+  /** Where the stream ends; null if only reading tells. */
+  readonly #size: number | null;
+  readonly #onPause: WalkOptions['onPause'];
   #buffer: Buffer;
   /** What is in the buffer: buffer[start] to buffer[end - 1], the octets of the file from `position` on. */
   #start = 0;
   #end = 0;
   #position = 0;
 
-  constructor(file: FileHandle, regular: boolean, size: number, options: InputOptions) {
-    this.#file = file;
-    this.#regular = regular;
-    this.#size = size;
+  constructor(octets: Octets, options: WalkOptions) {
+    this.#octets = octets;
+    this.#size = octets.size === null ? null : Math.min(octets.size, options.end ?? octets.size);
     this.#onPause = options.onPause;
-    this.#buffer = Buffer.allocUnsafe(regular ? SEEK_READ_BYTES : READ_BYTES);
+    this.#buffer = Buffer.allocUnsafe(this.#size === null ? READ_BYTES : SEEK_READ_BYTES);
   }
 
   takeNow(length: number): Given | null {
@@ -111,7 +134,7 @@ class Reader {
 
   async take(length: number): Promise<Given> {
     // A length that lies costs what is there, not what it says.
-    const left = this.#regular ? this.#size - this.#position : length;
+    const left = this.#size === null ? length : this.#size - this.#position;
     await this.#fill(Math.min(length, Math.max(left, 0)));
     return this.#given(Math.min(length, this.#end - this.#start));
   }
@@ -130,7 +153,7 @@ class Reader {
       const buffered = Math.min(left, this.#end - this.#start);
       this.#pass(buffered);
       left -= buffered;
-      if (left > 0 && this.#regular) {
+      if (left > 0 && this.#size !== null) {
         const seek = Math.min(left, Math.max(0, this.#size - this.#position));
         this.#position += seek;
         left -= seek;
@@ -178,9 +201,8 @@ class Reader {
     const kept = this.#buffer.subarray(this.#start, this.#end);
     if (length > this.#buffer.length) {
       // A pipe may promise what does not come: the buffer grows with what has come.
-      const wanted = this.#regular
-        ? length
-        : Math.min(length, Math.max(this.#buffer.length, kept.length) * 2);
+      const wanted =
+        this.#size === null ? Math.min(length, Math.max(this.#buffer.length, kept.length) * 2) : length;
       this.#buffer = Buffer.allocUnsafe(Math.max(wanted, this.#buffer.length));
     }
     kept.copy(this.#buffer);
@@ -196,9 +218,9 @@ class Reader {
     await this.#onPause?.(this.#position);
     const at = this.#position + (this.#end - this.#start);
     const room = this.#buffer.length - this.#end;
-    const length = this.#regular ? Math.min(room, this.#size - at) : room;
-    const { bytesRead } = await this.#file.read(this.#buffer, this.#end, length, this.#regular ? at : null);
-    this.#end += bytesRead;
-    return bytesRead > 0;
+    const length = this.#size === null ? room : Math.min(room, this.#size - at);
+    const count = length > 0 ? await this.#octets.read(this.#buffer, this.#end, length, at) : 0;
+    this.#end += count;
+    return count > 0;
   }
 }

@@ -53,6 +53,15 @@ export class PageIndex {
     return Math.floor((this.#values[this.#slot(pfn)] ?? 0) / 16);
   }
 
+  /** Pfns of a type with data. */
+  dataPages(): number {
+    let count = 0;
+    this.#pfns.forEach((pfn, slot) => {
+      count += pfn !== INVALID_FRAME && hasPageData((this.#values[slot] ?? 0) % 16) ? 1 : 0;
+    });
+    return count;
+  }
+
   /** In rising order. */
   sortedPfns(): Uint32Array {
     return this.#pfns.filter((pfn) => pfn !== INVALID_FRAME).sort();

@@ -28,6 +28,10 @@ export const RULES = {
   version: unreadable("libxc's stream is of version 2 or 3, libxl's of version 2."),
   'big-endian': unreadable('Streams of x86 guests are little-endian.'),
 
+  wrapper: error(
+    "What libvirt's libxl driver or xenopsd (XenServer, XCP-ng) wraps around a stream is whole.",
+  ),
+
   'xl.header': error("xl's header has a byte order, flags and a configuration that fits into it."),
   'xl.config': warning("The configuration in xl's header is JSON with a final NUL."),
   'libxl.header': error("libxl's stream stands behind xl's header."),

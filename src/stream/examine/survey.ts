@@ -19,12 +19,14 @@ import {
   type WalkEnd,
   type WalkedPages,
   type WalkedRecord,
+  type WrapperKind,
+  type WrapperPart,
   recordSpan,
 } from './walk.js';
 
-/** A record, or a header where type is null. */
+/** A record, or a header where type is null, or a part of what wraps the stream. */
 export interface SurveyedRecord {
-  readonly layer: Layer;
+  readonly layer: Layer | WrapperKind;
   readonly name: string;
   readonly type: number | null;
   readonly offset: number;
@@ -50,6 +52,8 @@ export interface SurveyedCheckpoint extends Checkpoint {
 
 export interface Survey {
   readonly bytes: number;
+  /** Whose file the stream lies in. */
+  readonly wrapper: WrapperKind | null;
   readonly layers: readonly Layer[];
   readonly backChannel: boolean;
   /** xl's header. */
@@ -147,6 +151,10 @@ export class Surveyor implements StreamVisitor {
     this.#header('libxc', 'domain header', offset + 24, 16);
   }
 
+  wrapper({ kind, name, offset, length }: WrapperPart): void {
+    this.#header(kind, name, offset, length);
+  }
+
   pageEntries(entries: DataView): void {
     for (let at = 0; at < entries.byteLength; at += 8) {
       const pfn = entries.getUint32(at, true);
@@ -199,6 +207,7 @@ export class Surveyor implements StreamVisitor {
     const all: readonly Layer[] = ['xl', 'libxl', 'libxc'];
     return {
       bytes: streamLength,
+      wrapper: end.wrapper,
       layers: end.outermost === null ? [] : all.slice(all.indexOf(end.outermost)),
       backChannel: end.backChannel,
       xl: this.#xl,
@@ -225,7 +234,7 @@ export class Surveyor implements StreamVisitor {
     };
   }
 
-  #header(layer: Layer, name: string, offset: number, length: number): void {
+  #header(layer: SurveyedRecord['layer'], name: string, offset: number, length: number): void {
     this.#listener.record?.({ layer, name, type: null, offset, length });
   }
 

@@ -24,6 +24,10 @@ export function tee(one: StreamVisitor, other: StreamVisitor): StreamVisitor {
       one.backChannel?.();
       other.backChannel?.();
     },
+    wrapper: (...about) => {
+      one.wrapper?.(...about);
+      other.wrapper?.(...about);
+    },
     pageEntries: (...about) => {
       one.pageEntries?.(...about);
       other.pageEntries?.(...about);

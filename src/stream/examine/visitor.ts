@@ -54,12 +54,24 @@ export interface WalkedPages {
   firstPfn: number;
 }
 
+/** Programs that put files of their own around streams. */
+export type WrapperKind = 'libvirt' | 'xenopsd';
+
+/** A run of octets that is the wrapper's, not the stream's. */
+export interface WrapperPart {
+  readonly kind: WrapperKind;
+  readonly name: string;
+  readonly offset: number;
+  readonly length: number;
+}
+
 export interface StreamVisitor {
   finding?(rule: RuleId, offset: number, record: string | null, message: string): void;
   xl?(header: XlHeader, end: number): void;
   libxl?(header: LibxlHeader, offset: number, options: number): void;
   libxc?(headers: StreamHeaders, offset: number, image: Uint8Array): void;
   backChannel?(): void;
+  wrapper?(part: WrapperPart): void;
   /** Entries of a PAGE_DATA record, 8 octets each; pages.dataPages still counts those before them. */
   pageEntries?(entries: DataView, pages: WalkedPages): void;
   record?(record: WalkedRecord): void;
@@ -75,7 +87,7 @@ export interface Checkpoint {
 
 export interface WalkEnd {
   /**
-   * ended: END of the outermost layer. open: no END, but nothing is cut. cut: inside `where`. stopped: for what was
+   * ended: END of the outermost layer, and of what wraps it. open: no END, but nothing is cut. cut: inside `where`. stopped: for what was
    * found; nothing is known of what follows.
    */
   readonly kind: 'ended' | 'open' | 'cut' | 'stopped';
@@ -83,7 +95,10 @@ export interface WalkEnd {
   readonly offset: number;
   /** What is cut. */
   readonly where: string | null;
+  readonly wrapper: WrapperKind | null;
   readonly outermost: Layer | null;
+  /** The octet after END of the outermost layer; its wrapper may go on behind it. */
+  readonly streamEnd: number | null;
   readonly backChannel: boolean;
   /** The last one that is whole. */
   readonly checkpoint: Checkpoint | null;

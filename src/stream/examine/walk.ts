@@ -1,75 +1,54 @@
-// A walk through a stream file of any layer that never holds its pages: the walker says what it wants next, octets to
-// see (take) or octets to pass by (skip), and whoever has the file gives it. It does no I/O, knows how the layers lie
-// in each other (layers.ts draws it), goes on behind what is wrong as long as it knows where the next record begins,
-// and tells a visitor what it meets.
+// A walk through a stream file of any kind that never holds its pages: the walker says what it wants next, octets to
+// see (take) or octets to pass by (skip), and whoever has the file gives it. It does no I/O, goes on behind what is
+// wrong as long as it knows where the next record begins, and tells a visitor what it meets.
 //
-//   walker ── take 8 ──▶ ◀── record header ──┐            PAGE_DATA │ count │ pfn entries │ pages … │
-//          ── take n ──▶ ◀── body, padding ──┤ record()              take    take, piece   skip
-//          ── skip n ──▶ ◀── how far it was ─┘                               by piece
+//   file:  wrapper of libvirt or xenopsd ( stream )  │  stream  │  COLO's back channel        stream: layer-walk.ts
 
-import { StreamError } from '../error.js';
-import {
-  DOMAIN_HEADER_BYTES,
-  IMAGE_HEADER_BYTES,
-  PAGE_DATA_HEADER_BYTES,
-  PAGE_SIZE,
-  RECORD_HEADER_BYTES,
-  RECORD_LENGTH_MAX,
-  RecordType,
-  hasPageData,
-  paddedLength,
-} from '../format.js';
-import { decodeDomainHeader, decodeImageHeader } from '../headers.js';
+import { PAGE_DATA_HEADER_BYTES, PAGE_SIZE, RECORD_HEADER_BYTES, paddedLength } from '../format.js';
 import type { Layer } from '../layer-item.js';
-import { LIBXL_HEADER_BYTES, LibxlRecordType, decodeLibxlHeader } from '../libxl.js';
-import { viewOf } from '../octets.js';
 import { concatenate } from '../writer.js';
-import { XL_HEADER_BYTES, beginsLikeXl, decodeXlHeader, xlHeaderLength } from '../xl.js';
-import { TELLING_BYTES, tellBeginning } from './beginning.js';
-import { recordName } from './names.js';
-import type { RuleId } from './rules.js';
-import type { Checkpoint, StreamVisitor, Walk, WalkEnd, WalkedPages } from './visitor.js';
+import { type Beginning, SAMPLE_BYTES, TELLING_BYTES, tellBeginning } from './beginning.js';
+import { Cursor, Cut, Stop } from './cursor.js';
+import { LayerWalker } from './layer-walk.js';
+import { tellOther } from './other-files.js';
+import type { StreamVisitor, Walk, WalkEnd, WrapperKind } from './visitor.js';
+import {
+  LIBVIRT_HEADER_BYTES,
+  XENOPSD_RECORD_BYTES,
+  XENOPSD_SIGNATURE_BYTES,
+  XenopsdType,
+  checkXenopsdSignature,
+  decodeLibvirtHeader,
+  xenopsdRecord,
+} from './wrapper.js';
 
 export type * from './visitor.js';
 
-/** Entries of PAGE_DATA that are taken at once. */
-const PIECE_ENTRIES = 4096;
 const ENTRY_BYTES = 8;
-/** After CHECKPOINT_END a record of type 5 that is no longer is libxl's CHECKPOINT_STATE. */
-const CHECKPOINT_STATE_BYTES_MAX = 8;
 const TRAILING_BYTES = 256;
 const EMPTY = new Uint8Array(0);
 
-/** The stream ends inside something. */
-class Cut extends Error {
-  readonly where: string;
-
-  constructor(where: string) {
-    super(`the stream ends inside ${where}`);
-    this.where = where;
-  }
-}
-
-/** The walk cannot go on; why was said. */
-class Stop extends Error {}
-
-interface RecordHead {
-  readonly type: number;
-  readonly length: number;
+export interface WalkOptions {
+  /** Something else may follow the stream, and is not looked at. Default: false. */
+  readonly followed?: boolean;
 }
 
 export class StreamWalker {
   readonly #visitor: StreamVisitor;
-  #offset = 0;
-  #whole = 0;
+  readonly #cursor: Cursor;
+  readonly #layers: LayerWalker;
+  #followed: boolean;
+  #wrapper: WrapperKind | null = null;
   #outermost: Layer | null = null;
+  #streamEnd: number | null = null;
   #backChannel = false;
-  #checkpoint: Checkpoint | null = null;
-  #recordsSince = false;
   #trailing: Uint8Array = EMPTY;
 
-  constructor(visitor: StreamVisitor) {
+  constructor(visitor: StreamVisitor, options: WalkOptions = {}) {
     this.#visitor = visitor;
+    this.#cursor = new Cursor(visitor);
+    this.#layers = new LayerWalker(this.#cursor, visitor);
+    this.#followed = options.followed ?? false;
   }
 
   /** The walk, once. */
@@ -90,333 +69,123 @@ export class StreamWalker {
   #end(kind: WalkEnd['kind'], where: string | null): WalkEnd {
     return {
       kind,
-      offset: this.#whole,
+      offset: this.#cursor.whole,
       where,
+      wrapper: this.#wrapper,
       outermost: this.#outermost,
+      streamEnd: this.#streamEnd,
       backChannel: this.#backChannel,
-      checkpoint: this.#checkpoint,
-      recordsSince: this.#recordsSince,
+      checkpoint: this.#layers.checkpoint,
+      recordsSince: this.#layers.recordsSince,
       trailing: this.#trailing,
     };
   }
 
-  /** True if END came. */
+  /** True if END came, and what belongs behind it. */
   *#stream(): Walk<boolean> {
-    const first = (yield* this.#take(TELLING_BYTES)).slice();
+    const first = (yield* this.#cursor.take(TELLING_BYTES)).slice();
     const beginning = tellBeginning(first);
+    let ended: boolean;
     switch (beginning.kind) {
-      case 'wrong':
-        throw this.#stop(beginning.rule, 0, null, beginning.message);
       case 'back-channel':
         this.#backChannel = true;
         this.#visitor.backChannel?.();
-        return yield* this.#backChannelRecords(first);
+        return yield* this.#layers.backChannelRecords(first);
+      case 'libvirt':
+        this.#wrapper = 'libvirt';
+        ended = yield* this.#libvirt(first);
+        break;
+      case 'xenopsd':
+        this.#wrapper = 'xenopsd';
+        ended = yield* this.#xenopsd(first);
+        break;
       case 'layer':
-        this.#outermost = beginning.layer;
+      case 'other':
+        ended = yield* this.#outermostLayer(beginning, first, null);
     }
-    const ended = yield* this.#layers(beginning.layer, first);
-    if (ended) {
-      this.#trailing = (yield* this.#take(TRAILING_BYTES)).slice();
+    if (ended && !this.#followed) {
+      this.#trailing = (yield* this.#cursor.take(TRAILING_BYTES)).slice();
     }
     return ended;
   }
 
-  *#layers(layer: Layer, first: Uint8Array): Walk<boolean> {
-    switch (layer) {
-      case 'xl':
-        yield* this.#xlHeader(first);
-        return yield* this.#libxlStream(EMPTY);
-      case 'libxl':
-        return yield* this.#libxlStream(first);
-      case 'libxc':
-        yield* this.#libxcHeaders(first);
-        for (;;) {
-          const ended = yield* this.#libxcRecords(null);
-          if (ended !== 'checkpoint') {
-            return ended === 'end';
-          }
-          this.#completeCheckpoint();
-        }
+  /** A stream from its first octets on, of the layer that its wrapper has to hold. */
+  *#outermostLayer(beginning: Beginning, first: Uint8Array, demanded: Layer | null): Walk<boolean> {
+    const at = this.#cursor.offset - first.length;
+    if (beginning.kind !== 'layer') {
+      const more = yield* this.#cursor.take(SAMPLE_BYTES - first.length);
+      const { rule, message } = tellOther(concatenate([first, more]));
+      throw this.#cursor.stop(
+        rule,
+        at,
+        null,
+        at === 0 ? message : `wrapped by ${this.#wrapper ?? 'nobody'}: ${message}`,
+      );
     }
+    if (demanded !== null && beginning.layer !== demanded) {
+      const message = `${this.#wrapper ?? 'nobody'} wraps a stream of ${demanded}, not of ${beginning.layer}`;
+      throw this.#cursor.stop('wrapper', at, null, message);
+    }
+    this.#outermost = beginning.layer;
+    const ended = yield* this.#layers.layers(beginning.layer, first);
+    this.#streamEnd = ended ? this.#cursor.offset : null;
+    return ended;
   }
 
-  *#xlHeader(first: Uint8Array): Walk<void> {
-    const fixed = yield* this.#fill(first, XL_HEADER_BYTES, "xl's header");
-    if (!beginsLikeXl(fixed)) {
-      throw this.#stop('not-a-stream', 0, null, "begins like xl's header, and then does not");
-    }
-    const length = this.#decoded('xl.header', 0, () => xlHeaderLength(fixed));
-    const whole = yield* this.#fill(fixed, length, "xl's header");
-    const header = this.#decoded('xl.header', 0, () => decodeXlHeader(whole));
-    this.#whole = this.#offset;
-    this.#visitor.xl?.(header, this.#offset);
+  *#inside(demanded: Layer): Walk<boolean> {
+    const where = `the file of ${this.#wrapper ?? 'nobody'}, where its stream begins`;
+    const first = (yield* this.#cursor.takeAll(TELLING_BYTES, where)).slice();
+    return yield* this.#outermostLayer(tellBeginning(first), first, demanded);
   }
 
-  *#libxlStream(first: Uint8Array): Walk<boolean> {
-    const offset = this.#offset - first.length;
-    const bytes = yield* this.#fill(first, LIBXL_HEADER_BYTES, "libxl's header");
-    const header = this.#decoded('libxl.header', offset, () => decodeLibxlHeader(bytes, offset));
-    this.#whole = this.#offset;
-    this.#visitor.libxl?.(header, offset, viewOf(bytes).getUint32(12));
+  *#libvirt(first: Uint8Array): Walk<boolean> {
+    const bytes = yield* this.#cursor.fill(first, LIBVIRT_HEADER_BYTES, "libvirt's header");
+    const { xmlLength } = this.#cursor.decoded('not-a-stream', 0, () => decodeLibvirtHeader(bytes));
+    yield* this.#cursor.skip(xmlLength, "libvirt's domain XML");
+    this.#wrapperPart('header', 0);
+    return yield* this.#inside('libxl');
+  }
 
-    let context: 'none' | 'open' | 'checkpoint' | 'ended' = 'none';
-    for (;;) {
-      const head = yield* this.#recordHead('libxl');
-      if (head === null) {
-        return false;
-      }
-      const at = this.#offset - RECORD_HEADER_BYTES;
-      const name = recordName('libxl', head.type);
-      yield* this.#libxlBody(head);
-      switch (head.type) {
-        case LibxlRecordType.LIBXC_CONTEXT:
-          if (context !== 'none') {
-            throw this.#stop('libxl.order', at, name, 'a second LIBXC_CONTEXT');
+  *#xenopsd(first: Uint8Array): Walk<boolean> {
+    const signature = yield* this.#cursor.fill(first, XENOPSD_SIGNATURE_BYTES, "xenopsd's signature");
+    this.#cursor.decoded('not-a-stream', 0, () => checkXenopsdSignature(signature));
+    this.#wrapperPart('signature', 0);
+    for (let ended = false; ;) {
+      const at = this.#cursor.offset;
+      const bytes = yield* this.#cursor.takeAll(XENOPSD_RECORD_BYTES, "xenopsd's image, before End_of_image");
+      const { type, name, length } = this.#cursor.decoded('wrapper', at, () =>
+        xenopsdRecord(bytes, at, ended),
+      );
+      switch (type) {
+        case XenopsdType.LIBXC:
+        case XenopsdType.LIBXL:
+          this.#wrapperPart(name, at);
+          ended = yield* this.#inside(type === XenopsdType.LIBXC ? 'libxc' : 'libxl');
+          if (!ended) {
+            return false;
           }
-          yield* this.#libxcHeaders(EMPTY);
-          context = 'open';
           break;
-        case LibxlRecordType.CHECKPOINT_END:
-          if (context !== 'checkpoint') {
-            this.#find('libxl.order', at, name, 'CHECKPOINT_END outside a checkpoint');
-            break;
-          }
-          this.#completeCheckpoint();
-          context = 'open';
-          break;
-        case LibxlRecordType.END:
-          if (context !== 'ended') {
-            this.#find('libxl.order', at, name, "END before libxc's END");
-          }
+        case XenopsdType.END_OF_IMAGE:
+          this.#wrapperPart(name, at);
+          return true;
+        case XenopsdType.DEMU:
+          // It does not say where it ends; the stream has come.
+          this.#wrapperPart(name, at);
+          this.#followed = true;
           return true;
         default:
-          break;
-      }
-      if (context === 'open') {
-        const next = yield* this.#afterCheckpoint(head.type === LibxlRecordType.CHECKPOINT_END);
-        if (next === 'open') {
-          return false;
-        }
-        context = next === 'end' ? 'ended' : 'checkpoint';
+          yield* this.#cursor.skip(length, `xenopsd's ${name}`);
+          this.#wrapperPart(name, at);
       }
     }
   }
 
-  /** libxc's records up to its END or CHECKPOINT; after CHECKPOINT_END, CHECKPOINT_STATE may come before. */
-  *#afterCheckpoint(stateMayCome: boolean): Walk<'end' | 'checkpoint' | 'open'> {
-    if (!stateMayCome) {
-      return yield* this.#libxcRecords(null);
+  /** Of the wrapper, from `offset` to here. */
+  #wrapperPart(name: string, offset: number): void {
+    this.#cursor.markWhole();
+    if (this.#wrapper !== null) {
+      this.#visitor.wrapper?.({ kind: this.#wrapper, name, offset, length: this.#cursor.whole - offset });
     }
-    for (;;) {
-      const head = yield* this.#recordHead('libxc');
-      if (head === null) {
-        return 'open';
-      }
-      if (head.type !== LibxlRecordType.CHECKPOINT_STATE || head.length > CHECKPOINT_STATE_BYTES_MAX) {
-        return yield* this.#libxcRecords(head);
-      }
-      yield* this.#libxlBody(head);
-    }
-  }
-
-  *#libxcHeaders(first: Uint8Array): Walk<void> {
-    const offset = this.#offset - first.length;
-    const where = "libxc's headers";
-    const image = (yield* this.#fill(first, IMAGE_HEADER_BYTES, where)).slice();
-    const { version } = this.#decoded('libxc.header', offset, () => decodeImageHeader(image, offset));
-    const bytes = yield* this.#fill(image, IMAGE_HEADER_BYTES + DOMAIN_HEADER_BYTES, where);
-    const at = offset + IMAGE_HEADER_BYTES;
-    const domain = this.#decoded('libxc.domain-header', at, () =>
-      decodeDomainHeader(bytes.subarray(IMAGE_HEADER_BYTES), at),
-    );
-    this.#whole = this.#offset;
-    this.#visitor.libxc?.({ version, ...domain }, offset, bytes);
-  }
-
-  /** Records of libxc up to END or CHECKPOINT; the head of the first may have been read already. */
-  *#libxcRecords(first: RecordHead | null): Walk<'end' | 'checkpoint' | 'open'> {
-    let head = first ?? (yield* this.#recordHead('libxc'));
-    while (head !== null) {
-      if (head.type === RecordType.PAGE_DATA) {
-        yield* this.#pageData(head.length);
-      } else {
-        yield* this.#body('libxc', head);
-      }
-      switch (head.type) {
-        case RecordType.END:
-          return 'end';
-        case RecordType.CHECKPOINT:
-          return 'checkpoint';
-        default:
-          this.#recordsSince = true;
-      }
-      head = yield* this.#recordHead('libxc');
-    }
-    return 'open';
-  }
-
-  /** COLO's back channel: records of both layers, no headers, no END. */
-  *#backChannelRecords(first: Uint8Array): Walk<boolean> {
-    const view = viewOf(first);
-    let head: RecordHead | null = { type: view.getUint32(0, true), length: view.getUint32(4, true) };
-    while (head !== null) {
-      if (head.type === LibxlRecordType.CHECKPOINT_STATE && head.length <= CHECKPOINT_STATE_BYTES_MAX) {
-        yield* this.#libxlBody(head);
-      } else {
-        yield* this.#body('libxc', head);
-      }
-      head = yield* this.#recordHead('libxc');
-    }
-    return false;
-  }
-
-  /** Type and length of the next record; null where the stream ends before it. */
-  *#recordHead(layer: 'libxl' | 'libxc'): Walk<RecordHead | null> {
-    const bytes = yield* this.#take(RECORD_HEADER_BYTES);
-    if (bytes.length === 0) {
-      return null;
-    }
-    if (bytes.length < RECORD_HEADER_BYTES) {
-      throw new Cut(`a record header of ${layer}`);
-    }
-    const view = viewOf(bytes);
-    const head = { type: view.getUint32(0, true), length: view.getUint32(4, true) };
-    if (paddedLength(head.length) > RECORD_LENGTH_MAX) {
-      const at = this.#offset - RECORD_HEADER_BYTES;
-      const limit = `at most ${RECORD_LENGTH_MAX} are possible`;
-      throw this.#stop('length', at, recordName(layer, head.type), `${head.length} octets, ${limit}`);
-    }
-    return head;
-  }
-
-  *#libxlBody(head: RecordHead): Walk<void> {
-    yield* this.#body('libxl', head);
-  }
-
-  *#body(layer: 'libxl' | 'libxc', { type, length }: RecordHead): Walk<void> {
-    const offset = this.#offset - RECORD_HEADER_BYTES;
-    const padded = paddedLength(length);
-    const octets = padded === 0 ? EMPTY : yield* this.#take(padded);
-    if (octets.length < padded) {
-      throw new Cut(recordName(layer, type));
-    }
-    this.#whole = this.#offset;
-    this.#visitor.record?.({
-      layer,
-      type,
-      offset,
-      length,
-      body: octets.subarray(0, length),
-      dirtyPadding: nonZero(octets.subarray(length)),
-      pages: null,
-    });
-  }
-
-  *#pageData(length: number): Walk<void> {
-    const offset = this.#offset - RECORD_HEADER_BYTES;
-    const headLength = Math.min(length, PAGE_DATA_HEADER_BYTES);
-    const head = yield* this.#takeAll(headLength, 'PAGE_DATA');
-    const room = Math.floor((length - PAGE_DATA_HEADER_BYTES) / ENTRY_BYTES);
-    const counted = headLength === PAGE_DATA_HEADER_BYTES;
-    const count = counted ? viewOf(head).getUint32(0, true) : -1;
-    const pages: WalkedPages = {
-      offset,
-      length,
-      count,
-      reserved: counted ? viewOf(head).getUint32(4, true) : 0,
-      entries: Math.max(0, Math.min(count, room)),
-      dataOffset: this.#offset + Math.max(0, count) * ENTRY_BYTES,
-      types: new Uint32Array(16),
-      dataPages: 0,
-      firstPfn: -1,
-    };
-    for (let left = pages.entries; left > 0;) {
-      const taken = Math.min(left, PIECE_ENTRIES);
-      const entries = viewOf(yield* this.#takeAll(taken * ENTRY_BYTES, 'PAGE_DATA'));
-      if (pages.firstPfn < 0) {
-        pages.firstPfn = entries.getUint32(0, true) + (entries.getUint32(4, true) & 0xfffff) * 2 ** 32;
-      }
-      this.#visitor.pageEntries?.(entries, pages);
-      countTypes(entries, pages);
-      left -= taken;
-    }
-    const rest = length - headLength - pages.entries * ENTRY_BYTES;
-    if (rest > 0) {
-      const { length: skipped } = yield { kind: 'skip', length: rest };
-      this.#offset += skipped;
-      if (skipped < rest) {
-        throw new Cut('PAGE_DATA');
-      }
-    }
-    const padding = yield* this.#takeAll(paddedLength(length) - length, 'PAGE_DATA');
-    this.#whole = this.#offset;
-    this.#visitor.record?.({
-      layer: 'libxc',
-      type: RecordType.PAGE_DATA,
-      offset,
-      length,
-      body: EMPTY,
-      dirtyPadding: nonZero(padding),
-      pages,
-    });
-  }
-
-  #completeCheckpoint(): void {
-    this.#checkpoint = { number: (this.#checkpoint?.number ?? 0) + 1, end: this.#offset };
-    this.#recordsSince = false;
-    this.#visitor.checkpoint?.(this.#checkpoint.number, this.#checkpoint.end);
-  }
-
-  *#take(length: number): Walk<Uint8Array> {
-    const { octets } = yield { kind: 'take', length };
-    this.#offset += octets.length;
-    return octets;
-  }
-
-  *#takeAll(length: number, where: string): Walk<Uint8Array> {
-    if (length === 0) {
-      return EMPTY;
-    }
-    const octets = yield* this.#take(length);
-    if (octets.length < length) {
-      throw new Cut(where);
-    }
-    return octets;
-  }
-
-  /** What is there already, with as much more as makes it `length` octets. */
-  *#fill(first: Uint8Array, length: number, where: string): Walk<Uint8Array> {
-    const rest = yield* this.#takeAll(length - first.length, where);
-    return concatenate([first, rest]);
-  }
-
-  /** What decode returns; what it throws ends the walk. */
-  #decoded<Value>(rule: RuleId, offset: number, decode: () => Value): Value {
-    try {
-      return decode();
-    } catch (error) {
-      if (!(error instanceof StreamError)) {
-        throw error;
-      }
-      const at = error.facts['offset'];
-      const found = typeof at === 'number' ? at : offset;
-      if (error.code === 'BIG_ENDIAN') {
-        throw this.#stop('big-endian', found, null, error.message);
-      }
-      if (error.code === 'UNSUPPORTED_VERSION') {
-        throw this.#stop(error.message.includes('legacy') ? 'legacy' : 'version', found, null, error.message);
-      }
-      throw this.#stop(rule, found, null, error.message);
-    }
-  }
-
-  #find(rule: RuleId, offset: number, record: string | null, message: string): void {
-    this.#visitor.finding?.(rule, offset, record, message);
-  }
-
-  #stop(rule: RuleId, offset: number, record: string | null, message: string): Stop {
-    this.#find(rule, offset, record, message);
-    return new Stop(message);
   }
 }
 
@@ -432,27 +201,6 @@ export function walkOctets(octets: Uint8Array, visitor: StreamVisitor): WalkEnd 
     step = walk.next({ octets: taken, length });
   }
   return step.value;
-}
-
-function countTypes(entries: DataView, pages: WalkedPages): void {
-  const { types } = pages;
-  for (let at = 4; at < entries.byteLength; at += ENTRY_BYTES) {
-    const type = entries.getUint32(at, true) >>> 28;
-    types[type] = (types[type] ?? 0) + 1;
-  }
-  let dataPages = 0;
-  for (let type = 0; type < 16; type += 1) {
-    dataPages += hasPageData(type) ? (types[type] ?? 0) : 0;
-  }
-  pages.dataPages = dataPages;
-}
-
-function nonZero(octets: Uint8Array): number {
-  let count = 0;
-  for (const octet of octets) {
-    count += octet === 0 ? 0 : 1;
-  }
-  return count;
 }
 
 /** Octets that a record takes in the stream, header and padding included. */

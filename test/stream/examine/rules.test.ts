@@ -27,6 +27,7 @@ import {
   soundParts,
   xlHeader,
 } from './support.js';
+import { libvirtFile } from './wrapped-files.js';
 
 type Guest = 'pv' | 'hvm';
 
@@ -110,6 +111,7 @@ const cases: readonly (readonly [RuleId, () => Uint8Array, RuleId[]?])[] = [
   ['not-a-stream', () => zeroes(7)],
   ['not-a-stream', () => new TextEncoder().encode('root:x:0:0:root:/root:/bin/bash\n')],
   ['not-a-stream', () => patched(xlHeader, 31, 0x59)],
+  ['wrapper', () => libvirtFile(libxcStream('pv'))],
   ['legacy', () => patched(zeroes(64), 0, 0, 4, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255)],
   ['legacy', () => patched(zeroes(64), 0, 0, 4, 0, 0, 255, 255, 255, 255)],
   ['legacy', () => patched(xlHeader, 36, 1)],
