@@ -34,7 +34,8 @@ export async function serve<Service extends PrimaryService | SecondaryService>(
   side: Side<Service>,
 ): Promise<ExitCode> {
   const { service, log } = side;
-  const interruption = onInterruption();
+  // Before anything is open that could be opened anew.
+  const interruption = onInterruption(() => void service.reload());
   const orphaned = supervisorGone();
   const hooks = startHooks(side.hooks, side.hookEvents$, log);
   const metrics = side.metrics(hooks.outcomes$);

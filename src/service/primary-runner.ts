@@ -126,6 +126,11 @@ export class PrimaryRunner {
     this.#send({ kind: 'start', orphaned: domain?.orphaned ?? false, running: info?.state === 'running' });
   }
 
+  /** Opens the files of the domain's output anew. */
+  async reload(): Promise<void> {
+    await this.#opened?.reopen();
+  }
+
   requestCheckpoint(): void {
     this.#send({ kind: 'request' });
   }

@@ -9,6 +9,7 @@
 
 import { readSync, writeSync } from 'node:fs';
 import { codeOf } from '../../../errors.js';
+import { heedNoSignals } from '../deaf.js';
 import { RamFileServer, type ImageStore } from './server.js';
 import { WriteLogWriter } from './write-log.js';
 
@@ -53,5 +54,6 @@ function serve(bytes: number): void {
   }
 }
 
+heedNoSignals();
 /** Nobody said that the file system is mounted: it will not be. */
 if (readSync(0, Buffer.alloc(1)) === 1) serve(Number(process.argv[2]));
