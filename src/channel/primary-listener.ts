@@ -117,7 +117,8 @@ export class PrimaryListener {
     await new Promise<void>((resolve, reject) => {
       const failed = (error: Error) => {
         const facts = { host, port, cause: codeOf(error) };
-        const message = `cannot listen on ${host}:${port}: ${error.message}`;
+        const why = codeOf(error) === 'EADDRINUSE' ? 'another process listens there' : error.message;
+        const message = `cannot listen on ${host}:${port}: ${why} (listen.host, listen.port)`;
         reject(new ChannelError('LISTEN_FAILED', message, facts, { cause: error }));
       };
       this.#server.once('error', failed);

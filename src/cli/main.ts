@@ -3,6 +3,7 @@
 // loaded, so it is little.
 
 import { codeOf } from '../errors.js';
+import { ExitCode } from './exit-codes.js';
 import { shieldFromSignals } from './signals.js';
 
 /** Of a terminal that was closed, of a reader that has left. */
@@ -15,5 +16,12 @@ for (const stream of [process.stdout, process.stderr]) {
     if (!NOBODY_READS.has(codeOf(error))) throw error;
   });
 }
-const { main } = await import('./program.js');
-process.exitCode = await main();
+try {
+  const { main } = await import('./program.js');
+  process.exitCode = await main();
+} catch (error) {
+  // The program has many files, and they are read at once.
+  if (codeOf(error) !== 'EMFILE') throw error;
+  process.stderr.write('romulus: TOO_FEW_DESCRIPTORS: too few files may be open to begin: ulimit -n 256\n');
+  process.exitCode = ExitCode.USAGE;
+}

@@ -10,7 +10,7 @@ import type { Layer } from '../stream/layer-item.js';
 import { VERSION } from '../version.js';
 import { convertVerb } from './convert.js';
 import { demoVerb, type DemoVerbOptions } from './demo.js';
-import { ExitCode } from './exit-codes.js';
+import { ExitCode, isInputCode } from './exit-codes.js';
 import { inspectVerb } from './inspect.js';
 import { InterruptedError } from './signals.js';
 import { primaryVerb } from './primary.js';
@@ -142,7 +142,7 @@ function isInputError(error: unknown): boolean {
     error instanceof StreamError ||
     error instanceof RestoreError ||
     error instanceof GuestError ||
-    ['BAD_CONFIGURATION', 'BAD_CONTEXT', 'ENOENT', 'EACCES', 'EISDIR'].includes(codeOf(error))
+    isInputCode(codeOf(error))
   );
 }
 

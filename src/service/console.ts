@@ -35,7 +35,9 @@ export async function reopenAll(writers: readonly (ConsoleWriter | null)[], log:
   for (const writer of writers) {
     await writer
       ?.reopen?.()
-      .catch((error: unknown) => log.error({ err: error }, 'an output cannot be opened anew, and stays as it is'));
+      .catch((error: unknown) =>
+        log.error({ err: error }, 'an output cannot be opened anew, and stays as it is'),
+      );
   }
 }
 

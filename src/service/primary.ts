@@ -6,6 +6,7 @@ import type { PrimaryConfig } from '../config/schema.js';
 import { VERSION } from '../version.js';
 import { readTls, type PrimaryDependencies } from './dependencies.js';
 import { ServiceError } from './error.js';
+import { checkDescriptors } from './descriptors.js';
 import { openSource } from './hypervisors.js';
 import { createLogger, domainLogger, type Logger } from './log.js';
 import { PrimaryRunner } from './primary-runner.js';
@@ -116,6 +117,7 @@ class Primary implements PrimaryService {
 
   async #start(): Promise<void> {
     try {
+      checkDescriptors(this.#config.domains, this.#log);
       this.#opening = Promise.all(this.#runners.map((runner) => runner.open()));
       await this.#opening;
       if (this.#stopping) throw new ServiceError('STOPPED', 'stopped while it started');

@@ -18,6 +18,7 @@ import type { DomainEvent, DomainInfo } from '../hypervisor/port.js';
 import { monotonicMs } from './clock.js';
 import { openConsole, openFile, reopenAll, type ConsoleWriter } from './console.js';
 import { readTls, type SecondaryDependencies } from './dependencies.js';
+import { nameDescriptorLimit } from './descriptors.js';
 import { FailoverReport, NO_STANDBY } from './failover-report.js';
 import type { Logger } from './log.js';
 import { MachineRun } from './machine.js';
@@ -347,7 +348,8 @@ export class SecondaryRunner {
       try {
         standby = await standbys.fill();
       } catch (error) {
-        this.#log[this.#stopping ? 'debug' : 'error']({ err: error }, 'no domain can be made');
+        const err = nameDescriptorLimit(asError(error));
+        this.#log[this.#stopping ? 'debug' : 'error']({ err }, 'no domain can be made');
         this.#machine.send({ kind: 'domain-failed', code: codeOf(error) });
         return;
       }
@@ -385,7 +387,8 @@ export class SecondaryRunner {
     });
   }
 
-  #failed(error: Error, what: string): void {
+  #failed(thrown: Error, what: string): void {
+    const error = nameDescriptorLimit(thrown);
     this.#error = { code: codeOf(error), message: error.message };
     this.#log.error({ err: error }, what);
   }

@@ -5,6 +5,7 @@ import type { SecondaryConfig } from '../config/schema.js';
 import { unwitnessed } from '../failover/witness.js';
 import type { SecondaryDependencies } from './dependencies.js';
 import { ServiceError } from './error.js';
+import { checkDescriptors } from './descriptors.js';
 import { openTarget } from './hypervisors.js';
 import { createLogger, domainLogger, type Logger } from './log.js';
 import type {
@@ -36,6 +37,7 @@ class Secondary implements SecondaryService {
   readonly #failovers = new Subject<FailoverEvent>();
   readonly #losses = new Subject<StandbyLossReport>();
   readonly #transitions = new Subject<TransitionReport>();
+  readonly #config: SecondaryConfig;
   readonly #log: Logger;
   readonly #runners: readonly SecondaryRunner[];
   readonly #reloads = new InOrder();
@@ -45,6 +47,7 @@ class Secondary implements SecondaryService {
 
   constructor(config: SecondaryConfig, dependencies: SecondaryDependencies) {
     const { log } = dependencies;
+    this.#config = config;
     this.#log = log;
     this.commits$ = this.#commits.asObservable();
     this.failover$ = this.#failovers.asObservable();
@@ -90,6 +93,7 @@ class Secondary implements SecondaryService {
   }
 
   async #start(): Promise<void> {
+    checkDescriptors(this.#config.domains, this.#log);
     this.#opening = Promise.all(this.#runners.map((runner) => runner.open()));
     await this.#opening;
     if (this.#stopping) throw new ServiceError('STOPPED', 'stopped while it started');

@@ -197,7 +197,7 @@ describe('signals', function () {
         stdio: ['ignore', 'pipe', 'inherit'],
         env: { ...process.env, ...env },
       });
-      cleanup.add(() => void holder.kill('SIGKILL'));
+      cleanup.add(() => holder.kill('SIGKILL'));
       const screen = { text: '' };
       holder.stdout.on('data', (piece: Buffer) => (screen.text += piece.toString()));
       await until('the program is there', () => childrenOf(holder.pid ?? 0).length > 0);
