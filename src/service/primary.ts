@@ -111,7 +111,7 @@ class Primary implements PrimaryService {
     try {
       this.#listener.useTls(readTls(tls));
     } catch (error) {
-      this.#log.error({ err: error }, 'the certificates cannot be read again, and stay as they are');
+      this.#log.warn({ err: error }, 'the certificate in use stays, the new one is not taken');
     }
   }
 

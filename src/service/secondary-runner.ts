@@ -138,7 +138,7 @@ export class SecondaryRunner {
       if (tls) checkTls(tls);
       this.#tls = tls;
     } catch (error) {
-      this.#log.error({ err: error }, 'the certificates cannot be read again, and stay as they are');
+      this.#log.warn({ err: error }, 'the certificate in use stays, the new one is not taken');
     }
   }
 

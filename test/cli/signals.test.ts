@@ -179,7 +179,7 @@ describe('signals', function () {
       const before = await shown();
       await copyFile(path.join(FIXTURES, 'primary.pem'), path.join(directory, 'primary.pem'));
       primary.process.kill('SIGHUP');
-      await until('the complaint', () => primary.says(/certificates cannot be read again/).length === 1);
+      await until('the complaint', () => primary.says(/certificate in use stays/).length === 1);
       expect(await shown()).to.equal(before);
       await put('primary', 'primary');
       await put('secondary', 'secondary');
@@ -202,7 +202,7 @@ describe('signals', function () {
       holder.stdout.on('data', (piece: Buffer) => (screen.text += piece.toString()));
       await until('the program is there', () => childrenOf(holder.pid ?? 0).length > 0);
       const [pid = 0] = childrenOf(holder.pid ?? 0);
-      cleanup.add(() => void (isAlive(pid) && process.kill(pid, 'SIGKILL')));
+      cleanup.add(() => isAlive(pid) && process.kill(pid, 'SIGKILL'));
       return { pid, screen, hangUp: () => holder.kill('SIGKILL') };
     }
 

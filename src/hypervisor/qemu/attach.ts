@@ -35,7 +35,7 @@ export interface AttachConfig {
 
 const CONNECT_TIMEOUT_MS = 10_000;
 /** A monitor greets at once, whatever its guest does. */
-const GREETING_TIMEOUT_MS = 3000;
+const GREETING_TIMEOUT_MS = 5000;
 
 /**
  * The machine, and whether its guest runs. Fails with BAD_CONFIGURATION (it lacks something, or has what cannot be
