@@ -11,6 +11,9 @@ import { until } from '../support/until.js';
 
 export const ENTRY = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
+/** A loaded machine is slow. */
+const PATIENCE_MS = 30_000;
+
 export type Side = 'primary' | 'secondary';
 
 export class Agent {
@@ -66,18 +69,18 @@ export class Agent {
   }
 
   async listening(): Promise<void> {
-    await until('the agent has started', () => !this.lives || this.count('listening') > 0);
+    await until('the agent has started', () => !this.lives || this.count('listening') > 0, PATIENCE_MS);
     if (!this.lives) throw new Error(`the agent has ended: ${this.stderr}`);
   }
 
   /** Two more than there are now. */
   async more(kind: 'checkpoint' | 'commit'): Promise<void> {
     const before = this.count(kind);
-    await until(`more of ${kind}`, () => this.count(kind) > before + 1);
+    await until(`more of ${kind}`, () => this.count(kind) > before + 1, PATIENCE_MS);
   }
 
   /** How it ended; fails if it does not. */
-  async ended(timeoutMs = 15_000): Promise<number | NodeJS.Signals | null> {
+  async ended(timeoutMs = PATIENCE_MS): Promise<number | NodeJS.Signals | null> {
     const { process: child } = this;
     await until('the agent ends', () => !this.lives, timeoutMs);
     await this.#closed;

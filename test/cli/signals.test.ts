@@ -30,7 +30,7 @@ async function freePort(): Promise<number> {
 }
 
 describe('signals', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
   const cleanup = new Cleanup();
   afterEach(() => cleanup.run());
 
@@ -42,8 +42,8 @@ describe('signals', function () {
     return { primary, secondary };
   }
 
-  it(`${SPARED.join(', ')} end neither side, and open no debugger`, async () => {
-    const { primary, secondary } = await pair();
+  it(`${SPARED.join(', ')} end neither side, and open no debugger; not under nohup either`, async () => {
+    const { primary, secondary } = await pair({}, ['nohup']);
     for (const signal of SPARED) {
       for (const agent of [primary, secondary]) agent.process.kill(signal);
       await secondary.more('commit');
@@ -56,31 +56,19 @@ describe('signals', function () {
     expect(secondary.count('failover')).to.equal(0);
   });
 
-  for (const signal of ['SIGQUIT', 'SIGTERM', 'SIGINT'] as const) {
-    it(`${signal} ends a primary in order: the secondary stays a standby, and ends in order, too`, async () => {
-      const { primary, secondary } = await pair();
-      primary.process.kill(signal);
-      expect(await primary.ended(), primary.stderr).to.equal(0);
-      await until('the secondary has heard', () => secondary.says(/bye shutdown/).length > 0);
-      secondary.process.kill(signal);
-      expect(await secondary.ended(), secondary.stderr).to.equal(0);
-      expect(secondary.count('failover')).to.equal(0);
-    });
-  }
-
-  it('under nohup they survive a hang-up', async () => {
-    const { primary, secondary } = await pair({}, ['nohup']);
-    for (const agent of [primary, secondary]) agent.process.kill('SIGHUP');
-    await until('the reloads', () =>
-      [primary, secondary].every((agent) => agent.says(/reloaded/).length > 0),
-    );
-    await secondary.more('commit');
+  it('SIGQUIT ends a primary in order: the secondary stays a standby, and ends in order, too', async () => {
+    const { primary, secondary } = await pair();
+    primary.process.kill('SIGQUIT');
+    expect(await primary.ended(), primary.stderr).to.equal(0);
+    await until('the secondary has heard', () => secondary.says(/bye shutdown/).length > 0);
+    secondary.process.kill('SIGQUIT');
+    expect(await secondary.ended(), secondary.stderr).to.equal(0);
     expect(secondary.count('failover')).to.equal(0);
   });
 
   it('SIGUSR1 opens no debugger while they start', async () => {
     // One that comes before Node has a handler ends the process, and none of our code ran: those do not count.
-    for (let delayMs = 5; delayMs <= 105; delayMs += 20) {
+    for (let delayMs = 5; delayMs <= 85; delayMs += 40) {
       const agent = await Agent.start(cleanup, 'primary', primaryConfig());
       await new Promise((resolve) => setTimeout(resolve, delayMs));
       agent.process.kill('SIGUSR1');

@@ -9,7 +9,7 @@ import { until } from '../support/until.js';
 import { Agent, primaryConfig, secondaryConfig } from './agent.js';
 
 describe('an agent that cannot start as it is configured', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
   const cleanup = new Cleanup();
   afterEach(() => cleanup.run());
 
@@ -84,7 +84,7 @@ describe('an agent that cannot start as it is configured', function () {
 });
 
 describe('a primary whose output is held', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
   const cleanup = new Cleanup();
   afterEach(() => cleanup.run());
 

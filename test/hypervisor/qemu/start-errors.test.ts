@@ -59,7 +59,7 @@ describe('qemu: what does not start', function () {
         await Agent.start(cleanup, 'primary', primaryConfig({ domain }), without),
         await Agent.start(cleanup, 'secondary', secondaryConfig(1, { domain }), without),
       ]) {
-        expect(await agent.ended(30_000), agent.stderr).to.equal(2);
+        expect(await agent.ended(), agent.stderr).to.equal(2);
         expect(agent.stderr)
           .to.match(/accelerator: tcg/)
           .and.include('"key":"accelerator"');
@@ -117,10 +117,8 @@ describe('qemu: what does not start', function () {
       await qemu.ask(async () => {
         // Later ones find more of them waiting than QEMU lets wait.
         for (let attempt = 0; attempt < 4; attempt++) {
-          const began = performance.now();
           const error = await expectCode(attach(qemu.monitor), 'BAD_CONFIGURATION', 'one client at a time');
           expect(error.message).to.include('-qmp unix:');
-          expect(performance.now() - began).to.be.lessThan(9500);
         }
       });
     });
