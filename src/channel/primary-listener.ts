@@ -8,7 +8,7 @@
 // the log; that of a secondary which dials again and again, once for each reason.
 
 import { createServer, type IncomingMessage, type Server } from 'node:http';
-import { createServer as createTlsServer } from 'node:https';
+import { createServer as createTlsServer, Server as TlsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { WebSocketServer } from 'ws';
@@ -33,7 +33,7 @@ import { badMessage, closeWebSocket, octetsOf, refuse, type Connection } from '.
 import { decodeControl, encodeControl } from './message.js';
 import { SocketPrimaryLink } from './primary-link.js';
 import { Refusals } from './refusals.js';
-import { TLS_VERSION_MIN, checkPlaintext, type ChannelTls } from './security.js';
+import { TLS_VERSION_MIN, checkPlaintext, checkTls, type ChannelTls } from './security.js';
 
 /** What a pino logger is, as far as it is needed here. */
 export interface ChannelLog {
@@ -66,7 +66,7 @@ interface Offered {
 
 export class PrimaryListener {
   readonly #options: PrimaryListenerOptions;
-  readonly #server: Server;
+  readonly #server: Server | TlsServer;
   readonly #websockets: WebSocketServer;
   readonly #handshakes: Handshakes;
   readonly #offers = new Map<string, Offered>();
@@ -117,7 +117,8 @@ export class PrimaryListener {
     await new Promise<void>((resolve, reject) => {
       const failed = (error: Error) => {
         const facts = { host, port, cause: codeOf(error) };
-        const message = `cannot listen on ${host}:${port}: ${error.message}`;
+        const why = codeOf(error) === 'EADDRINUSE' ? 'another process listens there' : error.message;
+        const message = `cannot listen on ${host}:${port}: ${why} (listen.host, listen.port)`;
         reject(new ChannelError('LISTEN_FAILED', message, facts, { cause: error }));
       };
       this.#server.once('error', failed);
@@ -147,6 +148,17 @@ export class PrimaryListener {
     return () => {
       if (this.#offers.get(offer.domain) === offered) this.#offers.delete(offer.domain);
     };
+  }
+
+  /**
+   * For the connections to come; links that stand keep what they were made with.
+   * @throws ChannelError TLS if it cannot be used: nothing changes then
+   */
+  useTls(tls: ChannelTls): void {
+    if (!(this.#server instanceof TlsServer)) throw new ChannelError('TLS', 'the port is plaintext', {});
+    checkTls(tls);
+    const { cert, key, ca } = tls;
+    this.#server.setSecureContext({ cert, key, ca, minVersion: TLS_VERSION_MIN });
   }
 
   /** Takes no more connections, says goodbye on every link, and resolves when all are closed. */
@@ -290,14 +302,10 @@ export class PrimaryListener {
 
 function makeServer(tls: ChannelTls | undefined, tlsFailed: (error: Error, socket: Socket) => void): Server {
   if (tls === undefined) return createServer();
-  try {
-    const { cert, key, ca } = tls;
-    const mutual = { requestCert: true, rejectUnauthorized: true, minVersion: TLS_VERSION_MIN } as const;
-    return createTlsServer({ cert, key, ca, ...mutual }).on('tlsClientError', tlsFailed);
-  } catch (thrown) {
-    const cause = asError(thrown);
-    throw new ChannelError('TLS', `the TLS certificate or key: ${cause.message}`, {}, { cause });
-  }
+  checkTls(tls);
+  const { cert, key, ca } = tls;
+  const mutual = { requestCert: true, rejectUnauthorized: true, minVersion: TLS_VERSION_MIN } as const;
+  return createTlsServer({ cert, key, ca, ...mutual }).on('tlsClientError', tlsFailed);
 }
 
 function refuseHttp(socket: Duplex, code: string): void {

@@ -5,11 +5,22 @@ export const ExitCode = {
   OK: 0,
   /** The job failed: a domain failed, a demo's report is not ok, an image could not be written. */
   FAILED: 1,
-  /** The command line, the configuration or the input file is wrong. Nothing was started. */
+  /** The command line, the configuration or the input file is wrong. Of an agent: a domain cannot be made as it is configured. */
   USAGE: 2,
   /** A primary was fenced: the secondary has taken over. */
   FENCED: 3,
   /** Ended by Ctrl-C or SIGTERM before the job was done (128 + 2, as shells count). */
   INTERRUPTED: 130,
 } as const;
+
+/** Of errors of what was given to us: a configuration, what it names, a file. */
+const INPUT_CODES: ReadonlySet<string> = new Set([
+  ...['BAD_CONFIGURATION', 'UNSUPPORTED', 'BAD_CONTEXT', 'TLS', 'PLAINTEXT_REFUSED', 'TOO_FEW_DESCRIPTORS'],
+  ...['ENOENT', 'ENOTDIR', 'EISDIR', 'EACCES', 'EPERM', 'EROFS', 'ECONNREFUSED'],
+]);
+
+export function isInputCode(code: string): boolean {
+  return INPUT_CODES.has(code);
+}
+
 export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode];

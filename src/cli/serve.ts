@@ -12,7 +12,7 @@ import { createHttpServer } from '../service/http.js';
 import type { Logger } from '../service/log.js';
 import type { Metrics } from '../service/metrics.js';
 import type { DomainStatus, PrimaryService, SecondaryService } from '../service/reports.js';
-import { ExitCode } from './exit-codes.js';
+import { ExitCode, isInputCode } from './exit-codes.js';
 import { aborted, onInterruption } from './signals.js';
 import { leaveSupervisor, reportToSupervisor, supervisorGone, type SupervisorMessage } from './supervisor.js';
 
@@ -34,7 +34,8 @@ export async function serve<Service extends PrimaryService | SecondaryService>(
   side: Side<Service>,
 ): Promise<ExitCode> {
   const { service, log } = side;
-  const interruption = onInterruption();
+  // Before anything is open that could be opened anew.
+  const interruption = onInterruption(() => void service.reload());
   const orphaned = supervisorGone();
   const hooks = startHooks(side.hooks, side.hookEvents$, log);
   const metrics = side.metrics(hooks.outcomes$);
@@ -52,6 +53,7 @@ export async function serve<Service extends PrimaryService | SecondaryService>(
   try {
     await http?.start();
     await service.start();
+    const unusable = unusableDomains(service.statuses());
     const ports = { port: side.port(), httpPort: http?.port ?? null };
     const open = Object.fromEntries(Object.entries(ports).filter(([, port]) => port !== null));
     log.info(open, side.side === 'primary' ? 'waiting for secondaries' : 'looking for the primaries');
@@ -61,7 +63,7 @@ export async function serve<Service extends PrimaryService | SecondaryService>(
       aborted(orphaned).then(() => 'the supervising program is gone'),
       service.finished.then(() => 'every domain has come to its end'),
     ]);
-    const code = exitCodeOf(service.statuses());
+    const code = exitCodeOf(service.statuses(), unusable);
     log.info({ why, exitCode: code }, 'stopping');
     return code;
   } finally {
@@ -76,9 +78,19 @@ export async function serve<Service extends PrimaryService | SecondaryService>(
   }
 }
 
+/** Those that could not be made as they are configured, right after the start. */
+function unusableDomains(statuses: readonly DomainStatus[]): ReadonlySet<string> {
+  const unusable = statuses.filter(
+    ({ role, error }) => role === 'failed' && error && isInputCode(error.code),
+  );
+  return new Set(unusable.map(({ domain }) => domain));
+}
+
 /** What the domains came to; running ones count as well, they are stopped because somebody asked for it. */
-function exitCodeOf(statuses: readonly DomainStatus[]): ExitCode {
-  if (statuses.some((status) => status.role === 'failed')) return ExitCode.FAILED;
+function exitCodeOf(statuses: readonly DomainStatus[], unusable: ReadonlySet<string>): ExitCode {
+  const failed = statuses.filter((status) => status.role === 'failed');
+  if (failed.some(({ domain }) => !unusable.has(domain))) return ExitCode.FAILED;
+  if (failed.length > 0) return ExitCode.USAGE;
   if (statuses.some((status) => status.role === 'fenced')) return ExitCode.FENCED;
   return ExitCode.OK;
 }

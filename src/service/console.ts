@@ -3,9 +3,15 @@
 
 import { closeSync, openSync, writeSync } from 'node:fs';
 import type { ConsoleConfig } from '../config/schema.js';
+import type { Logger } from './log.js';
 
 export interface ConsoleWriter {
   write(bytes: Uint8Array): void;
+  /**
+   * Opens it anew by its name: what comes from now on goes there, what was written stays where it is. Not there: it has
+   * no name. Rejects with Node's system error if it cannot be opened; then all goes on as before.
+   */
+  reopen?(): Promise<void>;
   /** Safe to call twice. */
   close(): void;
 }
@@ -22,6 +28,19 @@ export function openConsole(config: ConsoleConfig): ConsoleWriter {
   }
 }
 
+/**
+ * Opens outputs anew, by their names: whoever rotates logs has moved them. One that cannot be opened stays as it is.
+ */
+export async function reopenAll(writers: readonly (ConsoleWriter | null)[], log: Logger): Promise<void> {
+  for (const writer of writers) {
+    await writer
+      ?.reopen?.()
+      .catch((error: unknown) =>
+        log.error({ err: error }, 'an output cannot be opened anew, and stays as it is'),
+      );
+  }
+}
+
 /** Appends; an existing file keeps what it has. */
 export function openFile(path: string): ConsoleWriter {
   let file: number | null = openSync(path, 'a', 0o600);
@@ -29,6 +48,16 @@ export function openFile(path: string): ConsoleWriter {
     write(bytes) {
       if (file === null) return;
       for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
+    },
+    reopen() {
+      return new Promise((resolve) => {
+        if (file !== null) {
+          const anew = openSync(path, 'a', 0o600);
+          closeSync(file);
+          file = anew;
+        }
+        resolve();
+      });
     },
     close() {
       if (file !== null) closeSync(file);

@@ -27,6 +27,8 @@ export interface SecondaryDependencies {
 }
 
 /** @throws Node's system error if a file cannot be read */
+export function readTls(config: TlsConfig): ChannelTls;
+export function readTls(config: TlsConfig | undefined): ChannelTls | undefined;
 export function readTls(config: TlsConfig | undefined): ChannelTls | undefined {
   return (
     config && { cert: readFileSync(config.cert), key: readFileSync(config.key), ca: readFileSync(config.ca) }

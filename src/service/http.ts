@@ -89,15 +89,24 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   };
 }
 
+function whyNot(error: Error): string {
+  return codeOf(error) === 'EADDRINUSE' ? 'another process listens there' : error.message;
+}
+
 async function listen(server: http.Server, { host, port, log }: HttpServerOptions): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     const failed = (error: Error) => {
       const code = codeOf(error) === 'EADDRINUSE' ? 'ADDRESS_IN_USE' : 'LISTEN_FAILED';
       const facts = { host, port };
       reject(
-        new HttpError(code, `cannot serve HTTP on ${host}:${port}: ${error.message}`, facts, {
-          cause: error,
-        }),
+        new HttpError(
+          code,
+          `cannot serve HTTP on ${host}:${port}: ${whyNot(error)} (http.host, http.port)`,
+          facts,
+          {
+            cause: error,
+          },
+        ),
       );
     };
     server.once('error', failed);

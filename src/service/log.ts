@@ -11,6 +11,7 @@ import { type Facts, RomulusError } from '../errors.js';
 export type { Logger } from 'pino';
 
 const STANDARD_ERROR = 2;
+const UNWRITTEN_OCTETS_MAX = 2 ** 20;
 /** A chain of causes longer than this is a loop. */
 const CAUSES_LIMIT = 8;
 
@@ -26,7 +27,16 @@ export function createLogger(config: LogConfig, destination?: DestinationStream)
   };
   if (destination) return pino(options, destination);
   const forPeople = config.format === 'pretty' || (config.format === 'auto' && process.stderr.isTTY);
-  if (!forPeople) return pino(options, pino.destination({ dest: STANDARD_ERROR, sync: true }));
+  if (!forPeople) {
+    // What cannot be written (a terminal that has gone, a full disk) is kept up to this, and ends nothing.
+    const standardError = pino.destination({
+      dest: STANDARD_ERROR,
+      sync: true,
+      maxLength: UNWRITTEN_OCTETS_MAX,
+    });
+    standardError.on('error', () => undefined);
+    return pino(options, standardError);
+  }
   return pino(
     options,
     pretty({

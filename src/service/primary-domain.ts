@@ -9,7 +9,7 @@ import type { DomainEvent, DomainInfo, SourceDomain } from '../hypervisor/port.j
 import { ByteGate } from '../output/byte-gate.js';
 import { CompositeGate } from '../output/composite-gate.js';
 import type { OutputGate } from '../output/gate.js';
-import { openConsole, openFile, type ConsoleWriter } from './console.js';
+import { openConsole, openFile, reopenAll, type ConsoleWriter } from './console.js';
 import type { PrimaryDependencies } from './dependencies.js';
 import { DomainStop } from './domain-stop.js';
 import type { Logger } from './log.js';
@@ -29,6 +29,8 @@ export interface PrimaryDomain {
   readonly sealedBefore: OutputGate;
   /** And after. */
   readonly sealedAfter: OutputGate;
+  /** Opens the outputs' files anew, by their names. */
+  reopen(): Promise<void>;
   /** Closes the outputs; the domain is destroyed before. */
   close(): void;
 }
@@ -77,6 +79,7 @@ export async function openPrimaryDomain(
       gate,
       sealedBefore: network,
       sealedAfter: bytes,
+      reopen: () => reopenAll(outputs, log),
       close,
     };
   } catch (error) {

@@ -12,8 +12,10 @@ import type { DomainEvent, Leave } from '../hypervisor/port.js';
 import type { OutputGate } from '../output/gate.js';
 import { monotonicMs } from './clock.js';
 import type { PrimaryDependencies } from './dependencies.js';
+import { nameDescriptorLimit } from './descriptors.js';
 import type { Logger } from './log.js';
 import { MachineRun } from './machine.js';
+import { OutputNotice } from './output-notice.js';
 import { openPrimaryDomain, type PrimaryDomain } from './primary-domain.js';
 import { stepPrimary } from './primary-machine.js';
 import { PrimarySaver } from './primary-saver.js';
@@ -54,6 +56,7 @@ export class PrimaryRunner {
   readonly #gateOrder = new InOrder();
   readonly #links = new Map<string, PrimaryLink>();
   readonly #instance = newInstance();
+  readonly #outputNotice: OutputNotice;
   readonly #beat: NodeJS.Timeout;
   #opened: PrimaryDomain | null = null;
   #saver: PrimarySaver | null = null;
@@ -74,6 +77,7 @@ export class PrimaryRunner {
     this.#dependencies = dependencies;
     this.#reports = reports;
     this.#log = log;
+    this.#outputNotice = new OutputNotice(config.output.whenUnprotected, log);
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     this.#tasks = new Tasks((error, what) => {
       // Of a domain that ends with us nothing gets out any more; how it ended is told as such.
@@ -124,6 +128,12 @@ export class PrimaryRunner {
   start(): void {
     const { domain, info } = this.#opened ?? {};
     this.#send({ kind: 'start', orphaned: domain?.orphaned ?? false, running: info?.state === 'running' });
+    this.#tellOutput();
+  }
+
+  /** Opens the files of the domain's output anew. */
+  async reload(): Promise<void> {
+    await this.#opened?.reopen();
   }
 
   requestCheckpoint(): void {
@@ -159,7 +169,8 @@ export class PrimaryRunner {
     this.#machine.send({ ...event, atMs: monotonicMs() });
   }
 
-  #fail(error: Error, what: string): void {
+  #fail(thrown: Error, what: string): void {
+    const error = nameDescriptorLimit(thrown);
     this.#error = { code: codeOf(error), message: error.message };
     this.#log.error({ err: error }, what);
     this.#send({ kind: 'domain-failed', code: codeOf(error) });
@@ -343,7 +354,13 @@ export class PrimaryRunner {
   #transition(reason: string): void {
     const { role, link, streamUuid } = this.status();
     this.#log.info({ role, link, streamUuid, reason }, `${role}, ${link}`);
+    this.#tellOutput();
     this.#reports.transitions$.next({ domain: this.name, role, link, reason, atMs: monotonicMs() });
+  }
+
+  #tellOutput(): void {
+    const { state } = this.#machine;
+    if (state.role === 'primary' && !state.stopped) this.#outputNotice.tell(primaryLinkState(state));
   }
 
   async #stop(): Promise<void> {

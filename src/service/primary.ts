@@ -6,10 +6,12 @@ import type { PrimaryConfig } from '../config/schema.js';
 import { VERSION } from '../version.js';
 import { readTls, type PrimaryDependencies } from './dependencies.js';
 import { ServiceError } from './error.js';
+import { checkDescriptors } from './descriptors.js';
 import { openSource } from './hypervisors.js';
-import { createLogger, domainLogger } from './log.js';
+import { createLogger, domainLogger, type Logger } from './log.js';
 import { PrimaryRunner } from './primary-runner.js';
 import type { CheckpointReport, DomainStatus, PrimaryService, TransitionReport } from './reports.js';
+import { InOrder } from './tasks.js';
 
 /** @throws ChannelError, or Node's system error, if the replication port cannot be set up as configured */
 export function createPrimaryService(
@@ -26,6 +28,8 @@ class Primary implements PrimaryService {
 
   readonly #checkpoints = new Subject<CheckpointReport>();
   readonly #transitions = new Subject<TransitionReport>();
+  readonly #config: PrimaryConfig;
+  readonly #log: Logger;
   readonly #listener: PrimaryListener;
   readonly #runners: readonly PrimaryRunner[];
   #port: number;
@@ -33,10 +37,13 @@ class Primary implements PrimaryService {
   #opening: Promise<unknown> = Promise.resolve();
   #starting: Promise<void> | null = null;
   #stopping: Promise<void> | null = null;
+  readonly #reloads = new InOrder();
 
   constructor(config: PrimaryConfig, dependencies: PrimaryDependencies) {
     const { log } = dependencies;
     const { listen, domains } = config;
+    this.#config = config;
+    this.#log = log;
     this.checkpoints$ = this.#checkpoints.asObservable();
     this.transitions$ = this.#transitions.asObservable();
     this.#port = listen.port;
@@ -79,6 +86,10 @@ class Primary implements PrimaryService {
     return this.#stopping;
   }
 
+  reload(): Promise<void> {
+    return this.#reloads.do(() => this.#reload());
+  }
+
   statuses(): readonly DomainStatus[] {
     return this.#runners.map((runner) => runner.status());
   }
@@ -89,8 +100,29 @@ class Primary implements PrimaryService {
     runner.requestCheckpoint();
   }
 
+  async #reload(): Promise<void> {
+    // A domain that is being made has opened its files, perhaps before they were moved.
+    await this.#opening;
+    if (this.#stopping) return;
+    for (const runner of this.#runners) await runner.reload();
+    this.#reloadTls();
+    this.#log.info('reloaded: output files are opened anew, certificates read again');
+  }
+
+  /** For the connections to come. Files that are not usable (half-written, of two kinds) change nothing. */
+  #reloadTls(): void {
+    const { tls } = this.#config.listen;
+    if (!tls) return;
+    try {
+      this.#listener.useTls(readTls(tls));
+    } catch (error) {
+      this.#log.warn({ err: error }, 'the certificate in use stays, the new one is not taken');
+    }
+  }
+
   async #start(): Promise<void> {
     try {
+      checkDescriptors(this.#config.domains, this.#log);
       this.#opening = Promise.all(this.#runners.map((runner) => runner.open()));
       await this.#opening;
       if (this.#stopping) throw new ServiceError('STOPPED', 'stopped while it started');

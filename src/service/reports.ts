@@ -139,6 +139,11 @@ interface ReplicationService {
   start(): Promise<void>;
   /** Ends everything in order: links with a bye, domains destroyed, sockets closed. Safe to call twice. */
   stop(): Promise<void>;
+  /**
+   * Opens the files of the domains' outputs anew, by their names, and reads the certificates again: for new connections.
+   * What cannot be opened or read stays as it is, and is logged. Never rejects; links and domains notice nothing.
+   */
+  reload(): Promise<void>;
   statuses(): readonly DomainStatus[];
   readonly transitions$: Observable<TransitionReport>;
   /** Resolves when every domain has come to an end of its own (ended, fenced, failed). */

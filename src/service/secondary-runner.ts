@@ -9,15 +9,16 @@
 import type { Subject } from 'rxjs';
 import { ChannelError, type LinkEvent, type SecondaryLink } from '../channel/contract.js';
 import { backoffDelay } from '../channel/backoff.js';
-import type { ChannelTls } from '../channel/security.js';
+import { checkTls, type ChannelTls } from '../channel/security.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
 import { takeOver } from '../failover/takeover.js';
 import type { Witness } from '../failover/witness.js';
 import type { DomainEvent, DomainInfo } from '../hypervisor/port.js';
 import { monotonicMs } from './clock.js';
-import { openConsole, openFile, type ConsoleWriter } from './console.js';
+import { openConsole, openFile, reopenAll, type ConsoleWriter } from './console.js';
 import { readTls, type SecondaryDependencies } from './dependencies.js';
+import { nameDescriptorLimit } from './descriptors.js';
 import { FailoverReport, NO_STANDBY } from './failover-report.js';
 import type { Logger } from './log.js';
 import { MachineRun } from './machine.js';
@@ -121,6 +122,23 @@ export class SecondaryRunner {
     } catch (error) {
       this.#failed(asError(error), 'no domain can be made');
       this.#machine.send({ kind: 'domain-failed', code: codeOf(error) });
+    }
+  }
+
+  /** Opens the files of the domain's output anew, and reads the certificates for the next dial. */
+  async reload(): Promise<void> {
+    await reopenAll([this.#console, this.#tap], this.#log);
+    this.#reloadTls();
+  }
+
+  /** Files that are not usable (half-written, of two kinds) change nothing. */
+  #reloadTls(): void {
+    try {
+      const tls = readTls(this.#config.tls);
+      if (tls) checkTls(tls);
+      this.#tls = tls;
+    } catch (error) {
+      this.#log.warn({ err: error }, 'the certificate in use stays, the new one is not taken');
     }
   }
 
@@ -330,7 +348,8 @@ export class SecondaryRunner {
       try {
         standby = await standbys.fill();
       } catch (error) {
-        this.#log[this.#stopping ? 'debug' : 'error']({ err: error }, 'no domain can be made');
+        const err = nameDescriptorLimit(asError(error));
+        this.#log[this.#stopping ? 'debug' : 'error']({ err }, 'no domain can be made');
         this.#machine.send({ kind: 'domain-failed', code: codeOf(error) });
         return;
       }
@@ -377,7 +396,8 @@ export class SecondaryRunner {
     });
   }
 
-  #failed(error: Error, what: string): void {
+  #failed(thrown: Error, what: string): void {
+    const error = nameDescriptorLimit(thrown);
     this.#error = { code: codeOf(error), message: error.message };
     this.#log.error({ err: error }, what);
   }

@@ -5,8 +5,9 @@ import type { SecondaryConfig } from '../config/schema.js';
 import { unwitnessed } from '../failover/witness.js';
 import type { SecondaryDependencies } from './dependencies.js';
 import { ServiceError } from './error.js';
+import { checkDescriptors } from './descriptors.js';
 import { openTarget } from './hypervisors.js';
-import { createLogger, domainLogger } from './log.js';
+import { createLogger, domainLogger, type Logger } from './log.js';
 import type {
   CommitReport,
   DomainStatus,
@@ -16,6 +17,7 @@ import type {
   TransitionReport,
 } from './reports.js';
 import { SecondaryRunner } from './secondary-runner.js';
+import { InOrder } from './tasks.js';
 
 export function createSecondaryService(
   config: SecondaryConfig,
@@ -35,14 +37,19 @@ class Secondary implements SecondaryService {
   readonly #failovers = new Subject<FailoverEvent>();
   readonly #losses = new Subject<StandbyLossReport>();
   readonly #transitions = new Subject<TransitionReport>();
+  readonly #config: SecondaryConfig;
+  readonly #log: Logger;
   readonly #runners: readonly SecondaryRunner[];
   readonly #interruption = new AbortController();
+  readonly #reloads = new InOrder();
   #opening: Promise<unknown> = Promise.resolve();
   #starting: Promise<void> | null = null;
   #stopping: Promise<void> | null = null;
 
   constructor(config: SecondaryConfig, dependencies: SecondaryDependencies) {
     const { log } = dependencies;
+    this.#config = config;
+    this.#log = log;
     this.commits$ = this.#commits.asObservable();
     this.failover$ = this.#failovers.asObservable();
     this.standbyLosses$ = this.#losses.asObservable();
@@ -75,11 +82,24 @@ class Secondary implements SecondaryService {
     return this.#stopping;
   }
 
+  reload(): Promise<void> {
+    return this.#reloads.do(() => this.#reload());
+  }
+
   statuses(): readonly DomainStatus[] {
     return this.#runners.map((runner) => runner.status());
   }
 
+  async #reload(): Promise<void> {
+    // A domain that is being made has opened its files, perhaps before they were moved.
+    await this.#opening;
+    if (this.#stopping) return;
+    for (const runner of this.#runners) await runner.reload();
+    this.#log.info('reloaded: output files are opened anew, certificates read again');
+  }
+
   async #start(): Promise<void> {
+    checkDescriptors(this.#config.domains, this.#log);
     this.#opening = Promise.all(this.#runners.map((runner) => runner.open()));
     await this.#opening;
     if (this.#stopping) throw new ServiceError('STOPPED', 'stopped while it started');

@@ -90,6 +90,7 @@ class FakeService {
   }
   start = () => Promise.resolve();
   stop = () => Promise.resolve();
+  reload = () => Promise.resolve();
   statuses = () => this.domains;
   requestCheckpoint = () => undefined;
 }

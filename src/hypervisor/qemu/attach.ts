@@ -8,7 +8,7 @@ import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, isAbsolute, join } from 'node:path';
 import type { Duplex } from 'node:stream';
-import { asError } from '../../errors.js';
+import { asError, codeOf } from '../../errors.js';
 import { PAGE_SIZE } from '../../stream/format.js';
 import type { Inventory } from '../inventory.js';
 import { HypervisorError } from '../port.js';
@@ -36,13 +36,15 @@ export interface AttachConfig {
 }
 
 const CONNECT_TIMEOUT_MS = 10_000;
+/** A monitor greets at once, whatever its guest does. */
+const GREETING_TIMEOUT_MS = 5000;
 
 /**
  * The machine, and whether its guest runs. Fails with BAD_CONFIGURATION (it lacks something, or has what cannot be
  * replicated), OUT_OF_MEMORY or FAILED; it is as it was then.
  */
 export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuMachine; running: boolean }> {
-  const qmp = await QmpClient.open(await connectTo(config.monitor, 'monitor'));
+  const qmp = await openMonitor(config.monitor);
   const ending: (() => unknown)[] = [() => qmp.close()];
   try {
     const ram = await findRam(qmp);
@@ -189,6 +191,58 @@ async function openDeviceState(): Promise<DeviceStateFile> {
   }
 }
 
+/** Fails with BAD_CONFIGURATION where nobody greets, or what answers is none; else as QmpClient.open does. */
+async function openMonitor(path: string): Promise<QmpClient> {
+  const socket = await connectTo(path, 'monitor');
+  const heard = { nothing: false };
+  const timer = setTimeout(() => {
+    if (socket.bytesRead > 0) return;
+    heard.nothing = true;
+    socket.destroy();
+  }, GREETING_TIMEOUT_MS);
+  try {
+    return await QmpClient.open(socket);
+  } catch (thrown) {
+    const cause = asError(thrown);
+    if (heard.nothing) throw taken(path, cause);
+    if (socket.bytesRead === 0 || codeOf(cause) === 'DOMAIN_GONE') throw cause;
+    const message = `What answers at ${path} is no QMP monitor: ${cause.message} Start QEMU with ${monitorOption(path)}`;
+    throw new HypervisorError('BAD_CONFIGURATION', message, { key: 'monitor', value: path }, { cause });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function monitorOption(path: string): string {
+  return `-qmp unix:${path},server=on,wait=off`;
+}
+
+/** A monitor has one client at a time; others are connected and wait. Libvirt never lets go of its own. */
+function taken(path: string, cause: Error): HypervisorError {
+  const libvirt = /\/libvirt\/(.*\/)?monitor\.sock$/.test(path);
+  const own = '/run/romulus-NAME.qmp';
+  const message = libvirt
+    ? `${path} is libvirt's own monitor, and libvirt does not share it. Give the domain a second one, with virsh edit: ` +
+      `<domain … xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'> and, as its last element, <qemu:commandline>` +
+      `<qemu:arg value='-qmp'/><qemu:arg value='unix:${own},server=on,wait=off'/></qemu:commandline>; start the domain ` +
+      `anew, and write "qmp: ${own}".`
+    : `The monitor at ${path} does not greet: another program has it (a monitor has one client at a time), or QEMU ` +
+      `hangs. Give Romulus one of its own, beside the other: ${monitorOption(own)}`;
+  return new HypervisorError('BAD_CONFIGURATION', message, { key: 'monitor', value: path }, { cause });
+}
+
+/** What the system says of a socket that cannot be connected to. */
+function unreachable(path: string, key: string, cause: Error): HypervisorError {
+  const code = codeOf(cause);
+  // More wait for its only client to go than it lets wait.
+  if (code === 'EAGAIN') return taken(path, cause);
+  const message =
+    code === 'EACCES' || code === 'EPERM'
+      ? `This process may not connect to ${path}: run as root or as the user that QEMU runs as.`
+      : `There is no QEMU at ${path}: ${cause.message}. Start it with ${monitorOption(path)}`;
+  return new HypervisorError('BAD_CONFIGURATION', message, { key, value: path }, { cause });
+}
+
 function connectTo(path: string, key: string): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = connect(path);
@@ -202,14 +256,7 @@ function connectTo(path: string, key: string): Promise<Socket> {
     });
     const refused = (error: Error): void => {
       clearTimeout(timer);
-      reject(
-        new HypervisorError(
-          'BAD_CONFIGURATION',
-          `There is no QEMU at ${path}: ${error.message}. Start it with -qmp unix:${path},server=on,wait=off`,
-          { key, value: path },
-          { cause: error },
-        ),
-      );
+      reject(unreachable(path, key, error));
     };
     socket.once('error', refused);
   });

@@ -12,6 +12,7 @@ import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { asError, codeOf } from '../../errors.js';
 import { HypervisorError } from '../port.js';
+import { heedNoSignals } from './deaf.js';
 import { QmpClient } from './qmp.js';
 
 export interface Guard {
@@ -56,6 +57,7 @@ export async function startGuard(monitor: string, directory: string): Promise<Gu
 const QEMU_GONE: ReadonlySet<string> = new Set(['ECONNREFUSED', 'ENOENT']);
 
 async function stand(monitor: string, directory: string): Promise<void> {
+  heedNoSignals();
   process.stdout.write('ready\n');
   let last = 'R';
   for await (const chunk of process.stdin) last = String(chunk).slice(-1);

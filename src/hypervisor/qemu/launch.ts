@@ -26,6 +26,7 @@ import type { QemuMachine } from './machine.js';
 import { checkTaps } from './network.js';
 import { QmpClient, type QmpStreams } from './qmp.js';
 import { openAnonymousFile } from './ram-file.js';
+import { adviceOn, withAdvice } from './start-errors.js';
 import { StateImage } from './state-image.js';
 import { openTracking, type ChosenTracking } from './tracking.js';
 
@@ -143,7 +144,7 @@ class LaunchedMachine implements QemuMachine {
       child.on('close', (code, signal) => {
         const how = signal === null ? `QEMU ended with code ${code ?? 0}` : `QEMU was killed by ${signal}`;
         const said = this.#stderr.trim();
-        resolve(said === '' ? how : `${how}: ${said}`);
+        resolve(withAdvice(said === '' ? how : `${how}: ${said}`));
       });
     });
     // Pipes were asked for.
@@ -171,7 +172,11 @@ class LaunchedMachine implements QemuMachine {
     const reason = endedByItself ? await this.gone : '';
     await this.close();
     if (!endedByItself) return error;
-    return new HypervisorError('BAD_CONFIGURATION', `QEMU does not start: ${reason}`, { name: this.name });
+    const { key, value } = adviceOn(reason) ?? {};
+    return new HypervisorError('BAD_CONFIGURATION', `QEMU does not start: ${reason}`, {
+      name: this.name,
+      ...(key !== undefined && { key, value }),
+    });
   }
 
   close(): Promise<void> {

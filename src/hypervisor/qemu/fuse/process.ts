@@ -11,6 +11,7 @@
 
 import { readSync, writeSync } from 'node:fs';
 import { asError, codeOf } from '../../../errors.js';
+import { heedNoSignals } from '../deaf.js';
 import { RamFileServer, type ImageStore } from './server.js';
 import { WriteLogWriter } from './write-log.js';
 
@@ -55,6 +56,7 @@ function serve(bytes: number): void {
   }
 }
 
+heedNoSignals();
 /** Nobody said that the file system is mounted: it will not be. */
 if (readSync(0, Buffer.alloc(1)) === 1) {
   try {

@@ -1,0 +1,168 @@
+// The command line: one verb a file, and the one place where an error becomes an exit code.
+
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { ConfigError } from '../config/error.js';
+import { asError, codeOf } from '../errors.js';
+import { GuestError } from '../guest/error.js';
+import { RestoreError } from '../restore/error.js';
+import { SaveError, type SaveErrorCode } from '../save/error.js';
+import { StreamError } from '../stream/error.js';
+import type { Layer } from '../stream/layer-item.js';
+import { VERSION } from '../version.js';
+import { convertVerb } from './convert.js';
+import { demoVerb, type DemoVerbOptions } from './demo.js';
+import { ExitCode, isInputCode } from './exit-codes.js';
+import { inspectVerb } from './inspect.js';
+import { InterruptedError } from './signals.js';
+import { primaryVerb } from './primary.js';
+import { recoverVerb } from './recover.js';
+import { restoreVerb, type RestoreVerbOptions } from './restore.js';
+import { saveVerb, type SaveVerbOptions } from './save.js';
+import { secondaryVerb } from './secondary.js';
+import { UsageError } from './usage.js';
+import { verifyVerb } from './verify.js';
+
+function wholeNumber(minimum: number, maximum: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text) || value < minimum || value > maximum) {
+      throw new InvalidArgumentError(`expected a whole number from ${minimum} to ${maximum}.`);
+    }
+    return value;
+  };
+}
+
+function buildProgram(setExitCode: (code: ExitCode) => void): Command {
+  const program = new Command('romulus')
+    .description('Keeps running virtual machines alive when their host dies.')
+    .version(VERSION)
+    .showHelpAfterError('(romulus help VERB shows its options)')
+    .exitOverride();
+
+  program
+    .command('demo')
+    .description('replicate a machine between two processes, kill the primary, watch the secondary take over')
+    .option(
+      '--interval <ms>',
+      'milliseconds that the machine runs from one checkpoint to the next',
+      wholeNumber(1, 60_000),
+      50,
+    )
+    .option('--qemu', "run Debian's kernel in QEMU instead of the embedded machine")
+    .option('--memory <size>', 'memory of the machine (default: 64MiB, with --qemu 128MiB)')
+    .option('--dirty <pages>', 'pages that the machine rewrites per tick', wholeNumber(0, 2 ** 19), 200)
+    .option(
+      '--checkpoints <n>',
+      'length of the protected run, in checkpoints',
+      wholeNumber(1, 1_000_000),
+      100,
+    )
+    .option(
+      '--kill-at <epoch>',
+      'the primary is killed in the epoch after this one (default: a random one of the last half)',
+      wholeNumber(0, 1_000_000),
+    )
+    .option('--json', 'print the report as JSON, as the last line of standard output')
+    .action(async (options: DemoVerbOptions) => setExitCode(await demoVerb(options)));
+
+  for (const [name, verb, what] of [
+    ['primary', primaryVerb, 'run domains and replicate them to whoever is configured as their secondary'],
+    ['secondary', secondaryVerb, 'hold standbys of domains, and take over when their primary dies'],
+  ] as const) {
+    program
+      .command(name)
+      .description(what)
+      .requiredOption('--config <file>', 'configuration file (YAML)')
+      .action(async (options: { config: string }) => setExitCode(await verb(options.config)));
+  }
+
+  program
+    .command('save')
+    .description('run an embedded machine, and write a plain image of it')
+    .argument('<file>', 'the image to write; - is standard output')
+    .option('--memory <size>', 'memory of the machine', '64MiB')
+    .option('--dirty <pages>', 'pages that the machine rewrites per tick', wholeNumber(0, 2 ** 19), 200)
+    .option('--ticks <n>', 'ticks that the machine makes before it is saved', wholeNumber(0, 1_000_000), 20)
+    .action(async (file: string, options: SaveVerbOptions) => setExitCode(await saveVerb(file, options)));
+
+  program
+    .command('restore')
+    .description('go on with an embedded machine from a plain image')
+    .argument('<file>', 'the image to read; - is standard input')
+    .option('--ticks <n>', 'end after so many ticks (default: run until Ctrl-C)', wholeNumber(1, 1_000_000))
+    .action(async (file: string, options: RestoreVerbOptions) =>
+      setExitCode(await restoreVerb(file, options)),
+    );
+
+  for (const [name, verb, what] of [
+    ['inspect', inspectVerb, 'say what is in a stream file of any layer: xl, libxl or libxc'],
+    [
+      'verify',
+      verifyVerb,
+      'hold a stream file to the specifications: exit code 0 sound, 1 unsound, 2 unreadable',
+    ],
+  ] as const) {
+    program
+      .command(name)
+      .description(what)
+      .argument('<file>', 'the stream; - is standard input')
+      .option('--json', 'print JSON')
+      .action(async (file: string, options: { json?: boolean }) => setExitCode(await verb(file, options)));
+  }
+
+  program
+    .command('recover')
+    .description('make a plain image of the last complete checkpoint of a stream, complete or cut')
+    .argument('<file>', 'the checkpointed stream; - is standard input')
+    .argument('<out>', 'the image to write; - is standard output')
+    .action(async (file: string, out: string) => setExitCode(await recoverVerb(file, out)));
+
+  program
+    .command('convert')
+    .description('put a stream into other layers')
+    .argument('<file>', 'the stream; - is standard input')
+    .argument('<out>', 'the stream to write; - is standard output')
+    .addOption(
+      new Option('--to <layer>', 'the layer that it shall have')
+        .choices(['libxc', 'libxl', 'xl'])
+        .makeOptionMandatory(),
+    )
+    .option('--config <json>', "file with the domain's configuration (libxl's JSON), for --to xl")
+    .action(async (file: string, out: string, options: { to: Layer; config?: string }) =>
+      setExitCode(await convertVerb(file, out, options)),
+    );
+
+  return program;
+}
+
+/** What was found wrong with a place before anything was written there. */
+const PLACE_ERRORS: ReadonlySet<SaveErrorCode> = new Set(['BAD_PLACE', 'PLACE_IN_USE', 'PLACE_TOO_SMALL']);
+
+/** Errors of what was given to us: the command line, a configuration, a file. */
+function isInputError(error: unknown): boolean {
+  return (
+    error instanceof ConfigError ||
+    error instanceof UsageError ||
+    error instanceof StreamError ||
+    error instanceof RestoreError ||
+    error instanceof GuestError ||
+    (error instanceof SaveError && PLACE_ERRORS.has(error.code)) ||
+    isInputCode(codeOf(error))
+  );
+}
+
+export async function main(): Promise<ExitCode> {
+  let exitCode: ExitCode = ExitCode.OK;
+  try {
+    await buildProgram((code) => (exitCode = code)).parseAsync();
+    return exitCode;
+  } catch (error) {
+    // Commander has printed its own message (or the help or version that was asked for, with exit code 0).
+    if (error instanceof CommanderError) return error.exitCode === 0 ? ExitCode.OK : ExitCode.USAGE;
+    if (error instanceof InterruptedError) return ExitCode.INTERRUPTED;
+    // Whoever read our output has seen enough ("| head").
+    if (codeOf(error) === 'EPIPE') return ExitCode.OK;
+    process.stderr.write(`romulus: ${codeOf(error)}: ${asError(error).message}\n`);
+    return isInputError(error) ? ExitCode.USAGE : ExitCode.FAILED;
+  }
+}

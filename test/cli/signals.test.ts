@@ -1,0 +1,249 @@
+// Signals, as an operating system, a terminal and a shell send them: to agents and jobs, real processes.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { copyFile, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import net from 'node:net';
+import path from 'node:path';
+import tls from 'node:tls';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+import { Cleanup } from '../support/cleanup.js';
+import { childrenOf, isAlive } from '../support/processes.js';
+import { until } from '../support/until.js';
+import { Agent, ENTRY, primaryConfig, secondaryConfig, type AgentChanges } from './agent.js';
+
+const FIXTURES = fileURLToPath(new URL('../../../test/fixtures/tls', import.meta.url));
+/** What ends neither side, and says nothing to the other. */
+const SPARED = ['SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGALRM', 'SIGVTALRM', 'SIGIO', 'SIGPIPE'] as const;
+
+function ticksOf(text: string): number[] {
+  return [...text.matchAll(/^tick (\d+) ok$/gm)].map(([, number]) => Number(number));
+}
+
+async function freePort(): Promise<number> {
+  const server = net.createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  return typeof address === 'object' && address ? address.port : 0;
+}
+
+describe('signals', function () {
+  this.timeout(120_000);
+  const cleanup = new Cleanup();
+  afterEach(() => cleanup.run());
+
+  async function pair(changes: AgentChanges = {}, wrapped: readonly string[] = []) {
+    const primary = await Agent.start(cleanup, 'primary', primaryConfig(changes), wrapped);
+    await primary.listening();
+    const secondary = await Agent.start(cleanup, 'secondary', secondaryConfig(primary.port), wrapped);
+    await secondary.more('commit');
+    return { primary, secondary };
+  }
+
+  it(`${SPARED.join(', ')} end neither side, and open no debugger; not under nohup either`, async () => {
+    const { primary, secondary } = await pair({}, ['nohup']);
+    for (const signal of SPARED) {
+      for (const agent of [primary, secondary]) agent.process.kill(signal);
+      await secondary.more('commit');
+    }
+    await until('the reloads', () =>
+      [primary, secondary].every((agent) => agent.says(/reloaded/).length > 0),
+    );
+    expect([primary.lives, secondary.lives]).to.deep.equal([true, true]);
+    expect(primary.stderr + secondary.stderr).to.not.match(/Debugger listening|link lost/);
+    expect(secondary.count('failover')).to.equal(0);
+  });
+
+  it('SIGQUIT ends a primary in order: the secondary stays a standby, and ends in order, too', async () => {
+    const { primary, secondary } = await pair();
+    primary.process.kill('SIGQUIT');
+    expect(await primary.ended(), primary.stderr).to.equal(0);
+    await until('the secondary has heard', () => secondary.says(/bye shutdown/).length > 0);
+    secondary.process.kill('SIGQUIT');
+    expect(await secondary.ended(), secondary.stderr).to.equal(0);
+    expect(secondary.count('failover')).to.equal(0);
+  });
+
+  it('SIGUSR1 opens no debugger while they start', async () => {
+    // One that comes before Node has a handler ends the process, and none of our code ran: those do not count.
+    for (let delayMs = 5; delayMs <= 85; delayMs += 40) {
+      const agent = await Agent.start(cleanup, 'primary', primaryConfig());
+      await new Promise((resolve) => setTimeout(resolve, delayMs));
+      agent.process.kill('SIGUSR1');
+      await until('it has started, or not', () => !agent.lives || agent.count('listening') > 0);
+      const [, port] = /Debugger listening on ws:\/\/[^:]+:(\d+)/.exec(agent.stderr) ?? [];
+      if (agent.lives && port !== undefined) {
+        const knock = net.connect(Number(port), '127.0.0.1');
+        const event = await new Promise((resolve) => {
+          knock.once('connect', () => resolve('open')).once('error', () => resolve('closed'));
+        });
+        knock.destroy();
+        expect(event, `after ${delayMs} ms`).to.equal('closed');
+      }
+      await agent.kill();
+    }
+  });
+
+  describe('SIGHUP', () => {
+    it('opens the files of the output anew: nothing is lost, nothing is there twice', async () => {
+      const directory = await cleanup.directory();
+      const [console, tap] = ['console', 'tap'].map((name) => path.join(directory, name)) as [string, string];
+      const { primary, secondary } = await pair({ output: { console: { file: console }, tap } });
+      for (const round of [1, 2, 3]) {
+        await secondary.more('commit');
+        for (const file of [console, tap]) await rename(file, `${file}.${round}`);
+        primary.process.kill('SIGHUP');
+        await until('the reload', () => primary.says(/reloaded/).length === round);
+        await secondary.more('commit');
+      }
+      primary.process.kill('SIGTERM');
+      await primary.ended();
+      for (const file of [console, tap]) {
+        const parts = await Promise.all(
+          [`${file}.1`, `${file}.2`, `${file}.3`, file].map((part) => readFile(part, 'utf8')),
+        );
+        expect(
+          parts.every((part) => part.length > 0),
+          'each file has something',
+        ).to.equal(true);
+        const ticks = ticksOf(parts.join(''));
+        expect(ticks).to.deep.equal(ticks.map((_, index) => (ticks[0] ?? 0) + index));
+      }
+    });
+
+    it('keeps a file whose name cannot be opened, and says so', async () => {
+      const console = path.join(await cleanup.directory(), 'console');
+      const { primary, secondary } = await pair({ output: { console: { file: console } } });
+      await rename(console, `${console}.1`);
+      await mkdir(console);
+      primary.process.kill('SIGHUP');
+      await until('the complaint', () => primary.says(/cannot be opened anew/).length === 1);
+      const before = (await readFile(`${console}.1`)).length;
+      await secondary.more('commit');
+      await secondary.more('commit');
+      const text = await readFile(`${console}.1`, 'utf8');
+      expect(text.length).to.be.greaterThan(before);
+      expect(ticksOf(text)).to.deep.equal(ticksOf(text).map((_, index) => index + (ticksOf(text)[0] ?? 0)));
+    });
+
+    it('reads the certificates anew, on both sides; those that do not fit change nothing', async () => {
+      const directory = await cleanup.directory();
+      const put = async (as: string, from: string) => {
+        for (const kind of ['pem', 'key']) {
+          await copyFile(path.join(FIXTURES, `${from}.${kind}`), path.join(directory, `${as}.${kind}`));
+        }
+      };
+      const files = (name: string) => ({
+        cert: path.join(directory, `${name}.pem`),
+        key: path.join(directory, `${name}.key`),
+        ca: path.join(FIXTURES, 'ca.pem'),
+      });
+      await put('primary', 'stranger');
+      await put('secondary', 'stranger');
+      const primary = await Agent.start(
+        cleanup,
+        'primary',
+        primaryConfig({ listen: { tls: files('primary') } }),
+      );
+      await primary.listening();
+      const secondary = await Agent.start(
+        cleanup,
+        'secondary',
+        secondaryConfig(0, {
+          domain: { primary: `wss://localhost:${primary.port}`, tls: files('secondary') },
+        }),
+      );
+      const shown = async (): Promise<string | null> => {
+        const socket = tls.connect({ port: primary.port, host: '127.0.0.1', rejectUnauthorized: false });
+        socket.on('error', () => undefined); // refused: we show no certificate
+        await once(socket, 'secureConnect');
+        const { subject } = socket.getPeerCertificate();
+        socket.destroy();
+        return String(subject.CN);
+      };
+      await until('the secondary is refused', () => secondary.says(/no link to the primary/).length > 0);
+      const before = await shown();
+      await copyFile(path.join(FIXTURES, 'primary.pem'), path.join(directory, 'primary.pem'));
+      primary.process.kill('SIGHUP');
+      await until('the complaint', () => primary.says(/certificate in use stays/).length === 1);
+      expect(await shown()).to.equal(before);
+      await put('primary', 'primary');
+      await put('secondary', 'secondary');
+      for (const agent of [primary, secondary]) agent.process.kill('SIGHUP');
+      await secondary.more('commit');
+      expect(await shown()).to.not.equal(before);
+    });
+  });
+
+  describe('a terminal that is gone', () => {
+    /** In a terminal of its own, in the foreground; `hangUp` takes the terminal away. */
+    async function inTerminal(command: readonly string[], env: NodeJS.ProcessEnv = {}) {
+      const quoted = command.map((word) => `'${word}'`).join(' ');
+      const holder = spawn('script', ['--quiet', '--flush', '--command', `exec ${quoted}`, '/dev/null'], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+        env: { ...process.env, ...env },
+      });
+      cleanup.add(() => holder.kill('SIGKILL'));
+      const screen = { text: '' };
+      holder.stdout.on('data', (piece: Buffer) => (screen.text += piece.toString()));
+      await until('the program is there', () => childrenOf(holder.pid ?? 0).length > 0);
+      const [pid = 0] = childrenOf(holder.pid ?? 0);
+      cleanup.add(() => isAlive(pid) && process.kill(pid, 'SIGKILL'));
+      return { pid, screen, hangUp: () => holder.kill('SIGKILL') };
+    }
+
+    for (const format of ['pretty', 'json']) {
+      it(`ends no agent, though its console and its log (${format}) were there`, async () => {
+        const port = await freePort();
+        const file = path.join(await cleanup.directory(), 'primary.yaml');
+        await writeFile(
+          file,
+          JSON.stringify(
+            primaryConfig({
+              listen: { port },
+              output: { console: 'stdout' },
+              log: { level: 'debug', format },
+            }),
+          ),
+        );
+        const { pid, screen, hangUp } = await inTerminal([
+          process.execPath,
+          ENTRY,
+          'primary',
+          '--config',
+          file,
+        ]);
+        await until('it listens', () => screen.text.includes('waiting for secondaries'));
+        const secondary = await Agent.start(cleanup, 'secondary', secondaryConfig(port));
+        await secondary.more('commit');
+        await until('its console', () => ticksOf(screen.text.replaceAll('\r', '')).length > 0);
+        hangUp();
+        for (let round = 0; round < 20; round++) await secondary.more('commit');
+        // It logs, too.
+        await secondary.kill();
+        const next = await Agent.start(cleanup, 'secondary', secondaryConfig(port));
+        await next.more('commit');
+        process.kill(pid, 'SIGTERM');
+        await until('its end', () => !isAlive(pid));
+        await until('the secondary has heard', () => next.says(/bye shutdown/).length > 0);
+        expect(next.count('failover')).to.equal(0);
+      });
+    }
+
+    it('ends a job in order', async () => {
+      const temporary = await cleanup.directory();
+      const { pid, screen, hangUp } = await inTerminal(
+        [process.execPath, ENTRY, 'demo', '--checkpoints', '100000', '--memory', '4MiB', '--dirty', '5'],
+        { TMPDIR: temporary },
+      );
+      await until('it replicates', () => /epoch +\d+ │/.test(screen.text), 30_000);
+      const services = childrenOf(pid);
+      expect(services).to.have.length(2);
+      hangUp();
+      await until('its end', () => ![pid, ...services].some(isAlive));
+      expect((await readdir(temporary)).filter((name) => name.startsWith('romulus'))).to.deep.equal([]);
+    });
+  });
+});
