@@ -112,12 +112,14 @@ function readMemory(state: Uint8Array, at: number): Memory {
   reader.footer(sectionId);
   const byName = new Map(blocks.map((block) => [block.name.toString('latin1'), block]));
   const pages: Page[] = [];
+  // A page may be of the block of the page before, in the section before.
+  let block: Block | undefined;
   for (let type: number | null = null; type !== Section.END;) {
     type = reader.u8();
     if ((type !== Section.PART && type !== Section.END) || reader.u32() !== sectionId) {
       throw reader.bad('another section stands inside that of memory');
     }
-    readPages(reader, byName, pages);
+    block = readPages(reader, byName, pages, block);
     reader.footer(sectionId);
   }
   return { sectionId, blocks, pages, end: reader.at };
@@ -139,12 +141,18 @@ function readBlocks(reader: Reader): Block[] {
   return blocks;
 }
 
-function readPages(reader: Reader, byName: ReadonlyMap<string, Block>, pages: Page[]): void {
-  let block: Block | undefined;
+/** Returns the block of the last page, if there was one yet. */
+function readPages(
+  reader: Reader,
+  byName: ReadonlyMap<string, Block>,
+  pages: Page[],
+  last: Block | undefined,
+): Block | undefined {
+  let block = last;
   for (;;) {
     const word = reader.u64();
     const flags = Number(word & FLAGS);
-    if (flags === Flag.EOS) return;
+    if (flags === Flag.EOS) return block;
     const kind = flags & ~Flag.CONTINUE;
     if (kind !== Flag.ZERO && kind !== Flag.PAGE) throw reader.bad('a page has an unknown form', { flags });
     if ((flags & Flag.CONTINUE) === 0) block = byName.get(reader.name().toString('latin1'));

@@ -25,8 +25,6 @@ const LAST_WORDS_MS = 50;
 export class StateLoader {
   readonly #machine: QemuMachine;
   readonly #image: StateImage;
-  /** What this QEMU has in memory beside guest RAM: the section that was loaded last. */
-  #memory: Uint8Array | null = null;
   #holds: StateParts | null = null;
   #loads = 0;
 
@@ -59,16 +57,14 @@ export class StateLoader {
    */
   async load(state: StateParts, reset: ResetFrames): Promise<void> {
     const { memory, devices } = state;
-    const isThere = memory === null || (memory === this.#memory && !reset.firmware);
-    const sections = isThere ? [devices] : [memory, devices];
+    // Each time: a reset puts the ACPI tables back to what they were when QEMU was started.
+    const sections = memory === null ? [devices] : [memory, devices];
     this.#image.put([DEVICE_STATE_HEADER, ...sections]);
-    this.#memory = null;
     this.#holds = null;
     reset.keep();
     await this.#job();
     reset.putBack();
     reset.release();
-    this.#memory = memory;
     this.#holds = state;
   }
 

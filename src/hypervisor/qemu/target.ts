@@ -310,7 +310,7 @@ export class QemuTarget implements TargetDomain, Occupant {
 
   #learn(facts: Facts): void {
     this.#facts = facts;
-    this.reset.learn(facts.reset);
+    this.reset.learn(facts.resetFrames);
   }
 
   #accept(context: Uint8Array): Held {
