@@ -36,6 +36,7 @@ const codes: Readonly<Record<ChannelErrorCode, number>> = {
   UNKNOWN_STREAM: 4018,
   ACKNOWLEDGE_TIMEOUT: 4019,
   STANDBY_LOST: 4021,
+  STATE_REFUSED: 4022,
 };
 
 const names = new Map<number, ChannelErrorCode>();

@@ -40,6 +40,7 @@ export type ChannelErrorCode =
   | 'LISTEN_FAILED' // the replication port cannot be listened on: in use, not permitted, no such address
   | 'FENCED' // the other side has taken over
   | 'STANDBY_LOST' // the secondary's domain ended by itself: what it held is lost, it is filled anew
+  | 'STATE_REFUSED' // the secondary's hypervisor does not take a checkpoint: it could not be taken over to
   | 'INTERNAL';
 
 export class ChannelError extends RomulusError<ChannelErrorCode> {}

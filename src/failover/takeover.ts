@@ -10,13 +10,11 @@ export interface TakeoverGate {
   discard(): Promise<void>;
 }
 
-/** Resolves when the domain runs and what it says is let out. If it does not start, nothing is let out, ever. */
+/**
+ * Resolves when the domain runs and what it says is let out. If it does not start, nothing is let out, and it may be
+ * tried again.
+ */
 export async function takeOver(domain: Pick<TargetDomain, 'start'>, gate: TakeoverGate): Promise<void> {
-  try {
-    await domain.start();
-  } catch (error) {
-    await gate.discard();
-    throw error;
-  }
+  await domain.start();
   await gate.pass();
 }

@@ -189,7 +189,23 @@ export interface TargetDomain extends Domain {
   /** What emulatorContext() gave; after everything else. Not there: the domain has no device model to take it. */
   setEmulatorContext?(context: Uint8Array): Promise<void>;
 
-  /** Lets the restored domain run. */
+  /**
+   * A checkpoint is complete in the domain, and this is its emulatorContext(). Not there: nothing is to be done. The
+   * domain may find out whether it could be started. Fails with BAD_CONTEXT if it could not: it is then as of
+   * `checkpointsBack` checkpoints before, if it has ever had one.
+   */
+  checkpoint?(emulatorContext: Uint8Array): Promise<void>;
+  /** How far the domain had to go back, when checkpoint() failed, or at its start. Not there: never. */
+  readonly checkpointsBack?: number;
+  /** What it got over by itself, a sentence each. */
+  readonly setbacks$?: Observable<string>;
+  /**
+   * Another domain like this one, to be filled while this one is held. What only one can have is this one's until the
+   * other one's first checkpoint() or start(). Not there: they share nothing.
+   */
+  another?(): Promise<TargetDomain>;
+
+  /** Lets the restored domain run. If it fails with another code than DOMAIN_GONE, it can be tried again. */
   start(): Promise<void>;
   /** Tells the network where the running domain is now. If that fails, the network finds out by itself, later. */
   announce?(): Promise<void>;

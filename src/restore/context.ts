@@ -129,6 +129,11 @@ export class RestoreContext implements RestoreOpsContext {
     if (this.emulatorContext !== null) await this.domain.setEmulatorContext?.(this.emulatorContext);
   }
 
+  /** All of a checkpoint is in the domain. */
+  async completeCheckpoint(): Promise<void> {
+    if (this.emulatorContext !== null) await this.domain.checkpoint?.(this.emulatorContext);
+  }
+
   /** libxc's handle_static_data_end: from the record, or where a version 2 stream implies it. */
   async handleStaticDataEnd(): Promise<void> {
     if (this.seenStaticDataEnd) {

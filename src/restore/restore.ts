@@ -11,6 +11,9 @@
 //     before the first checkpoint is whole    fail
 //     after it                                drop what is buffered, complete the domain, fail over
 //
+// A domain may try whether it can be started from a checkpoint: the first one before it is acknowledged, the others when
+// they are applied. One that cannot be is told while the primary lives, and the domain is as of the one before.
+//
 // In COLO the domain is completed after each checkpoint and runs until the next one (see colo.ts).
 
 import { asError, RomulusError } from '../errors.js';
@@ -59,7 +62,7 @@ export type RestoreOutcome =
   | {
       /** The stream broke off after a checkpoint. */
       readonly kind: 'failover';
-      /** The last checkpoint that was applied. */
+      /** The checkpoint that the domain equals: the last one that was applied, or that it could be started from. */
       readonly epoch: number;
       /** Why the open checkpoint was dropped, where it did not simply end. */
       readonly cause?: Error;
@@ -106,7 +109,8 @@ export async function restoreDomain(options: RestoreOptions): Promise<RestoreOut
   try {
     outcome = await restore(context, source);
   } catch (error) {
-    failure = asError(error);
+    if (error instanceof Unusable) outcome = { kind: 'failover', epoch: error.epoch, cause: error.cause };
+    else failure = asError(error);
   }
   const suppressed = await cleanup(context);
   if (outcome !== null && suppressed.length === 0) return outcome;
@@ -183,6 +187,8 @@ async function handleCheckpoint(
   const { epoch, bufferedRecords, callbacks, colo } = context;
   // A version 2 stream whose first checkpoint had no memory.
   if (!context.seenStaticDataEnd) await context.handleStaticDataEnd();
+  const first = !context.bufferAllRecords;
+  if (first) await context.completeCheckpoint();
   if ((await callbacks.checkpoint(epoch)) === 'failover') return 'BROKEN_CHANNEL';
 
   const bufferedBytes = bufferedRecords.bytes;
@@ -198,6 +204,7 @@ async function handleCheckpoint(
   }
   bufferedRecords.clear();
   await colo?.complete(context);
+  if (!first) await tryCheckpoint(context, epoch);
   context.bufferAllRecords = true;
   context.epoch = epoch + 1;
   const { records, pages, applyMs } = context;
@@ -206,6 +213,27 @@ async function handleCheckpoint(
   context.applyMs = 0;
   callbacks.applied?.({ epoch, records, bufferedBytes, pages, applySeconds: applyMs / 1000 });
   return colo === null || result === 'BROKEN_CHANNEL' ? result : colo.run(context, epoch);
+}
+
+/** @throws Unusable if the domain could not be started from this epoch, but from one before it */
+async function tryCheckpoint(context: RestoreContext, epoch: number): Promise<void> {
+  try {
+    await context.completeCheckpoint();
+  } catch (error) {
+    const back = context.domain.checkpointsBack ?? 0;
+    if (back === 0 || back > epoch) throw error;
+    throw new Unusable(epoch - back, asError(error));
+  }
+}
+
+/** The domain is as of an earlier epoch, and the stream cannot go on from there. */
+class Unusable extends Error {
+  constructor(
+    readonly epoch: number,
+    override readonly cause: Error,
+  ) {
+    super(cause.message);
+  }
 }
 
 function needProcessed(

@@ -13,6 +13,8 @@ export class FailoverReport {
   #started: FailoverStarted | null = null;
   /** From the last acknowledgement to the decision; the primary died in this time. */
   #detectMs: number | null = null;
+  /** The code that the last attempt failed with. */
+  #failure: string | null = null;
 
   constructor(
     private readonly domain: string,
@@ -23,17 +25,21 @@ export class FailoverReport {
   /** `acknowledgedAtMs`: when the last acknowledgement was given. */
   started({ streamUuid, epoch }: Held, reason: string, acknowledgedAtMs: number | null): void {
     const { domain } = this;
+    // Tried again: it is the same failover.
+    if (this.#started?.streamUuid === streamUuid && this.#started.epoch === epoch) return;
     const atMs = monotonicMs();
+    this.#failure = null;
     this.#started = { phase: 'started', domain, streamUuid, epoch, reason, atMs };
     this.#detectMs = acknowledgedAtMs === null ? null : atMs - acknowledgedAtMs;
     this.log.warn({ streamUuid, epoch, reason }, 'failover: taking the domain over');
     this.report(this.#started);
   }
 
-  completed(): void {
+  /** `held`: what it runs from, the epoch that was meant or one before it. */
+  completed({ epoch }: Held): void {
     if (!this.#started) return;
     const atMs = monotonicMs();
-    const { epoch, reason } = this.#started;
+    const { reason } = this.#started;
     const takeoverMs = atMs - this.#started.atMs;
     const takeoverSeconds = takeoverMs / 1000;
     this.log.warn(
@@ -46,12 +52,18 @@ export class FailoverReport {
       },
       'failover: the domain runs here',
     );
-    this.report({ ...this.#started, phase: 'completed', atMs, takeoverSeconds });
+    this.report({ ...this.#started, epoch, phase: 'completed', atMs, takeoverSeconds });
   }
 
   failed(code: string, message: string): void {
     if (!this.#started) return;
-    this.log.error({ epoch: this.#started.epoch, code }, 'failover: the domain does not start');
+    // Said once for each reason, not for each attempt.
+    if (this.#failure === code) return;
+    this.#failure = code;
+    this.log.error(
+      { epoch: this.#started.epoch, code, reason: message },
+      'failover: the domain does not start',
+    );
     this.report({ ...this.#started, phase: 'failed', atMs: monotonicMs(), error: { code, message } });
   }
 

@@ -188,11 +188,18 @@ export class PrimaryRunner {
         this.#send({ kind: 'bye', streamUuid, reason: event.reason });
         return;
       case 'lost':
-        this.#log.info({ code: event.error.code, reason: event.error.message }, 'link lost');
+        this.#linkLost(event.error);
         this.#send({ kind: 'lost', streamUuid, code: event.error.code });
         this.#links.delete(streamUuid);
         return;
     }
+  }
+
+  #linkLost({ code, message }: ChannelError): void {
+    const refused = code === 'STATE_REFUSED';
+    this.#log[refused ? 'warn' : 'info']({ code, reason: message }, 'link lost');
+    // Shown until a checkpoint is acknowledged again.
+    if (refused) this.#error = { code, message };
   }
 
   #perform(effect: PrimaryEffect): void {
@@ -263,6 +270,7 @@ export class PrimaryRunner {
         return;
       case 'report':
         this.#acknowledgedAtMs = monotonicMs();
+        if (this.#error?.code === 'STATE_REFUSED') this.#error = null;
         this.#saver?.report(effect.epoch, this.#acknowledgedAtMs);
         return;
       case 'transition':

@@ -60,7 +60,8 @@ export type StandbyState =
 
 /**
  * secondary.failover$: the decision (`started`), then its end. A domain fails over at most once: after `completed`
- * the secondary is where it lives. `failed` alone, with the code NO_STANDBY: the primary died when its standby was lost
+ * the secondary is where it lives. `failed` after `started`: the domain did not start; unless its code is DOMAIN_GONE it is
+ * tried again, and `completed` may follow. `failed` alone, with the code NO_STANDBY: the primary died when its standby was lost
  * and not replaced yet, and nothing was started.
  */
 export type FailoverEvent = FailoverStarted | FailoverCompleted | FailoverFailed;
@@ -68,7 +69,7 @@ export type FailoverEvent = FailoverStarted | FailoverCompleted | FailoverFailed
 interface FailoverBase {
   readonly domain: string;
   readonly streamUuid: string;
-  /** The epoch that the domain goes on from. */
+  /** The epoch that the domain goes on from. In `completed` it may be one before that of `started`. */
   readonly epoch: number;
   /** Why: a code ("LINK_CLOSED", "HEARTBEAT_TIMEOUT", …). */
   readonly reason: string;

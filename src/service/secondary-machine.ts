@@ -44,6 +44,11 @@ const PRIMARY_LIVES: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'FENCED',
 ]);
 
+/** The code of a domain that does not start, and never will. */
+const DOMAIN_GONE = 'DOMAIN_GONE';
+/** The restorer's code where the hypervisor does not take a checkpoint. */
+const REFUSED_STATE = 'BAD_CONTEXT';
+
 /** Timers are late by less than this on a busy host. */
 const LATE_MS_MIN = 100;
 
@@ -87,7 +92,7 @@ function handle(state: SecondaryState, event: SecondaryEvent, effects: Effects):
       });
       return;
     case 'restored':
-      withSession(state, event, (session) => restored(state, session, event.consistent, event.code, effects));
+      withSession(state, event, (session) => restored(state, session, event, effects));
       return;
     case 'timer':
       timer(state, event.timer, event.lateMs, effects);
@@ -96,12 +101,10 @@ function handle(state: SecondaryState, event: SecondaryEvent, effects: Effects):
       witness(state, event.granted, effects);
       return;
     case 'started':
-      started(state, effects);
+      started(state, event.epochsBack, effects);
       return;
     case 'start-failed':
-      if (state.phase !== 'starting') return;
-      effects.push({ kind: 'report-failed', code: event.code, message: event.message });
-      over(state, 'failed', `the domain did not start: ${event.code}`, effects);
+      if (state.phase === 'starting') startFailed(state, event.code, event.message, effects);
       return;
     case 'domain-shutdown':
       domainOver(state, 'shutdown', 'it shut down', effects);
@@ -143,11 +146,12 @@ function dialled(state: SecondaryState, streamUuid: string, continuous: boolean,
   if (state.phase === 'active') {
     // It heard that we are active: it is fenced, or will be by the time it answers anything else.
     state.primaryTold = true;
-    effects.push({ kind: 'drop-link', streamUuid, code: 'FENCED' });
+    effects.push({ kind: 'drop-link', streamUuid, code: 'FENCED', message: 'the domain runs here' });
     return;
   }
   effects.push({ kind: 'disarm', timer: 'reconnect' });
   if (state.held !== null && !continuous) discardHeld(state, effects);
+  state.failedStarts = 0;
   state.session = { streamUuid, linked: true, left: false, acknowledged: -1, spoilt: false, broken: false };
   state.phase = 'linked';
   effects.push({ kind: 'restore', streamUuid }, { kind: 'transition', reason: 'linked' });
@@ -223,11 +227,18 @@ function tookLeave(state: SecondaryState, session: Session, effects: Effects): v
   effects.push({ kind: 'transition', reason: 'bye shutdown' });
 }
 
+/** How the restorer has ended. */
+interface Restored {
+  readonly consistent: boolean;
+  readonly epochsBack: number;
+  readonly code: string;
+  readonly message: string;
+}
+
 function restored(
   state: SecondaryState,
   session: Session,
-  consistent: boolean,
-  code: string,
+  { consistent, epochsBack, code, message }: Restored,
   effects: Effects,
 ): void {
   const own = session.acknowledged >= 0;
@@ -237,14 +248,17 @@ function restored(
     return;
   }
   if (session.linked) {
-    if (!consistent) {
-      breakOff(state, session, linkCode(code), code, effects);
+    if (!consistent || code === REFUSED_STATE) {
+      breakOff(state, session, linkCode(code), code, message, effects);
     } else {
-      effects.push({ kind: 'drop-link', streamUuid: session.streamUuid, code: linkCode(code) });
+      effects.push({ kind: 'drop-link', streamUuid: session.streamUuid, code: linkCode(code), message });
       lost(state, session, code, effects);
     }
   }
   state.session = null;
+  if (own && consistent && state.held !== null) {
+    state.held = { ...state.held, epoch: state.held.epoch - epochsBack };
+  }
   if (!own) effects.push({ kind: 'discard-filling' });
   else if (!consistent) loseHeld(state, `what it acknowledged could not be applied: ${code}`, effects);
   if (session.broken) fillAgain(state, effects);
@@ -259,6 +273,7 @@ function breakOff(
   session: Session,
   linkCode: ChannelErrorCode,
   reason: string,
+  message: string,
   effects: Effects,
 ): void {
   if (!session.linked) return;
@@ -266,7 +281,7 @@ function breakOff(
   state.losses++;
   effects.push(
     { kind: 'disarm', timer: 'steady' },
-    { kind: 'drop-link', streamUuid: session.streamUuid, code: linkCode },
+    { kind: 'drop-link', streamUuid: session.streamUuid, code: linkCode, message },
   );
   lost(state, session, reason, effects);
 }
@@ -274,6 +289,7 @@ function breakOff(
 /** What the primary is told when it was the stream that was wrong. */
 function linkCode(code: string): ChannelErrorCode {
   if (code === 'BUFFER_LIMIT' || code === 'DIGEST_MISMATCH') return code;
+  if (code === REFUSED_STATE) return 'STATE_REFUSED';
   return 'INTERNAL';
 }
 
@@ -333,14 +349,29 @@ function nothingToTakeOver(state: SecondaryState, effects: Effects): void {
   redialLater(state, effects);
 }
 
-function started(state: SecondaryState, effects: Effects): void {
-  if (state.phase !== 'starting') return;
+function started(state: SecondaryState, epochsBack: number, effects: Effects): void {
+  if (state.phase !== 'starting' || state.held === null) return;
   state.phase = 'active';
   state.role = 'active';
   state.failures = 0;
-  effects.push({ kind: 'report-completed' }, { kind: 'transition', reason: 'failover' });
+  state.held = { ...state.held, epoch: state.held.epoch - epochsBack };
+  effects.push({ kind: 'report-completed', held: state.held }, { kind: 'transition', reason: 'failover' });
   if (state.endedEarly !== null) domainOver(state, state.endedEarly, '', effects);
   else dial(state, effects);
+}
+
+/** The last copy is kept, and tried again; unless the primary is found alive meanwhile. */
+function startFailed(state: SecondaryState, code: string, message: string, effects: Effects): void {
+  effects.push({ kind: 'report-failed', code, message });
+  if (code === DOMAIN_GONE || state.endedEarly !== null) {
+    over(state, 'failed', `the domain did not start: ${code}`, effects);
+    return;
+  }
+  state.phase = 'suspect';
+  armReconnect(state, effects);
+  redialLater(state, effects);
+  state.failedStarts++;
+  effects.push({ kind: 'transition', reason: `the domain did not start: ${code}` });
 }
 
 function domainOver(
@@ -369,7 +400,7 @@ function heldEnded(state: SecondaryState, reason: string, effects: Effects): voi
 /** The domain of the stream has ended. What was acknowledged meanwhile is lost with it. */
 function spoilt(state: SecondaryState, session: Session, effects: Effects): void {
   session.spoilt = true;
-  breakOff(state, session, 'STANDBY_LOST', 'STANDBY_LOST', effects);
+  breakOff(state, session, 'STANDBY_LOST', 'STANDBY_LOST', 'the standby was lost', effects);
 }
 
 function ended(state: SecondaryState, reason: string, effects: Effects): void {
@@ -379,7 +410,8 @@ function ended(state: SecondaryState, reason: string, effects: Effects): void {
 /** A domain to fill cannot be made: never, if not the first; else it is tried again, with what is held kept. */
 function domainFailed(state: SecondaryState, code: string, effects: Effects): void {
   const { session } = state;
-  if (session) restored(state, session, false, code, effects);
+  const message = `no domain can be made: ${code}`;
+  if (session) restored(state, session, { consistent: false, epochsBack: 0, code, message }, effects);
   else if (state.dials === 0) over(state, 'failed', `no domain can be made: ${code}`, effects);
 }
 

@@ -23,8 +23,8 @@ export function dial(state: SecondaryState, effects: Effects): void {
 
 export function redialLater(state: SecondaryState, effects: Effects): void {
   const { redialMinMs, redialMaxMs } = state.settings;
-  // In `suspect` each moment counts; else the pause doubles.
-  const doublings = state.phase === 'suspect' ? 0 : Math.min(state.failures, DOUBLINGS_MAX);
+  // In `suspect` each moment counts, but for a domain that does not start; else the pause doubles.
+  const doublings = Math.min(state.phase === 'suspect' ? state.failedStarts : state.failures, DOUBLINGS_MAX);
   state.failures++;
   effects.push({
     kind: 'arm',

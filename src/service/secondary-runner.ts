@@ -31,7 +31,7 @@ import type {
 } from './reports.js';
 import { dialPrimary, isMisfit } from './secondary-dial.js';
 import { stepSecondary } from './secondary-machine.js';
-import { SecondarySession } from './secondary-session.js';
+import { SecondarySession, type SessionEvent } from './secondary-session.js';
 import {
   initialSecondaryState,
   secondaryLinkState,
@@ -215,7 +215,7 @@ export class SecondaryRunner {
       case 'drop-link':
         this.#links
           .get(effect.streamUuid)
-          ?.destroy(new ChannelError(effect.code, 'the secondary gives the link up', { domain: this.name }));
+          ?.destroy(new ChannelError(effect.code, effect.message, { domain: this.name }));
         return;
       case 'ask-witness':
         this.#askWitness();
@@ -224,7 +224,7 @@ export class SecondaryRunner {
         this.#takeOver(effect.held, effect.reason);
         return;
       case 'report-completed':
-        this.#failover.completed();
+        this.#failover.completed(effect.held);
         return;
       case 'report-failed':
         this.#failover.failed(effect.code, effect.message);
@@ -321,7 +321,7 @@ export class SecondaryRunner {
       link,
       bufferLimitBytes: this.#config.bufferBytes,
       log: this.#log,
-      send: (event) => this.#machine.send({ ...event, streamUuid }),
+      send: (event) => this.#sessionEvent(streamUuid, event),
       committed: (report) => this.#reports.commits$.next(report),
     });
     this.#session = session;
@@ -337,6 +337,14 @@ export class SecondaryRunner {
       standby.restored = session.run(standby.domain);
       await standby.restored;
     });
+  }
+
+  #sessionEvent(streamUuid: string, event: SessionEvent): void {
+    // What somebody has to mend is shown until a checkpoint is held again.
+    if (event.kind === 'restored' && event.code === 'BAD_CONTEXT') {
+      this.#error = { code: 'STATE_REFUSED', message: event.message };
+    }
+    this.#machine.send({ ...event, streamUuid });
   }
 
   #askWitness(): void {
@@ -363,8 +371,9 @@ export class SecondaryRunner {
         this.#machine.send({ kind: 'start-failed', code: codeOf(error), message: asError(error).message });
         return;
       }
+      this.#error = null;
       this.#tasks.run('announce the domain', async () => standby.domain.announce?.());
-      this.#machine.send({ kind: 'started' });
+      this.#machine.send({ kind: 'started', epochsBack: standby.domain.checkpointsBack ?? 0 });
     });
   }
 

@@ -18,7 +18,13 @@ import type { CommitReport } from './reports.js';
 export type SessionEvent =
   | { readonly kind: 'acknowledged'; readonly epoch: number }
   | { readonly kind: 'ended' }
-  | { readonly kind: 'restored'; readonly consistent: boolean; readonly code: string };
+  | {
+      readonly kind: 'restored';
+      readonly consistent: boolean;
+      readonly epochsBack: number;
+      readonly code: string;
+      readonly message: string;
+    };
 
 export interface SecondarySessionOptions {
   readonly name: string;
@@ -74,12 +80,16 @@ export class SecondarySession {
         },
       });
       await this.#conclude(outcome);
-      send({ kind: 'restored', consistent: true, code: this.#code });
+      const broken = outcome.kind === 'failover' ? outcome : null;
+      const epochsBack = broken === null ? 0 : this.epochAcknowledged - broken.epoch;
+      const message = broken?.cause?.message ?? this.#code;
+      send({ kind: 'restored', consistent: true, epochsBack, code: this.#code, message });
     } catch (error) {
       this.#code ||= codeOf(error);
-      const expected = this.epochAcknowledged < 0;
+      const expected = this.epochAcknowledged < 0 && this.#code !== 'BAD_CONTEXT';
       log[expected ? 'info' : 'error']({ err: error }, 'the stream cannot be restored');
-      send({ kind: 'restored', consistent: false, code: this.#code });
+      const { message } = asError(error);
+      send({ kind: 'restored', consistent: false, epochsBack: 0, code: this.#code, message });
     }
   }
 
@@ -138,7 +148,11 @@ export class SecondarySession {
     const { link, send } = this.#options;
     if (outcome.kind === 'failover') {
       if (outcome.cause) {
-        this.#options.log.warn({ err: outcome.cause }, 'the open checkpoint was dropped');
+        const refused = codeOf(outcome.cause) === 'BAD_CONTEXT';
+        const what = refused
+          ? 'a checkpoint cannot be loaded: back to the one before'
+          : 'the open checkpoint was dropped';
+        this.#options.log.warn({ err: outcome.cause, epoch: outcome.epoch }, what);
         this.#code = codeOf(outcome.cause);
       }
       return;

@@ -62,6 +62,8 @@ export interface SecondaryState {
   failures: number;
   /** The reconnect window is over, the restorer still applies what was acknowledged. */
   windowOver: boolean;
+  /** Takeovers in a row that failed, and are tried again. */
+  failedStarts: number;
   /** Why the link was lost. */
   reason: string;
   /** The domain that is being started has ended by itself already. */
@@ -88,17 +90,24 @@ export type SecondaryEvent =
   | { readonly kind: 'ended'; readonly streamUuid: string }
   | { readonly kind: 'lost'; readonly streamUuid: string; readonly code: string }
   | { readonly kind: 'bye'; readonly streamUuid: string; readonly reason: ByeReason }
-  /** The restorer is done: its domain equals the last acknowledged epoch, or is of no use. */
+  /**
+   * The restorer is done: its domain equals the last acknowledged epoch, or (BAD_CONTEXT: the hypervisor does not take
+   * that) one so many before it; or is of no use.
+   */
   | {
       readonly kind: 'restored';
       readonly streamUuid: string;
       readonly consistent: boolean;
+      readonly epochsBack: number;
       readonly code: string;
+      readonly message: string;
     }
   /** `lateMs`: how long after its time it fired. */
   | { readonly kind: 'timer'; readonly timer: SecondaryTimer; readonly lateMs: number }
   | { readonly kind: 'witness'; readonly granted: boolean }
-  | { readonly kind: 'started' }
+  /** It runs, from so many epochs before the one that is held. */
+  | { readonly kind: 'started'; readonly epochsBack: number }
+  /** DOMAIN_GONE: it is lost. Else it can be tried again. */
   | { readonly kind: 'start-failed'; readonly code: string; readonly message: string }
   /** The domain that runs here, or the standby that is held, has ended by itself. */
   | { readonly kind: 'domain-shutdown' }
@@ -127,13 +136,18 @@ export type SecondaryEffect =
   /** Destroys the standby domain. */
   | { readonly kind: 'discard-held' }
   | { readonly kind: 'bye'; readonly streamUuid: string; readonly reason: ByeReason }
-  | { readonly kind: 'drop-link'; readonly streamUuid: string; readonly code: ChannelErrorCode }
+  | {
+      readonly kind: 'drop-link';
+      readonly streamUuid: string;
+      readonly code: ChannelErrorCode;
+      readonly message: string;
+    }
   | { readonly kind: 'arm'; readonly timer: SecondaryTimer; readonly delayMs: number }
   | { readonly kind: 'disarm'; readonly timer: SecondaryTimer }
   | { readonly kind: 'ask-witness'; readonly held: Held }
   /** Failover has begun: report it, start the domain. */
   | { readonly kind: 'take-over'; readonly held: Held; readonly reason: string }
-  | { readonly kind: 'report-completed' }
+  | { readonly kind: 'report-completed'; readonly held: Held }
   | { readonly kind: 'report-failed'; readonly code: string; readonly message: string }
   /** A failover that cannot be: the checkpoint is lost, and so is the primary. */
   | { readonly kind: 'report-impossible'; readonly gone: Held; readonly reason: string }
@@ -153,6 +167,7 @@ export function initialSecondaryState(settings: SecondarySettings): SecondarySta
     dial: 0,
     dials: 0,
     failures: 0,
+    failedStarts: 0,
     windowOver: false,
     reason: '',
     endedEarly: null,

@@ -5,7 +5,8 @@
 // spare: made ahead. filling: a stream is being restored into it and has no whole checkpoint yet. held: what to fail
 // over to; the stream may go on into it. While a new stream fills one, an older one may still be held.
 //
-// A domain may end by itself in any of these states: whoever decides is told which, and has it destroyed.
+// A domain may end by itself in any of these states: whoever decides is told which, and has it destroyed. What a domain
+// gets over by itself is logged.
 
 import type { Subscription } from 'rxjs';
 import { HypervisorError, type DomainEvent, type TargetDomain } from '../hypervisor/port.js';
@@ -52,6 +53,7 @@ export class Standby {
         ended(this, event);
       }),
     );
+    this.#subscriptions.add(domain.setbacks$?.subscribe((setback) => log.warn(setback)));
   }
 
   async destroy(): Promise<void> {
@@ -120,7 +122,8 @@ export class Standbys {
   }
 
   async #make(): Promise<Standby> {
-    const domain = await this.#options.open();
+    // What only one can have stays with the one that is held.
+    const domain = await (this.held?.domain.another?.() ?? this.#options.open());
     if (this.#closed) {
       await domain.destroy();
       throw new HypervisorError('DOMAIN_GONE', 'The standby came too late.');

@@ -24,7 +24,7 @@ describe('service: the report of a failover', () => {
 
   it('says in one line how long detection and takeover took, and both together', () => {
     report.started(held, 'LINK_CLOSED', monotonicMs() - 120);
-    report.completed();
+    report.completed(held);
     const line = lines.at(-1) ?? {};
     expect(line).to.include({ msg: 'failover: the domain runs here', epoch: 7, reason: 'LINK_CLOSED' });
     expect(line['detectMs']).to.be.within(120, 1000);
@@ -35,7 +35,7 @@ describe('service: the report of a failover', () => {
 
   it('says nothing of a detection that is not known', () => {
     report.started(held, 'LINK_CLOSED', null);
-    report.completed();
+    report.completed(held);
     expect(lines.at(-1)).not.to.have.any.keys('detectMs', 'totalMs');
   });
 

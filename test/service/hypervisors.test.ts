@@ -22,7 +22,7 @@ function lineOf(changes: object): string {
   if (hypervisor.mode !== 'managed') throw new Error('not managed');
   const config = managedQemu('web', hypervisor);
   checkConfig(config);
-  return commandLine(config, false).join(' ');
+  return commandLine(config, 'primary').join(' ');
 }
 
 describe('service: QEMU as configured', () => {

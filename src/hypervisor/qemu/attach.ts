@@ -85,7 +85,9 @@ class AttachedMachine implements QemuMachine {
   readonly trackingReason = 'the file of its RAM is not served by us';
   readonly deviceState: DeviceStateFile;
   readonly serial: Duplex | null;
-  readonly incoming = null;
+  readonly ramBlock: string;
+  readonly stateImage = null;
+  readonly said = '';
   readonly gone: Promise<string>;
   readonly guard: Guard;
   readonly inventory: Inventory;
@@ -94,6 +96,7 @@ class AttachedMachine implements QemuMachine {
   constructor(name: string, { ram, qmp, tracking, deviceState, serial, guard, inventory }: Parts) {
     this.name = name;
     this.memoryBytes = ram.bytes;
+    this.ramBlock = ram.id;
     this.qmp = qmp;
     this.tracking = tracking;
     this.deviceState = deviceState;

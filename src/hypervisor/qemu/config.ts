@@ -1,6 +1,6 @@
 // What a managed QEMU is configured with, and what its command line becomes.
 //
-//   fd 0, 1  monitor (QMP)   fd 4  guest RAM                fd 6  incoming device state (a standby only)
+//   fd 0, 1  monitor (QMP)   fd 4  guest RAM                fd 6  the image with a device state to load (standby)
 //   fd 3     serial port     fd 5  device state, written at each checkpoint
 //
 // The monitor has a pipe for each direction: a QEMU that ends by itself closes both, and what it said last (why it ends)
@@ -12,6 +12,7 @@ import { HypervisorError } from '../port.js';
 import { PAGE_SIZE } from '../../stream/format.js';
 import type { DirtyWay } from './dirty.js';
 import { networkArguments, type NetworkDevice } from './network.js';
+import { STATE_NODE } from './state-image.js';
 
 export interface QemuConfig {
   readonly name: string;
@@ -37,9 +38,19 @@ export interface QemuConfig {
   readonly dirty?: DirtyWay | 'auto';
   /** Writable disks (their -drive or -blockdev names) that both hosts see: shared storage. */
   readonly sharedDisks?: readonly string[];
+  /**
+   * Of a standby: which checkpoints QEMU loads on trial. each; auto (default): as many as take TRIAL_SHARE of one core;
+   * first: only the first of a stream.
+   */
+  readonly trialLoads?: TrialLoads;
 }
 
-export const Fd = { SERIAL: 3, RAM: 4, STATE: 5, INCOMING: 6 } as const;
+export type TrialLoads = 'each' | 'auto' | 'first';
+
+/** primary: has a guest. standby: is filled, and loads device states. probe: is asked what it is, no more. */
+export type QemuRole = 'primary' | 'standby' | 'probe';
+
+export const Fd = { SERIAL: 3, RAM: 4, STATE: 5, IMAGE: 6 } as const;
 
 export const RAM_ID = 'romulus-ram';
 export const STATE_PATH = `/proc/self/fd/${Fd.STATE}`;
@@ -87,29 +98,36 @@ export function checkConfig(config: QemuConfig): void {
     }
   }
   // What no argument of a process can hold.
-  const words = [config.binary ?? '', ...commandLine(config, false)];
+  const words = [config.binary ?? '', ...commandLine(config, 'primary')];
   const spoilt = words.find((word) => word.includes('\0'));
   if (spoilt !== undefined) throw refuse('arguments', spoilt, 'without NUL');
 }
 
-/** QEMU's arguments. Both sides must say the same, but for `standby`. */
-export function commandLine(config: QemuConfig, standby: boolean): string[] {
+/** QEMU's arguments. Both sides must say the same, but for what follows from the role. */
+export function commandLine(config: QemuConfig, role: QemuRole): string[] {
   const { name, memoryBytes, accelerator = 'kvm', machine = 'q35', cpu, cpus = 1 } = config;
   // The id of the backend is the name of the RAM block: the same on both sides.
   const backend = `memory-backend-file,id=${RAM_ID},size=${memoryBytes},mem-path=/proc/self/fd/${Fd.RAM},share=on`;
   return [
     ...['-name', name.replaceAll(',', ',,'), '-nodefaults', '-no-user-config', '-display', 'none', '-S'],
-    ...['-accel', accelerator, '-machine', `${machine},memory-backend=${RAM_ID}`],
+    ...['-accel', accelerator, '-machine', `${machine},memory-backend=${RAM_ID},suppress-vmdesc=on`],
     ...(cpu === undefined ? [] : ['-cpu', cpu]),
     ...['-smp', String(cpus), '-m', `${memoryBytes / MEMORY_BYTES_MIN}M`, '-object', backend],
     ...['-chardev', 'stdio,id=romulus-qmp,signal=off', '-mon', 'chardev=romulus-qmp,mode=control'],
     ...['-chardev', `socket,id=romulus-serial,fd=${Fd.SERIAL}`, '-serial', 'chardev:romulus-serial'],
-    // The device state that we load was saved without the configuration section of a migration.
+    // The device state that we load has neither the configuration section of a migration nor its description.
     ...['-global', 'migration.send-configuration=off'],
     ...networkArguments(config.network ?? [], machine),
     ...(config.arguments ?? []),
-    ...(standby ? ['-incoming', 'defer'] : []),
+    ...(role === 'standby' ? ['-blockdev', stateNode()] : []),
+    // Its disks may be in use by the primary's QEMU: this way they are not opened for writing.
+    ...(role === 'probe' ? ['-incoming', 'defer'] : []),
   ];
+}
+
+function stateNode(): string {
+  const file = `file.driver=file,file.locking=off,file.filename=/proc/self/fd/${Fd.IMAGE}`;
+  return `driver=qcow2,node-name=${STATE_NODE},cache.no-flush=on,${file}`;
 }
 
 export function pagesOf(config: QemuConfig): number {

@@ -10,7 +10,10 @@ import { HypervisorError } from '../port.js';
 const MAGIC = Buffer.from('QEVM', 'ascii');
 const VERSION = 3;
 /** The largest seen is 125 KB; a device that keeps a screen has a few MiB. */
-export const DEVICE_STATE_BYTES_MAX = 64 * 1024 * 1024;
+export const DEVICE_STATE_BYTES_MAX = 32 * 1024 * 1024;
+/** The magic and the version. */
+export const DEVICE_STATE_HEADER = Buffer.from('QEVM\0\0\0\x03', 'latin1');
+export const DEVICE_STATE_HEADER_BYTES = DEVICE_STATE_HEADER.length;
 
 export class DeviceStateFile {
   readonly fd: number;
@@ -68,7 +71,7 @@ export function checkDeviceState(blob: Uint8Array): void {
   if (blob.length > DEVICE_STATE_BYTES_MAX) {
     throw refuse('The device state is too large.', { limit: DEVICE_STATE_BYTES_MAX });
   }
-  if (blob.length < 8 || MAGIC.compare(blob, 0, MAGIC.length) !== 0) {
+  if (blob.length < DEVICE_STATE_HEADER_BYTES || MAGIC.compare(blob, 0, MAGIC.length) !== 0) {
     throw refuse('The device state is not one of QEMU.');
   }
   const version = new DataView(blob.buffer, blob.byteOffset, blob.length).getUint32(4, false);

@@ -19,7 +19,7 @@ export { QemuTarget } from './target.js';
 /** Launches QEMU; stopped before its first instruction. Fails with BAD_CONFIGURATION, UNSUPPORTED or FAILED. */
 export async function openQemuSource(config: QemuConfig): Promise<QemuPrimary> {
   const netdevs = (config.network ?? []).map(({ id }) => id);
-  return QemuPrimary.open(await launchQemu(config, { standby: false }), netdevs);
+  return QemuPrimary.open(await launchQemu(config, { role: 'primary' }), netdevs);
 }
 
 /**
@@ -33,5 +33,5 @@ export async function attachQemuSource(config: AttachConfig): Promise<QemuPrimar
 
 /** Launches a QEMU that waits to be filled. Its configuration must be the source's. Fails as openQemuSource does. */
 export async function openQemuTarget(config: QemuConfig): Promise<QemuTarget> {
-  return QemuTarget.open(await launchQemu(config, { standby: true }));
+  return QemuTarget.open(config);
 }

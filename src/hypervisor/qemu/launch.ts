@@ -9,7 +9,15 @@ import { asError } from '../../errors.js';
 import type { Inventory } from '../inventory.js';
 import { HypervisorError } from '../port.js';
 import { checkDisks, checkNetwork, checkRamBlocks } from './check.js';
-import { checkConfig, commandLine, Fd, RAM_ID, STATE_PATH, type QemuConfig } from './config.js';
+import {
+  checkConfig,
+  commandLine,
+  Fd,
+  RAM_ID,
+  STATE_PATH,
+  type QemuConfig,
+  type QemuRole,
+} from './config.js';
 import { DeviceStateFile } from './device-state.js';
 import type { DirtyTracking } from './dirty.js';
 import { onProcessExit } from './exit-hooks.js';
@@ -18,6 +26,7 @@ import type { QemuMachine } from './machine.js';
 import { checkTaps } from './network.js';
 import { QmpClient, type QmpStreams } from './qmp.js';
 import { openAnonymousFile } from './ram-file.js';
+import { StateImage } from './state-image.js';
 import { openTracking, type ChosenTracking } from './tracking.js';
 
 /** Octets of QEMU's standard error that are kept for the error. */
@@ -25,12 +34,13 @@ const STDERR_BYTES_MAX = 4096;
 const START_TIMEOUT_MS = 30_000;
 
 export interface LaunchOptions {
-  /** Made to be filled and taken over to (-incoming defer). */
-  readonly standby: boolean;
+  readonly role: QemuRole;
+  /** Guest RAM that is there already, and stays its owner's. Default: new, and the machine's. */
+  readonly memory?: ChosenTracking;
 }
 
 /** Stopped before its first instruction. Fails with BAD_CONFIGURATION or FAILED; then nothing is left. */
-export async function launchQemu(config: QemuConfig, options: LaunchOptions): Promise<QemuMachine> {
+export async function launchQemu(config: QemuConfig, { role, memory }: LaunchOptions): Promise<QemuMachine> {
   checkConfig(config);
   await checkTaps(config.network ?? []);
   const binary = config.binary ?? 'qemu-system-x86_64';
@@ -42,20 +52,25 @@ export async function launchQemu(config: QemuConfig, options: LaunchOptions): Pr
     });
   }
   const setpriv = await findExecutable('setpriv');
-  const { tracking, reason } = await openTracking(config);
-  let deviceState: DeviceStateFile | null = null;
+  const owned: { close(): unknown }[] = [];
   try {
-    deviceState = new DeviceStateFile(await openAnonymousFile(0), STATE_PATH);
-    const qemuArguments = commandLine(config, options.standby);
+    const ram = memory ?? (await openTracking(config));
+    if (!memory) owned.push(ram.tracking);
+    const deviceState = new DeviceStateFile(await openAnonymousFile(0), STATE_PATH);
+    owned.push(deviceState);
+    const stateImage = role === 'standby' ? await StateImage.open() : null;
+    if (stateImage) owned.push(stateImage);
+    const qemuArguments = commandLine(config, role);
     const [command, ...rest] =
       setpriv === null
         ? [executable, ...qemuArguments]
         : [setpriv, '--pdeathsig', 'KILL', executable, ...qemuArguments];
+    const { ramFd } = ram.tracking;
     const child = spawn(command, rest, {
-      stdio: ['pipe', 'pipe', 'pipe', 'pipe', tracking.ramFd, deviceState.fd, 'pipe'],
+      stdio: ['pipe', 'pipe', 'pipe', 'pipe', ramFd, deviceState.fd, ...(stateImage ? [stateImage.fd] : [])],
       detached: true, // a Ctrl-C is for us: a QEMU that ends over it has crashed, and is taken over
     });
-    const machine = new LaunchedMachine(config, child, { tracking, reason }, deviceState, options.standby);
+    const machine = new LaunchedMachine(config, child, { ram, deviceState, stateImage, owned });
     try {
       await machine.connect();
       await checkRamBlocks(machine.qmp, RAM_ID);
@@ -70,10 +85,17 @@ export async function launchQemu(config: QemuConfig, options: LaunchOptions): Pr
       throw await machine.failed(asError(error));
     }
   } catch (error) {
-    deviceState?.close();
-    await tracking.close();
+    for (const part of owned.reverse()) await part.close();
     throw error;
   }
+}
+
+interface Parts {
+  readonly ram: ChosenTracking;
+  readonly deviceState: DeviceStateFile;
+  readonly stateImage: StateImage | null;
+  /** What the machine closes, in the order in which it was made; each may be closed twice. */
+  readonly owned: readonly { close(): unknown }[];
 }
 
 class LaunchedMachine implements QemuMachine {
@@ -83,29 +105,27 @@ class LaunchedMachine implements QemuMachine {
   readonly trackingReason: string;
   readonly deviceState: DeviceStateFile;
   readonly serial: Duplex;
-  readonly incoming: Duplex | null;
+  readonly ramBlock = RAM_ID;
+  readonly stateImage: StateImage | null;
   readonly guard = null;
   inventory: Inventory = {};
   readonly gone: Promise<string>;
   readonly #child: ChildProcess;
+  readonly #owned: Parts['owned'];
   readonly #monitor: QmpStreams;
   readonly #unhook: () => void;
   #qmp: QmpClient | null = null;
   #stderr = '';
   #closed: Promise<void> | null = null;
 
-  constructor(
-    config: QemuConfig,
-    child: ChildProcess,
-    { tracking, reason }: ChosenTracking,
-    deviceState: DeviceStateFile,
-    standby: boolean,
-  ) {
+  constructor(config: QemuConfig, child: ChildProcess, { ram, deviceState, stateImage, owned }: Parts) {
     this.name = config.name;
     this.memoryBytes = config.memoryBytes;
-    this.tracking = tracking;
-    this.trackingReason = reason;
+    this.tracking = ram.tracking;
+    this.trackingReason = ram.reason;
     this.deviceState = deviceState;
+    this.stateImage = stateImage;
+    this.#owned = owned;
     this.#child = child;
     const stderr = child.stdio[2] as Readable; // a pipe was asked for
     stderr.on('data', (chunk: Buffer) => {
@@ -123,15 +143,16 @@ class LaunchedMachine implements QemuMachine {
     // Pipes were asked for.
     this.#monitor = { readable: child.stdio[1] as Readable, writable: child.stdio[0] as Writable };
     this.serial = socketOf(child, Fd.SERIAL);
-    const incoming = socketOf(child, Fd.INCOMING);
-    if (!standby) incoming.destroy();
-    this.incoming = standby ? incoming : null;
     this.#unhook = onProcessExit(() => child.kill('SIGKILL'));
   }
 
   get qmp(): QmpClient {
     if (!this.#qmp) throw new HypervisorError('WRONG_STATE', 'QEMU is not connected yet.');
     return this.#qmp;
+  }
+
+  get said(): string {
+    return this.#stderr;
   }
 
   async connect(): Promise<void> {
@@ -160,9 +181,7 @@ class LaunchedMachine implements QemuMachine {
     this.#monitor.readable.destroy();
     this.#monitor.writable.destroy();
     this.serial.destroy();
-    this.incoming?.destroy();
-    this.deviceState.close();
-    await this.tracking.close();
+    for (const part of this.#owned.toReversed()) await part.close();
   }
 }
 

@@ -6,6 +6,7 @@ import type { DeviceStateFile } from './device-state.js';
 import type { DirtyTracking } from './dirty.js';
 import type { Guard } from './guard.js';
 import type { QmpClient } from './qmp.js';
+import type { StateImage } from './state-image.js';
 
 export interface QemuMachine {
   readonly name: string;
@@ -18,12 +19,16 @@ export interface QemuMachine {
   /** The guest's first serial port, if it is ours. */
   readonly serial: Duplex | null;
   readonly inventory: Inventory;
-  /** Where a standby reads the device state that it starts from. */
-  readonly incoming: Duplex | null;
+  /** The name of the block of guest RAM. */
+  readonly ramBlock: string;
+  /** A standby has an image that device states are loaded from. */
+  readonly stateImage: StateImage | null;
   /** Somebody else's QEMU has a guard, which is told when the guest is about to be stopped, and when it runs again. */
   readonly guard: Guard | null;
   /** Resolves with the reason when QEMU is gone; never rejects. */
   readonly gone: Promise<string>;
+  /** The last that QEMU said on its standard error; nothing of one that is not ours. */
+  readonly said: string;
   /** Ends QEMU if it is ours (there is no guard), else lets go of it; frees everything. May be called twice. */
   close(): Promise<void>;
 }

@@ -5,6 +5,7 @@
 //   └─ stopped ─┬─ capture RAM ──────┐
 //               └─ device state ─────┴─ copied ─ cont
 
+import { takeFullState, type FullStateWatch } from './full-state.js';
 import type { QemuMachine } from './machine.js';
 
 /** Milliseconds. */
@@ -30,7 +31,7 @@ export class Pause {
   #savedAt: number;
 
   /** Stops the guest, and begins the rest. Fails with QmpError, FAILED (a stop that is late may happen yet) or DOMAIN_GONE. */
-  static async begin(machine: QemuMachine, logging: boolean): Promise<Pause> {
+  static async begin(machine: QemuMachine, logging: boolean, watch: FullStateWatch): Promise<Pause> {
     const { qmp, deviceState } = machine;
     deviceState.clear();
     const stoppingAt = performance.now();
@@ -40,16 +41,27 @@ export class Pause {
     ]);
     save?.catch(() => undefined); // looked at in `context`
     await stop;
-    return new Pause(machine, { logging, stoppingAt, save });
+    return new Pause(machine, { logging, stoppingAt, save, watch });
   }
 
   private constructor(
-    { deviceState, tracking }: QemuMachine,
-    begun: { logging: boolean; stoppingAt: number; save: Promise<unknown> | undefined },
+    { qmp, ramBlock, deviceState, tracking }: QemuMachine,
+    begun: {
+      logging: boolean;
+      stoppingAt: number;
+      save: Promise<unknown> | undefined;
+      watch: FullStateWatch;
+    },
   ) {
     this.#stoppingAt = begun.stoppingAt;
     this.#stoppedAt = this.#capturedAt = this.#savedAt = performance.now();
-    this.context = Promise.resolve(begun.save).then(() => deviceState.read());
+    this.context = Promise.resolve(begun.save).then(async () => {
+      const state = deviceState.read();
+      if (begun.watch.covers(state)) return state;
+      const full = await takeFullState(qmp, ramBlock);
+      begun.watch.took(state);
+      return full;
+    });
     this.capture = begun.logging ? tracking.capture() : Promise.resolve();
     // Their failures are looked at by whoever needs them.
     this.capture.then(

@@ -25,6 +25,7 @@ import {
   type TscInfo,
 } from '../port.js';
 import type { DirtyWay } from './dirty.js';
+import { FullStateWatch } from './full-state.js';
 import type { QemuMachine } from './machine.js';
 import { NetdevGate } from './netdev-gate.js';
 import type { QmpEvent } from './qmp.js';
@@ -44,6 +45,7 @@ export class QemuSource implements SourceDomain {
   #pause: Pause | null = null;
   #lastPause: PauseTimes | null = null;
   /** We are at it: STOP and RESUME are what our own commands cause. */
+  readonly #fullState = new FullStateWatch();
   #commanding = false;
   #stoppedByOthers = false;
 
@@ -156,7 +158,7 @@ export class QemuSource implements SourceDomain {
     this.#commanding = true;
     if (!this.#stoppedByOthers) this.machine.guard?.stopping();
     try {
-      this.#pause = await Pause.begin(this.machine, this.#logging);
+      this.#pause = await Pause.begin(this.machine, this.#logging, this.#fullState);
     } catch (error) {
       this.requireGuest();
       // The stop may only have been late: a guest that stops after all is not left so.
@@ -182,6 +184,7 @@ export class QemuSource implements SourceDomain {
     this.requireGuest();
     if (this.#logging) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is enabled already.');
     this.#logging = true;
+    this.#fullState.restart();
     try {
       await this.machine.tracking.begin();
     } catch (error) {

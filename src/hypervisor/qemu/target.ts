@@ -1,44 +1,93 @@
-// A QEMU domain that is restored: a warm standby. QEMU is there, waiting for its device state; checkpoints are written
-// into its RAM file and the last device state is kept. Taking over is loading that state, and running.
+// A QEMU domain that is restored: memory that checkpoints are written into, the device state of the last one, and a QEMU
+// that waits. Device states are loaded on trial while the primary lives, so that what was acknowledged is known to work.
 //
-//   created ──populate, writePages, setEmulatorContext──▶ … ──start──▶ a domain that runs, and can be saved in its turn
+//   populate, writePages ─▶ checkpoint(state) ─┬─ loaded ─────▶ this is the good one: what came before is forgotten
+//          ▲                                   └─ not so often ▶ pages since the good one are kept (undo)
+//          └──────────────────────────────────────┘
+//   start:  loaded already? ─▶ cont
+//           else load ─▶ in another QEMU ─▶ back to the good one ─▶ in another QEMU ─▶ an error, and all is as before
 //
-// A standby whose QEMU dies reports 'crashed' like any other domain; it can be replaced and filled again.
+// A QEMU that ends is started again on the same memory: only memory that is lost loses the domain ('crashed').
 
-import { setTimeout as sleep } from 'node:timers/promises';
-import { firstValueFrom, filter, map } from 'rxjs';
+import { ReplaySubject, Subject } from 'rxjs';
 import { asError } from '../../errors.js';
-import { INVALID_FRAME, PAGE_SIZE } from '../../stream/format.js';
+import { DomainType, INVALID_FRAME, PAGE_SIZE } from '../../stream/format.js';
 import { Bitmap } from '../bitmap.js';
-import { HypervisorError, type CpuPolicy, type HvmParam, type TargetDomain, type TscInfo } from '../port.js';
-import { Fd } from './config.js';
-import { checkDeviceState } from './device-state.js';
+import {
+  HypervisorError,
+  type CpuPolicy,
+  type DomainEvent,
+  type DomainInfo,
+  type DomainState,
+  type HvmParam,
+  type TargetDomain,
+  type TscInfo,
+} from '../port.js';
+import { pagesOf, type QemuConfig } from './config.js';
 import type { QemuMachine } from './machine.js';
+import { splitState, type StateParts } from './memory-section.js';
 import { readFrames, writeFrames } from './ram-file.js';
+import { QmpError } from './qmp.js';
+import { ResetFrames } from './reset-frames.js';
+import { Seat, factsOf, probe, type Facts, type Occupant, type Seated } from './seat.js';
 import { QemuSource } from './source.js';
+import { openTracking, type ChosenTracking } from './tracking.js';
+import { TrialPace } from './trial.js';
+import { Undo } from './undo.js';
 
 /** Pages that are compared at a time. */
 const COMPARE_PAGES = 256;
-const TAKEOVER_TIMEOUT_MS = 30_000;
-const LAST_WORDS_MS = 2000;
-
+/** Of pages that are kept to go back to the last checkpoint that was loaded. */
+const UNDO_BYTES_MAX = 128 * 1024 * 1024;
+/** A QEMU that does not answer within it is replaced before it is told to run. */
+const ANSWER_MS = 1000;
+/** Of QEMUs in a row that were of no use. */
+const DEATHS_MAX = 3;
 /** A few announcements, a little apart, for switches that were looking away. */
 const ANNOUNCEMENT = { initial: 50, max: 550, rounds: 5, step: 100 };
 
-export class QemuTarget extends QemuSource implements TargetDomain {
-  readonly #populated: Bitmap;
-  #context: Uint8Array | null = null;
+/** A checkpoint's device state. */
+interface Held extends StateParts {
+  /** As it was given. */
+  readonly context: Uint8Array;
+}
 
-  /** The machine was launched as a standby. */
-  static async open(machine: QemuMachine): Promise<QemuTarget> {
-    const target = new QemuTarget(machine);
+export class QemuTarget implements TargetDomain, Occupant {
+  readonly output$ = new Subject<Uint8Array>();
+  readonly events$ = new ReplaySubject<DomainEvent>(1);
+  readonly setbacks$ = new Subject<string>();
+  readonly memory: ChosenTracking;
+  readonly reset: ResetFrames;
+  readonly #config: QemuConfig;
+  readonly #seat: Seat;
+  readonly #p2mSize: number;
+  readonly #populated: Bitmap;
+  readonly #undo: Undo;
+  readonly #pace: TrialPace;
+  #facts: Facts | null = null;
+  #state: Extract<DomainState, 'created' | 'running' | 'shutdown' | 'crashed' | 'destroyed'> = 'created';
+  #source: QemuSource | null = null;
+  #current: Held | null = null;
+  /** The last one that was loaded; null: there is no way back. */
+  #good: Held | null = null;
+  /** Checkpoints since then. */
+  #sinceGood = 0;
+  #back = 0;
+  /** Deaths of its QEMU since one was of use. */
+  #deaths = 0;
+  /** One was loaded. */
+  #tried = false;
+  #work: Promise<unknown> = Promise.resolve();
+  #destroyed: Promise<void> | null = null;
+
+  /** Fails as launchQemu and openTracking do; nothing is left then. */
+  static async open(config: QemuConfig): Promise<QemuTarget> {
+    const target = new QemuTarget(config, new Seat(config), await openTracking(config));
     try {
-      await machine.qmp.execute('migrate-set-capabilities', {
-        capabilities: [
-          { capability: 'x-ignore-shared', state: true },
-          { capability: 'events', state: true },
-        ],
-      });
+      const facts = target.#isCold
+        ? await probe(config, target.memory)
+        : await factsOf((await target.#seat.claim(target)).machine);
+      target.#learn(facts);
       return target;
     } catch (error) {
       await target.destroy();
@@ -46,14 +95,73 @@ export class QemuTarget extends QemuSource implements TargetDomain {
     }
   }
 
-  private constructor(machine: QemuMachine) {
-    super(machine);
-    this.#populated = new Bitmap(this.p2mSize);
+  private constructor(config: QemuConfig, seat: Seat, memory: ChosenTracking) {
+    this.#config = config;
+    this.#seat = seat;
+    this.memory = memory;
+    const { ramFd } = memory.tracking;
+    this.reset = new ResetFrames(ramFd);
+    this.#p2mSize = pagesOf(config);
+    this.#populated = new Bitmap(this.#p2mSize);
+    this.#undo = new Undo(ramFd, this.#p2mSize, UNDO_BYTES_MAX);
+    this.#pace = new TrialPace(config.trialLoads ?? 'auto');
+  }
+
+  /** The QEMU that waits, or runs. Fails with WRONG_STATE if there is none at the moment. */
+  get machine(): QemuMachine {
+    const seated = this.#seat.of(this);
+    if (!seated)
+      throw new HypervisorError('WRONG_STATE', 'The standby has no QEMU now.', { name: this.#config.name });
+    return seated.machine;
+  }
+
+  /** The domain once it runs: it can be protected in its turn. */
+  get source(): QemuSource | null {
+    return this.#source;
+  }
+
+  get checkpointsBack(): number {
+    return this.#back;
+  }
+
+  get notes(): readonly string[] {
+    return this.#isCold
+      ? [
+          'its disks are in use elsewhere: QEMU is started when the domain is taken over, and nothing is loaded before',
+        ]
+      : [];
+  }
+
+  info(): Promise<DomainInfo> {
+    const facts = this.#facts;
+    if (!facts) return Promise.reject(new HypervisorError('WRONG_STATE', 'The domain is not made yet.'));
+    return Promise.resolve({
+      name: this.#config.name,
+      type: DomainType.X86_HVM,
+      p2mSize: this.#p2mSize,
+      state: this.#state,
+      hypervisor: 'qemu',
+      versionMajor: facts.version.major,
+      versionMinor: facts.version.minor,
+      inventory: facts.inventory,
+    });
+  }
+
+  /** Another memory that the same QEMU is for. Fails as openTracking does. */
+  async another(): Promise<QemuTarget> {
+    const target = new QemuTarget(this.#config, this.#seat, await openTracking(this.#config));
+    if (this.#facts) target.#learn(this.#facts);
+    return target;
+  }
+
+  input(bytes: Uint8Array): Promise<void> {
+    if (this.#source) return this.#source.input(bytes);
+    return Promise.reject(new HypervisorError('WRONG_STATE', 'The domain does not run yet.'));
   }
 
   async populate(pfns: Uint32Array, count: number, gfns: Uint32Array): Promise<void> {
-    this.requireGuest();
-    this.checkFrames(pfns, count);
+    this.#require('created');
+    this.#checkFrames(pfns, count);
     for (let k = 0; k < count; k++) {
       const pfn = pfns[k] ?? INVALID_FRAME;
       this.#populated.set(pfn);
@@ -63,20 +171,22 @@ export class QemuTarget extends QemuSource implements TargetDomain {
   }
 
   async writePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<void> {
-    this.require('created');
-    this.#check(gfns, count, data);
-    writeFrames(this.machine.tracking.ramFd, gfns, count, data);
+    this.#require('created');
+    this.#checkPages(gfns, count, data);
+    this.#seat.of(this)?.loader.forget();
+    if (this.#good !== null) this.#undo.keep(gfns, count);
+    writeFrames(this.memory.tracking.ramFd, gfns, count, data);
     return Promise.resolve();
   }
 
   async comparePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<readonly number[]> {
-    this.requireGuest();
-    this.#check(gfns, count, data);
+    this.#requireAlive();
+    this.#checkPages(gfns, count, data);
     const differ: number[] = [];
     const held = Buffer.alloc(COMPARE_PAGES * PAGE_SIZE);
     for (let from = 0; from < count; from += COMPARE_PAGES) {
       const pages = Math.min(COMPARE_PAGES, count - from);
-      readFrames(this.machine.tracking.ramFd, gfns.subarray(from, from + pages), pages, held, 0);
+      readFrames(this.memory.tracking.ramFd, gfns.subarray(from, from + pages), pages, held, 0);
       for (let k = 0; k < pages; k++) {
         const at = k * PAGE_SIZE;
         const dataAt = (from + k) * PAGE_SIZE;
@@ -90,127 +200,272 @@ export class QemuTarget extends QemuSource implements TargetDomain {
     await this.writePages(Uint32Array.of(gfn), 1, new Uint8Array(PAGE_SIZE));
   }
 
+  /**
+   * A checkpoint is complete in memory, and this is its device state: it may be loaded on trial, and the first one is.
+   * Fails with BAD_CONTEXT if QEMU does not take it; the domain is then as of `checkpointsBack` checkpoints before, if
+   * there is a way back.
+   */
+  checkpoint(context: Uint8Array): Promise<void> {
+    return this.#inOrder(async () => {
+      const held = this.#accept(context);
+      if (!this.#isCold && (!this.#tried || this.#pace.isDue(this.#undo.overflown))) await this.#try(held);
+    });
+  }
+
+  /** The device state to start from. Fails with BAD_CONTEXT if it is none; whether QEMU takes it shows at the start. */
+  setEmulatorContext(context: Uint8Array): Promise<void> {
+    return this.#inOrder(async () => {
+      const held = this.#accept(context);
+      if (this.#isCold) return;
+      // Done now it need not be done then.
+      await this.#load(held).catch((error: unknown) => {
+        this.setbacks$.next(`the last checkpoint could not be loaded ahead: ${asError(error).message}`);
+      });
+    });
+  }
+
   /** The vCPUs come with the device state (see setEmulatorContext). */
   setHvmContext(): Promise<void> {
     return Promise.reject(new HypervisorError('UNSUPPORTED', 'A QEMU domain has no HVM context of its own.'));
   }
 
-  /** Keeps the device state to start from. Fails with BAD_CONTEXT if it is none. */
-  async setEmulatorContext(context: Uint8Array): Promise<void> {
-    this.require('created');
-    checkDeviceState(context);
-    this.#context = new Uint8Array(context);
-    return Promise.resolve();
+  setHvmParam({ index, value }: HvmParam): Promise<void> {
+    const facts = { index, value };
+    return Promise.reject(new HypervisorError('UNSUPPORTED', 'A QEMU domain has no HVM parameters.', facts));
   }
 
-  override emulatorContext(): Promise<Uint8Array> {
-    if (this.state === 'created' && this.#context) return Promise.resolve(new Uint8Array(this.#context));
-    return super.emulatorContext();
-  }
-
-  setHvmParam(param: HvmParam): Promise<void> {
+  setTscInfo({ mode }: TscInfo): Promise<void> {
+    if (mode === 0) return Promise.resolve();
     return Promise.reject(
-      new HypervisorError('UNSUPPORTED', 'A QEMU domain has no HVM parameters.', {
-        index: param.index,
-        value: param.value,
-      }),
+      new HypervisorError('UNSUPPORTED', 'A QEMU domain knows TSC mode 0 only.', { mode }),
     );
   }
 
-  setTscInfo(info: TscInfo): Promise<void> {
-    if (info.mode === 0) return Promise.resolve();
+  setCpuPolicy({ cpuid, msrs }: CpuPolicy): Promise<void> {
+    if (cpuid.length === 0 && msrs.length === 0) return Promise.resolve();
+    const facts = { cpuid: cpuid.length, msrs: msrs.length };
     return Promise.reject(
-      new HypervisorError('UNSUPPORTED', 'A QEMU domain knows TSC mode 0 only.', { mode: info.mode }),
+      new HypervisorError('UNSUPPORTED', 'A QEMU domain has no CPU policy of its own.', facts),
     );
   }
 
-  setCpuPolicy(policy: CpuPolicy): Promise<void> {
-    if (policy.cpuid.length === 0 && policy.msrs.length === 0) return Promise.resolve();
-    return Promise.reject(
-      new HypervisorError('UNSUPPORTED', 'A QEMU domain has no CPU policy of its own.', {
-        cpuid: policy.cpuid.length,
-        msrs: policy.msrs.length,
-      }),
-    );
-  }
-
-  /** Takes over: QEMU loads the device state, and runs. */
-  override async start(): Promise<void> {
-    this.require('created');
-    const context = this.#context;
-    if (!context) throw new HypervisorError('WRONG_STATE', 'The domain has no context to start from.');
-    try {
-      await this.#load(context);
-      this.#context = null;
-      await super.start();
-    } catch (error) {
-      if (!(error instanceof HypervisorError) || error.code !== 'DOMAIN_GONE') throw error;
-      const reason = await this.#lastWords('its monitor is gone');
-      throw new HypervisorError(
-        'DOMAIN_GONE',
-        `The standby ended while it took over: ${reason}`,
-        {},
-        { cause: error },
-      );
-    }
+  /**
+   * Takes over. If it fails, the domain is as it was and can be started again; unless it may have run for a moment: then
+   * it has crashed (DOMAIN_GONE).
+   */
+  start(): Promise<void> {
+    return this.#inOrder(async () => {
+      this.#require('created');
+      const held = this.#current;
+      if (!held) throw new HypervisorError('WRONG_STATE', 'The domain has no context to start from.');
+      const { machine } = await this.#readyToRun(held);
+      await this.#run(machine);
+    });
   }
 
   async announce(): Promise<void> {
     await this.machine.qmp.execute('announce-self', ANNOUNCEMENT);
   }
 
-  /** QEMU is about to end, or has ended: why. */
-  #lastWords(otherwise: string): Promise<string> {
-    return Promise.race([this.machine.gone, sleep(LAST_WORDS_MS, otherwise, { ref: false })]);
+  destroy(): Promise<void> {
+    this.#destroyed ??= this.#destroy();
+    return this.#destroyed;
   }
 
-  async #load(context: Uint8Array): Promise<void> {
-    const { qmp, incoming } = this.machine;
-    if (!incoming) throw new HypervisorError('UNSUPPORTED', 'This QEMU was not started as a standby.');
-    const loaded = firstValueFrom(
-      qmp.events$.pipe(
-        filter(({ name }) => name === 'MIGRATION'),
-        map(({ data }) => String(data['status'])),
-        filter((status) => status === 'completed' || status === 'failed'),
-      ),
-      { defaultValue: 'lost' },
-    );
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<string>((resolve) => {
-      timer = setTimeout(() => resolve('late'), TAKEOVER_TIMEOUT_MS);
-    });
+  ended(reason: string): void {
+    if (this.#state !== 'created') return; // the source tells of the end of its QEMU
+    this.setbacks$.next(`the QEMU that stood by has ended: ${reason}`);
+    this.#deaths++;
+    if (this.#deaths > DEATHS_MAX) this.#end({ kind: 'crashed', reason });
+    else this.#seat.claim(this).catch((error: unknown) => this.missed(asError(error)));
+  }
+
+  missed(error: Error): void {
+    if (this.#state !== 'created') return;
+    if (this.#current === null) this.#end({ kind: 'crashed', reason: error.message });
+    else this.setbacks$.next(`no QEMU stands by, it is tried again at the takeover: ${error.message}`);
+  }
+
+  get #isCold(): boolean {
+    return (this.#config.sharedDisks ?? []).length > 0;
+  }
+
+  #learn(facts: Facts): void {
+    this.#facts = facts;
+    this.reset.learn(facts.resetFrames);
+  }
+
+  #accept(context: Uint8Array): Held {
+    this.#require('created');
+    if (this.#current?.context === context) return this.#current;
+    const { memory, devices } = splitState(context);
+    const held = { context, memory: memory ?? this.#current?.memory ?? null, devices };
+    this.#current = held;
+    this.#sinceGood++;
+    this.#back = 0;
+    return held;
+  }
+
+  /** Loads a checkpoint to see whether it can be; if it cannot, goes back to the one that could. */
+  async #try(held: Held): Promise<void> {
+    const started = performance.now();
     try {
-      const accepted = qmp.execute('migrate-incoming', { uri: `fd:${Fd.INCOMING}` });
-      incoming.end(context);
-      await accepted;
-      const status = await Promise.race([loaded, late]);
-      if (status === 'completed') return;
-      // QEMU ends over a state that it cannot load, and says why.
-      const reason = await this.#lastWords(`the load is ${status}`);
-      throw new HypervisorError('BAD_CONTEXT', `QEMU does not take the device state: ${reason}`, {
-        length: context.length,
-      });
+      await this.#load(held);
     } catch (error) {
-      if (error instanceof HypervisorError) throw error;
-      throw new HypervisorError('FAILED', 'The standby could not take over.', {}, { cause: asError(error) });
+      await this.#goBack();
+      throw error;
     } finally {
-      clearTimeout(timer);
+      this.#pace.took(performance.now() - started);
     }
   }
 
-  #check(gfns: Uint32Array, count: number, data: Uint8Array): void {
-    this.checkFrames(gfns, count);
+  /** Into the QEMU that is there, or else into another one. Fails as the second one does. */
+  async #load(held: Held): Promise<Seated> {
+    try {
+      return await this.#loadOnce(held);
+    } catch (error) {
+      this.setbacks$.next(`the QEMU that stood by is replaced: ${asError(error).message}`);
+      await this.#seat.clear(this);
+    }
+    return this.#loadOnce(held);
+  }
+
+  async #loadOnce(held: Held): Promise<Seated> {
+    const seated = await this.#seat.claim(this);
+    if (seated.loader.holds !== held) await seated.loader.load(held, this.reset);
+    this.#deaths = 0;
+    this.#tried = true;
+    if (this.#pace.keepsUndo) this.#good = held;
+    this.#sinceGood = 0;
+    this.#undo.clear();
+    return seated;
+  }
+
+  /** To the last checkpoint that was loaded, for good. Returns whether there was a way. */
+  async #goBack(): Promise<boolean> {
+    const good = this.#good;
+    if (good === null || good === this.#current || this.#undo.overflown) return false;
+    await this.#seat.clear(this);
+    this.#undo.swap();
+    this.#undo.clear();
+    this.#current = good;
+    this.#back = this.#sinceGood;
+    this.#sinceGood = 0;
+    return true;
+  }
+
+  async #readyToRun(held: Held): Promise<Seated> {
+    try {
+      const seated = await this.#load(held);
+      await answer(seated);
+      return seated;
+    } catch (error) {
+      return this.#readyToRunBefore(asError(error));
+    }
+  }
+
+  /** From the checkpoint before. If that fails, too, all is as it was. */
+  async #readyToRunBefore(why: Error): Promise<Seated> {
+    const good = this.#good;
+    const back = this.#sinceGood;
+    await this.#seat.clear(this);
+    if (good === null || back === 0 || this.#undo.overflown) throw why;
+    this.#undo.swap();
+    try {
+      const seated = await this.#seat.claim(this);
+      await seated.loader.load(good, this.reset);
+      this.#current = good;
+      this.#back = back;
+      this.#sinceGood = 0;
+      this.#undo.clear();
+      this.setbacks$.next(`taken over from ${back} checkpoint(s) before the last: ${why.message}`);
+      return seated;
+    } catch (error) {
+      await this.#seat.clear(this);
+      this.#undo.swap();
+      if (why instanceof HypervisorError) why.suppressed.push(asError(error));
+      throw why;
+    }
+  }
+
+  async #run(machine: QemuMachine): Promise<void> {
+    const source = new QemuSource(machine);
+    const heard = source.output$.subscribe((bytes) => this.output$.next(bytes));
+    try {
+      await source.start();
+    } catch (error) {
+      heard.unsubscribe();
+      await this.#seat.clear(this);
+      // It said no: it has not run. Else nobody knows.
+      if (error instanceof QmpError) throw error;
+      const reason = `the standby ended while it took over: ${await machine.gone}`;
+      this.#end({ kind: 'crashed', reason });
+      throw new HypervisorError('DOMAIN_GONE', reason, {}, { cause: error });
+    }
+    this.#source = source;
+    this.#state = 'running';
+    source.events$.subscribe((event) => this.#end(event));
+  }
+
+  async #destroy(): Promise<void> {
+    this.#state = 'destroyed';
+    await this.#work;
+    await this.#source?.destroy();
+    await this.#seat.vacate(this);
+    await this.memory.tracking.close();
+    this.output$.complete();
+    this.setbacks$.complete();
+    this.events$.complete();
+  }
+
+  #end(event: DomainEvent): void {
+    if (this.#state === 'destroyed' || this.#state === 'shutdown' || this.#state === 'crashed') return;
+    this.#state = event.kind;
+    this.events$.next(event);
+  }
+
+  #require(state: DomainState): void {
+    this.#requireAlive();
+    if (this.#state === state) return;
+    const facts = { state: this.#state, needed: state };
+    throw new HypervisorError('WRONG_STATE', `The domain is ${this.#state}, not ${state}.`, facts);
+  }
+
+  #requireAlive(): void {
+    if (this.#state === 'created' || this.#state === 'running') return;
+    throw new HypervisorError('DOMAIN_GONE', `The domain is ${this.#state}.`, { name: this.#config.name });
+  }
+
+  #checkFrames(gfns: Uint32Array, count: number): void {
     for (let k = 0; k < count; k++) {
       const gfn = gfns[k] ?? INVALID_FRAME;
-      if (!this.#populated.has(gfn)) {
-        throw new HypervisorError('NOT_POPULATED', 'The frame was never populated.', { gfn });
-      }
-    }
-    if (data.length < count * PAGE_SIZE) {
-      throw new HypervisorError('FAILED', 'There are fewer pages than frames.', {
-        count,
-        length: data.length,
-      });
+      if (gfn < this.#p2mSize) continue;
+      const facts = { gfn, p2mSize: this.#p2mSize };
+      throw new HypervisorError('FRAME_OUT_OF_RANGE', 'The domain has no such frame.', facts);
     }
   }
+
+  #checkPages(gfns: Uint32Array, count: number, data: Uint8Array): void {
+    this.#checkFrames(gfns, count);
+    for (let k = 0; k < count; k++) {
+      const gfn = gfns[k] ?? INVALID_FRAME;
+      if (this.#populated.has(gfn)) continue;
+      throw new HypervisorError('NOT_POPULATED', 'The frame was never populated.', { gfn });
+    }
+    if (data.length < count * PAGE_SIZE) {
+      const facts = { count, length: data.length };
+      throw new HypervisorError('FAILED', 'There are fewer pages than frames.', facts);
+    }
+  }
+
+  #inOrder<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#work.then(work);
+    this.#work = result.catch(() => undefined); // told to the caller
+    return result;
+  }
+}
+
+/** A QEMU that hangs must not be told to run: it might do so when nobody wants it any more. */
+async function answer({ machine }: Seated): Promise<void> {
+  await machine.qmp.execute('query-status', undefined, ANSWER_MS);
 }

@@ -25,8 +25,8 @@ describe('qemu: configuration and checks', () => {
       cpus: 2,
       arguments: ['-device', 'x'],
     };
-    const source = commandLine(full, false);
-    expect(commandLine(full, true)).to.deep.equal([...source, '-incoming', 'defer']);
+    const source = commandLine(full, 'primary');
+    expect(commandLine(full, 'probe')).to.deep.equal([...source, '-incoming', 'defer']);
     expect(source.join(' ')).to.include('-name a,,b').and.include('-machine pc,memory-backend=romulus-ram');
     expect(source.join(' ')).to.include('-cpu max').and.include('-smp 2').and.include('-m 64M');
     expect(source.slice(-2)).to.deep.equal(['-device', 'x']);

@@ -22,7 +22,7 @@ describe('qemu: the gate of a network interface', function () {
     world = await World.open();
     const config = { dirty: 'compare' as const, memoryBytes: 8 * MIB, network: [world.card] };
     // Without the gates that a primary has from the start.
-    const machine = await launchQemu(tickGuest(config, 'pages=64 dirty=8 tick_ms=10'), { standby: false });
+    const machine = await launchQemu(tickGuest(config, 'pages=64 dirty=8 tick_ms=10'), { role: 'primary' });
     domain = new QemuSource(machine);
   });
   afterEach(async () => {

@@ -106,7 +106,11 @@ export class ImageWatch {
     return this.#images[epoch % 2 === 0 ? 0 : 1];
   }
 
-  #compareRam(domain: QemuSource, { epoch, ram }: Image, what: 'RAM in the pause' | 'RAM'): void {
+  #compareRam(
+    domain: QemuSource | QemuTarget,
+    { epoch, ram }: Image,
+    what: 'RAM in the pause' | 'RAM',
+  ): void {
     this.#eachPiece(domain, (piece, at) => {
       if (piece.compare(ram, at, at + piece.length) === 0) return true;
       let from = 0;
@@ -118,7 +122,7 @@ export class ImageWatch {
   }
 
   /** Until `use` says false. */
-  #eachPiece(domain: QemuSource, use: (piece: Buffer, at: number) => unknown): void {
+  #eachPiece(domain: QemuSource | QemuTarget, use: (piece: Buffer, at: number) => unknown): void {
     for (let at = 0; at < this.memoryBytes; at += PIECE_BYTES) {
       const piece = this.#piece.subarray(0, Math.min(PIECE_BYTES, this.memoryBytes - at));
       const count = readSync(domain.machine.tracking.ramFd, piece, 0, piece.length, at);

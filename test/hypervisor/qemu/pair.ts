@@ -43,7 +43,7 @@ export interface PairChanges {
 export function qemus(kind: 'standby' | 'primary', name = TEST_NAME): number[] {
   return processesWith(name).filter((pid) => {
     const argv = commandLine(pid);
-    const standby = argv.includes('-incoming');
+    const standby = argv.some((argument) => argument.includes('romulus-state'));
     return argv.includes('-name') && standby === (kind === 'standby');
   });
 }

@@ -5,7 +5,8 @@ import { rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { openQemuSource, openQemuTarget, type QemuSource } from '../../../src/hypervisor/qemu/index.js';
+import type { Domain } from '../../../src/hypervisor/port.js';
+import { openQemuSource, openQemuTarget } from '../../../src/hypervisor/qemu/index.js';
 import { openFileSource } from '../../../src/restore/file-source.js';
 import { restoreDomain } from '../../../src/restore/restore.js';
 import { FileSink } from '../../../src/save/file-sink.js';
@@ -18,7 +19,7 @@ const CHECKPOINTS = 10;
 
 describe('qemu: a checkpointed stream', function () {
   let folder: string;
-  const domains: QemuSource[] = [];
+  const domains: Domain[] = [];
   before(function () {
     return needQemu(this);
   });

@@ -95,12 +95,18 @@ export class Screen implements ConsoleWriter {
 }
 
 /** Guest RAM, past all that we keep of it. */
-export function ramOf(domain: QemuSource): Buffer {
+export function ramOf(domain: QemuSource | QemuTarget): Buffer {
   const ram = Buffer.alloc(domain.machine.memoryBytes);
   for (let at = 0; at < ram.length;) {
     at += readSync(domain.machine.tracking.ramFd, ram, at, ram.length - at, at);
   }
   return ram;
+}
+
+/** A domain that was taken over to, as one that can be protected in its turn. */
+export function sourceOf({ source }: QemuTarget): QemuSource {
+  if (!source) throw new Error('it was not taken over to');
+  return source;
 }
 
 /** Takes checkpoints of a source into a target, as the saver and the restorer would. */
@@ -143,6 +149,6 @@ export class Replicator {
     await source.resume();
     this.dirtyPages.push(count);
     await target.writePages(frames, count, slab);
-    await target.setEmulatorContext(context);
+    await target.checkpoint(context);
   }
 }
