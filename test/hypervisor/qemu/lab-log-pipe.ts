@@ -13,7 +13,7 @@ const READ_MS = 20;
  * fcntl's F_SETPIPE_SZ, which Node does not have; perl is part of every Debian. It opens the pipe by its name: a
  * descriptor of ours that a child is given is a blocking one from then on.
  */
-const SHRINK = 'open(my $pipe, "+<", $ARGV[0]) && fcntl($pipe, 1031, 4096) or die $!';
+const SHRINK = 'open(PIPE, "+<", $ARGV[0]) && fcntl(PIPE, 1031, 4096) or die $!';
 
 export class LogPipe {
   readonly #fd: number;
