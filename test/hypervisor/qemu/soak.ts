@@ -3,7 +3,7 @@
 // one connection, and nothing grows.
 //
 //   each period    cut (momentary, 2 s, 20 s in turn) ─▶ ready again within 5 s ─▶ watched for the rest of ten seconds
-//   at random      a log is not read for up to 5 s; SIGHUP to an agent
+//   at random      a log is not read for up to 10 s; SIGHUP to an agent
 //
 //   node dist/test/hypervisor/qemu/soak.js --minutes 60 [--seed N] [--report FILE]
 
@@ -34,7 +34,8 @@ const PROGRESS_MS = 60_000;
 const ANSWER_MS = 5000;
 const SIGHUP_CHANCE = 0.4;
 const STALL_CHANCE = 0.7;
-const STALL_MS = 5000;
+/** At most; longer than the silence of an agent that counts as its death. */
+const STALL_MS = 10_000;
 /** What a failure shows of what happened. */
 const HISTORY_LINES = 300;
 /** Messages and lines of an agent that are kept. */
@@ -84,7 +85,7 @@ export async function soak(files: GuestFiles, options: SoakOptions): Promise<Soa
 class Soak {
   readonly #samples = new Samples();
   readonly #faults: string[] = [];
-  readonly #history: string[] = [];
+  readonly #history: { readonly atMs: number; readonly text: string }[] = [];
   readonly #readyMs: number[] = [];
   readonly #cuts: Record<CutName, number> = { momentary: 0, '2 s': 0, '20 s': 0 };
   readonly #timers = new Set<NodeJS.Timeout>();
@@ -154,7 +155,11 @@ class Soak {
   }
 
   history(): string {
-    return this.#history.slice(-HISTORY_LINES).join('\n');
+    return this.#history
+      .sort((a, b) => a.atMs - b.atMs) // a log is heard later than what it tells of
+      .slice(-HISTORY_LINES)
+      .map(({ atMs, text }) => `${new Date(atMs).toISOString().slice(11, 23)} ${text}`)
+      .join('\n');
   }
 
   async #cut(name: CutName): Promise<void> {
@@ -242,7 +247,8 @@ class Soak {
         throw new Error(`/readyz of the ${side} does not answer`);
       }
     }
-    if (this.#client && !this.#isCut && now - this.#lastReplyAt > ANSWER_MS) throw new Error('the client has no reply');
+    if (this.#client && !this.#isCut && now - this.#lastReplyAt > ANSWER_MS)
+      throw new Error('the client has no reply');
   }
 
   #hear(): void {
@@ -299,7 +305,7 @@ class Soak {
   }
 
   #note(text: string, atMs = Date.now()): void {
-    this.#history.push(`${new Date(atMs).toISOString().slice(11, 23)} ${text}`);
+    this.#history.push({ atMs, text });
     if (this.#history.length > 2 * HISTORY_LINES) this.#history.splice(0, HISTORY_LINES);
   }
 }
