@@ -140,7 +140,8 @@ type Network = z.output<ReturnType<typeof networkSchema>>;
 
 /** What only a QEMU that Romulus starts is told. */
 const MANAGED_KEYS = [
-  ...(['binary', 'accelerator', 'machine', 'cpu', 'cpus', 'memory', 'arguments', 'dirty'] as const),
+  ...(['binary', 'accelerator', 'machine', 'cpu', 'cpus', 'memory', 'memoryDirectory'] as const),
+  ...(['arguments', 'dirty', 'trialLoads'] as const),
 ];
 const PLUGS = ['tap', 'user', 'socket'] as const;
 
@@ -157,10 +158,12 @@ function qemuSchema(resolve: Resolve) {
     cpu: text('as for -cpu').optional(),
     cpus: wholeNumber(1, 255).optional(),
     memory: size('1MiB', '1024GiB', (octets) => octets % MEBIBYTE === 0, ' in whole MiB').optional(),
+    memoryDirectory: pathField(resolve).optional(),
     arguments: strings('an argument for QEMU', 1024).optional(),
     dirty: choice(['auto', 'fuse', 'compare']).optional(),
     network: networkSchema().default([]),
     sharedDisks: strings('the name of a drive or block device', 256).default([]),
+    trialLoads: choice(['each', 'auto', 'first']).optional(),
   })
     .check((context) => {
       const { value } = context;
@@ -198,10 +201,12 @@ function qemuSchema(resolve: Resolve) {
         cpu: rest.cpu,
         cpus: rest.cpus ?? 1,
         memoryBytes: memory ?? DEFAULT_QEMU_MEMORY_OCTETS,
+        memoryDirectory: rest.memoryDirectory,
         arguments: rest.arguments ?? [],
         dirty: rest.dirty ?? ('auto' as const),
         network: network.map(networkDevice),
         sharedDisks,
+        trialLoads: rest.trialLoads ?? ('auto' as const),
       };
     });
 }

@@ -10,16 +10,16 @@ import type { Logger } from './log.js';
 
 export interface PrimaryDependencies {
   readonly log: Logger;
-  /** Makes a domain: created, not started. */
-  readonly openSource: (config: PrimaryDomainConfig) => Promise<SourceDomain>;
+  /** Makes a domain: created, not started. `signal`: the service stops, and needs it no more. */
+  readonly openSource: (config: PrimaryDomainConfig, signal?: AbortSignal) => Promise<SourceDomain>;
   /** Default: as output.console says. */
   readonly openConsole?: (config: PrimaryDomainConfig) => ConsoleWriter;
 }
 
 export interface SecondaryDependencies {
   readonly log: Logger;
-  /** Makes an empty domain, to be filled. */
-  readonly openTarget: (config: SecondaryDomainConfig) => Promise<TargetDomain>;
+  /** Makes an empty domain, to be filled. `signal`: as above. */
+  readonly openTarget: (config: SecondaryDomainConfig, signal?: AbortSignal) => Promise<TargetDomain>;
   /** Default: as output.console says. */
   readonly openConsole?: (config: SecondaryDomainConfig) => ConsoleWriter;
   /** Default: none, every failover is granted. */

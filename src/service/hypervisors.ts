@@ -28,25 +28,25 @@ type DomainConfig = Pick<PrimaryDomainConfig | SecondaryDomainConfig, 'name'> & 
   readonly hypervisor: HypervisorConfig;
 };
 
-/** Fails with HypervisorError BAD_CONFIGURATION, UNSUPPORTED or FAILED. */
-export function openSource({ name, hypervisor }: DomainConfig): Promise<SourceDomain> {
+/** `signal` gives up what lasts. Fails with HypervisorError BAD_CONFIGURATION, UNSUPPORTED, OUT_OF_MEMORY or FAILED. */
+export function openSource({ name, hypervisor }: DomainConfig, signal?: AbortSignal): Promise<SourceDomain> {
   switch (hypervisor.kind) {
     case 'embedded':
       return openEmbeddedSource(embedded(name, hypervisor));
     case 'qemu':
       return hypervisor.mode === 'managed'
-        ? openQemuSource(managedQemu(name, hypervisor))
+        ? openQemuSource(managedQemu(name, hypervisor), signal)
         : attachQemuSource(attachedQemu(name, hypervisor));
   }
 }
 
-/** Fails with HypervisorError BAD_CONFIGURATION, UNSUPPORTED or FAILED. */
-export function openTarget({ name, hypervisor }: DomainConfig): Promise<TargetDomain> {
+/** As openSource. */
+export function openTarget({ name, hypervisor }: DomainConfig, signal?: AbortSignal): Promise<TargetDomain> {
   switch (hypervisor.kind) {
     case 'embedded':
       return openEmbeddedTarget(embedded(name, hypervisor));
     case 'qemu':
-      if (hypervisor.mode === 'managed') return openQemuTarget(managedQemu(name, hypervisor));
+      if (hypervisor.mode === 'managed') return openQemuTarget(managedQemu(name, hypervisor), signal);
       return Promise.reject(
         new HypervisorError('BAD_CONFIGURATION', 'A standby runs in a QEMU that is started here.', { name }),
       );
@@ -57,10 +57,12 @@ type ManagedQemu = Extract<QemuHypervisorConfig, { mode: 'managed' }>;
 type AttachedQemu = Extract<QemuHypervisorConfig, { mode: 'attached' }>;
 
 export function managedQemu(name: string, section: ManagedQemu): QemuConfig {
-  const { binary, accelerator, machine, cpu, cpus, memoryBytes, dirty, sharedDisks } = section;
+  const { binary, accelerator, machine, cpu, cpus, memoryBytes, memoryDirectory, dirty } = section;
+  const { sharedDisks, trialLoads } = section;
   return {
-    ...{ name, binary, accelerator, machine, cpus, memoryBytes, dirty, sharedDisks },
+    ...{ name, binary, accelerator, machine, cpus, memoryBytes, dirty, sharedDisks, trialLoads },
     ...(cpu !== undefined && { cpu }),
+    ...(memoryDirectory !== undefined && { memoryDirectory }),
     arguments: section.arguments,
     network: section.network.map(({ id, backend, mac, model }) => ({
       id,

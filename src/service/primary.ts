@@ -29,6 +29,7 @@ class Primary implements PrimaryService {
   readonly #listener: PrimaryListener;
   readonly #runners: readonly PrimaryRunner[];
   #port: number;
+  readonly #interruption = new AbortController();
   #opening: Promise<unknown> = Promise.resolve();
   #starting: Promise<void> | null = null;
   #stopping: Promise<void> | null = null;
@@ -53,9 +54,13 @@ class Primary implements PrimaryService {
       software: VERSION,
       log,
     });
+    const interruptible: PrimaryDependencies = {
+      ...dependencies,
+      openSource: (domain) => dependencies.openSource(domain, this.#interruption.signal),
+    };
     const reports = { checkpoints$: this.#checkpoints, transitions$: this.#transitions };
     this.#runners = domains.map(
-      (domain) => new PrimaryRunner(domain, dependencies, reports, domainLogger(log, domain.name)),
+      (domain) => new PrimaryRunner(domain, interruptible, reports, domainLogger(log, domain.name)),
     );
     this.finished = Promise.all(this.#runners.map((runner) => runner.finished)).then(() => undefined);
   }
@@ -99,7 +104,8 @@ class Primary implements PrimaryService {
   }
 
   async #stop(): Promise<void> {
-    // A domain that is being made is destroyed when it is made.
+    // A domain that is being made is given up, or destroyed when it is made.
+    this.#interruption.abort();
     await this.#opening;
     await Promise.all(this.#runners.map((runner) => runner.stop()));
     await this.#listener.close();

@@ -36,6 +36,7 @@ class Secondary implements SecondaryService {
   readonly #losses = new Subject<StandbyLossReport>();
   readonly #transitions = new Subject<TransitionReport>();
   readonly #runners: readonly SecondaryRunner[];
+  readonly #interruption = new AbortController();
   #opening: Promise<unknown> = Promise.resolve();
   #starting: Promise<void> | null = null;
   #stopping: Promise<void> | null = null;
@@ -47,6 +48,10 @@ class Secondary implements SecondaryService {
     this.standbyLosses$ = this.#losses.asObservable();
     this.transitions$ = this.#transitions.asObservable();
     const witness = dependencies.witness ?? unwitnessed((message) => log.warn(message));
+    const interruptible: SecondaryDependencies = {
+      ...dependencies,
+      openTarget: (domain) => dependencies.openTarget(domain, this.#interruption.signal),
+    };
     const reports = {
       commits$: this.#commits,
       failover$: this.#failovers,
@@ -54,7 +59,8 @@ class Secondary implements SecondaryService {
       transitions$: this.#transitions,
     };
     this.#runners = config.domains.map(
-      (domain) => new SecondaryRunner(domain, dependencies, witness, reports, domainLogger(log, domain.name)),
+      (domain) =>
+        new SecondaryRunner(domain, interruptible, witness, reports, domainLogger(log, domain.name)),
     );
     this.finished = Promise.all(this.#runners.map((runner) => runner.finished)).then(() => undefined);
   }
@@ -81,7 +87,8 @@ class Secondary implements SecondaryService {
   }
 
   async #stop(): Promise<void> {
-    // A domain that is being made is destroyed when it is made.
+    // A domain that is being made is given up, or destroyed when it is made.
+    this.#interruption.abort();
     await this.#opening;
     await Promise.all(this.#runners.map((runner) => runner.stop()));
     this.#commits.complete();

@@ -19,8 +19,10 @@ import type { DirtyTracking } from './dirty.js';
 import { startGuard, type Guard } from './guard.js';
 import { takeInventory } from './inventory.js';
 import type { QemuMachine } from './machine.js';
+import { requireImageMemory } from './image.js';
 import { isObject } from './qmp-parser.js';
 import { QmpClient } from './qmp.js';
+import { requireBacking } from './reserve.js';
 
 export interface AttachConfig {
   readonly name: string;
@@ -37,7 +39,7 @@ const CONNECT_TIMEOUT_MS = 10_000;
 
 /**
  * The machine, and whether its guest runs. Fails with BAD_CONFIGURATION (it lacks something, or has what cannot be
- * replicated) or FAILED; it is as it was then.
+ * replicated), OUT_OF_MEMORY or FAILED; it is as it was then.
  */
 export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuMachine; running: boolean }> {
   const qmp = await QmpClient.open(await connectTo(config.monitor, 'monitor'));
@@ -50,6 +52,8 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
     const inventory = await takeInventory(qmp, ram.id);
     const tracking = new CompareTracking(openRam(ram), ram.bytes);
     ending.push(() => tracking.close());
+    await requireBacking(tracking.ramFd, ram.bytes, ram.path);
+    requireImageMemory(ram.bytes);
     const deviceState = await openDeviceState();
     ending.push(() => deviceState.close());
     const serial = config.serial === undefined ? null : await connectTo(config.serial, 'serial');
@@ -86,6 +90,7 @@ class AttachedMachine implements QemuMachine {
   readonly deviceState: DeviceStateFile;
   readonly serial: Duplex | null;
   readonly ramBlock: string;
+  readonly directory: string;
   readonly stateImage = null;
   readonly said = '';
   readonly gone: Promise<string>;
@@ -97,6 +102,7 @@ class AttachedMachine implements QemuMachine {
     this.name = name;
     this.memoryBytes = ram.bytes;
     this.ramBlock = ram.id;
+    this.directory = dirname(deviceState.path);
     this.qmp = qmp;
     this.tracking = tracking;
     this.deviceState = deviceState;

@@ -2,13 +2,16 @@
 // only; before and after there is no thread and no image.
 
 import { Worker } from 'node:worker_threads';
-import { closeSync } from 'node:fs';
+import { closeSync, fdatasync } from 'node:fs';
+import { promisify } from 'node:util';
 import { asError } from '../../errors.js';
 import { PAGE_SIZE } from '../../stream/format.js';
 import { HypervisorError } from '../port.js';
 import type { CompareAnswer, CompareStart } from './compare-worker.js';
-import { Marks, type DirtyTracking } from './dirty.js';
-import { RamImage, allocateImage } from './image.js';
+import { Loss, Marks, type DirtyTracking } from './dirty.js';
+import { RamImage, allocateImage, requireImageMemory } from './image.js';
+
+const datasync = promisify(fdatasync);
 
 interface Scan {
   readonly resolve: () => void;
@@ -25,6 +28,8 @@ export class CompareTracking implements DirtyTracking {
   #scan: Scan | null = null;
   #lastScan: Promise<void> = Promise.resolve();
   #failure: HypervisorError | null = null;
+  readonly #loss = new Loss();
+  #checking: Promise<void> | null = null;
   #closed = false;
 
   /** Takes the descriptor over: close() closes it. */
@@ -34,7 +39,12 @@ export class CompareTracking implements DirtyTracking {
     this.marks = new Marks(bytes / PAGE_SIZE);
   }
 
+  get lost(): Promise<HypervisorError> {
+    return this.#loss.lost;
+  }
+
   async begin(): Promise<void> {
+    requireImageMemory(this.#bytes);
     const memory = allocateImage(this.#bytes);
     const start: CompareStart = { ramFd: this.ramFd, image: memory, marks: this.marks.memory };
     const worker = new Worker(new URL('./compare-worker.js', import.meta.url), {
@@ -96,11 +106,31 @@ export class CompareTracking implements DirtyTracking {
     for (let k = 0; k < count; k++) image.copyPage(gfns[k] ?? 0, slab, offset + k * PAGE_SIZE);
   }
 
+  /** In a tmpfs there is nothing to wait for. */
+  check(): Promise<void> {
+    this.#checking ??= this.#check().finally(() => (this.#checking = null));
+    return this.#checking;
+  }
+
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     await this.end();
+    await this.#checking?.catch(() => undefined); // told by whoever asked
     closeSync(this.ramFd);
+  }
+
+  async #check(): Promise<void> {
+    this.#loss.requireNone();
+    if (this.#closed) return;
+    try {
+      await datasync(this.ramFd);
+    } catch (error) {
+      const cause = asError(error);
+      throw this.#loss.report(
+        new HypervisorError('FAILED', `Guest RAM is lost: ${cause.message}`, {}, { cause }),
+      );
+    }
   }
 
   #settle(error: HypervisorError | null): void {

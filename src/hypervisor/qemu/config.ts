@@ -36,6 +36,8 @@ export interface QemuConfig {
   readonly arguments?: readonly string[];
   /** How changed pages are found. Default: auto, the best that works. */
   readonly dirty?: DirtyWay | 'auto';
+  /** Where guest RAM lies, a tmpfs with room for all of it. Default: /dev/shm. */
+  readonly memoryDirectory?: string;
   /** Writable disks (their -drive or -blockdev names) that both hosts see: shared storage. */
   readonly sharedDisks?: readonly string[];
   /**

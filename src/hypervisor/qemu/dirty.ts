@@ -10,6 +10,7 @@
 
 import { PAGE_SIZE } from '../../stream/format.js';
 import type { Bitmap } from '../bitmap.js';
+import type { HypervisorError } from '../port.js';
 
 export type DirtyWay = 'fuse' | 'compare';
 
@@ -28,8 +29,37 @@ export interface DirtyTracking {
   end(): Promise<void>;
   /** Pages of the image, what RAM was at the last capture (fuse: or later). Fails with LOG_DIRTY or FAILED. */
   copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): void;
+  /** Resolves, and never rejects, when what was written to RAM may be lost: it is not to be trusted any more. */
+  readonly lost: Promise<HypervisorError>;
+  /**
+   * Asks whether all that was written to RAM has arrived, and waits until it has: the kernel tells who asks, and tells
+   * him once. For a standby about once a second. A server that hangs is waited for. Fails as `lost` says.
+   */
+  check(): Promise<void>;
   /** Frees everything; nobody but us may hold the RAM file any more. May be called twice. */
   close(): Promise<void>;
+}
+
+/** That RAM is lost: once so, for ever. */
+export class Loss {
+  readonly lost: Promise<HypervisorError>;
+  #error: HypervisorError | null = null;
+  #tell: (error: HypervisorError) => void = () => undefined;
+
+  constructor() {
+    this.lost = new Promise((resolve) => (this.#tell = resolve));
+  }
+
+  /** Fails as was reported, if it was. */
+  requireNone(): void {
+    if (this.#error !== null) throw this.#error;
+  }
+
+  /** The first counts. */
+  report(error: HypervisorError): HypervisorError {
+    if (this.#error === null) this.#tell((this.#error = error));
+    return this.#error;
+  }
 }
 
 /** A bitmap that one thread sets bits in while another takes them. */

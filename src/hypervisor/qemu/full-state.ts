@@ -1,6 +1,7 @@
 // Taking the full state of a stopped guest: `migrate` into a socket of ours, with guest RAM left out because it is
 // shared. It takes some milliseconds, so it is taken only when there may be something new in it: for the first
-// checkpoint of a stream, and when firmware has had the ACPI tables made anew, which the device state tells.
+// checkpoint of a stream, and when firmware has had the ACPI tables made anew, which the device state tells. (Where the
+// guest may write to its firmware, always.)
 //
 //   stop ─▶ device state ─ the same tables as in the last full state? ─ yes ─▶ it will do
 //                                                                     └ no ──▶ migrate ─▶ full state
@@ -15,32 +16,48 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { asError } from '../../errors.js';
 import { HypervisorError } from '../port.js';
-import { DEVICE_STATE_BYTES_MAX } from './device-state.js';
-import { packFullState } from './memory-section.js';
+import { DEVICE_STATE_BYTES_MAX, DEVICE_STATE_HEADER } from './device-state.js';
+import { packFullState, splitState } from './memory-section.js';
+import type { QemuMachine } from './machine.js';
 import { isObject } from './qmp-parser.js';
 import type { QmpClient, QmpCommand } from './qmp.js';
+import { hasWritableBlocks } from './writable-blocks.js';
 
 const TIMEOUT_MS = 5000;
 /** The section that says whether the firmware has asked for the ACPI tables since the last reset. */
 const ACPI_SECTION = Buffer.from('\x0aacpi_build', 'latin1');
 const ACPI_BYTES = ACPI_SECTION.length + 16;
 
-/** Whether a device state needs a full one beside it. */
-export class FullStateWatch {
-  /** The ACPI section in the last full state. */
+/** What is shipped of each checkpoint of a stream: the device state, or the full one. */
+export class FullStates {
+  readonly #of: StateOf;
+  /** The guest may write to memory beside its RAM. */
+  #writable: boolean | null = null;
+  /** The ACPI section when the last full state was taken. */
   #tables: string | null = null;
+  /** What the stream has had last. */
+  #memory: Uint8Array | null = null;
 
-  /** A new stream: whoever reads it has nothing yet. */
-  restart(): void {
-    this.#tables = null;
+  constructor(of: StateOf) {
+    this.#of = of;
   }
 
-  covers(state: Uint8Array): boolean {
-    return this.#tables === tablesOf(state);
+  /** A new stream: whoever reads it has nothing yet. Fails as QmpClient.human does. */
+  async restart(): Promise<void> {
+    this.#tables = this.#memory = null;
+    this.#writable ??= await hasWritableBlocks(this.#of.qmp, this.#of.ramBlock);
   }
 
-  took(state: Uint8Array): void {
-    this.#tables = tablesOf(state);
+  /** The guest is stopped, and `state` its device state. Fails as takeFullState does. */
+  async complete(state: Uint8Array): Promise<Uint8Array> {
+    const tables = tablesOf(state);
+    if (this.#tables === tables && this.#writable === false) return state;
+    const full = await takeFullState(this.#of);
+    const { memory, devices } = splitState(full);
+    const known = memory === null || (this.#memory !== null && Buffer.compare(memory, this.#memory) === 0);
+    this.#tables = tables;
+    this.#memory = memory;
+    return known ? Buffer.concat([DEVICE_STATE_HEADER, devices]) : full;
   }
 }
 
@@ -50,29 +67,31 @@ function tablesOf(state: Uint8Array): string {
   return at < 0 ? '' : octets.toString('latin1', at, at + ACPI_BYTES);
 }
 
-/**
- * The guest is stopped. `ram`: the name of guest RAM's block. Fails with QmpError, FAILED, BAD_CONTEXT or DOMAIN_GONE;
- * the guest can go on then.
- */
-export async function takeFullState(qmp: QmpClient, ram: string): Promise<Uint8Array> {
-  const directory = await mkdtemp(join(tmpdir(), 'romulus-qemu-'));
+/** Of whose guest the state is: its monitor, the name of guest RAM's block, and a directory of ours if there is one. */
+export type StateOf = Pick<QemuMachine, 'qmp' | 'ramBlock' | 'directory'>;
+
+/** The guest is stopped. Fails with QmpError, FAILED, BAD_CONTEXT or DOMAIN_GONE; the guest can go on then. */
+export async function takeFullState({ qmp, ramBlock, directory }: StateOf): Promise<Uint8Array> {
+  const folder = directory ?? (await mkdtemp(join(tmpdir(), 'romulus-qemu-')));
+  const path = join(folder, 'migration');
+  const bury = () => rm(directory === null ? folder : path, { recursive: true, force: true });
   const server = createServer();
   try {
-    const path = join(directory, 'state');
     server.listen(path);
     await once(server, 'listening');
-    const received = receive(server);
+    // Who is connected needs no name: should we be killed now, there is none left.
+    const received = receive(server, bury);
     received.catch(() => undefined); // looked at below, where QEMU takes the command
     const commands: QmpCommand[] = [ignoreShared(true), ['migrate', { uri: `unix:${path}` }]];
     await Promise.all(qmp.executeAll(commands));
     const state = await received;
     await completed(qmp);
-    return packFullState(state, ram);
+    return packFullState(state, ramBlock);
   } finally {
     server.close();
     // It was off, and whoever migrates the guest on purpose wants it so.
     await qmp.execute(...ignoreShared(false)).catch(() => undefined); // gone: told by whatever is asked next
-    await rm(directory, { recursive: true, force: true });
+    await bury();
   }
 }
 
@@ -80,12 +99,13 @@ export function ignoreShared(state: boolean): QmpCommand {
   return ['migrate-set-capabilities', { capabilities: [{ capability: 'x-ignore-shared', state }] }];
 }
 
-async function receive(server: Server): Promise<Uint8Array> {
+async function receive(server: Server, connected: () => Promise<void>): Promise<Uint8Array> {
   const signal = AbortSignal.timeout(TIMEOUT_MS);
   let socket: Socket | null = null;
   try {
     const [connection] = (await once(server, 'connection', { signal })) as [Socket];
     socket = connection;
+    await connected();
     const chunks: Buffer[] = [];
     let length = 0;
     socket.on('data', (chunk: Buffer) => {
@@ -103,14 +123,17 @@ async function receive(server: Server): Promise<Uint8Array> {
 }
 
 async function completed(qmp: QmpClient): Promise<void> {
-  for (const limit = performance.now() + TIMEOUT_MS; performance.now() < limit; await sleep(1)) {
+  const limit = performance.now() + TIMEOUT_MS;
+  while (performance.now() < limit) {
     const answer = await qmp.execute('query-migrate');
     const status = isObject(answer) ? String(answer['status']) : '';
     if (status === 'completed') return;
     if (status === 'failed' || status === 'cancelled') {
-      const reason = isObject(answer) ? String(answer['error-desc'] ?? status) : status;
+      const description = isObject(answer) ? answer['error-desc'] : undefined;
+      const reason = typeof description === 'string' ? description : status;
       throw new HypervisorError('FAILED', `QEMU does not hand its state over: ${reason}`, { status });
     }
+    await sleep(1);
   }
   throw new HypervisorError('FAILED', 'QEMU does not come to an end with its state.', {
     timeoutMs: TIMEOUT_MS,

@@ -1,12 +1,20 @@
-// The image of dirty tracking by comparison: a copy of guest RAM in memory that the comparing thread shares. In segments, because one array cannot be as large as a large guest. Memory that was never
-// written costs nothing.
+// The image of dirty tracking by comparison: a copy of guest RAM in memory that the comparing thread shares. In segments,
+// because one array cannot be as large as a large guest. Memory that was never written costs nothing; but a guest may
+// write all of its own, and for a host that has no more of it there is no error then, only somebody who is killed. So it
+// is asked for before.
 //
 //   RAM     |              |              |    |
 //   image   | segment 0    | segment 1    | 2  |      SEGMENT_BYTES each, the last one what is left
 
 import { PAGE_SIZE } from '../../stream/format.js';
+import { requireHostMemory } from './reserve.js';
 
 export const SEGMENT_BYTES = 2 ** 30;
+
+/** Fails with OUT_OF_MEMORY. */
+export function requireImageMemory(bytes: number): void {
+  requireHostMemory(bytes, 'The copy of guest RAM that it is compared with');
+}
 
 export function allocateImage(bytes: number): SharedArrayBuffer[] {
   const segments: SharedArrayBuffer[] = [];

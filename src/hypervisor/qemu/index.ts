@@ -16,10 +16,13 @@ export type { PauseTimes } from './pause.js';
 export { QemuSource } from './source.js';
 export { QemuTarget } from './target.js';
 
-/** Launches QEMU; stopped before its first instruction. Fails with BAD_CONFIGURATION, UNSUPPORTED or FAILED. */
-export async function openQemuSource(config: QemuConfig): Promise<QemuPrimary> {
+/**
+ * Launches QEMU; stopped before its first instruction. `signal` gives up. Fails with BAD_CONFIGURATION, UNSUPPORTED,
+ * OUT_OF_MEMORY or FAILED.
+ */
+export async function openQemuSource(config: QemuConfig, signal?: AbortSignal): Promise<QemuPrimary> {
   const netdevs = (config.network ?? []).map(({ id }) => id);
-  return QemuPrimary.open(await launchQemu(config, { role: 'primary' }), netdevs);
+  return QemuPrimary.open(await launchQemu(config, { role: 'primary', signal }), netdevs);
 }
 
 /**
@@ -32,6 +35,6 @@ export async function attachQemuSource(config: AttachConfig): Promise<QemuPrimar
 }
 
 /** Launches a QEMU that waits to be filled. Its configuration must be the source's. Fails as openQemuSource does. */
-export async function openQemuTarget(config: QemuConfig): Promise<QemuTarget> {
-  return QemuTarget.open(config);
+export async function openQemuTarget(config: QemuConfig, signal?: AbortSignal): Promise<QemuTarget> {
+  return QemuTarget.open(config, signal);
 }

@@ -37,10 +37,15 @@ export interface LaunchOptions {
   readonly role: QemuRole;
   /** Guest RAM that is there already, and stays its owner's. Default: new, and the machine's. */
   readonly memory?: ChosenTracking;
+  /** Gives up while memory is reserved, with FAILED. */
+  readonly signal?: AbortSignal | undefined;
 }
 
-/** Stopped before its first instruction. Fails with BAD_CONFIGURATION or FAILED; then nothing is left. */
-export async function launchQemu(config: QemuConfig, { role, memory }: LaunchOptions): Promise<QemuMachine> {
+/** Stopped before its first instruction. Fails with BAD_CONFIGURATION, OUT_OF_MEMORY or FAILED; then nothing is left. */
+export async function launchQemu(
+  config: QemuConfig,
+  { role, memory, signal }: LaunchOptions,
+): Promise<QemuMachine> {
   checkConfig(config);
   await checkTaps(config.network ?? []);
   const binary = config.binary ?? 'qemu-system-x86_64';
@@ -54,7 +59,7 @@ export async function launchQemu(config: QemuConfig, { role, memory }: LaunchOpt
   const setpriv = await findExecutable('setpriv');
   const owned: { close(): unknown }[] = [];
   try {
-    const ram = memory ?? (await openTracking(config));
+    const ram = memory ?? (await openTracking(config, { standby: false, signal }));
     if (!memory) owned.push(ram.tracking);
     const deviceState = new DeviceStateFile(await openAnonymousFile(0), STATE_PATH);
     owned.push(deviceState);
@@ -106,6 +111,7 @@ class LaunchedMachine implements QemuMachine {
   readonly deviceState: DeviceStateFile;
   readonly serial: Duplex;
   readonly ramBlock = RAM_ID;
+  readonly directory = null;
   readonly stateImage: StateImage | null;
   readonly guard = null;
   inventory: Inventory = {};

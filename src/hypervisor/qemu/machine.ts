@@ -21,6 +21,8 @@ export interface QemuMachine {
   readonly inventory: Inventory;
   /** The name of the block of guest RAM. */
   readonly ramBlock: string;
+  /** A directory of ours, which is removed whatever becomes of us. */
+  readonly directory: string | null;
   /** A standby has an image that device states are loaded from. */
   readonly stateImage: StateImage | null;
   /** Somebody else's QEMU has a guard, which is told when the guest is about to be stopped, and when it runs again. */

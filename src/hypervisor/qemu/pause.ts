@@ -5,7 +5,7 @@
 //   └─ stopped ─┬─ capture RAM ──────┐
 //               └─ device state ─────┴─ copied ─ cont
 
-import { takeFullState, type FullStateWatch } from './full-state.js';
+import type { FullStates } from './full-state.js';
 import type { QemuMachine } from './machine.js';
 
 /** Milliseconds. */
@@ -31,7 +31,7 @@ export class Pause {
   #savedAt: number;
 
   /** Stops the guest, and begins the rest. Fails with QmpError, FAILED (a stop that is late may happen yet) or DOMAIN_GONE. */
-  static async begin(machine: QemuMachine, logging: boolean, watch: FullStateWatch): Promise<Pause> {
+  static async begin(machine: QemuMachine, logging: boolean, states: FullStates): Promise<Pause> {
     const { qmp, deviceState } = machine;
     deviceState.clear();
     const stoppingAt = performance.now();
@@ -41,27 +41,21 @@ export class Pause {
     ]);
     save?.catch(() => undefined); // looked at in `context`
     await stop;
-    return new Pause(machine, { logging, stoppingAt, save, watch });
+    return new Pause(machine, { logging, stoppingAt, save, states });
   }
 
   private constructor(
-    { qmp, ramBlock, deviceState, tracking }: QemuMachine,
+    { deviceState, tracking }: QemuMachine,
     begun: {
       logging: boolean;
       stoppingAt: number;
       save: Promise<unknown> | undefined;
-      watch: FullStateWatch;
+      states: FullStates;
     },
   ) {
     this.#stoppingAt = begun.stoppingAt;
     this.#stoppedAt = this.#capturedAt = this.#savedAt = performance.now();
-    this.context = Promise.resolve(begun.save).then(async () => {
-      const state = deviceState.read();
-      if (begun.watch.covers(state)) return state;
-      const full = await takeFullState(qmp, ramBlock);
-      begun.watch.took(state);
-      return full;
-    });
+    this.context = Promise.resolve(begun.save).then(() => begun.states.complete(deviceState.read()));
     this.capture = begun.logging ? tracking.capture() : Promise.resolve();
     // Their failures are looked at by whoever needs them.
     this.capture.then(

@@ -1,46 +1,35 @@
 // Guest RAM as a file: pages in and out of it by their frame numbers, where neighbouring frames go in one call.
 
-import { closeSync, ftruncateSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { closeSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { randomUUID } from 'node:crypto';
-import { statfs } from 'node:fs/promises';
 import { asError } from '../../errors.js';
 import { PAGE_SIZE } from '../../stream/format.js';
 import { HypervisorError } from '../port.js';
-
-const SHARED_MEMORY = '/dev/shm';
-const TMPFS_MAGIC = 0x01021994;
+import { memoryDirectory, reserve, type MemoryPlace } from './reserve.js';
 
 /**
- * A file in memory without a name, which the kernel frees with its last descriptor, however its holders end.
- * Where there is no tmpfs it lies in the directory for temporary files. Fails with FAILED.
+ * A file in memory without a name, which the kernel frees with its last descriptor, however its holders end. Its memory
+ * is reserved. Fails with OUT_OF_MEMORY, with UNSUPPORTED where none can be reserved, or FAILED.
  */
-export async function openAnonymousFile(bytes: number): Promise<number> {
-  const directory = (await isTmpfs(SHARED_MEMORY)) ? SHARED_MEMORY : tmpdir();
+export async function openAnonymousFile(bytes: number, place: MemoryPlace = {}): Promise<number> {
+  const directory = await memoryDirectory(place);
   const path = join(directory, `romulus-${randomUUID()}`);
   let fd: number | null = null;
   try {
     fd = openSync(path, 'wx+', 0o600);
     unlinkSync(path);
-    ftruncateSync(fd, bytes);
+    await reserve(fd, bytes, directory, place.signal);
     return fd;
   } catch (error) {
     if (fd !== null) closeSync(fd);
+    if (error instanceof HypervisorError) throw error;
     throw new HypervisorError(
       'FAILED',
       'No file for the guest’s RAM.',
       { directory, bytes },
       { cause: asError(error) },
     );
-  }
-}
-
-async function isTmpfs(directory: string): Promise<boolean> {
-  try {
-    return (await statfs(directory)).type === TMPFS_MAGIC;
-  } catch {
-    return false;
   }
 }
 

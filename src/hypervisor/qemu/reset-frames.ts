@@ -2,28 +2,44 @@
 // -device loader), as "info roms" lists them.
 //
 //   addr=0000000000100000 size=0x021400 mem=ram name="vmlinux segment 0"       guest RAM, written at each reset
-//   addr=00000000fffc0000 size=0x040000 mem=rom name="bios-256k.bin"           no RAM
-//   /rom@etc/acpi/tables size=0x200000 name="etc/acpi/tables"                  no RAM
+//   addr=00000000ffff0000 size=0x010000 mem=ram name="bios-microvm.bin"        a block of its own, written at each reset
+//   addr=00000000fffc0000 size=0x040000 mem=rom name="bios-256k.bin"           a block of its own, written once
+//   /rom@etc/acpi/tables size=0x200000 name="etc/acpi/tables"                  a block of its own
 
 import { PAGE_SIZE } from '../../stream/format.js';
 import { HypervisorError } from '../port.js';
 import type { QmpClient } from './qmp.js';
 import { readFrames, writeFrames } from './ram-file.js';
 
-/** Above it lie frames that are not at the place of their address: no image was ever seen there. */
-const RAM_HOLE = 0x8000_0000;
+/** Up to here RAM lies in its file at its own address, on every machine type. */
+const LOW_RAM_END = 0x8000_0000;
+/** Here, up to 4 GiB, lies no RAM, but firmware. */
+const FIRMWARE_START = 0xfe00_0000;
+const FIRMWARE_END = 0x1_0000_0000;
 
-/** Fails with BAD_CONFIGURATION if QEMU puts something where it cannot be followed, or as QmpClient.human does. */
-export async function framesOfReset(qmp: QmpClient): Promise<Uint32Array> {
-  return framesIn(await qmp.human('info roms'));
+export interface WrittenByReset {
+  /** Frames of guest RAM, rising. */
+  readonly frames: Uint32Array;
+  /** Firmware that the guest may have changed. */
+  readonly firmware: boolean;
 }
 
-export function framesIn(roms: string): Uint32Array {
+/** Fails with BAD_CONFIGURATION if QEMU puts something where it cannot be followed, or as QmpClient.human does. */
+export async function writtenByReset(qmp: QmpClient): Promise<WrittenByReset> {
+  return writtenIn(await qmp.human('info roms'));
+}
+
+export function writtenIn(roms: string): WrittenByReset {
   const frames = new Set<number>();
+  let firmware = false;
   for (const match of roms.matchAll(/^addr=([0-9a-f]+) size=0x([0-9a-f]+) mem=ram\b/gm)) {
     const start = Number.parseInt(match[1] ?? '', 16);
     const end = start + Number.parseInt(match[2] ?? '', 16);
-    if (end > RAM_HOLE) {
+    if (start >= FIRMWARE_START && end <= FIRMWARE_END) {
+      firmware = true;
+      continue;
+    }
+    if (end > LOW_RAM_END) {
       throw new HypervisorError(
         'BAD_CONFIGURATION',
         'QEMU is told to put an image into memory above 2 GiB, where a standby cannot keep it.',
@@ -32,7 +48,7 @@ export function framesIn(roms: string): Uint32Array {
     }
     for (let frame = Math.floor(start / PAGE_SIZE); frame * PAGE_SIZE < end; frame++) frames.add(frame);
   }
-  return Uint32Array.from(frames).sort();
+  return { frames: Uint32Array.from(frames).sort(), firmware };
 }
 
 /** What those frames of a filled memory held before a QEMU was let at it, until it can do no more harm. */
@@ -41,15 +57,22 @@ export class ResetFrames {
   #frames: Uint32Array = new Uint32Array(0);
   #content: Uint8Array = new Uint8Array(0);
   #kept = false;
+  #firmware = false;
 
   constructor(ramFd: number) {
     this.#ramFd = ramFd;
   }
 
   /** Which they are; before memory is filled. */
-  learn(frames: Uint32Array): void {
+  learn({ frames, firmware }: WrittenByReset): void {
     this.#frames = frames;
+    this.#firmware = firmware;
     this.#content = new Uint8Array(frames.length * PAGE_SIZE);
+  }
+
+  /** Memory beside guest RAM is not what it was after a reset. */
+  get firmware(): boolean {
+    return this.#firmware;
   }
 
   /** Before a reset. What is kept already is the truth until release(). @throws HypervisorError FAILED */

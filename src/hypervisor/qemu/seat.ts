@@ -13,7 +13,7 @@ import type { QemuConfig } from './config.js';
 import { launchQemu } from './launch.js';
 import type { QemuMachine } from './machine.js';
 import type { QmpVersion } from './qmp-parser.js';
-import { framesOfReset, type ResetFrames } from './reset-frames.js';
+import { writtenByReset, type ResetFrames, type WrittenByReset } from './reset-frames.js';
 import { StateLoader } from './state-loader.js';
 import type { ChosenTracking } from './tracking.js';
 
@@ -37,7 +37,7 @@ export interface Occupant {
 export interface Facts {
   readonly inventory: Inventory;
   readonly version: QmpVersion;
-  readonly resetFrames: Uint32Array;
+  readonly reset: WrittenByReset;
 }
 
 interface Occupied extends Seated {
@@ -138,7 +138,7 @@ export class Seat {
 
 /** Fails as QmpClient.human does, or with BAD_CONFIGURATION. */
 export async function factsOf({ qmp, inventory }: QemuMachine): Promise<Facts> {
-  return { inventory, version: qmp.version, resetFrames: await framesOfReset(qmp) };
+  return { inventory, version: qmp.version, reset: await writtenByReset(qmp) };
 }
 
 /** Asks a QEMU like the one to come what it is; its disks are not opened for writing. Fails as launchQemu does. */

@@ -25,7 +25,7 @@ import {
   type TscInfo,
 } from '../port.js';
 import type { DirtyWay } from './dirty.js';
-import { FullStateWatch } from './full-state.js';
+import { FullStates } from './full-state.js';
 import type { QemuMachine } from './machine.js';
 import { NetdevGate } from './netdev-gate.js';
 import type { QmpEvent } from './qmp.js';
@@ -44,8 +44,8 @@ export class QemuSource implements SourceDomain {
   #logging = false;
   #pause: Pause | null = null;
   #lastPause: PauseTimes | null = null;
+  readonly #fullStates: FullStates;
   /** We are at it: STOP and RESUME are what our own commands cause. */
-  readonly #fullState = new FullStateWatch();
   #commanding = false;
   #stoppedByOthers = false;
 
@@ -54,8 +54,11 @@ export class QemuSource implements SourceDomain {
     this.machine = machine;
     this.#state = state;
     this.p2mSize = machine.memoryBytes / PAGE_SIZE;
+    this.#fullStates = new FullStates(machine);
     machine.serial?.on('data', (bytes: Buffer) => this.output$.next(bytes));
     machine.qmp.events$.subscribe((event) => this.#hear(event));
+    // A guest whose memory is lost is not let go on; where it is a copy, it is none any more.
+    void machine.tracking.lost.then(({ message }) => this.#ended({ kind: 'crashed', reason: message }));
     void machine.gone.then((reason) => this.#ended({ kind: 'crashed', reason }));
   }
 
@@ -158,7 +161,7 @@ export class QemuSource implements SourceDomain {
     this.#commanding = true;
     if (!this.#stoppedByOthers) this.machine.guard?.stopping();
     try {
-      this.#pause = await Pause.begin(this.machine, this.#logging, this.#fullState);
+      this.#pause = await Pause.begin(this.machine, this.#logging, this.#fullStates);
     } catch (error) {
       this.requireGuest();
       // The stop may only have been late: a guest that stops after all is not left so.
@@ -184,8 +187,8 @@ export class QemuSource implements SourceDomain {
     this.requireGuest();
     if (this.#logging) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is enabled already.');
     this.#logging = true;
-    this.#fullState.restart();
     try {
+      await this.#fullStates.restart();
       await this.machine.tracking.begin();
     } catch (error) {
       this.#logging = false;

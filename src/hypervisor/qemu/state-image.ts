@@ -7,7 +7,7 @@
 // The disk itself is one empty cluster; behind it, at L1 index 1, is where a snapshot keeps the state of a machine.
 // Source: QEMU, docs/interop/qcow2.txt. All numbers are big-endian.
 
-import { closeSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, writeSync } from 'node:fs';
 import { HypervisorError } from '../port.js';
 import { DEVICE_STATE_BYTES_MAX } from './device-state.js';
 import { openAnonymousFile } from './ram-file.js';
@@ -39,10 +39,16 @@ export class StateImage {
 
   /** Fails with FAILED. */
   static async open(): Promise<StateImage> {
-    const fd = await openAnonymousFile((Cluster.STATE + STATE_CLUSTERS) * CLUSTER_BYTES);
-    const image = new StateImage(fd);
-    image.#write(layOut(), 0);
-    return image;
+    // As long as the longest state, of which no more than what is put in takes memory: it is not reserved.
+    const image = new StateImage(await openAnonymousFile(0));
+    try {
+      ftruncateSync(image.fd, (Cluster.STATE + STATE_CLUSTERS) * CLUSTER_BYTES);
+      image.#write(layOut(), 0);
+      return image;
+    } catch (error) {
+      image.close();
+      throw error;
+    }
   }
 
   private constructor(fd: number) {

@@ -59,7 +59,8 @@ export class StateLoader {
    */
   async load(state: StateParts, reset: ResetFrames): Promise<void> {
     const { memory, devices } = state;
-    const sections = memory === null || memory === this.#memory ? [devices] : [memory, devices];
+    const isThere = memory === null || (memory === this.#memory && !reset.firmware);
+    const sections = isThere ? [devices] : [memory, devices];
     this.#image.put([DEVICE_STATE_HEADER, ...sections]);
     this.#memory = null;
     this.#holds = null;
@@ -102,8 +103,9 @@ export class StateLoader {
       ? (jobs as unknown[]).find((one) => isObject(one) && one['id'] === id)
       : null;
     if (!isObject(job)) throw new HypervisorError('FAILED', 'QEMU does not know what it has loaded.', { id });
-    if (job['error'] === undefined) return;
-    const reason = (await this.#lastWords(before)) ?? String(job['error']);
+    const { error } = job;
+    if (typeof error !== 'string') return;
+    const reason = (await this.#lastWords(before)) ?? error;
     throw new HypervisorError('BAD_CONTEXT', `QEMU does not take the device state: ${reason}`, { id });
   }
 

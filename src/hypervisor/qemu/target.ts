@@ -9,6 +9,7 @@
 //
 // A QEMU that ends is started again on the same memory: only memory that is lost loses the domain ('crashed').
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ReplaySubject, Subject } from 'rxjs';
 import { asError } from '../../errors.js';
 import { DomainType, INVALID_FRAME, PAGE_SIZE } from '../../stream/format.js';
@@ -43,6 +44,8 @@ const UNDO_BYTES_MAX = 128 * 1024 * 1024;
 const ANSWER_MS = 1000;
 /** Of QEMUs in a row that were of no use. */
 const DEATHS_MAX = 3;
+const CHECK_INTERVAL_MS = 1000;
+const CHECK_TIMEOUT_MS = 10_000;
 /** A few announcements, a little apart, for switches that were looking away. */
 const ANNOUNCEMENT = { initial: 50, max: 550, rounds: 5, step: 100 };
 
@@ -78,11 +81,13 @@ export class QemuTarget implements TargetDomain, Occupant {
   /** One was loaded. */
   #tried = false;
   #work: Promise<unknown> = Promise.resolve();
+  readonly #checks: NodeJS.Timeout;
   #destroyed: Promise<void> | null = null;
 
   /** Fails as launchQemu and openTracking do; nothing is left then. */
-  static async open(config: QemuConfig): Promise<QemuTarget> {
-    const target = new QemuTarget(config, new Seat(config), await openTracking(config));
+  static async open(config: QemuConfig, signal?: AbortSignal): Promise<QemuTarget> {
+    const memory = await openTracking(config, { standby: true, signal });
+    const target = new QemuTarget(config, new Seat(config), memory);
     try {
       const facts = target.#isCold
         ? await probe(config, target.memory)
@@ -105,6 +110,8 @@ export class QemuTarget implements TargetDomain, Occupant {
     this.#populated = new Bitmap(this.#p2mSize);
     this.#undo = new Undo(ramFd, this.#p2mSize, UNDO_BYTES_MAX);
     this.#pace = new TrialPace(config.trialLoads ?? 'auto');
+    void memory.tracking.lost.then(({ message }) => this.#end({ kind: 'crashed', reason: message }));
+    this.#checks = setInterval(() => void this.#checkMemory(), CHECK_INTERVAL_MS);
   }
 
   /** The QEMU that waits, or runs. Fails with WRONG_STATE if there is none at the moment. */
@@ -149,7 +156,8 @@ export class QemuTarget implements TargetDomain, Occupant {
 
   /** Another memory that the same QEMU is for. Fails as openTracking does. */
   async another(): Promise<QemuTarget> {
-    const target = new QemuTarget(this.#config, this.#seat, await openTracking(this.#config));
+    const memory = await openTracking(this.#config, { standby: true });
+    const target = new QemuTarget(this.#config, this.#seat, memory);
     if (this.#facts) target.#learn(this.#facts);
     return target;
   }
@@ -256,6 +264,7 @@ export class QemuTarget implements TargetDomain, Occupant {
   start(): Promise<void> {
     return this.#inOrder(async () => {
       this.#require('created');
+      this.#back = 0;
       const held = this.#current;
       if (!held) throw new HypervisorError('WRONG_STATE', 'The domain has no context to start from.');
       const { machine } = await this.#readyToRun(held);
@@ -290,9 +299,18 @@ export class QemuTarget implements TargetDomain, Occupant {
     return (this.#config.sharedDisks ?? []).length > 0;
   }
 
+  /** What was written must be there when it is needed: whether it is shows nowhere else. */
+  async #checkMemory(): Promise<void> {
+    if (this.#state !== 'created') return;
+    const late = sleep(CHECK_TIMEOUT_MS, 'late' as const, { ref: false });
+    // Its failure is told by `lost`.
+    const checked = await Promise.race([this.memory.tracking.check().catch(() => 'lost' as const), late]);
+    if (checked === 'late') this.#end({ kind: 'crashed', reason: 'its memory does not answer' });
+  }
+
   #learn(facts: Facts): void {
     this.#facts = facts;
-    this.reset.learn(facts.resetFrames);
+    this.reset.learn(facts.reset);
   }
 
   #accept(context: Uint8Array): Held {
@@ -332,7 +350,9 @@ export class QemuTarget implements TargetDomain, Occupant {
 
   async #loadOnce(held: Held): Promise<Seated> {
     const seated = await this.#seat.claim(this);
-    if (seated.loader.holds !== held) await seated.loader.load(held, this.reset);
+    // One that hangs must not be told to run: it might do so when nobody wants it any more.
+    if (seated.loader.holds === held) await seated.machine.qmp.execute('query-status', undefined, ANSWER_MS);
+    else await seated.loader.load(held, this.reset);
     this.#deaths = 0;
     this.#tried = true;
     if (this.#pace.keepsUndo) this.#good = held;
@@ -356,9 +376,7 @@ export class QemuTarget implements TargetDomain, Occupant {
 
   async #readyToRun(held: Held): Promise<Seated> {
     try {
-      const seated = await this.#load(held);
-      await answer(seated);
-      return seated;
+      return await this.#load(held);
     } catch (error) {
       return this.#readyToRunBefore(asError(error));
     }
@@ -408,6 +426,7 @@ export class QemuTarget implements TargetDomain, Occupant {
   }
 
   async #destroy(): Promise<void> {
+    clearInterval(this.#checks);
     this.#state = 'destroyed';
     await this.#work;
     await this.#source?.destroy();
@@ -463,9 +482,4 @@ export class QemuTarget implements TargetDomain, Occupant {
     this.#work = result.catch(() => undefined); // told to the caller
     return result;
   }
-}
-
-/** A QEMU that hangs must not be told to run: it might do so when nobody wants it any more. */
-async function answer({ machine }: Seated): Promise<void> {
-  await machine.qmp.execute('query-status', undefined, ANSWER_MS);
 }

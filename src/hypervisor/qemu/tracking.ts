@@ -5,6 +5,7 @@ import type { QemuConfig } from './config.js';
 import type { DirtyTracking } from './dirty.js';
 import { FuseTracking } from './fuse/tracking.js';
 import { HypervisorError } from '../port.js';
+import { requireImageMemory } from './image.js';
 import { openAnonymousFile } from './ram-file.js';
 
 export interface ChosenTracking {
@@ -13,25 +14,40 @@ export interface ChosenTracking {
   readonly reason: string;
 }
 
-/** Fails with UNSUPPORTED if the way asked for does not work here, or FAILED. */
-export async function openTracking({
-  name,
-  dirty = 'auto',
-  memoryBytes,
-}: QemuConfig): Promise<ChosenTracking> {
-  if (dirty === 'fuse') return { tracking: await FuseTracking.open(memoryBytes, name), reason: 'configured' };
-  if (dirty === 'compare') return { tracking: await openCompare(memoryBytes), reason: 'configured' };
-  try {
-    return {
-      tracking: await FuseTracking.open(memoryBytes, name),
-      reason: 'the cost grows with dirty pages only',
-    };
-  } catch (error) {
-    if (!(error instanceof HypervisorError) || error.code !== 'UNSUPPORTED') throw error;
-    return { tracking: await openCompare(memoryBytes), reason: error.message };
-  }
+interface Options {
+  /** It is not saved before it has taken over. */
+  readonly standby: boolean;
+  /** Gives up, with FAILED. */
+  readonly signal?: AbortSignal | undefined;
 }
 
-async function openCompare(bytes: number): Promise<DirtyTracking> {
-  return new CompareTracking(await openAnonymousFile(bytes), bytes);
+/**
+ * Fails with UNSUPPORTED if the way asked for does not work here, OUT_OF_MEMORY if what guest RAM needs cannot be
+ * reserved, or FAILED.
+ */
+export async function openTracking(
+  { name, dirty = 'auto', memoryBytes, memoryDirectory }: QemuConfig,
+  { standby, signal }: Options,
+): Promise<ChosenTracking> {
+  const place = { memoryDirectory, signal };
+  const openFuse = () => FuseTracking.open(memoryBytes, name, place);
+  const openCompare = async (): Promise<DirtyTracking> => {
+    const ramFd = await openAnonymousFile(memoryBytes, place);
+    const tracking = new CompareTracking(ramFd, memoryBytes);
+    try {
+      if (!standby) requireImageMemory(memoryBytes);
+      return tracking;
+    } catch (error) {
+      await tracking.close();
+      throw error;
+    }
+  };
+  if (dirty === 'fuse') return { tracking: await openFuse(), reason: 'configured' };
+  if (dirty === 'compare') return { tracking: await openCompare(), reason: 'configured' };
+  try {
+    return { tracking: await openFuse(), reason: 'the cost grows with dirty pages only' };
+  } catch (error) {
+    if (!(error instanceof HypervisorError) || error.code !== 'UNSUPPORTED') throw error;
+    return { tracking: await openCompare(), reason: error.message };
+  }
 }

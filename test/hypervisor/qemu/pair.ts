@@ -36,6 +36,8 @@ export interface PairChanges {
   readonly port?: number;
   readonly intervalMs?: number;
   /** Called with each domain, before it is used. */
+  /** What the secondary's QEMU is configured with besides. */
+  readonly config?: Partial<QemuConfig>;
   readonly madeTarget?: (target: QemuTarget, index: number) => void;
 }
 
@@ -143,7 +145,7 @@ export class SecondaryOf {
       {
         log,
         openTarget: async () => {
-          const target = await openQemuTarget(config);
+          const target = await openQemuTarget({ ...config, ...changes.config });
           changes.madeTarget?.(target, this.targets.length);
           this.targets.push(target);
           return target;

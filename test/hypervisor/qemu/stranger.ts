@@ -30,12 +30,12 @@ export class StrangeQemu {
   readonly #folder: string;
   readonly #process: ChildProcess;
 
-  private constructor(folder: string, options: readonly string[], memory: Memory) {
+  private constructor(folder: string, options: readonly string[], memory: Memory, ramFolder: string) {
     this.#folder = folder;
     const file = (name: string) => join(folder, name);
     this.monitor = file('qmp');
     this.serial = file('serial');
-    this.ram = file('ram');
+    this.ram = join(ramFolder, 'ram');
     const socket = (path: string) => `unix:${path},server=on,wait=off`;
     this.#process = spawn(
       QEMU,
@@ -48,9 +48,17 @@ export class StrangeQemu {
     );
   }
 
-  /** Its guest runs at once. `options` beside those for the sockets, the memory and the guest. */
-  static async start(options: readonly string[] = [], memory: Memory = 'shared'): Promise<StrangeQemu> {
-    const qemu = new StrangeQemu(await temporaryDirectory('romulus-strange-'), options, memory);
+  /**
+   * Its guest runs at once. `options` beside those for the sockets, the memory and the guest; its RAM lies in `ramFolder`,
+   * or with the rest.
+   */
+  static async start(
+    options: readonly string[] = [],
+    memory: Memory = 'shared',
+    ramFolder?: string,
+  ): Promise<StrangeQemu> {
+    const folder = await temporaryDirectory('romulus-strange-');
+    const qemu = new StrangeQemu(folder, options, memory, ramFolder ?? folder);
     const isThere = (path: string) =>
       access(path).then(
         () => true,
@@ -109,6 +117,7 @@ export class StrangeQemu {
       this.#process.kill('SIGKILL');
       await once(this.#process, 'close');
     }
+    await rm(this.ram, { force: true });
     await rm(this.#folder, { recursive: true, force: true });
   }
 }

@@ -15,19 +15,19 @@ describe('qemu: the choice of dirty tracking', () => {
 
   it('falls back where nothing can be mounted, and says why', async () => {
     process.env['PATH'] = '/nonexistent'; // so there is no unshare
-    const { tracking, reason } = await openTracking({ ...config, dirty: 'auto' });
+    const { tracking, reason } = await openTracking({ ...config, dirty: 'auto' }, { standby: false });
     expect(tracking.way).to.equal('compare');
     expect(reason).to.match(/\/dev\/fuse cannot be opened|cannot be mounted: spawn unshare ENOENT/);
     await tracking.begin();
     await tracking.capture();
     await tracking.close();
-    await expectCode(openTracking({ ...config, dirty: 'fuse' }), 'UNSUPPORTED', reason);
+    await expectCode(openTracking({ ...config, dirty: 'fuse' }, { standby: false }), 'UNSUPPORTED', reason);
     // The server that was made for it was sent home.
     while (processesWith(config.name).length > 0) await new Promise((resolve) => setImmediate(resolve));
   });
 
   it('finds pages of a file that changed, and fails when there is nothing to compare', async () => {
-    const { tracking, reason } = await openTracking({ ...config, dirty: 'compare' });
+    const { tracking, reason } = await openTracking({ ...config, dirty: 'compare' }, { standby: false });
     expect(reason).to.equal('configured');
     await expectCode(tracking.capture(), 'LOG_DIRTY');
     expect(() => tracking.copyPages(Uint32Array.of(0), 1, new Uint8Array(4096), 0)).to.throw('not enabled');

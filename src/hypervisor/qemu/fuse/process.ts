@@ -4,11 +4,13 @@
 //
 //   fd 0  a line: the file system is mounted, begin     fd 3  /dev/fuse     fd 4  the image     fd 5  the log of writes
 //
+// A page that cannot be written ends it: nobody would believe its answer, and everybody sees its end.
+//
 // It ends when the file system is gone (ENODEV), which is when nobody holds its files any more: after QEMU and we have
 // ended, however that was.
 
 import { readSync, writeSync } from 'node:fs';
-import { codeOf } from '../../../errors.js';
+import { asError, codeOf } from '../../../errors.js';
 import { RamFileServer, type ImageStore } from './server.js';
 import { WriteLogWriter } from './write-log.js';
 
@@ -54,4 +56,11 @@ function serve(bytes: number): void {
 }
 
 /** Nobody said that the file system is mounted: it will not be. */
-if (readSync(0, Buffer.alloc(1)) === 1) serve(Number(process.argv[2]));
+if (readSync(0, Buffer.alloc(1)) === 1) {
+  try {
+    serve(Number(process.argv[2]));
+  } catch (error) {
+    writeSync(2, `it cannot be served any more: ${asError(error).message}\n`);
+    process.exitCode = 1;
+  }
+}

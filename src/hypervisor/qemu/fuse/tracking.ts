@@ -5,6 +5,9 @@
 // saved meanwhile, and the guest would have to fault on them twice.
 //
 //   guest ──▶ page cache ──fdatasync: WRITE──▶ server process ──▶ image, log (files) ──▶ we
+//
+// A write that fails leaves a page that only the page cache has, for as long as it keeps it, and is told to the next
+// fdatasync only. So one failure is for ever, and so is the server's end.
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
@@ -14,8 +17,9 @@ import { asError } from '../../../errors.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
 import { HypervisorError } from '../../port.js';
 import { Bitmap } from '../../bitmap.js';
-import { Marks, type DirtyTracking } from '../dirty.js';
+import { Loss, Marks, type DirtyTracking } from '../dirty.js';
 import { openAnonymousFile, readFrames } from '../ram-file.js';
+import type { MemoryPlace } from '../reserve.js';
 import { HostDirtyPages } from './host-dirty.js';
 import { liftWritebackLimit, openMounted } from './mount.js';
 import { LOG_BYTES, WriteLogReader } from './write-log.js';
@@ -39,10 +43,15 @@ export class FuseTracking implements DirtyTracking {
   #dirtyBefore: number | null = null;
   /** Pages that the last capture found. */
   #captured = Infinity;
+  readonly #loss = new Loss();
+  #checking: Promise<void> | null = null;
   #closed: Promise<void> | null = null;
 
-  /** `name` is for people who list processes. Fails with UNSUPPORTED if there is no FUSE for us here, or FAILED. */
-  static async open(bytes: number, name: string): Promise<FuseTracking> {
+  /**
+   * `name` is for people who list processes. Fails with UNSUPPORTED if there is no FUSE for us here, OUT_OF_MEMORY or
+   * FAILED.
+   */
+  static async open(bytes: number, name: string, place: MemoryPlace = {}): Promise<FuseTracking> {
     let deviceFd: number;
     try {
       deviceFd = openSync('/dev/fuse', 'r+');
@@ -58,9 +67,9 @@ export class FuseTracking implements DirtyTracking {
     const files: number[] = [];
     let server: Server | null = null;
     try {
-      const imageFd = await openAnonymousFile(bytes);
+      const imageFd = await openAnonymousFile(bytes, place);
       files.push(imageFd);
-      const logFd = await openAnonymousFile(LOG_BYTES);
+      const logFd = await openAnonymousFile(LOG_BYTES, place);
       files.push(logFd);
       const starting = (server = new Server({ deviceFd, imageFd, logFd, bytes, name }));
       const ram = await openMounted(deviceFd, () => {
@@ -97,10 +106,17 @@ export class FuseTracking implements DirtyTracking {
     const pages = server.bytes / PAGE_SIZE;
     this.marks = new Marks(pages);
     this.#fresh = new Bitmap(pages);
+    void server.ended.then(() => {
+      if (this.#closed === null) this.#loss.report(this.#lossOf('the process that serves it has ended'));
+    });
   }
 
   get ramFd(): number {
     return this.#ram.fd;
+  }
+
+  get lost(): Promise<HypervisorError> {
+    return this.#loss.lost;
   }
 
   async begin(): Promise<void> {
@@ -132,13 +148,19 @@ export class FuseTracking implements DirtyTracking {
     readFrames(this.#imageFd, gfns, count, slab, offset);
   }
 
+  check(): Promise<void> {
+    this.#checking ??= this.#attempt(() => this.#ram.datasync()).finally(() => (this.#checking = null));
+    return this.#checking;
+  }
+
   close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;
   }
 
   async #close(): Promise<void> {
-    await this.#ram.close();
+    // Whose server has ended is closed nevertheless, and whoever asks is told.
+    await this.#ram.close().catch(() => undefined);
     closeSync(this.#imageFd);
     closeSync(this.#logFd);
     this.#hostDirty.close();
@@ -152,18 +174,29 @@ export class FuseTracking implements DirtyTracking {
   }
 
   async #attempt(action: () => Promise<void>): Promise<void> {
+    this.#loss.requireNone();
     try {
       await action();
     } catch (error) {
       const cause = asError(error);
-      const said = this.#server.said.trim();
-      throw new HypervisorError(
-        'FAILED',
-        `Guest RAM cannot be captured: ${said === '' ? cause.message : said}`,
-        {},
-        { cause },
-      );
+      await new Promise((resolve) => setImmediate(resolve)); // what the server said before is read in this turn
+      throw this.#closed === null
+        ? this.#loss.report(this.#lossOf(cause.message, cause))
+        : new HypervisorError('DOMAIN_GONE', 'Guest RAM was given up.', {}, { cause });
     }
+    // What was written before the server ended and what was not is not known.
+    this.#loss.requireNone();
+  }
+
+  /** The server's own words say more than the kernel's. */
+  #lossOf(otherwise: string, cause?: Error): HypervisorError {
+    const said = this.#server.said.trim();
+    return new HypervisorError(
+      'FAILED',
+      `Guest RAM is lost: ${said === '' ? otherwise : said}`,
+      {},
+      { cause },
+    );
   }
 }
 
