@@ -12,6 +12,8 @@ export class Proxy {
   /** The octet of the next chunk of at least 1 KiB towards the secondary that is changed, once. */
   corruptAt: number | null = null;
   connections = 0;
+  /** A connection has come, and is forwarded unless it was cut. */
+  accepted: () => void = () => undefined;
   private readonly server: Server;
   private readonly sockets = new Set<Socket>();
 
@@ -20,8 +22,8 @@ export class Proxy {
     this.server = createServer((socket) => this.accept(socket));
   }
 
-  async listen(): Promise<number> {
-    await new Promise<void>((resolve) => this.server.listen(0, '127.0.0.1', resolve));
+  async listen(port = 0): Promise<number> {
+    await new Promise<void>((resolve) => this.server.listen(port, '127.0.0.1', resolve));
     return (this.server.address() as AddressInfo).port;
   }
 
@@ -50,6 +52,7 @@ export class Proxy {
       left -= chunk.length;
       if (left < 0) primary.destroy();
     });
+    this.accepted();
   }
 
   private corrupt(chunk: Buffer): void {

@@ -8,7 +8,8 @@ import type { SupervisorMessage } from '../../../src/cli/supervisor.js';
 import type { GuestFiles } from '../../../src/hypervisor/qemu/guest/build.js';
 import { childrenOf } from '../../support/processes.js';
 import { guestMachine } from '../../support/qemu.js';
-import { ADDRESSES, childOf, TAP, type Lab } from './lab.js';
+import { ADDRESSES, childOf, TAP, type Host, type Lab } from './lab.js';
+import type { LogPipe } from './lab-log-pipe.js';
 
 const ROMULUS = fileURLToPath(new URL('../../../src/cli/main.js', import.meta.url));
 
@@ -63,6 +64,31 @@ export interface LogLine {
   /** Milliseconds since 1970. */
   readonly atMs: number;
   readonly msg: string;
+  /** What the error said that it tells of. */
+  readonly error: string | null;
+}
+
+interface RawLine {
+  readonly level: string;
+  readonly time: string;
+  readonly msg: string;
+  readonly err?: { readonly message: string };
+}
+
+export interface AgentOptions {
+  /** Run by Node. Default: romulus. */
+  readonly program?: string;
+  /** Where it runs. Default: the host of its side. */
+  readonly host?: Host | 'switch';
+  /** Its standard error. Default: a socket that is always read. */
+  readonly log?: LogPipe;
+  /** Its directory for temporary files, in the lab. Default: the machine's. */
+  readonly temporary?: string;
+}
+
+function programLine(line: readonly string[], temporary?: string): [string, readonly string[]] {
+  if (temporary === undefined) return [process.execPath, line];
+  return ['env', [`TMPDIR=${temporary}`, process.execPath, ...line]];
 }
 
 export class Agent {
@@ -73,20 +99,20 @@ export class Agent {
   #rest = '';
   readonly #process: ChildProcess;
 
-  /** `program` is run by Node; default: romulus. */
   constructor(
     lab: Lab,
     readonly side: 'primary' | 'secondary',
     config: object,
-    program = ROMULUS,
+    { program = ROMULUS, host = side, log, temporary }: AgentOptions = {},
   ) {
     const file = lab.write(`${side}.yaml`, JSON.stringify(config)); // JSON is YAML
-    this.#process = lab.spawn(
-      side,
-      process.execPath,
-      [program, side, '--config', file],
-      ['ignore', 'pipe', 'pipe', 'ipc'],
-    );
+    this.#process = lab.spawn(host, ...programLine([program, side, '--config', file], temporary), [
+      'ignore',
+      'pipe',
+      log?.takeWriteEnd() ?? 'pipe',
+      'ipc',
+    ]);
+    log?.givenAway((text) => this.#read(text));
     this.#process.on('message', (message) => this.messages.push(message as SupervisorMessage));
     this.#process.stdout?.on('data', (bytes: Buffer) => (this.console += bytes.toString('latin1')));
     this.#process.stderr?.setEncoding('utf8').on('data', (text: string) => this.#read(text));
@@ -104,6 +130,13 @@ export class Agent {
     );
     if (found === undefined) throw new Error(`the ${this.side} has no QEMU`);
     return found;
+  }
+
+  /** How it ended, if it has. */
+  get end(): string | null {
+    const { exitCode, signalCode } = this.#process;
+    if (exitCode === null && signalCode === null) return null;
+    return `the ${this.side} ended: ${signalCode ?? `code ${String(exitCode)}`}`;
   }
 
   said(msg: string): LogLine | undefined {
@@ -133,8 +166,8 @@ export class Agent {
     this.#rest = lines.pop() ?? '';
     for (const line of lines) {
       if (!line.startsWith('{')) throw new Error(`the ${this.side} says: ${line}`);
-      const { level, time, msg } = JSON.parse(line) as { level: string; time: string; msg: string };
-      this.log.push({ level, atMs: Date.parse(time), msg });
+      const { level, time, msg, err } = JSON.parse(line) as RawLine;
+      this.log.push({ level, atMs: Date.parse(time), msg, error: err?.message ?? null });
     }
   }
 }

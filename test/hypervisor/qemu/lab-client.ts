@@ -1,7 +1,7 @@
 // A client of the guest's counter, run as a program on a host of the lab. Each of its connections has one request under
 // way, never more.
 //
-//   lab-client.js count ADDRESS        one connection. Says "K MS" for each reply, when it came; ends, with what was
+//   lab-client.js count ADDRESS PORT   one connection. Says "K MS" for each reply, when it came; ends, with what was
 //                                      wrong, at a reply that is not the one before plus 1, a reset, a close
 //   lab-client.js load ADDRESS N       N connections, replies not looked at
 //
@@ -10,10 +10,15 @@
 import { connect, type Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 
-const PORT = 7;
+const COUNTER_PORT = 7;
 
-function converse(address: string, replied: (line: string) => void, over: (why: string) => void): Socket {
-  const socket = connect(PORT, address);
+function converse(
+  address: string,
+  port: number,
+  replied: (line: string) => void,
+  over: (why: string) => void,
+): Socket {
+  const socket = connect(port, address);
   socket.setNoDelay(true);
   let text = '';
   socket.on('connect', () => socket.write('inc\n'));
@@ -36,13 +41,14 @@ function end(why: string): never {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const [, , mode, address = '', connections = '1'] = process.argv;
+  const [, , mode, address = '', number = ''] = process.argv;
   if (mode === 'load') {
-    for (let k = 0; k < Number(connections); k++) converse(address, () => undefined, end);
+    for (let k = 0; k < Number(number); k++) converse(address, COUNTER_PORT, () => undefined, end);
   } else {
     let last: number | null = null;
     converse(
       address,
+      Number(number),
       (line) => {
         // Two replies at once would be two lines here, and no number.
         const value = /^\d+$/.test(line) ? Number(line) : NaN;

@@ -26,10 +26,8 @@ export const TAP = 'tap0';
 /** A file system of the lab's own, seen by all its hosts and nobody else. */
 export const SHARED = '/run';
 
-/** `sh -c`; says "ready", and stays until its input ends. */
-const SCRIPT = `
-set -e
-mount -t tmpfs lab ${SHARED}
+/** Shell: the three hosts. */
+const THREE_HOSTS = `
 ip link add switch type bridge
 ip link set switch up
 for host in primary secondary client; do
@@ -49,9 +47,12 @@ done
 ip -n primary address add ${ADDRESSES.primary}/24 dev br0
 ip -n secondary address add ${ADDRESSES.secondary}/24 dev br0
 ip -n client address add ${ADDRESSES.client}/24 dev uplink
-echo ready
-read -r _ || true
 `;
+
+/** `sh -c`; says "ready", and stays until its input ends. */
+function holding(network: string): string {
+  return `set -e\nmount -t tmpfs lab ${SHARED}\n${network}\necho ready\nread -r _ || true\n`;
+}
 const PROGRAMS = [
   ['ip', 'iproute2'],
   ['mount', 'mount'],
@@ -66,9 +67,9 @@ export class Lab {
   /** The shell, as seen from outside. */
   readonly pid: number;
 
-  /** Fails if the kernel or our rights do not do. */
-  static async open(): Promise<Lab> {
-    const holder = spawn('unshare', [...NAMESPACES, 'sh', '-c', SCRIPT], {
+  /** Fails if the kernel or our rights do not do. `network` is a shell script that makes what the lab has. */
+  static async open(network = THREE_HOSTS): Promise<Lab> {
+    const holder = spawn('unshare', [...NAMESPACES, 'sh', '-c', holding(network)], {
       stdio: ['pipe', 'pipe', 'pipe'],
     });
     const closed = once(holder, 'close');
@@ -109,12 +110,12 @@ export class Lab {
 
   /** Makes a file that all hosts see; returns its name for them. */
   write(name: string, text: string): string {
-    writeFileSync(this.#outside(name), text);
+    writeFileSync(this.outside(name), text);
     return `${SHARED}/${name}`;
   }
 
   read(name: string): Buffer {
-    return readFileSync(this.#outside(name));
+    return readFileSync(this.outside(name));
   }
 
   /** Ends all that runs in the lab. */
@@ -123,7 +124,8 @@ export class Lab {
     await this.#closed;
   }
 
-  #outside(name: string): string {
+  /** The name that a file of the lab has for us. */
+  outside(name: string): string {
     return `/proc/${this.pid}/root${SHARED}/${name}`;
   }
 }

@@ -3,7 +3,6 @@
 
 import { expect } from 'chai';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import type { GuestFiles } from '../../../src/hypervisor/qemu/guest/build.js';
 import type { FailoverCompleted } from '../../../src/service/reports.js';
 import { monotonicMs } from '../../../src/service/clock.js';
@@ -11,9 +10,9 @@ import { until } from '../../support/until.js';
 import { ensureGuest, GUEST_TIMEOUT_MS } from '../../support/qemu.js';
 import { ADDRESSES, Lab, needLab, TAP } from './lab.js';
 import { successiveTicksOf, ticksOf } from '../support.js';
+import { Counter } from './lab-counter.js';
 import { Agent, CONSOLE_TAP, GUEST_MAC, primaryConfig, secondaryConfig } from './lab-agent.js';
 
-const CLIENT = fileURLToPath(new URL('./lab-client.js', import.meta.url));
 const ROUNDS = 20;
 /** Increments after the failover that are waited for. */
 const INCREMENTS = 100;
@@ -25,40 +24,6 @@ const CHECKPOINT_MS = 20;
 const SILENCE_MS = 2000;
 /** The moment of the kill lies within so much after the client's first increments. */
 const KILL_WITHIN_MS = 500;
-
-/** A client that counts, and what it saw. */
-class Counter {
-  readonly replies: { readonly value: number; readonly atMs: number }[] = [];
-  wrong = '';
-
-  constructor(lab: Lab) {
-    const child = lab.spawn('client', process.execPath, [CLIENT, 'count', ADDRESSES.guest], 'pipe');
-    let rest = '';
-    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-      const lines = (rest + text).split('\n');
-      rest = lines.pop() ?? '';
-      for (const line of lines) {
-        const [value = NaN, atMs = NaN] = line.split(' ').map(Number);
-        this.replies.push({ value, atMs });
-      }
-    });
-    child.stderr?.on('data', (chunk: Buffer) => (this.wrong += chunk.toString()));
-  }
-
-  async reach(count: number, limitMs: number): Promise<void> {
-    await until(`${count} increments`, () => this.replies.length >= count || this.wrong !== '', limitMs);
-    expect(this.wrong).to.equal('');
-  }
-
-  get longestSilenceMs(): number {
-    let longest = 0;
-    this.replies.forEach(({ atMs }, k) => {
-      const before = this.replies[k - 1];
-      if (before) longest = Math.max(longest, atMs - before.atMs);
-    });
-    return longest;
-  }
-}
 
 interface Round {
   readonly silenceMs: number;
