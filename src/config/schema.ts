@@ -21,7 +21,7 @@ import {
   url,
   wholeNumber,
 } from './fields.js';
-import { hypervisorSchema } from './hypervisor.js';
+import { hypervisorSchema, sharesDisks } from './hypervisor.js';
 
 const MILLISECONDS_PER_HOUR = 3_600_000;
 
@@ -160,6 +160,16 @@ function primaryDomainSchema(resolve: Resolve) {
     })
       .transform(({ limit, ...rest }) => ({ ...rest, limitBytes: limit }))
       .prefault({}),
+  }).check((context) => {
+    const { hypervisor, output } = context.value;
+    if (output.whenUnprotected !== 'pass' || !sharesDisks(hypervisor)) return;
+    context.issues.push({
+      code: 'custom',
+      path: ['output', 'whenUnprotected'],
+      input: output.whenUnprotected,
+      message:
+        'hold where the hypervisor has sharedDisks (the guest stands still while a secondary may have taken over)',
+    });
   });
 }
 

@@ -62,6 +62,11 @@ export interface SecondaryState {
   failures: number;
   /** The reconnect window is over, the restorer still applies what was acknowledged. */
   windowOver: boolean;
+  /**
+   * How long after the loss of the link the primary's guest may run on although the primary is dead, or does not know:
+   * nothing is taken over before. 0: it may, it would not be heard.
+   */
+  standstillMs: number;
   /** Why the link was lost. */
   reason: string;
   /** The domain that is being started has ended by itself already. */
@@ -80,6 +85,7 @@ export type SecondaryEvent =
       readonly dial: number;
       readonly streamUuid: string;
       readonly continuous: boolean;
+      readonly standstillMs: number;
     }
   | { readonly kind: 'dial-failed'; readonly dial: number; readonly code: string }
   /** The epoch is whole here, and the acknowledgement was given to the link: it counts whatever became of that. */
@@ -154,6 +160,7 @@ export function initialSecondaryState(settings: SecondarySettings): SecondarySta
     dials: 0,
     failures: 0,
     windowOver: false,
+    standstillMs: 0,
     reason: '',
     endedEarly: null,
     primaryTold: false,

@@ -42,6 +42,13 @@ export async function launchQemu(config: QemuConfig, options: LaunchOptions): Pr
     });
   }
   const setpriv = await findExecutable('setpriv');
+  if (setpriv === null && (config.sharedDisks ?? []).length > 0) {
+    throw new HypervisorError(
+      'BAD_CONFIGURATION',
+      'There is no setpriv: install it (util-linux). Without it a QEMU outlives a killed agent, and writes to its shared disks beside the secondary’s.',
+      { key: 'sharedDisks', value: (config.sharedDisks ?? []).join(' ') },
+    );
+  }
   const { tracking, reason } = await openTracking(config);
   let deviceState: DeviceStateFile | null = null;
   try {

@@ -22,6 +22,11 @@ export interface QemuMachine {
   readonly incoming: Duplex | null;
   /** Somebody else's QEMU has a guard, which is told when the guest is about to be stopped, and when it runs again. */
   readonly guard: Guard | null;
+  /**
+   * There: it writes to disks that the other host sees, and does not end with us. `exposed`: it was found with its mark
+   * (and is stopped): an agent before us has left it while a secondary may take it over.
+   */
+  readonly shared?: { readonly exposed: boolean } | undefined;
   /** Resolves with the reason when QEMU is gone; never rejects. */
   readonly gone: Promise<string>;
   /** Ends QEMU if it is ours (there is no guard), else lets go of it; frees everything. May be called twice. */
