@@ -81,7 +81,11 @@ async function stand(monitor: string, directory: string): Promise<void> {
   rmSync(directory, { recursive: true, force: true });
   // There is no limit to the stop: as long as QEMU is there and the guest may run, it is needed.
   if (exposed) await withMonitor(monitor, Infinity, stopExposed);
-  else if (stopped) await withMonitor(monitor, LIMIT_MS, async (qmp) => void (await qmp.execute('cont')));
+  else if (stopped) await withMonitor(monitor, LIMIT_MS, goOn);
+}
+
+async function goOn(qmp: QmpClient): Promise<void> {
+  await qmp.execute('cont');
 }
 
 /** Unless somebody was faster than we are, and has said since that nobody else can run it. */
