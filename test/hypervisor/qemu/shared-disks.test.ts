@@ -144,7 +144,9 @@ describe('qemu: a disk that both hosts see', function () {
     expect(disk.steps, 'steps back').to.be.at.most(1);
   }
 
-  async function agentOf(hypervisor: Record<string, unknown>): Promise<{ agent: ChildProcess; port: number }> {
+  async function agentOf(
+    hypervisor: Record<string, unknown>,
+  ): Promise<{ agent: ChildProcess; port: number }> {
     const file = path.join(await cleanup.directory(), 'primary.json');
     await writeFile(file, JSON.stringify({ ...primaryConfig(hypervisor), log: { level: 'fatal' } }));
     const agent = fork(COMMAND, ['primary', '--config', file], {
