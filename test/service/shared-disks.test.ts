@@ -191,6 +191,21 @@ describe('service: a domain whose disks are shared', () => {
       }
     });
 
+    it('the latest that a primary can stop its guest is just in time', () => {
+      const hosts = protectedHosts({ stopMs: 490 });
+      const { clock, primary } = hosts;
+      // It hears the last word late …
+      primary.stoppedUntil = clock.now + stallMs - 1;
+      hosts.cut('secondary');
+      hosts.advance(speeds.latencyMs);
+      hosts.partitioned = true;
+      hosts.advance(stallMs + speeds.heartbeatIntervalMs + speeds.heartbeatTimeoutMs - 20);
+      // … and decides late.
+      primary.stoppedUntil = clock.now + stallMs - 1;
+      hosts.advance(standstillMsOf(speeds));
+      expect([hosts.takeovers, hosts.both]).to.deep.equal([1, 0]);
+    });
+
     it('whatever happens: never both', () => {
       const fault = fc.oneof(
         fc
@@ -219,10 +234,10 @@ describe('service: a domain whose disks are shared', () => {
               strike(hosts);
             }
             hosts.advance(2500);
-            expect(hosts.both).to.equal(0);
+            expect(hosts.both, 'both ran').to.equal(0);
             hosts.partitioned = false;
             hosts.advance(2500);
-            expect(hosts.both).to.equal(0);
+            expect(hosts.both, 'both ran').to.equal(0);
             takeovers += hosts.takeovers;
             if (hosts.primaryRuns) survivals++;
             else expect(hosts.secondaryRuns, 'somebody runs it').to.equal(true);

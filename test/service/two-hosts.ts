@@ -331,7 +331,8 @@ export class TwoHosts {
     const { latencyMs, heartbeatTimeoutMs } = this.#speeds;
     const fail = (code: string, afterMs: number): void =>
       this.clock.after(afterMs, () => this.#tellSecondary({ kind: 'dial-failed', dial, code }));
-    if (this.partitioned) return fail('UNREACHABLE', heartbeatTimeoutMs / 4);
+    fail('UNREACHABLE', heartbeatTimeoutMs / 2);
+    if (this.partitioned) return;
     if (!this.primary.alive) return fail('REFUSED', latencyMs);
     this.clock.after(latencyMs, () => {
       this.primary.run(() => {
@@ -367,11 +368,11 @@ export class TwoHosts {
           if (!this.partitioned) this.clock.after(latencyMs, () => this.#losePrimary(link, 'LINK_CLOSED'));
           return;
         }
-        link.secondary.up = link.primary.up;
+        link.secondary.up = true;
         link.secondary.heartbeat = startHeartbeat(heartbeatIntervalMs, heartbeatTimeoutMs, this.clock.now);
         this.#tellSecondary({ kind: 'dialled', dial, streamUuid, continuous: true, standstillMs });
-        if (link.secondary.up) this.#beat(link, 'secondary');
-        else this.#tellSecondary({ kind: 'lost', streamUuid, code: 'LINK_CLOSED' });
+        if (link.primary.up) this.#beat(link, 'secondary');
+        else this.#loseSecondary(link, 'LINK_CLOSED');
       });
     });
   }
