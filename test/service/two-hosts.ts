@@ -233,8 +233,21 @@ export class TwoHosts {
       case 'disarm':
         this.#timers.delete(`primary ${effect.timer}`);
         return;
-      default:
-        return;
+      case 'restart-gate':
+      case 'hold':
+      case 'pass':
+      case 'discard':
+      case 'release':
+      case 'pause-domain':
+      case 'unpause-domain':
+      case 'expose':
+      case 'abandon':
+      case 'bye':
+      case 'withdraw':
+      case 'report':
+      case 'transition':
+      case 'finished':
+        return; // moves nothing here
     }
   }
 
@@ -261,8 +274,19 @@ export class TwoHosts {
       case 'disarm':
         this.#timers.delete(`secondary ${effect.timer}`);
         return;
-      default:
-        return;
+      case 'abort-dial':
+      case 'restore':
+      case 'adopt':
+      case 'discard-filling':
+      case 'discard-held':
+      case 'bye':
+      case 'report-completed':
+      case 'report-failed':
+      case 'report-impossible':
+      case 'standby-lost':
+      case 'transition':
+      case 'finished':
+        return; // moves nothing here
     }
   }
 
@@ -333,7 +357,10 @@ export class TwoHosts {
       this.clock.after(afterMs, () => this.#tellSecondary({ kind: 'dial-failed', dial, code }));
     fail('UNREACHABLE', heartbeatTimeoutMs / 2);
     if (this.partitioned) return;
-    if (!this.primary.alive) return fail('REFUSED', latencyMs);
+    if (!this.primary.alive) {
+      fail('REFUSED', latencyMs);
+      return;
+    }
     this.clock.after(latencyMs, () => {
       this.primary.run(() => {
         if (role === 'active') {

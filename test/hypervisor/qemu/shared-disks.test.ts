@@ -230,6 +230,21 @@ describe('qemu: a disk that both hosts see', function () {
     await takenOver(secondary);
   });
 
+  it('the agent of a QEMU that is ours is killed and started again: it boots no second guest', async () => {
+    const { agent, port } = await agentOf(managed());
+    const proxy = new Proxy(port);
+    const secondary = await protectedBy(await proxy.listen());
+    cleanup.add(() => proxy.close());
+    agent.kill('SIGKILL');
+    const next = new Primary();
+    await next.service.start();
+    proxy.target = next.service.port;
+    await takenOver(secondary);
+    await next.service.finished;
+    expect(next.service.statuses()[0]?.role).to.equal('fenced');
+    expect(disk.steps).to.be.at.most(1);
+  });
+
   it('the agent of an attached QEMU is killed: the guest is stopped, also for the agent that comes next', async () => {
     const { qemu, section } = await attached();
     const { agent, port } = await agentOf(section);
@@ -249,6 +264,8 @@ describe('qemu: a disk that both hosts see', function () {
     const { qemu, section } = await attached();
     const { agent, port } = await agentOf(section);
     const secondary = await protectedBy(port);
+    // As a supervisor does that ends whatever an agent leaves behind.
+    for (const guard of qemu.guards()) process.kill(guard, 'SIGTERM');
     agent.kill('SIGKILL');
     await takenOver(secondary);
     expect(await qemu.isRunning()).to.equal(false);
@@ -267,6 +284,19 @@ describe('qemu: a disk that both hosts see', function () {
     await until('the count goes on', () => disk.count > count + 10, PATIENCE_MS);
     await next.service.stop();
     expect(await qemu.isRunning()).to.equal(true);
+  });
+
+  it('a QEMU of ours that would outlive its agent is refused', async () => {
+    const before = process.env['PATH'];
+    const binary = process.execPath;
+    try {
+      process.env['PATH'] = await cleanup.directory();
+      const primary = new Primary({ ...managed(), binary });
+      await primary.service.start();
+      expect(primary.service.statuses()[0]?.error?.message).to.include('setpriv');
+    } finally {
+      process.env['PATH'] = before;
+    }
   });
 
   it('nobody answers the goodbye of an attached guest’s agent: it is stopped, and said how to undo that', async () => {
