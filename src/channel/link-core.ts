@@ -252,7 +252,9 @@ export class LinkCore {
 
   #tick(): void {
     const { bytesRead } = this.#connection.socket;
-    const heard = bytesRead !== this.#bytesRead;
+    // The close frame of one that has given us up is no sign that it stands by.
+    const open = this.#connection.websocket.readyState === WebSocket.OPEN;
+    const heard = bytesRead !== this.#bytesRead && open;
     this.#bytesRead = bytesRead;
     this.#heartbeatStep({ kind: 'tick', nowMs: performance.now(), heard });
   }

@@ -145,6 +145,11 @@ const MANAGED_KEYS = [
 ];
 const PLUGS = ['tap', 'user', 'socket'] as const;
 
+/** A primary stops its guest before the secondary may take over, but not one whose host or agent stands still. */
+const FENCE_NEEDED =
+  '"fence: external" beside sharedDisks, where the storage or the cluster keeps an old primary from writing ' +
+  '(SCSI reservations, a power switch): a primary that is frozen cannot stop its guest, and both would write to the disk';
+
 function qemuSchema(resolve: Resolve) {
   const strings = (what: string, maximum: number) =>
     list(text(what), 0, maximum, `a list of at most ${maximum}: each ${what}`);
@@ -164,15 +169,17 @@ function qemuSchema(resolve: Resolve) {
     network: networkSchema().default([]),
     sharedDisks: strings('the name of a drive or block device', 256).default([]),
     trialLoads: choice(['each', 'auto', 'first']).optional(),
+    fence: choice(['external']).optional(),
   })
     .check((context) => {
       const { value } = context;
-      const { qmp, serial, network } = value;
+      const { qmp, serial, network, sharedDisks, fence } = value;
       const issue = (keys: PropertyKey[], input: unknown, message: string) =>
         context.issues.push({ code: 'custom', path: keys, input, message });
       if (qmp === undefined && serial !== undefined) {
         issue(['serial'], serial, 'no serial without qmp: the serial port of a QEMU started here is ours');
       }
+      if (sharedDisks.length > 0 && fence === undefined) issue(['fence'], fence, FENCE_NEEDED);
       for (const key of MANAGED_KEYS) {
         if (qmp === undefined || value[key] === undefined) continue;
         issue([key], value[key], `no ${key} where qmp is given: that QEMU runs already`);
@@ -233,3 +240,8 @@ export type QemuHypervisorConfig = Extract<HypervisorConfig, { kind: 'qemu' }>;
 export type BootConfig = EmbeddedConfig['boot'];
 export type GuestConfig = Extract<BootConfig, { kind: 'guest' }>;
 export type ImageConfig = Extract<BootConfig, { kind: 'image' }>;
+
+/** The domain writes to disks that the other host sees: nobody may run it while somebody else may. */
+export function sharesDisks(hypervisor: HypervisorConfig): boolean {
+  return hypervisor.kind === 'qemu' && hypervisor.sharedDisks.length > 0;
+}

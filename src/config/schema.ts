@@ -21,7 +21,7 @@ import {
   url,
   wholeNumber,
 } from './fields.js';
-import { hypervisorSchema } from './hypervisor.js';
+import { hypervisorSchema, sharesDisks, type HypervisorConfig } from './hypervisor.js';
 
 const MILLISECONDS_PER_HOUR = 3_600_000;
 
@@ -145,7 +145,7 @@ function primaryDomainSchema(resolve: Resolve) {
   return section({
     name: identifier(),
     hypervisor: hypervisorSchema(resolve),
-    start: choice(['immediately', 'with-secondary']).default('immediately'),
+    start: choice(['immediately', 'with-secondary']).optional(),
     checkpoint: checkpointSchema(),
     precopy: section({
       maxIterations: wholeNumber(1, 100).default(5),
@@ -160,7 +160,25 @@ function primaryDomainSchema(resolve: Resolve) {
     })
       .transform(({ limit, ...rest }) => ({ ...rest, limitBytes: limit }))
       .prefault({}),
-  });
+  })
+    .check((context) => {
+      const { hypervisor, output } = context.value;
+      if (output.whenUnprotected !== 'pass' || !sharesDisks(hypervisor)) return;
+      context.issues.push({
+        code: 'custom',
+        path: ['output', 'whenUnprotected'],
+        input: output.whenUnprotected,
+        message:
+          'hold where the hypervisor has sharedDisks (the guest stands still while a secondary may have taken over)',
+      });
+    })
+    .transform(({ start, ...rest }) => ({ ...rest, start: start ?? defaultStart(rest.hypervisor) }));
+}
+
+/** A guest that is booted anew while a secondary takes over the one that died would write to the disks of both. */
+function defaultStart(hypervisor: HypervisorConfig): 'immediately' | 'with-secondary' {
+  const isNew = hypervisor.kind === 'qemu' && hypervisor.mode === 'managed';
+  return isNew && sharesDisks(hypervisor) ? 'with-secondary' : 'immediately';
 }
 
 function failoverSchema() {

@@ -107,7 +107,7 @@ export interface Domain {
 
 /**
  * What is known of the other host when a domain is left that goes on without us. free: nobody else runs the domain, or
- * will. held: somebody else may. stopped: somebody else does.
+ * will. held: somebody else may (one that must not run on both hosts then is stopped). stopped: somebody else does.
  */
 export type Leave = 'free' | 'held' | 'stopped';
 
@@ -125,6 +125,12 @@ export interface SourceDomain extends Domain {
    * good. Resolves with what is left for somebody to do by hand, a sentence each.
    */
   leave?(how: Leave): Promise<readonly string[]>;
+  /**
+   * Another host may take the domain over, or no more; in force when it resolves. Of a domain that does not end with us
+   * and must not run on both hosts (its disks are shared): should we die meanwhile, it is stopped. Not there: there is
+   * nothing to be done.
+   */
+  expose?(on: boolean): Promise<void>;
   /** Lets a domain that was created but not started run. */
   start(): Promise<void>;
   /** The domain runs and is about to be suspended: whatever makes the pause shorter. */

@@ -1,10 +1,10 @@
-// A domain may have to stand still for two reasons at once: a checkpoint is being captured, and the gate is full. It is
-// suspended with the first and resumed with the last.
+// A domain may have to stand still for several reasons at once: a checkpoint is being captured, the gate is full, a
+// secondary that is out of sight may run it. It is suspended with the first and resumed with the last.
 
 import type { SourceDomain } from '../hypervisor/port.js';
 import { InOrder } from './tasks.js';
 
-export type StopReason = 'checkpoint' | 'pressure';
+export type StopReason = 'checkpoint' | 'pressure' | 'unlinked';
 
 export class DomainStop {
   private readonly reasons = new Set<StopReason>();

@@ -15,6 +15,7 @@
 
 import type { ChannelErrorCode } from '../channel/contract.js';
 import { withOneTransition } from './machine.js';
+import { mayRun, settleStandstill } from './primary-standstill.js';
 import type { PrimaryEffect, PrimaryEvent, PrimaryState, StreamState } from './primary-state.js';
 
 /** More streams in a row that never got a checkpoint through are not remembered as valid points. */
@@ -28,14 +29,20 @@ export function stepPrimary(
   const effects: PrimaryEffect[] = [];
   if (state.stream && event.atMs - state.lastAtMs > state.settings.stallMs) {
     state.stream.staleEpoch = state.stream.captured;
+    state.stream.stalled = true;
   }
   state.lastAtMs = event.atMs;
   if (!state.stopped) handle(state, event, effects);
   else if (event.kind === 'goodbye') goodbye(state, event.streamUuid, event.confirmed, effects);
+  settleStandstill(state, effects);
   return [state, withOneTransition(effects)];
 }
 
 function handle(state: PrimaryState, event: PrimaryEvent, effects: PrimaryEffect[]): void {
+  if (state.stream?.stalled === true && !state.stream.begun) {
+    // Whatever it says, it may have said it before.
+    dropLink(state, 'INTERNAL', 'this process was stopped', effects);
+  }
   switch (event.kind) {
     case 'start':
       state.exposed ||= event.orphaned;
@@ -47,6 +54,13 @@ function handle(state: PrimaryState, event: PrimaryEvent, effects: PrimaryEffect
       return;
     case 'linked': {
       linked(state, event.streamUuid, effects);
+      return;
+    }
+    case 'heard': {
+      withStream(state, event, (stream) => {
+        stream.heardAtMs = event.atMs;
+        begin(state, stream, effects);
+      });
       return;
     }
     case 'suspending': {
@@ -156,7 +170,7 @@ function withStream(
 }
 
 function startDomain(state: PrimaryState, effects: PrimaryEffect[]): void {
-  if (state.running) return;
+  if (state.running || !mayRun(state)) return;
   state.running = true;
   effects.push({ kind: 'start-domain' });
 }
@@ -187,15 +201,21 @@ function linked(state: PrimaryState, streamUuid: string, effects: PrimaryEffect[
     due: false,
     ending: 'no',
     staleEpoch: -1,
+    stalled: false,
+    heardAtMs: null,
+    begun: false,
   };
   const streamsSince = [...state.letOut.streamsSince, streamUuid].slice(-STREAMS_REMEMBERED);
   state.letOut = { ...state.letOut, streamsSince };
+  begin(state, state.stream, effects);
+  effects.push({ kind: 'transition', reason: 'linked' });
+}
+
+function begin(state: PrimaryState, stream: StreamState, effects: PrimaryEffect[]): void {
+  if (stream.begun || !mayRun(state)) return;
+  stream.begun = true;
   startDomain(state, effects);
-  effects.push(
-    { kind: 'restart-gate' },
-    { kind: 'save', streamUuid },
-    { kind: 'transition', reason: 'linked' },
-  );
+  effects.push({ kind: 'restart-gate' }, { kind: 'save', streamUuid: stream.streamUuid });
 }
 
 function acknowledged(
@@ -222,6 +242,8 @@ function acknowledged(
     return;
   }
   if (epoch > stream.staleEpoch) {
+    stream.stalled = false;
+    stream.heardAtMs = state.lastAtMs;
     state.letOut = { released: { streamUuid: stream.streamUuid, epoch }, streamsSince: [] };
     effects.push({ kind: 'release', epoch, untilMs: state.lastAtMs + state.settings.stallMs });
   }

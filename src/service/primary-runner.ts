@@ -6,6 +6,7 @@
 
 import type { Subject } from 'rxjs';
 import { ChannelError, type DomainOffer, type LinkEvent, type PrimaryLink } from '../channel/contract.js';
+import { sharesDisks } from '../config/hypervisor.js';
 import type { PrimaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
 import type { DomainEvent, Leave } from '../hypervisor/port.js';
@@ -29,6 +30,7 @@ import {
 } from './primary-state.js';
 import { judgeHello, newInstance } from './primary-welcome.js';
 import type { CheckpointReport, DomainStatus, TransitionReport } from './reports.js';
+import { beatMsOf, stallMsOf } from './shared-disks.js';
 import { InOrder, Tasks } from './tasks.js';
 import { Timers } from './timers.js';
 
@@ -55,6 +57,8 @@ export class PrimaryRunner {
   readonly #tasks: Tasks;
   readonly #gateOrder = new InOrder();
   readonly #links = new Map<string, PrimaryLink>();
+  /** Whether its hypervisor knows who may take the domain over. */
+  #exposed: Promise<void> = Promise.resolve();
   readonly #instance = newInstance();
   readonly #outputNotice: OutputNotice;
   readonly #beat: NodeJS.Timeout;
@@ -85,19 +89,20 @@ export class PrimaryRunner {
       this.#log[over ? 'debug' : 'warn']({ err: error }, `could not ${what}`);
     });
     // The secondary takes over after heartbeat.timeoutMs of silence at the earliest.
-    const stallMs = config.heartbeat.timeoutMs / 2;
+    const { timeoutMs } = config.heartbeat;
     const settings = {
       intervalMs: config.checkpoint.intervalMs,
       windowEpochs: config.checkpoint.windowEpochs,
       acknowledgeTimeoutMs: config.checkpoint.acknowledgeTimeoutMs,
       whenUnprotected: config.output.whenUnprotected,
       startWithSecondary: config.start === 'with-secondary',
-      stallMs,
+      stallMs: stallMsOf(timeoutMs),
+      standstill: sharesDisks(config.hypervisor) ? { silenceMs: timeoutMs } : null,
     };
     this.#machine = new MachineRun(stepPrimary, initialPrimaryState(settings, monotonicMs()), (effect) =>
       this.#perform(effect),
     );
-    this.#beat = setInterval(() => this.#send({ kind: 'beat' }), stallMs / 4);
+    this.#beat = setInterval(() => this.#send({ kind: 'beat' }), beatMsOf(timeoutMs));
   }
 
   /** Makes the domain. If that fails, this domain has failed and the others go on. */
@@ -191,6 +196,7 @@ export class PrimaryRunner {
   #linkEvent(streamUuid: string, event: LinkEvent): void {
     switch (event.kind) {
       case 'heard':
+        this.#send({ kind: 'heard', streamUuid });
         return;
       case 'acknowledged':
         this.#send({ kind: 'acknowledged', streamUuid, epoch: event.epoch });
@@ -249,6 +255,16 @@ export class PrimaryRunner {
         return;
       case 'unpause-domain':
         this.#tasks.run('let the domain go on', async () => this.#opened?.stop.remove('pressure'));
+        return;
+      case 'halt-domain':
+        this.#halt();
+        return;
+      case 'unhalt-domain':
+        this.#log.info('the secondary stands by: the domain goes on');
+        this.#tasks.run('let the domain go on', async () => this.#opened?.stop.remove('unlinked'));
+        return;
+      case 'expose':
+        this.#expose(effect.on);
         return;
       case 'let-go':
         this.#tasks.run('let the domain go', () => this.#letGo(effect.how));
@@ -310,6 +326,28 @@ export class PrimaryRunner {
     });
   }
 
+  /** One that cannot be stopped is let go as one that has failed: ended, or stopped by whatever means are left. */
+  #halt(): void {
+    this.#log.warn(
+      'the secondary is out of sight and may take the domain over: it stands still (sharedDisks)',
+    );
+    this.#tasks.run('stop the domain', async () => {
+      try {
+        await this.#opened?.stop.add('unlinked');
+      } catch (error) {
+        // How one that is gone has ended it says itself.
+        if (codeOf(error) !== 'DOMAIN_GONE') this.#fail(asError(error), 'the domain does not stand still');
+      }
+    });
+  }
+
+  #expose(on: boolean): void {
+    const before = this.#exposed.catch(() => undefined);
+    const exposed = before.then(() => this.#opened?.domain.expose?.(on));
+    this.#exposed = exposed;
+    this.#tasks.run('tell the hypervisor whether a secondary may take the domain over', () => exposed);
+  }
+
   async #letGo(how: Leave): Promise<void> {
     const opened = this.#opened;
     if (!opened) return;
@@ -325,6 +363,7 @@ export class PrimaryRunner {
       await this.#saver?.ended;
       await attempt('let the domain go on', () => stop.remove('pressure'));
     }
+    if (how === 'free') await attempt('let the domain go on', () => stop.remove('unlinked'));
     if (how === 'free') await attempt('let output pass', () => this.#gateOrder.do(() => gate.pass()));
     for (const advice of await domain.leave(how)) this.#log.warn({ how }, advice);
   }
@@ -342,6 +381,7 @@ export class PrimaryRunner {
       log: this.#log,
       send: (event) => this.#send({ ...event, streamUuid }),
       reported: (report) => this.#reports.checkpoints$.next(report),
+      ready: this.#exposed,
     });
     this.#saver = saver;
     this.#tasks.run('save the domain', async () => {

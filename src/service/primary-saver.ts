@@ -35,6 +35,8 @@ export interface PrimarySaverOptions {
   readonly log: Logger;
   readonly send: (event: SaverEvent) => void;
   readonly reported: (report: CheckpointReport) => void;
+  /** What must be done before anything of the domain leaves; if it fails, so does the saver. */
+  readonly ready: Promise<void>;
 }
 
 interface Sent {
@@ -68,6 +70,7 @@ export class PrimarySaver {
     const { checkpoint, precopy } = config;
     const { domain, stop } = opened;
     try {
+      await this.#options.ready;
       if (this.#abandoned) return;
       const result = await saveDomain({
         domain,

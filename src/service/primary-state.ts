@@ -21,6 +21,11 @@ export interface PrimarySettings {
    * after which the secondary takes over.
    */
   readonly stallMs: number;
+  /**
+   * Not null: it must not run while a secondary may run it (see primary-standstill.ts), which a secondary may once it
+   * was not heard for so long.
+   */
+  readonly standstill: { readonly silenceMs: number } | null;
 }
 
 /** One stream of checkpoints over one link. */
@@ -38,6 +43,12 @@ export interface StreamState {
   ending: 'no' | 'wanted' | 'asked' | 'sent';
   /** Acknowledgements of epochs up to this one may be older than a stop of this process: they release nothing. */
   staleEpoch: number;
+  /** This process was stopped, and no epoch captured since is acknowledged. */
+  stalled: boolean;
+  /** When the secondary was last heard on this link; null: not yet. */
+  heardAtMs: number | null;
+  /** The saver works on it. */
+  begun: boolean;
 }
 
 /**
@@ -61,6 +72,10 @@ export interface PrimaryState {
   leaving: string | null;
   /** A secondary may hold a checkpoint, and so may take over; no more once it has said or heard a goodbye. */
   exposed: boolean;
+  /** As its hypervisor was told: a secondary may hold a checkpoint, or will soon. */
+  exposing: boolean;
+  /** It was let run, and stands still because a secondary may run it. */
+  still: boolean;
   stream: StreamState | null;
   /** The stream before, for those who ask how far it came. */
   lastStream: StreamState | null;
@@ -78,6 +93,7 @@ export type PrimaryEvent = { readonly atMs: number } &
   (
     | { readonly kind: 'start'; readonly orphaned: boolean; readonly running: boolean }
     | { readonly kind: 'linked'; readonly streamUuid: string }
+    | { readonly kind: 'heard'; readonly streamUuid: string }
     /** The saver begins to suspend the domain for an epoch. */
     | { readonly kind: 'suspending'; readonly streamUuid: string; readonly epoch: number }
     /** The epoch is in the slab, the domain is about to go on. */
@@ -114,6 +130,11 @@ export type PrimaryEffect =
   /** The gate is over its limit: the domain must stop talking, and may go on. */
   | { readonly kind: 'pause-domain' }
   | { readonly kind: 'unpause-domain' }
+  /** A secondary may run it: it must stand still, before anything else; and may go on. */
+  | { readonly kind: 'halt-domain' }
+  | { readonly kind: 'unhalt-domain' }
+  /** Whether its hypervisor is to stop it should we die; in force before the saver begins. */
+  | { readonly kind: 'expose'; readonly on: boolean }
   /** Starts the saver over the link of this stream. */
   | { readonly kind: 'save'; readonly streamUuid: string }
   /** The answer to `ready`. */
@@ -147,6 +168,8 @@ export function initialPrimaryState(settings: PrimarySettings, atMs: number): Pr
     stopped: false,
     leaving: null,
     exposed: false,
+    exposing: false,
+    still: false,
     stream: null,
     lastStream: null,
     requested: false,

@@ -9,7 +9,9 @@
 //
 // What a refused dial says in `suspect`: nobody listens there, or somebody who does not have our domain: the process
 // that ran it is dead, fail over now. A primary that answers in another way lives: the window starts anew. Silence
-// says nothing: the window decides.
+// says nothing: the window decides. Where both hosts write to the same disks, the guest of a process that is dead may not
+// be, and that of a primary that is out of sight must stand still first (see shared-disks.ts): there the window decides
+// alone, and is as long as that takes.
 //
 // A resync fills a second domain. The older one is kept as long as it is a valid point to fail over to, which the
 // primary says in its welcome (`continuous`).
@@ -21,7 +23,15 @@
 
 import type { ChannelErrorCode } from '../channel/contract.js';
 import { withOneTransition } from './machine.js';
-import { armReconnect, dial, fillAgain, giveUpDial, redialLater, type Effects } from './secondary-redial.js';
+import {
+  armReconnect,
+  dial,
+  fillAgain,
+  giveUpDial,
+  reconnectWindowMs,
+  redialLater,
+  type Effects,
+} from './secondary-redial.js';
 import type {
   SecondaryEffect,
   SecondaryEvent,
@@ -70,7 +80,7 @@ function handle(state: SecondaryState, event: SecondaryEvent, effects: Effects):
       if (state.dials === 0 && state.phase === 'dialling') dial(state, effects);
       return;
     case 'dialled':
-      if (isDialUnderWay(state, event)) dialled(state, event.streamUuid, event.continuous, effects);
+      if (isDialUnderWay(state, event)) dialled(state, event, effects);
       return;
     case 'dial-failed':
       if (isDialUnderWay(state, event)) dialFailed(state, event.code, effects);
@@ -140,9 +150,14 @@ function isDialUnderWay(state: SecondaryState, event: { readonly dial: number })
   return state.dial !== 0 && event.dial === state.dial;
 }
 
-function dialled(state: SecondaryState, streamUuid: string, continuous: boolean, effects: Effects): void {
+function dialled(
+  state: SecondaryState,
+  { streamUuid, continuous, standstillMs }: SecondaryEvent & { kind: 'dialled' },
+  effects: Effects,
+): void {
   state.dial = 0;
   state.failures = 0;
+  state.standstillMs = standstillMs;
   if (state.phase === 'active') {
     // It heard that we are active: it is fenced, or will be by the time it answers anything else.
     state.primaryTold = true;
@@ -166,7 +181,7 @@ function dialFailed(state: SecondaryState, code: string, effects: Effects): void
       redialLater(state, effects);
       return;
     case 'suspect':
-      if (PRIMARY_DEAD.has(code)) {
+      if (PRIMARY_DEAD.has(code) && state.standstillMs === 0) {
         decide(state, effects);
         return;
       }
@@ -301,7 +316,7 @@ function timer(state: SecondaryState, which: SecondaryTimer, lateMs: number, eff
   if (which === 'reconnect') {
     if (state.phase !== 'suspect') return;
     // It was we who were stopped: the primary has had no chance to answer.
-    if (lateMs > Math.max(LATE_MS_MIN, state.settings.reconnectWindowMs)) armReconnect(state, effects);
+    if (lateMs > Math.max(LATE_MS_MIN, reconnectWindowMs(state))) armReconnect(state, effects);
     else if (state.session) state.windowOver = true;
     else decide(state, effects);
     return;

@@ -4,7 +4,8 @@
 //   a standby did not last     again, at once the first time and then later and later: there is no use in filling one
 //                              after another, and the primary pays for each
 //
-// The reconnect window is how long a primary that cannot be reached is not taken for dead.
+// The reconnect window is how long a primary that cannot be reached is not taken for dead; at least as long as its guest
+// must not be taken over.
 
 import type { SecondaryEffect, SecondaryState } from './secondary-state.js';
 
@@ -42,18 +43,22 @@ export function giveUpDial(state: SecondaryState, effects: Effects): void {
 
 /** The primary lived a moment ago, so it is suspect only if it does not answer now. */
 export function fillAgain(state: SecondaryState, effects: Effects): void {
-  const { redialMinMs, redialMaxMs, reconnectWindowMs } = state.settings;
+  const { redialMinMs, redialMaxMs } = state.settings;
   const delayMs =
     state.losses <= 1
       ? 0
       : Math.min(redialMaxMs, redialMinMs * 2 ** Math.min(state.losses - 2, DOUBLINGS_MAX));
   if (state.phase === 'suspect') {
-    effects.push({ kind: 'arm', timer: 'reconnect', delayMs: delayMs + reconnectWindowMs });
+    effects.push({ kind: 'arm', timer: 'reconnect', delayMs: delayMs + reconnectWindowMs(state) });
   }
   if (delayMs === 0) dial(state, effects);
   else effects.push({ kind: 'arm', timer: 'redial', delayMs });
 }
 
 export function armReconnect(state: SecondaryState, effects: Effects): void {
-  effects.push({ kind: 'arm', timer: 'reconnect', delayMs: state.settings.reconnectWindowMs });
+  effects.push({ kind: 'arm', timer: 'reconnect', delayMs: reconnectWindowMs(state) });
+}
+
+export function reconnectWindowMs({ settings, standstillMs }: SecondaryState): number {
+  return Math.max(settings.reconnectWindowMs, standstillMs);
 }

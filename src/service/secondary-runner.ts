@@ -10,6 +10,7 @@ import type { Subject } from 'rxjs';
 import { ChannelError, type LinkEvent, type SecondaryLink } from '../channel/contract.js';
 import { backoffDelay } from '../channel/backoff.js';
 import { checkTls, type ChannelTls } from '../channel/security.js';
+import { sharesDisks } from '../config/hypervisor.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
 import { takeOver } from '../failover/takeover.js';
@@ -42,6 +43,7 @@ import {
   type SecondaryState,
   type SecondaryTimer,
 } from './secondary-state.js';
+import { standstillMsOf } from './shared-disks.js';
 import { Standbys, reasonOf, type Standby } from './standby.js';
 import { Tasks } from './tasks.js';
 import { Timers } from './timers.js';
@@ -293,7 +295,8 @@ export class SecondaryRunner {
       if (this.#error !== null && isMisfit(this.#error.code)) this.#error = null;
       this.#dialFailure = null;
       this.#links.set(streamUuid, link);
-      this.#machine.send({ kind: 'dialled', dial: number, streamUuid, continuous });
+      const standstillMs = sharesDisks(this.#config.hypervisor) ? standstillMsOf(link.welcome) : 0;
+      this.#machine.send({ kind: 'dialled', dial: number, streamUuid, continuous, standstillMs });
       link.events$.subscribe((event) => this.#linkEvent(streamUuid, event));
     });
   }

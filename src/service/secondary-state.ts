@@ -64,6 +64,11 @@ export interface SecondaryState {
   windowOver: boolean;
   /** Takeovers in a row that failed, and are tried again. */
   failedStarts: number;
+  /**
+   * How long after the loss of the link the primary's guest may run on although the primary is dead, or does not know:
+   * nothing is taken over before. 0: it may, it would not be heard.
+   */
+  standstillMs: number;
   /** Why the link was lost. */
   reason: string;
   /** The domain that is being started has ended by itself already. */
@@ -82,6 +87,7 @@ export type SecondaryEvent =
       readonly dial: number;
       readonly streamUuid: string;
       readonly continuous: boolean;
+      readonly standstillMs: number;
     }
   | { readonly kind: 'dial-failed'; readonly dial: number; readonly code: string }
   /** The epoch is whole here, and the acknowledgement was given to the link: it counts whatever became of that. */
@@ -169,6 +175,7 @@ export function initialSecondaryState(settings: SecondarySettings): SecondarySta
     failures: 0,
     failedStarts: 0,
     windowOver: false,
+    standstillMs: 0,
     reason: '',
     endedEarly: null,
     primaryTold: false,

@@ -112,6 +112,15 @@ describe('config: what is accepted', () => {
     );
   });
 
+  it('a new guest whose disks are shared waits for the secondary, if nothing else is said', () => {
+    const shared = { ...qemu, sharedDisks: ['d'], fence: 'external' };
+    const startOf = (changes: object) => parsePrimaryConfig(primary(changes)).domains[0]?.start;
+    expect(startOf({ hypervisor: shared })).to.equal('with-secondary');
+    expect(startOf({ hypervisor: shared, start: 'immediately' })).to.equal('immediately');
+    expect(startOf({ hypervisor: { ...shared, qmp: 'q' } })).to.equal('immediately');
+    expect(startOf({ hypervisor: qemu })).to.equal('immediately');
+  });
+
   it('takes a standby in a QEMU that is started here only', () => {
     const attached = () => parseSecondaryConfig(secondary({ hypervisor: { ...qemu, qmp: '/q' } }));
     expect(problems(attached)).to.deep.equal(["domains[0].hypervisor.qmp: '/q'"]);
@@ -239,6 +248,24 @@ describe('config: what is refused', () => {
         "domains[0].hypervisor.network[0].mac: '52:54:00:00:00:0g'",
       ],
     ],
+    [
+      'disks that both hosts see without a fence',
+      { hypervisor: { ...qemu, sharedDisks: ['d'] } },
+      ['domains[0].hypervisor.fence: missing'],
+    ],
+    [
+      'the same of a QEMU that runs already, and a fence of another kind',
+      { hypervisor: { ...qemu, qmp: 'q', sharedDisks: ['d'], fence: 'none' } },
+      ["domains[0].hypervisor.fence: 'none'"],
+    ],
+    [
+      'disks that both hosts see, and output that passes unprotected',
+      {
+        hypervisor: { ...qemu, sharedDisks: ['d'], fence: 'external' },
+        output: { whenUnprotected: 'pass' },
+      },
+      ["domains[0].output.whenUnprotected: 'pass'"],
+    ],
     ['an unknown hypervisor', { hypervisor: { kind: 'vmware' } }, ["domains[0].hypervisor.kind: 'vmware'"]],
     ['no hypervisor', { hypervisor: undefined }, ['domains[0].hypervisor: missing']],
     ['an upper-case name', { name: 'Web' }, ["domains[0].name: 'Web'"]],
@@ -256,6 +283,17 @@ describe('config: what is refused', () => {
       ['domains[0].output.console.file: missing', "domains[0].output.console.path: 'x'"],
     ],
   ];
+  it('disks that both hosts see without a fence, on either side, and why', () => {
+    const changes = { hypervisor: { ...qemu, sharedDisks: ['d'] } };
+    for (const parse of [
+      () => parsePrimaryConfig(primary(changes)),
+      () => parseSecondaryConfig(secondary(changes)),
+    ]) {
+      expect(errorOf(parse).message).to.match(
+        /fence: missing, expected "fence: external".* both would write/,
+      );
+    }
+  });
   for (const [what, changes, expected] of cases) {
     it(what, () => expect(problems(() => parsePrimaryConfig(primary(changes)))).to.deep.equal(expected));
   }
@@ -330,7 +368,8 @@ describe('config: anything at all', () => {
       memory: oneOf('64MiB', anything),
       arguments: oneOf(['-device', 'x'], anything),
       network: oneOf([{ id: 'a', tap: 't' }], fc.oneof(anything, fc.array(anything))),
-      sharedDisks: oneOf([], anything),
+      sharedDisks: oneOf([], fc.oneof(anything, fc.array(fc.string()))),
+      fence: oneOf('external', anything),
     },
     { requiredKeys: ['kind'] },
   );

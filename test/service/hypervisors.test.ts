@@ -63,7 +63,8 @@ describe('service: QEMU as configured', () => {
   });
 
   it('attaches to what the section names', () => {
-    const hypervisor = section({ qmp: 'q', serial: '/s', sharedDisks: ['d'], network: [{ id: 'lan' }] });
+    const shared = { sharedDisks: ['d'], fence: 'external' };
+    const hypervisor = section({ qmp: 'q', serial: '/s', ...shared, network: [{ id: 'lan' }] });
     if (hypervisor.mode !== 'attached') throw new Error('not attached');
     expect(attachedQemu('web', hypervisor)).to.deep.equal({
       name: 'web',

@@ -19,6 +19,7 @@ const settings: PrimarySettings = {
   whenUnprotected: 'hold',
   startWithSecondary: false,
   stallMs: 500,
+  standstill: null,
 };
 
 type Machine = VirtualMachine<PrimaryState, PrimaryEvent, PrimaryEffect>;

@@ -42,6 +42,7 @@ describe('service/primary-welcome', () => {
       whenUnprotected: 'hold',
       startWithSecondary: false,
       stallMs: 500,
+      standstill: null,
     },
     0,
   );

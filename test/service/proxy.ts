@@ -16,6 +16,7 @@ export class Proxy {
   accepted: () => void = () => undefined;
   private readonly server: Server;
   private readonly sockets = new Set<Socket>();
+  private readonly secondaries = new Set<Socket>();
 
   constructor(target: number) {
     this.target = target;
@@ -32,6 +33,16 @@ export class Proxy {
     for (const socket of this.sockets) socket.destroy();
   }
 
+  /** Ends all connections for the secondary; the primary hears nothing more, not even that. */
+  reset(): void {
+    for (const secondary of [...this.secondaries]) {
+      this.secondaries.delete(secondary);
+      secondary.removeAllListeners('close');
+      this.sockets.delete(secondary);
+      secondary.destroy();
+    }
+  }
+
   /** Nobody listens any more. */
   async close(): Promise<void> {
     this.cut();
@@ -45,6 +56,7 @@ export class Proxy {
       return;
     }
     const primary = connect(this.target, '127.0.0.1');
+    this.secondaries.add(secondary);
     let left = this.cutAfterBytes;
     this.join(secondary, primary, () => undefined);
     this.join(primary, secondary, (chunk) => {
@@ -66,7 +78,7 @@ export class Proxy {
     this.sockets.add(from);
     from.setNoDelay(true);
     from.on('data', (chunk: Buffer) => {
-      if (this.mode === 'silent') return;
+      if (this.mode === 'silent' || to.destroyed) return;
       passing(chunk);
       to.write(chunk);
     });
@@ -74,6 +86,7 @@ export class Proxy {
     from.on('error', () => undefined);
     from.on('close', () => {
       this.sockets.delete(from);
+      this.secondaries.delete(from);
       to.destroy();
     });
   }

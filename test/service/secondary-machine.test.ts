@@ -31,7 +31,7 @@ function machine(start = true): Machine {
 
 /** The dial under way succeeds. */
 function link(m: Machine, streamUuid: string, continuous = false): readonly SecondaryEffect[] {
-  return m.give({ kind: 'dialled', dial: m.state.dial, streamUuid, continuous });
+  return m.give({ kind: 'dialled', dial: m.state.dial, streamUuid, continuous, standstillMs: 0 });
 }
 
 function refuse(m: Machine, code: string): readonly SecondaryEffect[] {
@@ -708,7 +708,10 @@ describe('service/secondary-machine', () => {
           message: '',
           code: '',
         };
-      if (dial !== 0) return { kind: 'dialled', dial, streamUuid: `S${m.state.dials}`, continuous: true };
+      if (dial !== 0) {
+        const streamUuid = `S${m.state.dials}`;
+        return { kind: 'dialled', dial, streamUuid, continuous: true, standstillMs: 0 };
+      }
       return { kind: 'timer', timer: 'redial', lateMs: 0 };
     };
     const event: fc.Arbitrary<Make> = fc.oneof(
@@ -718,6 +721,7 @@ describe('service/secondary-machine', () => {
         dial: stale ? m.state.dials - 1 : m.state.dial,
         streamUuid: `S${m.state.dials}`,
         continuous,
+        standstillMs: 0,
       })),
       code.map<Make>((given) => (m) => ({ kind: 'dial-failed', dial: m.state.dial, code: given })),
       fc.tuple(fc.boolean(), uuid).map<Make>(([stale, other]) => (m) => ({

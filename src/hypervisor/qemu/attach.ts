@@ -1,6 +1,7 @@
 // Attaching to a QEMU that somebody else started, over its monitor socket. It must keep the guest's RAM in a shared
 // file that we can open; what it lacks is named with the option that would add it. Letting go of it leaves the guest
-// running; if we die while it is stopped for a checkpoint, a guard lets it run (its output stays held).
+// running; if we die while it is stopped for a checkpoint, a guard lets it run (its output stays held), or stops it, if its
+// disks are shared and a secondary may take it over.
 
 import { closeSync, fstatSync, openSync, rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -16,6 +17,7 @@ import { checkDisks, checkNetwork, checkRamBlocks } from './check.js';
 import { CompareTracking } from './compare.js';
 import { DeviceStateFile } from './device-state.js';
 import type { DirtyTracking } from './dirty.js';
+import { hasMark } from './fence.js';
 import { startGuard, type Guard } from './guard.js';
 import { takeInventory } from './inventory.js';
 import type { QemuMachine } from './machine.js';
@@ -47,6 +49,7 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
   const qmp = await openMonitor(config.monitor);
   const ending: (() => unknown)[] = [() => qmp.close()];
   try {
+    const shared = await stopIfExposed(qmp, config);
     const ram = await findRam(qmp);
     await checkRamBlocks(qmp, ram.id);
     await checkDisks(qmp, config.sharedDisks ?? []);
@@ -64,13 +67,24 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
     ending.push(() => guard.end());
     const status = await qmp.execute('query-status');
     const machine = new AttachedMachine(config.name, {
-      ...{ ram, qmp, tracking, deviceState, serial, guard, inventory },
+      ...{ ram, qmp, tracking, deviceState, serial, guard, inventory, shared },
     });
     return { machine, running: isObject(status) && status['running'] === true };
   } catch (error) {
     for (const end of ending.reverse()) await end();
     throw error;
   }
+}
+
+/** Before anything else: a secondary may run it by now. What else is wrong here then leaves it stopped. */
+async function stopIfExposed(
+  qmp: QmpClient,
+  { sharedDisks = [] }: AttachConfig,
+): Promise<QemuMachine['shared']> {
+  if (sharedDisks.length === 0) return undefined;
+  const exposed = await hasMark(qmp, 'exposed');
+  if (exposed) await qmp.execute('stop');
+  return { exposed };
 }
 
 interface Parts {
@@ -81,6 +95,7 @@ interface Parts {
   readonly serial: Socket | null;
   readonly guard: Guard;
   readonly inventory: Inventory;
+  readonly shared: QemuMachine['shared'];
 }
 
 class AttachedMachine implements QemuMachine {
@@ -98,9 +113,11 @@ class AttachedMachine implements QemuMachine {
   readonly gone: Promise<string>;
   readonly guard: Guard;
   readonly inventory: Inventory;
+  readonly shared: QemuMachine['shared'];
+  #lost = false;
   #closed: Promise<void> | null = null;
 
-  constructor(name: string, { ram, qmp, tracking, deviceState, serial, guard, inventory }: Parts) {
+  constructor(name: string, { ram, qmp, tracking, deviceState, serial, guard, inventory, shared }: Parts) {
     this.name = name;
     this.memoryBytes = ram.bytes;
     this.ramBlock = ram.id;
@@ -111,8 +128,14 @@ class AttachedMachine implements QemuMachine {
     this.serial = serial;
     this.guard = guard;
     this.inventory = inventory;
+    this.shared = shared;
     this.gone = new Promise((resolve) => {
-      qmp.events$.subscribe({ complete: () => resolve('the connection to QEMU’s monitor is lost') });
+      qmp.events$.subscribe({
+        complete: () => {
+          this.#lost = true;
+          resolve('the connection to QEMU’s monitor is lost');
+        },
+      });
     });
   }
 
@@ -122,11 +145,12 @@ class AttachedMachine implements QemuMachine {
   }
 
   async #close(): Promise<void> {
+    const lost = this.#lost;
     this.qmp.close();
     this.serial?.destroy();
     this.deviceState.close();
     await this.tracking.close();
-    await this.guard.end();
+    await this.guard.end(lost);
   }
 }
 

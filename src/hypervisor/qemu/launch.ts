@@ -58,6 +58,13 @@ export async function launchQemu(
     });
   }
   const setpriv = await findExecutable('setpriv');
+  if (setpriv === null && (config.sharedDisks ?? []).length > 0) {
+    throw new HypervisorError(
+      'BAD_CONFIGURATION',
+      'There is no setpriv: install it (util-linux). Without it a QEMU outlives a killed agent, and writes to its shared disks beside the secondary’s.',
+      { key: 'sharedDisks', value: (config.sharedDisks ?? []).join(' ') },
+    );
+  }
   const owned: { close(): unknown }[] = [];
   try {
     const ram = memory ?? (await openTracking(config, { standby: false, signal }));

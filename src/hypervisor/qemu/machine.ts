@@ -27,6 +27,11 @@ export interface QemuMachine {
   readonly stateImage: StateImage | null;
   /** Somebody else's QEMU has a guard, which is told when the guest is about to be stopped, and when it runs again. */
   readonly guard: Guard | null;
+  /**
+   * There: it writes to disks that the other host sees, and does not end with us. `exposed`: it was found with its mark
+   * (and is stopped): an agent before us has left it while a secondary may take it over.
+   */
+  readonly shared?: { readonly exposed: boolean } | undefined;
   /** Resolves with the reason when QEMU is gone; never rejects. */
   readonly gone: Promise<string>;
   /** The last that QEMU said on its standard error; nothing of one that is not ours. */

@@ -4,7 +4,7 @@
 //   gates hold ─▶ start ─▶ test ─▶ checkpoints
 
 import { HypervisorError, type Leave, type SourceDomain } from '../port.js';
-import { checkFenced, fencedAdvice, markFenced } from './fence.js';
+import { checkFenced, clearMark, exposedAdvice, fencedAdvice, setMark } from './fence.js';
 import type { QemuMachine } from './machine.js';
 import { undoingOf } from './netdev-gate.js';
 import { NetworkOutput } from './network-output.js';
@@ -14,6 +14,8 @@ export class QemuPrimary extends QemuSource {
   readonly gates: readonly NetworkOutput[];
   /** Of a QEMU that is not ours. */
   readonly leave?: NonNullable<SourceDomain['leave']>;
+  /** Of one whose disks are shared. */
+  readonly expose?: NonNullable<SourceDomain['expose']>;
   #started: Promise<void> | null = null;
 
   /**
@@ -42,6 +44,7 @@ export class QemuPrimary extends QemuSource {
     super(machine, state);
     this.gates = gates;
     if (machine.guard) this.leave = (how) => this.#leave(how);
+    if (machine.shared) this.expose = (on) => this.#expose(on);
   }
 
   /** A guest that runs already is left to run. Fails with FAILED if a gate is not safe. */
@@ -54,6 +57,9 @@ export class QemuPrimary extends QemuSource {
   }
 
   get orphaned(): boolean {
+    // The mark says it exactly; a gate may have been left by an agent that never had a secondary.
+    const { shared } = this.machine;
+    if (shared) return shared.exposed;
     return this.gates.some(({ takenOver }) => takenOver);
   }
 
@@ -80,11 +86,16 @@ export class QemuPrimary extends QemuSource {
           // QEMU delivers nothing while its guest is stopped.
           if (this.state === 'suspended') await this.resume();
           for (const gate of this.gates) await gate.remove();
+          if (this.expose) await this.expose(false);
         } finally {
           await this.end('running');
         }
         return [];
       case 'held':
+        if (this.machine.shared) {
+          await this.#discard().finally(() => this.end('stopped'));
+          return [exposedAdvice(name, undoing)];
+        }
         await this.#discard().finally(() => this.end('running'));
         return undoing.length === 0
           ? []
@@ -94,12 +105,26 @@ export class QemuPrimary extends QemuSource {
             ];
       case 'stopped':
         try {
-          await Promise.all([this.#discard(), markFenced(this.machine.qmp)]);
+          await Promise.all([this.#discard(), this.#fence()]);
         } finally {
           await this.end('stopped');
         }
         return [fencedAdvice(name, undoing)];
     }
+  }
+
+  /** The mark comes before the guard is told, and goes after: the guard stops no guest that has none. */
+  async #expose(on: boolean): Promise<void> {
+    const { guard, qmp } = this.machine;
+    if (on) await setMark(qmp, 'exposed');
+    guard?.exposed(on);
+    if (!on) await clearMark(qmp, 'exposed');
+  }
+
+  async #fence(): Promise<void> {
+    const { qmp, shared } = this.machine;
+    await setMark(qmp, 'fenced');
+    if (shared) await clearMark(qmp, 'exposed');
   }
 
   async #discard(): Promise<void> {

@@ -91,8 +91,13 @@ export class StrangeQemu {
 
   /** Somebody is attached to it, or has been killed and is not cleaned up after. */
   isGuarded(): boolean {
+    return this.guards().length > 0;
+  }
+
+  /** The guards' processes. */
+  guards(): number[] {
     const ours = processesWith(this.monitor);
-    return processesWith('guard.js').some((pid) => ours.includes(pid));
+    return processesWith('guard.js').filter((pid) => ours.includes(pid));
   }
 
   async isRunning(): Promise<boolean> {
