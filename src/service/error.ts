@@ -4,6 +4,7 @@ import { RomulusError } from '../errors.js';
 
 export type ServiceErrorCode =
   | 'UNKNOWN_DOMAIN' // the service has no domain of that name
-  | 'STOPPED'; // the service was stopped while it started
+  | 'STOPPED' // the service was stopped while it started
+  | 'BAD_TOKEN'; // the file of the token cannot be used
 
 export class ServiceError extends RomulusError<ServiceErrorCode> {}

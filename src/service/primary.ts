@@ -4,14 +4,15 @@ import { Subject, type Observable } from 'rxjs';
 import { PrimaryListener } from '../channel/primary-listener.js';
 import type { PrimaryConfig } from '../config/schema.js';
 import { VERSION } from '../version.js';
-import { readTls, type PrimaryDependencies } from './dependencies.js';
+import { Credentials } from './credentials.js';
+import type { PrimaryDependencies } from './dependencies.js';
 import { ServiceError } from './error.js';
 import { openSource } from './hypervisors.js';
 import { createLogger, domainLogger } from './log.js';
 import { PrimaryRunner } from './primary-runner.js';
 import type { CheckpointReport, DomainStatus, PrimaryService, TransitionReport } from './reports.js';
 
-/** @throws ChannelError, or Node's system error, if the replication port cannot be set up as configured */
+/** @throws ChannelError, ServiceError BAD_TOKEN, or Node's system error, if the replication port cannot be set up as configured */
 export function createPrimaryService(
   config: PrimaryConfig,
   dependencies: Partial<PrimaryDependencies> = {},
@@ -26,6 +27,7 @@ class Primary implements PrimaryService {
 
   readonly #checkpoints = new Subject<CheckpointReport>();
   readonly #transitions = new Subject<TransitionReport>();
+  readonly #credentials: Credentials;
   readonly #listener: PrimaryListener;
   readonly #runners: readonly PrimaryRunner[];
   #port: number;
@@ -39,10 +41,11 @@ class Primary implements PrimaryService {
     this.checkpoints$ = this.#checkpoints.asObservable();
     this.transitions$ = this.#transitions.asObservable();
     this.#port = listen.port;
+    this.#credentials = new Credentials(listen, listen.host, log);
     this.#listener = new PrimaryListener({
       host: listen.host,
       port: listen.port,
-      tls: readTls(listen.tls),
+      ...this.#credentials.shown,
       plaintext: listen.plaintext,
       // Each domain's welcome says its own.
       heartbeatIntervalMs: 100,
@@ -53,6 +56,7 @@ class Primary implements PrimaryService {
       software: VERSION,
       log,
     });
+    this.#credentials.changes$.subscribe((shown) => this.#listener.renew(shown));
     const reports = { checkpoints$: this.#checkpoints, transitions$: this.#transitions };
     this.#runners = domains.map(
       (domain) => new PrimaryRunner(domain, dependencies, reports, domainLogger(log, domain.name)),
@@ -74,8 +78,13 @@ class Primary implements PrimaryService {
     return this.#stopping;
   }
 
+  reload(): void {
+    this.#credentials.reload();
+  }
+
   statuses(): readonly DomainStatus[] {
-    return this.#runners.map((runner) => runner.status());
+    const certificates = this.#credentials.expiries;
+    return this.#runners.map((runner) => ({ ...runner.status(), certificates }));
   }
 
   requestCheckpoint(domain: string): void {
@@ -103,6 +112,7 @@ class Primary implements PrimaryService {
     await this.#opening;
     await Promise.all(this.#runners.map((runner) => runner.stop()));
     await this.#listener.close();
+    this.#credentials.close();
     this.#checkpoints.complete();
     this.#transitions.complete();
   }

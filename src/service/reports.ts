@@ -122,6 +122,15 @@ export interface DomainStatus {
   /** Octets of output behind the gate. */
   readonly heldOutputBytes: number;
   readonly error: { readonly code: string; readonly message: string } | null;
+  /** Of the certificates that its link depends on here; none without TLS. */
+  readonly certificates?: readonly CertificateExpiry[];
+}
+
+export interface CertificateExpiry {
+  /** This side's own, or the authority that it holds the other side to. */
+  readonly certificate: 'own' | 'authority';
+  /** Milliseconds since 1970. */
+  readonly expiresAtMs: number;
 }
 
 /** One per change of role or link state. */
@@ -138,6 +147,8 @@ interface ReplicationService {
   start(): Promise<void>;
   /** Ends everything in order: links with a bye, domains destroyed, sockets closed. Safe to call twice. */
   stop(): Promise<void>;
+  /** Reads the certificates and the token again. Links that stand go on. */
+  reload(): void;
   statuses(): readonly DomainStatus[];
   readonly transitions$: Observable<TransitionReport>;
   /** Resolves when every domain has come to an end of its own (ended, fenced, failed). */

@@ -9,7 +9,6 @@
 import type { Subject } from 'rxjs';
 import { ChannelError, type LinkEvent, type SecondaryLink } from '../channel/contract.js';
 import { backoffDelay } from '../channel/backoff.js';
-import type { ChannelTls } from '../channel/security.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
 import { takeOver } from '../failover/takeover.js';
@@ -17,7 +16,8 @@ import type { Witness } from '../failover/witness.js';
 import type { DomainEvent, DomainInfo } from '../hypervisor/port.js';
 import { monotonicMs } from './clock.js';
 import { openConsole, openFile, type ConsoleWriter } from './console.js';
-import { readTls, type SecondaryDependencies } from './dependencies.js';
+import { Credentials } from './credentials.js';
+import type { SecondaryDependencies } from './dependencies.js';
 import { FailoverReport, NO_STANDBY } from './failover-report.js';
 import type { Logger } from './log.js';
 import { MachineRun } from './machine.js';
@@ -71,7 +71,7 @@ export class SecondaryRunner {
   readonly #links = new Map<string, SecondaryLink>();
   #console: ConsoleWriter | null = null;
   #tap: ConsoleWriter | null = null;
-  #tls: ChannelTls | undefined;
+  #credentials: Credentials | null = null;
   #info: DomainInfo | null = null;
   #standbys: Standbys | null = null;
   #session: SecondarySession | null = null;
@@ -105,9 +105,9 @@ export class SecondaryRunner {
 
   /** Makes the first domain. If that fails, this domain has failed and the others go on. */
   async open(): Promise<void> {
-    const { output, tls } = this.#config;
+    const { output, primary } = this.#config;
     try {
-      this.#tls = readTls(tls);
+      this.#credentials = new Credentials(this.#config, new URL(primary).hostname, this.#log);
       this.#console = this.#dependencies.openConsole?.(this.#config) ?? openConsole(output.console);
       this.#tap = output.tap === undefined ? null : openFile(output.tap);
       this.#standbys = new Standbys({
@@ -126,6 +126,10 @@ export class SecondaryRunner {
 
   start(): void {
     this.#machine.send({ kind: 'start' });
+  }
+
+  reload(): void {
+    this.#credentials?.reload();
   }
 
   stop(): Promise<void> {
@@ -150,6 +154,7 @@ export class SecondaryRunner {
       bufferedBytes: state.session ? (session?.bufferedBytes ?? 0) : 0,
       heldOutputBytes: this.#standbys?.held?.gate.heldBytes ?? 0,
       error: this.#error,
+      certificates: this.#credentials?.expiries ?? [],
     };
   }
 
@@ -252,17 +257,18 @@ export class SecondaryRunner {
 
   #dial(number: number, role: 'standby' | 'active', held: Held | null): void {
     const info = this.#info;
-    if (!info) return;
+    const credentials = this.#credentials;
+    if (!info || !credentials) return;
     const abort = new AbortController();
     const { signal } = abort;
     this.#dialling = abort;
     this.#tasks.run('dial', async () => {
       let link: SecondaryLink;
       try {
-        link = await dialPrimary({ config: this.#config, tls: this.#tls, info, role, held, signal });
+        link = await dialPrimary({ config: this.#config, ...credentials.shown, info, role, held, signal });
       } catch (error) {
         if (signal.aborted) return;
-        this.#dialFailed(asError(error));
+        this.#dialFailed(asError(error), role);
         this.#machine.send({ kind: 'dial-failed', dial: number, code: codeOf(error) });
         return;
       }
@@ -281,14 +287,14 @@ export class SecondaryRunner {
   }
 
   /** Said once for each reason, not for each attempt. What somebody has to mend is shown until a link stands. */
-  #dialFailed(error: Error): void {
+  #dialFailed(error: Error, role: 'standby' | 'active'): void {
     const { message } = error;
     const code = codeOf(error);
     const news = this.#dialFailure !== message;
     this.#dialFailure = message;
     if (!news) {
       this.#log.debug({ err: error }, 'dial failed');
-    } else if (isMisfit(code)) {
+    } else if (isMisfit(code) || (role === 'active' && code === 'UNKNOWN_STREAM')) {
       this.#error = { code, message };
       this.#log.warn({ err: error }, `refused: ${message}`);
     } else {
@@ -389,6 +395,7 @@ export class SecondaryRunner {
     if (!(await this.#tasks.settle(STOP_TIMEOUT_MS))) {
       this.#log.warn('the domain did not come to rest in time');
     }
+    this.#credentials?.close();
     this.#timers.end();
     this.#machine.end();
     this.#tap?.close();

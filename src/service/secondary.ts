@@ -69,6 +69,10 @@ class Secondary implements SecondaryService {
     return this.#stopping;
   }
 
+  reload(): void {
+    for (const runner of this.#runners) runner.reload();
+  }
+
   statuses(): readonly DomainStatus[] {
     return this.#runners.map((runner) => runner.status());
   }

@@ -92,6 +92,7 @@ class FakeService {
   stop = () => Promise.resolve();
   statuses = () => this.domains;
   requestCheckpoint = () => undefined;
+  reload = () => undefined;
 }
 
 export class FakePrimary extends FakeService implements PrimaryService {
