@@ -98,7 +98,7 @@ describe('control messages', () => {
       code: 'PROTOCOL_VERSION',
     });
     expect(refusal(control({ kind: 'welcome', protocolVersion: 0 })).facts).to.deep.equal({
-      ours: 1,
+      ours: PROTOCOL_VERSION,
       theirs: 0,
     });
   });
