@@ -45,17 +45,19 @@ export class Admission {
 
   /** @throws ChannelError: no upgrade */
   judgeUpgrade({ headers, socket }: IncomingMessage): void {
-    const told = headers[ERROR_HEADER];
-    if (typeof told === 'string' && isChannelErrorCode(told)) {
-      // Words for our log, and nothing else.
-      const reason = headerText(String(headers[REASON_HEADER] ?? ''));
-      throw new ChannelError(told, `the secondary refuses us: ${reason}`);
+    if (this.#encrypted) {
+      trustedCertificate(socket);
+      const told = headers[ERROR_HEADER];
+      if (typeof told === 'string' && isChannelErrorCode(told)) {
+        // Words for our log, and nothing else.
+        const reason = headerText(String(headers[REASON_HEADER] ?? ''));
+        throw new ChannelError(told, `the secondary refuses us: ${reason}`);
+      }
     }
     const offered = (headers['sec-websocket-protocol'] ?? '').split(',').map((name) => name.trim());
     if (!offered.includes(SUBPROTOCOL)) {
       throw new ChannelError('BAD_SUBPROTOCOL', `${SUBPROTOCOL} is not asked for`);
     }
-    if (this.#encrypted) trustedCertificate(socket);
     const token = this.#token;
     if (token === undefined) return;
     const secondary = headers[NONCE_HEADER];

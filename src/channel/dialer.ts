@@ -216,7 +216,11 @@ class Dial {
         this.#proof = proofOf(token, 'secondary', nonces);
       } else {
         const facts = { token: token.file };
-        this.#fail('NOT_AUTHENTICATED', `who answers does not know the token in ${token.file}`, facts);
+        this.#fail(
+          'NOT_AUTHENTICATED',
+          `who answers does not know the token in ${token.file}: both sides need the same ("token")`,
+          facts,
+        );
       }
     }
   }

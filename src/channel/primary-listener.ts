@@ -223,11 +223,11 @@ export class PrimaryListener {
   #await(connection: Connection, handshake: Handshake): void {
     const { websocket, peer, socket } = connection;
     const address = socket.remoteAddress ?? '';
-    let domain: string | null = null;
+    let domain = '';
     const refused = (error: ChannelError) => {
       this.#handshakes.end(handshake);
       websocket.off('message', hello);
-      if (domain === null || this.#refusals.isNews(address, domain, error)) this.#log(error, peer);
+      if (this.#refusals.isNews(address, domain, error)) this.#log(error, peer);
       refuse(websocket, error);
     };
     handshake.expire = () => {
