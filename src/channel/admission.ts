@@ -7,6 +7,7 @@
 
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { ERROR_HEADER, isChannelErrorCode } from './close-codes.js';
 import { ChannelError, SUBPROTOCOL, type DomainOffer } from './contract.js';
 import { REASON_HEADER, checkName, headerText, trustedCertificate } from './identity.js';
@@ -85,4 +86,15 @@ export class Admission {
   judgeName({ domain, secondaryNames = [] }: DomainOffer, socket: Socket): void {
     if (this.#encrypted) checkName(trustedCertificate(socket), secondaryNames, `secondary of ${domain}`);
   }
+}
+
+/** The answer to what is no upgrade: HTTP, with code and reason, and the end of the connection. */
+export function refuseHttp(socket: Duplex, code: string, reason = ''): void {
+  if (!socket.writable) {
+    socket.destroy();
+    return;
+  }
+  socket.once('finish', () => socket.destroy());
+  const why = `${ERROR_HEADER}: ${code}\r\n${REASON_HEADER}: ${headerText(reason)}\r\n`;
+  socket.end(`HTTP/1.1 400 Bad Request\r\n${why}connection: close\r\n\r\n`);
 }

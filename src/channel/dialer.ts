@@ -34,7 +34,15 @@ import {
   MESSAGE_BYTES_MAX,
   RECEIVE_BUFFER_BYTES,
 } from './limits.js';
-import { badMessage, closeWebSocket, errorOfClose, errorOfWebSocket, octetsOf, refuse } from './link-core.js';
+import {
+  badMessage,
+  channelErrorOf,
+  closeWebSocket,
+  errorOfClose,
+  errorOfWebSocket,
+  octetsOf,
+  refuse,
+} from './link-core.js';
 import { MessagePool } from './message-pool.js';
 import { decodeControl, encodeControl } from './message.js';
 import { SocketSecondaryLink } from './secondary-link.js';
@@ -192,12 +200,10 @@ class Dial {
     try {
       checkName(trustedCertificate(socket), [name], 'our primary');
     } catch (thrown) {
-      const cause = asError(thrown);
-      const code = cause instanceof ChannelError ? cause.code : 'INTERNAL';
-      const facts = { url: this.#options.url, ...(cause instanceof ChannelError && cause.facts) };
-      this.#verdict = new ChannelError(code, `the primary is not trusted: ${cause.message}`, facts, {
-        cause,
-      });
+      const cause = channelErrorOf(thrown);
+      const { code, facts } = cause;
+      const message = `the primary is not trusted: ${cause.message}`;
+      this.#verdict = new ChannelError(code, message, { url: this.#options.url, ...facts }, { cause });
       request.setHeader(ERROR_HEADER, code);
       request.setHeader(REASON_HEADER, headerText(cause.message));
     }
@@ -255,9 +261,7 @@ class Dial {
           throw badMessage(`a ${message.kind} message where a welcome is due`);
       }
     } catch (thrown) {
-      const cause = asError(thrown);
-      const error =
-        cause instanceof ChannelError ? cause : new ChannelError('INTERNAL', cause.message, {}, { cause });
+      const error = channelErrorOf(thrown);
       refuse(this.#websocket, error);
       this.#end(error);
     }

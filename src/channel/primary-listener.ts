@@ -21,17 +21,23 @@ import {
   type Hello,
   type Welcome,
 } from './contract.js';
-import { Admission } from './admission.js';
-import { CLOSE_NORMAL, ERROR_HEADER } from './close-codes.js';
+import { Admission, refuseHttp } from './admission.js';
+import { CLOSE_NORMAL } from './close-codes.js';
 import { Handshakes, peerOf, type Handshake } from './handshakes.js';
-import { REASON_HEADER, headerText } from './identity.js';
 import {
   HANDSHAKES_MAX,
   HANDSHAKE_TIMEOUT_MS,
   INBOUND_BYTES_MAX_PRIMARY,
   SOCKET_BUFFER_BYTES,
 } from './limits.js';
-import { badMessage, closeWebSocket, octetsOf, refuse, type Connection } from './link-core.js';
+import {
+  badMessage,
+  channelErrorOf,
+  closeWebSocket,
+  octetsOf,
+  refuse,
+  type Connection,
+} from './link-core.js';
 import { decodeControl, encodeControl } from './message.js';
 import { SocketPrimaryLink } from './primary-link.js';
 import { Refusals } from './refusals.js';
@@ -302,8 +308,7 @@ export class PrimaryListener {
     try {
       offered.offer.linked(link);
     } catch (thrown) {
-      const cause = asError(thrown);
-      link.destroy(new ChannelError('INTERNAL', cause.message, {}, { cause }));
+      link.destroy(channelErrorOf(thrown));
     }
   }
 
@@ -336,19 +341,4 @@ function makeServer(tls: ChannelTls | undefined, tlsFailed: (error: Error, socke
 function unusable(thrown: unknown): ChannelError {
   const cause = asError(thrown);
   return new ChannelError('TLS', `the TLS certificate or key: ${cause.message}`, {}, { cause });
-}
-
-function channelErrorOf(thrown: unknown): ChannelError {
-  const cause = asError(thrown);
-  return cause instanceof ChannelError ? cause : new ChannelError('INTERNAL', cause.message, {}, { cause });
-}
-
-function refuseHttp(socket: Duplex, code: string, reason = ''): void {
-  if (!socket.writable) {
-    socket.destroy();
-    return;
-  }
-  socket.once('finish', () => socket.destroy());
-  const why = `${ERROR_HEADER}: ${code}\r\n${REASON_HEADER}: ${headerText(reason)}\r\n`;
-  socket.end(`HTTP/1.1 400 Bad Request\r\n${why}connection: close\r\n\r\n`);
 }
