@@ -57,11 +57,12 @@ describe('README', () => {
     const fragments = [...readme.matchAll(/^```yaml\n(.*?)^```$/gms)].map(
       ([, text = '']) => parse(text) as object,
     );
-    expect(fragments).to.have.length(2);
-    const onAlpha = { ...written.primary, ...fragments[0] };
-    const [domain] = written.secondary.domains;
-    expect(parsePrimaryConfig(onAlpha).listen.tls).to.not.equal(undefined);
-    expect(parseSecondaryConfig({ domains: [{ ...domain, ...fragments[1] }] }).domains).to.have.length(1);
+    expect(fragments).to.have.length(3);
+    const [onAlpha] = written.primary.domains;
+    const [onBeta] = written.secondary.domains;
+    const alpha = { ...fragments[0], domains: [{ ...onAlpha, ...fragments[1] }] };
+    expect(parsePrimaryConfig(alpha).listen.tls).to.not.equal(undefined);
+    expect(parseSecondaryConfig({ domains: [{ ...onBeta, ...fragments[2] }] }).domains).to.have.length(1);
   });
 
   it('the program that embeds a secondary sees the commits and the failover', async () => {

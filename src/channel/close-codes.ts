@@ -29,7 +29,7 @@ const codes: Readonly<Record<ChannelErrorCode, number>> = {
   REFUSED: 4013,
   UNREACHABLE: 4014,
   LINK_CLOSED: 4015,
-  TLS: 4016,
+  TLS: 4016, // told in HTTP
   PLAINTEXT_REFUSED: 4017,
   LISTEN_FAILED: 4020,
   // Told over the connection like those at the top.
@@ -37,6 +37,8 @@ const codes: Readonly<Record<ChannelErrorCode, number>> = {
   ACKNOWLEDGE_TIMEOUT: 4019,
   STANDBY_LOST: 4021,
   STATE_REFUSED: 4022,
+  NAME_REFUSED: 4030,
+  NOT_AUTHENTICATED: 4031,
 };
 
 const names = new Map<number, ChannelErrorCode>();

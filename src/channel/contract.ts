@@ -2,6 +2,7 @@
 // each domain has its own WebSocket (subprotocol romulus.v1), many domains share the primary's one port.
 //
 //   secondary                                   primary
+//   HTTP upgrade                    ◀────────▶  who is there: TLS (identity.ts) or a token (token.ts)
 //   hello {domain, version, …}      ─────────▶  offer found? versions fit? nobody else linked?
 //                                   ◀─────────  welcome {streamUuid, heartbeat, …}   or  error {code} + close
 //                                   ◀─────────  stream pieces (kind 2) …
@@ -16,7 +17,7 @@ import type { Inventory } from '../hypervisor/inventory.js';
 import type { RecordSource, StreamSink } from '../stream/flow.js';
 
 export const SUBPROTOCOL = 'romulus.v1';
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 export type ChannelErrorCode =
   | 'REFUSED' // nobody listens there (ECONNREFUSED): the host is up, the process is not
@@ -24,7 +25,7 @@ export type ChannelErrorCode =
   | 'BAD_SUBPROTOCOL' // the other side does not speak romulus.v1
   | 'PROTOCOL_VERSION' // another version of the control messages
   | 'UNKNOWN_DOMAIN' // the primary does not offer this domain
-  | 'UNKNOWN_STREAM' // the domain here never sent the stream that the standby holds: it is another instance of it
+  | 'UNKNOWN_STREAM' // the domain here never sent the stream, or epoch, that the other side holds: it is another instance of it
   | 'DOMAIN_MISMATCH' // the standby does not fit the domain (hypervisor, memory size, machine, devices, …): message and facts say what
   | 'ALREADY_LINKED' // the domain has a secondary already
   | 'HANDSHAKE_TIMEOUT'
@@ -35,7 +36,9 @@ export type ChannelErrorCode =
   | 'HEARTBEAT_TIMEOUT' // closed by us: nothing heard for too long
   | 'ACKNOWLEDGE_TIMEOUT' // a checkpoint was not acknowledged in time
   | 'LINK_CLOSED' // the connection ended without a bye
-  | 'TLS' // the TLS handshake or a certificate failed
+  | 'TLS' // the TLS handshake or a certificate failed: somebody lives there, whoever it is
+  | 'NAME_REFUSED' // a good certificate, of a host that is not allowed to be this
+  | 'NOT_AUTHENTICATED' // plaintext, and the other side does not know our token
   | 'PLAINTEXT_REFUSED' // plaintext to an address that is not loopback, and not asked for
   | 'LISTEN_FAILED' // the replication port cannot be listened on: in use, not permitted, no such address
   | 'FENCED' // the other side has taken over
@@ -142,9 +145,14 @@ export interface SecondaryLink extends Link {
   readonly bufferedBytes: number;
 }
 
+/** The names that the other side's certificate may have (host names, addresses), or any that its authority signed. */
+export type AllowedNames = readonly string[] | 'any';
+
 /** A domain that the primary offers for protection. */
 export interface DomainOffer {
   readonly domain: string;
+  /** Under TLS: whose certificate its secondary must show. Left out: nobody's will do. */
+  readonly secondaryNames?: AllowedNames | undefined;
   /** Decides over a hello that is well-formed and of our version: the welcome's fields (heartbeat: else the listener's), or a ChannelError thrown. */
   welcome(
     hello: Hello,
@@ -152,6 +160,6 @@ export interface DomainOffer {
     Partial<Pick<Welcome, 'heartbeatIntervalMs' | 'heartbeatTimeoutMs'>>;
   /** A secondary is linked. Called at most once at a time: the next one only after the last link was lost. */
   linked(link: PrimaryLink): void;
-  /** A secondary that has taken over came to fence us. */
+  /** A secondary says that it has taken over: we are fenced, or a ChannelError is thrown if that cannot be. */
   fenced(hello: Hello): void;
 }

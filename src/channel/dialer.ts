@@ -3,42 +3,69 @@
 //   dial ─▶ TCP ─▶ (TLS) ─▶ HTTP upgrade ─▶ hello ─▶ welcome ─▶ link
 //      connectTimeoutMs └──────── handshakeTimeoutMs ────────┘
 //
+// Who is there is judged before anything is said but that we are here: under TLS by the primary's certificate
+// (identity.ts), in plaintext by the token (token.ts). A primary whose certificate we do not take is told why, in the
+// HTTP request that it would have got anyway; nothing that it answers counts.
+//
 // Every way in which it can fail is one ChannelError: REFUSED (the host is up and nobody listens), UNREACHABLE,
-// TLS, BAD_SUBPROTOCOL, HANDSHAKE_TIMEOUT, or whatever the primary says. FENCED is the answer to an active
+// TLS, NAME_REFUSED, NOT_AUTHENTICATED, BAD_SUBPROTOCOL, HANDSHAKE_TIMEOUT, or whatever the primary says. FENCED is the answer to an active
 // secondary: the primary accepts that it is primary no more.
 
-import type { IncomingMessage } from 'node:http';
+import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { OnReadOpts, Socket } from 'node:net';
 import { WebSocket, type ClientOptions, type RawData } from 'ws';
 import { asError, codeOf } from '../errors.js';
-import { CLOSE_NORMAL, ERROR_HEADER, isChannelErrorCode } from './close-codes.js';
+import { CLOSE_NORMAL, ERROR_HEADER } from './close-codes.js';
 import {
   ChannelError,
   PROTOCOL_VERSION,
   SUBPROTOCOL,
+  type ChannelErrorCode,
   type Hello,
   type SecondaryLink,
   type Welcome,
 } from './contract.js';
 import { FrameTap } from './frame-tap.js';
 import { peerOf } from './handshakes.js';
+import { REASON_HEADER, checkName, headerText, trustedCertificate } from './identity.js';
 import {
   CONNECT_TIMEOUT_MS,
   HANDSHAKE_TIMEOUT_MS,
   MESSAGE_BYTES_MAX,
   RECEIVE_BUFFER_BYTES,
 } from './limits.js';
-import { badMessage, closeWebSocket, errorOfClose, errorOfWebSocket, octetsOf, refuse } from './link-core.js';
+import {
+  badMessage,
+  channelErrorOf,
+  closeWebSocket,
+  errorOfClose,
+  errorOfWebSocket,
+  octetsOf,
+  refuse,
+} from './link-core.js';
 import { MessagePool } from './message-pool.js';
 import { decodeControl, encodeControl } from './message.js';
 import { SocketSecondaryLink } from './secondary-link.js';
 import { TLS_VERSION_MIN, checkPlaintext, isTlsError, type ChannelTls } from './security.js';
+import {
+  NONCE_HEADER,
+  PROOF_HEADER,
+  isNonce,
+  isProof,
+  newNonce,
+  proofOf,
+  type ChannelToken,
+} from './token.js';
 
 export interface DialOptions {
   /** ws://host:port or wss://host:port */
   readonly url: string;
   readonly hello: Omit<Hello, 'protocolVersion' | 'software'>;
   readonly tls?: ChannelTls | undefined;
+  /** The name that the primary's certificate must have. Default: the URL's host. */
+  readonly primaryName?: string | undefined;
+  /** The primary must know it. For plaintext. */
+  readonly token?: ChannelToken | undefined;
   /** Allows plaintext to hosts other than loopback. */
   readonly plaintext?: boolean | undefined;
   readonly connectTimeoutMs?: number | undefined;
@@ -51,6 +78,9 @@ export interface DialOptions {
   /** Ends the attempt (not the link that came of it). */
   readonly signal?: AbortSignal | undefined;
 }
+
+/** What a primary says before it has said who it is: nothing that a decision may follow from. */
+const TOLD_BY_ANYBODY: readonly ChannelErrorCode[] = ['BAD_SUBPROTOCOL', 'BAD_MESSAGE', 'NOT_AUTHENTICATED'];
 
 /** One attempt; rejects with a ChannelError, or with the signal's reason. */
 export function dial(options: DialOptions): Promise<SecondaryLink> {
@@ -72,6 +102,11 @@ class Dial {
   #socket: Socket | null = null;
   #encrypted = false;
   #opened = false;
+  /** Why we do not take the primary's certificate. */
+  #verdict: ChannelError | null = null;
+  readonly #nonce = newNonce();
+  /** That we know the token, for the hello. */
+  #proof = '';
   #settled = false;
 
   constructor(options: DialOptions, succeed: (link: SecondaryLink) => void, reject: (error: Error) => void) {
@@ -90,6 +125,7 @@ class Dial {
     const websocket = this.#websocket;
     websocket.on('upgrade', (response) => {
       this.#socket = response.socket;
+      this.#upgraded(response);
     });
     websocket.on('unexpected-response', (_request, response: IncomingMessage) => {
       this.#refusedByHttp(response);
@@ -99,7 +135,7 @@ class Dial {
       this.#tap.start((message) => websocket.emit('message', message, true));
       const { hello, software } = this.#options;
       const ours = { protocolVersion: PROTOCOL_VERSION, software: software ?? 'romulus' };
-      websocket.send(encodeControl({ kind: 'hello', ...hello, ...ours }));
+      websocket.send(encodeControl({ kind: 'hello', ...hello, ...ours, proof: this.#proof }));
     });
     websocket.on('message', this.#message);
     websocket.on('error', this.#error);
@@ -123,18 +159,21 @@ class Dial {
         skipUTF8Validation: true,
         followRedirects: false,
         maxPayload: maxMessageBytes ?? MESSAGE_BYTES_MAX,
+        headers: { [NONCE_HEADER]: this.#nonce },
         minVersion: TLS_VERSION_MIN,
-        rejectUnauthorized: true,
+        // Not rejected by TLS, which would tell nobody why, but by #secured.
+        rejectUnauthorized: false,
+        checkServerIdentity: () => false, // no error
         ...tls,
         finishRequest: (request) => {
           request.once('socket', (socket) => {
             this.#tap.attach(socket);
             socket.once('connect', this.#connected);
             socket.once('secureConnect', () => {
-              this.#encrypted = true;
+              this.#secured(request, socket, target.hostname);
             });
           });
-          request.end();
+          if (target.protocol !== 'wss:') request.end();
         },
       };
       return new WebSocket(target, [SUBPROTOCOL], clientOptions);
@@ -153,6 +192,44 @@ class Dial {
       this.#fail('HANDSHAKE_TIMEOUT', 'the primary did not welcome us in time', { handshakeTimeoutMs });
     }, handshakeTimeoutMs);
   };
+
+  /** TLS stands: whom with? Then the upgrade is asked for, or the primary is told why not. */
+  #secured(request: ClientRequest, socket: Socket, host: string): void {
+    this.#encrypted = true;
+    const name = this.#options.primaryName ?? host.replace(/^\[|\]$/g, '');
+    try {
+      checkName(trustedCertificate(socket), [name], 'our primary');
+    } catch (thrown) {
+      const cause = channelErrorOf(thrown);
+      const { code, facts } = cause;
+      const message = `the primary is not trusted: ${cause.message}`;
+      this.#verdict = new ChannelError(code, message, { url: this.#options.url, ...facts }, { cause });
+      request.setHeader(ERROR_HEADER, code);
+      request.setHeader(REASON_HEADER, headerText(cause.message));
+    }
+    request.end();
+  }
+
+  /** Does the primary know the token? Before it is told anything. */
+  #upgraded({ headers }: IncomingMessage): void {
+    const { token } = this.#options;
+    if (this.#verdict !== null) {
+      this.#end(this.#verdict);
+    } else if (token !== undefined) {
+      const primary = headers[NONCE_HEADER];
+      const nonces = isNonce(primary) ? { secondary: this.#nonce, primary } : null;
+      if (nonces !== null && isProof(token, 'primary', nonces, headers[PROOF_HEADER])) {
+        this.#proof = proofOf(token, 'secondary', nonces);
+      } else {
+        const facts = { token: token.file };
+        this.#fail(
+          'NOT_AUTHENTICATED',
+          `who answers does not know the token in ${token.file}: both sides need the same ("token")`,
+          facts,
+        );
+      }
+    }
+  }
 
   readonly #abort = () => {
     // What an AbortSignal is aborted with is its own business.
@@ -184,9 +261,7 @@ class Dial {
           throw badMessage(`a ${message.kind} message where a welcome is due`);
       }
     } catch (thrown) {
-      const cause = asError(thrown);
-      const error =
-        cause instanceof ChannelError ? cause : new ChannelError('INTERNAL', cause.message, {}, { cause });
+      const error = channelErrorOf(thrown);
       refuse(this.#websocket, error);
       this.#end(error);
     }
@@ -201,11 +276,19 @@ class Dial {
   }
 
   #refusedByHttp(response: IncomingMessage): void {
-    const header = response.headers[ERROR_HEADER];
-    const code = typeof header === 'string' && isChannelErrorCode(header) ? header : 'BAD_SUBPROTOCOL';
-    this.#fail(code, `the other side answered with HTTP status ${response.statusCode ?? 0}`, {
-      status: response.statusCode,
-    });
+    const { statusCode: status, headers } = response;
+    const { token } = this.#options;
+    const told = headers[ERROR_HEADER];
+    // Over TLS it is our primary who says so; in plaintext, anybody.
+    const codes: readonly ChannelErrorCode[] = this.#encrypted
+      ? ['TLS', ...TOLD_BY_ANYBODY]
+      : TOLD_BY_ANYBODY;
+    const known = codes.find((code) => code === told);
+    const reason = headerText(String(headers[REASON_HEADER] ?? ''));
+    const why = known === undefined || reason === '' ? `HTTP status ${status ?? 0}` : reason;
+    const mine = token === undefined ? '' : ` (ours is in ${token.file})`;
+    const message = `the primary refuses us: ${why}${known === 'NOT_AUTHENTICATED' ? mine : ''}`;
+    this.#fail(known ?? 'BAD_SUBPROTOCOL', message, { status });
   }
 
   readonly #error = (error: Error) => {
@@ -247,7 +330,7 @@ class Dial {
     });
     if (websocket.readyState === WebSocket.CONNECTING) websocket.terminate();
     else closeWebSocket(websocket, CLOSE_NORMAL, '');
-    this.#reject(error);
+    this.#reject(this.#verdict ?? error);
   }
 
   /** Lets go of the timer, the signal and the WebSocket's events. */

@@ -47,6 +47,12 @@ export function badMessage(reason: string, facts: Record<string, string | number
   return new ChannelError('BAD_MESSAGE', reason, facts);
 }
 
+/** What went wrong, as the other side can be told it. */
+export function channelErrorOf(thrown: unknown): ChannelError {
+  const cause = asError(thrown);
+  return cause instanceof ChannelError ? cause : new ChannelError('INTERNAL', cause.message, {}, { cause });
+}
+
 /** Ends a WebSocket with a close code, and cuts it if the other side does not answer in time. */
 export function closeWebSocket(websocket: WebSocket, closeCode: number, reason: string): void {
   if (websocket.readyState === WebSocket.CLOSED) return;
@@ -218,10 +224,7 @@ export class LinkCore {
       if (bytes[0] === MessageKind.PIECE) this.#receiver.piece(bytes.subarray(1));
       else this.#control(decodeControl(bytes));
     } catch (thrown) {
-      const cause = asError(thrown);
-      this.destroy(
-        cause instanceof ChannelError ? cause : new ChannelError('INTERNAL', cause.message, {}, { cause }),
-      );
+      this.destroy(channelErrorOf(thrown));
     }
   }
 

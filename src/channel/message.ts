@@ -47,8 +47,14 @@ export interface ErrorMessage {
   readonly facts: Facts;
 }
 
+export interface HelloMessage extends Hello {
+  readonly kind: 'hello';
+  /** That the secondary knows the token (token.ts); left out where none is asked for. */
+  readonly proof?: string;
+}
+
 export type ControlMessage =
-  | ({ readonly kind: 'hello' } & Hello)
+  | HelloMessage
   | ({ readonly kind: 'welcome' } & Welcome)
   | { readonly kind: 'ack'; readonly epoch: number }
   | { readonly kind: 'heartbeat' }
@@ -180,6 +186,7 @@ class Fields {
       role: this.oneOf('role', ['standby', 'active']),
       streamUuid: this.value('streamUuid') === null ? null : this.text('streamUuid', NAME_MAX),
       epoch: this.value('epoch') === null ? null : this.integer('epoch'),
+      ...(Object.hasOwn(this.map, 'proof') && { proof: this.text('proof', NAME_MAX) }),
     };
   }
 

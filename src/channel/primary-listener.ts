@@ -3,12 +3,12 @@
 //   TCP ─▶ (TLS) ─▶ HTTP upgrade ─▶ hello ─▶ offer.welcome ─▶ welcome ─▶ offer.linked(link)
 //    └───────────── Handshakes: in time, not too many ─────────────┘
 //
-// Whatever is wrong with a connection ends that connection: before the upgrade with an HTTP answer (400 and a header
-// with the code), after it with an error message and a close code. Nobody waits for a refusal here, so each goes to
-// the log; that of a secondary which dials again and again, once for each reason.
+// Whatever is wrong with a connection ends that connection: before the upgrade with an HTTP answer (400 and headers
+// with code and reason), after it with an error message and a close code. Nobody waits for a refusal here, so each
+// goes to the log; that of a secondary which dials again and again, once for each reason.
 
 import { createServer, type IncomingMessage, type Server } from 'node:http';
-import { createServer as createTlsServer, Server as TlsServer } from 'node:https';
+import { Server as TlsServer, createServer as createTlsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { WebSocketServer } from 'ws';
@@ -21,7 +21,8 @@ import {
   type Hello,
   type Welcome,
 } from './contract.js';
-import { CLOSE_NORMAL, ERROR_HEADER } from './close-codes.js';
+import { Admission, refuseHttp } from './admission.js';
+import { CLOSE_NORMAL } from './close-codes.js';
 import { Handshakes, peerOf, type Handshake } from './handshakes.js';
 import {
   HANDSHAKES_MAX,
@@ -29,11 +30,19 @@ import {
   INBOUND_BYTES_MAX_PRIMARY,
   SOCKET_BUFFER_BYTES,
 } from './limits.js';
-import { badMessage, closeWebSocket, octetsOf, refuse, type Connection } from './link-core.js';
+import {
+  badMessage,
+  channelErrorOf,
+  closeWebSocket,
+  octetsOf,
+  refuse,
+  type Connection,
+} from './link-core.js';
 import { decodeControl, encodeControl } from './message.js';
 import { SocketPrimaryLink } from './primary-link.js';
 import { Refusals } from './refusals.js';
-import { TLS_VERSION_MIN, checkPlaintext, checkTls, type ChannelTls } from './security.js';
+import { TLS_VERSION_MIN, checkPlaintext, type ChannelTls } from './security.js';
+import type { ChannelToken } from './token.js';
 
 /** What a pino logger is, as far as it is needed here. */
 export interface ChannelLog {
@@ -46,6 +55,8 @@ export interface PrimaryListenerOptions {
   /** 0: any free one. */
   readonly port: number;
   readonly tls?: ChannelTls | undefined;
+  /** A secondary must know it. For plaintext. */
+  readonly token?: ChannelToken | undefined;
   /** Allows plaintext to hosts other than loopback. */
   readonly plaintext?: boolean | undefined;
   readonly heartbeatIntervalMs: number;
@@ -72,12 +83,14 @@ export class PrimaryListener {
   readonly #offers = new Map<string, Offered>();
   readonly #links = new Set<SocketPrimaryLink>();
   readonly #refusals = new Refusals();
+  readonly #admission: Admission;
   #closing: Promise<void> | null = null;
 
   /** @throws ChannelError PLAINTEXT_REFUSED; TLS for a certificate or key that cannot be used */
   constructor(options: PrimaryListenerOptions) {
     checkPlaintext(options.host, options.tls !== undefined, options.plaintext);
     this.#options = options;
+    this.#admission = new Admission(options.tls !== undefined, options.token);
     this.#handshakes = new Handshakes(
       options.handshakesMax ?? HANDSHAKES_MAX,
       options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS,
@@ -90,8 +103,11 @@ export class PrimaryListener {
       maxPayload: INBOUND_BYTES_MAX_PRIMARY,
       handleProtocols: () => SUBPROTOCOL,
     });
+    this.#websockets.on('headers', (headers, request) => {
+      headers.push(...this.#admission.upgradeHeaders(request));
+    });
     this.#server = makeServer(options.tls, (error, socket) => {
-      this.#log(new ChannelError('TLS', error.message, { cause: codeOf(error) }), peerOf(socket));
+      this.#logNews(new ChannelError('TLS', error.message, { cause: codeOf(error) }), socket);
       socket.destroy();
     });
     this.#server.on('connection', (socket: Socket) => {
@@ -150,15 +166,23 @@ export class PrimaryListener {
     };
   }
 
-  /**
-   * For the connections to come; links that stand keep what they were made with.
-   * @throws ChannelError TLS if it cannot be used: nothing changes then
-   */
-  useTls(tls: ChannelTls): void {
-    if (!(this.#server instanceof TlsServer)) throw new ChannelError('TLS', 'the port is plaintext', {});
-    checkTls(tls);
-    const { cert, key, ca } = tls;
-    this.#server.setSecureContext({ cert, key, ca, minVersion: TLS_VERSION_MIN });
+  /** For the connections that come; those that stand go on. @throws ChannelError TLS */
+  renew({
+    tls,
+    token,
+  }: {
+    readonly tls?: ChannelTls | undefined;
+    readonly token?: ChannelToken | undefined;
+  }): void {
+    if (tls !== undefined && this.#server instanceof TlsServer) {
+      const { cert, key, ca } = tls;
+      try {
+        this.#server.setSecureContext({ cert, key, ca, minVersion: TLS_VERSION_MIN });
+      } catch (thrown) {
+        throw unusable(thrown);
+      }
+    }
+    this.#admission.renew(token);
   }
 
   /** Takes no more connections, says goodbye on every link, and resolves when all are closed. */
@@ -189,14 +213,12 @@ export class PrimaryListener {
       duplex.destroy();
       return;
     }
-    const offered = (request.headers['sec-websocket-protocol'] ?? '').split(',').map((name) => name.trim());
-    if (!offered.includes(SUBPROTOCOL)) {
-      const facts = { peer: handshake.peer };
-      this.#log(
-        new ChannelError('BAD_SUBPROTOCOL', `${SUBPROTOCOL} is not asked for`, facts),
-        handshake.peer,
-      );
-      refuseHttp(duplex, 'BAD_SUBPROTOCOL');
+    try {
+      this.#admission.judgeUpgrade(request);
+    } catch (thrown) {
+      const error = channelErrorOf(thrown);
+      this.#logNews(error, socket);
+      refuseHttp(duplex, error.code, error.message);
       return;
     }
     this.#websockets.handleUpgrade(request, duplex, head, (websocket) => {
@@ -208,11 +230,11 @@ export class PrimaryListener {
   #await(connection: Connection, handshake: Handshake): void {
     const { websocket, peer, socket } = connection;
     const address = socket.remoteAddress ?? '';
-    let domain: string | null = null;
+    let domain = '';
     const refused = (error: ChannelError) => {
       this.#handshakes.end(handshake);
       websocket.off('message', hello);
-      if (domain === null || this.#refusals.isNews(address, domain, error)) this.#log(error, peer);
+      if (this.#refusals.isNews(address, domain, error)) this.#log(error, peer);
       refuse(websocket, error);
     };
     handshake.expire = () => {
@@ -223,15 +245,14 @@ export class PrimaryListener {
         if (!isBinary) throw badMessage('a text message');
         const message = decodeControl(octetsOf(data));
         if (message.kind !== 'hello') throw badMessage(`a ${message.kind} message where a hello is due`);
+        this.#admission.authenticate(message, socket);
         ({ domain } = message);
         this.#hello(connection, message);
         this.#refusals.forget(address, domain);
+        this.#refusals.forget(address, '');
         this.#handshakes.end(handshake);
       } catch (thrown) {
-        const cause = asError(thrown);
-        refused(
-          cause instanceof ChannelError ? cause : new ChannelError('INTERNAL', cause.message, {}, { cause }),
-        );
+        refused(channelErrorOf(thrown));
       }
     };
     websocket.on('message', hello);
@@ -249,6 +270,7 @@ export class PrimaryListener {
         domain: hello.domain,
       });
     }
+    this.#admission.judgeName(offered.offer, connection.socket);
     if (hello.role === 'active') {
       offered.offer.fenced(hello);
       connection.websocket.send(encodeControl({ kind: 'bye', reason: 'fenced' }));
@@ -287,14 +309,19 @@ export class PrimaryListener {
     try {
       offered.offer.linked(link);
     } catch (thrown) {
-      const cause = asError(thrown);
-      link.destroy(new ChannelError('INTERNAL', cause.message, {}, { cause }));
+      link.destroy(channelErrorOf(thrown));
     }
   }
 
+  /** Of one that has not said what it wants. */
+  #logNews(error: ChannelError, socket: Socket): void {
+    if (this.#refusals.isNews(socket.remoteAddress ?? '', '', error)) this.#log(error, peerOf(socket));
+  }
+
   #log(error: ChannelError, peer: string): void {
+    const token = error.code === 'NOT_AUTHENTICATED' ? { token: this.#admission.tokenFile } : {};
     this.#options.log?.warn(
-      { ...error.facts, peer, code: error.code },
+      { ...error.facts, ...token, peer, code: error.code },
       `connection refused: ${error.message}`,
     );
   }
@@ -302,17 +329,17 @@ export class PrimaryListener {
 
 function makeServer(tls: ChannelTls | undefined, tlsFailed: (error: Error, socket: Socket) => void): Server {
   if (tls === undefined) return createServer();
-  checkTls(tls);
-  const { cert, key, ca } = tls;
-  const mutual = { requestCert: true, rejectUnauthorized: true, minVersion: TLS_VERSION_MIN } as const;
-  return createTlsServer({ cert, key, ca, ...mutual }).on('tlsClientError', tlsFailed);
+  try {
+    const { cert, key, ca } = tls;
+    // Not rejected by TLS, which would tell nobody why, but by our own judgement.
+    const mutual = { requestCert: true, rejectUnauthorized: false, minVersion: TLS_VERSION_MIN } as const;
+    return createTlsServer({ cert, key, ca, ...mutual }).on('tlsClientError', tlsFailed);
+  } catch (thrown) {
+    throw unusable(thrown);
+  }
 }
 
-function refuseHttp(socket: Duplex, code: string): void {
-  if (!socket.writable) {
-    socket.destroy();
-    return;
-  }
-  socket.once('finish', () => socket.destroy());
-  socket.end(`HTTP/1.1 400 Bad Request\r\n${ERROR_HEADER}: ${code}\r\nconnection: close\r\n\r\n`);
+function unusable(thrown: unknown): ChannelError {
+  const cause = asError(thrown);
+  return new ChannelError('TLS', `the TLS certificate or key: ${cause.message}`, {}, { cause });
 }

@@ -1,8 +1,7 @@
 // Who may listen in. Mutual TLS for everything that leaves the host; plaintext on loopback, or where it was asked
 // for by name.
 
-import { createSecureContext } from 'node:tls';
-import { asError, codeOf } from '../errors.js';
+import { codeOf } from '../errors.js';
 import { ChannelError } from './contract.js';
 
 /** PEM. `ca` signs the other side's certificate; `cert` is ours and goes to the other side in either direction. */
@@ -13,16 +12,6 @@ export interface ChannelTls {
 }
 
 export const TLS_VERSION_MIN = 'TLSv1.3';
-
-/** @throws ChannelError TLS for a certificate and key that cannot be used, or are not one another's */
-export function checkTls({ cert, key, ca }: ChannelTls): void {
-  try {
-    createSecureContext({ cert, key, ca, minVersion: TLS_VERSION_MIN });
-  } catch (thrown) {
-    const cause = asError(thrown);
-    throw new ChannelError('TLS', `the TLS certificate or key: ${cause.message}`, {}, { cause });
-  }
-}
 
 /** 127.0.0.0/8, ::1 and localhost. `host` may stand in brackets, as it does in a URL. */
 export function isLoopback(host: string): boolean {

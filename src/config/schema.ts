@@ -4,6 +4,7 @@
 //
 // Each leaf carries the sentence that completes "expected …"; load.ts puts key and value before it.
 
+import { isIP } from 'node:net';
 import path from 'node:path';
 import { z } from 'zod';
 import { isLoopback } from '../channel/security.js';
@@ -37,12 +38,20 @@ function tlsSchema(resolve: Resolve) {
   return section({ cert: pathField(resolve), key: pathField(resolve), ca: pathField(resolve) });
 }
 
+/** As a certificate says it: a host name, or an address. */
+function certificateName() {
+  const expected = "a host name or address, as in a certificate's subject alternative names (no wildcard)";
+  const hostName = /^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$/i;
+  return text(expected).refine((name) => isIP(name) !== 0 || hostName.test(name), { error: expected });
+}
+
 function listenSchema(resolve: Resolve) {
   return section({
     host: hostField().default('127.0.0.1'),
     port: portField().default(7300),
     plaintext: flag().default(false),
     tls: tlsSchema(resolve).optional(),
+    token: pathField(resolve).optional(),
     handshakeTimeoutMs: duration(10, 60_000).default(2000),
     maxPendingHandshakes: wholeNumber(1, 1024).default(16),
     socketBuffer: size('64KiB', '1GiB').prefault('16MiB'),
@@ -141,9 +150,15 @@ function heartbeatSchema() {
     .prefault({});
 }
 
+const SECONDARY_NAMES =
+  'a list of the names (or addresses) in the certificate of its secondary, or any, where listen.tls is given';
+
 function primaryDomainSchema(resolve: Resolve) {
   return section({
     name: identifier(),
+    secondaryNames: z
+      .union([z.literal('any'), list(certificateName(), 1, 64, SECONDARY_NAMES)], { error: SECONDARY_NAMES })
+      .optional(),
     hypervisor: hypervisorSchema(resolve),
     start: choice(['immediately', 'with-secondary']).optional(),
     checkpoint: checkpointSchema(),
@@ -207,13 +222,15 @@ function secondaryDomainSchema(resolve: Resolve) {
     primary: url(['ws:', 'wss:']),
     plaintext: flag().default(false),
     tls: tlsSchema(resolve).optional(),
+    primaryName: certificateName().optional(),
+    token: pathField(resolve).optional(),
     hypervisor: hypervisorSchema(resolve),
     buffer: size('1MiB', '64GiB').prefault('256MiB'),
     failover: failoverSchema(),
     output: section({ console: consoleSchema(resolve), tap: pathField(resolve).optional() }).prefault({}),
   })
     .check((context) => {
-      const { primary, tls, plaintext, hypervisor } = context.value;
+      const { primary, tls, primaryName, plaintext, hypervisor } = context.value;
       const { protocol, hostname } = new URL(primary);
       const issue = (key: string, input: unknown, message: string) =>
         context.issues.push({ code: 'custom', path: [key], input, message });
@@ -224,6 +241,9 @@ function secondaryDomainSchema(resolve: Resolve) {
           input: hypervisor.qmp,
           message: 'no qmp: a standby runs in a QEMU that is started here',
         });
+      }
+      if (primaryName !== undefined && !tls) {
+        issue('primaryName', primaryName, 'none where there is no tls: it is the name in a certificate');
       }
       if (protocol === 'wss:') {
         if (!tls) issue('tls', tls, 'a section with cert, key and ca where primary is a wss:// address');
@@ -249,6 +269,18 @@ export function primarySchema(directory: string) {
     log: logSchema(),
     hooks: hooksSchema(),
     domains: list(primaryDomainSchema(resolve), 1, 256, 'a list of 1 to 256 domains').check(distinctNames),
+  }).check((context) => {
+    // Whom the authority has signed is not yet whom this domain is for.
+    const { listen, domains } = context.value;
+    domains.forEach(({ secondaryNames }, index) => {
+      if ((listen.tls !== undefined) === (secondaryNames !== undefined)) return;
+      context.issues.push({
+        code: 'custom',
+        path: ['domains', index, 'secondaryNames'],
+        input: secondaryNames,
+        message: SECONDARY_NAMES,
+      });
+    });
   });
 }
 

@@ -1,8 +1,6 @@
 // What a service is given by whoever makes it: the places where it touches the world beyond its own sockets.
 
-import { readFileSync } from 'node:fs';
-import type { ChannelTls } from '../channel/security.js';
-import type { PrimaryDomainConfig, SecondaryDomainConfig, TlsConfig } from '../config/schema.js';
+import type { PrimaryDomainConfig, SecondaryDomainConfig } from '../config/schema.js';
 import type { Witness } from '../failover/witness.js';
 import type { SourceDomain, TargetDomain } from '../hypervisor/port.js';
 import type { ConsoleWriter } from './console.js';
@@ -24,13 +22,4 @@ export interface SecondaryDependencies {
   readonly openConsole?: (config: SecondaryDomainConfig) => ConsoleWriter;
   /** Default: none, every failover is granted. */
   readonly witness?: Witness;
-}
-
-/** @throws Node's system error if a file cannot be read */
-export function readTls(config: TlsConfig): ChannelTls;
-export function readTls(config: TlsConfig | undefined): ChannelTls | undefined;
-export function readTls(config: TlsConfig | undefined): ChannelTls | undefined {
-  return (
-    config && { cert: readFileSync(config.cert), key: readFileSync(config.key), ca: readFileSync(config.ca) }
-  );
 }

@@ -164,6 +164,19 @@ function start(
     statuses,
     (status) => status.heldOutputBytes,
   );
+  new Gauge({
+    name: 'romulus_certificate_expiry_timestamp_seconds',
+    help: 'When a certificate of this side ends, since 1970: its own, and that of the authority that it trusts. None without TLS.',
+    labelNames: ['domain', 'certificate'],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const { domain, certificates = [] } of statuses()) {
+        for (const { certificate, expiresAtMs } of certificates)
+          this.set({ domain, certificate }, expiresAtMs / 1000);
+      }
+    },
+  });
   subscriptions.add(watchLinks(registry, statuses, service.transitions$));
   subscriptions.add(watchHooks(registry, statuses, options.hookOutcomes$ ?? EMPTY));
   registerProcessMetrics(registry);

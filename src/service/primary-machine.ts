@@ -18,6 +18,8 @@ import { withOneTransition } from './machine.js';
 import { mayRun, settleStandstill } from './primary-standstill.js';
 import type { PrimaryEffect, PrimaryEvent, PrimaryState, StreamState } from './primary-state.js';
 
+/** More are forgotten: a secondary that holds one of them has let as many resyncs go by. */
+const STREAMS_SENT = 1024;
 /** More streams in a row that never got a checkpoint through are not remembered as valid points. */
 const STREAMS_REMEMBERED = 16;
 
@@ -413,6 +415,8 @@ function leaveStream(state: PrimaryState, effects: PrimaryEffect[]): void {
     { kind: 'abandon', streamUuid: state.stream.streamUuid },
   );
   state.lastStream = state.stream;
+  const { streamUuid, captured } = state.stream;
+  if (captured >= 0) state.sent = [...state.sent, { streamUuid, captured }].slice(-STREAMS_SENT);
   state.stream = null;
   state.requested = false;
 }

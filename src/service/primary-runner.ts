@@ -28,7 +28,7 @@ import {
   type PrimaryState,
   type PrimaryTimer,
 } from './primary-state.js';
-import { judgeHello, newInstance } from './primary-welcome.js';
+import { judgeClaim, judgeHello, newInstance } from './primary-welcome.js';
 import type { CheckpointReport, DomainStatus, TransitionReport } from './reports.js';
 import { beatMsOf, stallMsOf } from './shared-disks.js';
 import { InOrder, Tasks } from './tasks.js';
@@ -123,10 +123,14 @@ export class PrimaryRunner {
     if (this.#machine.state.role !== 'primary') return;
     this.#withdraw = offer({
       domain: this.name,
+      secondaryNames: this.#config.secondaryNames,
       welcome: (hello) =>
         judgeHello(hello, this.#config, this.#opened?.info, this.#machine.state, this.#instance),
       linked: (link) => this.#linked(link),
-      fenced: () => this.#send({ kind: 'fenced' }),
+      fenced: (hello) => {
+        judgeClaim(hello, this.name, this.#machine.state);
+        this.#send({ kind: 'fenced' });
+      },
     });
   }
 

@@ -79,6 +79,8 @@ export interface PrimaryState {
   stream: StreamState | null;
   /** The stream before, for those who ask how far it came. */
   lastStream: StreamState | null;
+  /** How far the streams before came, of those of which a secondary may hold something (the latest of them). */
+  sent: readonly Pick<StreamState, 'streamUuid' | 'captured'>[];
   /** A checkpoint was asked for. */
   requested: boolean;
   /** The gate holds more than its limit. */
@@ -172,6 +174,7 @@ export function initialPrimaryState(settings: PrimarySettings, atMs: number): Pr
     still: false,
     stream: null,
     lastStream: null,
+    sent: [],
     requested: false,
     pressure: false,
     letOut: { released: null, streamsSince: [] },
@@ -193,4 +196,17 @@ export function isContinuous(state: PrimaryState, hello: Pick<Hello, 'streamUuid
   if (hello.streamUuid === null || hello.epoch === null) return false;
   if (released?.streamUuid === hello.streamUuid) return hello.epoch >= released.epoch;
   return streamsSince.includes(hello.streamUuid);
+}
+
+/**
+ * May somebody hold this epoch of ours, and so run the domain from it? Its acknowledgement need not have arrived; but
+ * what was never captured was never acknowledged.
+ */
+export function mayBeHeld(
+  { stream, sent }: Pick<PrimaryState, 'stream' | 'sent'>,
+  { streamUuid, epoch }: Pick<Hello, 'streamUuid' | 'epoch'>,
+): boolean {
+  const streams = stream ? [stream, ...sent] : sent;
+  const own = streams.find((each) => each.streamUuid === streamUuid);
+  return own !== undefined && epoch !== null && epoch <= own.captured;
 }

@@ -1,4 +1,5 @@
-// Which secondary is welcome: the judgement over a hello, and the welcome's fields.
+// Which secondary is welcome: the judgement over a hello, and the welcome's fields. And which one is believed when it
+// says that it has taken over.
 
 import { randomUUID } from 'node:crypto';
 import { ChannelError, type DomainOffer, type Hello } from '../channel/contract.js';
@@ -7,7 +8,7 @@ import type { Fact } from '../errors.js';
 import { compareInventories, describeDifference, type Inventory } from '../hypervisor/inventory.js';
 import type { DomainInfo } from '../hypervisor/port.js';
 import { PAGE_SIZE, domainTypeName } from '../stream/format.js';
-import { isContinuous, type PrimaryState } from './primary-state.js';
+import { isContinuous, mayBeHeld, type PrimaryState } from './primary-state.js';
 
 /** Where the node field of a UUID begins, in its text. */
 const NODE_FIELD = 24;
@@ -49,6 +50,19 @@ export function judgeHello(
     heartbeatIntervalMs: heartbeat.intervalMs,
     heartbeatTimeoutMs: heartbeat.timeoutMs,
   };
+}
+
+/**
+ * A secondary says that it runs the domain. That fences us, so it must name what only our secondary can know: a stream
+ * of this instance, and an epoch that was sent in it.
+ * @throws ChannelError UNKNOWN_STREAM
+ */
+export function judgeClaim(hello: Hello, name: string, state: PrimaryState): void {
+  if (mayBeHeld(state, hello)) return;
+  const { streamUuid, epoch } = hello;
+  const held = streamUuid === null ? 'nothing' : `epoch ${epoch ?? -1} of stream ${streamUuid}`;
+  const message = `a secondary runs ${name} from ${held}, which this primary never sent: it is not fenced by that`;
+  throw new ChannelError('UNKNOWN_STREAM', message, { domain: name, streamUuid, epoch });
 }
 
 /** All that must be the same, by names that a person knows. What every domain has cannot be named by another fact. */

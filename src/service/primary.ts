@@ -4,7 +4,8 @@ import { Subject, type Observable } from 'rxjs';
 import { PrimaryListener } from '../channel/primary-listener.js';
 import type { PrimaryConfig } from '../config/schema.js';
 import { VERSION } from '../version.js';
-import { readTls, type PrimaryDependencies } from './dependencies.js';
+import { Credentials } from './credentials.js';
+import type { PrimaryDependencies } from './dependencies.js';
 import { ServiceError } from './error.js';
 import { checkDescriptors } from './descriptors.js';
 import { openSource } from './hypervisors.js';
@@ -13,7 +14,7 @@ import { PrimaryRunner } from './primary-runner.js';
 import type { CheckpointReport, DomainStatus, PrimaryService, TransitionReport } from './reports.js';
 import { InOrder } from './tasks.js';
 
-/** @throws ChannelError, or Node's system error, if the replication port cannot be set up as configured */
+/** @throws ChannelError, ServiceError BAD_TOKEN, or Node's system error, if the replication port cannot be set up as configured */
 export function createPrimaryService(
   config: PrimaryConfig,
   dependencies: Partial<PrimaryDependencies> = {},
@@ -30,6 +31,7 @@ class Primary implements PrimaryService {
   readonly #transitions = new Subject<TransitionReport>();
   readonly #config: PrimaryConfig;
   readonly #log: Logger;
+  readonly #credentials: Credentials;
   readonly #listener: PrimaryListener;
   readonly #runners: readonly PrimaryRunner[];
   #port: number;
@@ -47,10 +49,11 @@ class Primary implements PrimaryService {
     this.checkpoints$ = this.#checkpoints.asObservable();
     this.transitions$ = this.#transitions.asObservable();
     this.#port = listen.port;
+    this.#credentials = new Credentials(listen, listen.host, log);
     this.#listener = new PrimaryListener({
       host: listen.host,
       port: listen.port,
-      tls: readTls(listen.tls),
+      ...this.#credentials.shown,
       plaintext: listen.plaintext,
       // Each domain's welcome says its own.
       heartbeatIntervalMs: 100,
@@ -61,6 +64,7 @@ class Primary implements PrimaryService {
       software: VERSION,
       log,
     });
+    this.#credentials.changes$.subscribe((shown) => this.#listener.renew(shown));
     const interruptible: PrimaryDependencies = {
       ...dependencies,
       openSource: (domain) => dependencies.openSource(domain, this.#interruption.signal),
@@ -91,7 +95,8 @@ class Primary implements PrimaryService {
   }
 
   statuses(): readonly DomainStatus[] {
-    return this.#runners.map((runner) => runner.status());
+    const certificates = this.#credentials.expiries;
+    return this.#runners.map((runner) => ({ ...runner.status(), certificates }));
   }
 
   requestCheckpoint(domain: string): void {
@@ -105,19 +110,8 @@ class Primary implements PrimaryService {
     await this.#opening;
     if (this.#stopping) return;
     for (const runner of this.#runners) await runner.reload();
-    this.#reloadTls();
+    this.#credentials.reload();
     this.#log.info('reloaded: output files are opened anew, certificates read again');
-  }
-
-  /** For the connections to come. Files that are not usable (half-written, of two kinds) change nothing. */
-  #reloadTls(): void {
-    const { tls } = this.#config.listen;
-    if (!tls) return;
-    try {
-      this.#listener.useTls(readTls(tls));
-    } catch (error) {
-      this.#log.warn({ err: error }, 'the certificate in use stays, the new one is not taken');
-    }
   }
 
   async #start(): Promise<void> {
@@ -141,6 +135,7 @@ class Primary implements PrimaryService {
     await this.#opening;
     await Promise.all(this.#runners.map((runner) => runner.stop()));
     await this.#listener.close();
+    this.#credentials.close();
     this.#checkpoints.complete();
     this.#transitions.complete();
   }

@@ -123,6 +123,15 @@ export interface DomainStatus {
   /** Octets of output behind the gate. */
   readonly heldOutputBytes: number;
   readonly error: { readonly code: string; readonly message: string } | null;
+  /** Of the certificates that its link depends on here; none without TLS. */
+  readonly certificates?: readonly CertificateExpiry[];
+}
+
+export interface CertificateExpiry {
+  /** This side's own, or the authority that it holds the other side to. */
+  readonly certificate: 'own' | 'authority';
+  /** Milliseconds since 1970. */
+  readonly expiresAtMs: number;
 }
 
 /** One per change of role or link state. */
@@ -140,7 +149,8 @@ interface ReplicationService {
   /** Ends everything in order: links with a bye, domains destroyed, sockets closed. Safe to call twice. */
   stop(): Promise<void>;
   /**
-   * Opens the files of the domains' outputs anew, by their names, and reads the certificates again: for new connections.
+   * Opens the files of the domains' outputs anew, by their names, and reads the certificates and the token again: for new
+   * connections.
    * What cannot be opened or read stays as it is, and is logged. Never rejects; links and domains notice nothing.
    */
   reload(): Promise<void>;

@@ -3,6 +3,7 @@
 import type { ChannelErrorCode, SecondaryLink } from '../channel/contract.js';
 import { dial } from '../channel/dialer.js';
 import type { ChannelTls } from '../channel/security.js';
+import type { ChannelToken } from '../channel/token.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
 import type { DomainInfo } from '../hypervisor/port.js';
 import { VERSION } from '../version.js';
@@ -11,13 +12,20 @@ import type { Held } from './secondary-state.js';
 export interface SecondaryDial {
   readonly config: SecondaryDomainConfig;
   readonly tls: ChannelTls | undefined;
+  readonly token: ChannelToken | undefined;
   readonly info: DomainInfo;
   readonly role: 'standby' | 'active';
   readonly held: Held | null;
   readonly signal: AbortSignal;
 }
 
-const MISFITS: ReadonlySet<string> = new Set<ChannelErrorCode>(['DOMAIN_MISMATCH', 'PROTOCOL_VERSION']);
+const MISFITS: ReadonlySet<string> = new Set<ChannelErrorCode>([
+  'DOMAIN_MISMATCH',
+  'PROTOCOL_VERSION',
+  'TLS',
+  'NAME_REFUSED',
+  'NOT_AUTHENTICATED',
+]);
 
 /** A refusal that stands until somebody changes one of the two sides. */
 export function isMisfit(code: string): boolean {
@@ -28,6 +36,7 @@ export function isMisfit(code: string): boolean {
 export function dialPrimary({
   config,
   tls,
+  token,
   info,
   role,
   held,
@@ -38,6 +47,8 @@ export function dialPrimary({
     url: config.primary,
     plaintext: config.plaintext,
     tls,
+    token,
+    primaryName: config.primaryName,
     connectTimeoutMs,
     handshakeTimeoutMs: connectTimeoutMs,
     software: VERSION,

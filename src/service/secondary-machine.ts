@@ -46,12 +46,14 @@ const PRIMARY_DEAD: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'UNKNOWN_DOMAIN',
   'UNKNOWN_STREAM',
 ]);
-/** A primary of ours answered: it lives. */
+/** A primary of ours answered, or somebody whom TLS keeps from saying so: it lives. */
 const PRIMARY_LIVES: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'ALREADY_LINKED',
   'DOMAIN_MISMATCH',
   'PROTOCOL_VERSION',
   'FENCED',
+  'TLS',
+  'NAME_REFUSED',
 ]);
 
 /** The code of a domain that does not start, and never will. */

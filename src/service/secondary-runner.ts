@@ -9,7 +9,6 @@
 import type { Subject } from 'rxjs';
 import { ChannelError, type LinkEvent, type SecondaryLink } from '../channel/contract.js';
 import { backoffDelay } from '../channel/backoff.js';
-import { checkTls, type ChannelTls } from '../channel/security.js';
 import { sharesDisks } from '../config/hypervisor.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
@@ -18,7 +17,8 @@ import type { Witness } from '../failover/witness.js';
 import type { DomainEvent, DomainInfo } from '../hypervisor/port.js';
 import { monotonicMs } from './clock.js';
 import { openConsole, openFile, reopenAll, type ConsoleWriter } from './console.js';
-import { readTls, type SecondaryDependencies } from './dependencies.js';
+import { Credentials } from './credentials.js';
+import type { SecondaryDependencies } from './dependencies.js';
 import { nameDescriptorLimit } from './descriptors.js';
 import { FailoverReport, NO_STANDBY } from './failover-report.js';
 import type { Logger } from './log.js';
@@ -74,7 +74,7 @@ export class SecondaryRunner {
   readonly #links = new Map<string, SecondaryLink>();
   #console: ConsoleWriter | null = null;
   #tap: ConsoleWriter | null = null;
-  #tls: ChannelTls | undefined;
+  #credentials: Credentials | null = null;
   #info: DomainInfo | null = null;
   #standbys: Standbys | null = null;
   #session: SecondarySession | null = null;
@@ -108,9 +108,9 @@ export class SecondaryRunner {
 
   /** Makes the first domain. If that fails, this domain has failed and the others go on. */
   async open(): Promise<void> {
-    const { output, tls } = this.#config;
+    const { output, primary } = this.#config;
     try {
-      this.#tls = readTls(tls);
+      this.#credentials = new Credentials(this.#config, new URL(primary).hostname, this.#log);
       this.#console = this.#dependencies.openConsole?.(this.#config) ?? openConsole(output.console);
       this.#tap = output.tap === undefined ? null : openFile(output.tap);
       this.#standbys = new Standbys({
@@ -130,18 +130,7 @@ export class SecondaryRunner {
   /** Opens the files of the domain's output anew, and reads the certificates for the next dial. */
   async reload(): Promise<void> {
     await reopenAll([this.#console, this.#tap], this.#log);
-    this.#reloadTls();
-  }
-
-  /** Files that are not usable (half-written, of two kinds) change nothing. */
-  #reloadTls(): void {
-    try {
-      const tls = readTls(this.#config.tls);
-      if (tls) checkTls(tls);
-      this.#tls = tls;
-    } catch (error) {
-      this.#log.warn({ err: error }, 'the certificate in use stays, the new one is not taken');
-    }
+    this.#credentials?.reload();
   }
 
   start(): void {
@@ -170,6 +159,7 @@ export class SecondaryRunner {
       bufferedBytes: state.session ? (session?.bufferedBytes ?? 0) : 0,
       heldOutputBytes: this.#standbys?.held?.gate.heldBytes ?? 0,
       error: this.#error,
+      certificates: this.#credentials?.expiries ?? [],
     };
   }
 
@@ -272,17 +262,18 @@ export class SecondaryRunner {
 
   #dial(number: number, role: 'standby' | 'active', held: Held | null): void {
     const info = this.#info;
-    if (!info) return;
+    const credentials = this.#credentials;
+    if (!info || !credentials) return;
     const abort = new AbortController();
     const { signal } = abort;
     this.#dialling = abort;
     this.#tasks.run('dial', async () => {
       let link: SecondaryLink;
       try {
-        link = await dialPrimary({ config: this.#config, tls: this.#tls, info, role, held, signal });
+        link = await dialPrimary({ config: this.#config, ...credentials.shown, info, role, held, signal });
       } catch (error) {
         if (signal.aborted) return;
-        this.#dialFailed(asError(error));
+        this.#dialFailed(asError(error), role);
         this.#machine.send({ kind: 'dial-failed', dial: number, code: codeOf(error) });
         return;
       }
@@ -302,14 +293,14 @@ export class SecondaryRunner {
   }
 
   /** Said once for each reason, not for each attempt. What somebody has to mend is shown until a link stands. */
-  #dialFailed(error: Error): void {
+  #dialFailed(error: Error, role: 'standby' | 'active'): void {
     const { message } = error;
     const code = codeOf(error);
     const news = this.#dialFailure !== message;
     this.#dialFailure = message;
     if (!news) {
       this.#log.debug({ err: error }, 'dial failed');
-    } else if (isMisfit(code)) {
+    } else if (isMisfit(code) || (role === 'active' && code === 'UNKNOWN_STREAM')) {
       this.#error = { code, message };
       this.#log.warn({ err: error }, `refused: ${message}`);
     } else {
@@ -421,6 +412,7 @@ export class SecondaryRunner {
     if (!(await this.#tasks.settle(STOP_TIMEOUT_MS))) {
       this.#log.warn('the domain did not come to rest in time');
     }
+    this.#credentials?.close();
     this.#timers.end();
     this.#machine.end();
     this.#tap?.close();

@@ -158,7 +158,11 @@ describe('handshake', () => {
   });
 
   const refused: [string, Buffer | string, ChannelErrorCode][] = [
-    ['another version', encodeControl({ ...hello, protocolVersion: 2 }), 'PROTOCOL_VERSION'],
+    [
+      'another version',
+      encodeControl({ ...hello, protocolVersion: PROTOCOL_VERSION + 1 }),
+      'PROTOCOL_VERSION',
+    ],
     ['text', 'hello', 'BAD_MESSAGE'],
     ['garbage', Buffer.from('deadbeefcafe', 'hex'), 'BAD_MESSAGE'],
     ['a piece', Buffer.from([2, 1, 2, 3]), 'BAD_MESSAGE'],

@@ -94,9 +94,11 @@ describe('control messages', () => {
   });
 
   it('of another version are named as such, whatever else they hold', () => {
-    expect(refusal(control({ kind: 'hello', protocolVersion: 2 }))).to.include({ code: 'PROTOCOL_VERSION' });
+    expect(refusal(control({ kind: 'hello', protocolVersion: PROTOCOL_VERSION + 1 }))).to.include({
+      code: 'PROTOCOL_VERSION',
+    });
     expect(refusal(control({ kind: 'welcome', protocolVersion: 0 })).facts).to.deep.equal({
-      ours: 1,
+      ours: PROTOCOL_VERSION,
       theirs: 0,
     });
   });

@@ -2,7 +2,13 @@
 
 import { readFileSync } from 'node:fs';
 import { filter, firstValueFrom } from 'rxjs';
-import { ChannelError, type Hello, type LinkEvent, type PrimaryLink } from '../../src/channel/contract.js';
+import {
+  ChannelError,
+  type AllowedNames,
+  type Hello,
+  type LinkEvent,
+  type PrimaryLink,
+} from '../../src/channel/contract.js';
 import { dial, type DialOptions } from '../../src/channel/dialer.js';
 import { PrimaryListener, type PrimaryListenerOptions } from '../../src/channel/primary-listener.js';
 import type { ChannelTls } from '../../src/channel/security.js';
@@ -33,8 +39,10 @@ export class TestPrimary {
   readonly log: { code: unknown; message: string }[] = [];
   port = 0;
   readonly #waiting: ((link: PrimaryLink) => void)[] = [];
+  readonly #secondaryNames: AllowedNames;
 
-  constructor(options: Partial<PrimaryListenerOptions> = {}) {
+  constructor(options: Partial<PrimaryListenerOptions> = {}, secondaryNames: AllowedNames = 'any') {
+    this.#secondaryNames = secondaryNames;
     this.listener = new PrimaryListener({
       host: '127.0.0.1',
       port: 0,
@@ -52,6 +60,7 @@ export class TestPrimary {
     this.port = (await this.listener.listen()).port;
     this.listener.offer({
       domain: DOMAIN,
+      secondaryNames: this.#secondaryNames,
       welcome: (hello) => {
         if (hello.p2mSize !== 1024) {
           throw new ChannelError('DOMAIN_MISMATCH', 'memory differs', { p2mSize: hello.p2mSize });

@@ -88,6 +88,8 @@ describe('config examples', () => {
       key: '/etc/romulus/primary.key',
       ca: '/etc/romulus/ca.crt',
     });
+    expect(config.listen.token).to.equal('/etc/romulus/token');
+    expect(config.domains[0]?.secondaryNames).to.deep.equal(['beta.example.org']);
     expect(config.hooks.command).to.have.length(2);
     expect(config.hooks.webhook).to.deep.equal({
       url: 'http://127.0.0.1:8080/romulus',
@@ -112,6 +114,8 @@ describe('config examples', () => {
     );
     const [domain] = parseSecondaryConfig(secondary, { directory: '/etc/romulus' }).domains;
     expect(domain?.tls?.key).to.equal('/etc/romulus/secondary.key');
+    expect(domain?.token).to.equal('/etc/romulus/token');
+    expect(domain?.primaryName).to.equal('alpha.example.org');
     expect(domain?.output.tap).to.equal('/etc/romulus/web.tap');
   });
 

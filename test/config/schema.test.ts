@@ -131,11 +131,12 @@ describe('config: what is accepted', () => {
 
   it('takes plaintext off loopback only where it is asked for, TLS anywhere', () => {
     const tls = { cert: 'c', key: 'k', ca: 'a' };
-    const listen = (section: object) => () => parsePrimaryConfig({ ...primary({}), listen: section });
+    const listen = (section: object, names?: readonly string[]) => () =>
+      parsePrimaryConfig({ ...primary(names ? { secondaryNames: names } : {}), listen: section });
     expect(problems(listen({ host: '0.0.0.0' }))).to.deep.equal(["listen.host: '0.0.0.0'"]);
     expect(listen({ host: '0.0.0.0', plaintext: true })().listen.plaintext).to.equal(true);
-    expect(listen({ host: '0.0.0.0', tls })().listen.tls?.cert).to.equal(path.resolve('c'));
-    expect(problems(listen({ plaintext: true, tls }))).to.deep.equal(['listen.plaintext: true']);
+    expect(listen({ host: '0.0.0.0', tls }, ['b'])().listen.tls?.cert).to.equal(path.resolve('c'));
+    expect(problems(listen({ plaintext: true, tls }, ['b']))).to.deep.equal(['listen.plaintext: true']);
 
     const dial = (section: object) => () => parseSecondaryConfig(secondary(section));
     const far = 'ws://10.0.0.1:7300';
@@ -145,6 +146,30 @@ describe('config: what is accepted', () => {
     expect(dial({ primary: 'wss://10.0.0.1', tls })().domains[0]?.tls?.ca).to.equal(path.resolve('a'));
     expect(problems(dial({ tls }))).to.deep.equal([`domains[0].primary: '${standby.primary}'`]);
     expect(dial({ primary: 'ws://[::1]:7300' })().domains[0]?.primary).to.equal('ws://[::1]:7300');
+  });
+
+  it('with TLS, says whose certificate counts: of the secondary by name, or any; of the primary as it is dialled', () => {
+    const tls = { cert: 'c', key: 'k', ca: 'a' };
+    const names =
+      (secondaryNames?: unknown, listen: object = { tls }) =>
+      () =>
+        parsePrimaryConfig({ ...primary(secondaryNames === undefined ? {} : { secondaryNames }), listen });
+    const key = 'domains[0].secondaryNames';
+    expect(problems(names())).to.deep.equal([`${key}: missing`]);
+    expect(problems(names(['beta'], {}))).to.deep.equal([`${key}: [ 'beta' ]`]);
+    expect(problems(names([]))).to.deep.equal([`${key}: []`]);
+    expect(problems(names('beta'))).to.deep.equal([`${key}: 'beta'`]);
+    for (const name of ['*.example.org', '.example.org', 'a b', '-a', 'a..b']) {
+      expect(problems(names([name])), name).to.deep.equal([`${key}[0]: '${name}'`]);
+    }
+    const good = ['beta', 'beta.example.org', '192.168.77.12', 'fe80::1'];
+    expect(names(good)().domains[0]?.secondaryNames).to.deep.equal(good);
+    expect(names('any')().domains[0]?.secondaryNames).to.equal('any');
+
+    const dial = (section: object) => () => parseSecondaryConfig(secondary(section));
+    expect(problems(dial({ primaryName: 'alpha' }))).to.deep.equal(["domains[0].primaryName: 'alpha'"]);
+    const far = { primary: 'wss://10.0.0.1', tls, primaryName: 'alpha' };
+    expect(dial(far)().domains[0]?.primaryName).to.equal('alpha');
   });
 });
 

@@ -49,6 +49,20 @@ describe('metrics of a primary', () => {
     metrics.stop();
   });
 
+  it('says when certificates end, where there are any', async () => {
+    const certificates = [
+      { certificate: 'own', expiresAtMs: 1_800_000_000_500 },
+      { certificate: 'authority', expiresAtMs: 1_900_000_000_000 },
+    ] as const;
+    const metrics = createPrimaryMetrics(new FakePrimary(status({ certificates }), status({ domain: 'db' })));
+    const series = (domain: string, certificate: string) =>
+      `romulus_certificate_expiry_timestamp_seconds{domain="${domain}",certificate="${certificate}"}`;
+    expect(await read(metrics, series('web', 'own'))).to.equal(1_800_000_000.5);
+    expect(await read(metrics, series('web', 'authority'))).to.equal(1_900_000_000);
+    expect(await read(metrics, series('db', 'own'))).to.equal(undefined);
+    metrics.stop();
+  });
+
   it('reads what is current at the scrape', async () => {
     const service = new FakePrimary(status());
     const metrics = createPrimaryMetrics(service, { nowMs: () => 1200 });

@@ -4,6 +4,7 @@ import { stepPrimary } from '../../src/service/primary-machine.js';
 import {
   initialPrimaryState,
   isContinuous,
+  mayBeHeld,
   primaryLinkState,
   type PrimaryEffect,
   type PrimaryEvent,
@@ -310,6 +311,47 @@ describe('service/primary-machine', () => {
       expect(isContinuous(m.state, { streamUuid: 'A', epoch: 2 })).to.equal(false);
       expect(isContinuous(m.state, { streamUuid: 'B', epoch: 0 })).to.equal(false);
       expect(isContinuous(m.state, { streamUuid: 'C', epoch: 0 })).to.equal(true);
+    });
+  });
+
+  describe('what a secondary may hold', () => {
+    it('is any epoch that was captured, of this stream or of one before, and nothing else', () => {
+      const m = replicating(3);
+      m.advance(settings.intervalMs);
+      capture(m, 3);
+      const held = (streamUuid: string, epoch: number) => mayBeHeld(m.state, { streamUuid, epoch });
+      expect([0, 2, 3, 4].map((epoch) => held('A', epoch))).to.deep.equal([true, true, true, false]);
+      m.give({ kind: 'lost', streamUuid: 'A', code: 'LINK_CLOSED' });
+      // A resync that never came to a checkpoint, and one whose first acknowledgement was lost.
+      m.give({ kind: 'linked', streamUuid: 'B' });
+      m.give({ kind: 'lost', streamUuid: 'B', code: 'LINK_CLOSED' });
+      m.give({ kind: 'linked', streamUuid: 'C' });
+      capture(m, 0, 'C');
+      m.give({ kind: 'lost', streamUuid: 'C', code: 'LINK_CLOSED' });
+      expect([held('A', 3), held('A', 4), held('B', 0), held('C', 0), held('D', 0)]).to.deep.equal([
+        true,
+        false,
+        false,
+        true,
+        false,
+      ]);
+    });
+
+    it('is remembered however often the link is lost, within bounds', () => {
+      const m = replicating(1, { whenUnprotected: 'pass' });
+      m.give({ kind: 'lost', streamUuid: 'A', code: 'LINK_CLOSED' });
+      for (let i = 0; i < 1000; i++) {
+        m.give({ kind: 'linked', streamUuid: `S${i}` });
+        capture(m, 0, `S${i}`);
+        m.give({ kind: 'lost', streamUuid: `S${i}`, code: 'LINK_CLOSED' });
+      }
+      expect(mayBeHeld(m.state, { streamUuid: 'A', epoch: 0 })).to.equal(true);
+      for (let i = 0; i < 1000; i++) {
+        m.give({ kind: 'linked', streamUuid: `T${i}` });
+        capture(m, 0, `T${i}`);
+        m.give({ kind: 'lost', streamUuid: `T${i}`, code: 'LINK_CLOSED' });
+      }
+      expect(m.state.sent).to.have.length.at.most(1024);
     });
   });
 

@@ -4,8 +4,8 @@ import { expect } from 'chai';
 import { ChannelError, PROTOCOL_VERSION, type Hello } from '../../src/channel/contract.js';
 import { parsePrimaryConfig } from '../../src/config/load.js';
 import type { DomainInfo } from '../../src/hypervisor/port.js';
-import { initialPrimaryState } from '../../src/service/primary-state.js';
-import { judgeHello, newInstance } from '../../src/service/primary-welcome.js';
+import { initialPrimaryState, type PrimaryState } from '../../src/service/primary-state.js';
+import { judgeClaim, judgeHello, newInstance } from '../../src/service/primary-welcome.js';
 
 const info: DomainInfo = {
   name: 'web',
@@ -86,6 +86,54 @@ describe('service/primary-welcome', () => {
     expect(refusal({ domainType: 1 }).message).to.include('type: x86 HVM (2) on the primary, x86 PV (1)');
     expect(refusal({ p2mSize: 4097 }).message).to.include('memory: 16 MiB on the primary, 4097 pages');
     expect(refusal({ inventory: {} }).message).to.include('machine: pc-q35-7.2 on the primary, none');
+  });
+
+  it('who says that it runs the domain is believed with what was sent to it, and with nothing else', () => {
+    const stream = {
+      ...{ acknowledged: 3, waiting: false, due: false, ending: 'no', staleEpoch: -1 },
+      ...{ stalled: false, heardAtMs: null, begun: true },
+    } as const;
+    const linked: PrimaryState = {
+      ...state,
+      stream: { ...stream, streamUuid: 'C', captured: 4 },
+      sent: [
+        { streamUuid: 'A', captured: 7 },
+        { streamUuid: 'B', captured: 0 },
+      ],
+    };
+    const claim = (streamUuid: string | null, epoch: number | null, here = linked): string => {
+      try {
+        judgeClaim({ ...hello, role: 'active', streamUuid, epoch }, 'web', here);
+        return 'fenced';
+      } catch (error) {
+        if (!(error instanceof ChannelError)) throw error;
+        expect(error.facts).to.deep.equal({ domain: 'web', streamUuid, epoch });
+        return error.code;
+      }
+    };
+    // The last acknowledgement, one that has not arrived, an earlier one, one of a stream before.
+    for (const [streamUuid, epoch] of [
+      ['C', 3],
+      ['C', 4],
+      ['C', 0],
+      ['A', 7],
+      ['B', 0],
+    ] as const) {
+      expect(claim(streamUuid, epoch), `${streamUuid} ${epoch}`).to.equal('fenced');
+    }
+    const false_: [string | null, number | null][] = [
+      ['C', 5],
+      ['A', 8],
+      ['D', 0],
+      ['', 0],
+      ['C', null],
+      [null, 0],
+      [null, null],
+    ];
+    for (const [streamUuid, epoch] of false_) {
+      expect(claim(streamUuid, epoch), `${streamUuid} ${epoch}`).to.equal('UNKNOWN_STREAM');
+    }
+    expect(claim('A', 0, state)).to.equal('UNKNOWN_STREAM');
   });
 
   it('what every domain has cannot be said otherwise by a fact of that name', () => {

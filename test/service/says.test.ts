@@ -9,6 +9,7 @@ import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
 import { HypervisorError, type SourceDomain } from '../../src/hypervisor/port.js';
 import { createPrimaryService } from '../../src/service/primary.js';
 import { createSecondaryService } from '../../src/service/secondary.js';
+import { defaultTokenFile, readToken } from '../../src/service/token-file.js';
 import { captureLog } from '../support/capture.js';
 import { Cleanup } from '../support/cleanup.js';
 import { until } from '../support/until.js';
@@ -75,11 +76,19 @@ describe('service: what is said', () => {
     );
     cleanup.add(() => primary.stop());
     await primary.start();
-    const hello = { hypervisor: 'memory', domainType: 2, p2mSize: PAGES, inventory: {} };
-    await dial({
-      url: `ws://127.0.0.1:${primary.port}`,
-      hello: { domain: 'alpha', role: 'active', streamUuid: null, epoch: null, ...hello },
-    }).catch(() => undefined); // told that it was heard
+    const hello = { domain: 'alpha', hypervisor: 'memory', domainType: 2, p2mSize: PAGES, inventory: {} };
+    const url = `ws://127.0.0.1:${primary.port}`;
+    const token = readToken(defaultTokenFile());
+    const link = await dial({
+      url,
+      token,
+      hello: { role: 'standby', streamUuid: null, epoch: null, ...hello },
+    });
+    const { streamUuid } = link.welcome;
+    await until('epoch 0', () => primary.statuses()[0]?.epochSeen === 0);
+    await dial({ url, token, hello: { role: 'active', streamUuid, epoch: 0, ...hello } }).catch(
+      () => undefined,
+    ); // told that it was heard
     await primary.finished;
     expect(primary.statuses()[0]?.role).to.equal('fenced');
     await primary.stop();

@@ -162,14 +162,26 @@ describe('service/secondary-machine', () => {
       expect(words(m.advance(300))).to.deep.equal(['dial standby', 'abort-dial', 'ask-witness']);
     });
 
-    it('a primary that answers ALREADY_LINKED lives: the window starts anew', () => {
+    for (const code of ['ALREADY_LINKED', 'TLS', 'NAME_REFUSED']) {
+      it(`a primary that answers ${code} lives: the window starts anew`, () => {
+        const m = replicating();
+        lose(m);
+        for (let i = 0; i < 50; i++) {
+          expect(words(refuse(m, code))).to.deep.equal([]);
+          expect(words(m.advance(50))).to.deep.equal(['dial standby']);
+        }
+        expect(words(m.advance(300))).to.deep.equal(['abort-dial', 'ask-witness']);
+      });
+    }
+
+    it('who does not know the token is nobody: the window goes on', () => {
       const m = replicating();
       lose(m);
-      for (let i = 0; i < 50; i++) {
-        expect(words(refuse(m, 'ALREADY_LINKED'))).to.deep.equal([]);
-        expect(words(m.advance(50))).to.deep.equal(['dial standby']);
+      for (let i = 0; i < 6; i++) {
+        expect(words(refuse(m, 'NOT_AUTHENTICATED'))).to.deep.equal([]);
+        if (i < 5) expect(words(m.advance(50))).to.deep.equal(['dial standby']);
       }
-      expect(words(m.advance(300))).to.deep.equal(['abort-dial', 'ask-witness']);
+      expect(words(m.advance(50))).to.include('ask-witness');
     });
 
     it('waits for the restorer to finish what was acknowledged', () => {

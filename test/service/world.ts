@@ -1,7 +1,7 @@
 // Services with memory domains, in this process or in children that can be killed and stopped.
 
 import { readFileSync } from 'node:fs';
-import { pino } from 'pino';
+import { pino, type Logger } from 'pino';
 import { parsePrimaryConfig, parseSecondaryConfig } from '../../src/config/load.js';
 import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
 import { openSource, openTarget } from '../../src/service/hypervisors.js';
@@ -22,6 +22,10 @@ export const log = pino({ level: process.env['ROMULUS_TEST_LOG'] ?? 'silent' }, 
 
 export interface PrimaryChanges {
   readonly port?: number;
+  /** Of the sections `listen` and of each domain. */
+  readonly listen?: Record<string, unknown>;
+  readonly domain?: Record<string, unknown>;
+  readonly log?: Logger;
   readonly start?: 'immediately' | 'with-secondary';
   readonly checkpoint?: Record<string, unknown>;
   readonly heartbeat?: Record<string, unknown>;
@@ -44,7 +48,7 @@ export class TestPrimary {
 
   constructor(changes: PrimaryChanges = {}, guestOptions?: ConstructorParameters<typeof MemoryGuest>[1]) {
     const config = parsePrimaryConfig({
-      listen: { port: changes.port ?? 0 },
+      listen: { port: changes.port ?? 0, ...changes.listen },
       domains: (changes.names ?? ['alpha']).map((name) => ({
         name,
         hypervisor: { kind: 'embedded', ...changes.embedded },
@@ -52,10 +56,11 @@ export class TestPrimary {
         checkpoint: { intervalMs: 10, slab: '2MiB', ...changes.checkpoint },
         heartbeat: { intervalMs: 50, timeoutMs: 600, ...changes.heartbeat },
         output: { console: 'none', ...changes.output },
+        ...changes.domain,
       })),
     });
     this.service = createPrimaryService(config, {
-      log,
+      log: changes.log ?? log,
       openSource: (domainConfig) => {
         if (changes.embedded) return openSource(domainConfig);
         const { name } = domainConfig;
@@ -95,6 +100,9 @@ export class TestPrimary {
 }
 
 export interface SecondaryChanges {
+  /** Of each domain. */
+  readonly domain?: Record<string, unknown>;
+  readonly log?: Logger;
   readonly failover?: Record<string, unknown>;
   readonly output?: Record<string, unknown>;
   readonly names?: readonly string[];
@@ -123,10 +131,11 @@ export class TestSecondary {
         ...(changes.buffer !== undefined && { buffer: changes.buffer }),
         failover: { redialMinMs: 10, redialMaxMs: 100, ...changes.failover },
         output: { console: 'none', ...changes.output },
+        ...changes.domain,
       })),
     });
     this.service = createSecondaryService(config, {
-      log,
+      log: changes.log ?? log,
       openTarget: (domainConfig) => {
         if (changes.embedded) return openTarget(domainConfig);
         const { name } = domainConfig;

@@ -278,9 +278,14 @@ class DemoRun {
     }
   }
 
+  /** Of its own: it leaves nothing behind. The primary makes it. */
+  private get token(): string {
+    return join(this.directory, 'token');
+  }
+
   private async primaryConfig(tap: string): Promise<object> {
     return {
-      listen: { host: '127.0.0.1', port: 0 },
+      listen: { host: '127.0.0.1', port: 0, token: this.token },
       http: { host: '127.0.0.1', port: await freePort(PREFERRED_HTTP_PORTS.primary) },
       log: { level: 'info', format: 'json' },
       domains: [
@@ -304,6 +309,7 @@ class DemoRun {
         {
           name: DOMAIN,
           primary: `ws://127.0.0.1:${String(primaryPort)}`,
+          token: this.token,
           hypervisor: this.options.machine.hypervisor,
           output: { console: 'stdout' },
         },

@@ -1,0 +1,50 @@
+// How two processes in plaintext show each other that they know the same secret, without telling it to whoever listens
+// on the port or connects to it. In the handshake that there is anyway:
+//
+//   secondary                                      primary
+//   HTTP upgrade, nonce S               ────────▶
+//                                       ◀────────  101, nonce P, HMAC(token, "primary" S P)
+//   hello, HMAC(token, "secondary" S P) ────────▶
+//
+// The secondary says nothing more to a primary that does not know the token. The proofs are of this connection's two
+// nonces and of a side, so none can be used again or sent back. What follows is not protected: nobody can get between
+// two processes on loopback, and elsewhere TLS is for that.
+
+import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+
+export interface ChannelToken {
+  readonly secret: string;
+  /** Where it stands, for people. */
+  readonly file: string;
+}
+
+export interface Nonces {
+  readonly secondary: string;
+  readonly primary: string;
+}
+
+export const NONCE_HEADER = 'romulus-nonce';
+export const PROOF_HEADER = 'romulus-proof';
+
+const NONCE_BYTES = 32;
+
+export function newNonce(): string {
+  return randomBytes(NONCE_BYTES).toString('hex');
+}
+
+export function isNonce(given: unknown): given is string {
+  return typeof given === 'string' && /^[0-9a-f]{64}$/.test(given);
+}
+
+export function proofOf(token: ChannelToken, side: keyof Nonces, nonces: Nonces): string {
+  return createHmac('sha256', token.secret)
+    .update(`romulus ${side} ${nonces.secondary} ${nonces.primary}`)
+    .digest('hex');
+}
+
+export function isProof(token: ChannelToken, side: keyof Nonces, nonces: Nonces, given: unknown): boolean {
+  if (typeof given !== 'string') return false;
+  const expected = Buffer.from(proofOf(token, side, nonces));
+  const said = Buffer.from(given);
+  return said.length === expected.length && timingSafeEqual(said, expected);
+}

@@ -1,0 +1,133 @@
+// What any user of this machine can do to services on loopback: connect, listen where they listened, and talk.
+
+import { expect } from 'chai';
+import { createServer } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { ChannelErrorCode } from '../../src/channel/contract.js';
+import { dial, type DialOptions } from '../../src/channel/dialer.js';
+import { encodeControl } from '../../src/channel/message.js';
+import { defaultTokenFile, readToken } from '../../src/service/token-file.js';
+import { FakePrimary } from '../channel/fake-primary.js';
+import { Cleanup } from '../support/cleanup.js';
+import { until } from '../support/until.js';
+import { Proxy } from './proxy.js';
+import { PAGES, TestPrimary, TestSecondary } from './world.js';
+
+const WINDOW_MS = 1500;
+const standby: DialOptions['hello'] = {
+  ...{ domain: 'alpha', hypervisor: 'memory', domainType: 2, p2mSize: PAGES, inventory: {} },
+  ...{ role: 'standby', streamUuid: null, epoch: null },
+};
+
+async function outcomeOf(options: DialOptions): Promise<string> {
+  try {
+    (await dial(options)).destroy(new Error('not welcome') as never);
+    return 'linked';
+  } catch (error) {
+    return (error as { code: string }).code;
+  }
+}
+
+describe('service: strangers on loopback', () => {
+  const cleanup = new Cleanup();
+  afterEach(() => cleanup.run());
+
+  async function primaryOf(): Promise<TestPrimary> {
+    const primary = new TestPrimary();
+    cleanup.add(() => primary.service.stop());
+    await primary.service.start();
+    return primary;
+  }
+
+  async function worldOf() {
+    const primary = await primaryOf();
+    const proxy = new Proxy(primary.service.port);
+    const port = await proxy.listen();
+    cleanup.add(() => proxy.close());
+    const secondary = new TestSecondary(port, { failover: { reconnectWindowMs: WINDOW_MS } });
+    cleanup.add(() => secondary.service.stop());
+    await secondary.service.start();
+    await until('checkpoints', () => primary.checkpoints.length > 3);
+    return { primary, proxy, secondary };
+  }
+
+  it('one that comes first is not given the memory', async () => {
+    const primary = await primaryOf();
+    const url = `ws://127.0.0.1:${primary.service.port}`;
+    expect(await outcomeOf({ url, hello: standby })).to.equal('NOT_AUTHENTICATED');
+    expect(primary.transitions.map(({ link }) => link)).to.not.include('syncing');
+  });
+
+  it('one that says that it runs the domain is not believed: not without the token, and not with it', async () => {
+    const { primary, secondary } = await worldOf();
+    const url = `ws://127.0.0.1:${primary.service.port}`;
+    const { streamUuid, epochAcknowledged: epoch } = primary.status();
+    const active = { ...standby, role: 'active', streamUuid, epoch } as const;
+    const token = readToken(defaultTokenFile());
+    const tried: [Partial<DialOptions>, ChannelErrorCode][] = [
+      [{ hello: active }, 'NOT_AUTHENTICATED'],
+      [{ token, hello: { ...active, streamUuid: null, epoch: null } }, 'UNKNOWN_STREAM'],
+      [{ token, hello: { ...active, streamUuid: 'f81d4fae-7dec-11d0-a765-00a0c91e6bf6' } }, 'UNKNOWN_STREAM'],
+      [{ token, hello: { ...active, epoch: epoch + 1_000_000 } }, 'UNKNOWN_STREAM'],
+    ];
+    for (const [options, code] of tried) {
+      expect(await outcomeOf({ url, hello: active, ...options })).to.equal(code);
+    }
+    const before = primary.checkpoints.length;
+    await until('it goes on', () => primary.checkpoints.length > before + 3);
+    expect(primary.status()).to.include({ role: 'primary', link: 'replicating', streamUuid });
+    expect(secondary.failovers).to.deep.equal([]);
+    // The true claim counts.
+    expect(await outcomeOf({ url, token, hello: active })).to.equal('FENCED');
+    expect(primary.status().role).to.equal('fenced');
+  });
+
+  it('one that listens where the primary listened cannot say that it is dead', async () => {
+    for (const code of ['UNKNOWN_STREAM', 'UNKNOWN_DOMAIN'] as const) {
+      const { proxy, secondary } = await worldOf();
+      const fake = await new FakePrimary().start((peer) => {
+        peer.send(encodeControl({ kind: 'error', code, message: 'gone', facts: {} }));
+      });
+      cleanup.add(() => fake.close());
+      const connections = proxy.connections;
+      proxy.target = fake.port;
+      proxy.cut();
+      await until('it was dialled', () => proxy.connections > connections + 3);
+      expect(secondary.failovers, code).to.deep.equal([]);
+      expect(secondary.status().error?.code).to.equal('NOT_AUTHENTICATED');
+      // Nor that it lives: it is nobody.
+      await until('failover', () => secondary.failovers.length === 2);
+    }
+  });
+
+  it('… nor in HTTP', async () => {
+    const { proxy, secondary } = await worldOf();
+    let asked = 0;
+    const server = createServer((socket) => {
+      asked++;
+      socket.on('error', () => undefined).resume();
+      socket.end('HTTP/1.1 400 Bad Request\r\nromulus-error: UNKNOWN_DOMAIN\r\ncontent-length: 0\r\n\r\n');
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    cleanup.add(() => new Promise((resolve) => server.close(resolve)));
+    const address = server.address();
+    proxy.target = typeof address === 'object' && address !== null ? address.port : 0;
+    proxy.cut();
+    await until('it was dialled', () => asked > 3);
+    expect(secondary.failovers).to.deep.equal([]);
+  });
+
+  it('two sides with tokens of their own: no link, and both are told which files', async () => {
+    const directory = await cleanup.directory();
+    const primary = new TestPrimary({ listen: { token: `${directory}/one` } });
+    cleanup.add(() => primary.service.stop());
+    await primary.service.start();
+    const secondary = new TestSecondary(primary.service.port, { domain: { token: `${directory}/two` } });
+    cleanup.add(() => secondary.service.stop());
+    await secondary.service.start();
+    await until('refused', () => secondary.status().error?.code === 'NOT_AUTHENTICATED');
+    expect(secondary.status().error?.message).to.include(`${directory}/two`);
+    await sleep(50);
+    expect(primary.status().link).to.equal('down');
+  });
+});
