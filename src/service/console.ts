@@ -1,48 +1,54 @@
-// Where a domain's output goes when the gate has let it out, and the tap, which is before the gate. Files are written
-// synchronously: what was let out is with the kernel before anything else happens, whatever kills this process next.
+// Where a domain's output goes when the gate has let it out. Nothing here waits for whoever reads it: what is not taken
+// stays with the gate (see output/outlet.ts).
 
-import { closeSync, openSync, writeSync } from 'node:fs';
 import type { ConsoleConfig } from '../config/schema.js';
+import { FileOutlet } from '../output/file-outlet.js';
+import { NOWHERE, outletOf, type Outlet } from '../output/outlet.js';
+import type { PumpReports } from '../output/pump.js';
+import { standardOutlet } from '../output/standard-outlet.js';
+import type { Logger } from './log.js';
 
+/** A console that a program brings: it takes all that it is given. Octets that it throws at are given to it again. */
 export interface ConsoleWriter {
   write(bytes: Uint8Array): void;
   /** Safe to call twice. */
   close(): void;
 }
 
-/** @throws Node's system error if the file cannot be opened */
-export function openConsole(config: ConsoleConfig): ConsoleWriter {
+/** What was let out has so long to leave when a domain ends. */
+export const LAST_OUTPUT_MS = 1000;
+
+/** `own` in the place of what is configured. Fails with Node's system error if the file cannot be opened. */
+export async function openConsole(
+  config: ConsoleConfig,
+  own: ConsoleWriter | undefined,
+  log: Logger,
+): Promise<Outlet> {
+  if (own) return outletOf(own);
   switch (config.kind) {
-    case 'stdout':
-      return openStandardOutput();
+    case 'stdout': {
+      const outlet = standardOutlet(1);
+      // That is no reason to end a domain, nor to hold what it says until the reader comes back: it cannot.
+      void outlet.gone.then((error) =>
+        log.warn({ err: error }, 'nobody reads standard output any more: what the domain says goes nowhere'),
+      );
+      return outlet;
+    }
     case 'none':
-      return { write: () => undefined, close: () => undefined };
-    case 'file':
-      return openFile(config.file);
+      return NOWHERE;
+    case 'file': {
+      const outlet = new FileOutlet({ path: config.file });
+      await outlet.open();
+      return outlet;
+    }
   }
 }
 
-/** Appends; an existing file keeps what it has. */
-export function openFile(path: string): ConsoleWriter {
-  let file: number | null = openSync(path, 'a', 0o600);
+/** Said on change. */
+export function consoleReports(log: Logger): PumpReports {
   return {
-    write(bytes) {
-      if (file === null) return;
-      for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
-    },
-    close() {
-      if (file !== null) closeSync(file);
-      file = null;
-    },
-  };
-}
-
-function openStandardOutput(): ConsoleWriter {
-  // Whoever read our standard output may leave: that is no reason to end a domain.
-  const ignore = () => undefined;
-  process.stdout.on('error', ignore);
-  return {
-    write: (bytes) => void process.stdout.write(bytes),
-    close: () => void process.stdout.off('error', ignore),
+    failing: (error) =>
+      log.warn({ err: error }, 'the console cannot be written: output is kept, and tried again'),
+    working: () => log.info('the console is written again'),
   };
 }

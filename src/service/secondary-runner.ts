@@ -12,11 +12,11 @@ import { backoffDelay } from '../channel/backoff.js';
 import type { ChannelTls } from '../channel/security.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
-import { takeOver } from '../failover/takeover.js';
 import type { Witness } from '../failover/witness.js';
 import type { DomainEvent, DomainInfo } from '../hypervisor/port.js';
 import { monotonicMs } from './clock.js';
-import { openConsole, openFile, type ConsoleWriter } from './console.js';
+import type { Outlet } from '../output/outlet.js';
+import { openConsole } from './console.js';
 import { readTls, type SecondaryDependencies } from './dependencies.js';
 import { FailoverReport, NO_STANDBY } from './failover-report.js';
 import type { Logger } from './log.js';
@@ -42,6 +42,7 @@ import {
   type SecondaryTimer,
 } from './secondary-state.js';
 import { Standbys, reasonOf, type Standby } from './standby.js';
+import { Tap } from './tap.js';
 import { Tasks } from './tasks.js';
 import { Timers } from './timers.js';
 
@@ -69,8 +70,8 @@ export class SecondaryRunner {
   readonly #tasks: Tasks;
   readonly #failover: FailoverReport;
   readonly #links = new Map<string, SecondaryLink>();
-  #console: ConsoleWriter | null = null;
-  #tap: ConsoleWriter | null = null;
+  #console: Outlet | null = null;
+  #tap: Tap | null = null;
   #tls: ChannelTls | undefined;
   #info: DomainInfo | null = null;
   #standbys: Standbys | null = null;
@@ -108,12 +109,14 @@ export class SecondaryRunner {
     const { output, tls } = this.#config;
     try {
       this.#tls = readTls(tls);
-      this.#console = this.#dependencies.openConsole?.(this.#config) ?? openConsole(output.console);
-      this.#tap = output.tap === undefined ? null : openFile(output.tap);
+      const own = this.#dependencies.openConsole?.(this.#config);
+      this.#console = await openConsole(output.console, own, this.#log);
+      this.#tap = output.tap === undefined ? null : await Tap.open(output.tap, this.#log);
       this.#standbys = new Standbys({
         open: () => this.#dependencies.openTarget(this.#config),
         console: this.#console,
         tap: this.#tap,
+        limitBytes: output.limitBytes,
         ended: (was, event) => this.#domainEvent(was, event),
         log: this.#log,
       });
@@ -357,7 +360,7 @@ export class SecondaryRunner {
     this.#failover.started(held, reason, this.#session?.acknowledgedAtMs ?? null);
     this.#tasks.run('take over', async () => {
       try {
-        await takeOver(standby.domain, standby.gate);
+        await standby.takeOver();
       } catch (error) {
         this.#failed(asError(error), 'the domain does not start');
         this.#machine.send({ kind: 'start-failed', code: codeOf(error), message: asError(error).message });
@@ -391,7 +394,7 @@ export class SecondaryRunner {
     }
     this.#timers.end();
     this.#machine.end();
-    this.#tap?.close();
+    await this.#tap?.close();
     this.#console?.close();
   }
 }
