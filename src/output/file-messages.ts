@@ -9,7 +9,12 @@ export type FileTarget = { readonly path: string } | { readonly fd: StandardFd }
 export type FileRequest = { readonly id: number; readonly file: number } & (
   | { readonly kind: 'open'; readonly target: FileTarget }
   /** Opens the file first if it is not open. `whole`: waits for a reader that is slow, until all is written. */
-  | { readonly kind: 'write'; readonly target: FileTarget; readonly bytes: Uint8Array; readonly whole: boolean }
+  | {
+      readonly kind: 'write';
+      readonly target: FileTarget;
+      readonly bytes: Uint8Array;
+      readonly whole: boolean;
+    }
   /** Ends a write that waits. */
   | { readonly kind: 'close' }
 );

@@ -36,6 +36,7 @@ export class FileOutlet implements Outlet {
   readonly #target: FileTarget;
   readonly #options: FileOutletOptions;
   #file: OpenFile | null = null;
+  readonly #underWay = new Set<Promise<void>>();
   #onTheWay = 0;
   #closed = false;
 
@@ -67,8 +68,15 @@ export class FileOutlet implements Outlet {
     if (this.#closed) return bytes.length;
     if (this.#options.eager !== true) return this.#write(bytes);
     if (this.#onTheWay > 0 && this.#onTheWay + bytes.length > EAGER_BYTES) return 0;
-    void this.#writeEagerly(bytes);
+    const write = this.#writeEagerly(bytes);
+    this.#underWay.add(write);
+    void write.then(() => this.#underWay.delete(write));
     return bytes.length;
+  }
+
+  /** Resolves when nothing of an eager outlet is on its way. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#underWay);
   }
 
   /** What comes next goes to whatever the path names then. */

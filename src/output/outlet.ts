@@ -13,6 +13,8 @@ export interface Outlet {
    * changed afterwards.
    */
   write(bytes: Uint8Array): number | Promise<number>;
+  /** Resolves when what was taken is where it belongs. Not there: it always is. */
+  settled?(): Promise<void>;
   /** Safe to call twice. A write that is under way may still be carried out. */
   close(): void;
 }

@@ -122,7 +122,9 @@ export class Pump {
   #took(count: number, { length }: Uint8Array): boolean {
     this.#offering = false;
     if (!Number.isInteger(count) || count < 0 || count > length) {
-      this.#failed(new OutputError('BAD_COUNT', `an outlet took ${count} of ${length} octets`, { count, length }));
+      this.#failed(
+        new OutputError('BAD_COUNT', `an outlet took ${count} of ${length} octets`, { count, length }),
+      );
       return false;
     }
     if (count === 0) {

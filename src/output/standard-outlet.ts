@@ -38,6 +38,7 @@ function open(fd: StandardFd, options: FileOutletOptions): StandardOutlet {
   return {
     gone: new Promise(() => undefined),
     write: (bytes) => file.write(bytes),
+    settled: () => file.settled(),
     close: () => undefined,
   };
 }

@@ -14,6 +14,7 @@ const KEPT_BYTES = 1024 * 1024;
 const LINE_FEED = 10;
 
 export class LogSink {
+  readonly #outlet: Outlet;
   readonly #pump: Pump;
   readonly #notice: (count: number) => string;
   #lines: Buffer[] = [];
@@ -25,6 +26,7 @@ export class LogSink {
 
   /** `notice`: the line that tells of so many dropped lines. */
   constructor(outlet: Outlet, notice: (count: number) => string) {
+    this.#outlet = outlet;
     this.#notice = notice;
     this.#pump = new Pump(outlet, { next: () => this.#next(), taken: (count) => this.#taken(count) });
   }
@@ -55,10 +57,14 @@ export class LogSink {
     this.#count(lines);
   }
 
-  /** Resolves when all is written, or the time is over: to whether it is. */
-  flush(timeoutMs: number): Promise<boolean> {
+  /** Resolves when all is written, or the time is over. */
+  async flush(timeoutMs: number): Promise<void> {
     this.#pump.hurry();
-    return this.#pump.settled(timeoutMs);
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, timeoutMs)));
+    const written = this.#pump.settled(timeoutMs).then(() => this.#outlet.settled?.());
+    await Promise.race([written, late]);
+    clearTimeout(timer);
   }
 
   /** The same for a process that ends, and can only stand still for it. */

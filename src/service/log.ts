@@ -54,6 +54,12 @@ export async function flushLog(timeoutMs: number): Promise<void> {
   await sink?.flush(timeoutMs);
 }
 
+/** For a person, not as a line of the log; the same way, if there is a log. */
+export function writeToStandardError(text: string): void {
+  if (sink) sink.write(text);
+  else process.stderr.write(text);
+}
+
 function standardErrorSink(render: Render): LogSink {
   if (sink) return sink;
   const outlet = standardOutlet(STANDARD_ERROR, { eager: true, lost: (bytes) => made.lost(bytes) });

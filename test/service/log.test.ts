@@ -77,7 +77,12 @@ describe('log', () => {
   /** As many as a pipe holds. */
   const FEW = MANY.replace('2000', '200');
   for (const [what, code, how, count] of [
-    ['as many as the pipe takes are out before a SIGKILL', FEW + "process.kill(process.pid, 'SIGKILL'); for (;;);", 'SIGKILL', 200],
+    [
+      'as many as the pipe takes are out before a SIGKILL',
+      FEW + "process.kill(process.pid, 'SIGKILL'); for (;;);",
+      'SIGKILL',
+      200,
+    ],
     ['all are out before an error ends the process', MANY + "throw new Error('the end');", 1, 2000],
     ['all are out before process.exit()', MANY + 'process.exit(7);', 7, 2000],
     ['all are out before the end', MANY, 0, 2000],

@@ -257,7 +257,10 @@ describe('service/primary-machine', () => {
       m.advance(50);
       capture(m, 1);
       m.jump(60_000);
-      expect(words(m.give({ kind: 'acknowledged', streamUuid: 'A', epoch: 1 }))).to.deep.equal(['hold', 'report 1']);
+      expect(words(m.give({ kind: 'acknowledged', streamUuid: 'A', epoch: 1 }))).to.deep.equal([
+        'hold',
+        'report 1',
+      ]);
       expect(words(m.give({ kind: 'timer', timer: 'interval' }))).to.deep.equal(['decide continue']);
       capture(m, 2);
       expect(words(m.give({ kind: 'acknowledged', streamUuid: 'A', epoch: 2 }))).to.include('release 2');
