@@ -5,10 +5,19 @@
 //   agent ──request──▶ one queue for each file ──▶ a thread of libuv's ──▶ the file
 
 import { close, constants, open, write } from 'node:fs';
+import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { asError, codeOf } from '../errors.js';
-import { INHERITED_FD, type FileReply, type FileRequest, type FileTarget } from './file-messages.js';
+import {
+  encodeMessage,
+  INHERITED_FD,
+  MessageReader,
+  SOCKET_FD,
+  type FileReply,
+  type FileRequest,
+  type FileTarget,
+} from './file-messages.js';
 
 const calls = { open: promisify(open), write: promisify(write), close: promisify(close) };
 
@@ -28,13 +37,17 @@ interface File {
   tail: Promise<void>;
 }
 
+const agent = new Socket({ fd: SOCKET_FD });
 const files = new Map<number, File>();
+let agentHasGone = false;
 
 async function opened(file: File, target: FileTarget): Promise<number> {
   if (file.fd !== null) return file.fd;
   file.ours = 'path' in target;
-  file.fd = 'path' in target ? await calls.open(target.path, FLAGS, MODE) : INHERITED_FD[target.fd];
-  return file.fd;
+  if ('fd' in target) return (file.fd = INHERITED_FD[target.fd]);
+  // What was open is finished, but nothing is made any more.
+  if (agentHasGone) throw new Error('the agent has gone');
+  return (file.fd = await calls.open(target.path, FLAGS, MODE));
 }
 
 async function closed(file: File): Promise<void> {
@@ -85,11 +98,10 @@ async function answer(request: FileRequest, file: File): Promise<void> {
     await closed(file).catch(() => undefined);
   }
   const reply: FileReply = { id: request.id, taken, ...(error && { error }) };
-  // An agent that has gone does not want to know.
-  if (process.connected) process.send?.(reply, undefined, undefined, () => undefined);
+  if (!agentHasGone) agent.write(encodeMessage(reply));
 }
 
-process.on('message', (request: FileRequest) => {
+function take(request: FileRequest): void {
   let file = files.get(request.file);
   if (!file) {
     file = { fd: null, ours: false, closing: false, tail: Promise.resolve() };
@@ -98,9 +110,16 @@ process.on('message', (request: FileRequest) => {
   const mine = file;
   if (request.kind === 'close') mine.closing = true;
   mine.tail = mine.tail.then(() => answer(request, mine));
-});
+}
 
-process.on('disconnect', () => {
+const requests = new MessageReader<FileRequest>();
+agent.on('data', (chunk: Buffer) => {
+  for (const request of requests.read(chunk)) take(request);
+});
+agent.on('error', () => undefined); // 'close' follows
+agent.on('close', () => {
+  agentHasGone = true;
+  for (const file of files.values()) file.closing = true;
   // Not exit(): that would wait for the threads.
   const end = () => process.kill(process.pid, 'SIGKILL');
   setTimeout(end, LAST_MS);

@@ -1,10 +1,18 @@
 // The agent's side of the process that writes to files (file-process.ts): it is started with the first file and ends
 // with the last. One has a thread for each of its files; for more files there are more processes.
 
-import { fork, type ChildProcess } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
+import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { OutputError } from './error.js';
-import type { FileReply, FileRequest, FileTarget } from './file-messages.js';
+import {
+  encodeMessage,
+  MessageReader,
+  SOCKET_FD,
+  type FileReply,
+  type FileRequest,
+  type FileTarget,
+} from './file-messages.js';
 import { mayHang } from './non-blocking.js';
 
 const PROGRAM = fileURLToPath(new URL('./file-process.js', import.meta.url));
@@ -37,27 +45,43 @@ export function openInWritingProcess(): OpenFile {
 }
 
 class WritingProcess {
-  readonly #child: ChildProcess;
+  /** Null: it could not be started. */
+  readonly #socket: Socket | null;
+  readonly #replies = new MessageReader<FileReply>();
   readonly #files = new Set<number>();
   readonly #pending = new Map<number, (written: Written) => void>();
   #nextRequest = 0;
   #gone = false;
 
   constructor() {
-    this.#child = fork(PROGRAM, [], {
-      execArgv: [], // the program's own are not for this one
-      env: { UV_THREADPOOL_SIZE: String(FILES_MAX + 1) },
-      serialization: 'advanced',
-      // Only what it has to write to: it must not keep a pipe open that is ours.
-      stdio: ['ignore', 'ignore', 'ignore', 'ipc', mayHang(1) ? 1 : 'ignore', mayHang(2) ? 2 : 'ignore'],
-      detached: true, // what a terminal sends to us is not for it
+    this.#socket = this.#start();
+    if (this.#socket) running.add(this);
+    else this.#gone = true;
+  }
+
+  #start(): Socket | null {
+    let child: ChildProcess;
+    try {
+      child = spawn(process.execPath, [PROGRAM], {
+        env: { UV_THREADPOOL_SIZE: String(FILES_MAX + 1) },
+        // Only what it has to write to: it must not keep a pipe open that is ours.
+        stdio: ['ignore', 'ignore', 'ignore', 'pipe', mayHang(1) ? 1 : 'ignore', mayHang(2) ? 2 : 'ignore'],
+        detached: true, // what a terminal sends to us is not for it
+      });
+    } catch {
+      return null; // told by whoever finds it gone, and tried again
+    }
+    child.on('error', (error) => this.#ended(error.message));
+    child.on('exit', (code, signal) => this.#ended(signal ?? `exit code ${code ?? 0}`));
+    child.unref();
+    // A pipe of Node's is a socket pair. Not there: no descriptors were left.
+    const socket = (child as Partial<ChildProcess>).stdio?.[SOCKET_FD] as Socket | undefined;
+    socket?.unref();
+    socket?.on('data', (chunk: Buffer) => {
+      for (const reply of this.#replies.read(chunk)) this.#receive(reply);
     });
-    this.#child.unref();
-    this.#child.channel?.unref();
-    this.#child.on('message', (reply: FileReply) => this.#receive(reply));
-    this.#child.on('error', (error) => this.#ended(error.message));
-    this.#child.on('exit', (code, signal) => this.#ended(signal ?? `exit code ${code ?? 0}`));
-    running.add(this);
+    socket?.on('error', (error) => this.#ended(error.message));
+    return socket ?? null;
   }
 
   /** Also those that were closed and whose thread is not free again, which may be never. */
@@ -86,7 +110,7 @@ class WritingProcess {
       this.#files.delete(file);
       if (this.#files.size > 0 || this.#gone) return;
       running.delete(this);
-      this.#child.disconnect();
+      this.#socket?.end();
     });
   }
 
@@ -95,9 +119,7 @@ class WritingProcess {
     const id = this.#nextRequest++;
     return new Promise((resolve) => {
       this.#pending.set(id, resolve);
-      this.#child.send({ ...request, id, file } satisfies FileRequest, (error) => {
-        if (error) this.#ended(error.message);
-      });
+      this.#socket?.write(encodeMessage({ ...request, id, file }));
     });
   }
 

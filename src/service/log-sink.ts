@@ -71,7 +71,9 @@ export class LogSink {
   flushNow(timeoutMs: number): void {
     const sleeper = new Int32Array(new SharedArrayBuffer(4));
     const limit = performance.now() + timeoutMs;
-    for (this.#pump.hurry(); this.#next() !== null && performance.now() < limit; this.#pump.hurry()) {
+    for (;;) {
+      this.#pump.hurry();
+      if (this.#next() === null || performance.now() > limit) return;
       Atomics.wait(sleeper, 0, 0, 1);
     }
   }

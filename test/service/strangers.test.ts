@@ -49,6 +49,8 @@ describe('service: consoles that stall', function () {
   }
 
   async function untilHeld(child: Child, bytes: number): Promise<void> {
+    // Not only because nothing is acknowledged yet.
+    await until('replicated', () => child.count('checkpoint') + child.count('commit') > 20);
     await until('the console is as far behind as it may be', () => {
       child.ask();
       return (child.status?.heldOutputBytes ?? 0) > bytes;
@@ -201,7 +203,7 @@ describe('service: consoles that stall', function () {
     const changes = { output: { console: 'stdout', limit: '16KiB' } };
     const child = Child.secondary(primary.service.port, changes, fifo.blocking(cleanup));
     cleanup.add(() => child.kill());
-    await until('checkpoints', () => child.count('commit') > 5);
+    await until('checkpoints', () => child.count('commit') > 25);
     primary.guest().domain.crash();
     await until('failover', () => child.count('failover') === 2);
     await untilHeld(child, LIMIT);
