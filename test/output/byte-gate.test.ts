@@ -179,7 +179,7 @@ class MoodyOutlet implements Outlet {
         try {
           resolve(this.#take(bytes));
         } catch (error) {
-          reject(error as Error);
+          reject(error);
         }
       };
     });
