@@ -1,6 +1,7 @@
 // The gate against a model that knows nothing of queues: a list of octets, each with the epoch that it belongs to.
 import { expect } from 'chai';
 import fc from 'fast-check';
+import { asError } from '../../src/errors.js';
 import { ByteGate } from '../../src/output/byte-gate.js';
 import { ByteQueue } from '../../src/output/byte-queue.js';
 import { outletOf, PIECE_BYTES, type Outlet } from '../../src/output/outlet.js';
@@ -179,7 +180,7 @@ class MoodyOutlet implements Outlet {
         try {
           resolve(this.#take(bytes));
         } catch (error) {
-          reject(error);
+          reject(asError(error));
         }
       };
     });
