@@ -6,6 +6,7 @@ import { asError, codeOf } from '../errors.js';
 import { GuestError } from '../guest/error.js';
 import { RestoreError } from '../restore/error.js';
 import { SaveError, type SaveErrorCode } from '../save/error.js';
+import { writeToStandardError } from '../service/log.js';
 import { StreamError } from '../stream/error.js';
 import type { Layer } from '../stream/layer-item.js';
 import { VERSION } from '../version.js';
@@ -13,6 +14,7 @@ import { convertVerb } from './convert.js';
 import { demoVerb, type DemoVerbOptions } from './demo.js';
 import { ExitCode, isInputCode } from './exit-codes.js';
 import { inspectVerb } from './inspect.js';
+import { lastWords } from './last-words.js';
 import { InterruptedError } from './signals.js';
 import { primaryVerb } from './primary.js';
 import { recoverVerb } from './recover.js';
@@ -162,7 +164,8 @@ export async function main(): Promise<ExitCode> {
     if (error instanceof InterruptedError) return ExitCode.INTERRUPTED;
     // Whoever read our output has seen enough ("| head").
     if (codeOf(error) === 'EPIPE') return ExitCode.OK;
-    process.stderr.write(`romulus: ${codeOf(error)}: ${asError(error).message}\n`);
+    writeToStandardError(`romulus: ${codeOf(error)}: ${asError(error).message}\n`);
+    await lastWords();
     return isInputError(error) ? ExitCode.USAGE : ExitCode.FAILED;
   }
 }

@@ -2,7 +2,7 @@
 // hooks, from start to an end in order.
 //
 //   start: service, HTTP, reports to a supervisor ── until: signal, supervisor gone, or all domains at their end
-//   end:   service (says bye), hooks settled, HTTP last, so that the last scrape sees the end
+//   end:   service (says bye), hooks settled, HTTP last, so that the last scrape sees the end; then the log's last lines
 
 import { of, type Observable } from 'rxjs';
 import type { HooksConfig, HttpConfig } from '../config/schema.js';
@@ -13,6 +13,7 @@ import type { Logger } from '../service/log.js';
 import type { Metrics } from '../service/metrics.js';
 import type { DomainStatus, PrimaryService, SecondaryService } from '../service/reports.js';
 import { ExitCode, isInputCode } from './exit-codes.js';
+import { lastWords, lastWordsTo } from './last-words.js';
 import { aborted, onInterruption } from './signals.js';
 import { leaveSupervisor, reportToSupervisor, supervisorGone, type SupervisorMessage } from './supervisor.js';
 
@@ -34,6 +35,7 @@ export async function serve<Service extends PrimaryService | SecondaryService>(
   side: Side<Service>,
 ): Promise<ExitCode> {
   const { service, log } = side;
+  lastWordsTo(log);
   // Before anything is open that could be opened anew.
   const interruption = onInterruption(() => void service.reload());
   const orphaned = supervisorGone();
@@ -74,6 +76,7 @@ export async function serve<Service extends PrimaryService | SecondaryService>(
     await http?.stop();
     reports.unsubscribe();
     leaveSupervisor();
+    await lastWords();
     interruption.dispose();
   }
 }

@@ -12,11 +12,17 @@ export type SupervisorMessage =
   | { readonly kind: 'failover'; readonly event: FailoverEvent }
   | { readonly kind: 'transition'; readonly report: TransitionReport };
 
-/** Forwards the messages to the supervising program, if there is one. */
+/** Messages that the supervising program has not taken yet. */
+const WAITING_MAX = 1000;
+let waiting = 0;
+
+/** Forwards the messages to the supervising program, if there is one. While it stands still, it misses some. */
 export function reportToSupervisor(...sources: readonly Observable<SupervisorMessage>[]): Subscription {
   return merge(...sources).subscribe((message) => {
     // A supervisor that has gone is noticed by its 'disconnect' event, not by a failed report.
-    if (process.connected) process.send?.(message);
+    if (!process.connected || waiting >= WAITING_MAX) return;
+    waiting++;
+    process.send?.(message, undefined, undefined, () => waiting--);
   });
 }
 

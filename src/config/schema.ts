@@ -121,6 +121,10 @@ function consoleSchema(resolve: Resolve) {
     .prefault('stdout');
 }
 
+function outputLimit() {
+  return size('4KiB', '16GiB').prefault('64MiB');
+}
+
 function checkpointSchema() {
   return section({
     intervalMs: duration(1, 60_000).default(50),
@@ -171,7 +175,7 @@ function primaryDomainSchema(resolve: Resolve) {
       console: consoleSchema(resolve),
       tap: pathField(resolve).optional(),
       whenUnprotected: choice(['hold', 'pass']).default('hold'),
-      limit: size('4KiB', '16GiB').prefault('64MiB'),
+      limit: outputLimit(),
     })
       .transform(({ limit, ...rest }) => ({ ...rest, limitBytes: limit }))
       .prefault({}),
@@ -227,7 +231,13 @@ function secondaryDomainSchema(resolve: Resolve) {
     hypervisor: hypervisorSchema(resolve),
     buffer: size('1MiB', '64GiB').prefault('256MiB'),
     failover: failoverSchema(),
-    output: section({ console: consoleSchema(resolve), tap: pathField(resolve).optional() }).prefault({}),
+    output: section({
+      console: consoleSchema(resolve),
+      tap: pathField(resolve).optional(),
+      limit: outputLimit(),
+    })
+      .transform(({ limit, ...rest }) => ({ ...rest, limitBytes: limit }))
+      .prefault({}),
   })
     .check((context) => {
       const { primary, tls, primaryName, plaintext, hypervisor } = context.value;

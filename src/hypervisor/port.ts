@@ -213,6 +213,9 @@ export interface TargetDomain extends Domain {
 
   /** Lets the restored domain run. If it fails with another code than DOMAIN_GONE, it can be tried again. */
   start(): Promise<void>;
+  /** As in SourceDomain, once it runs. */
+  suspend(): Promise<void>;
+  resume(): Promise<void>;
   /** Tells the network where the running domain is now. If that fails, the network finds out by itself, later. */
   announce?(): Promise<void>;
 }

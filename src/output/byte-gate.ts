@@ -1,8 +1,10 @@
 // The gate for outputs that are octets (a serial port). Positions count the octets that the domain has emitted; a
-// seal is a mark at a position, a release moves the exit up to a mark.
+// seal is a mark at a position, a release moves the bar up to a mark. What is before the bar may leave, at the pace of
+// the outlet; it is held, and counts as held, until the outlet has taken it.
 //
 //   emitted:   a b c d e f g h
-//   marks:         ^1    ^2         release(1): a b are out; held: c d e f g h
+//   marks:         ^1    ^2         release(1): a b may leave
+//   outlet:      ^ took a           held: b c d e f g h, of which b may leave
 //
 // Nothing is ever dropped but by discard(). A holder that fills up says so on pressure$; whoever drives the domain
 // must then stop it, for the gate itself cannot.
@@ -10,10 +12,12 @@
 import { BehaviorSubject, distinctUntilChanged, type Observable } from 'rxjs';
 import { ByteQueue } from './byte-queue.js';
 import type { OutputGate } from './gate.js';
+import { PIECE_BYTES, type Outlet } from './outlet.js';
+import { Pump, type PumpReports } from './pump.js';
 
-export interface ByteGateOptions {
-  /** Where released octets go, in order. The memory is the writer's to keep. */
-  readonly write: (bytes: Uint8Array) => void;
+export interface ByteGateOptions extends PumpReports {
+  /** Where released octets go, in order. */
+  readonly outlet: Outlet;
   /** Octets held beyond which pressure$ is true. */
   readonly limitBytes: number;
 }
@@ -27,24 +31,39 @@ interface Mark {
 export class ByteGate implements OutputGate {
   private readonly queue = new ByteQueue();
   private readonly pressure = new BehaviorSubject(false);
+  private readonly pump: Pump;
   private marks: Mark[] = [];
   private mode: 'holding' | 'passing' | 'discarded' = 'holding';
   private emitted = 0;
   private released = 0;
+  /** What is before this position may leave. */
+  private bar = 0;
 
   /** True while more than the limit is held. Says the present state first. */
   readonly pressure$: Observable<boolean> = this.pressure.pipe(distinctUntilChanged());
 
-  constructor(private readonly options: ByteGateOptions) {}
+  constructor(private readonly options: ByteGateOptions) {
+    this.pump = new Pump(
+      options.outlet,
+      { next: () => this.next(), taken: (count) => this.taken(count) },
+      options,
+    );
+  }
 
   get heldBytes(): number {
     return this.queue.length;
+  }
+
+  /** Of the held ones, those that may leave, if only the outlet took them. */
+  get waitingBytes(): number {
+    return Math.max(0, Math.min(this.bar - this.released, this.queue.length));
   }
 
   get emittedBytes(): number {
     return this.emitted;
   }
 
+  /** What the outlet has taken. */
   get releasedBytes(): number {
     return this.released;
   }
@@ -53,12 +72,8 @@ export class ByteGate implements OutputGate {
   push(bytes: Uint8Array): void {
     this.emitted += bytes.length;
     if (this.mode === 'discarded') return;
-    if (this.mode === 'passing') {
-      // A copy, as held octets are: the domain may reuse its buffer once this returns.
-      this.write(bytes.slice());
-      return;
-    }
     this.queue.push(bytes);
+    if (this.mode === 'passing') this.pump.run();
     this.updatePressure();
   }
 
@@ -69,12 +84,12 @@ export class ByteGate implements OutputGate {
 
   release(epoch: number): Promise<void> {
     if (this.mode !== 'holding') return Promise.resolve();
-    let position = -1;
     while (this.marks[0] !== undefined && this.marks[0].epoch <= epoch) {
-      position = this.marks[0].position;
+      this.bar = this.marks[0].position;
       this.marks.shift();
     }
-    return this.attempt(() => this.letOut(position - (this.emitted - this.queue.length)));
+    this.pump.run();
+    return Promise.resolve();
   }
 
   discard(): Promise<void> {
@@ -89,11 +104,15 @@ export class ByteGate implements OutputGate {
     if (this.mode === 'discarded') return Promise.resolve();
     this.mode = 'passing';
     this.marks = [];
-    return this.attempt(() => this.letOut(this.queue.length));
+    this.bar = Infinity;
+    this.pump.run();
+    return Promise.resolve();
   }
 
   hold(): Promise<void> {
-    if (this.mode === 'passing') this.mode = 'holding';
+    if (this.mode === 'discarded') return Promise.resolve();
+    this.mode = 'holding';
+    this.bar = this.released;
     return Promise.resolve();
   }
 
@@ -102,29 +121,28 @@ export class ByteGate implements OutputGate {
     return Promise.resolve();
   }
 
-  private letOut(count: number): void {
-    if (count <= 0) return;
-    try {
-      this.queue.take(count, (piece) => this.write(piece));
-    } finally {
-      this.updatePressure();
-    }
+  /**
+   * The end: what may leave has so long to do so, then nothing more does. Resolves to how many octets were left that
+   * might have left.
+   */
+  async end(timeoutMs: number): Promise<number> {
+    await this.pump.settled(timeoutMs);
+    this.pump.end();
+    return this.waitingBytes;
   }
 
-  private write(bytes: Uint8Array): void {
-    this.released += bytes.length;
-    this.options.write(bytes);
+  private next(): Uint8Array | null {
+    if (this.mode === 'discarded') return null;
+    return this.queue.peek(Math.min(PIECE_BYTES, this.bar - this.released));
+  }
+
+  private taken(count: number): void {
+    this.released += count;
+    this.queue.drop(count);
+    this.updatePressure();
   }
 
   private updatePressure(): void {
     this.pressure.next(this.queue.length > this.options.limitBytes);
-  }
-
-  /** A writer that throws rejects the call that led to it. */
-  private attempt(action: () => void): Promise<void> {
-    return new Promise((resolve) => {
-      action();
-      resolve();
-    });
   }
 }

@@ -13,7 +13,7 @@ interface Block {
 }
 
 export class ByteQueue {
-  private readonly blocks: Block[] = [];
+  private blocks: Block[] = [];
   private held = 0;
 
   get length(): number {
@@ -36,23 +36,31 @@ export class ByteQueue {
     this.held += bytes.length;
   }
 
-  /** Hands the first `count` octets to `write`, in order; a piece is gone from the queue before it is written. */
-  take(count: number, write: (bytes: Uint8Array) => void): void {
+  /** Some of the first `count` octets, in one piece of at most a block, which stay in the queue; null: there are none. */
+  peek(count: number): Uint8Array | null {
+    const block = this.blocks[0];
+    if (block === undefined || block.start === block.end || count <= 0) return null;
+    return block.memory.subarray(block.start, Math.min(block.end, block.start + count));
+  }
+
+  /** Removes the first `count` octets, or as many as there are. */
+  drop(count: number): void {
     let left = Math.min(count, this.held);
-    while (left > 0) {
-      const block = this.blocks[0];
-      if (block === undefined) return;
-      const piece = block.memory.subarray(block.start, Math.min(block.end, block.start + left));
-      block.start += piece.length;
-      left -= piece.length;
-      this.held -= piece.length;
-      if (block.start === block.memory.length) this.blocks.shift();
-      write(piece);
+    let emptied = 0;
+    for (const block of this.blocks) {
+      if (left === 0) break;
+      const part = Math.min(left, block.end - block.start);
+      block.start += part;
+      left -= part;
+      this.held -= part;
+      if (block.start < block.memory.length) break;
+      emptied++;
     }
+    if (emptied > 0) this.blocks = this.blocks.slice(emptied);
   }
 
   clear(): void {
-    this.blocks.length = 0;
+    this.blocks = [];
     this.held = 0;
   }
 }

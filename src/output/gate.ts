@@ -13,13 +13,13 @@ export interface OutputGate {
    * that would lengthen the pause, shortly before: what is said in between is held an epoch longer than it must be.
    */
   seal(epoch: number): Promise<void>;
-  /** Lets out all that belongs to `epoch` and to those before it. */
+  /** Lets out all that belongs to `epoch` and to those before it. What nobody takes yet stays held, until somebody does. */
   release(epoch: number): Promise<void>;
   /** Fenced: drops all that is held, and all that will come. Final. */
   discard(): Promise<void>;
   /** Unprotected: lets out all that is held and all that comes, until hold() is called. */
   pass(): Promise<void>;
-  /** Holds again from now on (the state in which a gate is made). */
+  /** Holds again from now on (the state in which a gate is made), also what was let out and is still here. */
   hold(): Promise<void>;
   /** A new stream numbers its epochs from 0 again: sealed epochs that were not released join the open one. */
   restart(): Promise<void>;
@@ -27,5 +27,6 @@ export interface OutputGate {
   readonly heldBytes: number;
   /** Octets that the domain has emitted since it was created: the position in its output at which an epoch ends. */
   readonly emittedBytes: number;
+  /** Octets that are out. */
   readonly releasedBytes: number;
 }

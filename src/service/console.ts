@@ -1,39 +1,58 @@
-// Where a domain's output goes when the gate has let it out, and the tap, which is before the gate. Files are written
-// synchronously: what was let out is with the kernel before anything else happens, whatever kills this process next.
+// Where a domain's output goes when the gate has let it out. Nothing here waits for whoever reads it: what is not taken
+// stays with the gate (see output/outlet.ts).
 
-import { closeSync, openSync, writeSync } from 'node:fs';
 import type { ConsoleConfig } from '../config/schema.js';
+import { FileOutlet } from '../output/file-outlet.js';
+import { NOWHERE, outletOf, type Outlet } from '../output/outlet.js';
+import type { PumpReports } from '../output/pump.js';
+import { standardOutlet } from '../output/standard-outlet.js';
 import type { Logger } from './log.js';
 
+/** A console that a program brings: it takes all that it is given. Octets that it throws at are given to it again. */
 export interface ConsoleWriter {
   write(bytes: Uint8Array): void;
-  /**
-   * Opens it anew by its name: what comes from now on goes there, what was written stays where it is. Not there: it has
-   * no name. Rejects with Node's system error if it cannot be opened; then all goes on as before.
-   */
-  reopen?(): Promise<void>;
   /** Safe to call twice. */
   close(): void;
 }
 
-/** @throws Node's system error if the file cannot be opened */
-export function openConsole(config: ConsoleConfig): ConsoleWriter {
+/** What was let out has so long to leave when a domain ends. */
+export const LAST_OUTPUT_MS = 1000;
+
+/** `own` in the place of what is configured. Fails with Node's system error if the file cannot be opened. */
+export async function openConsole(
+  config: ConsoleConfig,
+  own: ConsoleWriter | undefined,
+  log: Logger,
+): Promise<Outlet> {
+  if (own) return outletOf(own);
   switch (config.kind) {
-    case 'stdout':
-      return openStandardOutput();
+    case 'stdout': {
+      const outlet = standardOutlet(1);
+      // That is no reason to end a domain, nor to hold what it says until the reader comes back: it cannot.
+      void outlet.gone.then((error) =>
+        log.warn({ err: error }, 'nobody reads standard output any more: what the domain says goes nowhere'),
+      );
+      return outlet;
+    }
     case 'none':
-      return { write: () => undefined, close: () => undefined };
-    case 'file':
-      return openFile(config.file);
+      return NOWHERE;
+    case 'file': {
+      const outlet = new FileOutlet({ path: config.file });
+      await outlet.open();
+      return outlet;
+    }
   }
 }
 
 /**
  * Opens outputs anew, by their names: whoever rotates logs has moved them. One that cannot be opened stays as it is.
  */
-export async function reopenAll(writers: readonly (ConsoleWriter | null)[], log: Logger): Promise<void> {
-  for (const writer of writers) {
-    await writer
+export async function reopenAll(
+  outputs: readonly (Pick<Outlet, 'reopen'> | null)[],
+  log: Logger,
+): Promise<void> {
+  for (const output of outputs) {
+    await output
       ?.reopen?.()
       .catch((error: unknown) =>
         log.error({ err: error }, 'an output cannot be opened anew, and stays as it is'),
@@ -41,37 +60,11 @@ export async function reopenAll(writers: readonly (ConsoleWriter | null)[], log:
   }
 }
 
-/** Appends; an existing file keeps what it has. */
-export function openFile(path: string): ConsoleWriter {
-  let file: number | null = openSync(path, 'a', 0o600);
+/** Said on change. */
+export function consoleReports(log: Logger): PumpReports {
   return {
-    write(bytes) {
-      if (file === null) return;
-      for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
-    },
-    reopen() {
-      return new Promise((resolve) => {
-        if (file !== null) {
-          const anew = openSync(path, 'a', 0o600);
-          closeSync(file);
-          file = anew;
-        }
-        resolve();
-      });
-    },
-    close() {
-      if (file !== null) closeSync(file);
-      file = null;
-    },
-  };
-}
-
-function openStandardOutput(): ConsoleWriter {
-  // Whoever read our standard output may leave: that is no reason to end a domain.
-  const ignore = () => undefined;
-  process.stdout.on('error', ignore);
-  return {
-    write: (bytes) => void process.stdout.write(bytes),
-    close: () => void process.stdout.off('error', ignore),
+    failing: (error) =>
+      log.warn({ err: error }, 'the console cannot be written: output is kept, and tried again'),
+    working: () => log.info('the console is written again'),
   };
 }

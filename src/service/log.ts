@@ -1,19 +1,30 @@
 // Structured logs on standard error: one JSON object a line for machines, coloured lines on a terminal.
 //
-// Written synchronously: the lines before a crash are the ones that count. Standard output is never touched, it may
-// be a domain's console.
+// Whoever reads them may stall, and the service must not notice: a line is written at once or kept until it can be, within
+// limits (log-sink.ts). What waits when the process ends, in order or by an error, gets a last moment. Standard output is
+// never touched, it may be a domain's console.
 
+import { isatty } from 'node:tty';
 import { pino, type DestinationStream, type Logger, type LoggerOptions } from 'pino';
-import pretty from 'pino-pretty';
+import { prettyFactory } from 'pino-pretty';
 import type { LogConfig } from '../config/schema.js';
 import { type Facts, RomulusError } from '../errors.js';
+import { standardOutlet } from '../output/standard-outlet.js';
+import { LogSink } from './log-sink.js';
 
 export type { Logger } from 'pino';
 
 const STANDARD_ERROR = 2;
-const UNWRITTEN_OCTETS_MAX = 2 ** 20;
 /** A chain of causes longer than this is a loop. */
 const CAUSES_LIMIT = 8;
+/** For the lines that wait when the process ends: nobody who waits for its end shall notice. */
+const LAST_LINES_MS = 100;
+
+/** Makes of a line of JSON what is written. */
+type Render = (line: string) => string;
+
+/** There is one standard error: its sink belongs to the process. */
+let sink: LogSink | null = null;
 
 /** `destination` instead of standard error, for programs that embed Romulus. */
 export function createLogger(config: LogConfig, destination?: DestinationStream): Logger {
@@ -26,28 +37,55 @@ export function createLogger(config: LogConfig, destination?: DestinationStream)
     serializers: { err: serialiseError, error: serialiseError },
   };
   if (destination) return pino(options, destination);
-  const forPeople = config.format === 'pretty' || (config.format === 'auto' && process.stderr.isTTY);
-  if (!forPeople) {
-    // What cannot be written (a terminal that has gone, a full disk) is kept up to this, and ends nothing.
-    const standardError = pino.destination({
-      dest: STANDARD_ERROR,
-      sync: true,
-      maxLength: UNWRITTEN_OCTETS_MAX,
-    });
-    standardError.on('error', () => undefined);
-    return pino(options, standardError);
-  }
-  return pino(
-    options,
-    pretty({
-      destination: STANDARD_ERROR,
-      sync: true,
-      colorize: process.stderr.isTTY && process.env['NO_COLOR'] === undefined,
-      translateTime: 'SYS:HH:MM:ss.l',
-      messageFormat: '{if domain}[{domain}] {end}{msg}',
-      ignore: 'domain',
-    }),
-  );
+  const terminal = isatty(STANDARD_ERROR);
+  const forPeople = config.format === 'pretty' || (config.format === 'auto' && terminal);
+  const render: Render = forPeople ? renderForPeople(terminal) : (line) => line;
+  const standardError = standardErrorSink(render);
+  return pino(options, { write: (line) => standardError.write(render(line)) });
+}
+
+/** Lines that standard error did not take in time, since the process has started. */
+export function logLinesDropped(): number {
+  return sink?.linesDropped ?? 0;
+}
+
+/** Resolves when all lines are written, or the time is over. */
+export async function flushLog(timeoutMs: number): Promise<void> {
+  await sink?.flush(timeoutMs);
+}
+
+/** For a person, not as a line of the log; the same way, if there is a log. */
+export function writeToStandardError(text: string): void {
+  if (sink) sink.write(text);
+  else process.stderr.write(text);
+}
+
+function standardErrorSink(render: Render): LogSink {
+  if (sink) return sink;
+  const outlet = standardOutlet(STANDARD_ERROR, { eager: true, lost: (bytes) => made.lost(bytes) });
+  const notice = (linesDropped: number) =>
+    render(
+      `${JSON.stringify({
+        level: 'warn',
+        time: new Date().toISOString(),
+        linesDropped,
+        msg: `${linesDropped} lines of the log were dropped here: nobody read them in time`,
+      })}\n`,
+    );
+  const made = new LogSink(outlet, notice);
+  process.on('exit', () => made.flushNow(LAST_LINES_MS));
+  sink = made;
+  return made;
+}
+
+function renderForPeople(terminal: boolean): Render {
+  const format = prettyFactory({
+    colorize: terminal && process.env['NO_COLOR'] === undefined,
+    translateTime: 'SYS:HH:MM:ss.l',
+    messageFormat: '{if domain}[{domain}] {end}{msg}',
+    ignore: 'domain',
+  });
+  return (line) => format(line);
 }
 
 /** The logger of one domain: each of its lines names it. */

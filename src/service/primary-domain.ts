@@ -3,20 +3,24 @@
 //   domain ─output$─▶ tap, byte gate ─▶ console
 //          ─network─▶ gates that the hypervisor brings ─▶ network
 
-import type { Subscription } from 'rxjs';
+import { Subscription } from 'rxjs';
 import type { PrimaryDomainConfig } from '../config/schema.js';
 import type { DomainEvent, DomainInfo, SourceDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
 import { CompositeGate } from '../output/composite-gate.js';
 import type { OutputGate } from '../output/gate.js';
-import { openConsole, openFile, reopenAll, type ConsoleWriter } from './console.js';
+import type { Outlet } from '../output/outlet.js';
+import { consoleReports, LAST_OUTPUT_MS, openConsole, reopenAll } from './console.js';
 import type { PrimaryDependencies } from './dependencies.js';
 import { DomainStop } from './domain-stop.js';
 import type { Logger } from './log.js';
+import { Tap } from './tap.js';
 
 export interface PrimaryDomainHooks {
   readonly pressure: (on: boolean) => void;
   readonly event: (event: DomainEvent) => void;
+  /** Whether what was let out may still leave: not when this process was stopped since, and may have been replaced. */
+  readonly mayLeave: () => boolean;
 }
 
 export interface PrimaryDomain {
@@ -31,8 +35,10 @@ export interface PrimaryDomain {
   readonly sealedAfter: OutputGate;
   /** Opens the outputs' files anew, by their names. */
   reopen(): Promise<void>;
-  /** Closes the outputs; the domain is destroyed before. */
-  close(): void;
+  /** Octets of the held ones that were let out, and that the console has not taken. */
+  readonly waitingBytes: number;
+  /** Closes the outputs, when what was let out has left or the time for that is over. The domain is destroyed before. */
+  close(): Promise<void>;
 }
 
 /** Fails as openSource does, or with Node's system error if an output cannot be opened. */
@@ -43,48 +49,55 @@ export async function openPrimaryDomain(
   log: Logger,
 ): Promise<PrimaryDomain> {
   const { output } = config;
-  const outputs: ConsoleWriter[] = [];
   let domain: SourceDomain | null = null;
-  let subscriptions: Subscription | null = null;
-  const close = () => {
-    subscriptions?.unsubscribe();
-    for (const writer of outputs.splice(0)) writer.close();
+  let console: Outlet | null = null;
+  let tap: Tap | null = null;
+  let bytes: ByteGate | null = null;
+  const subscriptions = new Subscription();
+  const close = async () => {
+    subscriptions.unsubscribe();
+    const [unsaidBytes] = await Promise.all([bytes?.end(LAST_OUTPUT_MS), tap?.close()]);
+    if (unsaidBytes) log.warn({ unsaidBytes }, 'the console did not take the end of what was let out');
+    console?.close();
   };
   try {
-    const console = dependencies.openConsole?.(config) ?? openConsole(output.console);
-    outputs.push(console);
-    const tap = output.tap === undefined ? null : openFile(output.tap);
-    if (tap) outputs.push(tap);
+    const outlet = await openConsole(output.console, dependencies.openConsole?.(config), log);
+    console = outlet;
+    if (output.tap !== undefined) tap = await Tap.open(output.tap, log);
     domain = await dependencies.openSource(config);
     for (const note of domain.notes ?? []) log.info(note);
-    const bytes = new ByteGate({ write: (piece) => console.write(piece), limitBytes: output.limitBytes });
-    const network = new CompositeGate(domain.gates ?? []);
-    const gate = new CompositeGate([bytes, network]);
-    subscriptions = domain.output$.subscribe((piece) => {
-      try {
-        tap?.write(piece);
-        bytes.push(piece);
-      } catch (error) {
-        // A writer that fails costs what it was to write, not the domain.
-        log.error({ err: error }, 'output cannot be written');
-      }
+    const gate = new ByteGate({
+      outlet: { write: (piece) => (hooks.mayLeave() ? outlet.write(piece) : 0), close: () => outlet.close() },
+      limitBytes: output.limitBytes,
+      ...consoleReports(log),
     });
-    subscriptions.add(bytes.pressure$.subscribe(hooks.pressure));
+    bytes = gate;
+    const network = new CompositeGate(domain.gates ?? []);
+    subscriptions.add(
+      domain.output$.subscribe((piece) => {
+        tap?.push(piece);
+        gate.push(piece);
+      }),
+    );
+    subscriptions.add(gate.pressure$.subscribe(hooks.pressure));
     subscriptions.add(domain.events$.subscribe(hooks.event));
     const stop = new DomainStop(domain);
     return {
       domain,
       info: await domain.info(),
       stop,
-      gate,
+      gate: new CompositeGate([gate, network]),
       sealedBefore: network,
-      sealedAfter: bytes,
-      reopen: () => reopenAll(outputs, log),
+      sealedAfter: gate,
+      get waitingBytes() {
+        return gate.waitingBytes;
+      },
+      reopen: () => reopenAll([console, tap], log),
       close,
     };
   } catch (error) {
-    close();
     await domain?.destroy();
+    await close();
     throw error;
   }
 }

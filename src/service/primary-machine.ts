@@ -32,6 +32,8 @@ export function stepPrimary(
   if (state.stream && event.atMs - state.lastAtMs > state.settings.stallMs) {
     state.stream.staleEpoch = state.stream.captured;
     state.stream.stalled = true;
+    // What was let out and is still here must wait for that, too.
+    if (state.exposed && state.role === 'primary') effects.push({ kind: 'hold' });
   }
   state.lastAtMs = event.atMs;
   if (!state.stopped) handle(state, event, effects);
@@ -134,7 +136,6 @@ function handle(state: PrimaryState, event: PrimaryEvent, effects: PrimaryEffect
       if (state.role !== 'primary' || state.pressure === event.on) return;
       state.pressure = event.on;
       effects.push({ kind: event.on ? 'pause-domain' : 'unpause-domain' });
-      if (state.stream) proceed(state, state.stream, effects);
       return;
     case 'domain-shutdown': {
       domainShutdown(state, effects);
@@ -266,7 +267,7 @@ function proceed(state: PrimaryState, stream: StreamState, effects: PrimaryEffec
     return;
   }
   const room = stream.captured - stream.acknowledged < state.settings.windowEpochs;
-  if (!room || !(stream.due || state.requested || state.pressure)) return;
+  if (!room || !(stream.due || state.requested)) return;
   stream.waiting = false;
   stream.due = false;
   state.requested = false;
@@ -401,6 +402,9 @@ function unlinked(state: PrimaryState, reason: string, effects: PrimaryEffect[])
   if (state.settings.whenUnprotected === 'pass') {
     state.letOut = { released: null, streamsSince: [] };
     effects.push({ kind: 'pass' });
+  } else if (state.exposed && !effects.some(({ kind }) => kind === 'discard')) {
+    // From now on the secondary may take over: what was let out and is still here is kept back.
+    effects.push({ kind: 'hold' });
   }
   // The domain is over, and END did not get through: the secondary may take over, so nothing more is let out.
   if (ending) finish(state, 'ended', `the domain shut down, link lost: ${reason}`, effects);

@@ -111,6 +111,8 @@ export class PrimaryRunner {
       const hooks = {
         pressure: (on: boolean) => this.#send({ kind: 'pressure', on }),
         event: (event: DomainEvent) => this.#domainEvent(event),
+        // The machine finds out with its next event.
+        mayLeave: () => monotonicMs() - this.#machine.state.lastAtMs <= this.#machine.state.settings.stallMs,
       };
       this.#opened = await openPrimaryDomain(this.#config, this.#dependencies, hooks, this.#log);
     } catch (error) {
@@ -254,8 +256,15 @@ export class PrimaryRunner {
         this.#startDomain();
         return;
       case 'pause-domain':
-        this.#log.warn({ heldBytes: this.#opened?.gate.heldBytes }, 'output over its limit: domain stopped');
-        this.#tasks.run('stop the domain', async () => this.#opened?.stop.add('pressure'));
+        this.#log.warn(
+          { heldBytes: this.#opened?.gate.heldBytes, waitingForConsole: this.#opened?.waitingBytes },
+          'output over its limit: domain stopped',
+        );
+        this.#tasks.run('stop the domain', async () => {
+          await this.#opened?.stop.add('pressure');
+          // It has said all that it will: a checkpoint from here on lets out what can be let out.
+          this.requestCheckpoint();
+        });
         return;
       case 'unpause-domain':
         this.#tasks.run('let the domain go on', async () => this.#opened?.stop.remove('pressure'));
@@ -412,9 +421,9 @@ export class PrimaryRunner {
     if (!(await this.#tasks.settle(STOP_TIMEOUT_MS))) {
       this.#log.warn('the domain did not come to rest in time');
     }
+    await this.#opened?.close();
     clearInterval(this.#beat);
     this.#timers.end();
     this.#machine.end();
-    this.#opened?.close();
   }
 }

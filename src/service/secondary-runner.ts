@@ -12,11 +12,11 @@ import { backoffDelay } from '../channel/backoff.js';
 import { sharesDisks } from '../config/hypervisor.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
-import { takeOver } from '../failover/takeover.js';
 import type { Witness } from '../failover/witness.js';
 import type { DomainEvent, DomainInfo } from '../hypervisor/port.js';
 import { monotonicMs } from './clock.js';
-import { openConsole, openFile, reopenAll, type ConsoleWriter } from './console.js';
+import type { Outlet } from '../output/outlet.js';
+import { openConsole, reopenAll } from './console.js';
 import { Credentials } from './credentials.js';
 import type { SecondaryDependencies } from './dependencies.js';
 import { nameDescriptorLimit } from './descriptors.js';
@@ -45,6 +45,7 @@ import {
 } from './secondary-state.js';
 import { standstillMsOf } from './shared-disks.js';
 import { Standbys, reasonOf, type Standby } from './standby.js';
+import { Tap } from './tap.js';
 import { Tasks } from './tasks.js';
 import { Timers } from './timers.js';
 
@@ -72,8 +73,8 @@ export class SecondaryRunner {
   readonly #tasks: Tasks;
   readonly #failover: FailoverReport;
   readonly #links = new Map<string, SecondaryLink>();
-  #console: ConsoleWriter | null = null;
-  #tap: ConsoleWriter | null = null;
+  #console: Outlet | null = null;
+  #tap: Tap | null = null;
   #credentials: Credentials | null = null;
   #info: DomainInfo | null = null;
   #standbys: Standbys | null = null;
@@ -111,12 +112,14 @@ export class SecondaryRunner {
     const { output, primary } = this.#config;
     try {
       this.#credentials = new Credentials(this.#config, new URL(primary).hostname, this.#log);
-      this.#console = this.#dependencies.openConsole?.(this.#config) ?? openConsole(output.console);
-      this.#tap = output.tap === undefined ? null : openFile(output.tap);
+      const own = this.#dependencies.openConsole?.(this.#config);
+      this.#console = await openConsole(output.console, own, this.#log);
+      this.#tap = output.tap === undefined ? null : await Tap.open(output.tap, this.#log);
       this.#standbys = new Standbys({
         open: () => this.#dependencies.openTarget(this.#config),
         console: this.#console,
         tap: this.#tap,
+        limitBytes: output.limitBytes,
         ended: (was, event) => this.#domainEvent(was, event),
         log: this.#log,
       });
@@ -378,7 +381,7 @@ export class SecondaryRunner {
     this.#failover.started(held, reason, this.#session?.acknowledgedAtMs ?? null);
     this.#tasks.run('take over', async () => {
       try {
-        await takeOver(standby.domain, standby.gate);
+        await standby.takeOver();
       } catch (error) {
         this.#failed(asError(error), 'the domain does not start');
         this.#machine.send({ kind: 'start-failed', code: codeOf(error), message: asError(error).message });
@@ -415,7 +418,7 @@ export class SecondaryRunner {
     this.#credentials?.close();
     this.#timers.end();
     this.#machine.end();
-    this.#tap?.close();
+    await this.#tap?.close();
     this.#console?.close();
   }
 }

@@ -9,16 +9,23 @@
 // gets over by itself is logged.
 
 import type { Subscription } from 'rxjs';
+import { takeOver } from '../failover/takeover.js';
 import { HypervisorError, type DomainEvent, type TargetDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
-import type { ConsoleWriter } from './console.js';
+import type { Outlet } from '../output/outlet.js';
+import { consoleReports, LAST_OUTPUT_MS } from './console.js';
+import { DomainStop } from './domain-stop.js';
 import type { Logger } from './log.js';
 import type { StandbyState } from './reports.js';
+import type { Tap } from './tap.js';
+import { Tasks } from './tasks.js';
 
 export interface StandbyOptions {
   readonly open: () => Promise<TargetDomain>;
-  readonly console: ConsoleWriter;
-  readonly tap: ConsoleWriter | null;
+  readonly console: Outlet;
+  readonly tap: Tap | null;
+  /** Octets of output held beyond which a domain that runs is stopped until some are out. */
+  readonly limitBytes: number;
   /** A domain has ended by itself. What is taken over is `held` still. */
   readonly ended: (was: StandbyState, event: DomainEvent) => void;
   readonly log: Logger;
@@ -31,21 +38,22 @@ export class Standby {
   /** How it ended by itself. */
   end: DomainEvent | null = null;
   readonly #subscriptions: Subscription;
+  readonly #stop: DomainStop;
+  readonly #tasks: Tasks;
+  readonly #log: Logger;
 
   constructor(
     readonly domain: TargetDomain,
-    { console, tap, log }: StandbyOptions,
+    { console, tap, limitBytes, log }: StandbyOptions,
     ended: (standby: Standby, event: DomainEvent) => void,
   ) {
-    // It holds what the domain says between its start and the gate's passing: a moment, hence no limit.
-    this.gate = new ByteGate({ write: (bytes) => console.write(bytes), limitBytes: Infinity });
+    this.gate = new ByteGate({ outlet: console, limitBytes, ...consoleReports(log) });
+    this.#log = log;
+    this.#stop = new DomainStop(domain);
+    this.#tasks = new Tasks((error, what) => log.warn({ err: error }, `could not ${what}`));
     this.#subscriptions = domain.output$.subscribe((bytes) => {
-      try {
-        tap?.write(bytes);
-        this.gate.push(bytes);
-      } catch (error) {
-        log.error({ err: error }, 'output cannot be written');
-      }
+      tap?.push(bytes);
+      this.gate.push(bytes);
     });
     this.#subscriptions.add(
       domain.events$.subscribe((event) => {
@@ -56,10 +64,27 @@ export class Standby {
     this.#subscriptions.add(domain.setbacks$?.subscribe((setback) => log.warn(setback)));
   }
 
+  /** It runs from now on, and stands still while its console does not take what it says. Fails as takeOver() does. */
+  async takeOver(): Promise<void> {
+    await takeOver(this.domain, this.gate);
+    this.#subscriptions.add(this.gate.pressure$.subscribe((on) => this.#press(on)));
+  }
+
   async destroy(): Promise<void> {
     await this.restored;
     this.#subscriptions.unsubscribe();
     await this.domain.destroy();
+    const unsaidBytes = await this.gate.end(LAST_OUTPUT_MS);
+    if (unsaidBytes > 0) this.#log.warn({ unsaidBytes }, 'the console did not take the end of the output');
+  }
+
+  #press(on: boolean): void {
+    if (on) {
+      this.#log.warn({ heldBytes: this.gate.heldBytes }, 'output over its limit: domain stopped');
+      this.#tasks.run('stop the domain', () => this.#stop.add('pressure'));
+    } else {
+      this.#tasks.run('let the domain go on', () => this.#stop.remove('pressure'));
+    }
   }
 }
 

@@ -4,12 +4,14 @@ import { unwitnessed } from '../../src/failover/witness.js';
 import { HypervisorError } from '../../src/hypervisor/port.js';
 import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
 import { ByteGate } from '../../src/output/byte-gate.js';
+import { outletOf } from '../../src/output/outlet.js';
 
 describe('failover', () => {
   function standby() {
     const out: Uint8Array[] = [];
     const domain = new MemoryDomain({ pages: 1 });
-    const gate = new ByteGate({ write: (bytes) => out.push(bytes), limitBytes: 100 });
+    const outlet = outletOf({ write: (bytes) => void out.push(bytes), close: () => undefined });
+    const gate = new ByteGate({ outlet, limitBytes: 100 });
     domain.output$.subscribe((bytes) => gate.push(bytes));
     return { out, domain, gate };
   }

@@ -1,18 +1,22 @@
 // The gate against a model that knows nothing of queues: a list of octets, each with the epoch that it belongs to.
 import { expect } from 'chai';
 import fc from 'fast-check';
+import { asError } from '../../src/errors.js';
 import { ByteGate } from '../../src/output/byte-gate.js';
 import { ByteQueue } from '../../src/output/byte-queue.js';
+import { outletOf, PIECE_BYTES, type Outlet } from '../../src/output/outlet.js';
+import { until } from '../support/until.js';
 
 function collector() {
   const out: number[] = [];
-  return { out, write: (bytes: Uint8Array) => out.push(...bytes) };
+  const write = (bytes: Uint8Array) => void out.push(...bytes);
+  return { out, outlet: outletOf({ write, close: () => undefined }) };
 }
 
 describe('output/byte-gate', () => {
   it('lets an epoch out when it is released, and the open one stays', async () => {
-    const { out, write } = collector();
-    const gate = new ByteGate({ write, limitBytes: 100 });
+    const { out, outlet } = collector();
+    const gate = new ByteGate({ outlet, limitBytes: 100 });
     gate.push(Uint8Array.of(1, 2));
     await gate.seal(0);
     gate.push(Uint8Array.of(3));
@@ -30,14 +34,15 @@ describe('output/byte-gate', () => {
   });
 
   it('does not keep the memory that it was given', async () => {
-    const { out, write } = collector();
-    const gate = new ByteGate({ write, limitBytes: 100 });
+    const { out, outlet } = collector();
+    const gate = new ByteGate({ outlet, limitBytes: 100 });
     const mine = Uint8Array.of(1);
     gate.push(mine);
     mine[0] = 9;
     await gate.pass();
     const kept: Uint8Array[] = [];
-    const passing = new ByteGate({ write: (bytes) => kept.push(bytes), limitBytes: 1 });
+    const keeper = outletOf({ write: (bytes) => void kept.push(bytes), close: () => undefined });
+    const passing = new ByteGate({ outlet: keeper, limitBytes: 1 });
     await passing.pass();
     passing.push(mine);
     mine[0] = 8;
@@ -46,8 +51,8 @@ describe('output/byte-gate', () => {
   });
 
   it('a released epoch number of an earlier stream cannot release after a restart', async () => {
-    const { out, write } = collector();
-    const gate = new ByteGate({ write, limitBytes: 100 });
+    const { out, outlet } = collector();
+    const gate = new ByteGate({ outlet, limitBytes: 100 });
     gate.push(Uint8Array.of(1));
     await gate.seal(4);
     await gate.restart();
@@ -59,8 +64,8 @@ describe('output/byte-gate', () => {
   });
 
   it('tells when more than the limit is held, and when no longer', async () => {
-    const { write } = collector();
-    const gate = new ByteGate({ write, limitBytes: 3 });
+    const { outlet } = collector();
+    const gate = new ByteGate({ outlet, limitBytes: 3 });
     const said: boolean[] = [];
     gate.pressure$.subscribe((on) => said.push(on));
     gate.push(new Uint8Array(3));
@@ -71,30 +76,6 @@ describe('output/byte-gate', () => {
     gate.push(new Uint8Array(4));
     await gate.discard();
     expect(said).to.deep.equal([false, true, false, true, false]);
-  });
-
-  it('a writer that throws rejects the release and loses nothing that follows', async () => {
-    const out: number[] = [];
-    let broken = true;
-    const gate = new ByteGate({
-      limitBytes: 10,
-      write: (bytes) => {
-        if (broken) throw new Error('disk full');
-        out.push(...bytes);
-      },
-    });
-    gate.push(Uint8Array.of(1));
-    await gate.seal(0);
-    gate.push(Uint8Array.of(2));
-    await gate.seal(1);
-    const failure = await gate.release(0).then(
-      () => null,
-      (error: unknown) => error,
-    );
-    expect(failure).to.be.instanceOf(Error);
-    broken = false;
-    await gate.release(1);
-    expect(out).to.deep.equal([2]);
   });
 
   it('whatever is done, what is out is what was said, in order, and only up to a released epoch', async () => {
@@ -118,8 +99,8 @@ describe('output/byte-gate', () => {
     );
     await fc.assert(
       fc.asyncProperty(fc.array(step, { maxLength: 80 }), async (steps) => {
-        const { out, write } = collector();
-        const gate = new ByteGate({ write, limitBytes: 1000 });
+        const { out, outlet } = collector();
+        const gate = new ByteGate({ outlet, limitBytes: 1000 });
         // The model: what was said and how much of it may be out.
         const said: number[] = [];
         let seals: { epoch: number; position: number }[] = [];
@@ -183,15 +164,212 @@ describe('output/byte-gate', () => {
   });
 });
 
+/** An outlet of moods: takes some, takes nothing, fails, and that at once or later. */
+class MoodyOutlet implements Outlet {
+  readonly out: number[] = [];
+  mood: 'some' | 'none' | 'fails' = 'some';
+  later = false;
+  /** Of the write that is under way. */
+  #finish: (() => void) | null = null;
+
+  write(bytes: Uint8Array): number | Promise<number> {
+    if (!this.later) return this.#take(bytes);
+    return new Promise((resolve, reject) => {
+      this.#finish = () => {
+        this.#finish = null;
+        try {
+          resolve(this.#take(bytes));
+        } catch (error) {
+          reject(asError(error));
+        }
+      };
+    });
+  }
+
+  finish(): void {
+    this.#finish?.();
+  }
+
+  close = () => undefined;
+
+  #take(bytes: Uint8Array): number {
+    if (this.mood === 'fails') throw new Error('no space left');
+    const count = this.mood === 'none' ? 0 : Math.ceil(bytes.length / 2);
+    this.out.push(...bytes.subarray(0, count));
+    return count;
+  }
+}
+
+describe('output/byte-gate and an outlet that is slow', () => {
+  it('counts as held what was let out and is not taken, and presses for it', async () => {
+    const outlet = new MoodyOutlet();
+    outlet.mood = 'none';
+    const gate = new ByteGate({ outlet, limitBytes: 3 });
+    const said: boolean[] = [];
+    gate.pressure$.subscribe((on) => said.push(on));
+    gate.push(Uint8Array.of(1, 2, 3, 4));
+    await gate.seal(0);
+    await gate.release(0);
+    expect([gate.heldBytes, gate.waitingBytes, gate.releasedBytes]).to.deep.equal([4, 4, 0]);
+    outlet.mood = 'some';
+    await until('all is out', () => gate.heldBytes === 0);
+    expect(outlet.out).to.deep.equal([1, 2, 3, 4]);
+    expect(gate.releasedBytes).to.equal(4);
+    expect(said).to.deep.equal([false, true, false]);
+  });
+
+  it('keeps what cannot be written, and says once that it fails and once that it works', async () => {
+    const outlet = new MoodyOutlet();
+    outlet.mood = 'fails';
+    const said: string[] = [];
+    const gate = new ByteGate({
+      outlet,
+      limitBytes: 100,
+      failing: ({ message }) => said.push(message),
+      working: () => said.push('works'),
+    });
+    await gate.pass();
+    for (let n = 0; n < 5; n++) gate.push(Uint8Array.of(n));
+    expect(await gate.end(120)).to.equal(5);
+    const next = new ByteGate({
+      outlet,
+      limitBytes: 100,
+      failing: ({ message }) => said.push(message),
+      working: () => said.push('works'),
+    });
+    await next.pass();
+    next.push(Uint8Array.of(7));
+    outlet.mood = 'some';
+    await until('it is out', () => next.heldBytes === 0);
+    expect(said).to.deep.equal(['no space left', 'no space left', 'works']);
+    expect(outlet.out).to.deep.equal([7]);
+  });
+
+  it('discard: at most the piece that is under way still leaves', async () => {
+    const outlet = new MoodyOutlet();
+    outlet.later = true;
+    const gate = new ByteGate({ outlet, limitBytes: 10 });
+    await gate.pass();
+    gate.push(new Uint8Array(200_000));
+    await gate.discard();
+    expect(gate.heldBytes).to.equal(0);
+    outlet.finish();
+    await gate.end(50);
+    outlet.finish();
+    expect(outlet.out.length).to.be.within(1, PIECE_BYTES);
+    expect(gate.releasedBytes).to.equal(outlet.out.length);
+  });
+
+  it('whatever the outlet does and whenever it is held, what is out is a prefix of what was said, and counted', async () => {
+    type Step =
+      | { kind: 'say'; length: number }
+      | { kind: 'mood'; mood: MoodyOutlet['mood']; later: boolean }
+      | { kind: 'let out' | 'hold' | 'finish' | 'wait' | 'discard' };
+    const step: fc.Arbitrary<Step> = fc.oneof(
+      { weight: 6, arbitrary: fc.record({ kind: fc.constant('say' as const), length: fc.nat(50) }) },
+      {
+        weight: 4,
+        arbitrary: fc.record({
+          kind: fc.constant('mood' as const),
+          mood: fc.constantFrom('some' as const, 'none' as const, 'fails' as const),
+          later: fc.boolean(),
+        }),
+      },
+      { weight: 4, arbitrary: fc.constant({ kind: 'let out' as const }) },
+      { weight: 4, arbitrary: fc.constantFrom({ kind: 'finish' as const }, { kind: 'wait' as const }) },
+      { weight: 1, arbitrary: fc.constantFrom({ kind: 'hold' as const }, { kind: 'discard' as const }) },
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
+        const outlet = new MoodyOutlet();
+        const gate = new ByteGate({ outlet, limitBytes: 100 });
+        const said: number[] = [];
+        let epoch = 0;
+        let mayBeOut = 0;
+        let discarded = false;
+        for (const action of steps) {
+          switch (action.kind) {
+            case 'say': {
+              const bytes = Uint8Array.from({ length: action.length }, (_, i) => (said.length + i) & 255);
+              gate.push(bytes);
+              said.push(...bytes);
+              break;
+            }
+            case 'mood':
+              outlet.mood = action.mood;
+              outlet.later = action.later;
+              break;
+            case 'let out':
+              await gate.seal(epoch);
+              await gate.release(epoch++);
+              if (!discarded) mayBeOut = said.length;
+              break;
+            case 'hold':
+              await gate.hold();
+              break;
+            case 'discard':
+              await gate.discard();
+              discarded = true;
+              break;
+            case 'finish':
+              outlet.finish();
+              await Promise.resolve();
+              break;
+            case 'wait':
+              await new Promise((resolve) => setTimeout(resolve, 3));
+          }
+          // What is under way is counted when that is known.
+          await Promise.resolve();
+          expect(outlet.out).to.deep.equal(said.slice(0, outlet.out.length));
+          expect(outlet.out.length).to.be.at.most(mayBeOut);
+          expect(gate.releasedBytes).to.equal(outlet.out.length);
+          if (!discarded) expect(gate.heldBytes).to.equal(said.length - outlet.out.length);
+        }
+        if (discarded) return;
+        // Nothing is lost.
+        outlet.mood = 'some';
+        outlet.later = false;
+        outlet.finish();
+        await gate.seal(epoch);
+        await gate.release(epoch);
+        expect(await gate.end(5000)).to.equal(0);
+        expect(outlet.out).to.deep.equal(said);
+      }),
+      { numRuns: 60 },
+    );
+  });
+});
+
 describe('output/byte-queue', () => {
   it('gives back what was pushed over block borders', () => {
     const queue = new ByteQueue();
     const all = Uint8Array.from({ length: 200_000 }, (_, i) => (i * 7) & 255);
     for (let at = 0; at < all.length; at += 30_011) queue.push(all.subarray(at, at + 30_011));
     const out: Uint8Array[] = [];
-    queue.take(65_536, (piece) => out.push(piece));
-    queue.take(1_000_000, (piece) => out.push(piece));
+    for (let left = 70_001; left > 0;) {
+      const piece = queue.peek(left) ?? new Uint8Array(left);
+      out.push(piece);
+      left -= piece.length;
+      queue.drop(piece.length);
+    }
+    for (let piece = queue.peek(Infinity); piece; piece = queue.peek(Infinity)) {
+      out.push(piece);
+      queue.drop(piece.length);
+    }
     expect(Buffer.concat(out).equals(all)).to.equal(true);
     expect(queue.length).to.equal(0);
+  });
+
+  it('drops over block borders', () => {
+    const queue = new ByteQueue();
+    const all = Uint8Array.from({ length: 200_000 }, (_, i) => (i * 7) & 255);
+    queue.push(all);
+    queue.drop(150_001);
+    expect(queue.length).to.equal(49_999);
+    expect(queue.peek(5)).to.deep.equal(all.slice(150_001, 150_006));
+    queue.drop(1_000_000);
+    expect([queue.length, queue.peek(1)]).to.deep.equal([0, null]);
+    queue.push(Uint8Array.of(3));
+    expect(queue.peek(9)).to.deep.equal(Uint8Array.of(3));
   });
 });

@@ -4,6 +4,7 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { ByteGate } from '../../src/output/byte-gate.js';
+import { NOWHERE, outletOf } from '../../src/output/outlet.js';
 import { CompositeGate } from '../../src/output/composite-gate.js';
 import type { OutputGate } from '../../src/output/gate.js';
 
@@ -44,7 +45,8 @@ async function drive(gate: OutputGate, action: Exclude<Call, { kind: 'say' }>): 
 function ways() {
   return [0, 1, 2].map(() => {
     const out: number[] = [];
-    return { out, gate: new ByteGate({ write: (bytes) => out.push(...bytes), limitBytes: 1000 }) };
+    const outlet = outletOf({ write: (bytes) => void out.push(...bytes), close: () => undefined });
+    return { out, gate: new ByteGate({ outlet, limitBytes: 1000 }) };
   });
 }
 
@@ -135,7 +137,7 @@ describe('output/composite-gate', () => {
       await seal(epoch);
     };
     let sealed = false;
-    const sealing = new CompositeGate([new ByteGate({ write: () => undefined, limitBytes: 1 }), slow])
+    const sealing = new CompositeGate([new ByteGate({ outlet: NOWHERE, limitBytes: 1 }), slow])
       .seal(0)
       .then(() => (sealed = true));
     await new Promise((resolve) => setImmediate(resolve));

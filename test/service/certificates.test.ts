@@ -91,7 +91,7 @@ describe('service: certificates', () => {
       expect(secondarySays(/^refused: the primary .* has expired on/)).to.equal(true);
 
       put(renewed);
-      (side === 'primary' ? primary : secondary).service.reload();
+      await (side === 'primary' ? primary : secondary).service.reload();
       const before = primary.checkpoints.length;
       await until('linked again', () => primary.checkpoints.length > before + 3);
       expect(secondary.status().error).to.equal(null);

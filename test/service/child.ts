@@ -11,6 +11,7 @@ import type {
   DomainStatus,
   FailoverEvent,
 } from '../../src/service/reports.js';
+import { MemoryGuest } from './memory-guest.js';
 import { TestPrimary, TestSecondary, type PrimaryChanges, type SecondaryChanges } from './world.js';
 
 export type ChildReport =
@@ -24,17 +25,28 @@ export class Child {
   readonly process: ChildProcess;
   readonly reports: ChildReport[] = [];
 
-  private constructor(args: readonly string[]) {
-    this.process = fork(fileURLToPath(import.meta.url), args, { stdio: 'inherit' });
+  private constructor(args: readonly string[], stdout: number | 'inherit') {
+    this.process = fork(fileURLToPath(import.meta.url), args, {
+      stdio: ['ignore', stdout, 'inherit', 'ipc'],
+    });
     this.process.on('message', (report) => this.reports.push(report as ChildReport));
   }
 
-  static primary(changes: PrimaryChanges): Child {
-    return new Child(['primary', JSON.stringify(changes)]);
+  static primary(changes: PrimaryChanges, stdout: number | 'inherit' = 'inherit'): Child {
+    return new Child(['primary', JSON.stringify(changes)], stdout);
   }
 
-  static secondary(port: number, changes: SecondaryChanges = {}): Child {
-    return new Child(['secondary', String(port), JSON.stringify(changes)]);
+  static secondary(
+    port: number,
+    changes: SecondaryChanges = {},
+    stdout: number | 'inherit' = 'inherit',
+  ): Child {
+    return new Child(['secondary', String(port), JSON.stringify(changes)], stdout);
+  }
+
+  /** Asks for the status, which comes as a report. */
+  ask(): void {
+    this.process.send('status');
   }
 
   count(kind: ChildReport['kind']): number {
@@ -64,6 +76,10 @@ function say(report: ChildReport): void {
   process.send?.(report);
 }
 
+function answer(status: () => DomainStatus): void {
+  process.on('message', () => say({ kind: 'status', status: status() }));
+}
+
 async function main(side: string | undefined, args: readonly string[]): Promise<void> {
   if (side === 'primary') {
     const primary = new TestPrimary(JSON.parse(args[0] ?? '{}') as PrimaryChanges);
@@ -71,14 +87,19 @@ async function main(side: string | undefined, args: readonly string[]): Promise<
     service.checkpoints$.subscribe((report) => say({ kind: 'checkpoint', report }));
     service.transitions$.subscribe(() => say({ kind: 'status', status: primary.status() }));
     await service.start();
+    answer(() => primary.status());
     say({ kind: 'started', port: service.port });
   } else {
     const secondary = new TestSecondary(Number(args[0]), JSON.parse(args[1] ?? '{}') as SecondaryChanges);
     const { service } = secondary;
     service.commits$.subscribe((report) => say({ kind: 'commit', report }));
-    service.failover$.subscribe((event) => say({ kind: 'failover', event }));
+    service.failover$.subscribe((event) => {
+      say({ kind: 'failover', event });
+      if (event.phase === 'completed') new MemoryGuest(secondary.running());
+    });
     service.transitions$.subscribe(() => say({ kind: 'status', status: secondary.status() }));
     await service.start();
+    answer(() => secondary.status());
     say({ kind: 'started', port: 0 });
   }
   // Whoever started us is gone: so are we.

@@ -69,19 +69,33 @@ describe('log', () => {
     expect(lines().map((line) => line['msg'])).to.deep.equal(['but this']);
   });
 
-  it('writes to standard error only, and all of it before a crash', async () => {
-    const { stdout, stderr, signal } = await run(`
-      const log = createLogger({ level: 'info', format: 'auto' });
-      for (let n = 0; n < 2000; n++) log.info({ n }, 'line');
-      process.kill(process.pid, 'SIGKILL');
-      for (;;);
-    `);
-    expect(signal).to.equal('SIGKILL');
-    expect(stdout).to.equal('');
-    const lines = stderr.trimEnd().split('\n');
-    expect(lines).to.have.length(2000);
-    expect(JSON.parse(lines.at(-1) ?? '')).to.include({ level: 'info', n: 1999, msg: 'line' });
-  });
+  /** More at once than a pipe holds, so that its reader has to come to it in between. */
+  const MANY = `
+    const log = createLogger({ level: 'info', format: 'auto' });
+    for (let n = 0; n < 2000; n++) log.info({ n }, 'line');
+  `;
+  /** As many as a pipe holds. */
+  const FEW = MANY.replace('2000', '200');
+  for (const [what, code, how, count] of [
+    [
+      'as many as the pipe takes are out before a SIGKILL',
+      FEW + "process.kill(process.pid, 'SIGKILL'); for (;;);",
+      'SIGKILL',
+      200,
+    ],
+    ['all are out before an error ends the process', MANY + "throw new Error('the end');", 1, 2000],
+    ['all are out before process.exit()', MANY + 'process.exit(7);', 7, 2000],
+    ['all are out before the end', MANY, 0, 2000],
+  ] as const) {
+    it(`writes to standard error only: ${what}`, async () => {
+      const { stdout, stderr, signal, code: exitCode } = await run(code);
+      expect(signal ?? exitCode).to.equal(how);
+      expect(stdout).to.equal('');
+      const lines = stderr.split('\n').filter((line) => line.startsWith('{'));
+      expect(lines).to.have.length(count);
+      expect(JSON.parse(lines.at(-1) ?? '')).to.include({ level: 'info', n: count - 1, msg: 'line' });
+    });
+  }
 
   it('writes for people where that is asked for', async () => {
     const { stderr, code } = await run(

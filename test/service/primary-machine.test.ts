@@ -157,14 +157,49 @@ describe('service/primary-machine', () => {
 
     it('pressure stops the domain and takes a checkpoint; it goes on when the output is out', () => {
       const m = replicating();
-      expect(words(m.give({ kind: 'pressure', on: true }))).to.deep.equal([
-        'pause-domain',
-        'decide continue',
-      ]);
+      expect(words(m.give({ kind: 'pressure', on: true }))).to.deep.equal(['pause-domain']);
       expect(words(m.give({ kind: 'pressure', on: true }))).to.deep.equal([]);
+      // It stands still.
+      expect(words(m.give({ kind: 'request' }))).to.deep.equal(['decide continue']);
       capture(m, 1);
       m.give({ kind: 'acknowledged', streamUuid: 'A', epoch: 1 });
       expect(words(m.give({ kind: 'pressure', on: false }))).to.deep.equal(['unpause-domain']);
+    });
+  });
+
+  describe('what was let out and has not left', () => {
+    it('does not make the checkpoints of a domain that is stopped for it follow upon one another', () => {
+      const m = replicating();
+      m.give({ kind: 'pressure', on: true });
+      m.give({ kind: 'request' });
+      capture(m, 1);
+      expect(words(m.give({ kind: 'acknowledged', streamUuid: 'A', epoch: 1 }))).not.to.include(
+        'decide continue',
+      );
+      expect(words(m.advance(50))).to.deep.equal(['decide continue']);
+    });
+
+    it('is held again when the link is lost, for the secondary may take over', () => {
+      const m = replicating();
+      expect(words(m.give({ kind: 'lost', streamUuid: 'A', code: 'LINK_CLOSED' }))).to.deep.equal([
+        'abandon',
+        'hold',
+        'transition LINK_CLOSED',
+      ]);
+    });
+
+    it('may leave when the secondary has said that it will not take over', () => {
+      const m = replicating();
+      expect(words(m.give({ kind: 'bye', streamUuid: 'A', reason: 'shutdown' }))).not.to.include('hold');
+    });
+
+    it('is held again after a stop of this process, until the next checkpoint is acknowledged', () => {
+      const m = replicating();
+      m.jump(700);
+      expect(words(m.give({ kind: 'beat' }))).to.deep.equal(['hold']);
+      m.advance(50);
+      capture(m, 1);
+      expect(words(m.give({ kind: 'acknowledged', streamUuid: 'A', epoch: 1 }))).to.include('release 1');
     });
   });
 
@@ -185,8 +220,10 @@ describe('service/primary-machine', () => {
       m.advance(50);
       capture(m, 1);
       expect(words(m.advance(5000))).to.deep.equal([
+        'hold',
         'drop-link ACKNOWLEDGE_TIMEOUT',
         'abandon',
+        'hold',
         'transition ACKNOWLEDGE_TIMEOUT',
       ]);
       expect(m.give({ kind: 'acknowledged', streamUuid: 'A', epoch: 1 })).to.deep.equal([]);
@@ -222,7 +259,10 @@ describe('service/primary-machine', () => {
       m.advance(50);
       capture(m, 1);
       m.jump(60_000);
-      expect(words(m.give({ kind: 'acknowledged', streamUuid: 'A', epoch: 1 }))).to.deep.equal(['report 1']);
+      expect(words(m.give({ kind: 'acknowledged', streamUuid: 'A', epoch: 1 }))).to.deep.equal([
+        'hold',
+        'report 1',
+      ]);
       expect(words(m.give({ kind: 'timer', timer: 'interval' }))).to.deep.equal(['decide continue']);
       capture(m, 2);
       expect(words(m.give({ kind: 'acknowledged', streamUuid: 'A', epoch: 2 }))).to.include('release 2');
@@ -253,6 +293,7 @@ describe('service/primary-machine', () => {
         m.effects = [];
         expect(words(m.give({ kind: 'lost', streamUuid: 'A', code: 'LINK_CLOSED' }))).to.deep.equal([
           'abandon',
+          'hold',
           'transition LINK_CLOSED',
         ]);
         expect(m.armed('interval')).to.equal(null);

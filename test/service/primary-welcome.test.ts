@@ -90,7 +90,7 @@ describe('service/primary-welcome', () => {
 
   it('who says that it runs the domain is believed with what was sent to it, and with nothing else', () => {
     const stream = {
-      ...{ acknowledged: 3, waiting: false, due: false, ending: 'no', staleEpoch: -1 },
+      ...{ acknowledged: 3, waiting: false, due: false, ending: 'no' as const, staleEpoch: -1 },
       ...{ stalled: false, heardAtMs: null, begun: true },
     } as const;
     const linked: PrimaryState = {

@@ -4,6 +4,7 @@
 import { expect } from 'chai';
 import { HypervisorError } from '../../src/hypervisor/port.js';
 import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { NOWHERE } from '../../src/output/outlet.js';
 import type { StandbyLossReport } from '../../src/service/reports.js';
 import { Standbys } from '../../src/service/standby.js';
 import { LINE_BYTES, lineOf, memoryAfter, progressOf } from './memory-guest.js';
@@ -143,7 +144,8 @@ describe('service: a standby that ends by itself', () => {
     let made: (domain: MemoryDomain) => void = () => undefined;
     const standbys = new Standbys({
       open: () => new Promise((resolve) => (made = resolve)),
-      console: { write: () => undefined, close: () => undefined },
+      console: NOWHERE,
+      limitBytes: 1000,
       tap: null,
       ended: () => undefined,
       log,

@@ -31,6 +31,8 @@ export interface PrimaryChanges {
   readonly heartbeat?: Record<string, unknown>;
   readonly output?: Record<string, unknown>;
   readonly names?: readonly string[];
+  /** Of single domains, by their names. */
+  readonly outputs?: Readonly<Record<string, Record<string, unknown>>>;
   /** The domains have a device model. */
   readonly emulator?: boolean;
   /** An embedded machine instead of a memory domain. */
@@ -55,7 +57,7 @@ export class TestPrimary {
         start: changes.start ?? 'immediately',
         checkpoint: { intervalMs: 10, slab: '2MiB', ...changes.checkpoint },
         heartbeat: { intervalMs: 50, timeoutMs: 600, ...changes.heartbeat },
-        output: { console: 'none', ...changes.output },
+        output: { console: 'none', ...changes.output, ...changes.outputs?.[name] },
         ...changes.domain,
       })),
     });
@@ -70,7 +72,7 @@ export class TestPrimary {
         changes.made?.(domain);
         return Promise.resolve(domain);
       },
-      ...(changes.output?.['console'] === undefined && {
+      ...((changes.outputs ?? changes.output?.['console']) === undefined && {
         openConsole: ({ name }) => {
           const pieces: Buffer[] = [];
           this.out.set(name, pieces);

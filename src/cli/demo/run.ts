@@ -41,6 +41,8 @@ const PREFERRED_HTTP_PORTS = { primary: 9300, secondary: 9301 };
 const STEP_TIMEOUT_MS = 30_000;
 /** How long the machine may take to boot, on a busy host without KVM. */
 const BOOT_TIMEOUT_MS = 180_000;
+/** How long the end of the tap may take after the primary's. */
+const TAP_TIMEOUT_MS = 3000;
 /** Ticks of the machine on the secondary that are watched before the demo ends. */
 const TICKS_AFTER_TAKEOVER = 20;
 
@@ -127,12 +129,23 @@ class DemoRun {
       checkpoints: this.checkpoints,
       commits: this.commits,
       seenOnPrimary: this.seenOnPrimary,
-      saidOnPrimary: await readFile(tap, 'latin1'),
+      saidOnPrimary: await this.saidOnPrimary(tap),
       saidOnSecondary: this.saidOnSecondary,
       killedAtMs,
       failoverStartedAtMs: started.atMs,
       runningAtMs: completed.atMs,
     });
+  }
+
+  /** The tap is written by a process of the primary's, which lives a moment longer. */
+  private async saidOnPrimary(tap: string): Promise<string> {
+    const limit = monotonicMs() + TAP_TIMEOUT_MS;
+    const committed = this.commits.at(-1)?.outputBytes ?? 0;
+    for (;;) {
+      const said = await readFile(tap, 'latin1');
+      if (said.length >= committed || monotonicMs() > limit) return said;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
   }
 
   /** Ends what is left; safe at any point of the run. */

@@ -163,8 +163,7 @@ export class QemuTarget implements TargetDomain, Occupant {
   }
 
   input(bytes: Uint8Array): Promise<void> {
-    if (this.#source) return this.#source.input(bytes);
-    return Promise.reject(new HypervisorError('WRONG_STATE', 'The domain does not run yet.'));
+    return this.#running((source) => source.input(bytes));
   }
 
   async populate(pfns: Uint32Array, count: number, gfns: Uint32Array): Promise<void> {
@@ -272,6 +271,14 @@ export class QemuTarget implements TargetDomain, Occupant {
     });
   }
 
+  suspend(): Promise<void> {
+    return this.#running((source) => source.suspend());
+  }
+
+  resume(): Promise<void> {
+    return this.#running((source) => source.resume());
+  }
+
   async announce(): Promise<void> {
     await this.machine.qmp.execute('announce-self', ANNOUNCEMENT);
   }
@@ -311,6 +318,11 @@ export class QemuTarget implements TargetDomain, Occupant {
   #learn(facts: Facts): void {
     this.#facts = facts;
     this.reset.learn(facts.resetFrames);
+  }
+
+  #running(work: (source: QemuSource) => Promise<void>): Promise<void> {
+    if (this.#source) return work(this.#source);
+    return Promise.reject(new HypervisorError('WRONG_STATE', 'The domain does not run yet.'));
   }
 
   #accept(context: Uint8Array): Held {
