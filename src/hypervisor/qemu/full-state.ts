@@ -52,12 +52,12 @@ export class FullStates {
   async complete(state: Uint8Array): Promise<Uint8Array> {
     const tables = tablesOf(state);
     if (this.#tables === tables && this.#writable === false) return state;
-    const full = await takeFullState(this.#of);
-    const { memory, devices } = splitState(full);
-    const known = memory === null || (this.#memory !== null && Buffer.compare(memory, this.#memory) === 0);
+    const { memory } = splitState(await takeFullState(this.#of));
     this.#tables = tables;
+    if (memory === null) return state;
+    const known = this.#memory !== null && Buffer.compare(memory, this.#memory) === 0;
     this.#memory = memory;
-    return known ? Buffer.concat([DEVICE_STATE_HEADER, devices]) : full;
+    return known ? state : Buffer.concat([DEVICE_STATE_HEADER, memory, splitState(state).devices]);
   }
 }
 

@@ -57,9 +57,14 @@ export class ResetFrames {
     this.#content = new Uint8Array(frames.length * PAGE_SIZE);
   }
 
+  /** A reset may be under way: memory is not to be trusted, nor written. */
+  get areKept(): boolean {
+    return this.#kept;
+  }
+
   /** Before a reset. What is kept already is the truth until release(). @throws HypervisorError FAILED */
   keep(): void {
-    if (this.#kept) return;
+    if (this.#kept || this.#frames.length === 0) return;
     readFrames(this.#ramFd, this.#frames, this.#frames.length, this.#content, 0);
     this.#kept = true;
   }

@@ -65,6 +65,11 @@ export class Seat {
     return this.#inOrder(async () => this.of(occupant) ?? (await this.#start(occupant)));
   }
 
+  /** Resolves when no QEMU is being started or ended. */
+  async settled(): Promise<void> {
+    await this.#last;
+  }
+
   /** Ends this occupant's QEMU, if there is one; its memory is as it should be then. */
   clear(occupant: Occupant): Promise<void> {
     return this.#inOrder(async () => {

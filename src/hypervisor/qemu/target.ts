@@ -180,10 +180,10 @@ export class QemuTarget implements TargetDomain, Occupant {
   async writePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<void> {
     this.#require('created');
     this.#checkPages(gfns, count, data);
+    if (this.reset.areKept) await this.#seat.settled();
     this.#seat.of(this)?.loader.forget();
     if (this.#good !== null) this.#undo.keep(gfns, count);
     writeFrames(this.memory.tracking.ramFd, gfns, count, data);
-    return Promise.resolve();
   }
 
   async comparePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<readonly number[]> {
