@@ -5,23 +5,29 @@
 
 import type { Subscription } from 'rxjs';
 import type { PrimaryDomainConfig } from '../config/schema.js';
-import type { DomainEvent, DomainInfo, SourceDomain } from '../hypervisor/port.js';
+import type { DomainEvent, DomainInfo, MachineChange, SourceDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
 import { CompositeGate } from '../output/composite-gate.js';
 import type { OutputGate } from '../output/gate.js';
 import { openConsole, openFile, type ConsoleWriter } from './console.js';
 import type { PrimaryDependencies } from './dependencies.js';
+import { withLimits } from './domain-limits.js';
 import { DomainStop } from './domain-stop.js';
+import { PAGE_SIZE } from '../stream/format.js';
 import type { Logger } from './log.js';
 
 export interface PrimaryDomainHooks {
   readonly pressure: (on: boolean) => void;
   readonly event: (event: DomainEvent) => void;
+  readonly machineChange: (change: MachineChange) => void;
+  /** By what the domain was stopped, if not by us; null: it runs again. */
+  readonly stoppedBy: (stoppedBy: string | null) => void;
 }
 
 export interface PrimaryDomain {
   readonly domain: SourceDomain;
-  readonly info: DomainInfo;
+  /** What it is now: of another machine when it has become one. */
+  info: DomainInfo;
   readonly stop: DomainStop;
   /** Of all ways out of the domain. */
   readonly gate: OutputGate;
@@ -40,7 +46,7 @@ export async function openPrimaryDomain(
   hooks: PrimaryDomainHooks,
   log: Logger,
 ): Promise<PrimaryDomain> {
-  const { output } = config;
+  const { output, checkpoint } = config;
   const outputs: ConsoleWriter[] = [];
   let domain: SourceDomain | null = null;
   let subscriptions: Subscription | null = null;
@@ -53,12 +59,14 @@ export async function openPrimaryDomain(
     outputs.push(console);
     const tap = output.tap === undefined ? null : openFile(output.tap);
     if (tap) outputs.push(tap);
-    domain = await dependencies.openSource(config);
-    for (const note of domain.notes ?? []) log.info(note);
+    const opened = await dependencies.openSource(config);
+    domain = opened;
+    for (const note of opened.notes ?? []) log.info(note);
+    const info = await opened.info();
     const bytes = new ByteGate({ write: (piece) => console.write(piece), limitBytes: output.limitBytes });
-    const network = new CompositeGate(domain.gates ?? []);
+    const network = new CompositeGate(opened.gates ?? []);
     const gate = new CompositeGate([bytes, network]);
-    subscriptions = domain.output$.subscribe((piece) => {
+    subscriptions = opened.output$.subscribe((piece) => {
       try {
         tap?.write(piece);
         bytes.push(piece);
@@ -68,12 +76,15 @@ export async function openPrimaryDomain(
       }
     });
     subscriptions.add(bytes.pressure$.subscribe(hooks.pressure));
-    subscriptions.add(domain.events$.subscribe(hooks.event));
-    const stop = new DomainStop(domain);
+    subscriptions.add(opened.events$.subscribe(hooks.event));
+    subscriptions.add(opened.warnings$?.subscribe((warning) => log.warn(warning)));
+    subscriptions.add(opened.machineChanges$?.subscribe(hooks.machineChange));
+    subscriptions.add(opened.stoppedBy$?.subscribe(hooks.stoppedBy));
+    const limited = withLimits(opened, checkpoint.hypervisorTimeoutMs, info.p2mSize * PAGE_SIZE);
     return {
-      domain,
-      info: await domain.info(),
-      stop,
+      domain: limited,
+      info,
+      stop: new DomainStop(limited),
       gate,
       sealedBefore: network,
       sealedAfter: bytes,

@@ -121,6 +121,8 @@ export interface DomainStatus {
   readonly bufferedBytes: number;
   /** Octets of output behind the gate. */
   readonly heldOutputBytes: number;
+  /** By what the domain was stopped, if not by us: it stands still until somebody lets it run. Null, or not there: it is not. */
+  readonly stoppedBy?: string | null;
   readonly error: { readonly code: string; readonly message: string } | null;
 }
 

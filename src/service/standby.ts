@@ -7,7 +7,7 @@
 //
 // A domain may end by itself in any of these states: whoever decides is told which, and has it destroyed.
 
-import type { Subscription } from 'rxjs';
+import { skip, type Subscription } from 'rxjs';
 import { HypervisorError, type DomainEvent, type TargetDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
 import type { ConsoleWriter } from './console.js';
@@ -46,6 +46,13 @@ export class Standby {
         log.error({ err: error }, 'output cannot be written');
       }
     });
+    this.#subscriptions.add(
+      domain.stoppedBy$?.pipe(skip(1)).subscribe((stoppedBy) => {
+        if (stoppedBy === null) log.info('the domain runs');
+        else
+          log.warn({ stoppedBy }, `the domain was stopped (${stoppedBy}) on the primary: so will it be here`);
+      }),
+    );
     this.#subscriptions.add(
       domain.events$.subscribe((event) => {
         this.end = event;
