@@ -19,8 +19,9 @@ import type { DirtyTracking } from './dirty.js';
 import { startGuard, type Guard } from './guard.js';
 import { takeInventory } from './inventory.js';
 import type { QemuMachine } from './machine.js';
-import { isObject } from './qmp-parser.js';
 import { QmpClient } from './qmp.js';
+import { runStatusOf, type RunStatus } from './run-state.js';
+import { checkSaveable } from './saveable.js';
 
 export interface AttachConfig {
   readonly name: string;
@@ -36,13 +37,14 @@ export interface AttachConfig {
 const CONNECT_TIMEOUT_MS = 10_000;
 
 /**
- * The machine, and whether its guest runs. Fails with BAD_CONFIGURATION (it lacks something, or has what cannot be
+ * The machine, and what its guest does. Fails with BAD_CONFIGURATION (it lacks something, or has what cannot be
  * replicated) or FAILED; it is as it was then.
  */
-export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuMachine; running: boolean }> {
+export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuMachine; status: RunStatus }> {
   const qmp = await QmpClient.open(await connectTo(config.monitor, 'monitor'));
   const ending: (() => unknown)[] = [() => qmp.close()];
   try {
+    await checkSaveable(qmp);
     const ram = await findRam(qmp);
     await checkRamBlocks(qmp, ram.id);
     await checkDisks(qmp, config.sharedDisks ?? []);
@@ -56,11 +58,11 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
     ending.push(() => serial?.destroy());
     const guard = await startGuard(config.monitor, dirname(deviceState.path));
     ending.push(() => guard.end());
-    const status = await qmp.execute('query-status');
+    const status = runStatusOf(await qmp.execute('query-status'));
     const machine = new AttachedMachine(config.name, {
       ...{ ram, qmp, tracking, deviceState, serial, guard, inventory },
     });
-    return { machine, running: isObject(status) && status['running'] === true };
+    return { machine, status };
   } catch (error) {
     for (const end of ending.reverse()) await end();
     throw error;
@@ -89,6 +91,7 @@ class AttachedMachine implements QemuMachine {
   readonly gone: Promise<string>;
   readonly guard: Guard;
   readonly inventory: Inventory;
+  readonly ramBlock: string;
   #closed: Promise<void> | null = null;
 
   constructor(name: string, { ram, qmp, tracking, deviceState, serial, guard, inventory }: Parts) {
@@ -100,6 +103,7 @@ class AttachedMachine implements QemuMachine {
     this.serial = serial;
     this.guard = guard;
     this.inventory = inventory;
+    this.ramBlock = ram.id;
     this.gone = new Promise((resolve) => {
       qmp.events$.subscribe({ complete: () => resolve('the connection to QEMU’s monitor is lost') });
     });
@@ -173,7 +177,9 @@ async function openDeviceState(): Promise<DeviceStateFile> {
   try {
     const path = join(directory, 'state');
     const fd = openSync(path, 'wx+', 0o600);
-    return new DeviceStateFile(fd, path, () => rmSync(directory, { recursive: true, force: true }));
+    return new DeviceStateFile(fd, path, () =>
+      rmSync(directory, { recursive: true, force: true, maxRetries: 5 }),
+    );
   } catch (error) {
     await rm(directory, { recursive: true, force: true });
     throw error;

@@ -104,6 +104,8 @@ export function commandLine(config: QemuConfig, standby: boolean): string[] {
     ...['-smp', String(cpus), '-m', `${memoryBytes / MEMORY_BYTES_MIN}M`, '-object', backend],
     ...['-chardev', 'stdio,id=romulus-qmp,signal=off', '-mon', 'chardev=romulus-qmp,mode=control'],
     ...['-chardev', `socket,id=romulus-serial,fd=${Fd.SERIAL}`, '-serial', 'chardev:romulus-serial'],
+    // A device whose state cannot be saved is refused, now and when it is plugged in later.
+    '-only-migratable',
     // The device state that we load was saved without the configuration section of a migration.
     ...['-global', 'migration.send-configuration=off'],
     ...networkArguments(config.network ?? [], machine),

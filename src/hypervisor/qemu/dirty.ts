@@ -26,6 +26,8 @@ export interface DirtyTracking {
   /** The image becomes what RAM holds, exactly so if the guest is stopped; pages that changed are marked. */
   capture(): Promise<void>;
   end(): Promise<void>;
+  /** QEMU was ended: whoever still waits for its RAM gets an error, so that nobody's end waits for who does not answer. */
+  abandon(): void;
   /** Pages of the image, what RAM was at the last capture (fuse: or later). Fails with LOG_DIRTY or FAILED. */
   copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): void;
   /** Frees everything; nobody but us may hold the RAM file any more. May be called twice. */

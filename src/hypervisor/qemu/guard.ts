@@ -60,7 +60,8 @@ async function stand(monitor: string, directory: string): Promise<void> {
   let last = 'R';
   for await (const chunk of process.stdin) last = String(chunk).slice(-1);
   if (last === 'Q') return;
-  rmSync(directory, { recursive: true, force: true });
+  // QEMU may be writing there.
+  rmSync(directory, { recursive: true, force: true, maxRetries: 5 });
   if (last !== 'S') return;
   const limit = performance.now() + LIMIT_MS;
   while (performance.now() < limit) {

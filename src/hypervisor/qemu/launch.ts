@@ -18,6 +18,7 @@ import type { QemuMachine } from './machine.js';
 import { checkTaps } from './network.js';
 import { QmpClient, type QmpStreams } from './qmp.js';
 import { openAnonymousFile } from './ram-file.js';
+import { checkSaveable } from './saveable.js';
 import { openTracking, type ChosenTracking } from './tracking.js';
 
 /** Octets of QEMU's standard error that are kept for the error. */
@@ -58,6 +59,7 @@ export async function launchQemu(config: QemuConfig, options: LaunchOptions): Pr
     const machine = new LaunchedMachine(config, child, { tracking, reason }, deviceState, options.standby);
     try {
       await machine.connect();
+      await checkSaveable(machine.qmp);
       await checkRamBlocks(machine.qmp, RAM_ID);
       await checkDisks(machine.qmp, config.sharedDisks ?? []);
       await checkNetwork(
@@ -65,6 +67,7 @@ export async function launchQemu(config: QemuConfig, options: LaunchOptions): Pr
         (config.network ?? []).map(({ id }) => id),
       );
       machine.inventory = await takeInventory(machine.qmp, RAM_ID);
+      machine.qmp.limit();
       return machine;
     } catch (error) {
       throw await machine.failed(asError(error));
@@ -86,6 +89,7 @@ class LaunchedMachine implements QemuMachine {
   readonly incoming: Duplex | null;
   readonly guard = null;
   inventory: Inventory = {};
+  readonly ramBlock = RAM_ID;
   readonly gone: Promise<string>;
   readonly #child: ChildProcess;
   readonly #monitor: QmpStreams;
@@ -154,6 +158,7 @@ class LaunchedMachine implements QemuMachine {
 
   async #close(): Promise<void> {
     this.#child.kill('SIGKILL');
+    this.tracking.abandon();
     await this.gone;
     this.#unhook();
     this.#qmp?.close();

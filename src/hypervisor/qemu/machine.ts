@@ -17,7 +17,10 @@ export interface QemuMachine {
   readonly deviceState: DeviceStateFile;
   /** The guest's first serial port, if it is ours. */
   readonly serial: Duplex | null;
+  /** As it was when the machine came to us. */
   readonly inventory: Inventory;
+  /** The name of guest RAM's block. */
+  readonly ramBlock: string;
   /** Where a standby reads the device state that it starts from. */
   readonly incoming: Duplex | null;
   /** Somebody else's QEMU has a guard, which is told when the guest is about to be stopped, and when it runs again. */

@@ -1,11 +1,12 @@
 // One pause of the guest, from the command to stop it until it runs again: what is captured in it, and what took the
 // time.
 //
-//   stop, save the device state (one write)
-//   └─ stopped ─┬─ capture RAM ──────┐
-//               └─ device state ─────┴─ copied ─ cont
+//   state before, stop, save the device state (one write)
+//              └─ stopped ─┬─ capture RAM ──────┐
+//                          └─ device state ─────┴─ copied ─ cont
 
 import type { QemuMachine } from './machine.js';
+import { runStatusOf, type RunStatus } from './run-state.js';
 
 /** Milliseconds. */
 export interface PauseTimes {
@@ -24,6 +25,8 @@ export class Pause {
   readonly capture: Promise<void>;
   /** The device state; rejects with QmpError, FAILED or BAD_CONTEXT. */
   readonly context: Promise<Uint8Array>;
+  /** What the stop found. */
+  readonly before: RunStatus;
   readonly #stoppingAt: number;
   readonly #stoppedAt: number;
   #capturedAt: number;
@@ -34,19 +37,21 @@ export class Pause {
     const { qmp, deviceState } = machine;
     deviceState.clear();
     const stoppingAt = performance.now();
-    const [stop, save] = qmp.executeAll([
+    const [before, stop, save] = qmp.executeAll([
+      ['query-status'],
       ['stop'],
       ['xen-save-devices-state', { filename: deviceState.path, live: false }],
     ]);
     save?.catch(() => undefined); // looked at in `context`
-    await stop;
-    return new Pause(machine, { logging, stoppingAt, save });
+    const [status] = await Promise.all([before, stop]);
+    return new Pause(machine, { logging, stoppingAt, save, before: runStatusOf(status) });
   }
 
   private constructor(
     { deviceState, tracking }: QemuMachine,
-    begun: { logging: boolean; stoppingAt: number; save: Promise<unknown> | undefined },
+    begun: { logging: boolean; stoppingAt: number; save: Promise<unknown> | undefined; before: RunStatus },
   ) {
+    this.before = begun.before;
     this.#stoppingAt = begun.stoppingAt;
     this.#stoppedAt = this.#capturedAt = this.#savedAt = performance.now();
     this.context = Promise.resolve(begun.save).then(() => deviceState.read());

@@ -3,33 +3,50 @@
 //
 //   gates hold ─▶ start ─▶ test ─▶ checkpoints
 
-import { HypervisorError, type Leave, type SourceDomain } from '../port.js';
+import type { Observable } from 'rxjs';
+import {
+  HypervisorError,
+  type DomainInfo,
+  type Leave,
+  type MachineChange,
+  type SourceDomain,
+} from '../port.js';
 import { checkFenced, fencedAdvice, markFenced } from './fence.js';
 import type { QemuMachine } from './machine.js';
+import { MachineWatch } from './machine-watch.js';
 import { undoingOf } from './netdev-gate.js';
 import { NetworkOutput } from './network-output.js';
+import type { RunStatus } from './run-state.js';
+import { reasonsKnown } from './saveable.js';
 import { QemuSource } from './source.js';
+
+/** Started with -S, and nobody has let its guest run yet: we may. */
+const NOT_STARTED = 'prelaunch';
 
 export class QemuPrimary extends QemuSource {
   readonly gates: readonly NetworkOutput[];
   /** Of a QEMU that is not ours. */
   readonly leave?: NonNullable<SourceDomain['leave']>;
+  readonly #watch: MachineWatch;
   #started: Promise<void> | null = null;
+  /** From before the guest is stopped until it runs again. */
+  #pausing = false;
 
   /**
-   * `netdevs`: their ids. Fails with BAD_CONFIGURATION, also if the guest was stopped because a secondary runs it; the
+   * `netdevs`: their ids; `status`: of a QEMU that was found. Fails with BAD_CONFIGURATION, also if the guest was stopped because a secondary runs it; the
    * machine is closed then.
    */
   static async open(
     machine: QemuMachine,
     netdevs: readonly string[],
-    state: 'created' | 'running' = 'created',
+    status: RunStatus = { running: false, status: NOT_STARTED },
   ): Promise<QemuPrimary> {
     const gates: NetworkOutput[] = [];
-    const primary = new QemuPrimary(machine, state, gates);
+    const primary = new QemuPrimary(machine, status, { gates, netdevs });
     try {
       if (machine.guard) await checkFenced(machine.qmp, machine.name, netdevs.map(undoingOf));
       for (const netdev of netdevs) gates.push(new NetworkOutput(await primary.openNetdevGate(netdev)));
+      await primary.#watch.begin();
       return primary;
     } catch (error) {
       if (primary.leave) await primary.leave(primary.orphaned ? 'held' : 'free');
@@ -38,9 +55,20 @@ export class QemuPrimary extends QemuSource {
     }
   }
 
-  private constructor(machine: QemuMachine, state: 'created' | 'running', gates: readonly NetworkOutput[]) {
-    super(machine, state);
+  private constructor(
+    machine: QemuMachine,
+    { running, status }: RunStatus,
+    { gates, netdevs }: { gates: readonly NetworkOutput[]; netdevs: readonly string[] },
+  ) {
+    super(
+      machine,
+      status === NOT_STARTED ? 'created' : 'running',
+      running || status === NOT_STARTED ? null : status,
+    );
     this.gates = gates;
+    const { qmp, ramBlock, inventory } = machine;
+    const idle = () => this.state === 'running' && !this.#pausing;
+    this.#watch = new MachineWatch({ qmp, ram: ramBlock, inventory, netdevs, idle });
     if (machine.guard) this.leave = (how) => this.#leave(how);
   }
 
@@ -57,14 +85,38 @@ export class QemuPrimary extends QemuSource {
     return this.gates.some(({ takenOver }) => takenOver);
   }
 
+  get machineChanges$(): Observable<MachineChange> {
+    return this.#watch.changes$;
+  }
+
+  get warnings$(): Observable<string> {
+    return this.#watch.warnings$;
+  }
+
+  override async info(): Promise<DomainInfo> {
+    return { ...(await super.info()), inventory: this.#watch.inventory };
+  }
+
   override async prepareSuspend(): Promise<void> {
     await this.#started;
+    // A QEMU that is not ours takes any device, and may die when it is to save the state of one that it cannot save.
+    if (this.machine.guard && (await reasonsKnown(this.machine.qmp)) !== null) await this.#watch.reconsider();
     await super.prepareSuspend();
   }
 
   override async suspend(): Promise<void> {
     await this.#started;
-    await super.suspend();
+    this.#pausing = true;
+    try {
+      await super.suspend();
+    } finally {
+      this.#pausing = false; // and the state says so from here on
+    }
+  }
+
+  async confirmMachine(): Promise<void> {
+    const { lastContext } = this;
+    if (lastContext) await this.#watch.confirm(lastContext);
   }
 
   async #leave(how: Leave): Promise<readonly string[]> {
@@ -79,6 +131,8 @@ export class QemuPrimary extends QemuSource {
         try {
           // QEMU delivers nothing while its guest is stopped.
           if (this.state === 'suspended') await this.resume();
+          this.#watch.end();
+          await this.#watch.plug();
           for (const gate of this.gates) await gate.remove();
         } finally {
           await this.end('running');
@@ -102,12 +156,18 @@ export class QemuPrimary extends QemuSource {
     }
   }
 
+  protected override async end(guest: 'running' | 'stopped'): Promise<void> {
+    this.#watch.end();
+    await super.end(guest);
+  }
+
   async #discard(): Promise<void> {
     await Promise.all(this.gates.map((gate) => gate.discard()));
   }
 
   async #start(): Promise<void> {
     if (this.state !== 'running') await super.start();
+    if (this.stoppedBy !== null) return; // QEMU delivers nothing while its guest is stopped: there is nothing to see
     // One after another: they share the file that the frames are watched in.
     for (const gate of this.gates) await gate.test((netdev) => this.testNetdevGate(netdev));
   }

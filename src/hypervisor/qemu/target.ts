@@ -100,6 +100,7 @@ export class QemuTarget extends QemuSource implements TargetDomain {
     this.require('created');
     checkDeviceState(context);
     this.#context = new Uint8Array(context);
+    this.inheritRunState(context);
     return Promise.resolve();
   }
 
