@@ -22,6 +22,8 @@ export type HypervisorErrorCode =
   | 'BAD_CONTEXT' // a context, parameter or policy that the hypervisor does not accept
   | 'UNSUPPORTED' // this hypervisor cannot do that
   | 'BAD_CONFIGURATION' // the domain cannot be created as configured
+  | 'MACHINE_CHANGED' // the domain is another machine than it was: what it says of its inventory has changed
+  | 'HUNG' // the hypervisor does not answer within the time it is given
   | 'FAILED'; // the hypervisor itself failed; the cause is attached
 
 export class HypervisorError extends RomulusError<HypervisorErrorCode> {}
@@ -95,6 +97,13 @@ export interface Domain {
   info(): Promise<DomainInfo>;
   /** What its hypervisor chose by itself, and why: sentences for people, who are told once. */
   readonly notes?: readonly string[];
+  /** The same, of what turns up later: also what it got over by itself. */
+  readonly warnings$?: Observable<string>;
+  /**
+   * By what the domain was stopped, if not by us (the hypervisor's word: "paused", "io-error"); null: by nobody. The
+   * present state first. Such a domain stands still until somebody lets it run; resume() does not.
+   */
+  readonly stoppedBy$?: Observable<string | null>;
   /** What the domain says to the world, in order. All that it said before a suspend is out when suspend() resolves. */
   readonly output$: Observable<Uint8Array>;
   /** Completes when the domain is destroyed. Late subscribers get a final event that has happened already. */
@@ -103,6 +112,12 @@ export interface Domain {
   input(bytes: Uint8Array): Promise<void>;
   /** Ends the domain and frees all that it holds; safe to call twice and in any state. */
   destroy(): Promise<void>;
+}
+
+/** The domain is another machine than it was: what it is now, and a sentence that says what is different. */
+export interface MachineChange {
+  readonly inventory: Inventory;
+  readonly message: string;
 }
 
 /**
@@ -119,6 +134,8 @@ export interface SourceDomain extends Domain {
   readonly gates?: readonly DomainGate[];
   /** It was found with its gates holding: who held them is gone without a goodbye, and its secondary may run the domain. */
   readonly orphaned?: boolean;
+  /** Whenever it has become another machine, by somebody else's hand. */
+  readonly machineChanges$?: Observable<MachineChange>;
   /**
    * In the place of destroy(), for a domain that is not ours to end; not there: it ends with us. free: it goes on, its
    * gates opened for good. held: it goes on, its gates closed for good. stopped: it is stopped, its gates closed for
@@ -137,8 +154,18 @@ export interface SourceDomain extends Domain {
   prepareSuspend?(): Promise<void>;
   /** Stops the domain at a consistent point. Fails with DOMAIN_GONE if it has ended. */
   suspend(): Promise<void>;
+  /**
+   * Asked of a suspended domain when all is captured, before it is resumed: false if somebody else let it run since
+   * suspend(), so that what was captured is not of one moment. It runs then, and can be suspended again.
+   */
+  stoodStill?(): Promise<boolean>;
   /** Lets a suspended domain go on (XEN_DOMCTL_resumedomain, fast). */
   resume(): Promise<void>;
+  /**
+   * Asked after resume(), before what was captured is sent: fails with MACHINE_CHANGED if it is not of the machine that
+   * info() tells of.
+   */
+  confirmMachine?(): Promise<void>;
 
   enableLogDirty(): Promise<void>;
   /** XEN_DOMCTL_SHADOW_OP_CLEAN: overwrites `into` (of p2mSize bits) with the pages dirtied since the last clean. */
@@ -203,8 +230,6 @@ export interface TargetDomain extends Domain {
   checkpoint?(emulatorContext: Uint8Array): Promise<void>;
   /** How far the domain had to go back, when checkpoint() failed, or at its start. Not there: never. */
   readonly checkpointsBack?: number;
-  /** What it got over by itself, a sentence each. */
-  readonly setbacks$?: Observable<string>;
   /**
    * Another domain like this one, to be filled while this one is held. What only one can have is this one's until the
    * other one's first checkpoint() or start(). Not there: they share nothing.

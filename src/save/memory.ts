@@ -15,6 +15,9 @@ import type { SaveContext } from './context.js';
 import { SaveError } from './error.js';
 import { simplePrecopyPolicy } from './policy.js';
 
+/** How often one checkpoint is begun, if somebody else lets the domain run in it. */
+const SUSPEND_ATTEMPTS = 20;
+
 /** 'domain-gone': it had ended by itself when it should have been suspended, and there are checkpoints before. */
 export type PassResult = 'sent' | 'domain-gone';
 
@@ -95,7 +98,9 @@ async function suspendDomain(context: SaveContext): Promise<PassResult> {
   }
   context.suspended = true;
   const { state } = await context.domain.info();
-  if (state !== 'suspended') {
+  // By somebody else: found out, and made good, at the end of the pass.
+  const resumed = state === 'running' && context.domain.stoodStill !== undefined;
+  if (state !== 'suspended' && !resumed) {
     throw new SaveError('NOT_SUSPENDED', `the domain is ${state} after the suspend callback`, {
       epoch,
       state,
@@ -107,8 +112,24 @@ async function suspendDomain(context: SaveContext): Promise<PassResult> {
   return 'sent';
 }
 
-/** The last pass of a live save and the heart of a checkpointed stream. */
+/**
+ * The last pass of a live save and the heart of a checkpointed stream. If somebody else let the domain run meanwhile,
+ * what was copied is as good as a pass while it runs, and another one follows.
+ */
 async function suspendAndSendDirty(context: SaveContext): Promise<PassResult> {
+  for (let attempts = 1; ; attempts++) {
+    if ((await sendDirtySuspended(context)) === 'domain-gone') return 'domain-gone';
+    if ((await context.domain.stoodStill?.()) !== false) return 'sent';
+    if (attempts === SUSPEND_ATTEMPTS) {
+      throw new SaveError('NOT_SUSPENDED', 'somebody else lets the domain run whenever it is suspended', {
+        epoch: context.epoch,
+        attempts,
+      });
+    }
+  }
+}
+
+async function sendDirtySuspended(context: SaveContext): Promise<PassResult> {
   if ((await suspendDomain(context)) === 'domain-gone') return 'domain-gone';
   context.holding = context.streamType !== 'plain';
   const { dirtyCount } = await context.domain.cleanLogDirty(context.dirtyBitmap);

@@ -168,6 +168,7 @@ function sendMemory(context: SaveContext): Promise<PassResult> {
 /** Remus: the domain runs on at once, and the epoch leaves meanwhile. */
 async function checkpoint(context: SaveContext): Promise<CheckpointDecision> {
   await postcopy(context);
+  await context.domain.confirmMachine?.();
   return context.callbacks.checkpoint(context.epoch, dispatch(context));
 }
 

@@ -5,14 +5,16 @@
 
 import { Subscription } from 'rxjs';
 import type { PrimaryDomainConfig } from '../config/schema.js';
-import type { DomainEvent, DomainInfo, SourceDomain } from '../hypervisor/port.js';
+import type { DomainEvent, DomainInfo, MachineChange, SourceDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
 import { CompositeGate } from '../output/composite-gate.js';
 import type { OutputGate } from '../output/gate.js';
 import type { Outlet } from '../output/outlet.js';
 import { consoleReports, LAST_OUTPUT_MS, openConsole, reopenAll } from './console.js';
 import type { PrimaryDependencies } from './dependencies.js';
+import { withLimits } from './domain-limits.js';
 import { DomainStop } from './domain-stop.js';
+import { PAGE_SIZE } from '../stream/format.js';
 import type { Logger } from './log.js';
 import { Tap } from './tap.js';
 
@@ -21,11 +23,15 @@ export interface PrimaryDomainHooks {
   readonly event: (event: DomainEvent) => void;
   /** Whether what was let out may still leave: not when this process was stopped since, and may have been replaced. */
   readonly mayLeave: () => boolean;
+  readonly machineChange: (change: MachineChange) => void;
+  /** By what the domain was stopped, if not by us; null: it runs again. */
+  readonly stoppedBy: (stoppedBy: string | null) => void;
 }
 
 export interface PrimaryDomain {
   readonly domain: SourceDomain;
-  readonly info: DomainInfo;
+  /** What it is now: of another machine when it has become one. */
+  info: DomainInfo;
   readonly stop: DomainStop;
   /** Of all ways out of the domain. */
   readonly gate: OutputGate;
@@ -48,7 +54,7 @@ export async function openPrimaryDomain(
   hooks: PrimaryDomainHooks,
   log: Logger,
 ): Promise<PrimaryDomain> {
-  const { output } = config;
+  const { output, checkpoint } = config;
   let domain: SourceDomain | null = null;
   let console: Outlet | null = null;
   let tap: Tap | null = null;
@@ -64,28 +70,33 @@ export async function openPrimaryDomain(
     const outlet = await openConsole(output.console, dependencies.openConsole?.(config), log);
     console = outlet;
     if (output.tap !== undefined) tap = await Tap.open(output.tap, log);
-    domain = await dependencies.openSource(config);
-    for (const note of domain.notes ?? []) log.info(note);
+    const opened = await dependencies.openSource(config);
+    domain = opened;
+    for (const note of opened.notes ?? []) log.info(note);
+    const info = await opened.info();
     const gate = new ByteGate({
       outlet: { write: (piece) => (hooks.mayLeave() ? outlet.write(piece) : 0), close: () => outlet.close() },
       limitBytes: output.limitBytes,
       ...consoleReports(log),
     });
     bytes = gate;
-    const network = new CompositeGate(domain.gates ?? []);
+    const network = new CompositeGate(opened.gates ?? []);
     subscriptions.add(
-      domain.output$.subscribe((piece) => {
+      opened.output$.subscribe((piece) => {
         tap?.push(piece);
         gate.push(piece);
       }),
     );
     subscriptions.add(gate.pressure$.subscribe(hooks.pressure));
-    subscriptions.add(domain.events$.subscribe(hooks.event));
-    const stop = new DomainStop(domain);
+    subscriptions.add(opened.events$.subscribe(hooks.event));
+    subscriptions.add(opened.warnings$?.subscribe((warning) => log.warn(warning)));
+    subscriptions.add(opened.machineChanges$?.subscribe(hooks.machineChange));
+    subscriptions.add(opened.stoppedBy$?.subscribe(hooks.stoppedBy));
+    const limited = withLimits(opened, checkpoint.hypervisorTimeoutMs, info.p2mSize * PAGE_SIZE);
     return {
-      domain,
-      info: await domain.info(),
-      stop,
+      domain: limited,
+      info,
+      stop: new DomainStop(limited),
       gate: new CompositeGate([gate, network]),
       sealedBefore: network,
       sealedAfter: gate,

@@ -108,11 +108,18 @@ function handle(state: PrimaryState, event: PrimaryEvent, effects: PrimaryEffect
     }
     case 'save-failed': {
       withStream(state, event, (stream) => {
-        if (stream.ending === 'no') dropLink(state, 'INTERNAL', `the saver failed: ${event.code}`, effects);
+        // A hypervisor that does not answer is as good as dead, where somebody can go on.
+        if (event.code === 'HUNG' && state.exposed) failed(state, 'the hypervisor does not answer', effects);
+        else if (stream.ending === 'no')
+          dropLink(state, 'INTERNAL', `the saver failed: ${event.code}`, effects);
         else endedInCheckpoint(state, stream, effects);
       });
       return;
     }
+    case 'machine-changed':
+      // The next secondary is compared with what it is now.
+      dropLink(state, 'DOMAIN_MISMATCH', event.message, effects);
+      return;
     case 'lost': {
       withStream(state, event, () => unlinked(state, event.code, effects));
       return;

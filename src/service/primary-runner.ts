@@ -9,7 +9,7 @@ import { ChannelError, type DomainOffer, type LinkEvent, type PrimaryLink } from
 import { sharesDisks } from '../config/hypervisor.js';
 import type { PrimaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
-import type { DomainEvent, Leave } from '../hypervisor/port.js';
+import type { DomainEvent, Leave, MachineChange } from '../hypervisor/port.js';
 import type { OutputGate } from '../output/gate.js';
 import { monotonicMs } from './clock.js';
 import type { PrimaryDependencies } from './dependencies.js';
@@ -68,6 +68,7 @@ export class PrimaryRunner {
   #finish: () => void = () => undefined;
   #error: { code: string; message: string } | null = null;
   #acknowledgedAtMs: number | null = null;
+  #stoppedBy: string | null = null;
   #stopping: Promise<void> | null = null;
 
   constructor(
@@ -102,7 +103,7 @@ export class PrimaryRunner {
     this.#machine = new MachineRun(stepPrimary, initialPrimaryState(settings, monotonicMs()), (effect) =>
       this.#perform(effect),
     );
-    this.#beat = setInterval(() => this.#send({ kind: 'beat' }), beatMsOf(timeoutMs));
+    this.#beat = setInterval(() => this.#onBeat(), beatMsOf(timeoutMs));
   }
 
   /** Makes the domain. If that fails, this domain has failed and the others go on. */
@@ -113,6 +114,8 @@ export class PrimaryRunner {
         event: (event: DomainEvent) => this.#domainEvent(event),
         // The machine finds out with its next event.
         mayLeave: () => monotonicMs() - this.#machine.state.lastAtMs <= this.#machine.state.settings.stallMs,
+        machineChange: (change: MachineChange) => this.#machineChanged(change),
+        stoppedBy: (stoppedBy: string | null) => this.#stoppedByOthers(stoppedBy),
       };
       this.#opened = await openPrimaryDomain(this.#config, this.#dependencies, hooks, this.#log);
     } catch (error) {
@@ -172,6 +175,7 @@ export class PrimaryRunner {
       acknowledgedAtMs: this.#acknowledgedAtMs,
       bufferedBytes: link?.bufferedBytes ?? 0,
       heldOutputBytes: this.#opened?.gate.heldBytes ?? 0,
+      stoppedBy: this.#stoppedBy,
       error: this.#error,
     };
   }
@@ -192,8 +196,34 @@ export class PrimaryRunner {
     else this.#send({ kind: 'domain-crashed', reason: event.reason });
   }
 
+  #onBeat(): void {
+    this.#send({ kind: 'beat' });
+    const { pressure, role } = this.#machine.state;
+    if (!pressure || role !== 'primary') return;
+    // Somebody else may have let it run.
+    this.#tasks.run('stop the domain', async () => this.#opened?.stop.add('pressure'));
+  }
+
+  #machineChanged({ inventory, message }: MachineChange): void {
+    if (this.#opened) this.#opened.info = { ...this.#opened.info, inventory };
+    this.#error = { code: 'MACHINE_CHANGED', message };
+    this.#log.error(message);
+    this.#send({ kind: 'machine-changed', message });
+  }
+
+  #stoppedByOthers(stoppedBy: string | null): void {
+    const before = this.#stoppedBy;
+    this.#stoppedBy = stoppedBy;
+    if (before === stoppedBy) return;
+    if (stoppedBy === null) this.#log.info('the domain runs again');
+    else
+      this.#log.warn({ stoppedBy }, `the domain was stopped (${stoppedBy}), not by Romulus, and is left so`);
+    this.#transition(stoppedBy === null ? 'the domain runs again' : `the domain was stopped: ${stoppedBy}`);
+  }
+
   #linked(link: PrimaryLink): void {
     const { streamUuid } = link;
+    if (this.#error?.code === 'MACHINE_CHANGED') this.#error = null;
     this.#links.set(streamUuid, link);
     this.#send({ kind: 'linked', streamUuid });
     link.events$.subscribe((event) => this.#linkEvent(streamUuid, event));
@@ -392,7 +422,12 @@ export class PrimaryRunner {
       gateOrder: this.#gateOrder,
       link,
       log: this.#log,
-      send: (event) => this.#send({ ...event, streamUuid }),
+      send: (event) => {
+        if (event.kind === 'save-failed' && event.code === 'HUNG') {
+          this.#error = { code: event.code, message: event.message };
+        }
+        this.#send({ ...event, streamUuid });
+      },
       reported: (report) => this.#reports.checkpoints$.next(report),
       ready: this.#exposed,
     });

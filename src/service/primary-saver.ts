@@ -7,7 +7,7 @@
 import { EMPTY, firstValueFrom, timeout } from 'rxjs';
 import type { PrimaryLink } from '../channel/contract.js';
 import type { PrimaryDomainConfig } from '../config/schema.js';
-import { codeOf } from '../errors.js';
+import { asError, codeOf } from '../errors.js';
 import { HypervisorError } from '../hypervisor/port.js';
 import type { CheckpointDecision, SaveCallbacks, SavedCheckpoint } from '../save/callbacks.js';
 import { SaveError } from '../save/error.js';
@@ -15,6 +15,7 @@ import { precopyPolicy } from '../save/policy.js';
 import { saveDomain } from '../save/save.js';
 import type { StreamSink } from '../stream/flow.js';
 import { monotonicMs } from './clock.js';
+import { within } from './domain-limits.js';
 import type { Logger } from './log.js';
 import type { PrimaryDomain } from './primary-domain.js';
 import type { CheckpointReport } from './reports.js';
@@ -22,7 +23,7 @@ import type { InOrder } from './tasks.js';
 
 export type SaverEvent =
   | { readonly kind: 'suspending' | 'captured' | 'ready' | 'end-sent'; readonly epoch: number }
-  | { readonly kind: 'save-failed'; readonly code: string };
+  | { readonly kind: 'save-failed'; readonly code: string; readonly message: string };
 
 /** How long a domain that is gone may take to say how it ended. */
 const END_TIMEOUT_MS = 2000;
@@ -87,7 +88,7 @@ export class PrimarySaver {
       if (codeOf(error) === 'DOMAIN_GONE') await new Promise((resolve) => setImmediate(resolve));
       // An abandoned stream fails in whatever way it can; what happened was told already.
       log[this.#abandoned ? 'debug' : 'warn']({ err: error }, 'stream failed');
-      send({ kind: 'save-failed', code: codeOf(error) });
+      send({ kind: 'save-failed', code: codeOf(error), message: asError(error).message });
     } finally {
       // Left suspended if it failed in mid-checkpoint.
       await stop.remove('checkpoint').catch((error: unknown) => {
@@ -140,8 +141,9 @@ export class PrimarySaver {
   }
 
   #callbacks(policy: SaveCallbacks['precopyPolicy'] & object): SaveCallbacks {
-    const { opened, send, gateOrder, link } = this.#options;
+    const { opened, send, gateOrder, link, config } = this.#options;
     const { domain, stop, gate, sealedBefore, sealedAfter } = opened;
+    const { hypervisorTimeoutMs } = config.checkpoint;
     return {
       precopyPolicy: (stats) => (this.#abandoned ? 'abort' : policy(stats)),
       prepareSuspend: async (epoch) => {
@@ -149,7 +151,13 @@ export class PrimarySaver {
         send({ kind: 'suspending', epoch });
         await this.#judgeEnd(async () => domain.prepareSuspend?.());
         this.#check();
-        await this.#judgeEnd(() => gateOrder.do(() => sealedBefore.seal(epoch)));
+        await this.#judgeEnd(() =>
+          within(
+            hypervisorTimeoutMs,
+            'seal',
+            gateOrder.do(() => sealedBefore.seal(epoch)),
+          ),
+        );
       },
       suspend: async (epoch) => {
         this.#check();

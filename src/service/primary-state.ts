@@ -106,6 +106,8 @@ export type PrimaryEvent = { readonly atMs: number } &
     | { readonly kind: 'end-sent'; readonly streamUuid: string; readonly epoch: number }
     | { readonly kind: 'acknowledged'; readonly streamUuid: string; readonly epoch: number }
     | { readonly kind: 'save-failed'; readonly streamUuid: string; readonly code: string }
+    /** The domain has become another machine than the secondary was compared with. */
+    | { readonly kind: 'machine-changed'; readonly message: string }
     | { readonly kind: 'lost'; readonly streamUuid: string; readonly code: string }
     | { readonly kind: 'bye'; readonly streamUuid: string; readonly reason: ByeReason }
     /** Our goodbye is over; `confirmed`: the secondary has read it, and will not take over. */

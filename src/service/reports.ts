@@ -122,6 +122,8 @@ export interface DomainStatus {
   readonly bufferedBytes: number;
   /** Octets of output behind the gate. */
   readonly heldOutputBytes: number;
+  /** By what the domain was stopped, if not by us: it stands still until somebody lets it run. Null, or not there: it is not. */
+  readonly stoppedBy?: string | null;
   readonly error: { readonly code: string; readonly message: string } | null;
   /** Of the certificates that its link depends on here; none without TLS. */
   readonly certificates?: readonly CertificateExpiry[];

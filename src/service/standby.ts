@@ -8,7 +8,7 @@
 // A domain may end by itself in any of these states: whoever decides is told which, and has it destroyed. What a domain
 // gets over by itself is logged.
 
-import type { Subscription } from 'rxjs';
+import { skip, type Subscription } from 'rxjs';
 import { takeOver } from '../failover/takeover.js';
 import { HypervisorError, type DomainEvent, type TargetDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
@@ -56,12 +56,19 @@ export class Standby {
       this.gate.push(bytes);
     });
     this.#subscriptions.add(
+      domain.stoppedBy$?.pipe(skip(1)).subscribe((stoppedBy) => {
+        if (stoppedBy === null) log.info('the domain runs');
+        else
+          log.warn({ stoppedBy }, `the domain was stopped (${stoppedBy}) on the primary: so will it be here`);
+      }),
+    );
+    this.#subscriptions.add(
       domain.events$.subscribe((event) => {
         this.end = event;
         ended(this, event);
       }),
     );
-    this.#subscriptions.add(domain.setbacks$?.subscribe((setback) => log.warn(setback)));
+    this.#subscriptions.add(domain.warnings$?.subscribe((warning) => log.warn(warning)));
   }
 
   /** It runs from now on, and stands still while its console does not take what it says. Fails as takeOver() does. */

@@ -79,6 +79,7 @@ describe('config: what is accepted', () => {
       intervalMs: 50,
       windowEpochs: 1,
       acknowledgeTimeoutMs: 5000,
+      hypervisorTimeoutMs: 10_000,
       slabBytes: 2 ** 30,
     });
     expect(web?.output).to.deep.equal({

@@ -36,6 +36,46 @@ function* numbers(from: number, count: number): Generator<number> {
 }
 
 describe('a checkpointed save', () => {
+  it('that somebody else disturbs takes another pass, and holds what the domain was at the end of the last', async () => {
+    const domain = new MemoryDomain({ pages: 200 });
+    await domain.start();
+    let generation = 0;
+    const scribble = (): void => {
+      generation++;
+      for (let pfn = generation % 7; pfn < 200; pfn += 7) domain.write(pfn, pagePattern(pfn, generation));
+    };
+    const disturbed = [2, 0, 1, 3, 0];
+    let epoch = 0;
+    Object.assign(domain, {
+      stoodStill: async () => {
+        if ((disturbed[epoch] ?? 0) === 0) return true;
+        disturbed[epoch] = (disturbed[epoch] ?? 0) - 1;
+        await domain.resume();
+        scribble();
+        return false;
+      },
+    });
+    const sink = new RecordingSink();
+    const callbacks = driver({
+      domain,
+      checkpoints: 5,
+      between: (done) => {
+        epoch = done + 1;
+        if (epoch < 5) scribble();
+      },
+    });
+    await saveDomain({ domain, sink, streamType: 'remus', live: true, callbacks });
+    expect(disturbed).to.deep.equal([0, 0, 0, 0, 0]);
+    const target = targetFor(200);
+    await restoreDomain({
+      domain: target,
+      source: sourceOf(sink.octets()),
+      streamType: 'remus',
+      callbacks: { checkpoint: () => Promise.resolve('success') },
+    });
+    expect(firstDifference(domain, target)).to.equal(-1);
+  });
+
   it('writes the records in libxc’s order, page data in records of at most 1024 pfns', async () => {
     const domain = new MemoryDomain({
       pages: 2500,

@@ -103,6 +103,38 @@ describe('service/primary-machine', () => {
     });
   });
 
+  describe('a hypervisor that hangs, and a machine that changes', () => {
+    it('hung, and a secondary may hold a checkpoint: as dead; else the link is dropped, no more', () => {
+      const m = replicating();
+      expect(words(m.give({ kind: 'save-failed', streamUuid: 'A', code: 'HUNG' }))).to.include.members([
+        'discard',
+        'withdraw',
+        'drop-link INTERNAL',
+        'let-go stopped',
+        'finished',
+      ]);
+      expect(m.state.role).to.equal('failed');
+      const alone = machine();
+      alone.give({ kind: 'linked', streamUuid: 'A' });
+      expect(words(alone.give({ kind: 'save-failed', streamUuid: 'A', code: 'HUNG' }))).to.include(
+        'drop-link INTERNAL',
+      );
+      expect(alone.state.role).to.equal('primary');
+    });
+
+    it('changed: the link is dropped by name, the domain goes on; the next secondary is welcome', () => {
+      const m = replicating();
+      const effects = m.give({ kind: 'machine-changed', message: 'devices: dice' });
+      expect(effects.find(({ kind }) => kind === 'drop-link')).to.include({
+        code: 'DOMAIN_MISMATCH',
+        message: 'devices: dice',
+      });
+      expect(m.state.role).to.equal('primary');
+      expect(words(m.give({ kind: 'machine-changed', message: 'devices: none' }))).to.deep.equal([]);
+      expect(words(m.give({ kind: 'linked', streamUuid: 'B' }))).to.include('save');
+    });
+  });
+
   describe('triggers', () => {
     it('gives the domain its interval between two pauses, however long they are', () => {
       const m = replicating();

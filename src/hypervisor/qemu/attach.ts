@@ -22,9 +22,10 @@ import { startGuard, type Guard } from './guard.js';
 import { takeInventory } from './inventory.js';
 import type { QemuMachine } from './machine.js';
 import { requireImageMemory } from './image.js';
-import { isObject } from './qmp-parser.js';
 import { QmpClient } from './qmp.js';
 import { requireBacking } from './reserve.js';
+import { runStatusOf, type RunStatus } from './run-state.js';
+import { checkSaveable } from './saveable.js';
 
 export interface AttachConfig {
   readonly name: string;
@@ -42,13 +43,14 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const GREETING_TIMEOUT_MS = 5000;
 
 /**
- * The machine, and whether its guest runs. Fails with BAD_CONFIGURATION (it lacks something, or has what cannot be
+ * The machine, and what its guest does. Fails with BAD_CONFIGURATION (it lacks something, or has what cannot be
  * replicated), OUT_OF_MEMORY or FAILED; it is as it was then.
  */
-export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuMachine; running: boolean }> {
+export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuMachine; status: RunStatus }> {
   const qmp = await openMonitor(config.monitor);
   const ending: (() => unknown)[] = [() => qmp.close()];
   try {
+    await checkSaveable(qmp);
     const shared = await stopIfExposed(qmp, config);
     const ram = await findRam(qmp);
     await checkRamBlocks(qmp, ram.id);
@@ -65,11 +67,11 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
     ending.push(() => serial?.destroy());
     const guard = await startGuard(config.monitor, dirname(deviceState.path));
     ending.push(() => guard.end());
-    const status = await qmp.execute('query-status');
+    const status = runStatusOf(await qmp.execute('query-status'));
     const machine = new AttachedMachine(config.name, {
       ...{ ram, qmp, tracking, deviceState, serial, guard, inventory, shared },
     });
-    return { machine, running: isObject(status) && status['running'] === true };
+    return { machine, status };
   } catch (error) {
     for (const end of ending.reverse()) await end();
     throw error;
@@ -208,7 +210,9 @@ async function openDeviceState(): Promise<DeviceStateFile> {
   try {
     const path = join(directory, 'state');
     const fd = openSync(path, 'wx+', 0o600);
-    return new DeviceStateFile(fd, path, () => rmSync(directory, { recursive: true, force: true }));
+    return new DeviceStateFile(fd, path, () =>
+      rmSync(directory, { recursive: true, force: true, maxRetries: 5 }),
+    );
   } catch (error) {
     await rm(directory, { recursive: true, force: true });
     throw error;

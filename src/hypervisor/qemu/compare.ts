@@ -92,6 +92,10 @@ export class CompareTracking implements DirtyTracking {
     return scan;
   }
 
+  abandon(): void {
+    // A plain file: nobody waits for it.
+  }
+
   async end(): Promise<void> {
     const worker = this.#worker;
     this.#worker = null;

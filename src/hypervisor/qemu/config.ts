@@ -117,6 +117,8 @@ export function commandLine(config: QemuConfig, role: QemuRole): string[] {
     ...['-smp', String(cpus), '-m', `${memoryBytes / MEMORY_BYTES_MIN}M`, '-object', backend],
     ...['-chardev', 'stdio,id=romulus-qmp,signal=off', '-mon', 'chardev=romulus-qmp,mode=control'],
     ...['-chardev', `socket,id=romulus-serial,fd=${Fd.SERIAL}`, '-serial', 'chardev:romulus-serial'],
+    // A device whose state cannot be saved is refused, now and when it is plugged in later.
+    '-only-migratable',
     // The device state that we load has neither the configuration section of a migration nor its description.
     ...['-global', 'migration.send-configuration=off'],
     ...networkArguments(config.network ?? [], machine),

@@ -27,6 +27,8 @@ export interface DirtyTracking {
   /** The image becomes what RAM holds, exactly so if the guest is stopped; pages that changed are marked. */
   capture(): Promise<void>;
   end(): Promise<void>;
+  /** QEMU was ended: whoever still waits for its RAM gets an error, so that nobody's end waits for who does not answer. */
+  abandon(): void;
   /** Pages of the image, what RAM was at the last capture (fuse: or later). Fails with LOG_DIRTY or FAILED. */
   copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): void;
   /** Resolves, and never rejects, when what was written to RAM may be lost: it is not to be trusted any more. */

@@ -16,7 +16,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { asError } from '../../errors.js';
 import { HypervisorError } from '../port.js';
-import { DEVICE_STATE_BYTES_MAX, DEVICE_STATE_HEADER } from './device-state.js';
+import { DEVICE_STATE_BYTES_MAX } from './device-state.js';
 import { packFullState, splitState } from './memory-section.js';
 import type { QemuMachine } from './machine.js';
 import { isObject } from './qmp-parser.js';
@@ -28,7 +28,7 @@ const TIMEOUT_MS = 5000;
 const ACPI_SECTION = Buffer.from('\x0aacpi_build', 'latin1');
 const ACPI_BYTES = ACPI_SECTION.length + 16;
 
-/** What is shipped of each checkpoint of a stream: the device state, or the full one. */
+/** What is shipped of a full state, beside the device states of a stream. */
 export class FullStates {
   readonly #of: StateOf;
   /** The guest may write to memory beside its RAM. */
@@ -42,22 +42,29 @@ export class FullStates {
     this.#of = of;
   }
 
-  /** A new stream: whoever reads it has nothing yet. Fails as QmpClient.human does. */
+  /** A new stream. Fails as QmpClient.human does. */
   async restart(): Promise<void> {
-    this.#tables = this.#memory = null;
+    this.forget();
     this.#writable ??= await hasWritableBlocks(this.#of.qmp, this.#of.ramBlock);
   }
 
-  /** The guest is stopped, and `state` its device state. Fails as takeFullState does. */
-  async complete(state: Uint8Array): Promise<Uint8Array> {
+  /** Whoever reads the stream has nothing of this yet. */
+  forget(): void {
+    this.#tables = this.#memory = null;
+  }
+
+  /**
+   * The guest is stopped, and `state` its device state: the section of memory that is to be shipped with it; null: what
+   * was shipped before still holds. Fails as takeFullState does.
+   */
+  async memoryBeside(state: Uint8Array): Promise<Uint8Array | null> {
     const tables = tablesOf(state);
-    if (this.#tables === tables && this.#writable === false) return state;
+    if (this.#tables === tables && this.#writable === false) return null;
     const { memory } = splitState(await takeFullState(this.#of));
     this.#tables = tables;
-    if (memory === null) return state;
-    const known = this.#memory !== null && Buffer.compare(memory, this.#memory) === 0;
+    const known = memory === null || (this.#memory !== null && Buffer.compare(memory, this.#memory) === 0);
     this.#memory = memory;
-    return known ? state : Buffer.concat([DEVICE_STATE_HEADER, memory, splitState(state).devices]);
+    return known ? null : memory;
   }
 }
 

@@ -79,7 +79,8 @@ async function stand(monitor: string, directory: string): Promise<void> {
       else exposed = letter === 'E';
     }
   }
-  rmSync(directory, { recursive: true, force: true });
+  // QEMU may be writing there.
+  rmSync(directory, { recursive: true, force: true, maxRetries: 5 });
   // There is no limit to the stop: as long as QEMU is there and the guest may run, it is needed.
   if (exposed) await withMonitor(monitor, Infinity, stopExposed);
   else if (stopped) await withMonitor(monitor, LIMIT_MS, goOn);

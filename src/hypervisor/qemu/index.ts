@@ -30,8 +30,8 @@ export async function openQemuSource(config: QemuConfig, signal?: AbortSignal): 
  * Fails with BAD_CONFIGURATION or FAILED.
  */
 export async function attachQemuSource(config: AttachConfig): Promise<QemuPrimary> {
-  const { machine, running } = await attachQemu(config);
-  return QemuPrimary.open(machine, config.netdevs ?? [], running ? 'running' : 'created');
+  const { machine, status } = await attachQemu(config);
+  return QemuPrimary.open(machine, config.netdevs ?? [], status);
 }
 
 /** Launches a QEMU that waits to be filled. Its configuration must be the source's. Fails as openQemuSource does. */

@@ -26,6 +26,7 @@ import type { QemuMachine } from './machine.js';
 import { checkTaps } from './network.js';
 import { QmpClient, type QmpStreams } from './qmp.js';
 import { openAnonymousFile } from './ram-file.js';
+import { checkSaveable } from './saveable.js';
 import { adviceOn, withAdvice } from './start-errors.js';
 import { StateImage } from './state-image.js';
 import { openTracking, type ChosenTracking } from './tracking.js';
@@ -86,6 +87,7 @@ export async function launchQemu(
     const machine = new LaunchedMachine(config, child, { ram, deviceState, stateImage, owned });
     try {
       await machine.connect();
+      await checkSaveable(machine.qmp);
       await checkRamBlocks(machine.qmp, RAM_ID);
       await checkDisks(machine.qmp, config.sharedDisks ?? []);
       await checkNetwork(
@@ -93,6 +95,7 @@ export async function launchQemu(
         (config.network ?? []).map(({ id }) => id),
       );
       machine.inventory = await takeInventory(machine.qmp, RAM_ID);
+      machine.qmp.limit();
       return machine;
     } catch (error) {
       throw await machine.failed(asError(error));
@@ -193,6 +196,7 @@ class LaunchedMachine implements QemuMachine {
 
   async #close(): Promise<void> {
     this.#child.kill('SIGKILL');
+    this.tracking.abandon();
     await this.gone;
     this.#unhook();
     this.#qmp?.close();

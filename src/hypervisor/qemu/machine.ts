@@ -18,6 +18,7 @@ export interface QemuMachine {
   readonly deviceState: DeviceStateFile;
   /** The guest's first serial port, if it is ours. */
   readonly serial: Duplex | null;
+  /** As it was when the machine came to us. */
   readonly inventory: Inventory;
   /** The name of the block of guest RAM. */
   readonly ramBlock: string;

@@ -241,6 +241,11 @@ export function undoingOf(netdev: string): string {
   ].join(', ');
 }
 
+/** The names of the filters that a netdev has while its output is held. */
+export function gateFiltersOf(netdev: string): string[] {
+  return Object.values(idsOf(netdev));
+}
+
 /** QEMU refused: there was nothing to do. */
 function passQmpError(error: unknown): void {
   if (!(error instanceof QmpError)) throw error;

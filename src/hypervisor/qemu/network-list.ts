@@ -49,6 +49,26 @@ export function listNics(text: string): Nic[] {
   return nics;
 }
 
+export interface Netdev {
+  readonly name: string;
+  readonly type: string;
+}
+
+/** What a card is plugged into or might be: the netdevs, each once, and the ports of hubs that cards are on. */
+export function listNetdevs(text: string): Netdev[] {
+  const netdevs = new Map<string, Netdev>();
+  for (const { peer } of listNics(text)) if (peer) netdevs.set(peer.name, peer);
+  for (const [, name = '', type = ''] of text.matchAll(/^([^ :\r\n][^:\r\n]*): index=\d+,type=([^,\s]+)/gm)) {
+    if (type !== 'nic') netdevs.set(name, { name, type });
+  }
+  return [...netdevs.values()];
+}
+
+/** The ids of all filters, whatever they are at. */
+export function listFilters(text: string): string[] {
+  return [...text.matchAll(/^ +- ([^:\r\n]+): type=/gm)].map(([, id = '']) => id);
+}
+
 /** A further queue of a card says nothing of itself. */
 function describe(rest: string): { model: string; mac: string } {
   return {

@@ -1,12 +1,13 @@
 // One pause of the guest, from the command to stop it until it runs again: what is captured in it, and what took the
 // time.
 //
-//   stop, save the device state (one write)
-//   └─ stopped ─┬─ capture RAM ──────┐
-//               └─ device state ─────┴─ copied ─ cont
+//   state before, stop, save the device state (one write)
+//              └─ stopped ─┬─ capture RAM ──────┐
+//                          └─ device state ─────┴─ copied ─ cont
 
 import type { FullStates } from './full-state.js';
 import type { QemuMachine } from './machine.js';
+import { runStatusOf, type RunStatus } from './run-state.js';
 
 /** Milliseconds. */
 export interface PauseTimes {
@@ -20,11 +21,19 @@ export interface PauseTimes {
   readonly cont: number;
 }
 
+/** The device state, and what there is in memory beside guest RAM, if the stream needs that now. */
+export interface CapturedState {
+  readonly state: Uint8Array;
+  readonly memory: Uint8Array | null;
+}
+
 export class Pause {
   /** Rejects as the capture does; for whoever needs the image. */
   readonly capture: Promise<void>;
   /** The device state; rejects with QmpError, FAILED or BAD_CONTEXT. */
-  readonly context: Promise<Uint8Array>;
+  readonly context: Promise<CapturedState>;
+  /** What the stop found. */
+  readonly before: RunStatus;
   readonly #stoppingAt: number;
   readonly #stoppedAt: number;
   #capturedAt: number;
@@ -35,13 +44,14 @@ export class Pause {
     const { qmp, deviceState } = machine;
     deviceState.clear();
     const stoppingAt = performance.now();
-    const [stop, save] = qmp.executeAll([
+    const [before, stop, save] = qmp.executeAll([
+      ['query-status'],
       ['stop'],
       ['xen-save-devices-state', { filename: deviceState.path, live: false }],
     ]);
     save?.catch(() => undefined); // looked at in `context`
-    await stop;
-    return new Pause(machine, { logging, stoppingAt, save, states });
+    const [status] = await Promise.all([before, stop]);
+    return new Pause(machine, { logging, stoppingAt, save, before: runStatusOf(status), states });
   }
 
   private constructor(
@@ -50,12 +60,17 @@ export class Pause {
       logging: boolean;
       stoppingAt: number;
       save: Promise<unknown> | undefined;
+      before: RunStatus;
       states: FullStates;
     },
   ) {
+    this.before = begun.before;
     this.#stoppingAt = begun.stoppingAt;
     this.#stoppedAt = this.#capturedAt = this.#savedAt = performance.now();
-    this.context = Promise.resolve(begun.save).then(() => begun.states.complete(deviceState.read()));
+    this.context = Promise.resolve(begun.save).then(async () => {
+      const state = deviceState.read();
+      return { state, memory: await begun.states.memoryBeside(state) };
+    });
     this.capture = begun.logging ? tracking.capture() : Promise.resolve();
     // Their failures are looked at by whoever needs them.
     this.capture.then(

@@ -3,12 +3,25 @@
 //
 //   gates hold ─▶ start ─▶ test ─▶ checkpoints
 
-import { HypervisorError, type Leave, type SourceDomain } from '../port.js';
+import type { Observable } from 'rxjs';
+import {
+  HypervisorError,
+  type DomainInfo,
+  type Leave,
+  type MachineChange,
+  type SourceDomain,
+} from '../port.js';
 import { checkFenced, clearMark, exposedAdvice, fencedAdvice, setMark } from './fence.js';
 import type { QemuMachine } from './machine.js';
+import { MachineWatch } from './machine-watch.js';
 import { undoingOf } from './netdev-gate.js';
 import { NetworkOutput } from './network-output.js';
+import type { RunStatus } from './run-state.js';
+import { reasonsKnown } from './saveable.js';
 import { QemuSource } from './source.js';
+
+/** Started with -S, and nobody has let its guest run yet: we may. */
+const NOT_STARTED = 'prelaunch';
 
 export class QemuPrimary extends QemuSource {
   readonly gates: readonly NetworkOutput[];
@@ -16,22 +29,26 @@ export class QemuPrimary extends QemuSource {
   readonly leave?: NonNullable<SourceDomain['leave']>;
   /** Of one whose disks are shared. */
   readonly expose?: NonNullable<SourceDomain['expose']>;
+  readonly #watch: MachineWatch;
   #started: Promise<void> | null = null;
+  /** From before the guest is stopped until it runs again. */
+  #pausing = false;
 
   /**
-   * `netdevs`: their ids. Fails with BAD_CONFIGURATION, also if the guest was stopped because a secondary runs it; the
-   * machine is closed then.
+   * `netdevs`: their ids; `status`: of a QEMU that was found. Fails with BAD_CONFIGURATION, also if the guest was stopped
+   * because a secondary runs it; the machine is closed then.
    */
   static async open(
     machine: QemuMachine,
     netdevs: readonly string[],
-    state: 'created' | 'running' = 'created',
+    status: RunStatus = { running: false, status: NOT_STARTED },
   ): Promise<QemuPrimary> {
     const gates: NetworkOutput[] = [];
-    const primary = new QemuPrimary(machine, state, gates);
+    const primary = new QemuPrimary(machine, status, { gates, netdevs });
     try {
       if (machine.guard) await checkFenced(machine.qmp, machine.name, netdevs.map(undoingOf));
       for (const netdev of netdevs) gates.push(new NetworkOutput(await primary.openNetdevGate(netdev)));
+      await primary.#watch.begin();
       return primary;
     } catch (error) {
       if (primary.leave) await primary.leave(primary.orphaned ? 'held' : 'free');
@@ -40,9 +57,18 @@ export class QemuPrimary extends QemuSource {
     }
   }
 
-  private constructor(machine: QemuMachine, state: 'created' | 'running', gates: readonly NetworkOutput[]) {
-    super(machine, state);
+  private constructor(
+    machine: QemuMachine,
+    { running, status }: RunStatus,
+    { gates, netdevs }: { gates: readonly NetworkOutput[]; netdevs: readonly string[] },
+  ) {
+    // Also one that the agent before us, its guard, or we ourselves have stopped, because a secondary may run it.
+    const isOurs = status === NOT_STARTED || machine.shared?.exposed === true;
+    super(machine, isOurs ? 'created' : 'running', running || isOurs ? null : status);
     this.gates = gates;
+    const { qmp, ramBlock, inventory } = machine;
+    const idle = () => this.state === 'running' && !this.#pausing;
+    this.#watch = new MachineWatch({ qmp, ram: ramBlock, inventory, netdevs, idle });
     if (machine.guard) this.leave = (how) => this.#leave(how);
     if (machine.shared) this.expose = (on) => this.#expose(on);
   }
@@ -63,14 +89,38 @@ export class QemuPrimary extends QemuSource {
     return this.gates.some(({ takenOver }) => takenOver);
   }
 
+  get machineChanges$(): Observable<MachineChange> {
+    return this.#watch.changes$;
+  }
+
+  get warnings$(): Observable<string> {
+    return this.#watch.warnings$;
+  }
+
+  override async info(): Promise<DomainInfo> {
+    return { ...(await super.info()), inventory: this.#watch.inventory };
+  }
+
   override async prepareSuspend(): Promise<void> {
     await this.#started;
+    // A QEMU that is not ours takes any device, and may die when it is to save the state of one that it cannot save.
+    if (this.machine.guard && (await reasonsKnown(this.machine.qmp)) !== null) await this.#watch.reconsider();
     await super.prepareSuspend();
   }
 
   override async suspend(): Promise<void> {
     await this.#started;
-    await super.suspend();
+    this.#pausing = true;
+    try {
+      await super.suspend();
+    } finally {
+      this.#pausing = false; // and the state says so from here on
+    }
+  }
+
+  async confirmMachine(): Promise<void> {
+    const { lastContext } = this;
+    if (lastContext) await this.#watch.confirm(lastContext);
   }
 
   async #leave(how: Leave): Promise<readonly string[]> {
@@ -85,6 +135,8 @@ export class QemuPrimary extends QemuSource {
         try {
           // QEMU delivers nothing while its guest is stopped.
           if (this.state === 'suspended') await this.resume();
+          this.#watch.end();
+          await this.#watch.plug();
           for (const gate of this.gates) await gate.remove();
           if (this.expose) await this.expose(false);
         } finally {
@@ -127,12 +179,18 @@ export class QemuPrimary extends QemuSource {
     if (shared) await clearMark(qmp, 'exposed');
   }
 
+  protected override async end(guest: 'running' | 'stopped'): Promise<void> {
+    this.#watch.end();
+    await super.end(guest);
+  }
+
   async #discard(): Promise<void> {
     await Promise.all(this.gates.map((gate) => gate.discard()));
   }
 
   async #start(): Promise<void> {
     if (this.state !== 'running') await super.start();
+    if (this.stoppedBy !== null) return; // QEMU delivers nothing while its guest is stopped: there is nothing to see
     // One after another: they share the file that the frames are watched in.
     for (const gate of this.gates) await gate.test((netdev) => this.testNetdevGate(netdev));
   }

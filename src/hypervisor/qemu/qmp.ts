@@ -59,7 +59,7 @@ const TIMEOUT_MS = 10_000;
 export class QmpClient {
   readonly #readable: Readable;
   readonly #writable: Writable;
-  readonly #timeoutMs: number;
+  #timeoutMs: number;
   readonly #parser = new QmpParser();
   readonly #pending = new Map<number, Pending>();
   readonly #events = new Subject<QmpEvent>();
@@ -102,6 +102,11 @@ export class QmpClient {
 
   get version(): QmpVersion {
     return this.#version;
+  }
+
+  /** From now on a command has this time, whatever it was before. */
+  limit(timeoutMs = TIMEOUT_MS): void {
+    this.#timeoutMs = timeoutMs;
   }
 
   /** Hot; completes when the connection has ended. */

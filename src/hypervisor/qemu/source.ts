@@ -7,10 +7,10 @@
 // Frame numbers are pages of the RAM file. They are the guest's frame numbers up to the hole that the machine type
 // leaves below 4 GiB, and dense where the guest's are not.
 //
-// How a guest ends: a shutdown of its own, or QEMU's `quit`, ends the domain ('shutdown'); a panic, a signal to QEMU
-// and QEMU's death are 'crashed'. A reset is the guest's business. A guest that somebody else stopped stays stopped.
+// A guest that ends, ends the domain (guest-end.ts); QEMU's death is 'crashed'. A guest that somebody else stopped stays
+// stopped (run-state.ts), and its device state says so.
 
-import { ReplaySubject, Subject } from 'rxjs';
+import { ReplaySubject, Subject, type Observable } from 'rxjs';
 import { DomainType, INVALID_FRAME, PAGE_SIZE, PageType } from '../../stream/format.js';
 import type { Bitmap } from '../bitmap.js';
 import {
@@ -25,15 +25,21 @@ import {
   type TscInfo,
 } from '../port.js';
 import type { DirtyWay } from './dirty.js';
+import { DEVICE_STATE_HEADER_BYTES } from './device-state.js';
 import { FullStates } from './full-state.js';
+import { endOf } from './guest-end.js';
 import type { QemuMachine } from './machine.js';
 import { NetdevGate } from './netdev-gate.js';
 import type { QmpEvent } from './qmp.js';
 import { Pause, type PauseTimes } from './pause.js';
 import { readFrames } from './ram-file.js';
+import { RunState, runStatusOf } from './run-state.js';
+import { RUNNING, setRunState } from './state-sections.js';
 
 /** Serial input that may wait. */
 const INPUT_BYTES_MAX = 64 * 1024;
+/** Of somebody else who lets the guest run just when we stop it. */
+const STOP_ATTEMPTS = 5;
 
 export class QemuSource implements SourceDomain {
   readonly output$ = new Subject<Uint8Array>();
@@ -44,15 +50,21 @@ export class QemuSource implements SourceDomain {
   #logging = false;
   #pause: Pause | null = null;
   #lastPause: PauseTimes | null = null;
+  #lastContext: Uint8Array | null = null;
   readonly #fullStates: FullStates;
-  /** We are at it: STOP and RESUME are what our own commands cause. */
-  #commanding = false;
-  #stoppedByOthers = false;
+  readonly #run: RunState;
+  /** All of this pause is captured: whoever lets the guest run now changes nothing of it. */
+  #confirmed = false;
 
-  /** `state`: 'created', or what an attached QEMU is doing. */
-  constructor(machine: QemuMachine, state: Extract<DomainState, 'created' | 'running'> = 'created') {
+  /** `state`: 'created', or what an attached QEMU is doing; `stoppedBy`: though it was found stopped, by this. */
+  constructor(
+    machine: QemuMachine,
+    state: Extract<DomainState, 'created' | 'running'> = 'created',
+    stoppedBy: string | null = null,
+  ) {
     this.machine = machine;
     this.#state = state;
+    this.#run = new RunState(stoppedBy);
     this.p2mSize = machine.memoryBytes / PAGE_SIZE;
     this.#fullStates = new FullStates(machine);
     machine.serial?.on('data', (bytes: Buffer) => this.output$.next(bytes));
@@ -68,6 +80,19 @@ export class QemuSource implements SourceDomain {
 
   protected get state(): DomainState {
     return this.#state;
+  }
+
+  get stoppedBy$(): Observable<string | null> {
+    return this.#run.stoppedBy$;
+  }
+
+  /** The device state that was given last. */
+  protected get lastContext(): Uint8Array | null {
+    return this.#lastContext;
+  }
+
+  protected get stoppedBy(): string | null {
+    return this.#run.stoppedBy;
   }
 
   /** How changed pages are found, and why this way. */
@@ -135,7 +160,7 @@ export class QemuSource implements SourceDomain {
       if (guard !== null && guest === 'stopped') {
         guard.running(); // it is not to be let run should we die now
         await qmp.execute('stop');
-      } else if (guard !== null && before === 'suspended' && !this.#stoppedByOthers) {
+      } else if (guard !== null && before === 'suspended' && this.stoppedBy === null) {
         await this.#pause?.settled();
         await qmp.execute('cont').catch(() => undefined); // it may have ended meanwhile
       }
@@ -158,22 +183,31 @@ export class QemuSource implements SourceDomain {
 
   async suspend(): Promise<void> {
     this.require('running');
-    this.#commanding = true;
-    if (!this.#stoppedByOthers) this.machine.guard?.stopping();
-    try {
-      this.#pause = await Pause.begin(this.machine, this.#logging, this.#fullStates);
-    } catch (error) {
-      this.requireGuest();
-      // The stop may only have been late: a guest that stops after all is not left so.
-      if (!this.#stoppedByOthers) this.machine.qmp.execute('cont').catch(() => undefined);
-      throw error;
-    } finally {
-      this.#commanding = false;
+    this.#confirmed = false;
+    await this.#pause?.settled(); // of a pause that somebody else has ended
+    for (let attempts = 1; !(await this.#stop()); attempts++) {
+      await this.#dropPause();
+      if (attempts === STOP_ATTEMPTS) {
+        throw new HypervisorError('WRONG_STATE', 'Somebody else lets the domain run whenever it is stopped.');
+      }
     }
     // What the guest said before it stopped is in the serial socket, and is read in this turn of the event loop.
     await new Promise((resolve) => setImmediate(resolve));
     this.requireGuest();
     this.#state = 'suspended';
+  }
+
+  /**
+   * Whether the guest stood still since suspend(). A guest that is let run is told of before it runs: what QEMU had
+   * written by the time that all was captured is read here.
+   */
+  async stoodStill(): Promise<boolean> {
+    await this.#pause?.settled();
+    await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+    this.requireGuest();
+    this.#confirmed = this.#state === 'suspended';
+    if (!this.#confirmed) await this.#dropPause();
+    return this.#confirmed;
   }
 
   async resume(): Promise<void> {
@@ -255,7 +289,15 @@ export class QemuSource implements SourceDomain {
     this.require('suspended');
     const pause = this.#pause;
     if (!pause) throw new HypervisorError('WRONG_STATE', 'The domain was not suspended by us.');
-    return pause.context;
+    const { state, memory } = await pause.context;
+    setRunState(state, this.stoppedBy ?? RUNNING);
+    this.#lastContext = state;
+    if (memory === null) return state;
+    const [header, devices] = [
+      state.subarray(0, DEVICE_STATE_HEADER_BYTES),
+      state.subarray(DEVICE_STATE_HEADER_BYTES),
+    ];
+    return Buffer.concat([header, memory, devices]);
   }
 
   hvmParams(): Promise<readonly HvmParam[]> {
@@ -300,19 +342,42 @@ export class QemuSource implements SourceDomain {
     }
   }
 
+  /** Begins a pause. False: somebody else let the guest run meanwhile. */
+  async #stop(): Promise<boolean> {
+    const { machine } = this;
+    if (this.stoppedBy === null) machine.guard?.stopping();
+    this.#run.stopping();
+    try {
+      this.#pause = await Pause.begin(machine, this.#logging, this.#fullStates);
+    } catch (error) {
+      this.#run.stopFailed();
+      this.requireGuest();
+      // The stop may only have been late: a guest that stops after all is not left so.
+      if (this.stoppedBy === null) machine.qmp.execute('cont').catch(() => undefined);
+      throw error;
+    }
+    this.#run.stopped(this.#pause.before);
+    if (this.stoppedBy !== null) machine.guard?.running();
+    return !this.#run.resumedByOthers;
+  }
+
+  /** What was captured in it is nobody's: the next one has to bring all again that this one would have brought. */
+  async #dropPause(): Promise<void> {
+    await this.#pause?.settled();
+    this.#fullStates.forget();
+  }
+
   /** The guest runs from here on, unless somebody else stopped it. */
   async #go(): Promise<void> {
     const pause = this.#pause;
     const resuming = performance.now();
-    if (!this.#stoppedByOthers) {
-      this.#commanding = true;
-      try {
-        await this.machine.qmp.execute('cont');
-      } finally {
-        this.#commanding = false;
-      }
-      this.machine.guard?.running();
+    this.#run.resuming();
+    try {
+      if (this.stoppedBy === null && !this.#run.resumedByOthers) await this.machine.qmp.execute('cont');
+    } finally {
+      this.#run.resumed();
     }
+    this.machine.guard?.running();
     this.#pause = null;
     this.requireGuest();
     this.#state = 'running';
@@ -337,40 +402,18 @@ export class QemuSource implements SourceDomain {
     if (!this.#logging) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is not enabled.');
   }
 
-  #hear({ name, data }: QmpEvent): void {
-    switch (name) {
-      case 'SHUTDOWN':
-        this.#heardShutdown(String(data['reason']));
-        break;
-      case 'GUEST_PANICKED':
-        this.#endSoon({ kind: 'crashed', reason: 'the guest panicked' });
-        break;
-      case 'STOP':
-        if (!this.#commanding) this.#stoppedByOthers = true;
-        break;
-      case 'RESUME':
-        if (this.#commanding) break;
-        this.#stoppedByOthers = false;
-        // The guest changes under a checkpoint that is being taken: whoever takes it must not finish it.
-        if (this.#state === 'suspended') this.#state = 'running';
-        break;
-      default:
-        break;
+  #hear(event: QmpEvent): void {
+    // A standby that is loaded stops and goes on as QEMU likes.
+    if (this.#state !== 'created' && this.#run.hear(event) === 'ask') {
+      this.machine.qmp.execute('query-status').then(
+        (answer) => this.#run.told(runStatusOf(answer)),
+        () => undefined, // it stands still, for a reason that is not known
+      );
     }
-  }
-
-  #heardShutdown(reason: string): void {
-    switch (reason) {
-      case 'guest-shutdown':
-      case 'guest-reset': // QEMU was told to end at a reset
-      case 'host-qmp-quit':
-      case 'host-ui':
-        this.#endSoon({ kind: 'shutdown' });
-        break;
-      default:
-        this.#endSoon({ kind: 'crashed', reason: `QEMU ends: ${reason}` });
-        break;
-    }
+    // The guest changes under a checkpoint that is being taken: whoever takes it must not finish it.
+    if (this.#run.resumedByOthers && this.#state === 'suspended' && !this.#confirmed) this.#state = 'running';
+    const end = endOf(event);
+    if (end !== null) this.#endSoon(end);
   }
 
   /** The last that the guest said is in the serial socket, and comes before the event. */

@@ -10,7 +10,7 @@
 // A QEMU that ends is started again on the same memory: only memory that is lost loses the domain ('crashed').
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ReplaySubject, Subject } from 'rxjs';
+import { BehaviorSubject, ReplaySubject, Subject, distinctUntilChanged } from 'rxjs';
 import { asError } from '../../errors.js';
 import { DomainType, INVALID_FRAME, PAGE_SIZE } from '../../stream/format.js';
 import { Bitmap } from '../bitmap.js';
@@ -32,6 +32,7 @@ import { QmpError } from './qmp.js';
 import { ResetFrames } from './reset-frames.js';
 import { Seat, factsOf, probe, type Facts, type Occupant, type Seated } from './seat.js';
 import { QemuSource } from './source.js';
+import { RUNNING, runStateOf } from './state-sections.js';
 import { openTracking, type ChosenTracking } from './tracking.js';
 import { TrialPace } from './trial.js';
 import { Undo } from './undo.js';
@@ -58,7 +59,9 @@ interface Held extends StateParts {
 export class QemuTarget implements TargetDomain, Occupant {
   readonly output$ = new Subject<Uint8Array>();
   readonly events$ = new ReplaySubject<DomainEvent>(1);
-  readonly setbacks$ = new Subject<string>();
+  readonly warnings$ = new Subject<string>();
+  readonly #stoppedBy = new BehaviorSubject<string | null>(null);
+  readonly stoppedBy$ = this.#stoppedBy.pipe(distinctUntilChanged());
   readonly memory: ChosenTracking;
   readonly reset: ResetFrames;
   readonly #config: QemuConfig;
@@ -226,7 +229,7 @@ export class QemuTarget implements TargetDomain, Occupant {
       if (this.#isCold) return;
       // Done now it need not be done then.
       await this.#load(held).catch((error: unknown) => {
-        this.setbacks$.next(`the last checkpoint could not be loaded ahead: ${asError(error).message}`);
+        this.warnings$.next(`the last checkpoint could not be loaded ahead: ${asError(error).message}`);
       });
     });
   }
@@ -290,7 +293,7 @@ export class QemuTarget implements TargetDomain, Occupant {
 
   ended(reason: string): void {
     if (this.#state !== 'created') return; // the source tells of the end of its QEMU
-    this.setbacks$.next(`the QEMU that stood by has ended: ${reason}`);
+    this.warnings$.next(`the QEMU that stood by has ended: ${reason}`);
     this.#deaths++;
     if (this.#deaths > DEATHS_MAX) this.#end({ kind: 'crashed', reason });
     else this.#seat.claim(this).catch((error: unknown) => this.missed(asError(error)));
@@ -299,7 +302,7 @@ export class QemuTarget implements TargetDomain, Occupant {
   missed(error: Error): void {
     if (this.#state !== 'created') return;
     if (this.#current === null) this.#end({ kind: 'crashed', reason: error.message });
-    else this.setbacks$.next(`no QEMU stands by, it is tried again at the takeover: ${error.message}`);
+    else this.warnings$.next(`no QEMU stands by, it is tried again at the takeover: ${error.message}`);
   }
 
   get #isCold(): boolean {
@@ -333,6 +336,7 @@ export class QemuTarget implements TargetDomain, Occupant {
     this.#current = held;
     this.#sinceGood++;
     this.#back = 0;
+    this.#stoppedBy.next(stoppedByOf(held));
     return held;
   }
 
@@ -354,7 +358,7 @@ export class QemuTarget implements TargetDomain, Occupant {
     try {
       return await this.#loadOnce(held);
     } catch (error) {
-      this.setbacks$.next(`the QEMU that stood by is replaced: ${asError(error).message}`);
+      this.warnings$.next(`the QEMU that stood by is replaced: ${asError(error).message}`);
       await this.#seat.clear(this);
     }
     return this.#loadOnce(held);
@@ -381,6 +385,7 @@ export class QemuTarget implements TargetDomain, Occupant {
     this.#undo.swap();
     this.#undo.clear();
     this.#current = good;
+    this.#stoppedBy.next(stoppedByOf(good));
     this.#back = this.#sinceGood;
     this.#sinceGood = 0;
     return true;
@@ -405,10 +410,11 @@ export class QemuTarget implements TargetDomain, Occupant {
       const seated = await this.#seat.claim(this);
       await seated.loader.load(good, this.reset);
       this.#current = good;
+      this.#stoppedBy.next(stoppedByOf(good));
       this.#back = back;
       this.#sinceGood = 0;
       this.#undo.clear();
-      this.setbacks$.next(`taken over from ${back} checkpoint(s) before the last: ${why.message}`);
+      this.warnings$.next(`taken over from ${back} checkpoint(s) before the last: ${why.message}`);
       return seated;
     } catch (error) {
       await this.#seat.clear(this);
@@ -419,7 +425,7 @@ export class QemuTarget implements TargetDomain, Occupant {
   }
 
   async #run(machine: QemuMachine): Promise<void> {
-    const source = new QemuSource(machine);
+    const source = new QemuSource(machine, 'created', this.#stoppedBy.value);
     const heard = source.output$.subscribe((bytes) => this.output$.next(bytes));
     try {
       await source.start();
@@ -435,6 +441,7 @@ export class QemuTarget implements TargetDomain, Occupant {
     this.#source = source;
     this.#state = 'running';
     source.events$.subscribe((event) => this.#end(event));
+    source.stoppedBy$.subscribe((stoppedBy) => this.#stoppedBy.next(stoppedBy));
   }
 
   async #destroy(): Promise<void> {
@@ -445,7 +452,8 @@ export class QemuTarget implements TargetDomain, Occupant {
     await this.#seat.vacate(this);
     await this.memory.tracking.close();
     this.output$.complete();
-    this.setbacks$.complete();
+    this.warnings$.complete();
+    this.#stoppedBy.complete();
     this.events$.complete();
   }
 
@@ -494,4 +502,10 @@ export class QemuTarget implements TargetDomain, Occupant {
     this.#work = result.catch(() => undefined); // told to the caller
     return result;
   }
+}
+
+/** By what the guest was stopped on the primary, if not by us: one that stood still is not let run here. */
+function stoppedByOf({ devices }: Held): string | null {
+  const runState = runStateOf(devices);
+  return runState === RUNNING ? null : runState;
 }

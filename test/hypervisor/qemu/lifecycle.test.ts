@@ -140,7 +140,7 @@ describe('qemu: the life of a domain', function () {
 
       const standby = keep(await openQemuTarget(config));
       const setbacks: string[] = [];
-      standby.setbacks$.subscribe((setback) => setbacks.push(setback));
+      standby.warnings$.subscribe((setback) => setbacks.push(setback));
       const crashed = firstEvent(standby);
       for (let death = 1; death <= 4; death++) {
         const [pid] = qemus('standby');

@@ -35,6 +35,7 @@ export const PATIENCE_MS = 60_000;
 export interface PairChanges {
   readonly port?: number;
   readonly intervalMs?: number;
+  readonly hypervisorTimeoutMs?: number;
   /** Called with each domain, before it is used. */
   /** What the secondary's QEMU is configured with besides. */
   readonly config?: Partial<QemuConfig>;
@@ -83,7 +84,10 @@ export class PrimaryOf {
             name: config.name,
             start: 'with-secondary',
             hypervisor: { kind: 'embedded' },
-            checkpoint: { intervalMs: changes.intervalMs ?? 20 },
+            checkpoint: {
+              intervalMs: changes.intervalMs ?? 20,
+              hypervisorTimeoutMs: changes.hypervisorTimeoutMs ?? 10_000,
+            },
           },
         ],
       }),

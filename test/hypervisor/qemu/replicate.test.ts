@@ -159,7 +159,7 @@ describe('qemu: a standby', function () {
     await expectCode(target.setHvmParam({ index: 1n, value: 2n }), 'UNSUPPORTED');
     // A device state that is none of this machine's: QEMU says why, and nothing is lost by it.
     const setbacks: string[] = [];
-    target.setbacks$.subscribe((setback) => setbacks.push(setback));
+    target.warnings$.subscribe((setback) => setbacks.push(setback));
     await target.setEmulatorContext(
       Buffer.from('QEVM\0\0\0\x03\x04\0\0\0\x01\x03foo\0\0\0\0\0\0\0\x01', 'latin1'),
     );

@@ -77,11 +77,20 @@ export class StrangeQemu {
     return this.#process.pid ?? 0;
   }
 
+  /** A monitor that one of `options` made. */
+  static async monitorAt(path: string): Promise<QmpClient> {
+    const socket = connect(path);
+    await once(socket, 'connect');
+    return QmpClient.open(socket);
+  }
+
+  lives(): boolean {
+    return this.#process.exitCode === null && this.#process.signalCode === null;
+  }
+
   /** A monitor of one's own, when nobody else has it. */
   async ask<Answer>(question: (qmp: QmpClient) => Promise<Answer>): Promise<Answer> {
-    const socket = connect(this.monitor);
-    await once(socket, 'connect');
-    const qmp = await QmpClient.open(socket);
+    const qmp = await StrangeQemu.monitorAt(this.monitor);
     try {
       return await question(qmp);
     } finally {
@@ -118,7 +127,7 @@ export class StrangeQemu {
   }
 
   async kill(): Promise<void> {
-    if (this.#process.exitCode === null && this.#process.signalCode === null) {
+    if (this.lives()) {
       this.#process.kill('SIGKILL');
       await once(this.#process, 'close');
     }

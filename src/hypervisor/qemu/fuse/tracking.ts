@@ -18,6 +18,7 @@ import { PAGE_SIZE } from '../../../stream/format.js';
 import { HypervisorError } from '../../port.js';
 import { Bitmap } from '../../bitmap.js';
 import { Loss, Marks, type DirtyTracking } from '../dirty.js';
+import { onProcessExit } from '../exit-hooks.js';
 import { openAnonymousFile, readFrames } from '../ram-file.js';
 import type { MemoryPlace } from '../reserve.js';
 import { HostDirtyPages } from './host-dirty.js';
@@ -153,13 +154,19 @@ export class FuseTracking implements DirtyTracking {
     return this.#checking;
   }
 
+  /** A server that is gone fails every request, answered or not: also of one that was stopped. */
+  abandon(): void {
+    this.#server.kill();
+  }
+
   close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;
   }
 
   async #close(): Promise<void> {
-    // Whose server has ended is closed nevertheless, and whoever asks is told.
+    this.abandon();
+    // What was not written back is nobody's any more; whose server has ended is closed nevertheless.
     await this.#ram.close().catch(() => undefined);
     closeSync(this.#imageFd);
     closeSync(this.#logFd);
@@ -232,8 +239,13 @@ class Server {
       this.said = (this.said + chunk.toString()).slice(-STDERR_CHARACTERS_MAX);
     });
     this.#child.stdin?.on('error', () => undefined); // it has ended: told by whoever needs it
+    // A thread of ours that waits for it could not end.
+    const unhook = onProcessExit(() => this.#child.kill('SIGKILL'));
     this.ended = new Promise((resolve) => {
-      this.#child.on('close', () => resolve());
+      this.#child.on('close', () => {
+        unhook();
+        resolve();
+      });
       this.#child.on('error', (error) => {
         this.said = error.message;
         resolve();
@@ -247,5 +259,9 @@ class Server {
 
   dismiss(): void {
     this.#child.stdin?.end();
+  }
+
+  kill(): void {
+    this.#child.kill('SIGKILL');
   }
 }
