@@ -5,6 +5,7 @@ import { HypervisorError } from '../../src/hypervisor/port.js';
 import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
 import { ByteGate } from '../../src/output/byte-gate.js';
 import { outletOf } from '../../src/output/outlet.js';
+import { until } from '../support/until.js';
 
 describe('failover', () => {
   function standby() {
@@ -25,7 +26,7 @@ describe('failover', () => {
     expect(out.map((bytes) => bytes[0])).to.deep.equal([1, 2]);
   });
 
-  it('a domain that does not start says nothing, ever', async () => {
+  it('a domain that does not start says nothing, and can be tried again', async () => {
     const { out, domain, gate } = standby();
     domain.script = (call) => {
       if (call === 'start') throw new HypervisorError('BAD_CONTEXT', 'no');
@@ -36,9 +37,14 @@ describe('failover', () => {
       (error: unknown) => error,
     );
     expect(failure).to.be.instanceOf(HypervisorError);
-    await gate.pass();
     gate.push(Uint8Array.of(2));
     expect(out).to.deep.equal([]);
+    domain.script = () => undefined;
+    await takeOver(domain, gate);
+    expect(domain.state).to.equal('running');
+    const said = () => Buffer.concat(out);
+    await until('both are out', () => said().length === 2);
+    expect([...said()]).to.deep.equal([1, 2]);
   });
 
   it('without a witness every takeover is granted, and that is said once', async () => {
