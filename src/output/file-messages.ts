@@ -12,12 +12,16 @@ export type FileTarget = { readonly path: string } | { readonly fd: StandardFd }
 /** Those of one file are carried out in order; each is answered. */
 export type FileRequest = { readonly id: number; readonly file: number } & (
   | { readonly kind: 'open'; readonly target: FileTarget }
-  /** Opens the file first if it is not open. `whole`: waits for a reader that is slow, until all is written. */
+  /**
+   * Opens the file first if it is not open. `whole`: waits for a reader that is slow, until all is written. `untilMs`, of
+   * the monotonic clock: nothing is taken afterwards; the agent may have been stopped, and replaced.
+   */
   | {
       readonly kind: 'write';
       readonly target: FileTarget;
       readonly bytes: Uint8Array;
       readonly whole: boolean;
+      readonly untilMs: number;
     }
   /** Ends a write that waits. */
   | { readonly kind: 'close' }

@@ -57,9 +57,9 @@ export class FileOutlet implements Outlet {
     }
   }
 
-  write(bytes: Uint8Array): number | Promise<number> {
+  write(bytes: Uint8Array, untilMs = Infinity): number | Promise<number> {
     if (this.#closed) return bytes.length;
-    if (this.#options.eager !== true) return this.#write(bytes);
+    if (this.#options.eager !== true) return this.#write(bytes, untilMs);
     if (this.#onTheWay > 0 && this.#onTheWay + bytes.length > EAGER_BYTES) return 0;
     const write = this.#writeEagerly(bytes);
     this.#underWay.add(write);
@@ -98,15 +98,15 @@ export class FileOutlet implements Outlet {
     this.#file = null;
   }
 
-  async #write(bytes: Uint8Array): Promise<number> {
-    const { taken, error } = await this.#opened().write(this.#target, bytes, false);
+  async #write(bytes: Uint8Array, untilMs: number): Promise<number> {
+    const { taken, error } = await this.#opened().write(this.#target, bytes, false, untilMs);
     if (error && taken === 0) throw error;
     return taken;
   }
 
   async #writeEagerly(bytes: Uint8Array): Promise<void> {
     this.#onTheWay += bytes.length;
-    const { taken, error } = await this.#opened().write(this.#target, bytes, true);
+    const { taken, error } = await this.#opened().write(this.#target, bytes, true, Infinity);
     this.#onTheWay -= bytes.length;
     if (taken < bytes.length) this.#options.lost?.(bytes.subarray(taken), error);
   }

@@ -74,6 +74,7 @@ async function carryOut(request: FileRequest, file: File, took: (count: number) 
     case 'write': {
       const fd = await opened(file, request.target);
       for (let left = request.bytes; ;) {
+        if (Number(process.hrtime.bigint()) / 1e6 > request.untilMs) return;
         const count = await written(fd, left);
         took(count);
         left = left.subarray(count);

@@ -10,9 +10,9 @@ export interface Outlet {
   /**
    * Offers octets: how many of the first were taken, at once or when that is known. 0: none, for now. Throws, or rejects,
    * with the error that kept it from taking any; they may be offered again. One call at a time; the memory is not
-   * changed afterwards.
+   * changed afterwards. `untilMs`, of the monotonic clock: where somebody else does it for us, it is not done later.
    */
-  write(bytes: Uint8Array): number | Promise<number>;
+  write(bytes: Uint8Array, untilMs?: number): number | Promise<number>;
   /** Resolves when what was taken is where it belongs. Not there: it always is. */
   settled?(): Promise<void>;
   /**

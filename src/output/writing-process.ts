@@ -27,8 +27,8 @@ export interface Written {
 export interface OpenFile {
   /** Fails with the system error, or WRITER_ENDED. */
   open(target: FileTarget): Promise<void>;
-  /** Never fails. `whole`: not before all are written, or never can be. */
-  write(target: FileTarget, bytes: Uint8Array, whole: boolean): Promise<Written>;
+  /** Never fails. `whole`: not before all are written, or never can be. `untilMs`: see FileRequest. */
+  write(target: FileTarget, bytes: Uint8Array, whole: boolean, untilMs: number): Promise<Written>;
   close(): void;
   /** Its process has ended: of no use any more. */
   readonly isGone: boolean;
@@ -97,7 +97,8 @@ class WritingProcess {
         const { error } = await this.#request(file, { kind: 'open', target });
         if (error) throw error;
       },
-      write: (target, bytes, whole) => this.#request(file, { kind: 'write', target, bytes, whole }),
+      write: (target, bytes, whole, untilMs) =>
+        this.#request(file, { kind: 'write', target, bytes, whole, untilMs }),
       close: () => this.#close(file),
       get isGone() {
         return isGone();

@@ -10,6 +10,7 @@ import { ByteGate } from '../output/byte-gate.js';
 import { CompositeGate } from '../output/composite-gate.js';
 import type { OutputGate } from '../output/gate.js';
 import type { Outlet } from '../output/outlet.js';
+import { monotonicMs } from './clock.js';
 import { consoleReports, LAST_OUTPUT_MS, openConsole, reopenAll } from './console.js';
 import type { PrimaryDependencies } from './dependencies.js';
 import { withLimits } from './domain-limits.js';
@@ -21,8 +22,11 @@ import { Tap } from './tap.js';
 export interface PrimaryDomainHooks {
   readonly pressure: (on: boolean) => void;
   readonly event: (event: DomainEvent) => void;
-  /** Whether what was let out may still leave: not when this process was stopped since, and may have been replaced. */
-  readonly mayLeave: () => boolean;
+  /**
+   * Until when what was let out may still leave, of the monotonic clock: later, this process was stopped since, and may
+   * have been replaced.
+   */
+  readonly mayLeaveUntilMs: () => number;
   readonly machineChange: (change: MachineChange) => void;
   /** By what the domain was stopped, if not by us; null: it runs again. */
   readonly stoppedBy: (stoppedBy: string | null) => void;
@@ -75,7 +79,7 @@ export async function openPrimaryDomain(
     for (const note of opened.notes ?? []) log.info(note);
     const info = await opened.info();
     const gate = new ByteGate({
-      outlet: { write: (piece) => (hooks.mayLeave() ? outlet.write(piece) : 0), close: () => outlet.close() },
+      outlet: fresh(outlet, hooks.mayLeaveUntilMs),
       limitBytes: output.limitBytes,
       ...consoleReports(log),
     });
@@ -111,4 +115,12 @@ export async function openPrimaryDomain(
     await close();
     throw error;
   }
+}
+
+/** Takes what comes in time. */
+function fresh(outlet: Outlet, untilMs: () => number): Outlet {
+  return {
+    write: (piece) => (monotonicMs() <= untilMs() ? outlet.write(piece, untilMs()) : 0),
+    close: () => outlet.close(),
+  };
 }

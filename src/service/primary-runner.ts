@@ -113,7 +113,7 @@ export class PrimaryRunner {
         pressure: (on: boolean) => this.#send({ kind: 'pressure', on }),
         event: (event: DomainEvent) => this.#domainEvent(event),
         // The machine finds out with its next event.
-        mayLeave: () => monotonicMs() - this.#machine.state.lastAtMs <= this.#machine.state.settings.stallMs,
+        mayLeaveUntilMs: () => this.#machine.state.lastAtMs + this.#machine.state.settings.stallMs,
         machineChange: (change: MachineChange) => this.#machineChanged(change),
         stoppedBy: (stoppedBy: string | null) => this.#stoppedByOthers(stoppedBy),
       };
