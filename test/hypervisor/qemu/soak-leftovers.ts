@@ -8,7 +8,8 @@ export function leftovers({ lab }: OneHost): string[] {
   const root = `/proc/${lab.pid}/root`;
   const processes = processesIn(lab.pid)
     .map((pid) => readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ').trim())
-    .filter((line) => /qemu|fuse|main\.js/.test(line));
+    // Ours, but for the proxy between them.
+    .filter((line) => /qemu-system|setpriv|\/dist\/src\//.test(line));
   const mounts = readFileSync(`/proc/${lab.pid}/mounts`, 'latin1')
     .split('\n')
     .filter((line) => /fuse|romulus/i.test(line));
