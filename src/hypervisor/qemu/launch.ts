@@ -196,7 +196,8 @@ class LaunchedMachine implements QemuMachine {
 
   async #close(): Promise<void> {
     this.#child.kill('SIGKILL');
-    this.tracking.abandon();
+    // Memory that is not ours outlives us.
+    if (this.#owned.includes(this.tracking)) this.tracking.abandon();
     await this.gone;
     this.#unhook();
     this.#qmp?.close();

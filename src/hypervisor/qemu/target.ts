@@ -315,7 +315,9 @@ export class QemuTarget implements TargetDomain, Occupant {
     const late = sleep(CHECK_TIMEOUT_MS, 'late' as const, { ref: false });
     // Its failure is told by `lost`.
     const checked = await Promise.race([this.memory.tracking.check().catch(() => 'lost' as const), late]);
-    if (checked === 'late') this.#end({ kind: 'crashed', reason: 'its memory does not answer' });
+    if (checked !== 'late') return;
+    this.memory.tracking.abandon();
+    this.#end({ kind: 'crashed', reason: 'its memory does not answer' });
   }
 
   #learn(facts: Facts): void {
@@ -447,6 +449,8 @@ export class QemuTarget implements TargetDomain, Occupant {
   async #destroy(): Promise<void> {
     clearInterval(this.#checks);
     this.#state = 'destroyed';
+    // Who waits for memory that does not answer would wait for ever.
+    this.memory.tracking.abandon();
     await this.#work;
     await this.#source?.destroy();
     await this.#seat.vacate(this);
