@@ -94,6 +94,10 @@ export async function takeFullState({ qmp, ramBlock, directory }: StateOf): Prom
     const state = await received;
     await completed(qmp);
     return packFullState(state, ramBlock);
+  } catch (error) {
+    // Else the guest could not go on.
+    await qmp.execute('migrate_cancel').catch(() => undefined);
+    throw error;
   } finally {
     server.close();
     // It was off, and whoever migrates the guest on purpose wants it so.

@@ -23,6 +23,9 @@ export function runStatusOf(answer: unknown): RunStatus {
   return { running: running === true, status: typeof status === 'string' ? status : 'unknown' };
 }
 
+/** By the taking of a full state: by us. */
+const HANDED_OVER: ReadonlySet<string> = new Set(['finish-migrate', 'postmigrate']);
+
 export class RunState {
   readonly #stoppedBy: BehaviorSubject<string | null>;
   /** The present state first. */
@@ -63,7 +66,8 @@ export class RunState {
     this.#paused = true;
     // After the stop was heard of, if there was one.
     this.#resumed = this.#heard === 'RESUME';
-    if (!before.running) this.#stoppedBy.next(this.stoppedBy ?? before.status);
+    if (!before.running && !HANDED_OVER.has(before.status))
+      this.#stoppedBy.next(this.stoppedBy ?? before.status);
     else this.#stoppedBy.next(this.#announced);
     this.#announced = null;
   }
@@ -118,7 +122,8 @@ export class RunState {
 
   /** QEMU's answer to the question, which may be late. */
   told({ running, status }: RunStatus): void {
-    if (!running && this.stoppedBy !== null && !this.#paused) this.#stoppedBy.next(status);
+    if (running || this.stoppedBy === null || this.#paused) return;
+    this.#stoppedBy.next(HANDED_OVER.has(status) ? null : status);
   }
 
   /** A STOP follows, unless the guest stands still already. */

@@ -5,14 +5,19 @@
 //   migrate romulus-asks:nothing ──▶ "State blocked by non-migratable device …"          it cannot be saved
 //                                ──▶ "… expects a valid migration protocol"              it can
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { HypervisorError } from '../port.js';
-import { isObject } from './qmp-parser.js';
+import { isObject, type JsonObject } from './qmp-parser.js';
 import { QmpError, type QmpClient } from './qmp.js';
 
 /** No version of QEMU has such a protocol, or will. */
 const NOWHERE = 'romulus-asks:nothing';
 /** What QEMU says of an address that is none: of 7.2, and of its later versions. */
 const NOTHING_BLOCKS = /expects a valid migration protocol|unknown migration protocol/i;
+/** A full state was taken a moment ago, and the guest does not run again yet: so it can be saved. */
+const WAS_SAVED = /due to previous migration/i;
+/** Such a taking is over sooner than this. */
+const TAKING_MS = 1000;
 /** A standby that waits to be filled cannot be asked; it was started with -only-migratable. */
 const WAITS = /waiting for an incoming migration/i;
 /** A migration is there or was tried in these. */
@@ -32,6 +37,9 @@ export async function checkSaveable(qmp: QmpClient): Promise<void> {
 
 /** Why the guest cannot be saved, in QEMU's words; null: it can. Fails with FAILED or DOMAIN_GONE. */
 export async function whyBlocked(qmp: QmpClient): Promise<string | null> {
+  // One that is under way may be ours.
+  const limit = performance.now() + TAKING_MS;
+  while ((await migrationUnderWay(qmp)) !== null && performance.now() < limit) await sleep(5);
   const blocked = await reasonsKnown(qmp);
   if (blocked !== null) return blocked;
   try {
@@ -39,7 +47,8 @@ export async function whyBlocked(qmp: QmpClient): Promise<string | null> {
   } catch (error) {
     if (!(error instanceof QmpError)) throw error;
     const { description } = error;
-    return NOTHING_BLOCKS.test(description) || WAITS.test(description) ? null : description;
+    const can = [NOTHING_BLOCKS, WAITS, WAS_SAVED].some((words) => words.test(description));
+    return can ? null : description;
   }
   throw new HypervisorError('FAILED', 'QEMU migrates to nowhere.', { uri: NOWHERE });
 }
@@ -48,8 +57,17 @@ export async function whyBlocked(qmp: QmpClient): Promise<string | null> {
 export async function reasonsKnown(qmp: QmpClient): Promise<string | null> {
   const migration = await qmp.execute('query-migrate');
   if (!isObject(migration)) return null;
-  const { status } = migration;
-  if (typeof status === 'string' && MIGRATING.has(status)) return `a migration is under way (${status})`;
+  const underWay = statusUnderWay(migration);
+  if (underWay !== null) return `a migration is under way (${underWay})`;
   const reasons = migration['blocked-reasons'];
   return Array.isArray(reasons) && reasons.length > 0 ? (reasons as unknown[]).map(String).join('; ') : null;
+}
+
+async function migrationUnderWay(qmp: QmpClient): Promise<string | null> {
+  const migration = await qmp.execute('query-migrate');
+  return isObject(migration) ? statusUnderWay(migration) : null;
+}
+
+function statusUnderWay({ status }: JsonObject): string | null {
+  return typeof status === 'string' && MIGRATING.has(status) ? status : null;
 }

@@ -365,6 +365,14 @@ export class QemuSource implements SourceDomain {
   async #dropPause(): Promise<void> {
     await this.#pause?.settled();
     this.#fullStates.forget();
+    if (this.stoppedBy !== null) return;
+    // Whoever let it run may have been too early: a state that is handed over stops the guest at its end.
+    this.#run.resuming();
+    try {
+      await this.machine.qmp.execute('cont');
+    } finally {
+      this.#run.resumed();
+    }
   }
 
   /** The guest runs from here on, unless somebody else stopped it. */
