@@ -8,8 +8,9 @@
 //
 // Afterwards QEMU calls itself "postmigrate", and goes on with `cont` as ever.
 
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -79,9 +80,9 @@ export type StateOf = Pick<QemuMachine, 'qmp' | 'ramBlock' | 'directory'>;
 
 /** The guest is stopped. Fails with QmpError, FAILED, BAD_CONTEXT or DOMAIN_GONE; the guest can go on then. */
 export async function takeFullState({ qmp, ramBlock, directory }: StateOf): Promise<Uint8Array> {
-  const folder = directory ?? (await mkdtemp(join(tmpdir(), 'romulus-qemu-')));
-  const path = join(folder, 'migration');
-  const bury = () => rm(directory === null ? folder : path, { recursive: true, force: true });
+  // Nobody else may connect to it: a socket is its maker's to write to.
+  const path = join(directory ?? tmpdir(), `romulus-state-${randomUUID()}`);
+  const bury = () => rm(path, { force: true });
   const server = createServer();
   try {
     server.listen(path);

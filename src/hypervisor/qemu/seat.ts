@@ -27,6 +27,8 @@ export interface Occupant {
   readonly memory: ChosenTracking;
   /** Of its memory. */
   readonly reset: ResetFrames;
+  /** Its QEMU was of use. */
+  loaded(): void;
   /** Its QEMU has ended by itself. */
   ended(reason: string): void;
   /** A QEMU for it could not be started, though nobody waits for one. */

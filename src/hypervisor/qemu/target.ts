@@ -1,16 +1,14 @@
 // A QEMU domain that is restored: memory that checkpoints are written into, the device state of the last one, and a QEMU
 // that waits. Device states are loaded on trial while the primary lives, so that what was acknowledged is known to work.
 //
-//   populate, writePages ─▶ checkpoint(state) ─┬─ loaded ─────▶ this is the good one: what came before is forgotten
-//          ▲                                   └─ not so often ▶ pages since the good one are kept (undo)
-//          └──────────────────────────────────────┘
-//   start:  loaded already? ─▶ cont
-//           else load ─▶ in another QEMU ─▶ back to the good one ─▶ in another QEMU ─▶ an error, and all is as before
+//   populate, writePages ─▶ checkpoint(state) ─▶ … ─▶ start:  cont        (see held-checkpoints.ts)
+//          ▲                       │
+//          └───────────────────────┘
 //
 // A QEMU that ends is started again on the same memory: only memory that is lost loses the domain ('crashed').
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BehaviorSubject, ReplaySubject, Subject, distinctUntilChanged } from 'rxjs';
+import { BehaviorSubject, ReplaySubject, Subject, distinctUntilChanged, type Observable } from 'rxjs';
 import { asError } from '../../errors.js';
 import { DomainType, INVALID_FRAME, PAGE_SIZE } from '../../stream/format.js';
 import { Bitmap } from '../bitmap.js';
@@ -25,24 +23,17 @@ import {
   type TscInfo,
 } from '../port.js';
 import { pagesOf, type QemuConfig } from './config.js';
+import { HeldCheckpoints } from './held-checkpoints.js';
 import type { QemuMachine } from './machine.js';
-import { splitState, type StateParts } from './memory-section.js';
 import { readFrames, writeFrames } from './ram-file.js';
 import { QmpError } from './qmp.js';
 import { ResetFrames } from './reset-frames.js';
-import { Seat, factsOf, probe, type Facts, type Occupant, type Seated } from './seat.js';
+import { Seat, factsOf, probe, type Facts, type Occupant } from './seat.js';
 import { QemuSource } from './source.js';
-import { RUNNING, runStateOf } from './state-sections.js';
 import { openTracking, type ChosenTracking } from './tracking.js';
-import { TrialPace } from './trial.js';
-import { Undo } from './undo.js';
 
 /** Pages that are compared at a time. */
 const COMPARE_PAGES = 256;
-/** Of pages that are kept to go back to the last checkpoint that was loaded. */
-const UNDO_BYTES_MAX = 128 * 1024 * 1024;
-/** A QEMU that does not answer within it is replaced before it is told to run. */
-const ANSWER_MS = 1000;
 /** Of QEMUs in a row that were of no use. */
 const DEATHS_MAX = 3;
 const CHECK_INTERVAL_MS = 1000;
@@ -50,39 +41,24 @@ const CHECK_TIMEOUT_MS = 10_000;
 /** A few announcements, a little apart, for switches that were looking away. */
 const ANNOUNCEMENT = { initial: 50, max: 550, rounds: 5, step: 100 };
 
-/** A checkpoint's device state. */
-interface Held extends StateParts {
-  /** As it was given. */
-  readonly context: Uint8Array;
-}
-
 export class QemuTarget implements TargetDomain, Occupant {
   readonly output$ = new Subject<Uint8Array>();
   readonly events$ = new ReplaySubject<DomainEvent>(1);
   readonly warnings$ = new Subject<string>();
+  readonly stoppedBy$: Observable<string | null>;
   readonly #stoppedBy = new BehaviorSubject<string | null>(null);
-  readonly stoppedBy$ = this.#stoppedBy.pipe(distinctUntilChanged());
   readonly memory: ChosenTracking;
   readonly reset: ResetFrames;
   readonly #config: QemuConfig;
   readonly #seat: Seat;
   readonly #p2mSize: number;
   readonly #populated: Bitmap;
-  readonly #undo: Undo;
-  readonly #pace: TrialPace;
+  readonly #checkpoints: HeldCheckpoints;
   #facts: Facts | null = null;
   #state: Extract<DomainState, 'created' | 'running' | 'shutdown' | 'crashed' | 'destroyed'> = 'created';
   #source: QemuSource | null = null;
-  #current: Held | null = null;
-  /** The last one that was loaded; null: there is no way back. */
-  #good: Held | null = null;
-  /** Checkpoints since then. */
-  #sinceGood = 0;
-  #back = 0;
   /** Deaths of its QEMU since one was of use. */
   #deaths = 0;
-  /** One was loaded. */
-  #tried = false;
   #work: Promise<unknown> = Promise.resolve();
   readonly #checks: NodeJS.Timeout;
   #destroyed: Promise<void> | null = null;
@@ -111,8 +87,13 @@ export class QemuTarget implements TargetDomain, Occupant {
     this.reset = new ResetFrames(ramFd);
     this.#p2mSize = pagesOf(config);
     this.#populated = new Bitmap(this.#p2mSize);
-    this.#undo = new Undo(ramFd, this.#p2mSize, UNDO_BYTES_MAX);
-    this.#pace = new TrialPace(config.trialLoads ?? 'auto');
+    this.stoppedBy$ = this.#stoppedBy.pipe(distinctUntilChanged());
+    this.#checkpoints = new HeldCheckpoints(seat, this, {
+      pages: this.#p2mSize,
+      loads: config.trialLoads ?? 'auto',
+      warn: (warning) => this.warnings$.next(warning),
+    });
+    this.#checkpoints.current$.subscribe((held) => this.#stoppedBy.next(held.stoppedBy));
     void memory.tracking.lost.then(({ message }) => this.#end({ kind: 'crashed', reason: message }));
     this.#checks = setInterval(() => void this.#checkMemory(), CHECK_INTERVAL_MS);
   }
@@ -131,7 +112,7 @@ export class QemuTarget implements TargetDomain, Occupant {
   }
 
   get checkpointsBack(): number {
-    return this.#back;
+    return this.#checkpoints.back;
   }
 
   get notes(): readonly string[] {
@@ -185,7 +166,7 @@ export class QemuTarget implements TargetDomain, Occupant {
     this.#checkPages(gfns, count, data);
     if (this.reset.areKept) await this.#seat.settled();
     this.#seat.of(this)?.loader.forget();
-    if (this.#good !== null) this.#undo.keep(gfns, count);
+    this.#checkpoints.writing(gfns, count);
     writeFrames(this.memory.tracking.ramFd, gfns, count, data);
   }
 
@@ -217,18 +198,20 @@ export class QemuTarget implements TargetDomain, Occupant {
    */
   checkpoint(context: Uint8Array): Promise<void> {
     return this.#inOrder(async () => {
-      const held = this.#accept(context);
-      if (!this.#isCold && (!this.#tried || this.#pace.isDue(this.#undo.overflown))) await this.#try(held);
+      this.#require('created');
+      const held = this.#checkpoints.accept(context);
+      if (!this.#isCold && this.#checkpoints.isTrialDue) await this.#checkpoints.try(held);
     });
   }
 
   /** The device state to start from. Fails with BAD_CONTEXT if it is none; whether QEMU takes it shows at the start. */
   setEmulatorContext(context: Uint8Array): Promise<void> {
     return this.#inOrder(async () => {
-      const held = this.#accept(context);
+      this.#require('created');
+      const held = this.#checkpoints.accept(context);
       if (this.#isCold) return;
       // Done now it need not be done then.
-      await this.#load(held).catch((error: unknown) => {
+      await this.#checkpoints.load(held).catch((error: unknown) => {
         this.warnings$.next(`the last checkpoint could not be loaded ahead: ${asError(error).message}`);
       });
     });
@@ -266,10 +249,7 @@ export class QemuTarget implements TargetDomain, Occupant {
   start(): Promise<void> {
     return this.#inOrder(async () => {
       this.#require('created');
-      this.#back = 0;
-      const held = this.#current;
-      if (!held) throw new HypervisorError('WRONG_STATE', 'The domain has no context to start from.');
-      const { machine } = await this.#readyToRun(held);
+      const { machine } = await this.#checkpoints.readyToRun();
       await this.#run(machine);
     });
   }
@@ -291,6 +271,10 @@ export class QemuTarget implements TargetDomain, Occupant {
     return this.#destroyed;
   }
 
+  loaded(): void {
+    this.#deaths = 0;
+  }
+
   ended(reason: string): void {
     if (this.#state !== 'created') return; // the source tells of the end of its QEMU
     this.warnings$.next(`the QEMU that stood by has ended: ${reason}`);
@@ -301,7 +285,7 @@ export class QemuTarget implements TargetDomain, Occupant {
 
   missed(error: Error): void {
     if (this.#state !== 'created') return;
-    if (this.#current === null) this.#end({ kind: 'crashed', reason: error.message });
+    if (this.#checkpoints.current === null) this.#end({ kind: 'crashed', reason: error.message });
     else this.warnings$.next(`no QEMU stands by, it is tried again at the takeover: ${error.message}`);
   }
 
@@ -328,102 +312,6 @@ export class QemuTarget implements TargetDomain, Occupant {
   #running(work: (source: QemuSource) => Promise<void>): Promise<void> {
     if (this.#source) return work(this.#source);
     return Promise.reject(new HypervisorError('WRONG_STATE', 'The domain does not run yet.'));
-  }
-
-  #accept(context: Uint8Array): Held {
-    this.#require('created');
-    if (this.#current?.context === context) return this.#current;
-    const { memory, devices } = splitState(context);
-    const held = { context, memory: memory ?? this.#current?.memory ?? null, devices };
-    this.#current = held;
-    this.#sinceGood++;
-    this.#back = 0;
-    this.#stoppedBy.next(stoppedByOf(held));
-    return held;
-  }
-
-  /** Loads a checkpoint to see whether it can be; if it cannot, goes back to the one that could. */
-  async #try(held: Held): Promise<void> {
-    const started = performance.now();
-    try {
-      await this.#load(held);
-    } catch (error) {
-      await this.#goBack();
-      throw error;
-    } finally {
-      this.#pace.took(performance.now() - started);
-    }
-  }
-
-  /** Into the QEMU that is there, or else into another one. Fails as the second one does. */
-  async #load(held: Held): Promise<Seated> {
-    try {
-      return await this.#loadOnce(held);
-    } catch (error) {
-      this.warnings$.next(`the QEMU that stood by is replaced: ${asError(error).message}`);
-      await this.#seat.clear(this);
-    }
-    return this.#loadOnce(held);
-  }
-
-  async #loadOnce(held: Held): Promise<Seated> {
-    const seated = await this.#seat.claim(this);
-    // One that hangs must not be told to run: it might do so when nobody wants it any more.
-    if (seated.loader.holds === held) await seated.machine.qmp.execute('query-status', undefined, ANSWER_MS);
-    else await seated.loader.load(held, this.reset);
-    this.#deaths = 0;
-    this.#tried = true;
-    if (this.#pace.keepsUndo) this.#good = held;
-    this.#sinceGood = 0;
-    this.#undo.clear();
-    return seated;
-  }
-
-  /** To the last checkpoint that was loaded, for good. Returns whether there was a way. */
-  async #goBack(): Promise<boolean> {
-    const good = this.#good;
-    if (good === null || good === this.#current || this.#undo.overflown) return false;
-    await this.#seat.clear(this);
-    this.#undo.swap();
-    this.#undo.clear();
-    this.#current = good;
-    this.#stoppedBy.next(stoppedByOf(good));
-    this.#back = this.#sinceGood;
-    this.#sinceGood = 0;
-    return true;
-  }
-
-  async #readyToRun(held: Held): Promise<Seated> {
-    try {
-      return await this.#load(held);
-    } catch (error) {
-      return this.#readyToRunBefore(asError(error));
-    }
-  }
-
-  /** From the checkpoint before. If that fails, too, all is as it was. */
-  async #readyToRunBefore(why: Error): Promise<Seated> {
-    const good = this.#good;
-    const back = this.#sinceGood;
-    await this.#seat.clear(this);
-    if (good === null || back === 0 || this.#undo.overflown) throw why;
-    this.#undo.swap();
-    try {
-      const seated = await this.#seat.claim(this);
-      await seated.loader.load(good, this.reset);
-      this.#current = good;
-      this.#stoppedBy.next(stoppedByOf(good));
-      this.#back = back;
-      this.#sinceGood = 0;
-      this.#undo.clear();
-      this.warnings$.next(`taken over from ${back} checkpoint(s) before the last: ${why.message}`);
-      return seated;
-    } catch (error) {
-      await this.#seat.clear(this);
-      this.#undo.swap();
-      if (why instanceof HypervisorError) why.suppressed.push(asError(error));
-      throw why;
-    }
   }
 
   async #run(machine: QemuMachine): Promise<void> {
@@ -506,10 +394,4 @@ export class QemuTarget implements TargetDomain, Occupant {
     this.#work = result.catch(() => undefined); // told to the caller
     return result;
   }
-}
-
-/** By what the guest was stopped on the primary, if not by us: one that stood still is not let run here. */
-function stoppedByOf({ devices }: Held): string | null {
-  const runState = runStateOf(devices);
-  return runState === RUNNING ? null : runState;
 }
