@@ -15,7 +15,15 @@ export const ExitCode = {
 
 /** Of errors of what was given to us: a configuration, what it names, a file. */
 const INPUT_CODES: ReadonlySet<string> = new Set([
-  ...['BAD_CONFIGURATION', 'UNSUPPORTED', 'BAD_CONTEXT', 'TLS', 'PLAINTEXT_REFUSED', 'TOO_FEW_DESCRIPTORS'],
+  ...[
+    'BAD_CONFIGURATION',
+    'UNSUPPORTED',
+    'BAD_CONTEXT',
+    'TLS',
+    'PLAINTEXT_REFUSED',
+    'TOO_FEW_DESCRIPTORS',
+    'BAD_TOKEN',
+  ],
   ...['ENOENT', 'ENOTDIR', 'EISDIR', 'EACCES', 'EPERM', 'EROFS', 'ECONNREFUSED'],
 ]);
 

@@ -2,6 +2,8 @@
 // Where the process begins: signals first, then the program. What is imported from here runs before anything else is even
 // loaded, so it is little.
 
+import { closeSync } from 'node:fs';
+import { isatty } from 'node:tty';
 import { codeOf } from '../errors.js';
 import { ExitCode } from './exit-codes.js';
 import { shieldFromSignals } from './signals.js';
@@ -16,6 +18,11 @@ for (const stream of [process.stdout, process.stderr]) {
     if (!NOBODY_READS.has(codeOf(error))) throw error;
   });
 }
+// Node restores the terminals that it began with, and aborts over one that is gone.
+const terminals = [0, 1, 2].filter((fd) => isatty(fd));
+process.on('exit', () => {
+  for (const fd of terminals) if (!isatty(fd)) closeSync(fd);
+});
 try {
   const { main } = await import('./program.js');
   process.exitCode = await main();

@@ -37,7 +37,7 @@ function open(fd: StandardFd, options: FileOutletOptions): StandardOutlet {
   const file = new FileOutlet({ fd }, options);
   return {
     gone: new Promise(() => undefined),
-    write: (bytes) => file.write(bytes),
+    write: (bytes, untilMs) => file.write(bytes, untilMs),
     settled: () => file.settled(),
     close: () => undefined,
   };

@@ -198,8 +198,8 @@ export class PrimaryRunner {
 
   #onBeat(): void {
     this.#send({ kind: 'beat' });
-    const { pressure, role } = this.#machine.state;
-    if (!pressure || role !== 'primary') return;
+    const { pressure, role, stopped } = this.#machine.state;
+    if (!pressure || stopped || role !== 'primary') return;
     // Somebody else may have let it run.
     this.#tasks.run('stop the domain', async () => this.#opened?.stop.add('pressure'));
   }

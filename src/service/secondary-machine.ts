@@ -116,7 +116,7 @@ function handle(state: SecondaryState, event: SecondaryEvent, effects: Effects):
       started(state, event.epochsBack, effects);
       return;
     case 'start-failed':
-      if (state.phase === 'starting') startFailed(state, event.code, event.message, effects);
+      if (state.phase === 'starting') startFailed(state, event, effects);
       return;
     case 'domain-shutdown':
       domainOver(state, 'shutdown', 'it shut down', effects);
@@ -378,13 +378,18 @@ function started(state: SecondaryState, epochsBack: number, effects: Effects): v
 }
 
 /** The last copy is kept, and tried again; unless the primary is found alive meanwhile. */
-function startFailed(state: SecondaryState, code: string, message: string, effects: Effects): void {
+function startFailed(
+  state: SecondaryState,
+  { code, message, epochsBack }: { code: string; message: string; epochsBack: number },
+  effects: Effects,
+): void {
   effects.push({ kind: 'report-failed', code, message });
   if (code === DOMAIN_GONE || state.endedEarly !== null) {
     over(state, 'failed', `the domain did not start: ${code}`, effects);
     return;
   }
   state.phase = 'suspect';
+  if (state.held !== null) state.held = { ...state.held, epoch: state.held.epoch - epochsBack };
   armReconnect(state, effects);
   redialLater(state, effects);
   state.failedStarts++;

@@ -384,7 +384,9 @@ export class SecondaryRunner {
         await standby.takeOver();
       } catch (error) {
         this.#failed(asError(error), 'the domain does not start');
-        this.#machine.send({ kind: 'start-failed', code: codeOf(error), message: asError(error).message });
+        const epochsBack = standby.domain.checkpointsBack ?? 0;
+        const { message } = asError(error);
+        this.#machine.send({ kind: 'start-failed', code: codeOf(error), message, epochsBack });
         return;
       }
       this.#error = null;

@@ -114,7 +114,12 @@ export type SecondaryEvent =
   /** It runs, from so many epochs before the one that is held. */
   | { readonly kind: 'started'; readonly epochsBack: number }
   /** DOMAIN_GONE: it is lost. Else it can be tried again. */
-  | { readonly kind: 'start-failed'; readonly code: string; readonly message: string }
+  | {
+      readonly kind: 'start-failed';
+      readonly code: string;
+      readonly message: string;
+      readonly epochsBack: number;
+    }
   /** The domain that runs here, or the standby that is held, has ended by itself. */
   | { readonly kind: 'domain-shutdown' }
   | { readonly kind: 'domain-crashed'; readonly reason: string }

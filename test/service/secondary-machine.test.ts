@@ -604,7 +604,7 @@ describe('service/secondary-machine', () => {
       m.give({ kind: 'witness', granted: true });
       return m;
     }
-    const failure = { kind: 'start-failed', code: 'BAD_CONTEXT', message: 'no' } as const;
+    const failure = { kind: 'start-failed', code: 'BAD_CONTEXT', message: 'no', epochsBack: 0 } as const;
 
     it('is kept and tried again, later and later, while nobody answers in the primary’s place', () => {
       const m = starting();
@@ -766,8 +766,8 @@ describe('service/secondary-machine', () => {
       fc
         .constantFrom<ReturnType<Make>>(
           { kind: 'started', epochsBack: 0 },
-          { kind: 'start-failed', code: 'x', message: 'x' },
-          { kind: 'start-failed', code: 'DOMAIN_GONE', message: 'x' },
+          { kind: 'start-failed', code: 'x', message: 'x', epochsBack: 0 },
+          { kind: 'start-failed', code: 'DOMAIN_GONE', message: 'x', epochsBack: 0 },
           { kind: 'domain-shutdown' },
           { kind: 'domain-crashed', reason: 'x' },
           { kind: 'filling-ended', reason: 'x' },

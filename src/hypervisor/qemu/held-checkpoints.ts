@@ -78,13 +78,24 @@ export class HeldCheckpoints {
     if (this.#good !== null) this.#undo.keep(gfns, count);
   }
 
-  /** Memory is complete, and this is the device state that belongs to it. @throws HypervisorError BAD_CONTEXT */
-  accept(context: Uint8Array): Held {
+  /**
+   * Memory is complete, and this is the device state that belongs to it. Fails with BAD_CONTEXT if it is none: then back to
+   * the good one.
+   */
+  async accept(context: Uint8Array): Promise<Held> {
     if (this.#current?.context === context) return this.#current;
-    const { memory, devices } = splitState(context);
-    const runState = runStateOf(devices);
     this.#sinceGood++;
     this.#back = 0;
+    let parts: StateParts;
+    try {
+      parts = splitState(context);
+    } catch (error) {
+      this.#current = null;
+      await this.#goBack();
+      throw error;
+    }
+    const { memory, devices } = parts;
+    const runState = runStateOf(devices);
     return this.#become({
       context,
       memory: memory ?? this.#current?.memory ?? null,
@@ -99,6 +110,12 @@ export class HeldCheckpoints {
     try {
       await this.load(held);
     } catch (error) {
+      if (!isRefusal(error)) {
+        // No QEMU could be had for it now: that says nothing of the checkpoint. The first one must be seen to work.
+        if (!this.#tried) throw error;
+        this.#warn(`a checkpoint could not be loaded on trial: ${asError(error).message}`);
+        return;
+      }
       await this.#goBack();
       throw error;
     } finally {
@@ -128,6 +145,7 @@ export class HeldCheckpoints {
     try {
       return await this.load(held);
     } catch (error) {
+      if (!isRefusal(error)) throw error;
       return this.#readyToRunBefore(asError(error));
     }
   }
@@ -182,4 +200,9 @@ export class HeldCheckpoints {
     this.current$.next(held);
     return held;
   }
+}
+
+/** QEMU has seen the state, and does not take it. */
+function isRefusal(error: unknown): boolean {
+  return error instanceof HypervisorError && error.code === 'BAD_CONTEXT';
 }

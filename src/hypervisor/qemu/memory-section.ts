@@ -90,13 +90,19 @@ export function packFullState(state: Uint8Array, ram: string): Uint8Array {
 /** Takes a state as we ship it apart. Fails with BAD_CONTEXT. */
 export function splitState(state: Uint8Array): StateParts {
   checkDeviceState(state);
-  const at = findMemory(state);
-  if (at === null) return { memory: null, devices: state.subarray(DEVICE_STATE_HEADER_BYTES) };
+  // Here or nowhere: elsewhere it may be what a guest has put into its registers.
+  const at = DEVICE_STATE_HEADER_BYTES;
+  if (!isMemory(state, at)) return { memory: null, devices: state.subarray(at) };
   const { end } = readMemory(state, at);
   return { memory: state.subarray(at, end), devices: state.subarray(end) };
 }
 
-/** Where the section of memory begins, if there is one: it is the first. */
+function isMemory(state: Uint8Array, at: number): boolean {
+  const head = Buffer.from(state.buffer, state.byteOffset, state.length).subarray(at + HEAD_BYTES);
+  return state[at] === Section.START && head.subarray(0, RAM_HEAD.length).equals(RAM_HEAD);
+}
+
+/** Where the section of memory begins in what QEMU wrote, if there is one: it is the first. */
 function findMemory(state: Uint8Array): number | null {
   const head = Buffer.from(state.buffer, state.byteOffset, Math.min(state.length, RAM_AT_MAX));
   const at = head.indexOf(RAM_HEAD) - HEAD_BYTES;

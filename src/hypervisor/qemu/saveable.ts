@@ -16,6 +16,7 @@ const NOWHERE = 'romulus-asks:nothing';
 const NOTHING_BLOCKS = /expects a valid migration protocol|unknown migration protocol/i;
 /** A full state was taken a moment ago, and the guest does not run again yet: so it can be saved. */
 const WAS_SAVED = /due to previous migration/i;
+const UNDER_WAY = /migration process in progress/i;
 /** Such a taking is over sooner than this. */
 const TAKING_MS = 1000;
 /** A standby that waits to be filled cannot be asked; it was started with -only-migratable. */
@@ -47,6 +48,8 @@ export async function whyBlocked(qmp: QmpClient): Promise<string | null> {
   } catch (error) {
     if (!(error instanceof QmpError)) throw error;
     const { description } = error;
+    // It was begun between the two questions.
+    if (UNDER_WAY.test(description)) return whyBlocked(qmp);
     const can = [NOTHING_BLOCKS, WAITS, WAS_SAVED].some((words) => words.test(description));
     return can ? null : description;
   }

@@ -9,6 +9,7 @@
 
 import { asError } from '../../errors.js';
 import type { Inventory } from '../inventory.js';
+import { HypervisorError } from '../port.js';
 import type { QemuConfig } from './config.js';
 import { launchQemu } from './launch.js';
 import type { QemuMachine } from './machine.js';
@@ -27,6 +28,8 @@ export interface Occupant {
   readonly memory: ChosenTracking;
   /** Of its memory. */
   readonly reset: ResetFrames;
+  /** It runs, or is about to: its QEMU is not for others. */
+  readonly stays: boolean;
   /** Its QEMU was of use. */
   loaded(): void;
   /** Its QEMU has ended by itself. */
@@ -86,7 +89,7 @@ export class Seat {
   vacate(occupant: Occupant): Promise<void> {
     return this.#inOrder(async () => {
       if (this.#evicted === occupant) this.#evicted = null;
-      if (this.of(occupant) === null) return;
+      if (this.#occupied !== null && this.#occupied.by !== occupant) return;
       await this.#end();
       const next = this.#evicted;
       this.#evicted = null;
@@ -96,13 +99,17 @@ export class Seat {
 
   async #start(occupant: Occupant): Promise<Seated> {
     const before = this.#occupied?.by;
-    if (before && before !== occupant) this.#evicted = before;
+    if (before && before !== occupant) {
+      if (before.stays) throw new HypervisorError('WRONG_STATE', 'The domain that has the QEMU runs.');
+      this.#evicted = before;
+    }
     await this.#end();
     const { memory, reset } = occupant;
     // It resets the machine when it starts.
     reset.keep();
-    const machine = await launchQemu(this.#config, { role: 'standby', memory });
+    let machine: QemuMachine | null = null;
     try {
+      machine = await launchQemu(this.#config, { role: 'standby', memory });
       const occupied: Occupied = { machine, loader: await StateLoader.open(machine), by: occupant };
       reset.putBack();
       reset.release();
@@ -110,7 +117,9 @@ export class Seat {
       void machine.gone.then((reason) => this.#gone(occupied, reason));
       return occupied;
     } catch (error) {
-      await machine.close();
+      await machine?.close();
+      reset.putBack();
+      reset.release();
       throw error;
     }
   }

@@ -52,6 +52,8 @@ export class QemuSource implements SourceDomain {
   #lastPause: PauseTimes | null = null;
   #lastContext: Uint8Array | null = null;
   readonly #fullStates: FullStates;
+  /** The state of this pause was asked for. */
+  #shipped = false;
   readonly #run: RunState;
   /** All of this pause is captured: whoever lets the guest run now changes nothing of it. */
   #confirmed = false;
@@ -290,6 +292,7 @@ export class QemuSource implements SourceDomain {
     const pause = this.#pause;
     if (!pause) throw new HypervisorError('WRONG_STATE', 'The domain was not suspended by us.');
     const { state, memory } = await pause.context;
+    this.#shipped = true;
     setRunState(state, this.stoppedBy ?? RUNNING);
     this.#lastContext = state;
     if (memory === null) return state;
@@ -347,6 +350,7 @@ export class QemuSource implements SourceDomain {
     const { machine } = this;
     if (this.stoppedBy === null) machine.guard?.stopping();
     this.#run.stopping();
+    this.#shipped = false;
     try {
       this.#pause = await Pause.begin(machine, this.#logging, this.#fullStates);
     } catch (error) {
@@ -386,6 +390,8 @@ export class QemuSource implements SourceDomain {
       this.#run.resumed();
     }
     this.machine.guard?.running();
+    // What was taken in a pause that was no checkpoint is to be taken again.
+    if (pause && !this.#shipped) this.#fullStates.forget();
     this.#pause = null;
     this.requireGuest();
     this.#state = 'running';

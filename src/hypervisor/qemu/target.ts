@@ -57,6 +57,7 @@ export class QemuTarget implements TargetDomain, Occupant {
   #facts: Facts | null = null;
   #state: Extract<DomainState, 'created' | 'running' | 'shutdown' | 'crashed' | 'destroyed'> = 'created';
   #source: QemuSource | null = null;
+  #starting = false;
   /** Deaths of its QEMU since one was of use. */
   #deaths = 0;
   #work: Promise<unknown> = Promise.resolve();
@@ -199,7 +200,7 @@ export class QemuTarget implements TargetDomain, Occupant {
   checkpoint(context: Uint8Array): Promise<void> {
     return this.#inOrder(async () => {
       this.#require('created');
-      const held = this.#checkpoints.accept(context);
+      const held = await this.#checkpoints.accept(context);
       if (!this.#isCold && this.#checkpoints.isTrialDue) await this.#checkpoints.try(held);
     });
   }
@@ -208,7 +209,7 @@ export class QemuTarget implements TargetDomain, Occupant {
   setEmulatorContext(context: Uint8Array): Promise<void> {
     return this.#inOrder(async () => {
       this.#require('created');
-      const held = this.#checkpoints.accept(context);
+      const held = await this.#checkpoints.accept(context);
       if (this.#isCold) return;
       // Done now it need not be done then.
       await this.#checkpoints.load(held).catch((error: unknown) => {
@@ -250,7 +251,12 @@ export class QemuTarget implements TargetDomain, Occupant {
     return this.#inOrder(async () => {
       this.#require('created');
       const { machine } = await this.#checkpoints.readyToRun();
-      await this.#run(machine);
+      this.#starting = true;
+      try {
+        await this.#run(machine);
+      } finally {
+        this.#starting = false;
+      }
     });
   }
 
@@ -279,8 +285,14 @@ export class QemuTarget implements TargetDomain, Occupant {
     if (this.#state !== 'created') return; // the source tells of the end of its QEMU
     this.warnings$.next(`the QEMU that stood by has ended: ${reason}`);
     this.#deaths++;
-    if (this.#deaths > DEATHS_MAX) this.#end({ kind: 'crashed', reason });
-    else this.#seat.claim(this).catch((error: unknown) => this.missed(asError(error)));
+    if (this.#deaths <= DEATHS_MAX)
+      this.#seat.claim(this).catch((error: unknown) => this.missed(asError(error)));
+    // It is started again when it is needed, if there is something to start it for.
+    else if (this.#checkpoints.current === null) this.#end({ kind: 'crashed', reason });
+  }
+
+  get stays(): boolean {
+    return this.#starting || this.#state === 'running';
   }
 
   missed(error: Error): void {
