@@ -252,7 +252,8 @@ export class PrimaryRunner {
     const refused = code === 'STATE_REFUSED';
     this.#log[refused ? 'warn' : 'info']({ code, reason: message }, 'link lost');
     // Shown until a checkpoint is acknowledged again.
-    if (refused) this.#error = { code, message };
+    // What the machine has become says more.
+    if (refused && this.#error?.code !== 'MACHINE_CHANGED') this.#error = { code, message };
   }
 
   #perform(effect: PrimaryEffect): void {
