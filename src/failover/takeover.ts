@@ -7,7 +7,6 @@ import type { TargetDomain } from '../hypervisor/port.js';
 /** The part of an OutputGate that taking over needs. */
 export interface TakeoverGate {
   pass(): Promise<void>;
-  discard(): Promise<void>;
 }
 
 /**

@@ -58,8 +58,7 @@ export class Standby {
     this.#subscriptions.add(
       domain.stoppedBy$?.pipe(skip(1)).subscribe((stoppedBy) => {
         if (stoppedBy === null) log.info('the domain runs');
-        else
-          log.warn({ stoppedBy }, `the domain was stopped (${stoppedBy}) on the primary: so will it be here`);
+        else log.warn({ stoppedBy }, `the domain was stopped (${stoppedBy}), and is not let run by us`);
       }),
     );
     this.#subscriptions.add(
