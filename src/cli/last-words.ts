@@ -1,7 +1,7 @@
 // What Node would write to standard error by itself goes through the log: its warnings, and the error that ends the
 // process. Node waits until they are written, and if nobody reads them, the process neither lives nor dies.
 
-import { flushLog, type Logger } from '../service/log.js';
+import { flushLog, type Logger } from '../report/log.js';
 import { ExitCode } from './exit-codes.js';
 
 const FLUSH_MS = 1000;

@@ -2,10 +2,10 @@
 
 import { map, merge } from 'rxjs';
 import { loadPrimaryConfig } from '../config/load.js';
-import { fencedHookEvents } from '../service/hook-events.js';
-import { createLogger } from '../service/log.js';
-import { createPrimaryMetrics } from '../service/metrics.js';
-import { createPrimaryService } from '../service/primary.js';
+import { fencedHookEvents } from '../observe/hooks/events.js';
+import { createLogger } from '../report/log.js';
+import { createPrimaryMetrics } from '../observe/metrics/metrics.js';
+import { createPrimaryService } from '../service/primary-service.js';
 import type { ExitCode } from './exit-codes.js';
 import { serve } from './serve.js';
 

@@ -6,7 +6,7 @@ import { asError, codeOf } from '../errors.js';
 import { GuestError } from '../guest/error.js';
 import { RestoreError } from '../restore/error.js';
 import { SaveError, type SaveErrorCode } from '../save/error.js';
-import { writeToStandardError } from '../service/log.js';
+import { writeToStandardError } from '../report/log.js';
 import { StreamError } from '../stream/error.js';
 import type { Layer } from '../stream/layer-item.js';
 import { VERSION } from '../version.js';

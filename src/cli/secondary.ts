@@ -2,10 +2,10 @@
 
 import { map, merge } from 'rxjs';
 import { loadSecondaryConfig } from '../config/load.js';
-import { failoverHookEvents } from '../service/hook-events.js';
-import { createLogger } from '../service/log.js';
-import { createSecondaryMetrics } from '../service/metrics.js';
-import { createSecondaryService } from '../service/secondary.js';
+import { failoverHookEvents } from '../observe/hooks/events.js';
+import { createLogger } from '../report/log.js';
+import { createSecondaryMetrics } from '../observe/metrics/metrics.js';
+import { createSecondaryService } from '../service/secondary-service.js';
 import type { ExitCode } from './exit-codes.js';
 import { serve } from './serve.js';
 

@@ -6,12 +6,12 @@
 
 import { of, type Observable } from 'rxjs';
 import type { HooksConfig, HttpConfig } from '../config/schema.js';
-import type { HookEvent } from '../service/hook-events.js';
-import { startHooks, type HookOutcome } from '../service/hooks.js';
-import { createHttpServer } from '../service/http.js';
-import type { Logger } from '../service/log.js';
-import type { Metrics } from '../service/metrics.js';
-import type { DomainStatus, PrimaryService, SecondaryService } from '../service/reports.js';
+import type { HookEvent } from '../observe/hooks/events.js';
+import { startHooks, type HookOutcome } from '../observe/hooks/hooks.js';
+import { createHttpServer } from '../observe/http/server.js';
+import type { Logger } from '../report/log.js';
+import type { Metrics } from '../observe/metrics/metrics.js';
+import type { DomainStatus, PrimaryService, SecondaryService } from '../report/reports.js';
 import { ExitCode, isInputCode } from './exit-codes.js';
 import { lastWords, lastWordsTo } from './last-words.js';
 import { aborted, onInterruption } from './signals.js';

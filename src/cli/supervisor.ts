@@ -3,7 +3,7 @@
 // `romulus demo` watches its two services this way.
 
 import { merge, type Observable, type Subscription } from 'rxjs';
-import type { CheckpointReport, CommitReport, FailoverEvent, TransitionReport } from '../service/reports.js';
+import type { CheckpointReport, CommitReport, FailoverEvent, TransitionReport } from '../report/reports.js';
 
 export type SupervisorMessage =
   | { readonly kind: 'listening'; readonly port: number | null; readonly httpPort: number | null }

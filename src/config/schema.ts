@@ -7,7 +7,7 @@
 import { isIP } from 'node:net';
 import path from 'node:path';
 import { z } from 'zod';
-import { isLoopback } from '../channel/security.js';
+import { isLoopback } from '../channel/credentials/security.js';
 import {
   choice,
   distinctNames,

@@ -8,9 +8,9 @@ import { randomFillSync } from 'node:crypto';
 import xxhash from '@node-rs/xxhash';
 import { filter, firstValueFrom, map, shareReplay, startWith } from 'rxjs';
 import type { PrimaryLink } from '../../src/channel/contract.js';
-import { dial } from '../../src/channel/dialer.js';
-import { PrimaryListener } from '../../src/channel/primary-listener.js';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { dial } from '../../src/channel/dial/dialer.js';
+import { PrimaryListener } from '../../src/channel/listen/listener.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { restoreDomain } from '../../src/restore/restore.js';
 import { saveDomain } from '../../src/save/save.js';
 import {

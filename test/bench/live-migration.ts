@@ -6,8 +6,8 @@ import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Duplex } from 'node:stream';
-import { QmpClient } from '../../src/hypervisor/qemu/qmp.js';
-import { isObject } from '../../src/hypervisor/qemu/qmp-parser.js';
+import { QmpClient } from '../../src/hypervisor/qemu/monitor/qmp.js';
+import { isObject } from '../../src/hypervisor/qemu/monitor/qmp-parser.js';
 import { QEMU } from '../support/qemu.js';
 import { Ticks } from './qemu-pair.js';
 

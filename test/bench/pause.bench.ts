@@ -1,6 +1,6 @@
 // The pause of a checkpoint against the least that it could be: one plain copy of the dirty pages.
 
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { saveDomain } from '../../src/save/save.js';
 import type { StreamSink } from '../../src/stream/flow.js';
 import { PAGE_SIZE } from '../../src/stream/format.js';

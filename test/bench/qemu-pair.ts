@@ -13,8 +13,8 @@ import { DemoChild } from '../../src/cli/demo/child.js';
 import type { SupervisorMessage } from '../../src/cli/supervisor.js';
 import type { GuestFiles } from '../../src/hypervisor/qemu/guest/build.js';
 import { guestCommandLine } from '../../src/hypervisor/qemu/guest/command-line.js';
-import { monotonicMs } from '../../src/service/clock.js';
-import type { CheckpointReport } from '../../src/service/reports.js';
+import { monotonicMs } from '../../src/flow/clock.js';
+import type { CheckpointReport } from '../../src/report/reports.js';
 
 const ENTRY = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const LIMIT_MS = 60_000;

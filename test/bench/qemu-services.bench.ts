@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ensureGuest } from '../support/qemu.js';
 import type { GuestFiles } from '../../src/hypervisor/qemu/guest/build.js';
 import { openQemuSource } from '../../src/hypervisor/qemu/index.js';
-import type { CheckpointReport } from '../../src/service/reports.js';
+import type { CheckpointReport } from '../../src/report/reports.js';
 import { percentile, type BenchResult } from './bench.js';
 import { liveMigration, type Migration } from './live-migration.js';
 import { guestArguments, Pair, Ticks, type Load } from './qemu-pair.js';

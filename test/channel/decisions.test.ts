@@ -2,11 +2,11 @@
 
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { backoffDelay } from '../../src/channel/backoff.js';
-import { closeCodeOf, errorOfCloseCode, isChannelErrorCode } from '../../src/channel/close-codes.js';
-import { startHeartbeat, step, type HeartbeatEvent } from '../../src/channel/heartbeat.js';
-import { Outbox } from '../../src/channel/outbox.js';
-import { checkPlaintext, isLoopback } from '../../src/channel/security.js';
+import { backoffDelay } from '../../src/channel/dial/backoff.js';
+import { closeCodeOf, errorOfCloseCode, isChannelErrorCode } from '../../src/channel/wire/close-codes.js';
+import { startHeartbeat, step, type HeartbeatEvent } from '../../src/channel/link/heartbeat.js';
+import { Outbox } from '../../src/channel/link/outbox.js';
+import { checkPlaintext, isLoopback } from '../../src/channel/credentials/security.js';
 
 /** Feeds events, returns the kinds of the effects of each. */
 function run(events: readonly HeartbeatEvent[]): string[] {

@@ -3,9 +3,9 @@
 import type { AddressInfo } from 'node:net';
 import { WebSocketServer, type WebSocket } from 'ws';
 import { PROTOCOL_VERSION, SUBPROTOCOL, type SecondaryLink } from '../../src/channel/contract.js';
-import { StreamDigest } from '../../src/channel/digest.js';
-import { dial, type DialOptions } from '../../src/channel/dialer.js';
-import { encodeControl, type CheckpointMessage } from '../../src/channel/message.js';
+import { StreamDigest } from '../../src/channel/link/digest.js';
+import { dial, type DialOptions } from '../../src/channel/dial/dialer.js';
+import { encodeControl, type CheckpointMessage } from '../../src/channel/wire/message.js';
 import { STREAM, helloOf } from './support.js';
 
 export class FakePrimary {

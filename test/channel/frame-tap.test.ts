@@ -4,8 +4,8 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { Socket } from 'node:net';
-import { FrameTap } from '../../src/channel/frame-tap.js';
-import { MessagePool } from '../../src/channel/message-pool.js';
+import { FrameTap } from '../../src/channel/link/frame-tap.js';
+import { MessagePool } from '../../src/channel/link/pool.js';
 import { StreamReader } from '../../src/stream/reader.js';
 import { RecordType } from '../../src/stream/format.js';
 import { encodeRecord } from '../../src/stream/writer.js';

@@ -10,10 +10,10 @@ import {
   SUBPROTOCOL,
   type ChannelErrorCode,
 } from '../../src/channel/contract.js';
-import { closeCodeOf } from '../../src/channel/close-codes.js';
-import { dial } from '../../src/channel/dialer.js';
-import { decodeControl, encodeControl } from '../../src/channel/message.js';
-import { PrimaryListener } from '../../src/channel/primary-listener.js';
+import { closeCodeOf } from '../../src/channel/wire/close-codes.js';
+import { dial } from '../../src/channel/dial/dialer.js';
+import { decodeControl, encodeControl } from '../../src/channel/wire/message.js';
+import { PrimaryListener } from '../../src/channel/listen/listener.js';
 import { FakePrimary } from './fake-primary.js';
 import { mutate, validControls } from './mutations.js';
 import { Cleanup } from '../support/cleanup.js';

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { pack } from 'msgpackr';
 import { RomulusError } from '../../src/errors.js';
 import { ChannelError, PROTOCOL_VERSION } from '../../src/channel/contract.js';
-import { decodeControl, encodeControl, type ControlMessage } from '../../src/channel/message.js';
+import { decodeControl, encodeControl, type ControlMessage } from '../../src/channel/wire/message.js';
 import {
   INVENTORY_FACTS_MAX,
   INVENTORY_NAME_MAX,
@@ -13,7 +13,7 @@ import {
 } from '../../src/hypervisor/inventory.js';
 import { StreamError } from '../../src/stream/error.js';
 import { StreamReader } from '../../src/stream/reader.js';
-import { StreamDigest } from '../../src/channel/digest.js';
+import { StreamDigest } from '../../src/channel/link/digest.js';
 import { concatenate } from '../../src/stream/writer.js';
 import { bulkRecord, checkpointRecord, helloOf, seeded, streamHeaders } from './support.js';
 import { mutate, validControls } from './mutations.js';

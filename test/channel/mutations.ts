@@ -1,7 +1,7 @@
 // Seeded damage to messages: flips, cuts, insertions, splices of two messages, lengths that lie.
 
 import { PROTOCOL_VERSION } from '../../src/channel/contract.js';
-import type { ControlMessage } from '../../src/channel/message.js';
+import type { ControlMessage } from '../../src/channel/wire/message.js';
 import { helloOf, STREAM } from './support.js';
 
 const version = { protocolVersion: PROTOCOL_VERSION, software: '0.1.0' };

@@ -8,7 +8,7 @@ import { fork, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { PrimaryLink, SecondaryLink } from '../../src/channel/contract.js';
 import { codeOf } from '../../src/errors.js';
-import { dial } from '../../src/channel/dialer.js';
+import { dial } from '../../src/channel/dial/dialer.js';
 import { RecordType } from '../../src/stream/format.js';
 import { TestPrimary, bulkRecord, checkpointRecord, helloOf, pieceOf, streamHeaders } from './support.js';
 

@@ -2,8 +2,8 @@
 
 import { expect } from 'chai';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { dial } from '../../src/channel/dialer.js';
-import { encodeControl } from '../../src/channel/message.js';
+import { dial } from '../../src/channel/dial/dialer.js';
+import { encodeControl } from '../../src/channel/wire/message.js';
 import { RecordType } from '../../src/stream/format.js';
 import { FakePrimary } from './fake-primary.js';
 import { Peer } from './peer.js';

@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import { ChannelError } from '../../src/channel/contract.js';
-import { Refusals } from '../../src/channel/refusals.js';
+import { Refusals } from '../../src/channel/listen/refusals.js';
 
 const misfit = (message: string) => new ChannelError('DOMAIN_MISMATCH', message);
 

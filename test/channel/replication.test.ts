@@ -3,7 +3,7 @@
 
 import { expect } from 'chai';
 import { filter, firstValueFrom } from 'rxjs';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { restoreDomain } from '../../src/restore/restore.js';
 import { saveDomain } from '../../src/save/save.js';
 import { PAGE_SIZE } from '../../src/stream/format.js';

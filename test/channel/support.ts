@@ -9,9 +9,9 @@ import {
   type LinkEvent,
   type PrimaryLink,
 } from '../../src/channel/contract.js';
-import { dial, type DialOptions } from '../../src/channel/dialer.js';
-import { PrimaryListener, type PrimaryListenerOptions } from '../../src/channel/primary-listener.js';
-import type { ChannelTls } from '../../src/channel/security.js';
+import { dial, type DialOptions } from '../../src/channel/dial/dialer.js';
+import { PrimaryListener, type PrimaryListenerOptions } from '../../src/channel/listen/listener.js';
+import type { ChannelTls } from '../../src/channel/credentials/security.js';
 import { HEADROOM, type StreamPiece } from '../../src/stream/flow.js';
 import { RecordType } from '../../src/stream/format.js';
 import { concatenate, encodeHeaders, encodeRecord } from '../../src/stream/writer.js';

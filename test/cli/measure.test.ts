@@ -6,7 +6,7 @@ import {
   ticks,
   type Observations,
 } from '../../src/cli/demo/measure.js';
-import type { CheckpointReport, CommitReport } from '../../src/service/reports.js';
+import type { CheckpointReport, CommitReport } from '../../src/report/reports.js';
 
 function commit(epoch: number, outputBytes: number, acknowledgedAtMs: number): CommitReport {
   return {

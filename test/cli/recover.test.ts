@@ -7,7 +7,7 @@ import path from 'node:path';
 import { convertVerb } from '../../src/cli/convert.js';
 import { recoverVerb } from '../../src/cli/recover.js';
 import { codeOf } from '../../src/errors.js';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { restoreDomain } from '../../src/restore/restore.js';
 import { RecordType } from '../../src/stream/format.js';
 import { LibxlRecordType } from '../../src/stream/libxl.js';

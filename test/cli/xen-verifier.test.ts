@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { convertVerb } from '../../src/cli/convert.js';
 import { recoverVerb } from '../../src/cli/recover.js';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { saveDomain } from '../../src/save/save.js';
 import { readFixture } from '../fixtures/xen.js';
 import { saveTrial, trialGuest } from '../guest/pv-trial.js';

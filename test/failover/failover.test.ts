@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { takeOver } from '../../src/failover/takeover.js';
 import { unwitnessed } from '../../src/failover/witness.js';
 import { HypervisorError } from '../../src/hypervisor/port.js';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { ByteGate } from '../../src/output/byte-gate.js';
 import { outletOf } from '../../src/output/outlet.js';
 import { until } from '../support/until.js';

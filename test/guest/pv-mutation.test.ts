@@ -4,7 +4,7 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { RomulusError } from '../../src/errors.js';
-import { XEN_FRAMES } from '../../src/hypervisor/memory/machine.js';
+import { XEN_FRAMES } from '../memory/machine.js';
 import { RecordType } from '../../src/stream/format.js';
 import { readAll } from '../stream/streams.js';
 import { readPvImage } from './pv-image.js';

@@ -1,9 +1,9 @@
 // Finding the p2m of a PV guest in both its shapes, refusing what cannot be one, and what happens when it moves.
 
 import { expect } from 'chai';
-import { MemoryMachine } from '../../src/hypervisor/memory/machine.js';
-import { buildPvGuest } from '../../src/hypervisor/memory/pv-builder.js';
-import { MemoryPvDomain } from '../../src/hypervisor/memory/pv-domain.js';
+import { MemoryMachine } from '../memory/machine.js';
+import { buildPvGuest } from '../memory/pv-builder.js';
+import { MemoryPvDomain } from '../memory/pv-domain.js';
 import { RecordType } from '../../src/stream/format.js';
 import { decodePvP2mFrames } from '../../src/stream/records/pv.js';
 import { readAll } from '../stream/streams.js';

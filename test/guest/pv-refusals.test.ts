@@ -1,8 +1,8 @@
 // What a restorer of PV guests refuses: when a record is admitted, and what only shows when the stream is complete.
 
 import { expect } from 'chai';
-import { MemoryMachine, XEN_FRAMES } from '../../src/hypervisor/memory/machine.js';
-import { MemoryPvDomain } from '../../src/hypervisor/memory/pv-domain.js';
+import { MemoryMachine, XEN_FRAMES } from '../memory/machine.js';
+import { MemoryPvDomain } from '../memory/pv-domain.js';
 import { RecordType } from '../../src/stream/format.js';
 import type { StreamRecord } from '../../src/stream/record.js';
 import { plainStream, retyped, spoilStartInfo, spoilTable, spoilVcpu } from './pv-streams.js';

@@ -4,8 +4,8 @@
 import { expect } from 'chai';
 import type { MissingStaticData, RestoreOps } from '../../src/guest/ops.js';
 import { restoreOpsX86Pv } from '../../src/guest/x86-pv/restore.js';
-import type { MemoryPvDomain } from '../../src/hypervisor/memory/pv-domain.js';
-import { type MemoryPvCall } from '../../src/hypervisor/memory/pv-domain.js';
+import type { MemoryPvDomain } from '../memory/pv-domain.js';
+import { type MemoryPvCall } from '../memory/pv-domain.js';
 import { HypervisorError } from '../../src/hypervisor/port.js';
 import { restoreDomain } from '../../src/restore/restore.js';
 import { INVALID_FRAME, RecordType } from '../../src/stream/format.js';

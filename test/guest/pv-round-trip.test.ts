@@ -3,10 +3,10 @@
 
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { MemoryMachine, shuffledFrames } from '../../src/hypervisor/memory/machine.js';
-import { buildPvGuest } from '../../src/hypervisor/memory/pv-builder.js';
-import { MemoryPvDomain } from '../../src/hypervisor/memory/pv-domain.js';
-import { PvGuestKernel } from '../../src/hypervisor/memory/pv-guest.js';
+import { MemoryMachine, shuffledFrames } from '../memory/machine.js';
+import { buildPvGuest } from '../memory/pv-builder.js';
+import { MemoryPvDomain } from '../memory/pv-domain.js';
+import { PvGuestKernel } from '../memory/pv-guest.js';
 import { restoreDomain } from '../../src/restore/restore.js';
 import { saveDomain } from '../../src/save/save.js';
 import { driver, RecordingSink } from '../save/support.js';

@@ -3,8 +3,8 @@
 
 import { expect } from 'chai';
 import { saveOpsX86Pv } from '../../src/guest/x86-pv/save.js';
-import { XEN_FRAMES } from '../../src/hypervisor/memory/machine.js';
-import type { MemoryPvCall } from '../../src/hypervisor/memory/pv-domain.js';
+import { XEN_FRAMES } from '../memory/machine.js';
+import type { MemoryPvCall } from '../memory/pv-domain.js';
 import { HypervisorError } from '../../src/hypervisor/port.js';
 import { RecordType } from '../../src/stream/format.js';
 import { readAll } from '../stream/streams.js';

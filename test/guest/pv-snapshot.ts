@@ -2,8 +2,8 @@
 // for comparison with what the saver wrote and with what a restore made of it.
 
 import { expect } from 'chai';
-import { XEN_COMPAT_M2P_MFN } from '../../src/hypervisor/memory/machine.js';
-import type { MemoryPvDomain } from '../../src/hypervisor/memory/pv-domain.js';
+import { XEN_COMPAT_M2P_MFN } from '../memory/machine.js';
+import type { MemoryPvDomain } from '../memory/pv-domain.js';
 import { INVALID_FRAME } from '../../src/stream/format.js';
 import type { PvImage } from './pv-image.js';
 

@@ -2,8 +2,8 @@
 // comparison of two images of one domain that lay on different machines.
 
 import { expect } from 'chai';
-import { type P2mShape, type PvGuestPlan } from '../../src/hypervisor/memory/pv-guest.js';
-import type { MemoryPvDomain } from '../../src/hypervisor/memory/pv-domain.js';
+import { type P2mShape, type PvGuestPlan } from '../memory/pv-guest.js';
+import type { MemoryPvDomain } from '../memory/pv-domain.js';
 import type { RestoreEndpoints } from '../../src/guest/ops.js';
 import { ChunkSource } from '../../src/restore/file-source.js';
 import { RecordType } from '../../src/stream/format.js';

@@ -3,13 +3,13 @@
 import { RomulusError } from '../../src/errors.js';
 import type { SaveOps, StreamType } from '../../src/guest/ops.js';
 import { saveOpsX86Pv } from '../../src/guest/x86-pv/save.js';
-import { MemoryMachine, shuffledFrames } from '../../src/hypervisor/memory/machine.js';
+import { MemoryMachine, shuffledFrames } from '../memory/machine.js';
 import {
   type BuiltPvGuest,
   type PvGuestOptions,
   buildPvGuest,
-} from '../../src/hypervisor/memory/pv-builder.js';
-import { MemoryPvDomain } from '../../src/hypervisor/memory/pv-domain.js';
+} from '../memory/pv-builder.js';
+import { MemoryPvDomain } from '../memory/pv-domain.js';
 import { type RestoreOutcome, restoreDomain } from '../../src/restore/restore.js';
 import { type SaveResult, saveDomain } from '../../src/save/save.js';
 import type { StreamRecord } from '../../src/stream/record.js';

@@ -3,7 +3,7 @@
 import { expect } from 'chai';
 import { restoreOpsFor, saveOpsFor } from '../../src/guest/tables.js';
 import { GuestError } from '../../src/guest/error.js';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { saveDomain } from '../../src/save/save.js';
 import { DomainType, RecordType } from '../../src/stream/format.js';
 import { driver, RecordingSink } from '../save/support.js';

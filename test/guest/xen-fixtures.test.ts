@@ -2,10 +2,10 @@
 // the same domain.
 
 import { expect } from 'chai';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
-import { MemoryMachine, shuffledFrames } from '../../src/hypervisor/memory/machine.js';
-import { MemoryPvDomain } from '../../src/hypervisor/memory/pv-domain.js';
-import { PvGuestKernel } from '../../src/hypervisor/memory/pv-guest.js';
+import { MemoryDomain } from '../memory/domain.js';
+import { MemoryMachine, shuffledFrames } from '../memory/machine.js';
+import { MemoryPvDomain } from '../memory/pv-domain.js';
+import { PvGuestKernel } from '../memory/pv-guest.js';
 import type { StreamType } from '../../src/guest/ops.js';
 import { restoreDomain } from '../../src/restore/restore.js';
 import { saveDomain } from '../../src/save/save.js';

@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import type { RomulusError } from '../../src/errors.js';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { ChunkSource } from '../../src/restore/file-source.js';
 import type { ColoRestoreOptions } from '../../src/restore/colo.js';
 import { type RestoreOptions, type RestoreOutcome, restoreDomain } from '../../src/restore/restore.js';

@@ -3,7 +3,7 @@
 
 import { expect } from 'chai';
 import { RomulusError, codeOf } from '../../src/errors.js';
-import type { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import type { MemoryDomain } from '../memory/domain.js';
 import { restoreDomain, type RestoreOptions, type RestoreOutcome } from '../../src/restore/restore.js';
 import { RecordType } from '../../src/stream/format.js';
 import {

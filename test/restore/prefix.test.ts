@@ -4,7 +4,7 @@
 import { expect } from 'chai';
 import { RomulusError } from '../../src/errors.js';
 import { GuestError } from '../../src/guest/error.js';
-import type { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import type { MemoryDomain } from '../memory/domain.js';
 import { HypervisorError } from '../../src/hypervisor/port.js';
 import { RestoreError } from '../../src/restore/error.js';
 import { restoreDomain, type RestoreOutcome } from '../../src/restore/restore.js';

@@ -3,7 +3,7 @@
 
 import { openEmbeddedSource } from '../../src/hypervisor/embedded/index.js';
 import { HvmParamIndex } from '../../src/guest/x86-hvm/params.js';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import type { SourceDomain } from '../../src/hypervisor/port.js';
 import { saveDomain } from '../../src/save/save.js';
 import { PAGE_SIZE, RecordType, hasPageData } from '../../src/stream/format.js';

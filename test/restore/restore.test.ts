@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { RomulusError } from '../../src/errors.js';
 import type { RecordResult, RestoreOps } from '../../src/guest/ops.js';
 import { restoreOpsX86Hvm } from '../../src/guest/x86-hvm/restore.js';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { HypervisorError } from '../../src/hypervisor/port.js';
 import type { AppliedCheckpoint, CheckpointVerdict, VerifyMismatch } from '../../src/restore/callbacks.js';
 import { restoreDomain, type RestoreOptions, type RestoreOutcome } from '../../src/restore/restore.js';

@@ -1,7 +1,7 @@
 // Streams that real Xen wrote, restored into a domain, saved from it, and restored again: the same domain.
 
 import { expect } from 'chai';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { restoreDomain } from '../../src/restore/restore.js';
 import { saveDomain } from '../../src/save/save.js';
 import { readFixture } from '../fixtures/xen.js';

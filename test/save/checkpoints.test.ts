@@ -3,7 +3,7 @@
 import { expect } from 'chai';
 import { saveOpsX86Hvm } from '../../src/guest/x86-hvm/save.js';
 import type { SaveOps } from '../../src/guest/ops.js';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { restoreDomain } from '../../src/restore/restore.js';
 import type { PrecopyStats, SavedCheckpoint } from '../../src/save/callbacks.js';
 import { precopyPolicy, simplePrecopyPolicy } from '../../src/save/policy.js';

@@ -3,7 +3,7 @@
 // that moment both are compared.
 
 import { expect } from 'chai';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { ChunkSource } from '../../src/restore/file-source.js';
 import type { CheckpointVerdict } from '../../src/restore/callbacks.js';
 import { type RestoreOutcome, restoreDomain } from '../../src/restore/restore.js';

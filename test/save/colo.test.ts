@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import { RomulusError } from '../../src/errors.js';
 import type { SaveOps } from '../../src/guest/ops.js';
 import { saveOpsX86Hvm } from '../../src/guest/x86-hvm/save.js';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { ChunkSource } from '../../src/restore/file-source.js';
 import type { SaveCallbacks } from '../../src/save/callbacks.js';
 import type { BackSource } from '../../src/save/colo.js';

@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { RomulusError } from '../../src/errors.js';
 import type { SaveOps } from '../../src/guest/ops.js';
 import { saveOpsX86Hvm } from '../../src/guest/x86-hvm/save.js';
-import { MemoryDomain, type MemoryDomainCall } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain, type MemoryDomainCall } from '../memory/domain.js';
 import { HypervisorError } from '../../src/hypervisor/port.js';
 import { type SaveOptions, saveDomain } from '../../src/save/save.js';
 import type { StreamSink } from '../../src/stream/flow.js';

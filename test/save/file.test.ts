@@ -5,7 +5,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { RomulusError } from '../../src/errors.js';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { HypervisorError } from '../../src/hypervisor/port.js';
 import { ChunkSource, openFileSource } from '../../src/restore/file-source.js';
 import { restoreDomain } from '../../src/restore/restore.js';

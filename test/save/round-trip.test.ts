@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { restoreDomain } from '../../src/restore/restore.js';
 import { saveDomain } from '../../src/save/save.js';
 import { driver, firstDifference, pagePattern, RecordingSink, sourceOf, targetFor } from './support.js';

@@ -3,7 +3,7 @@
 
 import type { SaveCallbacks, SavedCheckpoint } from '../../src/save/callbacks.js';
 import type { SourceDomain } from '../../src/hypervisor/port.js';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { ChunkSource } from '../../src/restore/file-source.js';
 import { HEADROOM, type StreamPiece, type StreamSink } from '../../src/stream/flow.js';
 import { PAGE_SIZE } from '../../src/stream/format.js';

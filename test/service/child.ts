@@ -10,7 +10,7 @@ import type {
   CommitReport,
   DomainStatus,
   FailoverEvent,
-} from '../../src/service/reports.js';
+} from '../../src/report/reports.js';
 import { MemoryGuest } from './memory-guest.js';
 import { TestPrimary, TestSecondary, type PrimaryChanges, type SecondaryChanges } from './world.js';
 

@@ -10,7 +10,7 @@ import type {
   SecondaryService,
   StandbyLossReport,
   TransitionReport,
-} from '../../src/service/reports.js';
+} from '../../src/report/reports.js';
 
 export function status(changes: Partial<DomainStatus> = {}): DomainStatus {
   return {

@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { parsePrimaryConfig } from '../../src/config/load.js';
 import type { QemuHypervisorConfig } from '../../src/config/schema.js';
 import { checkConfig, commandLine } from '../../src/hypervisor/qemu/config.js';
-import { networkArguments } from '../../src/hypervisor/qemu/network.js';
+import { networkArguments } from '../../src/hypervisor/qemu/network/network.js';
 import { attachedQemu, managedQemu } from '../../src/service/hypervisors.js';
 
 function section(changes: object): QemuHypervisorConfig {

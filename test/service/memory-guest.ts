@@ -2,7 +2,7 @@
 // n changes one page and page 0, which holds n, and then says one line of 8 octets. So a copy of its memory tells by
 // itself whether it is consistent, and its output up to a point has 8 octets for each write up to that point.
 
-import type { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import type { MemoryDomain } from '../memory/domain.js';
 import { PAGE_SIZE } from '../../src/stream/format.js';
 
 export const LINE_BYTES = 8;

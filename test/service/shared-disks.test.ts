@@ -1,14 +1,14 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { stepPrimary } from '../../src/service/primary-machine.js';
+import { stepPrimary } from '../../src/primary/life.js';
 import {
   initialPrimaryState,
   type PrimaryEffect,
   type PrimaryEvent,
   type PrimaryState,
-} from '../../src/service/primary-state.js';
-import { mayRun } from '../../src/service/primary-standstill.js';
-import { stallMsOf, standstillMsOf } from '../../src/service/shared-disks.js';
+} from '../../src/primary/life-state.js';
+import { mayRun } from '../../src/primary/life-standstill.js';
+import { stallMsOf, standstillMsOf } from '../../src/channel/link/silence.js';
 import { TwoHosts, type Speeds } from './two-hosts.js';
 import { VirtualMachine, words } from './virtual-machine.js';
 

@@ -5,23 +5,23 @@
 //      ╎ messages, dials: late, lost, or cut for one side only
 //   secondary stepSecondary ─▶ take-over: its guest runs
 
-import { startHeartbeat, step as stepHeartbeat, type HeartbeatState } from '../../src/channel/heartbeat.js';
-import { stepPrimary } from '../../src/service/primary-machine.js';
+import { startHeartbeat, step as stepHeartbeat, type HeartbeatState } from '../../src/channel/link/heartbeat.js';
+import { stepPrimary } from '../../src/primary/life.js';
 import {
   initialPrimaryState,
   type PrimaryEffect,
   type PrimaryEvent,
   type PrimaryState,
-} from '../../src/service/primary-state.js';
-import { stepSecondary } from '../../src/service/secondary-machine.js';
+} from '../../src/primary/life-state.js';
+import { stepSecondary } from '../../src/secondary/vigil.js';
 import {
   initialSecondaryState,
   type SecondaryEffect,
   type SecondaryEvent,
   type SecondaryState,
-} from '../../src/service/secondary-state.js';
+} from '../../src/secondary/vigil-state.js';
 import { Clock, Process } from './virtual-process.js';
-import { beatMsOf, stallMsOf, standstillMsOf } from '../../src/service/shared-disks.js';
+import { beatMsOf, stallMsOf, standstillMsOf } from '../../src/channel/link/silence.js';
 
 export interface Speeds {
   readonly latencyMs: number;

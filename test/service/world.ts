@@ -3,9 +3,9 @@
 import { readFileSync } from 'node:fs';
 import { pino, type Logger } from 'pino';
 import { parsePrimaryConfig, parseSecondaryConfig } from '../../src/config/load.js';
-import { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { MemoryDomain } from '../memory/domain.js';
 import { openSource, openTarget } from '../../src/service/hypervisors.js';
-import { createPrimaryService } from '../../src/service/primary.js';
+import { createPrimaryService } from '../../src/service/primary-service.js';
 import type {
   CheckpointReport,
   CommitReport,
@@ -13,8 +13,8 @@ import type {
   PrimaryService,
   SecondaryService,
   TransitionReport,
-} from '../../src/service/reports.js';
-import { createSecondaryService } from '../../src/service/secondary.js';
+} from '../../src/report/reports.js';
+import { createSecondaryService } from '../../src/service/secondary-service.js';
 import { MemoryGuest } from './memory-guest.js';
 
 export const PAGES = 512;

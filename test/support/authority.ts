@@ -3,7 +3,7 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import type { ChannelTls } from '../../src/channel/security.js';
+import type { ChannelTls } from '../../src/channel/credentials/security.js';
 
 export interface LeafOptions {
   /** Subject alternative names, as openssl takes them; default: 127.0.0.1. */

@@ -2,7 +2,7 @@
 
 import { Writable } from 'node:stream';
 import type { LogConfig } from '../../src/config/schema.js';
-import { createLogger, type Logger } from '../../src/service/log.js';
+import { createLogger, type Logger } from '../../src/report/log.js';
 
 export interface CapturedLog {
   readonly log: Logger;

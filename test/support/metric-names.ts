@@ -1,6 +1,6 @@
 // Which romulus_ metrics there are, as the services register them, and which ones an expression names.
 
-import { createPrimaryMetrics, createSecondaryMetrics } from '../../src/service/metrics.js';
+import { createPrimaryMetrics, createSecondaryMetrics } from '../../src/observe/metrics/metrics.js';
 import { FakePrimary, FakeSecondary } from '../service/fakes.js';
 
 export interface RegisteredMetric {

@@ -5,7 +5,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { Subject } from 'rxjs';
 import { RomulusError } from '../../errors.js';
-import { monotonicMs } from '../../service/clock.js';
+import { monotonicMs } from '../../flow/clock.js';
 import type { SupervisorMessage } from '../supervisor.js';
 
 /** Log lines kept to be shown if the demo fails. */

@@ -7,7 +7,7 @@
 // A line that the machine was printing when the last committed checkpoint was taken begins in the first part and ends
 // in the second: it was not printed at the checkpoint, and is the first that the secondary's machine prints.
 
-import type { CheckpointReport, CommitReport } from '../../service/reports.js';
+import type { CheckpointReport, CommitReport } from '../../report/reports.js';
 
 /** Octets that the outside saw on the primary's console, in the order in which it saw them. */
 export interface SeenOutput {

@@ -12,14 +12,14 @@ import { EmptyError, filter, firstValueFrom, ReplaySubject, Subscription, takeWh
 import { stringify } from 'yaml';
 import { parsePrimaryConfig } from '../../config/load.js';
 import { asError, codeOf, RomulusError } from '../../errors.js';
-import { monotonicMs } from '../../service/clock.js';
+import { monotonicMs } from '../../flow/clock.js';
 import type {
   CheckpointReport,
   CommitReport,
   FailoverCompleted,
   FailoverEvent,
   FailoverStarted,
-} from '../../service/reports.js';
+} from '../../report/reports.js';
 import type { SupervisorMessage } from '../supervisor.js';
 import { InterruptedError } from '../signals.js';
 import { DemoChild } from './child.js';

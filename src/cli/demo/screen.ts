@@ -1,7 +1,7 @@
 // What a person sees of the demo: the machine's console, line by line with the side that it comes from, and one live
 // line of the replication that is rewritten in place on a terminal and printed once a second elsewhere.
 
-import type { CheckpointReport } from '../../service/reports.js';
+import type { CheckpointReport } from '../../report/reports.js';
 
 /** Milliseconds between two prints of the live line where it cannot be rewritten. */
 const PLAIN_INTERVAL_MS = 1000;

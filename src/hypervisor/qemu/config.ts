@@ -10,9 +10,9 @@
 
 import { HypervisorError } from '../port.js';
 import { PAGE_SIZE } from '../../stream/format.js';
-import type { DirtyWay } from './dirty.js';
-import { networkArguments, type NetworkDevice } from './network.js';
-import { STATE_NODE } from './state-image.js';
+import type { DirtyWay } from './memory/dirty.js';
+import { networkArguments, type NetworkDevice } from './network/network.js';
+import { STATE_NODE } from './state/state-image.js';
 
 export interface QemuConfig {
   readonly name: string;

@@ -1,16 +1,16 @@
 // QEMU guests, unmodified.
 
-import { attachQemu, type AttachConfig } from './attach.js';
+import { attachQemu, type AttachConfig } from './process/attach.js';
 import type { QemuConfig } from './config.js';
-import { launchQemu } from './launch.js';
+import { launchQemu } from './process/launch.js';
 import { QemuPrimary } from './primary.js';
 import { QemuTarget } from './target.js';
 
-export type { AttachConfig } from './attach.js';
+export type { AttachConfig } from './process/attach.js';
 export type { QemuConfig } from './config.js';
-export type { DirtyWay } from './dirty.js';
-export type { NetdevGate } from './netdev-gate.js';
-export type { NetworkBackend, NetworkDevice } from './network.js';
+export type { DirtyWay } from './memory/dirty.js';
+export type { NetdevGate } from './network/netdev-gate.js';
+export type { NetworkBackend, NetworkDevice } from './network/network.js';
 export { QemuPrimary } from './primary.js';
 export type { PauseTimes } from './pause.js';
 export { QemuSource } from './source.js';

@@ -2,11 +2,11 @@
 
 import type { Duplex } from 'node:stream';
 import type { Inventory } from '../inventory.js';
-import type { DeviceStateFile } from './device-state.js';
-import type { DirtyTracking } from './dirty.js';
-import type { Guard } from './guard.js';
-import type { QmpClient } from './qmp.js';
-import type { StateImage } from './state-image.js';
+import type { DeviceStateFile } from './state/device-state.js';
+import type { DirtyTracking } from './memory/dirty.js';
+import type { Guard } from './process/guard.js';
+import type { QmpClient } from './monitor/qmp.js';
+import type { StateImage } from './state/state-image.js';
 
 export interface QemuMachine {
   readonly name: string;

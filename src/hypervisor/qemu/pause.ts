@@ -5,9 +5,9 @@
 //              └─ stopped ─┬─ capture RAM ──────┐
 //                          └─ device state ─────┴─ copied ─ cont
 
-import type { FullStates } from './full-state.js';
+import type { FullStates } from './state/full-state.js';
 import type { QemuMachine } from './machine.js';
-import { runStatusOf, type RunStatus } from './run-state.js';
+import { runStatusOf, type RunStatus } from './monitor/run-state.js';
 
 /** Milliseconds. */
 export interface PauseTimes {

@@ -11,13 +11,13 @@ import {
   type MachineChange,
   type SourceDomain,
 } from '../port.js';
-import { checkFenced, clearMark, exposedAdvice, fencedAdvice, setMark } from './fence.js';
+import { checkFenced, clearMark, exposedAdvice, fencedAdvice, setMark } from './process/fence.js';
 import type { QemuMachine } from './machine.js';
-import { MachineWatch } from './machine-watch.js';
-import { undoingOf } from './netdev-gate.js';
-import { NetworkOutput } from './network-output.js';
-import type { RunStatus } from './run-state.js';
-import { reasonsKnown } from './saveable.js';
+import { MachineWatch } from './monitor/machine-watch.js';
+import { undoingOf } from './network/netdev-gate.js';
+import { NetworkOutput } from './network/network-output.js';
+import type { RunStatus } from './monitor/run-state.js';
+import { reasonsKnown } from './monitor/saveable.js';
 import { QemuSource } from './source.js';
 
 /** Started with -S, and nobody has let its guest run yet: we may. */

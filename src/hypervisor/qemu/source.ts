@@ -24,17 +24,17 @@ import {
   type SourceDomain,
   type TscInfo,
 } from '../port.js';
-import type { DirtyWay } from './dirty.js';
-import { DEVICE_STATE_HEADER_BYTES } from './device-state.js';
-import { FullStates } from './full-state.js';
-import { endOf } from './guest-end.js';
+import type { DirtyWay } from './memory/dirty.js';
+import { DEVICE_STATE_HEADER_BYTES } from './state/device-state.js';
+import { FullStates } from './state/full-state.js';
+import { endOf } from './monitor/guest-end.js';
 import type { QemuMachine } from './machine.js';
-import { NetdevGate } from './netdev-gate.js';
-import type { QmpEvent } from './qmp.js';
+import { NetdevGate } from './network/netdev-gate.js';
+import type { QmpEvent } from './monitor/qmp.js';
 import { Pause, type PauseTimes } from './pause.js';
-import { readFrames } from './ram-file.js';
-import { RunState, runStatusOf } from './run-state.js';
-import { RUNNING, setRunState } from './state-sections.js';
+import { readFrames } from './memory/ram-file.js';
+import { RunState, runStatusOf } from './monitor/run-state.js';
+import { RUNNING, setRunState } from './state/state-sections.js';
 
 /** Serial input that may wait. */
 const INPUT_BYTES_MAX = 64 * 1024;

@@ -23,14 +23,14 @@ import {
   type TscInfo,
 } from '../port.js';
 import { pagesOf, type QemuConfig } from './config.js';
-import { HeldCheckpoints } from './held-checkpoints.js';
+import { HeldCheckpoints } from './state/held-checkpoints.js';
 import type { QemuMachine } from './machine.js';
-import { readFrames, writeFrames } from './ram-file.js';
-import { QmpError } from './qmp.js';
-import { ResetFrames } from './reset-frames.js';
-import { Seat, factsOf, probe, type Facts, type Occupant } from './seat.js';
+import { readFrames, writeFrames } from './memory/ram-file.js';
+import { QmpError } from './monitor/qmp.js';
+import { ResetFrames } from './memory/reset-frames.js';
+import { Seat, factsOf, probe, type Facts, type Occupant } from './process/seat.js';
 import { QemuSource } from './source.js';
-import { openTracking, type ChosenTracking } from './tracking.js';
+import { openTracking, type ChosenTracking } from './memory/tracking.js';
 
 /** Pages that are compared at a time. */
 const COMPARE_PAGES = 256;

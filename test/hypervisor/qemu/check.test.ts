@@ -1,15 +1,15 @@
 // What is refused, and what is compared, without a QEMU.
 
 import { expect } from 'chai';
-import { blocksOutside, ungatedNic } from '../../../src/hypervisor/qemu/check.js';
+import { blocksOutside, ungatedNic } from '../../../src/hypervisor/qemu/monitor/check.js';
 import { checkConfig, commandLine, type QemuConfig } from '../../../src/hypervisor/qemu/config.js';
 import {
   countUserNetworks,
   listBlocks,
   listCards,
   listDevices,
-} from '../../../src/hypervisor/qemu/inventory.js';
-import { listNics } from '../../../src/hypervisor/qemu/network-list.js';
+} from '../../../src/hypervisor/qemu/monitor/inventory.js';
+import { listNics } from '../../../src/hypervisor/qemu/network/network-list.js';
 import { HypervisorError } from '../../../src/hypervisor/port.js';
 import { MIB } from '../support.js';
 

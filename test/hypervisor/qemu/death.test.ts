@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { Bitmap } from '../../../src/hypervisor/bitmap.js';
 import { HypervisorError } from '../../../src/hypervisor/port.js';
-import { FuseTracking } from '../../../src/hypervisor/qemu/fuse/tracking.js';
+import { FuseTracking } from '../../../src/hypervisor/qemu/memory/fuse/tracking.js';
 import { openQemuSource } from '../../../src/hypervisor/qemu/index.js';
 import { processesWith } from '../../support/processes.js';
 import { MIB, expectCode } from '../support.js';

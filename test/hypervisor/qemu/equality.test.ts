@@ -17,9 +17,9 @@ import {
   type QemuTarget,
 } from '../../../src/hypervisor/qemu/index.js';
 import { managedQemu } from '../../../src/service/hypervisors.js';
-import { createPrimaryService } from '../../../src/service/primary.js';
-import type { SecondaryService } from '../../../src/service/reports.js';
-import { createSecondaryService } from '../../../src/service/secondary.js';
+import { createPrimaryService } from '../../../src/service/primary-service.js';
+import type { SecondaryService } from '../../../src/report/reports.js';
+import { createSecondaryService } from '../../../src/service/secondary-service.js';
 import { PAGE_SIZE } from '../../../src/stream/format.js';
 import { log } from '../../service/world.js';
 import { ensureGuest, GUEST_TIMEOUT_MS, guestMachine } from '../../support/qemu.js';

@@ -4,8 +4,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { QemuSource } from '../../../src/hypervisor/qemu/index.js';
-import { NetdevGate } from '../../../src/hypervisor/qemu/netdev-gate.js';
-import { launchQemu } from '../../../src/hypervisor/qemu/launch.js';
+import { NetdevGate } from '../../../src/hypervisor/qemu/network/netdev-gate.js';
+import { launchQemu } from '../../../src/hypervisor/qemu/process/launch.js';
 import type { OutputGate } from '../../../src/output/gate.js';
 import { QUIET_MS, World, announce } from './outside.js';
 import { MIB, expectCode } from '../support.js';

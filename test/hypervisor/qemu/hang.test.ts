@@ -4,9 +4,9 @@
 import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { parsePrimaryConfig, parseSecondaryConfig } from '../../../src/config/load.js';
-import { createPrimaryService } from '../../../src/service/primary.js';
-import type { FailoverEvent } from '../../../src/service/reports.js';
-import { createSecondaryService } from '../../../src/service/secondary.js';
+import { createPrimaryService } from '../../../src/service/primary-service.js';
+import type { FailoverEvent } from '../../../src/report/reports.js';
+import { createSecondaryService } from '../../../src/service/secondary-service.js';
 import { log } from '../../service/world.js';
 import { Cleanup } from '../../support/cleanup.js';
 import { processesWith } from '../../support/processes.js';

@@ -14,7 +14,7 @@ import {
   type QemuSource,
   type QemuTarget,
 } from '../../../src/hypervisor/qemu/index.js';
-import { splitState } from '../../../src/hypervisor/qemu/memory-section.js';
+import { splitState } from '../../../src/hypervisor/qemu/state/memory-section.js';
 import { Cleanup } from '../../support/cleanup.js';
 import { processesWith } from '../../support/processes.js';
 import { Console, MIB, expectCode } from '../support.js';

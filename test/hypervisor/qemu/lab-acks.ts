@@ -6,7 +6,7 @@
 
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { decodeControl } from '../../../src/channel/message.js';
+import { decodeControl } from '../../../src/channel/wire/message.js';
 
 const BINARY = 2;
 

@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { loadPrimaryConfig } from '../../../src/config/load.js';
 import { QemuPrimary } from '../../../src/hypervisor/qemu/index.js';
 import { openSource } from '../../../src/service/hypervisors.js';
-import { createPrimaryService } from '../../../src/service/primary.js';
+import { createPrimaryService } from '../../../src/service/primary-service.js';
 import { SHARED } from './lab.js';
 import { slowAcknowledgements } from './lab-acks.js';
 import { framesOf } from './lab-pcap.js';

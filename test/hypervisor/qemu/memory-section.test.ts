@@ -4,7 +4,7 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { codeOf } from '../../../src/errors.js';
-import { packFullState, splitState } from '../../../src/hypervisor/qemu/memory-section.js';
+import { packFullState, splitState } from '../../../src/hypervisor/qemu/state/memory-section.js';
 import { PAGE_SIZE } from '../../../src/stream/format.js';
 
 const HEADER = Buffer.from('QEVM\0\0\0\x03', 'latin1');

@@ -4,8 +4,8 @@
 import { expect } from 'chai';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { GuestFiles } from '../../../src/hypervisor/qemu/guest/build.js';
-import type { FailoverCompleted } from '../../../src/service/reports.js';
-import { monotonicMs } from '../../../src/service/clock.js';
+import type { FailoverCompleted } from '../../../src/report/reports.js';
+import { monotonicMs } from '../../../src/flow/clock.js';
 import { until } from '../../support/until.js';
 import { ensureGuest, GUEST_TIMEOUT_MS } from '../../support/qemu.js';
 import { ADDRESSES, Lab, needLab, TAP } from './lab.js';

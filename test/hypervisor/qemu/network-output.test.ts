@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import { asError } from '../../../src/errors.js';
-import { NetworkOutput, type NetdevOutput } from '../../../src/hypervisor/qemu/network-output.js';
+import { NetworkOutput, type NetdevOutput } from '../../../src/hypervisor/qemu/network/network-output.js';
 
 /** A gate under a NetworkOutput: says what it is asked for, and answers when the test lets it. */
 class HeldGate implements NetdevOutput {

@@ -6,8 +6,8 @@ import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import type { NetworkDevice } from '../../../src/hypervisor/qemu/network.js';
-import type { QmpClient } from '../../../src/hypervisor/qemu/qmp.js';
+import type { NetworkDevice } from '../../../src/hypervisor/qemu/network/network.js';
+import type { QmpClient } from '../../../src/hypervisor/qemu/monitor/qmp.js';
 
 /** How long a frame that must not come is waited for. */
 export const QUIET_MS = 40;

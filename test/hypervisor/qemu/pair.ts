@@ -11,7 +11,7 @@ import {
   type QemuPrimary,
   type QemuTarget,
 } from '../../../src/hypervisor/qemu/index.js';
-import { createPrimaryService } from '../../../src/service/primary.js';
+import { createPrimaryService } from '../../../src/service/primary-service.js';
 import type {
   CheckpointReport,
   CommitReport,
@@ -21,8 +21,8 @@ import type {
   SecondaryService,
   StandbyLossReport,
   TransitionReport,
-} from '../../../src/service/reports.js';
-import { createSecondaryService } from '../../../src/service/secondary.js';
+} from '../../../src/report/reports.js';
+import { createSecondaryService } from '../../../src/service/secondary-service.js';
 import { until } from '../../support/until.js';
 import { log } from '../../service/world.js';
 import { processesWith } from '../../support/processes.js';

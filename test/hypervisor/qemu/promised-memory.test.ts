@@ -6,8 +6,8 @@ import { statSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import type { HypervisorError } from '../../../src/hypervisor/port.js';
-import type { DirtyTracking } from '../../../src/hypervisor/qemu/dirty.js';
-import { FuseTracking } from '../../../src/hypervisor/qemu/fuse/tracking.js';
+import type { DirtyTracking } from '../../../src/hypervisor/qemu/memory/dirty.js';
+import { FuseTracking } from '../../../src/hypervisor/qemu/memory/fuse/tracking.js';
 import {
   attachQemuSource,
   openQemuSource,
@@ -17,8 +17,8 @@ import {
   type QemuSource,
   type QemuTarget,
 } from '../../../src/hypervisor/qemu/index.js';
-import { writeFrames } from '../../../src/hypervisor/qemu/ram-file.js';
-import { openTracking } from '../../../src/hypervisor/qemu/tracking.js';
+import { writeFrames } from '../../../src/hypervisor/qemu/memory/ram-file.js';
+import { openTracking } from '../../../src/hypervisor/qemu/memory/tracking.js';
 import { PAGE_SIZE } from '../../../src/stream/format.js';
 import { Cleanup } from '../../support/cleanup.js';
 import { isAlive, processesWith } from '../../support/processes.js';

@@ -9,8 +9,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { HypervisorError } from '../../../src/hypervisor/port.js';
-import { QmpParser, type QmpMessage } from '../../../src/hypervisor/qemu/qmp-parser.js';
-import { QmpClient, QmpError, type QmpEvent } from '../../../src/hypervisor/qemu/qmp.js';
+import { QmpParser, type QmpMessage } from '../../../src/hypervisor/qemu/monitor/qmp-parser.js';
+import { QmpClient, QmpError, type QmpEvent } from '../../../src/hypervisor/qemu/monitor/qmp.js';
 import { expectCode } from '../support.js';
 
 const GREETING = {

@@ -8,7 +8,7 @@
 
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
-import type { QmpClient } from '../../../src/hypervisor/qemu/qmp.js';
+import type { QmpClient } from '../../../src/hypervisor/qemu/monitor/qmp.js';
 
 /** Of what is as large as a block: how QEMU aligns memory on x86. */
 const BLOCK_ALIGNMENT = 2 ** 21;

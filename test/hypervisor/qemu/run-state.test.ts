@@ -1,7 +1,7 @@
 // Who stopped the guest, told from what QEMU says.
 
 import { expect } from 'chai';
-import { RunState } from '../../../src/hypervisor/qemu/run-state.js';
+import { RunState } from '../../../src/hypervisor/qemu/monitor/run-state.js';
 
 const RUNS = { running: true, status: 'running' };
 const event = (name: string, data: Record<string, unknown> = {}) => ({ name, data });

@@ -6,11 +6,11 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { codeOf } from '../../../src/errors.js';
-import { writeFrames } from '../../../src/hypervisor/qemu/ram-file.js';
-import { ResetFrames, framesIn } from '../../../src/hypervisor/qemu/reset-frames.js';
-import { TrialPace } from '../../../src/hypervisor/qemu/trial.js';
-import { Undo } from '../../../src/hypervisor/qemu/undo.js';
-import { writableBlocksIn } from '../../../src/hypervisor/qemu/writable-blocks.js';
+import { writeFrames } from '../../../src/hypervisor/qemu/memory/ram-file.js';
+import { ResetFrames, framesIn } from '../../../src/hypervisor/qemu/memory/reset-frames.js';
+import { TrialPace } from '../../../src/hypervisor/qemu/state/trial.js';
+import { Undo } from '../../../src/hypervisor/qemu/memory/undo.js';
+import { writableBlocksIn } from '../../../src/hypervisor/qemu/state/writable-blocks.js';
 import { PAGE_SIZE } from '../../../src/stream/format.js';
 
 const PAGES = 64;

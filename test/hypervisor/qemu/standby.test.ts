@@ -4,7 +4,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { HypervisorError } from '../../../src/hypervisor/port.js';
-import type { FailoverEvent } from '../../../src/service/reports.js';
+import type { FailoverEvent } from '../../../src/report/reports.js';
 import { Cleanup } from '../../support/cleanup.js';
 import { until } from '../../support/until.js';
 import {

@@ -7,7 +7,7 @@ import net from 'node:net';
 import path from 'node:path';
 import { expect } from 'chai';
 import { attachQemuSource, openQemuSource, type QemuConfig } from '../../../src/hypervisor/qemu/index.js';
-import { adviceOn } from '../../../src/hypervisor/qemu/start-errors.js';
+import { adviceOn } from '../../../src/hypervisor/qemu/process/start-errors.js';
 import { Agent, primaryConfig, secondaryConfig } from '../../cli/agent.js';
 import { Cleanup } from '../../support/cleanup.js';
 import { processesWith } from '../../support/processes.js';

@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { StateSections, runStateOf, setRunState } from '../../../src/hypervisor/qemu/state-sections.js';
+import { StateSections, runStateOf, setRunState } from '../../../src/hypervisor/qemu/state/state-sections.js';
 
 interface Section {
   readonly id: number;

@@ -6,7 +6,7 @@ import { access, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { QmpClient } from '../../../src/hypervisor/qemu/qmp.js';
+import { QmpClient } from '../../../src/hypervisor/qemu/monitor/qmp.js';
 import { processesWith } from '../../support/processes.js';
 import { QEMU } from '../../support/qemu.js';
 import { announce, type World } from './outside.js';

@@ -1,7 +1,7 @@
 // Which way of dirty tracking is taken, and why, where the better one cannot be had.
 
 import { expect } from 'chai';
-import { openTracking } from '../../../src/hypervisor/qemu/tracking.js';
+import { openTracking } from '../../../src/hypervisor/qemu/memory/tracking.js';
 import { processesWith } from '../../support/processes.js';
 import { MIB, expectCode } from '../support.js';
 import { TEST_NAME } from './support.js';

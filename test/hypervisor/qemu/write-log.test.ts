@@ -9,8 +9,8 @@ import {
   LOG_ENTRIES,
   WriteLogReader,
   WriteLogWriter,
-} from '../../../src/hypervisor/qemu/fuse/write-log.js';
-import { openAnonymousFile } from '../../../src/hypervisor/qemu/ram-file.js';
+} from '../../../src/hypervisor/qemu/memory/fuse/write-log.js';
+import { openAnonymousFile } from '../../../src/hypervisor/qemu/memory/ram-file.js';
 
 const PAGES = 1024;
 

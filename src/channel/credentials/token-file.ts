@@ -1,0 +1,109 @@
+// The token of plaintext on loopback: a secret that the processes of one user share, in a file that nobody else can
+// read. Whoever comes first makes it.
+//
+//   temporary file (0600, exclusive) ─▶ linked to its name, if nobody was faster ─▶ read, and its owner and mode judged
+
+import { randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { homedir } from 'node:os';
+import path from 'node:path';
+import type { ChannelToken } from './token.js';
+import { asError, codeOf } from '../../errors.js';
+import { ServiceError } from '../../report/error.js';
+
+const TOKEN_BYTES = 32;
+const CHARACTERS_MIN = 32;
+const CHARACTERS_MAX = 1024;
+
+/** `$XDG_STATE_HOME/romulus/token`, by default `~/.local/state/romulus/token`. */
+export function defaultTokenFile(): string {
+  const given = process.env['XDG_STATE_HOME'] ?? '';
+  const state = path.isAbsolute(given) ? given : path.join(homedir(), '.local', 'state');
+  return path.join(state, 'romulus', 'token');
+}
+
+/**
+ * The token in the file, which is made if it is not there.
+ * @throws ServiceError BAD_TOKEN
+ */
+export function readToken(file: string): ChannelToken {
+  try {
+    if (!exists(file)) make(file);
+    return { secret: read(file), file };
+  } catch (thrown) {
+    if (thrown instanceof ServiceError) throw thrown;
+    const cause = asError(thrown);
+    const advice = 'Plaintext on loopback needs a token; "token" in the configuration names another file';
+    throw bad(file, `the token cannot be had: ${cause.message}. ${advice}`, { cause });
+  }
+}
+
+function exists(file: string): boolean {
+  try {
+    closeSync(openSync(file, constants.O_RDONLY | constants.O_NONBLOCK));
+    return true;
+  } catch (thrown) {
+    if (codeOf(thrown) === 'ENOENT') return false;
+    throw thrown;
+  }
+}
+
+/** Whole or not at all: nobody reads half of it. */
+function make(file: string): void {
+  mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 });
+  const temporary = `${file}.${process.pid}.${randomBytes(4).toString('hex')}`;
+  try {
+    writeFileSync(temporary, `${randomBytes(TOKEN_BYTES).toString('hex')}\n`, {
+      flag: 'wx',
+      mode: 0o600,
+      flush: true,
+    });
+    linkSync(temporary, file);
+  } catch (thrown) {
+    // Somebody was faster.
+    if (codeOf(thrown) !== 'EEXIST') throw thrown;
+  } finally {
+    rmSync(temporary, { force: true });
+  }
+}
+
+function read(file: string): string {
+  // A FIFO would be waited for.
+  const descriptor = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    const stats = fstatSync(descriptor);
+    if (!stats.isFile()) throw bad(file, 'is not a file');
+    const self = process.geteuid?.() ?? stats.uid;
+    if (stats.uid !== self && stats.uid !== 0)
+      throw bad(file, `belongs to user ${stats.uid}, not to us (${self})`);
+    const mode = stats.mode & 0o777;
+    if ((mode & 0o077) !== 0) {
+      throw bad(
+        file,
+        `can be read by others (mode ${mode.toString(8)}): chmod 600 it, after a new one is made`,
+      );
+    }
+    if (stats.size > 2 * CHARACTERS_MAX) throw bad(file, 'is too large for a token');
+    const secret = readFileSync(descriptor, 'utf8').trim();
+    if (secret.length < CHARACTERS_MIN || secret.length > CHARACTERS_MAX) {
+      throw bad(file, `has no ${CHARACTERS_MIN} to ${CHARACTERS_MAX} characters`);
+    }
+    return secret;
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function bad(file: string, problem: string, options?: ErrorOptions): ServiceError {
+  return new ServiceError('BAD_TOKEN', `${file}: ${problem}`, { file }, options);
+}

@@ -1,0 +1,103 @@
+// The primary's end of a link: the sink that the saver writes to.
+//
+//   memory:  … headroom | piece …           one WebSocket message, sent from where it lies:
+//                     ▲ the kind goes here   | 2 | piece |
+//
+// The octets of the pieces go into the digest as they are written; boundary() sends it.
+
+import type { Observable } from 'rxjs';
+import type { StreamPiece, StreamSink } from '../../stream/flow.js';
+import type { ByeReason, ChannelError, Hello, LinkEvent, PrimaryLink, Welcome } from '../contract.js';
+import { StreamDigest } from './digest.js';
+import { LinkCore, badMessage, type Connection, type LinkReceiver } from './core.js';
+import { MessageKind, encodeControl, type ControlMessage } from '../wire/message.js';
+import { Outbox } from './outbox.js';
+
+export class SocketPrimaryLink implements PrimaryLink {
+  readonly hello: Hello;
+  readonly streamUuid: string;
+  readonly peer: string;
+  readonly events$: Observable<LinkEvent>;
+  readonly sink: StreamSink;
+  /** Resolves when the connection is closed. */
+  readonly closed: Promise<void>;
+
+  readonly #core: LinkCore;
+  readonly #outbox: Outbox;
+  readonly #digest = new StreamDigest();
+  readonly #outputBytes = new Map<number, number>();
+  /** Epochs whose boundary was sent and that are not acknowledged, oldest first. */
+  readonly #unacknowledged: number[] = [];
+
+  constructor(connection: Connection, hello: Hello, welcome: Welcome, socketBufferBytes: number) {
+    this.hello = hello;
+    this.streamUuid = welcome.streamUuid;
+    this.#outbox = new Outbox(socketBufferBytes, (message, done) => {
+      this.#core.sendOctets(message, done);
+    });
+    const receiver: LinkReceiver = {
+      control: (message) => {
+        this.#control(message);
+      },
+      piece: () => {
+        throw badMessage('the secondary sent a stream piece');
+      },
+      lost: (error) => {
+        this.#outbox.fail(error);
+      },
+    };
+    this.#core = new LinkCore(connection, welcome, receiver);
+    this.peer = this.#core.peer;
+    this.events$ = this.#core.events$;
+    this.closed = this.#core.closed;
+    this.sink = {
+      write: (piece) => this.#write(piece),
+      boundary: (epoch, end) => this.#boundary(epoch, end),
+      drain: () => this.#outbox.drain(),
+    };
+  }
+
+  get bufferedBytes(): number {
+    return this.#outbox.bufferedBytes;
+  }
+
+  setOutputBytes(epoch: number, outputBytes: number): void {
+    this.#outputBytes.set(epoch, outputBytes);
+  }
+
+  bye(reason: ByeReason): Promise<boolean> {
+    return this.#core.bye(reason);
+  }
+
+  destroy(error: ChannelError): void {
+    this.#core.destroy(error);
+  }
+
+  #write({ memory, start, end }: StreamPiece): Promise<void> {
+    if (start < 1 || end <= start || end > memory.length) {
+      const facts = `${start} to ${end} of ${memory.length}`;
+      return Promise.reject(new RangeError(`a piece must have octets and headroom, not lie at ${facts}`));
+    }
+    this.#digest.update(memory.subarray(start, end));
+    memory[start - 1] = MessageKind.PIECE;
+    return this.#outbox.push(memory.subarray(start - 1, end));
+  }
+
+  #boundary(epoch: number, end: boolean): Promise<void> {
+    const { bytes, digest } = this.#digest.take();
+    const outputBytes = this.#outputBytes.get(epoch) ?? 0;
+    this.#outputBytes.delete(epoch);
+    this.#unacknowledged.push(epoch);
+    return this.#outbox.push(encodeControl({ kind: 'checkpoint', epoch, bytes, digest, outputBytes, end }));
+  }
+
+  #control(message: ControlMessage): void {
+    if (message.kind !== 'ack') throw badMessage(`a ${message.kind} message out of turn`);
+    const index = this.#unacknowledged.indexOf(message.epoch);
+    if (index < 0) {
+      throw badMessage('an epoch was acknowledged that waits for none', { epoch: message.epoch });
+    }
+    this.#unacknowledged.splice(0, index + 1);
+    this.#core.emit({ kind: 'acknowledged', epoch: message.epoch });
+  }
+}

@@ -1,0 +1,212 @@
+// The secondary's end of a link: the source that the restorer reads.
+//
+//   socket ─▶ pieces ─▶ digest ─▶ reader [ pendingBytes ] ─▶ read()
+//                          │
+//             checkpoint ──┴─▶ boundaries ─────────────────▶ boundary()
+//
+// The digest is taken as the pieces come in, so that it covers exactly the octets between two checkpoint messages,
+// however far the restorer has read. Pieces are trusted to be cut at records no more than any other input.
+//
+// Back-pressure: the socket is paused while more than receiveBufferBytes wait and nobody waits for more. Who waits
+// is always served, or a record longer than the limit would never get through. While paused we hear nothing, neither
+// heartbeats nor the end of the connection: that time does not count as silence, and the loss is noticed when the
+// restorer has read on. Our own heartbeats go out all the while.
+
+import type { Observable } from 'rxjs';
+import type { RecordSource, StreamHeaders } from '../../stream/flow.js';
+import { RecordReader } from '../../stream/record-reader.js';
+import type { StreamRecord } from '../../stream/record.js';
+import {
+  ChannelError,
+  type ByeReason,
+  type CheckpointBoundary,
+  type LinkEvent,
+  type SecondaryLink,
+  type Welcome,
+} from '../contract.js';
+import { StreamDigest } from './digest.js';
+import { BOUNDARIES_MAX } from '../limits.js';
+import { LinkCore, badMessage, type Connection, type LinkReceiver } from './core.js';
+import type { MessagePool } from './pool.js';
+import type { CheckpointMessage, ControlMessage } from '../wire/message.js';
+
+interface Arrived extends CheckpointBoundary {
+  /** Where in the stream the boundary lies. */
+  readonly offset: number;
+}
+
+export class SocketSecondaryLink implements SecondaryLink {
+  readonly welcome: Welcome;
+  readonly peer: string;
+  readonly events$: Observable<LinkEvent>;
+  readonly source: RecordSource;
+
+  readonly #core: LinkCore;
+  readonly #receiveBufferBytes: number;
+  readonly #reader = new RecordReader();
+  readonly #digest = new StreamDigest();
+  readonly #boundaries: Arrived[] = [];
+  readonly #waiting: (() => void)[] = [];
+  #paused = false;
+  #ended = false;
+  #lastEpoch = -1;
+  #lastOffset = 0;
+
+  constructor(connection: Connection, welcome: Welcome, receiveBufferBytes: number, pool: MessagePool) {
+    this.welcome = welcome;
+    this.#receiveBufferBytes = receiveBufferBytes;
+    const receiver: LinkReceiver = {
+      control: (message) => {
+        this.#control(message);
+      },
+      piece: (bytes) => {
+        this.#piece(bytes);
+      },
+      lost: () => {
+        this.#wake();
+      },
+    };
+    this.#core = new LinkCore(connection, welcome, receiver);
+    this.peer = this.#core.peer;
+    this.events$ = this.#core.events$;
+    this.source = {
+      headers: () => this.#headers(),
+      read: () => this.#read(),
+      release: (record) => {
+        pool.release(record);
+      },
+    };
+  }
+
+  get bufferedBytes(): number {
+    return this.#reader.pendingBytes;
+  }
+
+  async boundary(): Promise<CheckpointBoundary> {
+    for (;;) {
+      const { offset } = this.#reader;
+      const next = this.#boundaries[0];
+      if (next !== undefined && next.offset === offset) {
+        this.#boundaries.shift();
+        return next;
+      }
+      if (this.#core.error !== null) throw this.#core.error;
+      // A boundary elsewhere, or octets before the boundary: either way it will never be here.
+      if (next !== undefined || this.#reader.pendingBytes > 0) {
+        const error = badMessage('the checkpoint message does not stand where the records end', { offset });
+        this.#core.destroy(error);
+        throw error;
+      }
+      await this.#more();
+    }
+  }
+
+  acknowledge(epoch: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (this.#core.error !== null) {
+        reject(this.#core.error);
+        return;
+      }
+      this.#core.send({ kind: 'ack', epoch }, (error) => {
+        if (!error) resolve();
+        else reject(this.#core.error ?? notSent(error));
+      });
+    });
+  }
+
+  bye(reason: ByeReason): Promise<boolean> {
+    return this.#core.bye(reason);
+  }
+
+  destroy(error: ChannelError): void {
+    this.#core.destroy(error);
+  }
+
+  async #headers(): Promise<StreamHeaders> {
+    for (;;) {
+      const headers = this.#reader.headers();
+      if (headers !== null) return headers;
+      // Throws TRUNCATED: the headers are not there, and nothing comes any more.
+      if (this.#core.error !== null) this.#reader.end();
+      await this.#more();
+    }
+  }
+
+  async #read(): Promise<StreamRecord | null> {
+    for (;;) {
+      const record = this.#reader.next();
+      if (record !== null) {
+        this.#regulate();
+        return record;
+      }
+      if (this.#core.error !== null) return null;
+      await this.#more();
+    }
+  }
+
+  #piece(bytes: Uint8Array): void {
+    if (this.#ended) throw badMessage('a stream piece after the end of the stream');
+    if (bytes.length === 0) throw badMessage('an empty stream piece');
+    this.#digest.update(bytes);
+    this.#reader.push(bytes);
+    this.#wake();
+  }
+
+  #control(message: ControlMessage): void {
+    if (message.kind !== 'checkpoint') throw badMessage(`a ${message.kind} message out of turn`);
+    if (
+      this.#ended ||
+      message.epoch < this.#lastEpoch ||
+      (!message.end && message.epoch === this.#lastEpoch)
+    ) {
+      throw badMessage('a checkpoint out of turn', { epoch: message.epoch, last: this.#lastEpoch });
+    }
+    if (this.#boundaries.length >= BOUNDARIES_MAX) {
+      throw badMessage('too many checkpoints at once', { limit: BOUNDARIES_MAX });
+    }
+    this.#check(message);
+    const { epoch, bytes, outputBytes, end } = message;
+    this.#lastEpoch = epoch;
+    this.#lastOffset += bytes;
+    this.#ended = end;
+    this.#boundaries.push({ epoch, bytes, outputBytes, end, offset: this.#lastOffset });
+    this.#wake();
+  }
+
+  #check(message: CheckpointMessage): void {
+    const { bytes, digest } = this.#digest.take();
+    if (bytes === message.bytes && digest === message.digest) return;
+    throw new ChannelError('DIGEST_MISMATCH', `checkpoint ${message.epoch} is not the one that was sent`, {
+      epoch: message.epoch,
+      bytesSent: message.bytes,
+      bytesReceived: bytes,
+      digestSent: message.digest,
+      digestReceived: digest,
+    });
+  }
+
+  /** Resolves when something came, or the link was lost. */
+  #more(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#waiting.push(resolve);
+      this.#regulate();
+    });
+  }
+
+  #wake(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve();
+    this.#regulate();
+  }
+
+  #regulate(): void {
+    const pause = this.#waiting.length === 0 && this.#reader.pendingBytes > this.#receiveBufferBytes;
+    if (pause === this.#paused || this.#core.error !== null) return;
+    this.#paused = pause;
+    if (pause) this.#core.pause();
+    else this.#core.resume();
+  }
+}
+
+function notSent(cause: Error): ChannelError {
+  return new ChannelError('LINK_CLOSED', 'the acknowledgement could not be sent', {}, { cause });
+}

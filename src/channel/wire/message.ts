@@ -1,0 +1,303 @@
+// The messages of the channel. The first octet of a WebSocket message is its kind:
+//
+//   | 1 | a msgpack map: {kind: "hello", …}, "welcome", "ack", "heartbeat", "checkpoint", "bye", "error"
+//   | 2 | a piece of the migration stream, raw
+//
+// Kind 3 is kept for the back channel (COLO) and refused until then. Fields that a message has beyond those of its
+// kind are ignored; what is missing, of a wrong type, too long or out of range is BAD_MESSAGE, with the field named.
+
+import { Packr } from 'msgpackr';
+import { asError, type Fact, type Facts } from '../../errors.js';
+import {
+  INVENTORY_FACTS_MAX,
+  INVENTORY_NAME_MAX,
+  INVENTORY_TEXT_BYTES_MAX,
+  type Inventory,
+} from '../../hypervisor/inventory.js';
+import { PFN_MAX } from '../../stream/format.js';
+import { isChannelErrorCode } from './close-codes.js';
+import {
+  ChannelError,
+  PROTOCOL_VERSION,
+  type ByeReason,
+  type ChannelErrorCode,
+  type Hello,
+  type Welcome,
+} from '../contract.js';
+import { CONTROL_BYTES_MAX } from '../limits.js';
+import { checkPlainMap } from './plain-map.js';
+
+export const MessageKind = { CONTROL: 1, PIECE: 2 } as const;
+
+export interface CheckpointMessage {
+  readonly kind: 'checkpoint';
+  readonly epoch: number;
+  /** Octets of the stream since the last boundary, never 0. */
+  readonly bytes: number;
+  /** xxh3-64 of those octets. On the wire: 8 octets, big-endian. */
+  readonly digest: bigint;
+  readonly outputBytes: number;
+  readonly end: boolean;
+}
+
+export interface ErrorMessage {
+  readonly kind: 'error';
+  readonly code: ChannelErrorCode;
+  readonly message: string;
+  readonly facts: Facts;
+}
+
+export interface HelloMessage extends Hello {
+  readonly kind: 'hello';
+  /** That the secondary knows the token (token.ts); left out where none is asked for. */
+  readonly proof?: string;
+}
+
+export type ControlMessage =
+  | HelloMessage
+  | ({ readonly kind: 'welcome' } & Welcome)
+  | { readonly kind: 'ack'; readonly epoch: number }
+  | { readonly kind: 'heartbeat' }
+  | CheckpointMessage
+  | { readonly kind: 'bye'; readonly reason: ByeReason }
+  | ErrorMessage;
+
+const NAME_MAX = 255;
+const TEXT_MAX = 1_024;
+const FACTS_MAX = 32;
+const MILLISECONDS_MAX = 24 * 3600 * 1000;
+const WINDOW_MAX = 1_024;
+
+const packr = new Packr({ useRecords: false });
+const kindOctet = Buffer.from([MessageKind.CONTROL]);
+
+/** The octets of a control message, kind first. */
+export function encodeControl(message: ControlMessage): Buffer {
+  return Buffer.concat([kindOctet, packr.pack(wireForm(message))]);
+}
+
+function wireForm(message: ControlMessage): object {
+  if (message.kind === 'checkpoint') {
+    const digest = Buffer.allocUnsafe(8);
+    digest.writeBigUInt64BE(message.digest);
+    return { ...message, digest };
+  }
+  if (message.kind === 'error') {
+    return {
+      ...message,
+      message: message.message.slice(0, TEXT_MAX),
+      facts: wireFacts(message.facts),
+    };
+  }
+  return message;
+}
+
+function wireFacts(facts: Facts): Record<string, Fact> {
+  const out: Record<string, Fact> = {};
+  for (const [name, value] of Object.entries(facts).slice(0, FACTS_MAX)) {
+    if (value === undefined) continue;
+    if (typeof value === 'bigint') out[name.slice(0, 32)] = value.toString();
+    else out[name.slice(0, 32)] = typeof value === 'string' ? value.slice(0, NAME_MAX) : value;
+  }
+  return out;
+}
+
+/**
+ * The control message in a WebSocket message of kind 1 (whole, kind included).
+ * Errors: MESSAGE_TOO_LARGE, BAD_MESSAGE; PROTOCOL_VERSION for a hello or welcome of another version.
+ */
+export function decodeControl(bytes: Uint8Array): ControlMessage {
+  if (bytes.length > CONTROL_BYTES_MAX) {
+    throw new ChannelError('MESSAGE_TOO_LARGE', 'a control message is too large', {
+      bytes: bytes.length,
+      limit: CONTROL_BYTES_MAX,
+    });
+  }
+  if (bytes[0] !== MessageKind.CONTROL) {
+    throw new ChannelError('BAD_MESSAGE', 'a message is of no known kind', { kind: bytes[0] ?? null });
+  }
+  checkPlainMap(bytes, 1);
+  let value: unknown;
+  try {
+    value = packr.unpack(bytes.subarray(1));
+  } catch (thrown) {
+    throw new ChannelError(
+      'BAD_MESSAGE',
+      'a control message cannot be unpacked',
+      {},
+      { cause: asError(thrown) },
+    );
+  }
+  return new Fields(value).message();
+}
+
+/** Reads one message's fields, each checked as it is read. */
+class Fields {
+  private readonly map: Readonly<Record<string, unknown>>;
+  private kind = '';
+
+  constructor(value: unknown) {
+    // The look before unpacking has seen a map; the unpacker makes a plain object of it.
+    this.map = value as Readonly<Record<string, unknown>>;
+  }
+
+  message(): ControlMessage {
+    this.kind = this.text('kind', 32);
+    switch (this.kind) {
+      case 'hello':
+        return this.hello();
+      case 'welcome':
+        return this.welcome();
+      case 'ack':
+        return { kind: 'ack', epoch: this.integer('epoch') };
+      case 'heartbeat':
+        return { kind: 'heartbeat' };
+      case 'checkpoint':
+        return {
+          kind: 'checkpoint',
+          epoch: this.integer('epoch'),
+          bytes: this.integer('bytes', 1),
+          digest: this.digest('digest'),
+          outputBytes: this.integer('outputBytes'),
+          end: this.flag('end'),
+        };
+      case 'bye':
+        return {
+          kind: 'bye',
+          reason: this.oneOf('reason', ['domain-ended', 'shutdown', 'fenced', 'refused']),
+        };
+      case 'error':
+        return this.error();
+      default:
+        throw this.bad('kind', 'is unknown');
+    }
+  }
+
+  private hello(): ControlMessage {
+    return {
+      kind: 'hello',
+      protocolVersion: this.version(),
+      domain: this.text('domain', NAME_MAX),
+      software: this.text('software', NAME_MAX),
+      hypervisor: this.text('hypervisor', NAME_MAX),
+      domainType: this.integer('domainType', 0, 0xffffffff),
+      p2mSize: this.integer('p2mSize', 0, PFN_MAX + 1),
+      inventory: this.inventory('inventory'),
+      role: this.oneOf('role', ['standby', 'active']),
+      streamUuid: this.value('streamUuid') === null ? null : this.text('streamUuid', NAME_MAX),
+      epoch: this.value('epoch') === null ? null : this.integer('epoch'),
+      ...(Object.hasOwn(this.map, 'proof') && { proof: this.text('proof', NAME_MAX) }),
+    };
+  }
+
+  /** A map of texts. Not there: empty. */
+  private inventory(field: string): Inventory {
+    if (!Object.hasOwn(this.map, field)) return {};
+    const map = this.map[field];
+    if (typeof map !== 'object' || map === null || map instanceof Uint8Array) {
+      throw this.bad(field, 'is not a map');
+    }
+    const entries = Object.entries(map);
+    if (entries.length > INVENTORY_FACTS_MAX) throw this.bad(field, 'has too many facts');
+    return Object.fromEntries(
+      entries.map(([name, text]: [string, unknown]) => {
+        if (name.length > INVENTORY_NAME_MAX) throw this.bad(field, 'has a name that is too long');
+        if (typeof text !== 'string') throw this.bad(field, 'holds more than texts');
+        if (text.length > INVENTORY_TEXT_BYTES_MAX) throw this.bad(field, 'has a text that is too long');
+        return [name, text];
+      }),
+    );
+  }
+
+  private welcome(): ControlMessage {
+    return {
+      kind: 'welcome',
+      protocolVersion: this.version(),
+      software: this.text('software', NAME_MAX),
+      streamUuid: this.text('streamUuid', NAME_MAX),
+      heartbeatIntervalMs: this.integer('heartbeatIntervalMs', 1, MILLISECONDS_MAX),
+      heartbeatTimeoutMs: this.integer('heartbeatTimeoutMs', 1, MILLISECONDS_MAX),
+      windowEpochs: this.integer('windowEpochs', 1, WINDOW_MAX),
+      continuous: this.flag('continuous'),
+    };
+  }
+
+  private error(): ErrorMessage {
+    const code = this.text('code', NAME_MAX);
+    const facts: Record<string, Fact> = {};
+    const map = this.value('facts');
+    if (typeof map !== 'object' || map === null || map instanceof Uint8Array) {
+      throw this.bad('facts', 'is not a map');
+    }
+    for (const [name, value] of Object.entries(map as Record<string, unknown>)) {
+      if (typeof value === 'object' && value !== null) throw this.bad('facts', 'holds more than scalars');
+      facts[name] = value as Fact;
+    }
+    // A later version may know more codes: what it says stays in the facts.
+    const known = isChannelErrorCode(code);
+    return {
+      kind: 'error',
+      code: known ? code : 'INTERNAL',
+      message: this.text('message', TEXT_MAX),
+      facts: known ? facts : { ...facts, code },
+    };
+  }
+
+  /** Read before everything else of its message: another version's fields may be others. */
+  private version(): number {
+    const version = this.integer('protocolVersion');
+    if (version !== PROTOCOL_VERSION) {
+      throw new ChannelError('PROTOCOL_VERSION', `the other side speaks version ${version} of the protocol`, {
+        ours: PROTOCOL_VERSION,
+        theirs: version,
+      });
+    }
+    return version;
+  }
+
+  private value(field: string): unknown {
+    if (!Object.hasOwn(this.map, field)) throw this.bad(field, 'is missing');
+    return this.map[field];
+  }
+
+  private text(field: string, charactersMax: number): string {
+    const value = this.value(field);
+    if (typeof value !== 'string') throw this.bad(field, 'is not a string');
+    if (value.length > charactersMax) throw this.bad(field, 'is too long');
+    return value;
+  }
+
+  private integer(field: string, min = 0, max = Number.MAX_SAFE_INTEGER): number {
+    const value = this.value(field);
+    if (typeof value !== 'number' || !Number.isSafeInteger(value)) throw this.bad(field, 'is not an integer');
+    if (value < min || value > max) throw this.bad(field, 'is out of range');
+    return value;
+  }
+
+  private flag(field: string): boolean {
+    const value = this.value(field);
+    if (typeof value !== 'boolean') throw this.bad(field, 'is not a boolean');
+    return value;
+  }
+
+  private digest(field: string): bigint {
+    const value = this.value(field);
+    if (!(value instanceof Uint8Array) || value.length !== 8) throw this.bad(field, 'is not 8 octets');
+    return new DataView(value.buffer, value.byteOffset, 8).getBigUint64(0);
+  }
+
+  private oneOf<Name extends string>(field: string, names: readonly Name[]): Name {
+    const value = this.text(field, NAME_MAX);
+    for (const name of names) if (name === value) return name;
+    throw this.bad(field, 'has an unknown value');
+  }
+
+  private bad(field: string, problem: string): ChannelError {
+    const kind = this.kind.slice(0, 32);
+    return new ChannelError('BAD_MESSAGE', `a control message's field "${field}" ${problem}`, {
+      message: kind,
+      field,
+      problem,
+    });
+  }
+}

@@ -1,0 +1,267 @@
+// Dirty tracking by serving guest RAM. The guest's writes go to the kernel's page cache, which knows which pages they
+// touch; fdatasync write-protects them and sends them to the server, which updates the image and logs what was written.
+// So the image is at most one fdatasync behind, and a second one right after it has little left to do: many pages are
+// flushed while the guest runs. Few are not: their flush in the pause takes no longer than the device state, which is
+// saved meanwhile, and the guest would have to fault on them twice.
+//
+//   guest ──▶ page cache ──fdatasync: WRITE──▶ server process ──▶ image, log (files) ──▶ we
+//
+// A write that fails leaves a page that only the page cache has, for as long as it keeps it, and is told to the next
+// fdatasync only. So one failure is for ever, and so is the server's end.
+
+import { spawn, type ChildProcess } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { asError } from '../../../../errors.js';
+import { PAGE_SIZE } from '../../../../stream/format.js';
+import { HypervisorError } from '../../../port.js';
+import { Bitmap } from '../../../bitmap.js';
+import { Loss, Marks, type DirtyTracking } from '../dirty.js';
+import { onProcessExit } from '../../process/exit-hooks.js';
+import { openAnonymousFile, readFrames } from '../ram-file.js';
+import type { MemoryPlace } from '../reserve.js';
+import { HostDirtyPages } from './host-dirty.js';
+import { liftWritebackLimit, openMounted } from './mount.js';
+import { LOG_BYTES, WriteLogReader } from './write-log.js';
+
+const SERVER = fileURLToPath(new URL('./process.js', import.meta.url));
+const STDERR_CHARACTERS_MAX = 2000;
+/** Of scattered pages a millisecond flushes some 60 to 100; the device state takes one to two. */
+const FEW_PAGES = 128;
+
+export class FuseTracking implements DirtyTracking {
+  readonly way = 'fuse';
+  readonly marks: Marks;
+  readonly #ram: FileHandle;
+  readonly #imageFd: number;
+  readonly #logFd: number;
+  readonly #log: WriteLogReader;
+  readonly #server: Server;
+  readonly #fresh: Bitmap;
+  readonly #hostDirty = new HostDirtyPages();
+  /** The host's count after the last capture. */
+  #dirtyBefore: number | null = null;
+  /** Pages that the last capture found. */
+  #captured = Infinity;
+  readonly #loss = new Loss();
+  #checking: Promise<void> | null = null;
+  #closed: Promise<void> | null = null;
+
+  /**
+   * `name` is for people who list processes. Fails with UNSUPPORTED if there is no FUSE for us here, OUT_OF_MEMORY or
+   * FAILED.
+   */
+  static async open(bytes: number, name: string, place: MemoryPlace = {}): Promise<FuseTracking> {
+    let deviceFd: number;
+    try {
+      deviceFd = openSync('/dev/fuse', 'r+');
+    } catch (error) {
+      const cause = asError(error);
+      throw new HypervisorError('UNSUPPORTED', `/dev/fuse cannot be opened: ${cause.message}`, {}, { cause });
+    }
+    let deviceIsOpen = true;
+    const closeDevice = (): void => {
+      if (deviceIsOpen) closeSync(deviceFd);
+      deviceIsOpen = false;
+    };
+    const files: number[] = [];
+    let server: Server | null = null;
+    try {
+      const imageFd = await openAnonymousFile(bytes, place);
+      files.push(imageFd);
+      const logFd = await openAnonymousFile(LOG_BYTES, place);
+      files.push(logFd);
+      const starting = (server = new Server({ deviceFd, imageFd, logFd, bytes, name }));
+      const ram = await openMounted(deviceFd, () => {
+        // The server has it: when that ends, nobody waits for an answer that will not come.
+        closeDevice();
+        starting.begin();
+      });
+      liftWritebackLimit(ram.fd);
+      return new FuseTracking({ ram, imageFd, logFd, server });
+    } catch (error) {
+      for (const fd of files) closeSync(fd);
+      if (error instanceof HypervisorError) throw error;
+      const cause = asError(error);
+      const said = server?.said.trim() ?? '';
+      throw new HypervisorError(
+        'FAILED',
+        `Guest RAM cannot be served: ${said === '' ? cause.message : said}`,
+        {},
+        { cause },
+      );
+    } finally {
+      closeDevice();
+      // Nothing if it serves; if it was never told to begin, it ends.
+      server?.dismiss();
+    }
+  }
+
+  private constructor({ ram, imageFd, logFd, server }: Parts) {
+    this.#ram = ram;
+    this.#imageFd = imageFd;
+    this.#logFd = logFd;
+    this.#log = new WriteLogReader(logFd);
+    this.#server = server;
+    const pages = server.bytes / PAGE_SIZE;
+    this.marks = new Marks(pages);
+    this.#fresh = new Bitmap(pages);
+    void server.ended.then(() => {
+      if (this.#closed === null) this.#loss.report(this.#lossOf('the process that serves it has ended'));
+    });
+  }
+
+  get ramFd(): number {
+    return this.#ram.fd;
+  }
+
+  get lost(): Promise<HypervisorError> {
+    return this.#loss.lost;
+  }
+
+  async begin(): Promise<void> {
+    await this.capture();
+    this.marks.clear();
+  }
+
+  async prepare(): Promise<void> {
+    if (this.#captured <= FEW_PAGES && this.#grown() <= FEW_PAGES) return;
+    await this.#attempt(() => this.#ram.datasync());
+  }
+
+  async capture(): Promise<void> {
+    await this.#attempt(async () => {
+      await this.#ram.datasync();
+      this.#dirtyBefore = this.#hostDirty.count();
+      this.#fresh.clearAll();
+      this.#log.read(this.#fresh);
+      this.marks.or(this.#fresh.words);
+      this.#captured = this.#fresh.count();
+    });
+  }
+
+  end(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): void {
+    readFrames(this.#imageFd, gfns, count, slab, offset);
+  }
+
+  check(): Promise<void> {
+    this.#checking ??= this.#attempt(() => this.#ram.datasync()).finally(() => (this.#checking = null));
+    return this.#checking;
+  }
+
+  /** A server that is gone fails every request, answered or not: also of one that was stopped. */
+  abandon(): void {
+    this.#server.kill();
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    this.abandon();
+    // What was not written back is nobody's any more; whose server has ended is closed nevertheless.
+    await this.#ram.close().catch(() => undefined);
+    closeSync(this.#imageFd);
+    closeSync(this.#logFd);
+    this.#hostDirty.close();
+    await this.#server.ended;
+  }
+
+  /** Pages that became dirty on this host since the last capture, more or less. */
+  #grown(): number {
+    const now = this.#hostDirty.count();
+    return now === null || this.#dirtyBefore === null ? Infinity : now - this.#dirtyBefore;
+  }
+
+  async #attempt(action: () => Promise<void>): Promise<void> {
+    this.#loss.requireNone();
+    try {
+      await action();
+    } catch (error) {
+      const cause = asError(error);
+      await new Promise((resolve) => setImmediate(resolve)); // what the server said before is read in this turn
+      throw this.#closed === null
+        ? this.#loss.report(this.#lossOf(cause.message, cause))
+        : new HypervisorError('DOMAIN_GONE', 'Guest RAM was given up.', {}, { cause });
+    }
+    // What was written before the server ended and what was not is not known.
+    this.#loss.requireNone();
+  }
+
+  /** The server's own words say more than the kernel's. */
+  #lossOf(otherwise: string, cause?: Error): HypervisorError {
+    const said = this.#server.said.trim();
+    return new HypervisorError(
+      'FAILED',
+      `Guest RAM is lost: ${said === '' ? otherwise : said}`,
+      {},
+      { cause },
+    );
+  }
+}
+
+interface Parts {
+  readonly ram: FileHandle;
+  readonly imageFd: number;
+  readonly logFd: number;
+  readonly server: Server;
+}
+
+interface ServerOptions {
+  readonly deviceFd: number;
+  readonly imageFd: number;
+  readonly logFd: number;
+  readonly bytes: number;
+  readonly name: string;
+}
+
+/** The serving process. It outlives us for as long as anybody holds the files. */
+class Server {
+  readonly bytes: number;
+  readonly ended: Promise<void>;
+  said = '';
+  readonly #child: ChildProcess;
+
+  constructor({ deviceFd, imageFd, logFd, bytes, name }: ServerOptions) {
+    this.bytes = bytes;
+    this.#child = spawn(process.execPath, [SERVER, String(bytes), name], {
+      stdio: ['pipe', 'ignore', 'pipe', deviceFd, imageFd, logFd],
+      detached: true, // what a terminal sends to us is not for it
+    });
+    this.#child.stderr?.on('data', (chunk: Buffer) => {
+      this.said = (this.said + chunk.toString()).slice(-STDERR_CHARACTERS_MAX);
+    });
+    this.#child.stdin?.on('error', () => undefined); // it has ended: told by whoever needs it
+    // A thread of ours that waits for it could not end.
+    const unhook = onProcessExit(() => this.#child.kill('SIGKILL'));
+    this.ended = new Promise((resolve) => {
+      this.#child.on('close', () => {
+        unhook();
+        resolve();
+      });
+      this.#child.on('error', (error) => {
+        this.said = error.message;
+        resolve();
+      });
+    });
+  }
+
+  begin(): void {
+    this.#child.stdin?.write('\n');
+  }
+
+  dismiss(): void {
+    this.#child.stdin?.end();
+  }
+
+  kill(): void {
+    this.#child.kill('SIGKILL');
+  }
+}

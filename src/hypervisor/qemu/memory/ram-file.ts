@@ -1,0 +1,91 @@
+// Guest RAM as a file: pages in and out of it by their frame numbers, where neighbouring frames go in one call.
+
+import { closeSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { randomUUID } from 'node:crypto';
+import { asError } from '../../../errors.js';
+import { PAGE_SIZE } from '../../../stream/format.js';
+import { HypervisorError } from '../../port.js';
+import { memoryDirectory, reserve, type MemoryPlace } from './reserve.js';
+
+/**
+ * A file in memory without a name, which the kernel frees with its last descriptor, however its holders end. Its memory
+ * is reserved. Fails with OUT_OF_MEMORY, with UNSUPPORTED where none can be reserved, or FAILED.
+ */
+export async function openAnonymousFile(bytes: number, place: MemoryPlace = {}): Promise<number> {
+  const directory = await memoryDirectory(place);
+  const path = join(directory, `romulus-${randomUUID()}`);
+  let fd: number | null = null;
+  try {
+    fd = openSync(path, 'wx+', 0o600);
+    unlinkSync(path);
+    await reserve(fd, bytes, directory, place.signal);
+    return fd;
+  } catch (error) {
+    if (fd !== null) closeSync(fd);
+    if (error instanceof HypervisorError) throw error;
+    throw new HypervisorError(
+      'FAILED',
+      'No file for the guest’s RAM.',
+      { directory, bytes },
+      { cause: asError(error) },
+    );
+  }
+}
+
+/** How many of the frames from `from` on follow one another. */
+function runLength(gfns: Uint32Array, from: number, count: number): number {
+  const first = gfns[from] ?? 0;
+  let length = 1;
+  while (from + length < count && gfns[from + length] === first + length) length++;
+  return length;
+}
+
+/** Copies `count` frames into `slab` from `offset` on. @throws HypervisorError FAILED */
+export function readFrames(
+  fd: number,
+  gfns: Uint32Array,
+  count: number,
+  slab: Uint8Array,
+  offset: number,
+): void {
+  for (let k = 0; k < count;) {
+    const run = runLength(gfns, k, count);
+    transfer(readSync, fd, slab, offset + k * PAGE_SIZE, run * PAGE_SIZE, (gfns[k] ?? 0) * PAGE_SIZE);
+    k += run;
+  }
+}
+
+/** Writes `count` pages, one after another in `data`, to the frames. @throws HypervisorError FAILED */
+export function writeFrames(fd: number, gfns: Uint32Array, count: number, data: Uint8Array): void {
+  for (let k = 0; k < count;) {
+    const run = runLength(gfns, k, count);
+    transfer(writeSync, fd, data, k * PAGE_SIZE, run * PAGE_SIZE, (gfns[k] ?? 0) * PAGE_SIZE);
+    k += run;
+  }
+}
+
+function transfer(
+  call: (fd: number, memory: Uint8Array, offset: number, length: number, position: number) => number,
+  fd: number,
+  memory: Uint8Array,
+  offset: number,
+  length: number,
+  position: number,
+): void {
+  let done = 0;
+  try {
+    while (done < length) {
+      const count = call(fd, memory, offset + done, length - done, position + done);
+      if (count === 0) throw new Error('the RAM file ends too early');
+      done += count;
+    }
+  } catch (error) {
+    throw new HypervisorError(
+      'FAILED',
+      'Guest RAM cannot be accessed.',
+      { position: position + done, length },
+      { cause: asError(error) },
+    );
+  }
+}

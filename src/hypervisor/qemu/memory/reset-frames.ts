@@ -1,0 +1,81 @@
+// The frames of guest RAM that a reset of the machine writes: images that QEMU was told to put there (a kernel for PVH,
+// -device loader), as "info roms" lists them.
+//
+//   addr=0000000000100000 size=0x021400 mem=ram name="vmlinux segment 0"       guest RAM, written at each reset
+//   addr=00000000ffff0000 size=0x010000 mem=ram name="bios-microvm.bin"        a block of its own
+//   addr=00000000fffc0000 size=0x040000 mem=rom name="bios-256k.bin"           a block of its own
+//   /rom@etc/acpi/tables size=0x200000 name="etc/acpi/tables"                  a block of its own
+
+import { PAGE_SIZE } from '../../../stream/format.js';
+import { HypervisorError } from '../../port.js';
+import type { QmpClient } from '../monitor/qmp.js';
+import { readFrames, writeFrames } from './ram-file.js';
+
+/** Up to here RAM lies in its file at its own address, on every machine type. */
+const LOW_RAM_END = 0x8000_0000;
+/** Here, up to 4 GiB, lies no RAM, but firmware. */
+const FIRMWARE_START = 0xfe00_0000;
+const FIRMWARE_END = 0x1_0000_0000;
+
+/** Rising. Fails with BAD_CONFIGURATION if QEMU puts something where it cannot be followed, or as QmpClient.human does. */
+export async function framesOfReset(qmp: QmpClient): Promise<Uint32Array> {
+  return framesIn(await qmp.human('info roms'));
+}
+
+export function framesIn(roms: string): Uint32Array {
+  const frames = new Set<number>();
+  for (const match of roms.matchAll(/^addr=([0-9a-f]+) size=0x([0-9a-f]+) mem=ram\b/gm)) {
+    const start = Number.parseInt(match[1] ?? '', 16);
+    const end = start + Number.parseInt(match[2] ?? '', 16);
+    if (start >= FIRMWARE_START && end <= FIRMWARE_END) continue;
+    if (end > LOW_RAM_END) {
+      throw new HypervisorError(
+        'BAD_CONFIGURATION',
+        'QEMU is told to put an image into memory above 2 GiB, where a standby cannot keep it.',
+        { start, end },
+      );
+    }
+    for (let frame = Math.floor(start / PAGE_SIZE); frame * PAGE_SIZE < end; frame++) frames.add(frame);
+  }
+  return Uint32Array.from(frames).sort();
+}
+
+/** What those frames of a filled memory held before a QEMU was let at it, until it can do no more harm. */
+export class ResetFrames {
+  readonly #ramFd: number;
+  #frames: Uint32Array = new Uint32Array(0);
+  #content: Uint8Array = new Uint8Array(0);
+  #kept = false;
+
+  constructor(ramFd: number) {
+    this.#ramFd = ramFd;
+  }
+
+  /** Which they are; before memory is filled. */
+  learn(frames: Uint32Array): void {
+    this.#frames = frames;
+    this.#content = new Uint8Array(frames.length * PAGE_SIZE);
+  }
+
+  /** A reset may be under way: memory is not to be trusted, nor written. */
+  get areKept(): boolean {
+    return this.#kept;
+  }
+
+  /** Before a reset. What is kept already is the truth until release(). @throws HypervisorError FAILED */
+  keep(): void {
+    if (this.#kept || this.#frames.length === 0) return;
+    readFrames(this.#ramFd, this.#frames, this.#frames.length, this.#content, 0);
+    this.#kept = true;
+  }
+
+  /** After a reset. @throws HypervisorError FAILED */
+  putBack(): void {
+    if (this.#kept) writeFrames(this.#ramFd, this.#frames, this.#frames.length, this.#content);
+  }
+
+  /** No QEMU is about to reset: memory is the truth. */
+  release(): void {
+    this.#kept = false;
+  }
+}

@@ -1,0 +1,78 @@
+// What keeps a QEMU from being replicated by Romulus, found by asking it: memory that is neither in the RAM file nor
+// constant, disks that only this host has, and network cards whose output is not held.
+
+import { HypervisorError } from '../../port.js';
+import { listNics, type Nic } from '../network/network-list.js';
+import { isObject } from './qmp-parser.js';
+import type { QmpClient } from './qmp.js';
+
+/** Firmware, option ROMs and ACPI tables: the same on both sides, because the command lines are. */
+const CONSTANT_BLOCK = /^\/rom@|(^|[./])(bios|rom|flash\d*)$/;
+
+/** The names in "info ramblock" that are neither `ram` nor constant. */
+export function blocksOutside(ramBlocks: string, ram: string): string[] {
+  const names = [...ramBlocks.matchAll(/^\s*(\S+)\s+\d+ [KMG]iB\s+0x/gm)].map((match) => match[1] ?? '');
+  return names.filter((name) => name !== ram && !CONSTANT_BLOCK.test(name));
+}
+
+/** The device state holds no RAM blocks. Fails with BAD_CONFIGURATION, naming the block. */
+export async function checkRamBlocks(qmp: QmpClient, ram: string): Promise<void> {
+  const outside = blocksOutside(await qmp.human('info ramblock'), ram);
+  const [block] = outside;
+  if (block === undefined) return;
+  throw new HypervisorError(
+    'BAD_CONFIGURATION',
+    `The device with the memory block ${block} cannot be replicated: its memory lies outside guest RAM. ` +
+      'Use a machine without a graphics card (-nodefaults, no -vga, no -device VGA).',
+    { blocks: outside.join(' ') },
+  );
+}
+
+/**
+ * Every network card must be plugged into a netdev whose output is held (`gated`, their ids), or into nothing. Fails with
+ * BAD_CONFIGURATION, naming the card. One that QEMU's filters cannot hold though it is named is refused by its gate.
+ */
+export async function checkNetwork(qmp: QmpClient, gated: readonly string[]): Promise<void> {
+  const nic = ungatedNic(await qmp.human('info network'), gated);
+  if (!nic?.peer) return;
+  const { name, peer } = nic;
+  const how = isVhost(nic)
+    ? `cannot be held: its netdev ${peer.name} (${peer.type}) bypasses QEMU. Use one without vhost.`
+    : `would not be held: name its netdev in the configuration, "network: [{ id: ${peer.name} }]" ` +
+      '(one that QEMU has named itself needs -netdev …,id=NAME first).';
+  throw new HypervisorError('BAD_CONFIGURATION', `The output of the network card ${name} ${how}`, {
+    card: name,
+    netdev: peer.name,
+    type: peer.type,
+  });
+}
+
+/** The first card in "info network" whose output no gate at these netdevs would hold, or null. */
+export function ungatedNic(network: string, gated: readonly string[]): Nic | null {
+  const ungated = (nic: Nic) => nic.peer !== null && (isVhost(nic) || !gated.includes(nic.peer.name));
+  return listNics(network).find(ungated) ?? null;
+}
+
+/** Of types vhost-user and vhost-vdpa. (A tap with vhost=on looks like any other; QEMU refuses its filters.) */
+function isVhost({ peer }: Nic): boolean {
+  return peer?.type.startsWith('vhost') === true;
+}
+
+/** Fails with BAD_CONFIGURATION if there is a writable disk that is not declared shared. */
+export async function checkDisks(qmp: QmpClient, shared: readonly string[]): Promise<void> {
+  const disks = await qmp.execute('query-block');
+  if (!Array.isArray(disks)) throw new HypervisorError('FAILED', 'QEMU does not list its disks.');
+  for (const disk of disks as unknown[]) {
+    const inserted = isObject(disk) ? disk['inserted'] : undefined;
+    if (!isObject(disk) || !isObject(inserted) || inserted['ro'] === true) continue;
+    const names = [disk['device'], disk['qdev'], inserted['node-name']].filter(
+      (name): name is string => typeof name === 'string' && name !== '',
+    );
+    if (names.some((name) => shared.includes(name))) continue;
+    throw new HypervisorError(
+      'BAD_CONFIGURATION',
+      'A local writable disk is not replicated: make it read-only, or put it on storage that both hosts share and name it in sharedDisks.',
+      { disk: names.join(' '), file: String(inserted['file']) },
+    );
+  }
+}

@@ -1,0 +1,270 @@
+// Output commit for one network interface, with two of QEMU's filter-buffers on its netdev, and a valve. Frames that the
+// guest sends pass the one created last first:
+//
+//   guest ─▶ │ open: this epoch │ ─▶ │ sealed: until acknowledged │ ─▶ │ valve: to nowhere │ ─▶ world
+//
+// A filter-buffer lets out what it holds when it is switched off: the open one at the seal (into the other one), the
+// sealed one at the release. There are two, so a seal that comes before the release of the one before moves nothing: its
+// epoch joins the next one. (Joined with the one before, that would have to wait for the later acknowledgement, and where
+// seals always come first nothing would ever leave.)
+//
+// A filter-buffer also opens by itself, when its timer has run for INTERVAL_US of guest time (4000 seconds) without its
+// being switched: then nobody has released anything for so long, and maybe nobody ever will, because the guest runs
+// elsewhere. The valve is a redirector to a null device, switched off for a release only: what comes to it then is lost,
+// as frames may be.
+//
+// It has the shape of an output gate, but counts nothing: QEMU does not say how much a filter holds.
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { HypervisorError } from '../../port.js';
+import type { QmpCommand } from '../monitor/qmp.js';
+import { QmpError, type QmpClient } from '../monitor/qmp.js';
+import type { DeviceStateFile } from '../state/device-state.js';
+
+/** The largest that the property takes, roughly. */
+const INTERVAL_US = 4_000_000_000;
+/** How long the self-test gives a frame that must not come, and one that must. */
+const SELF_TEST_QUIET_MS = 30;
+const SELF_TEST_LIMIT_MS = 5000;
+/** A capture file with no frame in it. */
+const CAPTURE_HEADER_BYTES = 24;
+
+export class NetdevGate {
+  readonly heldBytes = 0;
+  readonly emittedBytes = 0;
+  readonly releasedBytes = 0;
+  readonly netdev: string;
+  /** The filters were there, left by an agent before us. */
+  readonly takenOver: boolean;
+  readonly #qmp: QmpClient;
+  readonly #openId: string;
+  readonly #sealedId: string;
+  readonly #valveId: string;
+  #mode: 'holding' | 'passing' | 'discarded' = 'holding';
+  #discarded: Promise<void> | null = null;
+  /** Holding, but not all filters are known to be closed. */
+  #leaky = false;
+  /** The epoch in the sealed filter, with those before it; null: what is in it, if anything, belongs to the open epoch. */
+  #sealed: number | null = null;
+
+  /**
+   * Puts the filters on a netdev, holding. Filters that an agent before us left are taken over with what they hold.
+   * Fails with BAD_CONFIGURATION if there is no such netdev, or one that bypasses QEMU (vhost). `intervalUs`, guest time:
+   * when what nobody releases is lost.
+   */
+  static async open(qmp: QmpClient, netdev: string, intervalUs = INTERVAL_US): Promise<NetdevGate> {
+    const ids = idsOf(netdev);
+    const buffer = { 'qom-type': 'filter-buffer', netdev, queue: 'rx', interval: intervalUs };
+    const valve = { 'qom-type': 'filter-redirector', netdev, queue: 'rx', outdev: ids.valve };
+    const nowhere = { id: ids.valve, backend: { type: 'null', data: {} } };
+    const steps: { readonly make: QmpCommand; readonly undo: QmpCommand }[] = [
+      { make: ['chardev-add', nowhere], undo: ['chardev-remove', { id: ids.valve }] },
+      // The valve and the sealed one first: other creation orders let frames out early.
+      { make: ['object-add', { ...valve, id: ids.valve }], undo: removal(ids.valve) },
+      { make: ['object-add', { ...buffer, id: ids.sealed }], undo: removal(ids.sealed) },
+      { make: ['object-add', { ...buffer, id: ids.open }], undo: removal(ids.open) },
+    ];
+    const made: QmpCommand[] = [];
+    let takenOver = false;
+    for (const { make, undo } of steps) {
+      try {
+        await qmp.execute(...make);
+        made.unshift(undo);
+      } catch (error) {
+        if (!(error instanceof QmpError)) throw error;
+        if (/duplicate|attempt to add|already exists/i.test(error.description)) {
+          takenOver = true;
+          continue;
+        }
+        // In its turn each: a device that a filter uses cannot be removed.
+        for (const [command, argument] of made) await qmp.execute(command, argument);
+        throw new HypervisorError(
+          'BAD_CONFIGURATION',
+          `The output of netdev ${netdev} cannot be held: ${error.description}`,
+          { netdev },
+          { cause: error },
+        );
+      }
+    }
+    const gate = new NetdevGate(qmp, netdev, takenOver);
+    if (takenOver) {
+      await gate.#endSelfTest().catch(passQmpError); // the agent before us may have been killed in its test
+      // They may have been left passing, or the cable unplugged.
+      await gate.#run([
+        status(ids.valve, 'on'),
+        status(ids.sealed, 'on'),
+        status(ids.open, 'on'),
+        ['set_link', { name: netdev, up: true }],
+      ]);
+    }
+    return gate;
+  }
+
+  private constructor(qmp: QmpClient, netdev: string, takenOver: boolean) {
+    this.#qmp = qmp;
+    this.netdev = netdev;
+    this.takenOver = takenOver;
+    const { open, sealed, valve } = idsOf(netdev);
+    this.#openId = open;
+    this.#sealedId = sealed;
+    this.#valveId = valve;
+  }
+
+  /** Fails with FAILED if the gate could not be closed. */
+  async seal(epoch: number): Promise<void> {
+    if (this.#mode !== 'holding') return;
+    if (this.#leaky) {
+      const { netdev } = this;
+      throw new HypervisorError(
+        'FAILED',
+        `The output of netdev ${netdev} is not held: its filters could not be closed.`,
+        {
+          netdev,
+        },
+      );
+    }
+    if (this.#sealed !== null) return;
+    this.#sealed = epoch;
+    await this.#run([...toggle(this.#openId)]);
+  }
+
+  async release(epoch: number): Promise<void> {
+    if (this.#mode !== 'holding' || this.#sealed === null || this.#sealed > epoch) return;
+    this.#sealed = null;
+    await this.#run(this.#letOut());
+  }
+
+  discard(): Promise<void> {
+    this.#mode = 'discarded';
+    // What leaves a filter from now on finds the cable unplugged.
+    this.#discarded ??= this.#run([['set_link', { name: this.netdev, up: false }]]);
+    return this.#discarded;
+  }
+
+  async pass(): Promise<void> {
+    if (this.#mode !== 'holding') return;
+    this.#mode = 'passing';
+    this.#sealed = null;
+    await this.#run([this.#valveId, this.#sealedId, this.#openId].map((id) => status(id, 'off')));
+  }
+
+  async hold(): Promise<void> {
+    if (this.#mode === 'passing') {
+      this.#mode = 'holding';
+      this.#leaky = true;
+    }
+    if (this.#mode !== 'holding' || !this.#leaky) return;
+    await this.#run([this.#sealedId, this.#openId, this.#valveId].map((id) => status(id, 'on')));
+    this.#leaky = false;
+  }
+
+  /** Takes the filters away: what they hold leaves, and all that comes. For good. */
+  async remove(): Promise<void> {
+    // The open one first: what it holds passes the sealed one.
+    const filters = [this.#valveId, this.#openId, this.#sealedId];
+    await this.#run([...filters.map(removal), ['chardev-remove', { id: this.#valveId }]]);
+  }
+
+  /** See undoingOf. */
+  get undoing(): string {
+    return undoingOf(this.netdev);
+  }
+
+  restart(): Promise<void> {
+    this.#sealed = null;
+    return Promise.resolve();
+  }
+
+  /**
+   * Sends a frame (an announcement of the guest's address, harmless) through the gate, and watches behind it that it
+   * leaves at the release and not before. The guest runs and the gate holds; no epoch is sealed. `capture` is a file
+   * that QEMU may write. A gate that was taken over releases nothing: a secondary may run on from before what it holds.
+   * Fails with FAILED if a frame came early or not at all.
+   */
+  async selfTest(capture: DeviceStateFile): Promise<void> {
+    const fail = (message: string): HypervisorError =>
+      new HypervisorError('FAILED', `The output of netdev ${this.netdev} is not safe: ${message}`, {
+        netdev: this.netdev,
+      });
+    capture.clear();
+    await this.#qmp.execute('object-add', {
+      'qom-type': 'filter-dump',
+      id: this.#watcherId,
+      netdev: this.netdev,
+      queue: 'rx',
+      file: capture.path,
+      position: 'head', // frames of the guest meet it last
+    });
+    try {
+      await this.#qmp.execute('announce-self', { initial: 1, max: 1, rounds: 1, step: 1 });
+      await sleep(SELF_TEST_QUIET_MS);
+      if (capture.size > CAPTURE_HEADER_BYTES) throw fail('a frame left before its epoch was sealed.');
+      await this.#run(toggle(this.#openId));
+      await sleep(SELF_TEST_QUIET_MS);
+      if (capture.size > CAPTURE_HEADER_BYTES) throw fail('a frame left before its epoch was released.');
+      if (this.takenOver) return;
+      await this.#run(this.#letOut());
+      const limit = performance.now() + SELF_TEST_LIMIT_MS;
+      while (capture.size <= CAPTURE_HEADER_BYTES) {
+        if (performance.now() > limit) throw fail('a frame did not leave when it was released.');
+        await sleep(1);
+      }
+    } finally {
+      await this.#endSelfTest();
+    }
+  }
+
+  get #watcherId(): string {
+    return `romulus-${this.netdev}-watch`;
+  }
+
+  async #endSelfTest(): Promise<void> {
+    await this.#run([removal(this.#watcherId)]);
+  }
+
+  #letOut(): QmpCommand[] {
+    return [status(this.#valveId, 'off'), ...toggle(this.#sealedId), status(this.#valveId, 'on')];
+  }
+
+  async #run(commands: readonly QmpCommand[]): Promise<void> {
+    await Promise.all(this.#qmp.executeAll(commands));
+  }
+}
+
+/** What somebody types into QEMU's monitor to undo a netdev's discard(), and then its filters. */
+export function undoingOf(netdev: string): string {
+  const { valve, open, sealed } = idsOf(netdev);
+  return [
+    `set_link ${netdev} on`,
+    ...[valve, open, sealed].map((id) => `object_del ${id}`),
+    `chardev-remove ${valve}`,
+  ].join(', ');
+}
+
+/** The names of the filters that a netdev has while its output is held. */
+export function gateFiltersOf(netdev: string): string[] {
+  return Object.values(idsOf(netdev));
+}
+
+/** QEMU refused: there was nothing to do. */
+function passQmpError(error: unknown): void {
+  if (!(error instanceof QmpError)) throw error;
+}
+
+/** The names of a netdev's filters. */
+function idsOf(netdev: string): Record<'open' | 'sealed' | 'valve', string> {
+  const of = (filter: string): string => `romulus-${netdev}-${filter}`;
+  return { open: of('open'), sealed: of('sealed'), valve: of('valve') };
+}
+
+function removal(id: string): QmpCommand {
+  return ['object-del', { id }];
+}
+
+function status(id: string, value: 'on' | 'off'): QmpCommand {
+  return ['qom-set', { path: `/objects/${id}`, property: 'status', value }];
+}
+
+function toggle(id: string): QmpCommand[] {
+  return [status(id, 'off'), status(id, 'on')];
+}

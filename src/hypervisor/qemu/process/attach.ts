@@ -1,0 +1,291 @@
+// Attaching to a QEMU that somebody else started, over its monitor socket. It must keep the guest's RAM in a shared
+// file that we can open; what it lacks is named with the option that would add it. Letting go of it leaves the guest
+// running; if we die while it is stopped for a checkpoint, a guard lets it run (its output stays held), or stops it, if its
+// disks are shared and a secondary may take it over.
+
+import { closeSync, fstatSync, openSync, rmSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { connect, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, isAbsolute, join } from 'node:path';
+import type { Duplex } from 'node:stream';
+import { asError, codeOf } from '../../../errors.js';
+import { PAGE_SIZE } from '../../../stream/format.js';
+import type { Inventory } from '../../inventory.js';
+import { HypervisorError } from '../../port.js';
+import { checkDisks, checkNetwork, checkRamBlocks } from '../monitor/check.js';
+import { CompareTracking } from '../memory/compare.js';
+import { DeviceStateFile } from '../state/device-state.js';
+import type { DirtyTracking } from '../memory/dirty.js';
+import { hasMark } from './fence.js';
+import { startGuard, type Guard } from './guard.js';
+import { takeInventory } from '../monitor/inventory.js';
+import type { QemuMachine } from '../machine.js';
+import { requireImageMemory } from '../memory/image.js';
+import { QmpClient } from '../monitor/qmp.js';
+import { requireBacking } from '../memory/reserve.js';
+import { runStatusOf, type RunStatus } from '../monitor/run-state.js';
+import { checkSaveable } from '../monitor/saveable.js';
+
+export interface AttachConfig {
+  readonly name: string;
+  /** The path of QEMU's monitor socket: -qmp unix:PATH,server=on,wait=off */
+  readonly monitor: string;
+  /** The path of the socket of the guest's serial port, if its output is to go through us. */
+  readonly serial?: string;
+  readonly sharedDisks?: readonly string[];
+  /** The ids of the netdevs whose output is held: of all that a network card is plugged into. */
+  readonly netdevs?: readonly string[];
+}
+
+const CONNECT_TIMEOUT_MS = 10_000;
+/** A monitor greets at once, whatever its guest does. */
+const GREETING_TIMEOUT_MS = 5000;
+
+/**
+ * The machine, and what its guest does. Fails with BAD_CONFIGURATION (it lacks something, or has what cannot be
+ * replicated), OUT_OF_MEMORY or FAILED; it is as it was then.
+ */
+export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuMachine; status: RunStatus }> {
+  const qmp = await openMonitor(config.monitor);
+  const ending: (() => unknown)[] = [() => qmp.close()];
+  try {
+    await checkSaveable(qmp);
+    const shared = await stopIfExposed(qmp, config);
+    const ram = await findRam(qmp);
+    await checkRamBlocks(qmp, ram.id);
+    await checkDisks(qmp, config.sharedDisks ?? []);
+    await checkNetwork(qmp, config.netdevs ?? []);
+    const inventory = await takeInventory(qmp, ram.id);
+    const tracking = new CompareTracking(openRam(ram), ram.bytes);
+    ending.push(() => tracking.close());
+    await requireBacking(tracking.ramFd, ram.bytes, ram.path);
+    requireImageMemory(ram.bytes);
+    const deviceState = await openDeviceState();
+    ending.push(() => deviceState.close());
+    const serial = config.serial === undefined ? null : await connectTo(config.serial, 'serial');
+    ending.push(() => serial?.destroy());
+    const guard = await startGuard(config.monitor, dirname(deviceState.path));
+    ending.push(() => guard.end());
+    const status = runStatusOf(await qmp.execute('query-status'));
+    const machine = new AttachedMachine(config.name, {
+      ...{ ram, qmp, tracking, deviceState, serial, guard, inventory, shared },
+    });
+    return { machine, status };
+  } catch (error) {
+    for (const end of ending.reverse()) await end();
+    throw error;
+  }
+}
+
+/** Before anything else: a secondary may run it by now. What else is wrong here then leaves it stopped. */
+async function stopIfExposed(
+  qmp: QmpClient,
+  { sharedDisks = [] }: AttachConfig,
+): Promise<QemuMachine['shared']> {
+  if (sharedDisks.length === 0) return undefined;
+  const exposed = await hasMark(qmp, 'exposed');
+  if (exposed) await qmp.execute('stop');
+  return { exposed };
+}
+
+interface Parts {
+  readonly ram: RamBackend;
+  readonly qmp: QmpClient;
+  readonly tracking: DirtyTracking;
+  readonly deviceState: DeviceStateFile;
+  readonly serial: Socket | null;
+  readonly guard: Guard;
+  readonly inventory: Inventory;
+  readonly shared: QemuMachine['shared'];
+}
+
+class AttachedMachine implements QemuMachine {
+  readonly name: string;
+  readonly memoryBytes: number;
+  readonly qmp: QmpClient;
+  readonly tracking: DirtyTracking;
+  readonly trackingReason = 'the file of its RAM is not served by us';
+  readonly deviceState: DeviceStateFile;
+  readonly serial: Duplex | null;
+  readonly ramBlock: string;
+  readonly directory: string;
+  readonly stateImage = null;
+  readonly said = '';
+  readonly gone: Promise<string>;
+  readonly guard: Guard;
+  readonly inventory: Inventory;
+  readonly shared: QemuMachine['shared'];
+  #lost = false;
+  #closed: Promise<void> | null = null;
+
+  constructor(name: string, { ram, qmp, tracking, deviceState, serial, guard, inventory, shared }: Parts) {
+    this.name = name;
+    this.memoryBytes = ram.bytes;
+    this.ramBlock = ram.id;
+    this.directory = dirname(deviceState.path);
+    this.qmp = qmp;
+    this.tracking = tracking;
+    this.deviceState = deviceState;
+    this.serial = serial;
+    this.guard = guard;
+    this.inventory = inventory;
+    this.shared = shared;
+    this.gone = new Promise((resolve) => {
+      qmp.events$.subscribe({
+        complete: () => {
+          this.#lost = true;
+          resolve('the connection to QEMU’s monitor is lost');
+        },
+      });
+    });
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    const lost = this.#lost;
+    this.qmp.close();
+    this.serial?.destroy();
+    this.deviceState.close();
+    await this.tracking.close();
+    await this.guard.end(lost);
+  }
+}
+
+interface RamBackend {
+  readonly id: string;
+  readonly bytes: number;
+  readonly path: string;
+}
+
+async function findRam(qmp: QmpClient): Promise<RamBackend> {
+  const lacks = (what: string, option: string): HypervisorError =>
+    new HypervisorError('BAD_CONFIGURATION', `The QEMU ${what}: start it with ${option}`, { option });
+  const backend = `-object memory-backend-file,id=ram,size=SIZE,mem-path=FILE,share=on -machine …,memory-backend=ram`;
+  const id = String(
+    await qmp.execute('qom-get', { path: '/machine', property: 'memory-backend' }).catch(() => ''),
+  );
+  const path = id.startsWith('/') ? id : `/objects/${id}`;
+  const get = (property: string) => qmp.execute('qom-get', { path, property });
+  if (id === '' || (await get('type').catch(() => '')) !== 'memory-backend-file') {
+    throw lacks('does not keep guest RAM in a file', backend);
+  }
+  const [share, size, memPath] = await Promise.all([get('share'), get('size'), get('mem-path')]);
+  if (share !== true) throw lacks('does not share the file of guest RAM', backend);
+  const file = String(memPath);
+  if (!isAbsolute(file) || file.startsWith('/proc/')) {
+    throw lacks(`keeps guest RAM in ${file}, which we cannot open`, `mem-path=FILE, an absolute path`);
+  }
+  return { id: path.slice(path.lastIndexOf('/') + 1), bytes: Number(size), path: file };
+}
+
+function openRam({ path, bytes }: RamBackend): number {
+  let fd: number | null = null;
+  try {
+    fd = openSync(path, 'r+');
+    const stats = fstatSync(fd);
+    if (!stats.isFile() || stats.size < bytes || bytes % PAGE_SIZE !== 0) {
+      throw new Error('it is not a file of that size');
+    }
+    return fd;
+  } catch (error) {
+    if (fd !== null) closeSync(fd);
+    const cause = asError(error);
+    throw new HypervisorError(
+      'BAD_CONFIGURATION',
+      `The file of guest RAM, ${path}, cannot be used: ${cause.message}. Start QEMU with mem-path=FILE, a file that this process may open.`,
+      { path, bytes },
+      { cause },
+    );
+  }
+}
+
+/** QEMU opens it by its name. */
+async function openDeviceState(): Promise<DeviceStateFile> {
+  const directory = await mkdtemp(join(tmpdir(), 'romulus-qemu-'));
+  try {
+    const path = join(directory, 'state');
+    const fd = openSync(path, 'wx+', 0o600);
+    return new DeviceStateFile(fd, path, () =>
+      rmSync(directory, { recursive: true, force: true, maxRetries: 5 }),
+    );
+  } catch (error) {
+    await rm(directory, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+/** Fails with BAD_CONFIGURATION where nobody greets, or what answers is none; else as QmpClient.open does. */
+async function openMonitor(path: string): Promise<QmpClient> {
+  const socket = await connectTo(path, 'monitor');
+  const heard = { nothing: false };
+  const timer = setTimeout(() => {
+    if (socket.bytesRead > 0) return;
+    heard.nothing = true;
+    socket.destroy();
+  }, GREETING_TIMEOUT_MS);
+  try {
+    return await QmpClient.open(socket);
+  } catch (thrown) {
+    const cause = asError(thrown);
+    if (heard.nothing) throw taken(path, cause);
+    if (socket.bytesRead === 0 || codeOf(cause) === 'DOMAIN_GONE') throw cause;
+    const message = `What answers at ${path} is no QMP monitor: ${cause.message} Start QEMU with ${monitorOption(path)}`;
+    throw new HypervisorError('BAD_CONFIGURATION', message, { key: 'monitor', value: path }, { cause });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function monitorOption(path: string): string {
+  return `-qmp unix:${path},server=on,wait=off`;
+}
+
+/** A monitor has one client at a time; others are connected and wait. Libvirt never lets go of its own. */
+function taken(path: string, cause: Error): HypervisorError {
+  const libvirt = /\/libvirt\/(.*\/)?monitor\.sock$/.test(path);
+  const own = '/run/romulus-NAME.qmp';
+  const message = libvirt
+    ? `${path} is libvirt's own monitor, and libvirt does not share it. Give the domain a second one, with virsh edit: ` +
+      `<domain … xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'> and, as its last element, <qemu:commandline>` +
+      `<qemu:arg value='-qmp'/><qemu:arg value='unix:${own},server=on,wait=off'/></qemu:commandline>; start the domain ` +
+      `anew, and write "qmp: ${own}".`
+    : `The monitor at ${path} does not greet: another program has it (a monitor has one client at a time), or QEMU ` +
+      `hangs. Give Romulus one of its own, beside the other: ${monitorOption(own)}`;
+  return new HypervisorError('BAD_CONFIGURATION', message, { key: 'monitor', value: path }, { cause });
+}
+
+/** What the system says of a socket that cannot be connected to. */
+function unreachable(path: string, key: string, cause: Error): HypervisorError {
+  const code = codeOf(cause);
+  // More wait for its only client to go than it lets wait.
+  if (code === 'EAGAIN') return taken(path, cause);
+  const message =
+    code === 'EACCES' || code === 'EPERM'
+      ? `This process may not connect to ${path}: run as root or as the user that QEMU runs as.`
+      : `There is no QEMU at ${path}: ${cause.message}. Start it with ${monitorOption(path)}`;
+  return new HypervisorError('BAD_CONFIGURATION', message, { key, value: path }, { cause });
+}
+
+function connectTo(path: string, key: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(path);
+    const timer = setTimeout(() => socket.destroy(new Error('no answer in time')), CONNECT_TIMEOUT_MS);
+    socket.once('connect', () => {
+      clearTimeout(timer);
+      socket.off('error', refused);
+      // What follows from the end of a connection is told by those who use it.
+      socket.on('error', () => undefined);
+      resolve(socket);
+    });
+    const refused = (error: Error): void => {
+      clearTimeout(timer);
+      reject(unreachable(path, key, error));
+    };
+    socket.once('error', refused);
+  });
+}

@@ -1,0 +1,123 @@
+// The guard of an attached guest: a small process that outlives us. When we are gone without having said so, it removes
+// our directory, and sees to the guest. In most cases it lets it run, in case it stood still for a checkpoint that nobody
+// will finish (its output stays held: nobody is there to release it). A guest whose disks are shared it stops, if a
+// secondary may take it over: both would write.
+//
+//   we ──pipe──▶ guard:   S the guest is stopped   R it runs   E a secondary may take it over   N none may
+//                         Q we are done with it
+//                         the end of the pipe = we are gone: if E ──▶ "stop", else if S ──▶ "cont"
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { asError, codeOf } from '../../../errors.js';
+import { HypervisorError } from '../../port.js';
+import { heedNoSignals } from './deaf.js';
+import { hasMark } from './fence.js';
+import { QmpClient } from '../monitor/qmp.js';
+
+export interface Guard {
+  stopping(): void;
+  running(): void;
+  /** Of a guest whose disks are shared: a secondary may take it over, or no more. */
+  exposed(on: boolean): void;
+  /**
+   * Resolves when the guard has ended. `lost`: the monitor is lost, but its QEMU may live: the guard does its work, as if
+   * we were gone.
+   */
+  end(lost?: boolean): Promise<void>;
+}
+
+const FILE = fileURLToPath(import.meta.url);
+/** How long it tries to let a guest run: QEMU takes the next client when it has noticed that we are gone. */
+const LIMIT_MS = 10_000;
+const RETRY_MS = 20;
+
+/** Resolves when it is on guard: over the guest of a monitor socket, and our directory. Fails with FAILED. */
+export async function startGuard(monitor: string, directory: string): Promise<Guard> {
+  const child = spawn(process.execPath, [FILE, monitor, directory], {
+    stdio: ['pipe', 'pipe', 'ignore'],
+    detached: true, // what is sent to us by a terminal is not for it
+  });
+  const closed = once(child, 'close');
+  closed.catch(() => undefined); // an 'error' is told below
+  try {
+    await Promise.race([
+      once(child.stdout, 'data'),
+      closed.then(() => Promise.reject(new Error('it has ended'))),
+    ]);
+  } catch (error) {
+    throw new HypervisorError('FAILED', 'The guest’s guard does not start.', {}, { cause: asError(error) });
+  }
+  child.stdin.on('error', () => undefined); // it has ended already
+  return {
+    stopping: () => child.stdin.write('S'),
+    running: () => child.stdin.write('R'),
+    exposed: (on) => child.stdin.write(on ? 'E' : 'N'),
+    end: async (lost = false) => {
+      child.stdin.end(lost ? '' : 'Q');
+      await closed.catch(() => undefined);
+    },
+  };
+}
+
+/** Nobody listens on its socket any more. */
+const QEMU_GONE: ReadonlySet<string> = new Set(['ECONNREFUSED', 'ENOENT']);
+
+async function stand(monitor: string, directory: string): Promise<void> {
+  // A supervisor that ends us all means well, but the guest is not ours to leave like that.
+  heedNoSignals();
+  process.stdout.write('ready\n');
+  let stopped = false;
+  let exposed = false;
+  for await (const chunk of process.stdin) {
+    for (const letter of String(chunk)) {
+      if (letter === 'Q') return;
+      if (letter === 'S' || letter === 'R') stopped = letter === 'S';
+      else exposed = letter === 'E';
+    }
+  }
+  // QEMU may be writing there.
+  rmSync(directory, { recursive: true, force: true, maxRetries: 5 });
+  // There is no limit to the stop: as long as QEMU is there and the guest may run, it is needed.
+  if (exposed) await withMonitor(monitor, Infinity, stopExposed);
+  else if (stopped) await withMonitor(monitor, LIMIT_MS, goOn);
+}
+
+async function goOn(qmp: QmpClient): Promise<void> {
+  await qmp.execute('cont');
+}
+
+/** Unless somebody was faster than we are, and has said since that nobody else can run it. */
+async function stopExposed(qmp: QmpClient): Promise<void> {
+  if ((await hasMark(qmp, 'exposed')) || (await hasMark(qmp, 'fenced'))) await qmp.execute('stop');
+}
+
+/** Until it is done, or QEMU is gone, or the time is over. */
+async function withMonitor(
+  monitor: string,
+  limitMs: number,
+  work: (qmp: QmpClient) => Promise<void>,
+): Promise<void> {
+  const limit = performance.now() + limitMs;
+  while (performance.now() < limit) {
+    const socket = connect(monitor);
+    try {
+      await once(socket, 'connect');
+      const qmp = await QmpClient.open(socket, { timeoutMs: LIMIT_MS });
+      await work(qmp);
+      qmp.close();
+      return;
+    } catch (error) {
+      socket.destroy();
+      if (QEMU_GONE.has(codeOf(error))) return;
+      // It does not answer yet: once more, until the time is over.
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    }
+  }
+}
+
+const [, script, monitor, directory] = process.argv;
+if (script === FILE && monitor !== undefined && directory !== undefined) await stand(monitor, directory);

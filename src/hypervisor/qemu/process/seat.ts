@@ -1,0 +1,168 @@
+// The one QEMU that a standby may have. Two would want the same tap, port, socket or image lock; but while a new stream
+// is filled, an older checkpoint is still held. So memories can be several, and the QEMU is that of the one which is
+// about to be, or could be, taken over to:
+//
+//   memory A (held)    ◀── QEMU
+//   memory B (filling)                 claim by B: A's QEMU ends, one for B is started (some 100 ms)
+//
+// A QEMU is worth little: what it holds can be loaded into another one. One that ends by itself, or hangs, is replaced.
+
+import { asError } from '../../../errors.js';
+import type { Inventory } from '../../inventory.js';
+import { HypervisorError } from '../../port.js';
+import type { QemuConfig } from '../config.js';
+import { launchQemu } from './launch.js';
+import type { QemuMachine } from '../machine.js';
+import type { QmpVersion } from '../monitor/qmp-parser.js';
+import { framesOfReset, type ResetFrames } from '../memory/reset-frames.js';
+import { StateLoader } from '../state/state-loader.js';
+import type { ChosenTracking } from '../memory/tracking.js';
+
+export interface Seated {
+  readonly machine: QemuMachine;
+  readonly loader: StateLoader;
+}
+
+/** Who may have the QEMU. */
+export interface Occupant {
+  readonly memory: ChosenTracking;
+  /** Of its memory. */
+  readonly reset: ResetFrames;
+  /** It runs, or is about to: its QEMU is not for others. */
+  readonly stays: boolean;
+  /** Its QEMU was of use. */
+  loaded(): void;
+  /** Its QEMU has ended by itself. */
+  ended(reason: string): void;
+  /** A QEMU for it could not be started, though nobody waits for one. */
+  missed(error: Error): void;
+}
+
+/** What every QEMU of this configuration says of itself. */
+export interface Facts {
+  readonly inventory: Inventory;
+  readonly version: QmpVersion;
+  readonly resetFrames: Uint32Array;
+}
+
+interface Occupied extends Seated {
+  readonly by: Occupant;
+}
+
+export class Seat {
+  readonly #config: QemuConfig;
+  #occupied: Occupied | null = null;
+  /** Who had it before, and gets it back when the present occupant leaves. */
+  #evicted: Occupant | null = null;
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(config: QemuConfig) {
+    this.#config = config;
+  }
+
+  /** What sits there now, if it is the occupant's. */
+  of(occupant: Occupant): Seated | null {
+    return this.#occupied?.by === occupant ? this.#occupied : null;
+  }
+
+  /** The QEMU of this occupant: as it is, or started now in the place of another's. Fails as launchQemu does. */
+  claim(occupant: Occupant): Promise<Seated> {
+    return this.#inOrder(async () => this.of(occupant) ?? (await this.#start(occupant)));
+  }
+
+  /** Resolves when no QEMU is being started or ended. */
+  async settled(): Promise<void> {
+    await this.#last;
+  }
+
+  /** Ends this occupant's QEMU, if there is one; its memory is as it should be then. */
+  clear(occupant: Occupant): Promise<void> {
+    return this.#inOrder(async () => {
+      if (this.of(occupant) === null) return;
+      await this.#end();
+      occupant.reset.putBack();
+      occupant.reset.release();
+    });
+  }
+
+  /** The occupant leaves for good. Resolves when its QEMU has ended. */
+  vacate(occupant: Occupant): Promise<void> {
+    return this.#inOrder(async () => {
+      if (this.#evicted === occupant) this.#evicted = null;
+      if (this.#occupied !== null && this.#occupied.by !== occupant) return;
+      await this.#end();
+      const next = this.#evicted;
+      this.#evicted = null;
+      if (next) this.claim(next).catch((error: unknown) => next.missed(asError(error)));
+    });
+  }
+
+  async #start(occupant: Occupant): Promise<Seated> {
+    const before = this.#occupied?.by;
+    if (before && before !== occupant) {
+      if (before.stays) throw new HypervisorError('WRONG_STATE', 'The domain that has the QEMU runs.');
+      this.#evicted = before;
+    }
+    await this.#end();
+    const { memory, reset } = occupant;
+    // It resets the machine when it starts.
+    reset.keep();
+    let machine: QemuMachine | null = null;
+    try {
+      machine = await launchQemu(this.#config, { role: 'standby', memory });
+      const occupied: Occupied = { machine, loader: await StateLoader.open(machine), by: occupant };
+      reset.putBack();
+      reset.release();
+      this.#occupied = occupied;
+      void machine.gone.then((reason) => this.#gone(occupied, reason));
+      return occupied;
+    } catch (error) {
+      await machine?.close();
+      reset.putBack();
+      reset.release();
+      throw error;
+    }
+  }
+
+  async #end(): Promise<void> {
+    const occupied = this.#occupied;
+    this.#occupied = null;
+    await occupied?.machine.close();
+  }
+
+  #gone(occupied: Occupied, reason: string): void {
+    if (this.#occupied !== occupied) return; // we ended it
+    this.#occupied = null;
+    const { by, machine } = occupied;
+    const after = this.#inOrder(async () => {
+      await machine.close();
+      by.reset.putBack();
+      by.reset.release();
+    });
+    after.then(
+      () => by.ended(reason),
+      (error: unknown) => by.ended(`${reason}; ${asError(error).message}`),
+    );
+  }
+
+  #inOrder<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(work);
+    this.#last = result.catch(() => undefined); // told to the caller
+    return result;
+  }
+}
+
+/** Fails as QmpClient.human does, or with BAD_CONFIGURATION. */
+export async function factsOf({ qmp, inventory }: QemuMachine): Promise<Facts> {
+  return { inventory, version: qmp.version, resetFrames: await framesOfReset(qmp) };
+}
+
+/** Asks a QEMU like the one to come what it is; its disks are not opened for writing. Fails as launchQemu does. */
+export async function probe(config: QemuConfig, memory: ChosenTracking): Promise<Facts> {
+  const machine = await launchQemu(config, { role: 'probe', memory });
+  try {
+    return await factsOf(machine);
+  } finally {
+    await machine.close();
+  }
+}

@@ -1,0 +1,81 @@
+// The device-state blob of xen-save-devices-state: QEMU writes it to a file without a name, whose descriptor it was
+// given at its birth (or, attached, to a file in a private directory). It is a QEMU migration stream without RAM:
+//
+//   "QEVM"  u32 version (3)  sections of devices and vCPUs …  EOF
+
+import { closeSync, fstatSync, ftruncateSync, readSync } from 'node:fs';
+import { asError } from '../../../errors.js';
+import { HypervisorError } from '../../port.js';
+
+const MAGIC = Buffer.from('QEVM', 'ascii');
+const VERSION = 3;
+/** The largest seen is 125 KB; a device that keeps a screen has a few MiB. */
+export const DEVICE_STATE_BYTES_MAX = 32 * 1024 * 1024;
+/** The magic and the version. */
+export const DEVICE_STATE_HEADER = Buffer.from('QEVM\0\0\0\x03', 'latin1');
+export const DEVICE_STATE_HEADER_BYTES = DEVICE_STATE_HEADER.length;
+
+export class DeviceStateFile {
+  readonly fd: number;
+  /** As QEMU opens it. */
+  readonly path: string;
+  readonly #bury: () => void;
+  #closed = false;
+
+  /** Takes the descriptor over. `bury` removes what has a name. */
+  constructor(fd: number, path: string, bury: () => void = () => undefined) {
+    this.fd = fd;
+    this.path = path;
+    this.#bury = bury;
+  }
+
+  /** Before each save: what was there is gone. */
+  clear(): void {
+    ftruncateSync(this.fd, 0);
+  }
+
+  get size(): number {
+    return fstatSync(this.fd).size;
+  }
+
+  /** Fails with FAILED or BAD_CONTEXT. */
+  read(): Uint8Array {
+    try {
+      const { size } = this;
+      const blob = new Uint8Array(Math.min(size, DEVICE_STATE_BYTES_MAX + 1));
+      for (let at = 0; at < blob.length;) {
+        const count = readSync(this.fd, blob, at, blob.length - at, at);
+        if (count === 0) break;
+        at += count;
+      }
+      checkDeviceState(blob);
+      return blob;
+    } catch (error) {
+      if (error instanceof HypervisorError) throw error;
+      throw new HypervisorError('FAILED', 'The device state cannot be read.', {}, { cause: asError(error) });
+    }
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    closeSync(this.fd);
+    this.#bury();
+  }
+}
+
+/** Refuses, with BAD_CONTEXT, what is no device state of QEMU. */
+export function checkDeviceState(blob: Uint8Array): void {
+  const refuse = (message: string, facts = {}): HypervisorError =>
+    new HypervisorError('BAD_CONTEXT', message, { length: blob.length, ...facts });
+  if (blob.length > DEVICE_STATE_BYTES_MAX) {
+    throw refuse('The device state is too large.', { limit: DEVICE_STATE_BYTES_MAX });
+  }
+  if (blob.length < DEVICE_STATE_HEADER_BYTES || MAGIC.compare(blob, 0, MAGIC.length) !== 0) {
+    throw refuse('The device state is not one of QEMU.');
+  }
+  const version = new DataView(blob.buffer, blob.byteOffset, blob.length).getUint32(4, false);
+  if (version !== VERSION) {
+    throw refuse('The device state has an unknown format.', { version, expected: VERSION });
+  }
+}

@@ -1,0 +1,208 @@
+// The checkpoints of a standby: the last one, the last one that QEMU could load, and the ways between them.
+//
+//   accept(state) ─┬─ loaded on trial ──▶ this is the good one: what came before is forgotten
+//        ▲         └─ not so often ─────▶ pages written since the good one are kept (undo)
+//        └──────────────┘
+//   ready to run:  loaded already? ─▶ yes
+//                  load ─▶ in another QEMU ─▶ back to the good one ─▶ an error, and all is as before
+
+import { Subject } from 'rxjs';
+import { asError } from '../../../errors.js';
+import { HypervisorError } from '../../port.js';
+import type { TrialLoads } from '../config.js';
+import { splitState, type StateParts } from './memory-section.js';
+import type { Occupant, Seat, Seated } from '../process/seat.js';
+import { RUNNING, runStateOf } from './state-sections.js';
+import { TrialPace } from './trial.js';
+import { Undo } from '../memory/undo.js';
+
+/** Of pages that are kept to go back to the last checkpoint that was loaded. */
+const UNDO_BYTES_MAX = 128 * 1024 * 1024;
+/** A QEMU that does not answer within it is replaced before it is told to run. */
+const ANSWER_MS = 1000;
+
+/** A checkpoint's device state. */
+export interface Held extends StateParts {
+  /** As it was given. */
+  readonly context: Uint8Array;
+  /** By what the guest was stopped on the primary, if not by us: one that stood still is not let run. */
+  readonly stoppedBy: string | null;
+}
+
+export interface HeldOptions {
+  readonly pages: number;
+  readonly loads: TrialLoads;
+  readonly warn: (warning: string) => void;
+}
+
+export class HeldCheckpoints {
+  /** What the domain would be started from: after each change. */
+  readonly current$ = new Subject<Held>();
+  readonly #seat: Seat;
+  readonly #occupant: Occupant;
+  readonly #undo: Undo;
+  readonly #pace: TrialPace;
+  readonly #warn: (warning: string) => void;
+  #current: Held | null = null;
+  /** The last one that was loaded; null: there is no way back. */
+  #good: Held | null = null;
+  /** Checkpoints since then. */
+  #sinceGood = 0;
+  #back = 0;
+  #tried = false;
+
+  constructor(seat: Seat, occupant: Occupant, { pages, loads, warn }: HeldOptions) {
+    this.#seat = seat;
+    this.#occupant = occupant;
+    this.#undo = new Undo(occupant.memory.tracking.ramFd, pages, UNDO_BYTES_MAX);
+    this.#pace = new TrialPace(loads);
+    this.#warn = warn;
+  }
+
+  get current(): Held | null {
+    return this.#current;
+  }
+
+  /** How many checkpoints before the last one the domain is, since a load has failed. */
+  get back(): number {
+    return this.#back;
+  }
+
+  /** The first one is always tried, and one behind which there would be no way back. */
+  get isTrialDue(): boolean {
+    return !this.#tried || this.#pace.isDue(this.#undo.overflown);
+  }
+
+  /** The frames are about to be written. @throws HypervisorError FAILED */
+  writing(gfns: Uint32Array, count: number): void {
+    if (this.#good !== null) this.#undo.keep(gfns, count);
+  }
+
+  /**
+   * Memory is complete, and this is the device state that belongs to it. Fails with BAD_CONTEXT if it is none: then back to
+   * the good one.
+   */
+  async accept(context: Uint8Array): Promise<Held> {
+    if (this.#current?.context === context) return this.#current;
+    this.#sinceGood++;
+    this.#back = 0;
+    let parts: StateParts;
+    try {
+      parts = splitState(context);
+    } catch (error) {
+      this.#current = null;
+      await this.#goBack();
+      throw error;
+    }
+    const { memory, devices } = parts;
+    const runState = runStateOf(devices);
+    return this.#become({
+      context,
+      memory: memory ?? this.#current?.memory ?? null,
+      devices,
+      stoppedBy: runState === RUNNING ? null : runState,
+    });
+  }
+
+  /** Loads it to see whether it can be; if it cannot, goes back to the one that could. Fails as load() does. */
+  async try(held: Held): Promise<void> {
+    const started = performance.now();
+    try {
+      await this.load(held);
+    } catch (error) {
+      if (!isRefusal(error)) {
+        // No QEMU could be had for it now: that says nothing of the checkpoint. The first one must be seen to work.
+        if (!this.#tried) throw error;
+        this.#warn(`a checkpoint could not be loaded on trial: ${asError(error).message}`);
+        return;
+      }
+      await this.#goBack();
+      throw error;
+    } finally {
+      this.#pace.took(performance.now() - started);
+    }
+  }
+
+  /** Into the QEMU that is there, or else into another one. Fails as the second one does. */
+  async load(held: Held): Promise<Seated> {
+    try {
+      return await this.#loadOnce(held);
+    } catch (error) {
+      this.#warn(`the QEMU that stood by is replaced: ${asError(error).message}`);
+      await this.#seat.clear(this.#occupant);
+    }
+    return this.#loadOnce(held);
+  }
+
+  /**
+   * A QEMU that holds the last checkpoint, or the good one if it does not take that. If it takes neither, all is as it was:
+   * fails as load() does for the last one, or with WRONG_STATE if there is none.
+   */
+  async readyToRun(): Promise<Seated> {
+    this.#back = 0;
+    const held = this.#current;
+    if (!held) throw new HypervisorError('WRONG_STATE', 'The domain has no context to start from.');
+    try {
+      return await this.load(held);
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      return this.#readyToRunBefore(asError(error));
+    }
+  }
+
+  async #readyToRunBefore(why: Error): Promise<Seated> {
+    const good = this.#good;
+    const back = this.#sinceGood;
+    await this.#seat.clear(this.#occupant);
+    if (good === null || back === 0 || this.#undo.overflown) throw why;
+    this.#undo.swap();
+    try {
+      const seated = await this.#loadOnce(good);
+      this.#become(good);
+      this.#back = back;
+      this.#warn(`taken over from ${back} checkpoint(s) before the last: ${why.message}`);
+      return seated;
+    } catch (error) {
+      await this.#seat.clear(this.#occupant);
+      this.#undo.swap();
+      if (why instanceof HypervisorError) why.suppressed.push(asError(error));
+      throw why;
+    }
+  }
+
+  async #loadOnce(held: Held): Promise<Seated> {
+    const seated = await this.#seat.claim(this.#occupant);
+    // One that hangs must not be told to run: it might do so when nobody wants it any more.
+    if (seated.loader.holds === held) await seated.machine.qmp.execute('query-status', undefined, ANSWER_MS);
+    else await seated.loader.load(held, this.#occupant.reset);
+    this.#occupant.loaded();
+    this.#tried = true;
+    if (this.#pace.keepsUndo) this.#good = held;
+    this.#sinceGood = 0;
+    this.#undo.clear();
+    return seated;
+  }
+
+  /** To the last checkpoint that was loaded, for good, if there is a way. */
+  async #goBack(): Promise<void> {
+    const good = this.#good;
+    if (good === null || good === this.#current || this.#undo.overflown) return;
+    await this.#seat.clear(this.#occupant);
+    this.#undo.swap();
+    this.#undo.clear();
+    this.#become(good);
+    this.#back = this.#sinceGood;
+    this.#sinceGood = 0;
+  }
+
+  #become(held: Held): Held {
+    this.#current = held;
+    this.current$.next(held);
+    return held;
+  }
+}
+
+/** QEMU has seen the state, and does not take it. */
+function isRefusal(error: unknown): boolean {
+  return error instanceof HypervisorError && error.code === 'BAD_CONTEXT';
+}

@@ -1,0 +1,115 @@
+// Loading a device state into a stopped QEMU, in place and as often as one likes. RAM must be right before, and QEMU
+// resets the machine first: what a reset writes into RAM (kernels and other images that QEMU was told to put there) is
+// kept aside, and written again afterwards.
+//
+//   keep ─▶ put the state into the image ─▶ snapshot-load ─▶ (reset, devices, vCPUs) ─▶ write what was kept
+//
+// A state that QEMU cannot load is an error, and QEMU can load another one.
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { filter, firstValueFrom, timeout } from 'rxjs';
+import { asError } from '../../../errors.js';
+import { HypervisorError } from '../../port.js';
+import { DEVICE_STATE_HEADER } from './device-state.js';
+import { ignoreShared } from './full-state.js';
+import type { StateParts } from './memory-section.js';
+import type { QemuMachine } from '../machine.js';
+import { isObject } from '../monitor/qmp-parser.js';
+import type { ResetFrames } from '../memory/reset-frames.js';
+import { SNAPSHOT, STATE_NODE, type StateImage } from './state-image.js';
+
+/** A load takes 5 ms. A QEMU that takes so long does not answer at all. */
+const TIMEOUT_MS = 3000;
+const LAST_WORDS_MS = 50;
+
+export class StateLoader {
+  readonly #machine: QemuMachine;
+  readonly #image: StateImage;
+  #holds: StateParts | null = null;
+  #loads = 0;
+
+  /** Fails with QmpError, DOMAIN_GONE or UNSUPPORTED. */
+  static async open(machine: QemuMachine): Promise<StateLoader> {
+    const { qmp, stateImage } = machine;
+    if (!stateImage) throw new HypervisorError('UNSUPPORTED', 'This QEMU was not started as a standby.');
+    await qmp.execute(...ignoreShared(true));
+    return new StateLoader(machine, stateImage);
+  }
+
+  private constructor(machine: QemuMachine, image: StateImage) {
+    this.#machine = machine;
+    this.#image = image;
+  }
+
+  /** The state that QEMU holds, and RAM is as it wants it. */
+  get holds(): StateParts | null {
+    return this.#holds;
+  }
+
+  /** RAM is about to change. */
+  forget(): void {
+    this.#holds = null;
+  }
+
+  /**
+   * `reset`: of the memory that QEMU runs on. Fails with BAD_CONTEXT (QEMU's reason), FAILED or DOMAIN_GONE: then RAM may
+   * not be put back before this QEMU has ended.
+   */
+  async load(state: StateParts, reset: ResetFrames): Promise<void> {
+    const { memory, devices } = state;
+    // Each time: a reset puts the ACPI tables back to what they were when QEMU was started.
+    const sections = memory === null ? [devices] : [memory, devices];
+    this.#image.put([DEVICE_STATE_HEADER, ...sections]);
+    this.#holds = null;
+    reset.keep();
+    await this.#job();
+    reset.putBack();
+    reset.release();
+    this.#holds = state;
+  }
+
+  async #job(): Promise<void> {
+    const { qmp } = this.#machine;
+    const before = this.#machine.said.length;
+    const id = `romulus-load-${++this.#loads}`;
+    const concluded = firstValueFrom(
+      qmp.events$.pipe(
+        filter(
+          ({ name, data }) =>
+            name === 'JOB_STATUS_CHANGE' && data['id'] === id && data['status'] === 'concluded',
+        ),
+        timeout({ first: TIMEOUT_MS }),
+      ),
+    );
+    concluded.catch(() => undefined); // looked at below
+    const where = { tag: SNAPSHOT, vmstate: STATE_NODE, devices: [STATE_NODE] };
+    await qmp.execute('snapshot-load', { 'job-id': id, ...where }, TIMEOUT_MS);
+    try {
+      await concluded;
+    } catch (error) {
+      throw new HypervisorError(
+        'FAILED',
+        'QEMU does not load the device state.',
+        { id },
+        { cause: asError(error) },
+      );
+    }
+    const [jobs] = await Promise.all(qmp.executeAll([['query-jobs'], ['job-dismiss', { id }]]));
+    const job = Array.isArray(jobs)
+      ? (jobs as unknown[]).find((one) => isObject(one) && one['id'] === id)
+      : null;
+    if (!isObject(job)) throw new HypervisorError('FAILED', 'QEMU does not know what it has loaded.', { id });
+    const { error } = job;
+    if (typeof error !== 'string') return;
+    const reason = (await this.#lastWords(before)) ?? error;
+    throw new HypervisorError('BAD_CONTEXT', `QEMU does not take the device state: ${reason}`, { id });
+  }
+
+  /** QEMU says why on its standard error, which comes by another way than its answers. */
+  async #lastWords(before: number): Promise<string | null> {
+    for (let waited = 0; waited < LAST_WORDS_MS && this.#machine.said.length <= before; waited++)
+      await sleep(1);
+    const said = this.#machine.said.slice(before).trim();
+    return said === '' ? null : said.replaceAll(/\s*\n\s*/g, '; ');
+  }
+}

@@ -1,0 +1,57 @@
+// What hooks are told: the failover as the secondary sees it, and its mirror image on the old primary.
+
+import { filter, map, type Observable } from 'rxjs';
+import type { PrimaryService, SecondaryService } from '../../report/reports.js';
+
+export interface HookEvent {
+  readonly event: 'failover-started' | 'failover-completed' | 'failover-failed' | 'fenced';
+  readonly domain: string;
+  /** Null where it is not known. */
+  readonly streamUuid: string | null;
+  /** The epoch that the domain goes on from; null where it is not known. */
+  readonly epoch: number | null;
+  readonly reason: string;
+  /** The time of day, ISO 8601. */
+  readonly time: string;
+  /** failover-completed: from the decision to the domain running. */
+  readonly takeoverSeconds?: number;
+  /** failover-failed. */
+  readonly error?: { readonly code: string; readonly message: string };
+}
+
+export function failoverHookEvents(service: Pick<SecondaryService, 'failover$'>): Observable<HookEvent> {
+  return service.failover$.pipe(
+    map((failover): HookEvent => {
+      const { domain, streamUuid, epoch, reason } = failover;
+      const common = { domain, streamUuid, epoch, reason, time: new Date().toISOString() };
+      switch (failover.phase) {
+        case 'started':
+          return { event: 'failover-started', ...common };
+        case 'completed':
+          return { event: 'failover-completed', ...common, takeoverSeconds: failover.takeoverSeconds };
+        case 'failed':
+          return { event: 'failover-failed', ...common, error: failover.error };
+      }
+    }),
+  );
+}
+
+/** The old primary learns that it is no longer one. */
+export function fencedHookEvents(
+  service: Pick<PrimaryService, 'transitions$' | 'statuses'>,
+): Observable<HookEvent> {
+  return service.transitions$.pipe(
+    filter(({ role }) => role === 'fenced'),
+    map(({ domain, reason }): HookEvent => {
+      const status = service.statuses().find((candidate) => candidate.domain === domain);
+      return {
+        event: 'fenced',
+        domain,
+        streamUuid: status?.streamUuid ?? null,
+        epoch: status?.epochAcknowledged ?? null,
+        reason,
+        time: new Date().toISOString(),
+      };
+    }),
+  );
+}

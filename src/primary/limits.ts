@@ -1,0 +1,75 @@
+// A hypervisor that does not answer is as good as dead, though we live: whoever waits for it waits for ever, and its
+// domain stands still, unprotected and unheard. So each thing that is asked of it while a checkpoint is taken has a time.
+// What takes longer than that fails with HUNG, and may still end in whatever way it likes.
+//
+//   asked ──────────────────── limit ── answered? ── HUNG
+//     └ if it was we who were stopped (the timer is late), it gets its time once more
+
+import { HypervisorError, type SourceDomain } from '../hypervisor/port.js';
+import { monotonicMs } from '../flow/clock.js';
+
+/** Timers are late by less than this on a busy host. */
+const LATE_MS = 500;
+
+/** What a saver asks of a domain. Enabling the dirty log copies all memory at once, which takes its time (see below). */
+const LIMITED: ReadonlySet<PropertyKey> = new Set<keyof SourceDomain>([
+  ...(['prepareSuspend', 'suspend', 'stoodStill', 'resume', 'confirmMachine', 'emulatorContext'] as const),
+  ...([
+    'enableLogDirty',
+    'cleanLogDirty',
+    'peekLogDirty',
+    'disableLogDirty',
+    'copyPages',
+    'pageTypes',
+  ] as const),
+  ...(['hvmContext', 'hvmParams', 'tscInfo', 'cpuPolicy'] as const),
+]);
+/** Slower than any memory, or disk that stands for it. */
+const COPY_BYTES_PER_MS = 64 * 1024;
+
+/** The domain, with a time for each call that a saver makes. `memoryBytes`: of its memory. */
+export function withLimits<Limited extends SourceDomain>(
+  domain: Limited,
+  limitMs: number,
+  memoryBytes: number,
+): Limited {
+  return new Proxy(domain, {
+    get: (target, key): unknown => {
+      const value: unknown = Reflect.get(target, key, target);
+      if (typeof value !== 'function') return value;
+      const call = value as (...given: unknown[]) => unknown;
+      if (!LIMITED.has(key)) return call.bind(target);
+      const allowed = key === 'enableLogDirty' ? limitMs + memoryBytes / COPY_BYTES_PER_MS : limitMs;
+      return (...given: unknown[]) =>
+        within(allowed, String(key), Promise.resolve(call.apply(target, given)));
+    },
+  });
+}
+
+/** Fails with HUNG if the work is not done in time. */
+export function within<Result>(limitMs: number, what: string, work: Promise<Result>): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    let timer: NodeJS.Timeout | undefined;
+    const arm = (delayMs: number): void => {
+      const dueMs = monotonicMs() + delayMs;
+      timer = setTimeout(() => {
+        if (monotonicMs() - dueMs > LATE_MS) arm(limitMs);
+        // What has been answered by now is read first.
+        else timer = setTimeout(() => reject(hung(what, limitMs)), 1);
+      }, delayMs);
+    };
+    arm(limitMs);
+    work.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}
+
+function hung(what: string, limitMs: number): HypervisorError {
+  return new HypervisorError(
+    'HUNG',
+    `the hypervisor does not answer: ${what} took longer than ${limitMs} ms`,
+    {
+      call: what,
+      limitMs,
+    },
+  );
+}

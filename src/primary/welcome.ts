@@ -1,0 +1,95 @@
+// Which secondary is welcome: the judgement over a hello, and the welcome's fields. And which one is believed when it
+// says that it has taken over.
+
+import { randomUUID } from 'node:crypto';
+import { ChannelError, type DomainOffer, type Hello } from '../channel/contract.js';
+import type { PrimaryDomainConfig } from '../config/schema.js';
+import type { Fact } from '../errors.js';
+import { compareInventories, describeDifference, type Inventory } from '../hypervisor/inventory.js';
+import type { DomainInfo } from '../hypervisor/port.js';
+import { PAGE_SIZE, domainTypeName } from '../stream/format.js';
+import { isContinuous, mayBeHeld, type PrimaryState } from './life-state.js';
+
+/** Where the node field of a UUID begins, in its text. */
+const NODE_FIELD = 24;
+
+/**
+ * Names one instance of a domain: it is the node field of the UUIDs of all its streams (RFC 9562), so that a standby
+ * that holds a stream of another instance is known as such.
+ */
+export function newInstance(): string {
+  return randomUUID().slice(NODE_FIELD);
+}
+
+/** @throws ChannelError FENCED, UNKNOWN_DOMAIN, DOMAIN_MISMATCH, UNKNOWN_STREAM */
+export function judgeHello(
+  hello: Hello,
+  config: PrimaryDomainConfig,
+  info: DomainInfo | undefined,
+  state: PrimaryState,
+  instance: string,
+): ReturnType<DomainOffer['welcome']> {
+  const { name, checkpoint, heartbeat } = config;
+  if (state.role === 'fenced') {
+    throw new ChannelError('FENCED', `another secondary has taken ${name} over`, { domain: name });
+  }
+  if (!info || state.role === 'failed' || state.stopped) {
+    throw new ChannelError('UNKNOWN_DOMAIN', `${name} does not run here`, { domain: name });
+  }
+  checkFit(name, info, hello);
+  if (hello.streamUuid !== null && hello.streamUuid.slice(NODE_FIELD) !== instance) {
+    throw new ChannelError('UNKNOWN_STREAM', `the standby holds another instance of ${name}`, {
+      domain: name,
+      streamUuid: hello.streamUuid,
+    });
+  }
+  return {
+    streamUuid: randomUUID().slice(0, NODE_FIELD) + instance,
+    continuous: isContinuous(state, hello),
+    windowEpochs: checkpoint.windowEpochs,
+    heartbeatIntervalMs: heartbeat.intervalMs,
+    heartbeatTimeoutMs: heartbeat.timeoutMs,
+  };
+}
+
+/**
+ * A secondary says that it runs the domain. That fences us, so it must name what only our secondary can know: a stream
+ * of this instance, and an epoch that was sent in it.
+ * @throws ChannelError UNKNOWN_STREAM
+ */
+export function judgeClaim(hello: Hello, name: string, state: PrimaryState): void {
+  if (mayBeHeld(state, hello)) return;
+  const { streamUuid, epoch } = hello;
+  const held = streamUuid === null ? 'nothing' : `epoch ${epoch ?? -1} of stream ${streamUuid}`;
+  const message = `a secondary runs ${name} from ${held}, which this primary never sent: it is not fenced by that`;
+  throw new ChannelError('UNKNOWN_STREAM', message, { domain: name, streamUuid, epoch });
+}
+
+/** All that must be the same, by names that a person knows. What every domain has cannot be named by another fact. */
+function inventoryOf(
+  hypervisor: string,
+  domainType: number,
+  p2mSize: number,
+  inventory: Inventory = {},
+): Inventory {
+  const type = `${domainTypeName(domainType)} (${domainType})`;
+  const mebibytes = (p2mSize * PAGE_SIZE) / 2 ** 20;
+  const memory = Number.isInteger(mebibytes) ? `${mebibytes} MiB` : `${p2mSize} pages`;
+  const every = { hypervisor, type, memory };
+  return { ...every, ...inventory, ...every };
+}
+
+function checkFit(name: string, info: DomainInfo, hello: Hello): void {
+  const differences = compareInventories(
+    inventoryOf(info.hypervisor, info.type, info.p2mSize, info.inventory),
+    inventoryOf(hello.hypervisor, hello.domainType, hello.p2mSize, hello.inventory),
+  );
+  if (differences.length === 0) return;
+  const facts: Record<string, Fact> = {};
+  for (const difference of differences) {
+    facts[difference.name] = difference.primary;
+    facts[`${difference.name} offered`] = difference.secondary;
+  }
+  const said = differences.map(describeDifference).join('; ');
+  throw new ChannelError('DOMAIN_MISMATCH', `the standby does not fit ${name}: ${said}`, facts);
+}

@@ -1,0 +1,64 @@
+// When a secondary dials its primary, and how soon again.
+//
+//   no link, or a refusal      again, later and later; while the primary is suspect each moment counts
+//   a standby did not last     again, at once the first time and then later and later: there is no use in filling one
+//                              after another, and the primary pays for each
+//
+// The reconnect window is how long a primary that cannot be reached is not taken for dead; at least as long as its guest
+// must not be taken over.
+
+import type { SecondaryEffect, SecondaryState } from './vigil-state.js';
+
+export type Effects = SecondaryEffect[];
+
+/** More are no longer told apart: the delay has reached its maximum long before. */
+const DOUBLINGS_MAX = 30;
+
+export function dial(state: SecondaryState, effects: Effects): void {
+  effects.push({ kind: 'disarm', timer: 'redial' });
+  state.dials++;
+  state.dial = state.dials;
+  const role = state.phase === 'active' ? 'active' : 'standby';
+  effects.push({ kind: 'dial', dial: state.dial, role, held: state.held });
+}
+
+export function redialLater(state: SecondaryState, effects: Effects): void {
+  const { redialMinMs, redialMaxMs } = state.settings;
+  // In `suspect` each moment counts, but for a domain that does not start; else the pause doubles.
+  const doublings = Math.min(state.phase === 'suspect' ? state.failedStarts : state.failures, DOUBLINGS_MAX);
+  state.failures++;
+  effects.push({
+    kind: 'arm',
+    timer: 'redial',
+    delayMs: Math.min(redialMaxMs, redialMinMs * 2 ** doublings),
+  });
+}
+
+export function giveUpDial(state: SecondaryState, effects: Effects): void {
+  effects.push({ kind: 'disarm', timer: 'redial' });
+  if (state.dial === 0) return;
+  state.dial = 0;
+  effects.push({ kind: 'abort-dial' });
+}
+
+/** The primary lived a moment ago, so it is suspect only if it does not answer now. */
+export function fillAgain(state: SecondaryState, effects: Effects): void {
+  const { redialMinMs, redialMaxMs } = state.settings;
+  const delayMs =
+    state.losses <= 1
+      ? 0
+      : Math.min(redialMaxMs, redialMinMs * 2 ** Math.min(state.losses - 2, DOUBLINGS_MAX));
+  if (state.phase === 'suspect') {
+    effects.push({ kind: 'arm', timer: 'reconnect', delayMs: delayMs + reconnectWindowMs(state) });
+  }
+  if (delayMs === 0) dial(state, effects);
+  else effects.push({ kind: 'arm', timer: 'redial', delayMs });
+}
+
+export function armReconnect(state: SecondaryState, effects: Effects): void {
+  effects.push({ kind: 'arm', timer: 'reconnect', delayMs: reconnectWindowMs(state) });
+}
+
+export function reconnectWindowMs({ settings, standstillMs }: SecondaryState): number {
+  return Math.max(settings.reconnectWindowMs, standstillMs);
+}

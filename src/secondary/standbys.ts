@@ -1,0 +1,181 @@
+// The domains of the secondary. Each has a gate, which holds until the domain is taken over.
+//
+//   spare ──fill──▶ filling ──adopt──▶ held ──▶ destroyed, or taken over
+//
+// spare: made ahead. filling: a stream is being restored into it and has no whole checkpoint yet. held: what to fail
+// over to; the stream may go on into it. While a new stream fills one, an older one may still be held.
+//
+// A domain may end by itself in any of these states: whoever decides is told which, and has it destroyed. What a domain
+// gets over by itself is logged.
+
+import { skip, type Subscription } from 'rxjs';
+import { takeOver } from '../failover/takeover.js';
+import { HypervisorError, type DomainEvent, type TargetDomain } from '../hypervisor/port.js';
+import { ByteGate } from '../output/byte-gate.js';
+import type { Outlet } from '../output/outlet.js';
+import { consoleReports, LAST_OUTPUT_MS } from '../output/console.js';
+import { DomainStop } from '../hypervisor/standstill.js';
+import type { Logger } from '../report/log.js';
+import type { StandbyState } from '../report/reports.js';
+import type { Tap } from '../output/tap.js';
+import { Tasks } from '../flow/tasks.js';
+
+export interface StandbyOptions {
+  readonly open: () => Promise<TargetDomain>;
+  readonly console: Outlet;
+  readonly tap: Tap | null;
+  /** Octets of output held beyond which a domain that runs is stopped until some are out. */
+  readonly limitBytes: number;
+  /** A domain has ended by itself. What is taken over is `held` still. */
+  readonly ended: (was: StandbyState, event: DomainEvent) => void;
+  readonly log: Logger;
+}
+
+export class Standby {
+  readonly gate: ByteGate;
+  /** Resolves when the restorer is done with the domain. */
+  restored: Promise<void> = Promise.resolve();
+  /** How it ended by itself. */
+  end: DomainEvent | null = null;
+  readonly #subscriptions: Subscription;
+  readonly #stop: DomainStop;
+  readonly #tasks: Tasks;
+  readonly #log: Logger;
+
+  constructor(
+    readonly domain: TargetDomain,
+    { console, tap, limitBytes, log }: StandbyOptions,
+    ended: (standby: Standby, event: DomainEvent) => void,
+  ) {
+    this.gate = new ByteGate({ outlet: console, limitBytes, ...consoleReports(log) });
+    this.#log = log;
+    this.#stop = new DomainStop(domain);
+    this.#tasks = new Tasks((error, what) => log.warn({ err: error }, `could not ${what}`));
+    this.#subscriptions = domain.output$.subscribe((bytes) => {
+      tap?.push(bytes);
+      this.gate.push(bytes);
+    });
+    this.#subscriptions.add(
+      domain.stoppedBy$?.pipe(skip(1)).subscribe((stoppedBy) => {
+        if (stoppedBy === null) log.info('the domain runs');
+        else log.warn({ stoppedBy }, `the domain was stopped (${stoppedBy}), and is not let run by us`);
+      }),
+    );
+    this.#subscriptions.add(
+      domain.events$.subscribe((event) => {
+        this.end = event;
+        ended(this, event);
+      }),
+    );
+    this.#subscriptions.add(domain.warnings$?.subscribe((warning) => log.warn(warning)));
+  }
+
+  /** It runs from now on, and stands still while its console does not take what it says. Fails as takeOver() does. */
+  async takeOver(): Promise<void> {
+    await takeOver(this.domain, this.gate);
+    this.#subscriptions.add(this.gate.pressure$.subscribe((on) => this.#press(on)));
+  }
+
+  async destroy(): Promise<void> {
+    await this.restored;
+    this.#subscriptions.unsubscribe();
+    await this.domain.destroy();
+    const unsaidBytes = await this.gate.end(LAST_OUTPUT_MS);
+    if (unsaidBytes > 0) this.#log.warn({ unsaidBytes }, 'the console did not take the end of the output');
+  }
+
+  #press(on: boolean): void {
+    if (on) {
+      this.#log.warn({ heldBytes: this.gate.heldBytes }, 'output over its limit: domain stopped');
+      this.#tasks.run('stop the domain', () => this.#stop.add('pressure'));
+    } else {
+      this.#tasks.run('let the domain go on', () => this.#stop.remove('pressure'));
+    }
+  }
+}
+
+export class Standbys {
+  held: Standby | null = null;
+  #spare: Standby | null = null;
+  #filling: Standby | null = null;
+  #closed = false;
+  readonly #options: StandbyOptions;
+
+  constructor(options: StandbyOptions) {
+    this.#options = options;
+  }
+
+  /** Makes the spare. Fails as openTarget does, or with DOMAIN_GONE if the domain has ended already. */
+  async prepare(): Promise<TargetDomain> {
+    const spare = await this.#make();
+    this.#spare = spare;
+    return requireAlive(spare).domain;
+  }
+
+  /** The domain for a new stream: the spare, or one made now. Fails as prepare() does. */
+  async fill(): Promise<Standby> {
+    const spare = this.#spare;
+    this.#spare = null;
+    this.#filling = spare ?? (await this.#make());
+    return requireAlive(this.#filling);
+  }
+
+  /** The one being filled is held from now on; resolves when the one held before is destroyed. */
+  async adopt(): Promise<void> {
+    const before = this.held;
+    this.held = this.#filling;
+    this.#filling = null;
+    await before?.destroy();
+  }
+
+  async discardFilling(): Promise<void> {
+    const filling = this.#filling;
+    this.#filling = null;
+    await filling?.destroy();
+  }
+
+  async discardHeld(): Promise<void> {
+    const { held } = this;
+    this.held = null;
+    await held?.destroy();
+  }
+
+  async discardSpare(): Promise<void> {
+    const spare = this.#spare;
+    this.#spare = null;
+    await spare?.destroy();
+  }
+
+  /** From now on no domain is made; one that is being made is destroyed when it is there. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.discardSpare();
+  }
+
+  async #make(): Promise<Standby> {
+    // What only one can have stays with the one that is held.
+    const domain = await (this.held?.domain.another?.() ?? this.#options.open());
+    if (this.#closed) {
+      await domain.destroy();
+      throw new HypervisorError('DOMAIN_GONE', 'The standby came too late.');
+    }
+    return new Standby(domain, this.#options, (standby, event) => this.#ended(standby, event));
+  }
+
+  #ended(standby: Standby, event: DomainEvent): void {
+    const { ended } = this.#options;
+    if (standby === this.held) ended('held', event);
+    else if (standby === this.#filling) ended('filling', event);
+    else if (standby === this.#spare) ended('spare', event);
+    // Else it is being destroyed, or has ended before it was anything: see requireAlive().
+  }
+}
+
+function requireAlive(standby: Standby): Standby {
+  if (standby.end === null) return standby;
+  throw new HypervisorError('DOMAIN_GONE', `The standby has ended already: ${reasonOf(standby.end)}.`);
+}
+
+export function reasonOf(event: DomainEvent): string {
+  return event.kind === 'crashed' ? event.reason : 'it shut down';
+}

@@ -1,0 +1,209 @@
+// What the secondary's machine knows of its standby, what can happen and what it can ask for. The decisions stand in
+// secondary-machine.ts.
+
+import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
+import type { DomainRole, LinkState, StandbyState } from '../report/reports.js';
+
+export interface SecondarySettings {
+  /** How long a primary that cannot be reached is tried again before its domain is taken over. */
+  readonly reconnectWindowMs: number;
+  readonly redialMinMs: number;
+  readonly redialMaxMs: number;
+}
+
+/** A consistent checkpoint that a domain here holds whole. */
+export interface Held {
+  readonly streamUuid: string;
+  readonly epoch: number;
+}
+
+/** One stream being restored. */
+export interface Session {
+  readonly streamUuid: string;
+  /** The link lives. */
+  linked: boolean;
+  /** The primary said goodbye: nothing to fail over from. */
+  left: boolean;
+  /** The last epoch acknowledged; -1: none. */
+  acknowledged: number;
+  /** Its domain has ended by itself: nothing that comes is held any more. */
+  spoilt: boolean;
+  /** It was we who could not go on with it, while the primary lived: the next one is begun by us. */
+  broken: boolean;
+}
+
+/**
+ * dialling  no link; there was none, or the primary took its leave: nothing to fail over from
+ * linked    a stream comes
+ * suspect   the link of a domain that is or was protected is lost, and it is not decided what that means
+ * deciding  the witness is asked
+ * starting  the domain is being started
+ * active    it runs here; the old primary shall be told
+ * over      ended, failed or stopped
+ */
+export type SecondaryPhase = 'dialling' | 'linked' | 'suspect' | 'deciding' | 'starting' | 'active' | 'over';
+
+export interface SecondaryState {
+  readonly settings: SecondarySettings;
+  role: DomainRole & ('standby' | 'active' | 'ended' | 'failed');
+  phase: SecondaryPhase;
+  /** The stream that the restorer works on: its link may be lost already. */
+  session: Session | null;
+  /** What to fail over to: the session's own domain since its first acknowledgement, until then an older one. */
+  held: Held | null;
+  /** A checkpoint that was held and is lost with its domain, until another one is held: with it the failover is lost. */
+  gone: Held | null;
+  /** Standbys in a row that did not last. */
+  losses: number;
+  /** The dial under way; 0: none. Dials are numbered, so that the answer of one given up is known as such. */
+  dial: number;
+  dials: number;
+  /** Failed dials in a row. */
+  failures: number;
+  /** The reconnect window is over, the restorer still applies what was acknowledged. */
+  windowOver: boolean;
+  /** Takeovers in a row that failed, and are tried again. */
+  failedStarts: number;
+  /**
+   * How long after the loss of the link the primary's guest may run on although the primary is dead, or does not know:
+   * nothing is taken over before. 0: it may, it would not be heard.
+   */
+  standstillMs: number;
+  /** Why the link was lost. */
+  reason: string;
+  /** The domain that is being started has ended by itself already. */
+  endedEarly: 'shutdown' | 'crashed' | null;
+  /** The old primary knows that it was replaced. */
+  primaryTold: boolean;
+}
+
+/** steady: the standby has lasted, what became of those before it is forgotten. */
+export type SecondaryTimer = 'redial' | 'reconnect' | 'steady';
+
+export type SecondaryEvent =
+  | { readonly kind: 'start' }
+  | {
+      readonly kind: 'dialled';
+      readonly dial: number;
+      readonly streamUuid: string;
+      readonly continuous: boolean;
+      readonly standstillMs: number;
+    }
+  | { readonly kind: 'dial-failed'; readonly dial: number; readonly code: string }
+  /** The epoch is whole here, and the acknowledgement was given to the link: it counts whatever became of that. */
+  | { readonly kind: 'acknowledged'; readonly streamUuid: string; readonly epoch: number }
+  /** END came whole: the domain has shut down by itself. */
+  | { readonly kind: 'ended'; readonly streamUuid: string }
+  | { readonly kind: 'lost'; readonly streamUuid: string; readonly code: string }
+  | { readonly kind: 'bye'; readonly streamUuid: string; readonly reason: ByeReason }
+  /**
+   * The restorer is done: its domain equals the last acknowledged epoch, or (BAD_CONTEXT: the hypervisor does not take
+   * that) one so many before it; or is of no use.
+   */
+  | {
+      readonly kind: 'restored';
+      readonly streamUuid: string;
+      readonly consistent: boolean;
+      readonly epochsBack: number;
+      readonly code: string;
+      readonly message: string;
+    }
+  /** `lateMs`: how long after its time it fired. */
+  | { readonly kind: 'timer'; readonly timer: SecondaryTimer; readonly lateMs: number }
+  | { readonly kind: 'witness'; readonly granted: boolean }
+  /** It runs, from so many epochs before the one that is held. */
+  | { readonly kind: 'started'; readonly epochsBack: number }
+  /** DOMAIN_GONE: it is lost. Else it can be tried again. */
+  | {
+      readonly kind: 'start-failed';
+      readonly code: string;
+      readonly message: string;
+      readonly epochsBack: number;
+    }
+  /** The domain that runs here, or the standby that is held, has ended by itself. */
+  | { readonly kind: 'domain-shutdown' }
+  | { readonly kind: 'domain-crashed'; readonly reason: string }
+  /** The domain that is being filled has ended by itself. */
+  | { readonly kind: 'filling-ended'; readonly reason: string }
+  /** No domain to fill can be created. */
+  | { readonly kind: 'domain-failed'; readonly code: string }
+  | { readonly kind: 'stop' };
+
+export type SecondaryEffect =
+  | {
+      readonly kind: 'dial';
+      readonly dial: number;
+      readonly role: 'standby' | 'active';
+      readonly held: Held | null;
+    }
+  /** Gives up the dial: a link that it brings nevertheless is closed. */
+  | { readonly kind: 'abort-dial' }
+  /** Creates a domain and restores the stream of the link into it. */
+  | { readonly kind: 'restore'; readonly streamUuid: string }
+  /** The domain being filled is the standby from now on; the older one, if any, is destroyed. */
+  | { readonly kind: 'adopt' }
+  /** Destroys the domain that was being filled. */
+  | { readonly kind: 'discard-filling' }
+  /** Destroys the standby domain. */
+  | { readonly kind: 'discard-held' }
+  | { readonly kind: 'bye'; readonly streamUuid: string; readonly reason: ByeReason }
+  | {
+      readonly kind: 'drop-link';
+      readonly streamUuid: string;
+      readonly code: ChannelErrorCode;
+      readonly message: string;
+    }
+  | { readonly kind: 'arm'; readonly timer: SecondaryTimer; readonly delayMs: number }
+  | { readonly kind: 'disarm'; readonly timer: SecondaryTimer }
+  | { readonly kind: 'ask-witness'; readonly held: Held }
+  /** Failover has begun: report it, start the domain. */
+  | { readonly kind: 'take-over'; readonly held: Held; readonly reason: string }
+  | { readonly kind: 'report-completed'; readonly held: Held }
+  | { readonly kind: 'report-failed'; readonly code: string; readonly message: string }
+  /** A failover that cannot be: the checkpoint is lost, and so is the primary. */
+  | { readonly kind: 'report-impossible'; readonly gone: Held; readonly reason: string }
+  | { readonly kind: 'standby-lost'; readonly was: Exclude<StandbyState, 'spare'>; readonly reason: string }
+  | { readonly kind: 'transition'; readonly reason: string }
+  | { readonly kind: 'finished' };
+
+export function initialSecondaryState(settings: SecondarySettings): SecondaryState {
+  return {
+    settings,
+    role: 'standby',
+    phase: 'dialling',
+    session: null,
+    held: null,
+    gone: null,
+    losses: 0,
+    dial: 0,
+    dials: 0,
+    failures: 0,
+    failedStarts: 0,
+    windowOver: false,
+    standstillMs: 0,
+    reason: '',
+    endedEarly: null,
+    primaryTold: false,
+  };
+}
+
+export function secondaryLinkState(state: SecondaryState): LinkState {
+  switch (state.phase) {
+    case 'linked':
+      return (state.session?.acknowledged ?? -1) < 0 ? 'syncing' : 'replicating';
+    case 'dialling':
+      return unlinkedState(state);
+    case 'suspect':
+      return state.held === null ? unlinkedState(state) : 'suspect';
+    case 'deciding':
+    case 'starting':
+      return 'suspect';
+    case 'active':
+    case 'over':
+      return 'down';
+  }
+}
+
+function unlinkedState(state: SecondaryState): LinkState {
+  return state.dial === 0 ? 'down' : 'connecting';
+}

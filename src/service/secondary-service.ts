@@ -1,0 +1,119 @@
+// The secondary service: any number of standby domains, each with a link and a pipeline of its own.
+
+import { Subject, type Observable } from 'rxjs';
+import type { SecondaryConfig } from '../config/schema.js';
+import { unwitnessed } from '../failover/witness.js';
+import type { SecondaryDependencies } from '../report/dependencies.js';
+import { ServiceError } from '../report/error.js';
+import { checkDescriptors } from '../report/descriptors.js';
+import { openTarget } from './hypervisors.js';
+import { createLogger, domainLogger, type Logger } from '../report/log.js';
+import type {
+  CommitReport,
+  DomainStatus,
+  FailoverEvent,
+  SecondaryService,
+  StandbyLossReport,
+  TransitionReport,
+} from '../report/reports.js';
+import { SecondaryRunner } from '../secondary/secondary.js';
+import { InOrder } from '../flow/tasks.js';
+
+export function createSecondaryService(
+  config: SecondaryConfig,
+  dependencies: Partial<SecondaryDependencies> = {},
+): SecondaryService {
+  return new Secondary(config, { log: createLogger(config.log), openTarget, ...dependencies });
+}
+
+class Secondary implements SecondaryService {
+  readonly commits$: Observable<CommitReport>;
+  readonly failover$: Observable<FailoverEvent>;
+  readonly standbyLosses$: Observable<StandbyLossReport>;
+  readonly transitions$: Observable<TransitionReport>;
+  readonly finished: Promise<void>;
+
+  readonly #commits = new Subject<CommitReport>();
+  readonly #failovers = new Subject<FailoverEvent>();
+  readonly #losses = new Subject<StandbyLossReport>();
+  readonly #transitions = new Subject<TransitionReport>();
+  readonly #config: SecondaryConfig;
+  readonly #log: Logger;
+  readonly #runners: readonly SecondaryRunner[];
+  readonly #interruption = new AbortController();
+  readonly #reloads = new InOrder();
+  #opening: Promise<unknown> = Promise.resolve();
+  #starting: Promise<void> | null = null;
+  #stopping: Promise<void> | null = null;
+
+  constructor(config: SecondaryConfig, dependencies: SecondaryDependencies) {
+    const { log } = dependencies;
+    this.#config = config;
+    this.#log = log;
+    this.commits$ = this.#commits.asObservable();
+    this.failover$ = this.#failovers.asObservable();
+    this.standbyLosses$ = this.#losses.asObservable();
+    this.transitions$ = this.#transitions.asObservable();
+    const witness = dependencies.witness ?? unwitnessed((message) => log.warn(message));
+    const interruptible: SecondaryDependencies = {
+      ...dependencies,
+      openTarget: (domain) => dependencies.openTarget(domain, this.#interruption.signal),
+    };
+    const reports = {
+      commits$: this.#commits,
+      failover$: this.#failovers,
+      standbyLosses$: this.#losses,
+      transitions$: this.#transitions,
+    };
+    this.#runners = config.domains.map(
+      (domain) =>
+        new SecondaryRunner(domain, interruptible, witness, reports, domainLogger(log, domain.name)),
+    );
+    this.finished = Promise.all(this.#runners.map((runner) => runner.finished)).then(() => undefined);
+  }
+
+  start(): Promise<void> {
+    this.#starting ??= this.#start();
+    return this.#starting;
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  reload(): Promise<void> {
+    return this.#reloads.do(() => this.#reload());
+  }
+
+  statuses(): readonly DomainStatus[] {
+    return this.#runners.map((runner) => runner.status());
+  }
+
+  async #reload(): Promise<void> {
+    // A domain that is being made has opened its files, perhaps before they were moved.
+    await this.#opening;
+    if (this.#stopping) return;
+    for (const runner of this.#runners) await runner.reload();
+    this.#log.info('reloaded: output files are opened anew, certificates read again');
+  }
+
+  async #start(): Promise<void> {
+    checkDescriptors(this.#config.domains, this.#log);
+    this.#opening = Promise.all(this.#runners.map((runner) => runner.open()));
+    await this.#opening;
+    if (this.#stopping) throw new ServiceError('STOPPED', 'stopped while it started');
+    for (const runner of this.#runners) runner.start();
+  }
+
+  async #stop(): Promise<void> {
+    // A domain that is being made is given up, or destroyed when it is made.
+    this.#interruption.abort();
+    await this.#opening;
+    await Promise.all(this.#runners.map((runner) => runner.stop()));
+    this.#commits.complete();
+    this.#failovers.complete();
+    this.#losses.complete();
+    this.#transitions.complete();
+  }
+}

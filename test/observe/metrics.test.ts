@@ -1,0 +1,216 @@
+// The numbers of both sides: what the reports add up to, what the statuses say at the scrape, and that Prometheus' own
+// checker finds nothing to complain about.
+
+import { expect } from 'chai';
+import { Subject } from 'rxjs';
+import type { HookOutcome } from '../../src/observe/hooks/hooks.js';
+import { createPrimaryMetrics, createSecondaryMetrics, type Metrics } from '../../src/observe/metrics/metrics.js';
+import { promtool, PROMTOOL_TIMEOUT_MS } from '../support/promtool.js';
+import {
+  checkpoint,
+  commit,
+  failoverCompleted,
+  failoverFailed,
+  failoverStarted,
+  FakePrimary,
+  FakeSecondary,
+  status,
+} from '../service/fakes.js';
+
+/** The value of one series, by its name and labels as the text format writes them; undefined: no such series. */
+async function read(metrics: Metrics, series: string): Promise<number | undefined> {
+  const line = (await metrics.registry.metrics()).split('\n').find((one) => one.startsWith(`${series} `));
+  return line === undefined ? undefined : Number(line.slice(series.length + 1));
+}
+
+describe('metrics of a primary', () => {
+  it('adds up checkpoints', async () => {
+    const service = new FakePrimary(status());
+    const metrics = createPrimaryMetrics(service);
+    service.checkpoints$.next(checkpoint());
+    service.checkpoints$.next(checkpoint({ epoch: 8, dirtyPages: 50, bytes: 1000, pause: 0.04 }));
+    expect(await read(metrics, 'romulus_checkpoints_total{domain="web"}')).to.equal(2);
+    expect(await read(metrics, 'romulus_checkpoint_dirty_pages_total{domain="web"}')).to.equal(250);
+    expect(await read(metrics, 'romulus_checkpoint_bytes_total{domain="web"}')).to.equal(821_000);
+    expect(await read(metrics, 'romulus_checkpoint_pause_seconds_sum{domain="web"}')).to.be.closeTo(
+      0.044,
+      1e-9,
+    );
+    expect(await read(metrics, 'romulus_checkpoint_pause_seconds_bucket{le="0.005",domain="web"}')).to.equal(
+      1,
+    );
+    expect(await read(metrics, 'romulus_checkpoint_pause_seconds_bucket{le="+Inf",domain="web"}')).to.equal(
+      2,
+    );
+    for (const phase of ['suspend', 'copy', 'state', 'resume', 'send', 'acknowledge']) {
+      const series = `romulus_checkpoint_phase_seconds_count{domain="web",phase="${phase}"}`;
+      expect(await read(metrics, series), phase).to.equal(2);
+    }
+    metrics.stop();
+  });
+
+  it('says when certificates end, where there are any', async () => {
+    const certificates = [
+      { certificate: 'own', expiresAtMs: 1_800_000_000_500 },
+      { certificate: 'authority', expiresAtMs: 1_900_000_000_000 },
+    ] as const;
+    const metrics = createPrimaryMetrics(new FakePrimary(status({ certificates }), status({ domain: 'db' })));
+    const series = (domain: string, certificate: string) =>
+      `romulus_certificate_expiry_timestamp_seconds{domain="${domain}",certificate="${certificate}"}`;
+    expect(await read(metrics, series('web', 'own'))).to.equal(1_800_000_000.5);
+    expect(await read(metrics, series('web', 'authority'))).to.equal(1_900_000_000);
+    expect(await read(metrics, series('db', 'own'))).to.equal(undefined);
+    metrics.stop();
+  });
+
+  it('reads what is current at the scrape', async () => {
+    const service = new FakePrimary(status());
+    const metrics = createPrimaryMetrics(service, { nowMs: () => 1200 });
+    expect(await read(metrics, 'romulus_domain_role{domain="web",role="primary"}')).to.equal(1);
+    expect(await read(metrics, 'romulus_domain_role{domain="web",role="fenced"}')).to.equal(0);
+    expect(await read(metrics, 'romulus_link_state{domain="web",state="replicating"}')).to.equal(1);
+    expect(await read(metrics, 'romulus_domain_protected{domain="web"}')).to.equal(1);
+    expect(await read(metrics, 'romulus_epoch_captured{domain="web"}')).to.equal(8);
+    expect(await read(metrics, 'romulus_epoch_acknowledged{domain="web"}')).to.equal(7);
+    expect(await read(metrics, 'romulus_lag_epochs{domain="web"}')).to.equal(1);
+    expect(await read(metrics, 'romulus_lag_seconds{domain="web"}')).to.equal(0.2);
+    expect(await read(metrics, 'romulus_buffered_bytes{domain="web"}')).to.equal(4096);
+    expect(await read(metrics, 'romulus_held_output_bytes{domain="web"}')).to.equal(12);
+
+    service.domains = [
+      status({ role: 'fenced', link: 'down' }),
+      status({ domain: 'mail', link: 'syncing', acknowledgedAtMs: null }),
+    ];
+    expect(await read(metrics, 'romulus_domain_role{domain="web",role="primary"}')).to.equal(0);
+    expect(await read(metrics, 'romulus_domain_role{domain="web",role="fenced"}')).to.equal(1);
+    expect(await read(metrics, 'romulus_domain_protected{domain="web"}')).to.equal(0);
+    expect(await read(metrics, 'romulus_lag_seconds{domain="web"}')).to.equal(undefined);
+    expect(await read(metrics, 'romulus_domain_protected{domain="mail"}')).to.equal(0);
+    expect(await read(metrics, 'romulus_lag_seconds{domain="mail"}')).to.equal(undefined);
+
+    service.domains = [];
+    expect(await read(metrics, 'romulus_buffered_bytes{domain="web"}')).to.equal(undefined);
+    metrics.stop();
+  });
+
+  it('has each counter at 0 before anything happens, and counts no more once stopped', async () => {
+    const outcomes$ = new Subject<HookOutcome>();
+    const service = new FakePrimary(status());
+    const metrics = createPrimaryMetrics(service, { hookOutcomes$: outcomes$ });
+    expect(await read(metrics, 'romulus_checkpoints_total{domain="web"}')).to.equal(0);
+    expect(await read(metrics, 'romulus_link_transitions_total{domain="web",state="suspect"}')).to.equal(0);
+    expect(
+      await read(metrics, 'romulus_hook_runs_total{domain="web",hook="webhook",result="timeout"}'),
+    ).to.equal(0);
+    metrics.stop();
+    for (const subject of [service.checkpoints$, service.transitions$, outcomes$]) {
+      expect(subject.observed).to.equal(false);
+    }
+  });
+
+  it('counts changes of the link, not those of the role alone, and hook runs', async () => {
+    const outcomes$ = new Subject<HookOutcome>();
+    const service = new FakePrimary(status());
+    const metrics = createPrimaryMetrics(service, { hookOutcomes$: outcomes$ });
+    const change = { domain: 'web', reason: 'LINK_CLOSED', atMs: 1 } as const;
+    service.transitions$.next({ ...change, role: 'primary', link: 'replicating' });
+    service.transitions$.next({ ...change, role: 'primary', link: 'down' });
+    service.transitions$.next({ ...change, role: 'fenced', link: 'down' });
+    service.transitions$.next({ ...change, role: 'fenced', link: 'replicating' });
+    expect(await read(metrics, 'romulus_link_transitions_total{domain="web",state="down"}')).to.equal(1);
+    expect(await read(metrics, 'romulus_link_transitions_total{domain="web",state="replicating"}')).to.equal(
+      2,
+    );
+    outcomes$.next({
+      hook: 'command',
+      event: 'fenced',
+      domain: 'web',
+      seconds: 1,
+      result: 'timeout',
+      details: {},
+    });
+    expect(
+      await read(metrics, 'romulus_hook_runs_total{domain="web",hook="command",result="timeout"}'),
+    ).to.equal(1);
+    metrics.stop();
+  });
+
+  it('keeps two services in one process apart, and shows the process in both', async () => {
+    const one = new FakePrimary(status());
+    const metrics = [createPrimaryMetrics(one), createPrimaryMetrics(new FakePrimary(status()))] as const;
+    one.checkpoints$.next(checkpoint());
+    expect(await read(metrics[0], 'romulus_checkpoints_total{domain="web"}')).to.equal(1);
+    expect(await read(metrics[1], 'romulus_checkpoints_total{domain="web"}')).to.equal(0);
+    for (const { registry } of metrics) {
+      expect(await registry.metrics()).to.match(/^process_resident_memory_bytes \d+/m);
+      expect(await registry.metrics()).to.match(/^nodejs_eventloop_lag_p99_seconds /m);
+    }
+    for (const one of metrics) one.stop();
+  });
+});
+
+describe('metrics of a secondary', () => {
+  const standby = () => status({ role: 'standby', epochSeen: 8, epochAcknowledged: 8, epochCommitted: 6 });
+
+  it('adds up commits and measures the lag of applying', async () => {
+    const service = new FakeSecondary(standby());
+    const metrics = createSecondaryMetrics(service);
+    service.commits$.next(commit());
+    service.commits$.next(commit({ epoch: 8, records: 2, pages: 1, bytes: 10, applySeconds: 0.5 }));
+    expect(await read(metrics, 'romulus_commits_total{domain="web"}')).to.equal(2);
+    expect(await read(metrics, 'romulus_commit_records_total{domain="web"}')).to.equal(7);
+    expect(await read(metrics, 'romulus_commit_pages_total{domain="web"}')).to.equal(201);
+    expect(await read(metrics, 'romulus_commit_bytes_total{domain="web"}')).to.equal(820_010);
+    expect(await read(metrics, 'romulus_commit_apply_seconds_count{domain="web"}')).to.equal(2);
+    expect(await read(metrics, 'romulus_epoch_received{domain="web"}')).to.equal(8);
+    expect(await read(metrics, 'romulus_epoch_committed{domain="web"}')).to.equal(6);
+    expect(await read(metrics, 'romulus_lag_epochs{domain="web"}')).to.equal(2);
+    metrics.stop();
+  });
+
+  it('counts the standbys that were lost, by what they were', async () => {
+    const service = new FakeSecondary(status({ role: 'standby' }));
+    const metrics = createSecondaryMetrics(service);
+    const series = (was: string) => read(metrics, `romulus_standby_losses_total{domain="web",was="${was}"}`);
+    expect(await series('held')).to.equal(0);
+    for (const was of ['held', 'held', 'filling'] as const) {
+      service.standbyLosses$.next({ domain: 'web', was, reason: 'killed', atMs: 1 });
+    }
+    expect([await series('spare'), await series('filling'), await series('held')]).to.deep.equal([0, 1, 2]);
+    metrics.stop();
+  });
+
+  it('counts failovers by result and measures them', async () => {
+    const service = new FakeSecondary(standby(), status({ ...standby(), domain: 'mail' }));
+    const metrics = createSecondaryMetrics(service);
+    expect(await read(metrics, 'romulus_failovers_total{domain="web",result="completed"}')).to.equal(0);
+    expect(await read(metrics, 'romulus_failover_takeover_seconds{domain="web"}')).to.equal(undefined);
+    service.failover$.next(failoverStarted);
+    service.failover$.next(failoverCompleted);
+    service.failover$.next({ ...failoverFailed, domain: 'mail' });
+    expect(await read(metrics, 'romulus_failovers_total{domain="web",result="completed"}')).to.equal(1);
+    expect(await read(metrics, 'romulus_failovers_total{domain="web",result="failed"}')).to.equal(0);
+    expect(await read(metrics, 'romulus_failovers_total{domain="mail",result="failed"}')).to.equal(1);
+    expect(await read(metrics, 'romulus_failover_detect_seconds{domain="web"}')).to.equal(0.25);
+    expect(await read(metrics, 'romulus_failover_takeover_seconds{domain="web"}')).to.equal(0.01);
+    metrics.stop();
+    expect(service.failover$.observed || service.commits$.observed).to.equal(false);
+  });
+});
+
+describe('metrics and Prometheus', () => {
+  it('promtool check metrics has no complaint about either side', async function () {
+    this.timeout(PROMTOOL_TIMEOUT_MS);
+    const primary = new FakePrimary(status());
+    const secondary = new FakeSecondary(status({ role: 'standby' }));
+    for (const metrics of [createPrimaryMetrics(primary), createSecondaryMetrics(secondary)]) {
+      primary.checkpoints$.next(checkpoint());
+      secondary.commits$.next(commit());
+      for (const event of [failoverStarted, failoverCompleted]) secondary.failover$.next(event);
+      const checked = await promtool(['check', 'metrics'], await metrics.registry.metrics());
+      if (checked === null) return this.skip();
+      expect(checked).to.deep.equal({ code: 0, output: '' });
+      metrics.stop();
+    }
+  });
+});

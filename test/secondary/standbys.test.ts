@@ -1,0 +1,197 @@
+// A standby that ends by itself before it is taken over, through both services: it is replaced and filled again while
+// the primary runs on, and nothing is ever taken over that is not whole.
+
+import { expect } from 'chai';
+import { HypervisorError } from '../../src/hypervisor/port.js';
+import { MemoryDomain } from '../memory/domain.js';
+import { NOWHERE } from '../../src/output/outlet.js';
+import type { StandbyLossReport } from '../../src/report/reports.js';
+import { Standbys } from '../../src/secondary/standbys.js';
+import { LINE_BYTES, lineOf, memoryAfter, progressOf } from '../service/memory-guest.js';
+import { Cleanup } from '../support/cleanup.js';
+import { until } from '../support/until.js';
+import { PAGES, TestPrimary, TestSecondary, log, type SecondaryChanges } from '../service/world.js';
+
+describe('service: a standby that ends by itself', () => {
+  const cleanup = new Cleanup();
+  afterEach(() => cleanup.run());
+
+  interface Pair {
+    readonly primary: TestPrimary;
+    readonly secondary: TestSecondary;
+    readonly losses: StandbyLossReport[];
+  }
+
+  async function pair(changes: SecondaryChanges = {}): Promise<Pair> {
+    const primary = new TestPrimary();
+    cleanup.add(() => primary.service.stop());
+    await primary.service.start();
+    const secondary = new TestSecondary(primary.service.port, changes);
+    cleanup.add(() => secondary.service.stop());
+    const losses: StandbyLossReport[] = [];
+    secondary.service.standbyLosses$.subscribe((loss) => losses.push(loss));
+    await secondary.service.start();
+    return { primary, secondary, losses };
+  }
+
+  /** The primary's domain crashes, and goes on here from the last checkpoint. */
+  async function survives({ primary, secondary }: Pair): Promise<void> {
+    const commits = secondary.commits.length;
+    await until('checkpoints', () => secondary.commits.length > commits + 3);
+    expect(secondary.status()).to.deep.include({ role: 'standby', link: 'replicating', error: null });
+    primary.guest().domain.crash();
+    await until('failover', () => secondary.status().role === 'active');
+    const { memory } = secondary.running();
+    const n = progressOf(memory);
+    expect(Buffer.compare(memory, memoryAfter(n, PAGES))).to.equal(0);
+    expect(primary.output().length).to.be.at.most(n * LINE_BYTES);
+    const others = secondary.domains.filter((domain) => domain !== secondary.running());
+    expect(others.every(({ state }) => state === 'destroyed')).to.equal(true);
+  }
+
+  it('held: dropped and filled again, the primary’s domain never stands still for it', async () => {
+    const both = await pair();
+    const { primary, secondary, losses } = both;
+    for (let round = 0; round < 3; round++) {
+      const before = primary.checkpoints.length;
+      await until('checkpoints', () => primary.checkpoints.length > before + 5);
+      const progress = primary.guest().progress;
+      secondary.domains.at(-1)?.crash('killed');
+      await until('the next standby', () => secondary.domains.length === round + 2);
+      await until('the domain runs on', () => primary.guest().progress > progress + 40);
+      await until('protected', () => secondary.status().link === 'replicating');
+    }
+    expect(losses.map(({ was, reason }) => `${was} ${reason}`)).to.deep.equal(Array(3).fill('held killed'));
+    expect(primary.transitions.map(({ reason }) => reason)).to.include('STANDBY_LOST');
+    const streams = () => new Set(primary.checkpoints.map(({ streamUuid }) => streamUuid)).size;
+    await until('a stream for each standby', () => streams() === 4);
+    const output = primary.output();
+    let said = '';
+    for (let n = 1; n <= output.length / LINE_BYTES; n++) said += lineOf(n);
+    expect(output === said).to.equal(true);
+    await survives(both);
+  });
+
+  it('spare: replaced when a stream comes', async () => {
+    const before = new TestPrimary();
+    await before.service.start();
+    const { port } = before.service;
+    await before.service.stop();
+    const secondary = new TestSecondary(port);
+    cleanup.add(() => secondary.service.stop());
+    const losses: StandbyLossReport[] = [];
+    secondary.service.standbyLosses$.subscribe((loss) => losses.push(loss));
+    await secondary.service.start();
+    secondary.domains[0]?.crash('killed');
+    await until('destroyed', () => secondary.domains[0]?.state === 'destroyed');
+    expect(losses.map(({ was }) => was)).to.deep.equal(['spare']);
+    expect(secondary.status()).to.deep.include({ role: 'standby', error: null });
+    const primary = new TestPrimary({ port });
+    cleanup.add(() => primary.service.stop());
+    await primary.service.start();
+    await survives({ primary, secondary, losses });
+    expect(losses).to.have.length(1);
+  });
+
+  it('filling: filled again', async () => {
+    let crashes = 2;
+    const both = await pair({
+      made: (domain) => {
+        let written = 0;
+        domain.script = (call) => {
+          if (call === 'writePages' && ++written === 2 && crashes-- > 0) domain.crash('killed');
+        };
+      },
+    });
+    await survives(both);
+    expect(both.losses.map(({ was }) => was)).to.deep.equal(['filling', 'filling']);
+  });
+
+  it('ended before anything could be done with it: filled again', async () => {
+    const made: MemoryDomain[] = [];
+    const both = await pair({
+      made: (domain) => {
+        made.push(domain);
+        if (made.length === 2 || made.length === 3) domain.crash('killed');
+      },
+    });
+    both.secondary.domains[0]?.crash('killed');
+    await survives(both);
+    expect(made.length).to.equal(4);
+  });
+
+  it('always, at once: tried with growing pauses, and the primary runs on', async () => {
+    const { primary, secondary, losses } = await pair({
+      failover: { redialMinMs: 20, redialMaxMs: 200 },
+      made: (domain) => {
+        domain.script = (call) => {
+          if (call === 'populate') domain.crash('killed');
+        };
+      },
+    });
+    const started = performance.now();
+    await until('time', () => performance.now() - started > 1000);
+    // 0, 20, 40, 80, 160, 200, 200, … with the spread at least half of each.
+    expect(losses.length).to.be.within(3, 14);
+    expect(secondary.failovers).to.deep.equal([]);
+    const progress = primary.guest().progress;
+    await until('the domain runs on', () => primary.guest().progress > progress + 40);
+    expect(primary.output()).to.equal('');
+  });
+
+  it('made when nobody wants it any more: destroyed', async () => {
+    const domain = new MemoryDomain({ name: 'alpha', pages: PAGES, empty: true });
+    let made: (domain: MemoryDomain) => void = () => undefined;
+    const standbys = new Standbys({
+      open: () => new Promise((resolve) => (made = resolve)),
+      console: NOWHERE,
+      limitBytes: 1000,
+      tap: null,
+      ended: () => undefined,
+      log,
+    });
+    const filling = standbys.fill().catch((error: unknown) => error);
+    await standbys.close();
+    made(domain);
+    expect(await filling).to.have.property('code', 'DOMAIN_GONE');
+    expect(domain.state).to.equal('destroyed');
+  });
+
+  it('and the primary dies before the next one is filled: the failover has failed, with the reason', async () => {
+    let mayFill = true;
+    const both = await pair({
+      made: (domain) => {
+        domain.script = (call) => {
+          if (call === 'populate' && !mayFill) throw new HypervisorError('OUT_OF_MEMORY', 'not now');
+        };
+      },
+    });
+    const { primary, secondary } = both;
+    await until('checkpoints', () => primary.checkpoints.length > 5);
+    mayFill = false;
+    const { streamUuid, epochCommitted } = secondary.status();
+    secondary.domains[0]?.crash('killed');
+    await until('unprotected', () => secondary.status().link !== 'replicating');
+    expect(secondary.status().error?.code).to.equal('STANDBY_LOST');
+    expect(secondary.status().error?.message).to.include('killed');
+    primary.guest().domain.crash();
+    await until('said so', () => secondary.failovers.length > 0);
+    expect(secondary.failovers).to.have.length(1);
+    const [failed] = secondary.failovers;
+    expect(failed).to.deep.include({ phase: 'failed', streamUuid });
+    expect(failed?.epoch).to.be.within(epochCommitted, epochCommitted + 2);
+    expect(failed).to.have.nested.property('error.code', 'NO_STANDBY');
+    expect(failed).to.have.nested.property('error.message').that.includes('killed');
+    expect(secondary.status()).to.deep.include({ role: 'standby' });
+    expect(secondary.domains.some(({ state }) => state === 'running')).to.equal(false);
+    // It waits for the next instance of the primary.
+    mayFill = true;
+    const { port } = primary.service;
+    await primary.service.stop();
+    const next = new TestPrimary({ port });
+    cleanup.add(() => next.service.stop());
+    await next.service.start();
+    await until('protected', () => secondary.status().link === 'replicating');
+    expect(secondary.status().error).to.equal(null);
+  });
+});
