@@ -1,30 +1,48 @@
-// Named timers: armed again they start anew, and all end with their owner. One that fires much too late tells that this
-// process was stopped.
+// Named timers as a performer: armed again they start anew. One that fires much too late tells that this process was
+// stopped.
 
-import { monotonicMs } from './clock.js';
+import {
+  EMPTY,
+  groupBy,
+  map,
+  mergeMap,
+  switchMap,
+  timer,
+  type Observable,
+  type TimestampProvider,
+} from 'rxjs';
 
-export class Timers<Name extends string> {
-  private readonly armed = new Map<Name, NodeJS.Timeout>();
+export type TimerEffect<Name extends string> =
+  | { readonly kind: 'arm'; readonly timer: Name; readonly delayMs: number }
+  | { readonly kind: 'disarm'; readonly timer: Name };
 
-  constructor(private readonly fire: (name: Name, lateMs: number) => void) {}
+export interface TimerEvent<Name extends string> {
+  readonly kind: 'timer';
+  readonly timer: Name;
+  /** How long after its time it fired, milliseconds. */
+  readonly lateMs: number;
+}
 
-  arm(name: Name, delayMs: number): void {
-    this.disarm(name);
-    const dueMs = monotonicMs() + delayMs;
-    const timer = setTimeout(() => {
-      this.armed.delete(name);
-      this.fire(name, Math.max(0, monotonicMs() - dueMs));
-    }, delayMs);
-    this.armed.set(name, timer);
-  }
-
-  disarm(name: Name): void {
-    clearTimeout(this.armed.get(name));
-    this.armed.delete(name);
-  }
-
-  end(): void {
-    for (const timer of this.armed.values()) clearTimeout(timer);
-    this.armed.clear();
-  }
+export function timers<Name extends string>(
+  effects$: Observable<TimerEffect<Name>>,
+  clock: TimestampProvider,
+): Observable<TimerEvent<Name>> {
+  return effects$.pipe(
+    groupBy((effect) => effect.timer),
+    mergeMap((ofOne$) =>
+      ofOne$.pipe(
+        switchMap((effect) => {
+          if (effect.kind === 'disarm') return EMPTY;
+          const dueMs = clock.now() + effect.delayMs;
+          return timer(effect.delayMs).pipe(
+            map((): TimerEvent<Name> => ({
+              kind: 'timer',
+              timer: effect.timer,
+              lateMs: Math.max(0, clock.now() - dueMs),
+            })),
+          );
+        }),
+      ),
+    ),
+  );
 }

@@ -14,7 +14,7 @@
 // before the gap release nothing; the next one, of an epoch captured after it, proves that the standby still is one.
 
 import type { ChannelErrorCode } from '../channel/contract.js';
-import { withOneTransition } from '../flow/feedback.js';
+import { withOneTransition } from '../flow/machine-run.js';
 import { mayRun, settleStandstill } from './life-standstill.js';
 import type { PrimaryEffect, PrimaryEvent, PrimaryState, StreamState } from './life-state.js';
 

@@ -15,7 +15,7 @@ import { monotonicMs } from '../flow/clock.js';
 import type { PrimaryDependencies } from '../report/dependencies.js';
 import { nameDescriptorLimit } from '../report/descriptors.js';
 import type { Logger } from '../report/log.js';
-import { MachineRun } from '../flow/feedback.js';
+import { MachineRun } from '../flow/machine-run.js';
 import { OutputNotice } from './output-notice.js';
 import { openPrimaryDomain, type PrimaryDomain } from './world.js';
 import { stepPrimary } from './life.js';
@@ -32,7 +32,7 @@ import { judgeClaim, judgeHello, newInstance } from './welcome.js';
 import type { CheckpointReport, DomainStatus, TransitionReport } from '../report/reports.js';
 import { beatMsOf, stallMsOf } from '../channel/link/silence.js';
 import { InOrder, Tasks } from '../flow/tasks.js';
-import { Timers } from '../flow/timers.js';
+import { Timers } from '../flow/timer-set.js';
 
 type Unstamped<Event> = Event extends unknown ? Omit<Event, 'atMs'> : never;
 

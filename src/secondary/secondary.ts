@@ -22,7 +22,7 @@ import type { SecondaryDependencies } from '../report/dependencies.js';
 import { nameDescriptorLimit } from '../report/descriptors.js';
 import { FailoverReport, NO_STANDBY } from './failover-report.js';
 import type { Logger } from '../report/log.js';
-import { MachineRun } from '../flow/feedback.js';
+import { MachineRun } from '../flow/machine-run.js';
 import type {
   CommitReport,
   DomainStatus,
@@ -47,7 +47,7 @@ import { standstillMsOf } from '../channel/link/silence.js';
 import { Standbys, reasonOf, type Standby } from './standbys.js';
 import { Tap } from '../output/tap.js';
 import { Tasks } from '../flow/tasks.js';
-import { Timers } from '../flow/timers.js';
+import { Timers } from '../flow/timer-set.js';
 
 /** Where the runner reports to; shared by all domains of a service. */
 export interface SecondaryReports {

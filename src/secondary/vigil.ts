@@ -22,7 +22,7 @@
 // checkpoint, the failover has failed, and is reported so; we go on dialling, for whoever comes next.
 
 import type { ChannelErrorCode } from '../channel/contract.js';
-import { withOneTransition } from '../flow/feedback.js';
+import { withOneTransition } from '../flow/machine-run.js';
 import {
   armReconnect,
   dial,
