@@ -4,11 +4,7 @@ import { RomulusError } from '../../src/errors.js';
 import type { SaveOps, StreamType } from '../../src/guest/ops.js';
 import { saveOpsX86Pv } from '../../src/guest/x86-pv/save.js';
 import { MemoryMachine, shuffledFrames } from '../memory/machine.js';
-import {
-  type BuiltPvGuest,
-  type PvGuestOptions,
-  buildPvGuest,
-} from '../memory/pv-builder.js';
+import { type BuiltPvGuest, type PvGuestOptions, buildPvGuest } from '../memory/pv-builder.js';
 import { MemoryPvDomain } from '../memory/pv-domain.js';
 import { type RestoreOutcome, restoreDomain } from '../../src/restore/restore.js';
 import { type SaveResult, saveDomain } from '../../src/save/save.js';

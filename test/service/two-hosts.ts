@@ -5,7 +5,11 @@
 //      ╎ messages, dials: late, lost, or cut for one side only
 //   secondary stepSecondary ─▶ take-over: its guest runs
 
-import { startHeartbeat, step as stepHeartbeat, type HeartbeatState } from '../../src/channel/link/heartbeat.js';
+import {
+  startHeartbeat,
+  step as stepHeartbeat,
+  type HeartbeatState,
+} from '../../src/channel/link/heartbeat.js';
 import { stepPrimary } from '../../src/primary/life.js';
 import {
   initialPrimaryState,

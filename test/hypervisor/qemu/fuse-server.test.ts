@@ -2,7 +2,11 @@
 
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { IN_HEADER_BYTES, Opcode, OUT_HEADER_BYTES } from '../../../src/hypervisor/qemu/memory/fuse/protocol.js';
+import {
+  IN_HEADER_BYTES,
+  Opcode,
+  OUT_HEADER_BYTES,
+} from '../../../src/hypervisor/qemu/memory/fuse/protocol.js';
 import { RamFileServer, REQUEST_BYTES_MAX } from '../../../src/hypervisor/qemu/memory/fuse/server.js';
 import { RamImage, SEGMENT_BYTES, allocateImage } from '../../../src/hypervisor/qemu/memory/image.js';
 import { PAGE_SIZE } from '../../../src/stream/format.js';
