@@ -1,6 +1,7 @@
 // What a program that embeds Romulus imports.
 
 export { ChannelError, type ChannelErrorCode } from './channel/contract.js';
+export { CredentialsError, type CredentialsErrorCode } from './channel/credentials/error.js';
 export { ConfigError, type ConfigErrorCode, type ConfigProblem } from './config/error.js';
 export {
   loadPrimaryConfig,
@@ -21,7 +22,12 @@ export type { Domain, SourceDomain, TargetDomain } from './hypervisor/port.js';
 export type { ConsoleWriter } from './output/console.js';
 export type { PrimaryDependencies, SecondaryDependencies } from './report/dependencies.js';
 export { ServiceError, type ServiceErrorCode } from './report/error.js';
-export { createHttpServer, HttpError, type HttpServer, type HttpServerOptions } from './observe/http/server.js';
+export {
+  createHttpServer,
+  HttpError,
+  type HttpServer,
+  type HttpServerOptions,
+} from './observe/http/server.js';
 export { openSource, openTarget } from './service/hypervisors.js';
 export { createLogger, type Logger } from './report/log.js';
 export { createPrimaryMetrics, createSecondaryMetrics, type Metrics } from './observe/metrics/metrics.js';

@@ -311,15 +311,11 @@ export type SecondaryConfig = z.output<ReturnType<typeof secondarySchema>>;
 export type PrimaryDomainConfig = PrimaryConfig['domains'][number];
 export type SecondaryDomainConfig = SecondaryConfig['domains'][number];
 export type ListenConfig = PrimaryConfig['listen'];
-export type TlsConfig = NonNullable<ListenConfig['tls']>;
 /** False: no HTTP server. */
 export type HttpConfig = PrimaryConfig['http'];
 export type LogConfig = PrimaryConfig['log'];
 export type HooksConfig = PrimaryConfig['hooks'];
 export type WebhookConfig = NonNullable<HooksConfig['webhook']>;
-export type ConsoleConfig = PrimaryDomainConfig['output']['console'];
-export type CheckpointConfig = PrimaryDomainConfig['checkpoint'];
-export type FailoverConfig = SecondaryDomainConfig['failover'];
 export type {
   BootConfig,
   EmbeddedConfig,

@@ -1,12 +1,15 @@
 // Where a domain's output goes when the gate has let it out. Nothing here waits for whoever reads it: what is not taken
 // stays with the gate (see output/outlet.ts).
 
-import type { ConsoleConfig } from '../config/schema.js';
+import type { Logger } from 'pino';
 import { FileOutlet } from './file-outlet.js';
 import { NOWHERE, outletOf, type Outlet } from './outlet.js';
 import type { PumpReports } from './pump.js';
 import { standardOutlet } from './standard-outlet.js';
-import type { Logger } from '../report/log.js';
+
+/** Standard output, a file (regular, FIFO, device, terminal) by its path, or nowhere. */
+export type ConsoleConfig =
+  { readonly kind: 'stdout' } | { readonly kind: 'none' } | { readonly kind: 'file'; readonly file: string };
 
 /** A console that a program brings: it takes all that it is given. Octets that it throws at are given to it again. */
 export interface ConsoleWriter {

@@ -2,12 +2,12 @@
 // it is kept whole only as long as that costs nobody anything: what its file does not take in time is dropped and
 // counted.
 
+import type { Logger } from 'pino';
 import { ByteQueue } from './byte-queue.js';
+import { LAST_OUTPUT_MS } from './console.js';
 import { FileOutlet } from './file-outlet.js';
 import { PIECE_BYTES, type Outlet } from './outlet.js';
 import { Pump } from './pump.js';
-import { LAST_OUTPUT_MS } from './console.js';
-import type { Logger } from '../report/log.js';
 
 /** Beside what is on its way to the file. */
 const KEPT_BYTES = 1024 * 1024;

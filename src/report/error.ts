@@ -5,7 +5,6 @@ import { RomulusError } from '../errors.js';
 export type ServiceErrorCode =
   | 'UNKNOWN_DOMAIN' // the service has no domain of that name
   | 'TOO_FEW_DESCRIPTORS' // the process may not have as many files open as it needs
-  | 'STOPPED' // the service was stopped while it started
-  | 'BAD_TOKEN'; // the file of the token cannot be used
+  | 'STOPPED'; // the service was stopped while it started
 
 export class ServiceError extends RomulusError<ServiceErrorCode> {}

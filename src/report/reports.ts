@@ -3,6 +3,9 @@
 // between processes of one host.
 
 import type { Observable } from 'rxjs';
+import type { CertificateExpiry } from '../channel/credentials/tls-files.js';
+
+export type { CertificateExpiry };
 
 export interface CheckpointPhases {
   readonly suspend: number;
@@ -127,13 +130,6 @@ export interface DomainStatus {
   readonly error: { readonly code: string; readonly message: string } | null;
   /** Of the certificates that its link depends on here; none without TLS. */
   readonly certificates?: readonly CertificateExpiry[];
-}
-
-export interface CertificateExpiry {
-  /** This side's own, or the authority that it holds the other side to. */
-  readonly certificate: 'own' | 'authority';
-  /** Milliseconds since 1970. */
-  readonly expiresAtMs: number;
 }
 
 /** One per change of role or link state. */

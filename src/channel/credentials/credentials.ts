@@ -1,18 +1,16 @@
 // What one side shows to the other, and holds the other to: certificates under TLS, a token in plaintext on loopback
 // (or where one is named). It has an end: close().
 
+import type { Logger } from 'pino';
 import { Subject, type Observable } from 'rxjs';
-import { isLoopback, type ChannelTls } from './security.js';
-import type { ChannelToken } from './token.js';
-import type { TlsConfig } from '../../config/schema.js';
 import { asError } from '../../errors.js';
-import type { Logger } from '../../report/log.js';
-import type { CertificateExpiry } from '../../report/reports.js';
-import { TlsFiles } from './tls-files.js';
+import { isLoopback, type ChannelTls } from './security.js';
+import { TlsFiles, type CertificateExpiry, type TlsPaths } from './tls-files.js';
 import { defaultTokenFile, readToken } from './token-file.js';
+import type { ChannelToken } from './token.js';
 
 export interface CredentialsConfig {
-  readonly tls?: TlsConfig | undefined;
+  readonly tls?: TlsPaths | undefined;
   /** The file of the token. */
   readonly token?: string | undefined;
 }
@@ -35,7 +33,7 @@ export class Credentials {
 
   /**
    * `host`: where is listened, or what is dialled.
-   * @throws ChannelError TLS, ServiceError BAD_TOKEN, or Node's system error if a file cannot be read
+   * @throws ChannelError TLS, CredentialsError BAD_TOKEN, or Node's system error if a file cannot be read
    */
   constructor({ tls, token }: CredentialsConfig, host: string, log: Logger) {
     this.#log = log;

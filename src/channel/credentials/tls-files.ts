@@ -9,18 +9,30 @@ import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
+import type { Logger } from 'pino';
 import { Subject, type Observable } from 'rxjs';
+import { asError } from '../../errors.js';
 import { ChannelError } from '../contract.js';
 import type { ChannelTls } from './security.js';
-import type { TlsConfig } from '../../config/schema.js';
-import { asError } from '../../errors.js';
-import type { Logger } from '../../report/log.js';
-import type { CertificateExpiry } from '../../report/reports.js';
 
 const MILLISECONDS_PER_DAY = 24 * 3600 * 1000;
 const POLL_MS = 5_000;
 /** So long before a certificate expires it is said, once a day. */
 const WARN_DAYS = 14;
+
+/** Files, PEM. `ca` signs the other side's certificate; `cert` is ours. */
+export interface TlsPaths {
+  readonly cert: string;
+  readonly key: string;
+  readonly ca: string;
+}
+
+export interface CertificateExpiry {
+  /** This side's own, or the authority that it holds the other side to. */
+  readonly certificate: 'own' | 'authority';
+  /** Milliseconds since 1970. */
+  readonly expiresAtMs: number;
+}
 
 interface Material {
   readonly tls: ChannelTls;
@@ -31,7 +43,7 @@ export class TlsFiles {
   /** Each set that replaced another. */
   readonly changes$: Observable<ChannelTls>;
 
-  readonly #files: TlsConfig;
+  readonly #files: TlsPaths;
   readonly #log: Logger;
   readonly #changes = new Subject<ChannelTls>();
   readonly #timer: NodeJS.Timeout;
@@ -44,7 +56,7 @@ export class TlsFiles {
   #closed = false;
 
   /** @throws ChannelError TLS for files that do not fit together; Node's system error for one that cannot be read */
-  constructor(files: TlsConfig, log: Logger, pollMs = POLL_MS) {
+  constructor(files: TlsPaths, log: Logger, pollMs = POLL_MS) {
     this.#files = files;
     this.#log = log;
     this.changes$ = this.#changes.asObservable();
@@ -140,7 +152,7 @@ export class TlsFiles {
   }
 }
 
-function what({ certificate }: CertificateExpiry, { cert, ca }: TlsConfig): string {
+function what({ certificate }: CertificateExpiry, { cert, ca }: TlsPaths): string {
   return certificate === 'own' ? `the certificate in ${cert}` : `the authority in ${ca}`;
 }
 

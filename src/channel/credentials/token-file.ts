@@ -17,9 +17,9 @@ import {
 } from 'node:fs';
 import { homedir } from 'node:os';
 import path from 'node:path';
-import type { ChannelToken } from './token.js';
 import { asError, codeOf } from '../../errors.js';
-import { ServiceError } from '../../report/error.js';
+import { CredentialsError } from './error.js';
+import type { ChannelToken } from './token.js';
 
 const TOKEN_BYTES = 32;
 const CHARACTERS_MIN = 32;
@@ -34,14 +34,14 @@ export function defaultTokenFile(): string {
 
 /**
  * The token in the file, which is made if it is not there.
- * @throws ServiceError BAD_TOKEN
+ * @throws CredentialsError BAD_TOKEN
  */
 export function readToken(file: string): ChannelToken {
   try {
     if (!exists(file)) make(file);
     return { secret: read(file), file };
   } catch (thrown) {
-    if (thrown instanceof ServiceError) throw thrown;
+    if (thrown instanceof CredentialsError) throw thrown;
     const cause = asError(thrown);
     const advice = 'Plaintext on loopback needs a token; "token" in the configuration names another file';
     throw bad(file, `the token cannot be had: ${cause.message}. ${advice}`, { cause });
@@ -104,6 +104,6 @@ function read(file: string): string {
   }
 }
 
-function bad(file: string, problem: string, options?: ErrorOptions): ServiceError {
-  return new ServiceError('BAD_TOKEN', `${file}: ${problem}`, { file }, options);
+function bad(file: string, problem: string, options?: ErrorOptions): CredentialsError {
+  return new CredentialsError('BAD_TOKEN', `${file}: ${problem}`, { file }, options);
 }
