@@ -3,17 +3,16 @@
 //   start ─▶ running ─▶ gate passes
 
 import type { TargetDomain } from '../hypervisor/port.js';
-
-/** The part of an OutputGate that taking over needs. */
-export interface TakeoverGate {
-  pass(): Promise<void>;
-}
+import type { OutputGate } from '../output/gate.js';
 
 /**
  * Resolves when the domain runs and what it says is let out. If it does not start, nothing is let out, and it may be
  * tried again.
  */
-export async function takeOver(domain: Pick<TargetDomain, 'start'>, gate: TakeoverGate): Promise<void> {
+export async function takeOver(
+  domain: Pick<TargetDomain, 'start'>,
+  gate: Pick<OutputGate, 'pass'>,
+): Promise<void> {
   await domain.start();
   await gate.pass();
 }

@@ -39,14 +39,3 @@ export class Tasks {
     }
   }
 }
-
-/** Runs what it is given one after another, in the order given. */
-export class InOrder {
-  private tail: Promise<unknown> = Promise.resolve();
-
-  do<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.tail.then(work);
-    this.tail = result.catch(() => undefined);
-    return result;
-  }
-}

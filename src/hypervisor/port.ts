@@ -7,6 +7,7 @@
 
 import type { Observable } from 'rxjs';
 import { RomulusError } from '../errors.js';
+import type { OutputGate } from '../output/gate.js';
 import type { DomainType } from '../stream/format.js';
 import type { Bitmap } from './bitmap.js';
 import type { Inventory } from './inventory.js';
@@ -76,23 +77,6 @@ export interface CpuPolicy {
   readonly msrs: Uint8Array;
 }
 
-/**
- * A way out of a domain that its hypervisor holds back by itself, a network interface for instance. It is driven as the
- * gates of the floors above are; see OutputGate for what each call means. Counters are 0 where they are not known.
- */
-export interface DomainGate {
-  /** Called while the domain still runs, before each suspend: what it says in between belongs to the next epoch. */
-  seal(epoch: number): Promise<void>;
-  release(epoch: number): Promise<void>;
-  discard(): Promise<void>;
-  pass(): Promise<void>;
-  hold(): Promise<void>;
-  restart(): Promise<void>;
-  readonly heldBytes: number;
-  readonly emittedBytes: number;
-  readonly releasedBytes: number;
-}
-
 export interface Domain {
   info(): Promise<DomainInfo>;
   /** What its hypervisor chose by itself, and why: sentences for people, who are told once. */
@@ -130,8 +114,12 @@ export type Leave = 'free' | 'held' | 'stopped';
 export interface SourceDomain extends Domain {
   /** What only a PV domain needs; not there: this hypervisor runs none, or the domain is none. */
   readonly pv?: PvSource;
-  /** What leaves the domain by other ways than output$; holding from the start. */
-  readonly gates?: readonly DomainGate[];
+  /**
+   * What leaves the domain by other ways than output$, a network interface for instance, and is held back by its
+   * hypervisor; holding from the start. They are sealed before the domain is suspended. Counters are 0 where
+   * they are not known.
+   */
+  readonly gates?: readonly OutputGate[];
   /** It was found with its gates holding: who held them is gone without a goodbye, and its secondary may run the domain. */
   readonly orphaned?: boolean;
   /** Whenever it has become another machine, by somebody else's hand. */

@@ -4,8 +4,8 @@
 // is being captured.
 
 import { codeOf } from '../errors.js';
+import { InOrder } from '../flow/in-order.js';
 import type { SourceDomain } from './port.js';
-import { InOrder } from '../flow/tasks.js';
 
 export type StopReason = 'checkpoint' | 'pressure' | 'unlinked';
 

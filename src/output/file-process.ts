@@ -9,6 +9,7 @@ import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { asError, codeOf } from '../errors.js';
+import { InOrder } from '../flow/in-order.js';
 import {
   encodeMessage,
   INHERITED_FD,
@@ -34,7 +35,7 @@ interface File {
   fd: number | null;
   ours: boolean;
   closing: boolean;
-  tail: Promise<void>;
+  readonly order: InOrder;
 }
 
 const agent = new Socket({ fd: SOCKET_FD });
@@ -105,12 +106,12 @@ async function answer(request: FileRequest, file: File): Promise<void> {
 function take(request: FileRequest): void {
   let file = files.get(request.file);
   if (!file) {
-    file = { fd: null, ours: false, closing: false, tail: Promise.resolve() };
+    file = { fd: null, ours: false, closing: false, order: new InOrder() };
     files.set(request.file, file);
   }
   const mine = file;
   if (request.kind === 'close') mine.closing = true;
-  mine.tail = mine.tail.then(() => answer(request, mine));
+  void mine.order.do(() => answer(request, mine));
 }
 
 const requests = new MessageReader<FileRequest>();
@@ -124,5 +125,5 @@ agent.on('close', () => {
   // Not exit(): that would wait for the threads.
   const end = () => process.kill(process.pid, 'SIGKILL');
   setTimeout(end, LAST_MS);
-  void Promise.all([...files.values()].map(({ tail }) => tail)).then(end);
+  void Promise.all([...files.values()].map(({ order }) => order.settled())).then(end);
 });

@@ -19,7 +19,7 @@ import { within } from './limits.js';
 import type { Logger } from '../report/log.js';
 import type { PrimaryDomain } from './world.js';
 import type { CheckpointReport } from '../report/reports.js';
-import type { InOrder } from '../flow/tasks.js';
+import type { InOrder } from '../flow/in-order.js';
 
 export type SaverEvent =
   | { readonly kind: 'suspending' | 'captured' | 'ready' | 'end-sent'; readonly epoch: number }

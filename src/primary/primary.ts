@@ -31,7 +31,8 @@ import {
 import { judgeClaim, judgeHello, newInstance } from './welcome.js';
 import type { CheckpointReport, DomainStatus, TransitionReport } from '../report/reports.js';
 import { beatMsOf, stallMsOf } from '../channel/link/silence.js';
-import { InOrder, Tasks } from '../flow/tasks.js';
+import { InOrder } from '../flow/in-order.js';
+import { Tasks } from '../flow/tasks.js';
 import { Timers } from '../flow/timer-set.js';
 
 type Unstamped<Event> = Event extends unknown ? Omit<Event, 'atMs'> : never;

@@ -12,9 +12,9 @@ import { openSource } from './hypervisors.js';
 import { createLogger, domainLogger, type Logger } from '../report/log.js';
 import { PrimaryRunner } from '../primary/primary.js';
 import type { CheckpointReport, DomainStatus, PrimaryService, TransitionReport } from '../report/reports.js';
-import { InOrder } from '../flow/tasks.js';
+import { InOrder } from '../flow/in-order.js';
 
-/** @throws ChannelError, ServiceError BAD_TOKEN, or Node's system error, if the replication port cannot be set up as configured */
+/** @throws ChannelError, CredentialsError, or Node's system error, if the replication port cannot be set up as configured */
 export function createPrimaryService(
   config: PrimaryConfig,
   dependencies: Partial<PrimaryDependencies> = {},

@@ -43,12 +43,12 @@ class HeldGate implements NetdevOutput {
 
 describe('qemu: the output of a network interface', () => {
   let gate: HeldGate;
-  let output: NetworkOutput<HeldGate>;
+  let output: NetworkOutput;
   beforeEach(() => {
     gate = new HeldGate();
     output = new NetworkOutput(gate);
   });
-  const test = (): Promise<void> => output.test((given) => given.selfTest());
+  const test = (): Promise<void> => output.test(() => gate.selfTest());
 
   it('is driven one call after another, in their order', async () => {
     const calls = [output.hold(), output.seal(0), output.release(0), output.restart(), output.remove()];

@@ -5,6 +5,7 @@ import { Worker } from 'node:worker_threads';
 import { closeSync, fdatasync } from 'node:fs';
 import { promisify } from 'node:util';
 import { asError } from '../../../errors.js';
+import { InOrder } from '../../../flow/in-order.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
 import { HypervisorError } from '../../port.js';
 import type { CompareAnswer, CompareStart } from './compare-worker.js';
@@ -26,7 +27,7 @@ export class CompareTracking implements DirtyTracking {
   readonly #bytes: number;
   #worker: Worker | null = null;
   #scan: Scan | null = null;
-  #lastScan: Promise<void> = Promise.resolve();
+  readonly #scans = new InOrder();
   #failure: HypervisorError | null = null;
   readonly #loss = new Loss();
   #checking: Promise<void> | null = null;
@@ -75,8 +76,8 @@ export class CompareTracking implements DirtyTracking {
   }
 
   capture(): Promise<void> {
-    // One after another: the worker knows one scan at a time.
-    const scan = this.#lastScan.then(
+    // The worker knows one scan at a time.
+    return this.#scans.do(
       () =>
         new Promise<void>((resolve, reject) => {
           const worker = this.#worker;
@@ -88,8 +89,6 @@ export class CompareTracking implements DirtyTracking {
           worker.postMessage('scan');
         }),
     );
-    this.#lastScan = scan.catch(() => undefined);
-    return scan;
   }
 
   abandon(): void {

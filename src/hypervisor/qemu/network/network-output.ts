@@ -3,30 +3,31 @@
 //
 //   hold ─▶ [test] ─▶ seal ─▶ release ─▶ …
 
-import type { DomainGate } from '../../port.js';
+import { InOrder } from '../../../flow/in-order.js';
+import type { OutputGate } from '../../../output/gate.js';
 import type { NetdevGate } from './netdev-gate.js';
 
 /** What a NetdevGate offers. */
 export type NetdevOutput = Pick<NetdevGate, keyof NetdevGate>;
 
-export class NetworkOutput<Gate extends NetdevOutput = NetdevGate> implements DomainGate {
+export class NetworkOutput implements OutputGate {
   readonly heldBytes = 0;
   readonly emittedBytes = 0;
   readonly releasedBytes = 0;
-  readonly #gate: Gate;
+  readonly #gate: NetdevOutput;
+  readonly #order = new InOrder();
   #passing = false;
-  #last: Promise<unknown> = Promise.resolve();
 
-  constructor(gate: Gate) {
+  constructor(gate: NetdevOutput) {
     this.#gate = gate;
   }
 
   seal(epoch: number): Promise<void> {
-    return this.#inOrder(() => this.#gate.seal(epoch));
+    return this.#order.do(() => this.#gate.seal(epoch));
   }
 
   release(epoch: number): Promise<void> {
-    return this.#inOrder(() => this.#gate.release(epoch));
+    return this.#order.do(() => this.#gate.release(epoch));
   }
 
   discard(): Promise<void> {
@@ -34,26 +35,26 @@ export class NetworkOutput<Gate extends NetdevOutput = NetdevGate> implements Do
   }
 
   pass(): Promise<void> {
-    return this.#inOrder(async () => {
+    return this.#order.do(async () => {
       await this.#gate.pass();
       this.#passing = true;
     });
   }
 
   hold(): Promise<void> {
-    return this.#inOrder(async () => {
+    return this.#order.do(async () => {
       await this.#gate.hold();
       this.#passing = false;
     });
   }
 
   restart(): Promise<void> {
-    return this.#inOrder(() => this.#gate.restart());
+    return this.#order.do(() => this.#gate.restart());
   }
 
   /** Takes the gate away, for good. */
   remove(): Promise<void> {
-    return this.#inOrder(() => this.#gate.remove());
+    return this.#order.do(() => this.#gate.remove());
   }
 
   get takenOver(): boolean {
@@ -66,8 +67,8 @@ export class NetworkOutput<Gate extends NetdevOutput = NetdevGate> implements Do
   }
 
   /** Runs a test that needs the gate to hold. Fails as the test does. */
-  test(run: (gate: Gate) => Promise<void>): Promise<void> {
-    return this.#inOrder(async () => {
+  test(run: (gate: NetdevOutput) => Promise<void>): Promise<void> {
+    return this.#order.do(async () => {
       if (this.#passing) await this.#gate.hold();
       try {
         await run(this.#gate);
@@ -75,11 +76,5 @@ export class NetworkOutput<Gate extends NetdevOutput = NetdevGate> implements Do
         if (this.#passing) await this.#gate.pass();
       }
     });
-  }
-
-  #inOrder(call: () => Promise<void>): Promise<void> {
-    const result = this.#last.then(call);
-    this.#last = result.catch(() => undefined); // told to the caller
-    return result;
   }
 }

@@ -8,6 +8,7 @@
 // A QEMU is worth little: what it holds can be loaded into another one. One that ends by itself, or hangs, is replaced.
 
 import { asError } from '../../../errors.js';
+import { InOrder } from '../../../flow/in-order.js';
 import type { Inventory } from '../../inventory.js';
 import { HypervisorError } from '../../port.js';
 import type { QemuConfig } from '../config.js';
@@ -51,10 +52,10 @@ interface Occupied extends Seated {
 
 export class Seat {
   readonly #config: QemuConfig;
+  readonly #order = new InOrder();
   #occupied: Occupied | null = null;
   /** Who had it before, and gets it back when the present occupant leaves. */
   #evicted: Occupant | null = null;
-  #last: Promise<unknown> = Promise.resolve();
 
   constructor(config: QemuConfig) {
     this.#config = config;
@@ -67,17 +68,17 @@ export class Seat {
 
   /** The QEMU of this occupant: as it is, or started now in the place of another's. Fails as launchQemu does. */
   claim(occupant: Occupant): Promise<Seated> {
-    return this.#inOrder(async () => this.of(occupant) ?? (await this.#start(occupant)));
+    return this.#order.do(async () => this.of(occupant) ?? (await this.#start(occupant)));
   }
 
   /** Resolves when no QEMU is being started or ended. */
-  async settled(): Promise<void> {
-    await this.#last;
+  settled(): Promise<void> {
+    return this.#order.settled();
   }
 
   /** Ends this occupant's QEMU, if there is one; its memory is as it should be then. */
   clear(occupant: Occupant): Promise<void> {
-    return this.#inOrder(async () => {
+    return this.#order.do(async () => {
       if (this.of(occupant) === null) return;
       await this.#end();
       occupant.reset.putBack();
@@ -87,7 +88,7 @@ export class Seat {
 
   /** The occupant leaves for good. Resolves when its QEMU has ended. */
   vacate(occupant: Occupant): Promise<void> {
-    return this.#inOrder(async () => {
+    return this.#order.do(async () => {
       if (this.#evicted === occupant) this.#evicted = null;
       if (this.#occupied !== null && this.#occupied.by !== occupant) return;
       await this.#end();
@@ -134,7 +135,7 @@ export class Seat {
     if (this.#occupied !== occupied) return; // we ended it
     this.#occupied = null;
     const { by, machine } = occupied;
-    const after = this.#inOrder(async () => {
+    const after = this.#order.do(async () => {
       await machine.close();
       by.reset.putBack();
       by.reset.release();
@@ -143,12 +144,6 @@ export class Seat {
       () => by.ended(reason),
       (error: unknown) => by.ended(`${reason}; ${asError(error).message}`),
     );
-  }
-
-  #inOrder<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(work);
-    this.#last = result.catch(() => undefined); // told to the caller
-    return result;
   }
 }
 
