@@ -7,7 +7,8 @@
 import { of, type Observable } from 'rxjs';
 import type { HooksConfig, HttpConfig } from '../config/schema.js';
 import type { HookEvent } from '../observe/hooks/events.js';
-import { startHooks, type HookOutcome } from '../observe/hooks/hooks.js';
+import { startHooks } from '../observe/hooks/hooks.js';
+import type { HookOutcome } from '../observe/hooks/outcome.js';
 import { createHttpServer } from '../observe/http/server.js';
 import type { Logger } from '../report/log.js';
 import type { Metrics } from '../observe/metrics/metrics.js';

@@ -3,8 +3,12 @@
 
 import { expect } from 'chai';
 import { Subject } from 'rxjs';
-import type { HookOutcome } from '../../src/observe/hooks/hooks.js';
-import { createPrimaryMetrics, createSecondaryMetrics, type Metrics } from '../../src/observe/metrics/metrics.js';
+import type { HookOutcome } from '../../src/observe/hooks/outcome.js';
+import {
+  createPrimaryMetrics,
+  createSecondaryMetrics,
+  type Metrics,
+} from '../../src/observe/metrics/metrics.js';
 import { promtool, PROMTOOL_TIMEOUT_MS } from '../support/promtool.js';
 import {
   checkpoint,

@@ -6,7 +6,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { asError, codeOf } from '../../errors.js';
 import type { HookEvent } from './events.js';
-import type { HookRun } from './hooks.js';
+import type { HookRun } from './outcome.js';
 
 const STANDARD_ERROR_TAIL_OCTETS = 4096;
 /** Between SIGTERM and SIGKILL. */

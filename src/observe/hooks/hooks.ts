@@ -9,28 +9,13 @@
 import { randomUUID } from 'node:crypto';
 import { type Observable, Subject, type Subscription } from 'rxjs';
 import type { HooksConfig } from '../../config/schema.js';
+import { monotonicMs } from '../../flow/clock.js';
+import { InOrder } from '../../flow/in-order.js';
+import type { Logger } from '../../report/log.js';
 import { runCommand } from './command.js';
 import type { HookEvent } from './events.js';
+import type { HookKind, HookOutcome, HookRun } from './outcome.js';
 import { callWebhook } from './webhook.js';
-import type { Logger } from '../../report/log.js';
-
-export type HookKind = 'command' | 'webhook';
-/** `cancelled`: the service stopped, or the queue was full. */
-export type HookResult = 'success' | 'failure' | 'timeout' | 'cancelled';
-
-/** What one attempt, or a row of them, came to. */
-export interface HookRun {
-  readonly result: HookResult;
-  /** What an operator needs to know: exit code, signal, HTTP status, the command's last words. */
-  readonly details: Readonly<Record<string, string | number | null>>;
-}
-
-export interface HookOutcome extends HookRun {
-  readonly hook: HookKind;
-  readonly event: HookEvent['event'];
-  readonly domain: string;
-  readonly seconds: number;
-}
 
 export interface HookRunner {
   /** One for each event and configured hook. Completes after stop(). */
@@ -47,11 +32,11 @@ const QUEUE_LIMIT = 32;
 export function startHooks(config: HooksConfig, events$: Observable<HookEvent>, log: Logger): HookRunner {
   const outcomes = new Subject<HookOutcome>();
   const aborter = new AbortController();
-  const queues = new Map<string, { tail: Promise<void>; length: number }>();
+  const queues = new Map<string, { readonly order: InOrder; length: number }>();
   const running = new Set<Promise<void>>();
 
-  const finish = (hook: HookKind, event: HookEvent, startedAt: number, { result, details }: HookRun) => {
-    const seconds = (performance.now() - startedAt) / 1000;
+  const finish = (hook: HookKind, event: HookEvent, startedAtMs: number, { result, details }: HookRun) => {
+    const seconds = (monotonicMs() - startedAtMs) / 1000;
     const outcome: HookOutcome = { hook, event: event.event, domain: event.domain, seconds, result, details };
     const level = result === 'success' ? 'info' : 'error';
     log[level]({ ...outcome, ...details, details: undefined }, `${hook} for ${event.event}: ${result}`);
@@ -60,25 +45,24 @@ export function startHooks(config: HooksConfig, events$: Observable<HookEvent>, 
 
   const enqueue = (hook: HookKind, event: HookEvent, run: () => Promise<HookRun>) => {
     const key = `${hook} ${event.domain}`;
-    const queue = queues.get(key) ?? { tail: Promise.resolve(), length: 0 };
+    const queue = queues.get(key) ?? { order: new InOrder(), length: 0 };
     queues.set(key, queue);
     if (queue.length >= QUEUE_LIMIT) {
-      finish(hook, event, performance.now(), {
+      finish(hook, event, monotonicMs(), {
         result: 'cancelled',
         details: { why: 'too many events wait' },
       });
       return;
     }
     queue.length++;
-    const turn = queue.tail.then(async () => {
-      const startedAt = performance.now();
+    const turn = queue.order.do(async () => {
+      const startedAtMs = monotonicMs();
       const outcome: HookRun = aborter.signal.aborted
         ? { result: 'cancelled', details: { why: 'the service stopped' } }
         : await run();
       queue.length--;
-      finish(hook, event, startedAt, outcome);
+      finish(hook, event, startedAtMs, outcome);
     });
-    queue.tail = turn;
     running.add(turn);
     void turn.finally(() => running.delete(turn));
   };

@@ -4,9 +4,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { WebhookConfig } from '../../config/schema.js';
 import { asError, codeOf } from '../../errors.js';
-import { VERSION } from '../../version.js';
-import type { HookResult, HookRun } from './hooks.js';
 import type { Logger } from '../../report/log.js';
+import { VERSION } from '../../version.js';
+import type { HookResult, HookRun } from './outcome.js';
 
 const DELAY_LIMIT_MS = 60_000;
 const TIMED_OUT = new Error('no answer in time');

@@ -8,7 +8,7 @@ import { Gauge, Registry } from 'prom-client';
 import { EMPTY, type Observable, Subscription } from 'rxjs';
 import { VERSION } from '../../version.js';
 import { monotonicMs } from '../../flow/clock.js';
-import type { HookOutcome } from '../hooks/hooks.js';
+import type { HookOutcome } from '../hooks/outcome.js';
 import { gauge, stateSet } from './kinds.js';
 import {
   LINK_STATES,

@@ -2,7 +2,7 @@
 
 import { Gauge, Histogram, type Registry } from 'prom-client';
 import type { Observable, Subscription } from 'rxjs';
-import type { HookOutcome } from '../hooks/hooks.js';
+import type { HookOutcome } from '../hooks/outcome.js';
 import { counter, type Statuses } from './kinds.js';
 import type {
   CheckpointPhases,
