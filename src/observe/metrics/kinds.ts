@@ -5,13 +5,19 @@ import type { DomainStatus } from '../../report/reports.js';
 
 export type Statuses = () => readonly DomainStatus[];
 
-/** One series for each domain, read at scrape; null: none. */
+/** One series for each domain; `read` gives null: none. */
+export interface GaugeRow {
+  readonly name: string;
+  readonly help: string;
+  readonly read: (status: DomainStatus, nowMs: number) => number | null;
+}
+
+/** Read at scrape. */
 export function gauge(
   registry: Registry,
-  name: string,
-  help: string,
+  { name, help, read }: GaugeRow,
   statuses: Statuses,
-  read: (status: DomainStatus) => number | null,
+  nowMs: () => number,
 ): void {
   new Gauge({
     name,
@@ -21,7 +27,7 @@ export function gauge(
     collect() {
       this.reset();
       for (const status of statuses()) {
-        const value = read(status);
+        const value = read(status, nowMs());
         if (value !== null) this.set({ domain: status.domain }, value);
       }
     },
@@ -29,14 +35,19 @@ export function gauge(
 }
 
 /** One series for each domain and state: 1 for the state that it is in. */
-export function stateSet<State extends string>(
+export interface StateRow {
+  readonly name: string;
+  readonly help: string;
+  readonly label: string;
+  readonly states: readonly string[];
+  readonly read: (status: DomainStatus) => string;
+}
+
+/** Read at scrape. */
+export function stateSet(
   registry: Registry,
-  name: string,
-  label: string,
-  states: readonly State[],
-  help: string,
+  { name, help, label, states, read }: StateRow,
   statuses: Statuses,
-  read: (status: DomainStatus) => State,
 ): void {
   new Gauge({
     name,

@@ -14,15 +14,15 @@ import {
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { expect } from 'chai';
-import { ServiceError } from '../../../src/report/error.js';
+import { CredentialsError } from '../../../src/channel/credentials/error.js';
 import { defaultTokenFile, readToken } from '../../../src/channel/credentials/token-file.js';
 import { Cleanup } from '../../support/cleanup.js';
 
-function errorOf(run: () => unknown): ServiceError {
+function errorOf(run: () => unknown): CredentialsError {
   try {
     run();
   } catch (error) {
-    if (error instanceof ServiceError) return error;
+    if (error instanceof CredentialsError) return error;
     throw error;
   }
   throw new Error('it was taken');
