@@ -15,7 +15,7 @@ import type { Layer } from '../stream/layer-item.js';
 import { LibxlRecordType, encodeLibxlHeader } from '../stream/libxl.js';
 import { concatenate, encodeRecord } from '../stream/writer.js';
 import { encodeXlHeader, xlHeaderOf } from '../stream/xl.js';
-import { formatBytes } from './demo/screen.js';
+import { formatBytes } from './text.js';
 import { ExitCode } from './exit-codes.js';
 import { ImageOutput } from './files/image-output.js';
 import { type ImageMaker, ImageMeasure, ImageWriter } from './files/image-writer.js';

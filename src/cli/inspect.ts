@@ -3,7 +3,7 @@
 
 import { type Survey, Surveyor, type SurveyedRecord } from '../stream/examine/survey.js';
 import { lastCheckpoint } from '../stream/examine/judge.js';
-import { formatBytes } from './demo/screen.js';
+import { formatBytes } from './text.js';
 import { ExitCode } from './exit-codes.js';
 import { InputFile } from './files/input.js';
 import { TextOutput } from './files/output.js';

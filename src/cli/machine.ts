@@ -5,7 +5,7 @@ import { Subscription } from 'rxjs';
 import { RomulusError } from '../errors.js';
 import type { Domain } from '../hypervisor/port.js';
 import { PAGE_SIZE } from '../stream/format.js';
-import { LineCutter } from './demo/screen.js';
+import { LineCutter } from './text.js';
 
 /** Prints what the domain says, as it says it. */
 export function showConsole(domain: Domain, to: NodeJS.WritableStream = process.stdout): Subscription {

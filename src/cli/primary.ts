@@ -1,6 +1,5 @@
-// romulus primary
+// One process that is the primary of its domains.
 
-import { map, merge } from 'rxjs';
 import { loadPrimaryConfig } from '../config/load.js';
 import { fencedHookEvents } from '../observe/hooks/events.js';
 import { createLogger } from '../report/log.js';
@@ -21,10 +20,10 @@ export async function primaryVerb(file: string): Promise<ExitCode> {
     hooks: config.hooks,
     hookEvents$: fencedHookEvents(service),
     metrics: (hookOutcomes$) => createPrimaryMetrics(service, { hookOutcomes$ }),
-    reports$: merge(
-      service.checkpoints$.pipe(map((report) => ({ kind: 'checkpoint', report }) as const)),
-      service.transitions$.pipe(map((report) => ({ kind: 'transition', report }) as const)),
-    ),
+    report: (tell) => [
+      service.checkpoints$.subscribe((report) => tell({ kind: 'checkpoint', report })),
+      service.transitions$.subscribe((report) => tell({ kind: 'transition', report })),
+    ],
     port: () => service.port,
   });
 }

@@ -34,13 +34,19 @@ function wholeNumber(minimum: number, maximum: number): (text: string) => number
   };
 }
 
-function buildProgram(setExitCode: (code: ExitCode) => void): Command {
+type SetExitCode = (code: ExitCode) => void;
+
+function buildProgram(setExitCode: SetExitCode): Command {
   const program = new Command('romulus')
     .description('Keeps running virtual machines alive when their host dies.')
     .version(VERSION)
     .showHelpAfterError('(romulus help VERB shows its options)')
     .exitOverride();
+  for (const add of [addDemo, addServices, addImageVerbs, addStreamVerbs]) add(program, setExitCode);
+  return program;
+}
 
+function addDemo(program: Command, setExitCode: SetExitCode): void {
   program
     .command('demo')
     .description('replicate a machine between two processes, kill the primary, watch the secondary take over')
@@ -66,7 +72,9 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
     )
     .option('--json', 'print the report as JSON, as the last line of standard output')
     .action(async (options: DemoVerbOptions) => setExitCode(await demoVerb(options)));
+}
 
+function addServices(program: Command, setExitCode: SetExitCode): void {
   for (const [name, verb, what] of [
     ['primary', primaryVerb, 'run domains and replicate them to whoever is configured as their secondary'],
     ['secondary', secondaryVerb, 'hold standbys of domains, and take over when their primary dies'],
@@ -77,7 +85,9 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
       .requiredOption('--config <file>', 'configuration file (YAML)')
       .action(async (options: { config: string }) => setExitCode(await verb(options.config)));
   }
+}
 
+function addImageVerbs(program: Command, setExitCode: SetExitCode): void {
   program
     .command('save')
     .description('run an embedded machine, and write a plain image of it')
@@ -95,7 +105,9 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
     .action(async (file: string, options: RestoreVerbOptions) =>
       setExitCode(await restoreVerb(file, options)),
     );
+}
 
+function addStreamVerbs(program: Command, setExitCode: SetExitCode): void {
   for (const [name, verb, what] of [
     ['inspect', inspectVerb, 'say what is in a stream file of any layer: xl, libxl or libxc'],
     [
@@ -133,8 +145,6 @@ function buildProgram(setExitCode: (code: ExitCode) => void): Command {
     .action(async (file: string, out: string, options: { to: Layer; config?: string }) =>
       setExitCode(await convertVerb(file, out, options)),
     );
-
-  return program;
 }
 
 /** What was found wrong with a place before anything was written there. */

@@ -14,7 +14,7 @@ import type { WalkEnd } from '../stream/examine/walk.js';
 import { RecordType } from '../stream/format.js';
 import { LibxlRecordType } from '../stream/libxl.js';
 import { encodeRecord } from '../stream/writer.js';
-import { formatBytes } from './demo/screen.js';
+import { formatBytes } from './text.js';
 import { ExitCode } from './exit-codes.js';
 import { ImageOutput } from './files/image-output.js';
 import { type ImageMaker, ImageMeasure, ImageWriter } from './files/image-writer.js';

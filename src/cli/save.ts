@@ -7,7 +7,7 @@ import { saveDomain } from '../save/save.js';
 import type { SourceDomain } from '../hypervisor/port.js';
 import type { ImageSink } from '../save/image-sink.js';
 import { ExitCode } from './exit-codes.js';
-import { formatBytes } from './demo/screen.js';
+import { formatBytes } from './text.js';
 import { ImageOutput } from './files/image-output.js';
 import { showConsole, watchTicks, workingSet } from './machine.js';
 import { onInterruption } from './signals.js';

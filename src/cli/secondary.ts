@@ -1,6 +1,5 @@
-// romulus secondary
+// One process that is the secondary of its domains.
 
-import { map, merge } from 'rxjs';
 import { loadSecondaryConfig } from '../config/load.js';
 import { failoverHookEvents } from '../observe/hooks/events.js';
 import { createLogger } from '../report/log.js';
@@ -21,11 +20,11 @@ export async function secondaryVerb(file: string): Promise<ExitCode> {
     hooks: config.hooks,
     hookEvents$: failoverHookEvents(service),
     metrics: (hookOutcomes$) => createSecondaryMetrics(service, { hookOutcomes$ }),
-    reports$: merge(
-      service.commits$.pipe(map((report) => ({ kind: 'commit', report }) as const)),
-      service.failover$.pipe(map((event) => ({ kind: 'failover', event }) as const)),
-      service.transitions$.pipe(map((report) => ({ kind: 'transition', report }) as const)),
-    ),
+    report: (tell) => [
+      service.commits$.subscribe((report) => tell({ kind: 'commit', report })),
+      service.failover$.subscribe((event) => tell({ kind: 'failover', event })),
+      service.transitions$.subscribe((report) => tell({ kind: 'transition', report })),
+    ],
     port: () => null,
   });
 }

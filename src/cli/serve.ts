@@ -4,7 +4,7 @@
 //   start: service, HTTP, reports to a supervisor ── until: signal, supervisor gone, or all domains at their end
 //   end:   service (says bye), hooks settled, HTTP last, so that the last scrape sees the end; then the log's last lines
 
-import { of, type Observable } from 'rxjs';
+import { Subscription, type Observable } from 'rxjs';
 import type { HooksConfig, HttpConfig } from '../config/schema.js';
 import type { HookEvent } from '../observe/hooks/events.js';
 import { startHooks } from '../observe/hooks/hooks.js';
@@ -16,7 +16,7 @@ import type { DomainStatus, PrimaryService, SecondaryService } from '../report/r
 import { ExitCode, isInputCode } from './exit-codes.js';
 import { lastWords, lastWordsTo } from './last-words.js';
 import { aborted, onInterruption } from './signals.js';
-import { leaveSupervisor, reportToSupervisor, supervisorGone, type SupervisorMessage } from './supervisor.js';
+import { leaveSupervisor, supervisorGone, tellSupervisor, type SupervisorMessage } from './supervisor.js';
 
 export interface Side<Service extends PrimaryService | SecondaryService> {
   readonly side: 'primary' | 'secondary';
@@ -27,7 +27,7 @@ export interface Side<Service extends PrimaryService | SecondaryService> {
   readonly hookEvents$: Observable<HookEvent>;
   metrics(hookOutcomes$: Observable<HookOutcome>): Metrics;
   /** Beside 'listening': what a supervising program is told. */
-  readonly reports$: Observable<SupervisorMessage>;
+  report(tell: (message: SupervisorMessage) => void): readonly Subscription[];
   /** The port of the replication; null for a secondary, which dials. */
   port(): number | null;
 }
@@ -52,7 +52,8 @@ export async function serve<Service extends PrimaryService | SecondaryService>(
           statuses: () => service.statuses(),
           log,
         });
-  const reports = reportToSupervisor(side.reports$);
+  const reports = new Subscription();
+  for (const subscription of side.report(tellSupervisor)) reports.add(subscription);
   try {
     await http?.start();
     await service.start();
@@ -60,7 +61,7 @@ export async function serve<Service extends PrimaryService | SecondaryService>(
     const ports = { port: side.port(), httpPort: http?.port ?? null };
     const open = Object.fromEntries(Object.entries(ports).filter(([, port]) => port !== null));
     log.info(open, side.side === 'primary' ? 'waiting for secondaries' : 'looking for the primaries');
-    reports.add(reportToSupervisor(of({ kind: 'listening', ...ports } as const)));
+    tellSupervisor({ kind: 'listening', ...ports });
     const why = await Promise.race([
       aborted(interruption.signal).then(() => 'asked to by a signal'),
       aborted(orphaned).then(() => 'the supervising program is gone'),

@@ -2,7 +2,6 @@
 // program what its embedded subscribers would hear, message by message, and ends in order when the program is gone.
 // `romulus demo` watches its two services this way.
 
-import { merge, type Observable, type Subscription } from 'rxjs';
 import type { CheckpointReport, CommitReport, FailoverEvent, TransitionReport } from '../report/reports.js';
 
 export type SupervisorMessage =
@@ -16,14 +15,12 @@ export type SupervisorMessage =
 const WAITING_MAX = 1000;
 let waiting = 0;
 
-/** Forwards the messages to the supervising program, if there is one. While it stands still, it misses some. */
-export function reportToSupervisor(...sources: readonly Observable<SupervisorMessage>[]): Subscription {
-  return merge(...sources).subscribe((message) => {
-    // A supervisor that has gone is noticed by its 'disconnect' event, not by a failed report.
-    if (!process.connected || waiting >= WAITING_MAX) return;
-    waiting++;
-    process.send?.(message, undefined, undefined, () => waiting--);
-  });
+/** Tells the supervising program, if there is one. While it stands still, it misses some. */
+export function tellSupervisor(message: SupervisorMessage): void {
+  // A supervisor that has gone is noticed by its 'disconnect' event, not by a failed report.
+  if (!process.connected || waiting >= WAITING_MAX) return;
+  waiting++;
+  process.send?.(message, undefined, undefined, () => waiting--);
 }
 
 /** Aborts when the supervising program is gone; never, if there is none. */

@@ -9,7 +9,7 @@
 // Nothing is ever dropped but by discard(). A holder that fills up says so on pressure$; whoever drives the domain
 // must then stop it, for the gate itself cannot.
 
-import { BehaviorSubject, distinctUntilChanged, type Observable } from 'rxjs';
+import { BehaviorSubject, type Observable } from 'rxjs';
 import { ByteQueue } from './byte-queue.js';
 import type { OutputGate } from './gate.js';
 import { PIECE_BYTES, type Outlet } from './outlet.js';
@@ -40,7 +40,7 @@ export class ByteGate implements OutputGate {
   private bar = 0;
 
   /** True while more than the limit is held. Says the present state first. */
-  readonly pressure$: Observable<boolean> = this.pressure.pipe(distinctUntilChanged());
+  readonly pressure$: Observable<boolean> = this.pressure.asObservable();
 
   constructor(private readonly options: ByteGateOptions) {
     this.pump = new Pump(
@@ -143,6 +143,7 @@ export class ByteGate implements OutputGate {
   }
 
   private updatePressure(): void {
-    this.pressure.next(this.queue.length > this.options.limitBytes);
+    const full = this.queue.length > this.options.limitBytes;
+    if (full !== this.pressure.value) this.pressure.next(full);
   }
 }

@@ -8,11 +8,12 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { EmptyError, filter, firstValueFrom, ReplaySubject, Subscription, takeWhile, toArray } from 'rxjs';
+import { EmptyError, ReplaySubject, Subscription } from 'rxjs';
 import { stringify } from 'yaml';
 import { parsePrimaryConfig } from '../../config/load.js';
 import { asError, codeOf, RomulusError } from '../../errors.js';
 import { monotonicMs } from '../../flow/clock.js';
+import { firstWhere } from '../../flow/first-where.js';
 import type {
   CheckpointReport,
   CommitReport,
@@ -25,7 +26,8 @@ import { InterruptedError } from '../signals.js';
 import { DemoChild } from './child.js';
 import { measure, ticks, type DemoReport, type SeenOutput } from './measure.js';
 import type { DemoMachine } from './machine.js';
-import { formatCheckpoint, LineCutter, type Screen } from './screen.js';
+import { formatCheckpoint, type Screen } from './screen.js';
+import { LineCutter } from '../text.js';
 
 export interface DemoOptions {
   readonly intervalMs: number;
@@ -104,10 +106,9 @@ class DemoRun {
     const lastEpoch = options.killAt + (await this.epochOfFirstTick(primary.child));
     await this.step(
       'the checkpoints',
-      firstValueFrom(
-        secondary.child.messages$.pipe(
-          filter((message) => message.kind === 'commit' && message.report.epoch >= lastEpoch),
-        ),
+      firstWhere(
+        secondary.child.messages$,
+        (message) => message.kind === 'commit' && message.report.epoch >= lastEpoch,
       ),
       STEP_TIMEOUT_MS + options.killAt * options.intervalMs * 10,
     );
@@ -172,9 +173,7 @@ class DemoRun {
     this.children.push(child);
     const listening = await this.step(
       `the ${name}'s start`,
-      firstValueFrom(
-        child.messages$.pipe(filter((message): message is Listening => message.kind === 'listening')),
-      ),
+      firstWhere(child.messages$, (message): message is Listening => message.kind === 'listening'),
     );
     return { child, listening };
   }
@@ -220,49 +219,32 @@ class DemoRun {
   }
 
   private async failover(): Promise<{ started: FailoverStarted; completed: FailoverCompleted }> {
-    const events = await firstValueFrom(
-      this.failover$.pipe(
-        takeWhile((event) => event.phase === 'started', true),
-        toArray(),
-      ),
-    );
-    const started = events.find((event) => event.phase === 'started');
-    const completed = events.find((event) => event.phase === 'completed');
-    if (!started || !completed) {
-      const failed = events.find((event) => event.phase === 'failed');
-      throw new RomulusError(
-        'NO_TAKEOVER',
-        `the secondary did not take over: ${failed?.error.message ?? ''}`,
-      );
-    }
-    return { started, completed };
+    const first = await firstWhere(this.failover$, () => true);
+    const last = await firstWhere(this.failover$, (event) => event.phase !== 'started');
+    if (first.phase === 'started' && last.phase === 'completed') return { started: first, completed: last };
+    const why = last.phase === 'failed' ? last.error.message : '';
+    throw new RomulusError('NO_TAKEOVER', `the secondary did not take over: ${why}`);
   }
 
   /** The epoch in which the machine has come to ticking, as the outside sees it; 0 for one that does so at once. */
   private async epochOfFirstTick(primary: DemoChild): Promise<number> {
     if (!this.options.machine.boots) return 0;
     let said = '';
-    const ticking = primary.console$.pipe(
-      filter(({ bytes }) => {
-        said += bytes.toString('latin1');
-        return ticks(said).length > 0;
-      }),
-    );
-    await this.step("the machine's first tick", firstValueFrom(ticking), BOOT_TIMEOUT_MS);
+    const ticking = firstWhere(primary.console$, ({ bytes }) => {
+      said += bytes.toString('latin1');
+      return ticks(said).length > 0;
+    });
+    await this.step("the machine's first tick", ticking, BOOT_TIMEOUT_MS);
     return this.commits.at(-1)?.epoch ?? 0;
   }
 
   private async ticksOnSecondary(child: DemoChild): Promise<void> {
     let lines = this.saidOnSecondary.split('\n').length;
     if (lines > TICKS_AFTER_TAKEOVER) return;
-    await firstValueFrom(
-      child.console$.pipe(
-        filter(({ bytes }) => {
-          lines += bytes.toString('latin1').split('\n').length - 1;
-          return lines > TICKS_AFTER_TAKEOVER;
-        }),
-      ),
-    );
+    await firstWhere(child.console$, ({ bytes }) => {
+      lines += bytes.toString('latin1').split('\n').length - 1;
+      return lines > TICKS_AFTER_TAKEOVER;
+    });
   }
 
   /** Waits for a step, but not for ever, nor past the end of a child or a Ctrl-C. */

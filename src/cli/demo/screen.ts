@@ -2,6 +2,7 @@
 // line of the replication that is rewritten in place on a terminal and printed once a second elsewhere.
 
 import type { CheckpointReport } from '../../report/reports.js';
+import { formatBytes } from '../text.js';
 
 /** Milliseconds between two prints of the live line where it cannot be rewritten. */
 const PLAIN_INTERVAL_MS = 1000;
@@ -41,12 +42,6 @@ export class Screen {
   }
 }
 
-export function formatBytes(bytes: number): string {
-  if (bytes < 1024) return `${bytes} B`;
-  if (bytes < 1024 * 1024) return `${(bytes / 1024).toFixed(1)} KiB`;
-  return `${(bytes / (1024 * 1024)).toFixed(1)} MiB`;
-}
-
 /** One line about an epoch; `lagMs` is how old the state was that the secondary held until now, null if it held none. */
 export function formatCheckpoint(report: CheckpointReport, lagMs: number | null): string {
   return [
@@ -56,17 +51,4 @@ export function formatCheckpoint(report: CheckpointReport, lagMs: number | null)
     formatBytes(report.bytes).padStart(9),
     `lag ${(lagMs?.toFixed(0) ?? '–').padStart(3)} ms`,
   ].join(' │ ');
-}
-
-/** Cuts a byte stream of console output into lines. */
-export class LineCutter {
-  private rest = '';
-
-  constructor(private readonly line: (line: string) => void) {}
-
-  push(text: string): void {
-    const lines = (this.rest + text).split('\n');
-    this.rest = lines.pop() ?? '';
-    for (const line of lines) this.line(line.replace(/\r$/, ''));
-  }
 }
