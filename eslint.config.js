@@ -1,10 +1,11 @@
-// The linter, and with it the house's one structural rule: imports point downwards only.
+// The linter, and with it the rules of the house: imports point downwards only, operators stand where things run over
+// time, decisions are pure, files and functions are short. Circles of imports are found by .dependency-cruiser.mjs.
 import js from '@eslint/js';
 import prettier from 'eslint-config-prettier';
 import tseslint from 'typescript-eslint';
 
 // Each row may import from the rows below it, never from its own row (another room) or from above.
-// errors.ts stands below everything and any room may import it.
+// errors.ts and version.ts stand below everything and any room may import them.
 const floors = [
   ['cli'],
   ['service'],
@@ -23,12 +24,57 @@ const floors = [
 // Concrete hypervisors are named by service/ and cli/ only.
 const hypervisors = ['embedded', 'qemu', 'xen'];
 
-function roomRule(room, level) {
-  const forbidden = floors
+// What is no operator: sources and their ends, which carry events and do nothing by themselves. (EMPTY and EmptyError:
+// there is nothing.) Types may be imported anywhere.
+const rxjsForAll = [
+  ...['Observable', 'Subject', 'BehaviorSubject', 'ReplaySubject'],
+  ...['Subscription', 'EMPTY', 'EmptyError'],
+];
+
+// Where things run over time. An operator elsewhere would hide time, cancellation or order in a room that is read for
+// something else.
+const roomsOfOperators = ['flow', 'primary', 'secondary', 'protection'];
+const foldersOfOperators = [
+  ['observe', 'hooks'],
+  ['channel', 'link'],
+];
+
+// Decisions: what happens follows from what happened, by nothing else. So they are tested by themselves.
+const decisions = [
+  ['primary', '{life*,ledger}.ts'],
+  ['secondary', '{vigil*,redial}.ts'],
+  ['protection', 'role.ts'],
+  ['channel', 'link/heartbeat.ts'],
+];
+
+const plainRxjs = {
+  paths: [
+    {
+      name: 'rxjs',
+      allowImportNames: rxjsForAll,
+      allowTypeImports: true,
+      message: 'RxJS operators stand where things run over time (flow, primary, secondary, protection, …).',
+    },
+  ],
+  patterns: [{ regex: '^rxjs/', message: 'RxJS has one door: "rxjs".' }],
+};
+
+const nothingOfTheWorld = {
+  paths: [],
+  patterns: [
+    { regex: '^(node:|rxjs)', message: 'a decision is pure: no clock, no file, no stream of events.' },
+    { regex: '^(\\.\\./)+config/', message: 'a decision is told its settings; it knows no configuration.' },
+  ],
+};
+
+/** The floors as `room` sees them; `kind`: in the folder of this hypervisor. */
+function walls(room, kind) {
+  const level = floors.findIndex((rooms) => rooms.includes(room));
+  const closed = floors
     .slice(0, level + 1)
     .flat()
     .filter((other) => other !== room);
-  const patterns = forbidden.map((other) => ({
+  const patterns = closed.map((other) => ({
     regex: `^(\\.\\./)+${other}/`,
     message: `src/${room} must not import from src/${other}: imports point downwards only.`,
   }));
@@ -38,29 +84,68 @@ function roomRule(room, level) {
       message: `only service/ and cli/ name a concrete hypervisor; src/${room} knows the port.`,
     });
   }
-  return {
-    files: [`src/${room}/**/*.ts`],
-    rules: { 'no-restricted-imports': ['error', { patterns }] },
-  };
+  const neighbours = hypervisors.filter((other) => other !== kind).join('|');
+  if (kind) {
+    patterns.push({
+      regex: `^(\\.\\./)+(${neighbours})/`,
+      message: `src/hypervisor/${kind} must not know another hypervisor.`,
+    });
+  }
+  if (room === 'hypervisor' && !kind) {
+    patterns.push({ regex: `^\\./(${neighbours})/`, message: 'the port knows no hypervisor.' });
+  }
+  return { paths: [], patterns };
 }
 
-// A hypervisor's folder knows the port and the floors below, not its neighbours.
-function hypervisorRule(kind) {
-  const neighbours = hypervisors.filter((other) => other !== kind);
-  const rule = roomRule(
-    'hypervisor',
-    floors.findIndex((rooms) => rooms.includes('hypervisor')),
-  );
-  const [severity, { patterns }] = rule.rules['no-restricted-imports'];
-  const neighbour = {
-    regex: `^\\.\\./(${neighbours.join('|')})/`,
-    message: `src/hypervisor/${kind} must not know another hypervisor.`,
+/** One rule is in force for a file, the last that fits it: so each is whole. */
+function importRule(files, ...restrictions) {
+  const rule = {
+    paths: restrictions.flatMap(({ paths }) => paths),
+    patterns: restrictions.flatMap(({ patterns }) => patterns),
   };
-  return {
-    files: [`src/hypervisor/${kind}/**/*.ts`],
-    rules: { 'no-restricted-imports': [severity, { patterns: [...patterns, neighbour] }] },
-  };
+  return { files, rules: { 'no-restricted-imports': ['error', rule] } };
 }
+
+const importRules = [
+  ...floors
+    .flat()
+    .map((room) =>
+      importRule(
+        [`src/${room}/**/*.ts`],
+        walls(room),
+        ...(roomsOfOperators.includes(room) ? [] : [plainRxjs]),
+      ),
+    ),
+  // Their event code has operators.
+  ...hypervisors.map((kind) => importRule([`src/hypervisor/${kind}/**/*.ts`], walls('hypervisor', kind))),
+  ...foldersOfOperators.map(([room, folder]) => importRule([`src/${room}/${folder}/**/*.ts`], walls(room))),
+  ...decisions.map(([room, files]) => importRule([`src/${room}/${files}`], walls(room), nothingOfTheWorld)),
+  importRule(['src/errors.ts', 'src/version.ts'], {
+    paths: [],
+    patterns: [{ regex: '^\\./', message: 'what stands below everything imports nothing of ours.' }],
+  }),
+];
+
+const FILE_LINES = 350;
+const FUNCTION_LINES = 70;
+
+/**
+ * max-lines-per-function for tests: what describe() is given is a chapter, not a function. Its length is that of its
+ * tests, and no reader holds it in his head at once.
+ */
+const functionLines = {
+  meta: { type: 'suggestion', schema: [], messages: { long: '{{lines}} lines; {{limit}} at most.' } },
+  create(context) {
+    const isChapter = ({ parent }) =>
+      parent.type === 'CallExpression' && /^describe\b/.test(context.sourceCode.getText(parent.callee));
+    const check = (node) => {
+      const lines = node.loc.end.line - node.loc.start.line + 1;
+      if (lines <= FUNCTION_LINES || isChapter(node)) return;
+      context.report({ node, messageId: 'long', data: { lines, limit: FUNCTION_LINES } });
+    };
+    return { FunctionDeclaration: check, FunctionExpression: check, ArrowFunctionExpression: check };
+  },
+};
 
 export default tseslint.config(
   { ignores: ['dist/', 'node_modules/'] },
@@ -85,8 +170,19 @@ export default tseslint.config(
       'no-console': 'error',
     },
   },
-  ...floors.flatMap((rooms, level) => rooms.map((room) => roomRule(room, level))),
-  ...hypervisors.map((kind) => hypervisorRule(kind)),
+  ...importRules,
+  {
+    files: ['src/**/*.ts'],
+    rules: {
+      'max-lines': ['error', FILE_LINES],
+      'max-lines-per-function': ['error', FUNCTION_LINES],
+    },
+  },
+  {
+    files: ['test/**/*.ts'],
+    plugins: { house: { rules: { 'function-lines': functionLines } } },
+    rules: { 'max-lines': ['error', FILE_LINES], 'house/function-lines': 'error' },
+  },
   {
     // chai's assertions are property reads.
     files: ['test/**/*.ts'],
