@@ -85,8 +85,7 @@ export interface Welcome {
 export type ByeReason =
   | 'domain-ended' // the domain shut down by itself: do not take over
   | 'shutdown' // this side's service stops
-  | 'fenced' // the primary accepts that it was fenced
-  | 'refused';
+  | 'fenced'; // the primary accepts that it was fenced
 
 export interface CheckpointBoundary {
   readonly epoch: number;

@@ -6,19 +6,14 @@
 // the fencing when the two see each other again. What nothing but a witness can prevent: that the secondary is
 // restarted after it has taken over, unseen, and comes back to its old primary as a standby that knows of nothing.
 
-/** The lease of one domain. */
+/** The lease of one domain, for ever. */
 export interface Lease {
   readonly domain: string;
-  /** Milliseconds that it lasts without renewal; null: for ever. */
-  readonly durationMs: number | null;
 }
 
 export interface Witness {
   /** The lease, or null if another side holds it. Rejects if the witness cannot be asked. */
   acquire(domain: string): Promise<Lease | null>;
-  /** False: it is lost, the domain must stop. */
-  renew(lease: Lease): Promise<boolean>;
-  release(lease: Lease): Promise<void>;
 }
 
 /** Grants always. `warn` is called once, the first time that it does. */
@@ -30,9 +25,7 @@ export function unwitnessed(warn: (message: string) => void): Witness {
         warned = true;
         warn('no witness is configured: the secondary decides alone that the primary is dead');
       }
-      return Promise.resolve({ domain, durationMs: null });
+      return Promise.resolve({ domain });
     },
-    renew: () => Promise.resolve(true),
-    release: () => Promise.resolve(),
   };
 }

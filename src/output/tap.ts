@@ -44,10 +44,6 @@ export class Tap {
     });
   }
 
-  get lostBytes(): number {
-    return this.#lostBytes;
-  }
-
   push(bytes: Uint8Array): void {
     if (this.#queue.length + bytes.length > KEPT_BYTES) {
       this.#lost(bytes.length, null);

@@ -1,13 +1,9 @@
-// What a layered stream consists of: headers and records of its layers, each with its place, and their octets again.
+// What a layered stream consists of: headers and records of its layers, each with its place.
 
-import { StreamError } from './error.js';
 import type { StreamHeaders } from './flow.js';
-import { DomainType } from './format.js';
-import { encodeDomainHeader, encodeImageHeader } from './headers.js';
-import { type LibxlHeader, encodeLibxlHeader } from './libxl.js';
+import type { LibxlHeader } from './libxl.js';
 import type { StreamRecord } from './record.js';
-import { concatenate, recordParts } from './writer.js';
-import { type XlHeader, encodeXlHeader } from './xl.js';
+import type { XlHeader } from './xl.js';
 
 export type Layer = 'xl' | 'libxl' | 'libxc';
 
@@ -32,27 +28,3 @@ export type LayeredItem =
       readonly offset: number;
       readonly record: StreamRecord;
     };
-
-/** The octets of an item, in parts; bodies are not copied. What the reader yielded, written again, is what it read. */
-export function itemParts(item: LayeredItem): Uint8Array[] {
-  if (item.kind === 'record') {
-    return recordParts(item.record.type, item.record.body);
-  }
-  switch (item.layer) {
-    case 'xl':
-      return [encodeXlHeader(item.header)];
-    case 'libxl':
-      return [encodeLibxlHeader(item.header)];
-    case 'libxc':
-      return [encodeLibxcHeaders(item.headers)];
-  }
-}
-
-function encodeLibxcHeaders({ version, domainType, xenMajor, xenMinor }: StreamHeaders): Uint8Array {
-  if (domainType !== DomainType.X86_PV && domainType !== DomainType.X86_HVM) {
-    throw new StreamError('UNKNOWN_DOMAIN_TYPE', `domain type ${domainType} cannot be written`, {
-      domainType,
-    });
-  }
-  return concatenate([encodeImageHeader(version), encodeDomainHeader({ domainType, xenMajor, xenMinor })]);
-}

@@ -66,13 +66,6 @@ export interface EmulatorContext {
   readonly context: Uint8Array;
 }
 
-export interface EmulatorXenstoreData {
-  readonly emulatorId: number;
-  readonly index: number;
-  /** Key, relative to the device model's path in xenstore, and value. One character an octet. */
-  readonly entries: readonly (readonly [key: string, value: string])[];
-}
-
 /**
  * Decodes the header, 16 octets. @param offset where it stands, for the facts of an error
  * @throws StreamError TRUNCATED, BAD_ID, UNSUPPORTED_VERSION, BIG_ENDIAN
@@ -117,42 +110,8 @@ export function decodeEmulatorContext(record: StreamRecord): EmulatorContext {
   return { ...decodeEmulatorHeader(record), context: record.body.subarray(EMULATOR_HEADER_BYTES) };
 }
 
-/** @throws StreamError BAD_RECORD if it is not pairs of strings, each with its NUL */
-export function decodeEmulatorXenstoreData(record: StreamRecord): EmulatorXenstoreData {
-  const header = decodeEmulatorHeader(record);
-  const text = Buffer.from(record.body.subarray(EMULATOR_HEADER_BYTES)).toString('latin1');
-  const strings = text.split('\0');
-  // What follows the last NUL is nothing, if all is well.
-  if (strings.pop() !== '' || strings.length % 2 !== 0) {
-    throw bad(record, 'that is not pairs of key and value');
-  }
-  const entries: [string, string][] = [];
-  for (let index = 0; index < strings.length; index += 2) {
-    entries.push([strings[index] ?? '', strings[index + 1] ?? '']);
-  }
-  return { ...header, entries };
-}
-
-/** What CHECKPOINT_STATE says. @throws StreamError BAD_RECORD */
-export function decodeCheckpointState(record: StreamRecord): CheckpointState {
-  const state = record.body.length < CHECKPOINT_STATE_BYTES ? -1 : viewOf(record.body).getUint32(0, true);
-  if (!isCheckpointState(state)) {
-    throw bad(record, 'with no state that is known');
-  }
-  return state;
-}
-
 export function encodeEmulatorContext(emulator: EmulatorContext): Uint8Array {
   return concatenate([encodeEmulatorHeader(emulator), emulator.context]);
-}
-
-export function encodeEmulatorXenstoreData(data: EmulatorXenstoreData): Uint8Array {
-  const text = data.entries.map(([key, value]) => `${key}\0${value}\0`).join('');
-  return concatenate([encodeEmulatorHeader(data), Buffer.from(text, 'latin1')]);
-}
-
-export function encodeCheckpointState(state: CheckpointState): Uint8Array {
-  return Uint8Array.of(state, 0, 0, 0);
 }
 
 /**
@@ -172,13 +131,30 @@ export function checkLibxlRecord(record: StreamRecord): void {
       decodeEmulatorHeader(record);
       break;
     case LibxlRecordType.EMULATOR_XENSTORE_DATA:
-      decodeEmulatorXenstoreData(record);
+      checkXenstoreData(record);
       break;
     case LibxlRecordType.CHECKPOINT_STATE:
-      decodeCheckpointState(record);
+      checkCheckpointState(record);
       break;
     default:
       break;
+  }
+}
+
+/** Pairs of key and value, each with its NUL. */
+function checkXenstoreData(record: StreamRecord): void {
+  decodeEmulatorHeader(record);
+  const text = record.body.subarray(EMULATOR_HEADER_BYTES);
+  const strings = text.reduce((count, octet) => count + Number(octet === 0), 0);
+  if ((text.length > 0 && text[text.length - 1] !== 0) || strings % 2 !== 0) {
+    throw bad(record, 'that is not pairs of key and value');
+  }
+}
+
+function checkCheckpointState(record: StreamRecord): void {
+  const { body } = record;
+  if (body.length < CHECKPOINT_STATE_BYTES || viewOf(body).getUint32(0, true) > CheckpointState.SVM_RESUMED) {
+    throw bad(record, 'with no state that is known');
   }
 }
 
@@ -200,10 +176,6 @@ function encodeEmulatorHeader({ emulatorId, index }: { emulatorId: number; index
   view.setUint32(0, emulatorId, true);
   view.setUint32(4, index, true);
   return header;
-}
-
-function isCheckpointState(state: number): state is CheckpointState {
-  return state >= CheckpointState.NEW && state <= CheckpointState.SVM_RESUMED;
 }
 
 function bad(record: StreamRecord, what: string): StreamError {

@@ -139,7 +139,7 @@ describe('link', () => {
     expect((await lostOf(primary)).facts['bye']).to.equal('domain-ended');
   });
 
-  for (const reason of ['shutdown', 'fenced', 'refused'] as const) {
+  for (const reason of ['shutdown', 'fenced'] as const) {
     it(`goodbye of the secondary: ${reason}`, async () => {
       const { primary, secondary } = await (await primaryOf()).pair();
       const events = firstValueFrom(

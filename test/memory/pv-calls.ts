@@ -2,7 +2,7 @@
 
 import { INVALID_FRAME } from '../../src/stream/format.js';
 import { type GuestWidth, VCPU_CONTEXT_BYTES } from '../../src/stream/records/pv.js';
-import { HypervisorError } from '../../src/hypervisor/port.js';
+import { type DomainState, HypervisorError } from '../../src/hypervisor/port.js';
 import {
   type FrameMapping,
   type M2pMapping,
@@ -11,9 +11,9 @@ import {
   type PvSource,
   type PvTarget,
 } from '../../src/hypervisor/port-pv.js';
-import { XEN_COMPAT_M2P_MFN } from './machine.js';
+import { type MemoryMachine, XEN_COMPAT_M2P_MFN } from './machine.js';
 import { pinTable, promoteTable } from './page-types.js';
-import type { MemoryPvDomain } from './pv-domain.js';
+import type { PvMemory } from './pv-memory.js';
 
 /** One vCPU as Xen keeps it; empty arrays: no state of that kind. */
 export interface MemoryVcpu {
@@ -38,6 +38,18 @@ const FLAGS_OFFSET = 512;
 /** Where a context's ctrlreg[0] stands. */
 const CONTROL_REGISTERS = { 4: 2716, 8: 4984 } as const;
 
+/** The domain, as far as these calls need it. */
+export interface PvCaller {
+  readonly machine: MemoryMachine;
+  readonly memory: PvMemory;
+  /** Counts the call, lets the script have its say, and carries it out. */
+  call<T>(call: `pv.${keyof PvSource | keyof PvTarget}`, effect: () => T): Promise<T>;
+  /** @throws HypervisorError WRONG_STATE, DOMAIN_GONE */
+  need(state: DomainState): void;
+  /** @throws HypervisorError DOMAIN_GONE */
+  needGuest(): void;
+}
+
 export class PvCalls implements PvSource, PvTarget {
   width: GuestWidth;
   readonly vcpus: readonly MemoryVcpu[];
@@ -45,9 +57,9 @@ export class PvCalls implements PvSource, PvTarget {
   /** How long each batch of pins was. */
   readonly pinBatches: number[] = [];
   grants: SeededGrants | null = null;
-  readonly #domain: MemoryPvDomain;
+  readonly #domain: PvCaller;
 
-  constructor(domain: MemoryPvDomain, width: GuestWidth, vcpus: number) {
+  constructor(domain: PvCaller, width: GuestWidth, vcpus: number) {
     this.#domain = domain;
     this.width = width;
     // A page of Xen's, shared: the domain's, but nowhere in its physical memory.

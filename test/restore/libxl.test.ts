@@ -10,14 +10,13 @@ import {
   CheckpointState,
   EmulatorId,
   LibxlRecordType,
-  encodeCheckpointState,
   encodeEmulatorContext,
-  encodeEmulatorXenstoreData,
   encodeLibxlHeader,
 } from '../../src/stream/libxl.js';
 import { concatenate, encodeHeaders, encodeRecord } from '../../src/stream/writer.js';
 import { sourceOf, targetFor } from '../save/support.js';
 import { pageDataBody } from '../stream/streams.js';
+import { encodeCheckpointState, encodeEmulatorXenstoreData } from '../stream/codecs.js';
 
 const { QEMU_UPSTREAM, QEMU_TRADITIONAL } = EmulatorId;
 const sde = encodeRecord(RecordType.STATIC_DATA_END);

@@ -755,7 +755,7 @@ describe('secondary/vigil', () => {
         code: '',
       })),
       fc
-        .constantFrom('shutdown' as const, 'refused' as const, 'domain-ended' as const)
+        .constantFrom('shutdown' as const, 'fenced' as const, 'domain-ended' as const)
         .map<Make>((reason) => (m) => ({
           kind: 'bye',
           streamUuid: m.state.session?.streamUuid ?? 'A',

@@ -10,12 +10,6 @@ import type { StreamRecord } from '../../src/stream/record.js';
 import { decodeDirtyPfnList, encodeDirtyPfnList } from '../../src/stream/records/dirty-pfns.js';
 import { decodeHvmContext, decodeHvmParams, encodeHvmParams } from '../../src/stream/records/hvm.js';
 import {
-  decodeCpuidPolicy,
-  decodeMsrPolicy,
-  encodeCpuidPolicy,
-  encodeMsrPolicy,
-} from '../../src/stream/records/policy.js';
-import {
   decodePvInfo,
   decodePvP2mFrames,
   decodePvVcpu,
@@ -34,6 +28,7 @@ import {
 } from '../../src/stream/writer.js';
 import { type ListedRecord, readFixture, readRecordList } from '../fixtures/xen.js';
 import { expectSameBytes, readAll } from './streams.js';
+import { decodeCpuidPolicy, decodeMsrPolicy, encodeCpuidPolicy, encodeMsrPolicy } from './codecs.js';
 
 const batch = new PageBatch();
 

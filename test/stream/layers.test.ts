@@ -5,22 +5,21 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { StreamError } from '../../src/stream/error.js';
 import { RecordType, paddedLength } from '../../src/stream/format.js';
-import { type LayeredItem, itemParts } from '../../src/stream/layer-item.js';
+import { type LayeredItem } from '../../src/stream/layer-item.js';
 import { LayeredReader } from '../../src/stream/layers.js';
 import {
   CheckpointState,
   EmulatorId,
   LibxlRecordType,
   checkLibxlRecord,
-  encodeCheckpointState,
   encodeEmulatorContext,
-  encodeEmulatorXenstoreData,
   encodeLibxlHeader,
 } from '../../src/stream/libxl.js';
 import { concatenate, encodeHeaders, encodeRecord } from '../../src/stream/writer.js';
 import { encodeXlHeader, xlConfigText, xlHeaderOf } from '../../src/stream/xl.js';
 import { readFixture, readRecordList } from '../fixtures/xen.js';
 import { counting, expectSameBytes, expectStreamError, pageDataBody, seeded, shrunk } from './streams.js';
+import { encodeCheckpointState, encodeEmulatorXenstoreData, itemParts } from './codecs.js';
 
 const { END, LIBXC_CONTEXT, EMULATOR_XENSTORE_DATA, EMULATOR_CONTEXT, CHECKPOINT_END, CHECKPOINT_STATE } =
   LibxlRecordType;

@@ -7,15 +7,17 @@ import {
   EmulatorId,
   LibxlRecordType,
   checkLibxlRecord,
-  decodeCheckpointState,
   decodeEmulatorContext,
-  decodeEmulatorXenstoreData,
-  encodeCheckpointState,
   encodeEmulatorContext,
-  encodeEmulatorXenstoreData,
 } from '../../src/stream/libxl.js';
 import { concatenate } from '../../src/stream/writer.js';
 import { counting, expectStreamError, recordOf } from './streams.js';
+import {
+  decodeCheckpointState,
+  decodeEmulatorXenstoreData,
+  encodeCheckpointState,
+  encodeEmulatorXenstoreData,
+} from './codecs.js';
 
 const { EMULATOR_XENSTORE_DATA, EMULATOR_CONTEXT, CHECKPOINT_STATE } = LibxlRecordType;
 const emulatorHeader = fc.record({

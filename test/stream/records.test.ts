@@ -8,12 +8,6 @@ import { DomainType, PAGE_SIZE, RecordType } from '../../src/stream/format.js';
 import { decodeDirtyPfnList, encodeDirtyPfnList } from '../../src/stream/records/dirty-pfns.js';
 import { decodeHvmContext, decodeHvmParams, encodeHvmParams } from '../../src/stream/records/hvm.js';
 import {
-  decodeCpuidPolicy,
-  decodeMsrPolicy,
-  encodeCpuidPolicy,
-  encodeMsrPolicy,
-} from '../../src/stream/records/policy.js';
-import {
   decodePvInfo,
   decodePvP2mFrames,
   decodePvVcpu,
@@ -25,6 +19,7 @@ import {
 import { decodeTscInfo, encodeTscInfo } from '../../src/stream/records/tsc.js';
 import { concatenate } from '../../src/stream/writer.js';
 import { counting, expectStreamError, pageDataBody, recordOf } from './streams.js';
+import { decodeCpuidPolicy, decodeMsrPolicy, encodeCpuidPolicy, encodeMsrPolicy } from './codecs.js';
 
 const { X86_PV, X86_HVM } = DomainType;
 const u32 = fc.integer({ min: 0, max: 0xffffffff });

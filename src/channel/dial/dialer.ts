@@ -26,7 +26,7 @@ import {
   type Welcome,
 } from '../contract.js';
 import { FrameTap } from '../link/frame-tap.js';
-import { peerOf } from '../handshakes.js';
+import { peerOf } from '../listen/handshakes.js';
 import { REASON_HEADER, checkName, headerText, trustedCertificate } from '../credentials/identity.js';
 import {
   CONNECT_TIMEOUT_MS,

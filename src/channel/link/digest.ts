@@ -8,11 +8,6 @@ export class StreamDigest {
   private readonly hash = xxhash.xxh3.Xxh3.withSeed();
   private octets = 0;
 
-  /** Octets since the last take(). */
-  get bytes(): number {
-    return this.octets;
-  }
-
   update(bytes: Uint8Array): void {
     this.hash.update(bytes);
     this.octets += bytes.length;

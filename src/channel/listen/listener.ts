@@ -23,7 +23,7 @@ import {
 } from '../contract.js';
 import { Admission, refuseHttp } from './admission.js';
 import { CLOSE_NORMAL } from '../wire/close-codes.js';
-import { Handshakes, peerOf, type Handshake } from '../handshakes.js';
+import { Handshakes, peerOf, type Handshake } from './handshakes.js';
 import {
   HANDSHAKES_MAX,
   HANDSHAKE_TIMEOUT_MS,

@@ -164,7 +164,7 @@ class Fields {
       case 'bye':
         return {
           kind: 'bye',
-          reason: this.oneOf('reason', ['domain-ended', 'shutdown', 'fenced', 'refused']),
+          reason: this.oneOf('reason', ['domain-ended', 'shutdown', 'fenced']),
         };
       case 'error':
         return this.error();

@@ -189,20 +189,6 @@ export class StreamWalker {
   }
 }
 
-/** Walks octets that are in memory. */
-export function walkOctets(octets: Uint8Array, visitor: StreamVisitor): WalkEnd {
-  const walk = new StreamWalker(visitor).walk();
-  let at = 0;
-  let step = walk.next();
-  while (step.done !== true) {
-    const length = Math.min(step.value.length, octets.length - at);
-    const taken = step.value.kind === 'take' ? octets.subarray(at, at + length) : EMPTY;
-    at += length;
-    step = walk.next({ octets: taken, length });
-  }
-  return step.value;
-}
-
 /** Octets that a record takes in the stream, header and padding included. */
 export function recordSpan(length: number): number {
   return RECORD_HEADER_BYTES + paddedLength(length);

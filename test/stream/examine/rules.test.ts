@@ -3,12 +3,7 @@
 import { expect } from 'chai';
 import { RULES, type RuleId } from '../../../src/stream/examine/rules.js';
 import { RecordType } from '../../../src/stream/format.js';
-import {
-  CheckpointState,
-  LibxlRecordType,
-  encodeCheckpointState,
-  encodeLibxlHeader,
-} from '../../../src/stream/libxl.js';
+import { CheckpointState, LibxlRecordType, encodeLibxlHeader } from '../../../src/stream/libxl.js';
 import { concatenate, encodeImageHeader, encodeRecord, writePfnEntry } from '../../../src/stream/writer.js';
 import { encodeXlHeader, xlHeaderOf } from '../../../src/stream/xl.js';
 import { readFixture } from '../../fixtures/xen.js';
@@ -28,6 +23,7 @@ import {
   xlHeader,
 } from './support.js';
 import { libvirtFile } from './wrapped-files.js';
+import { encodeCheckpointState } from '../codecs.js';
 
 type Guest = 'pv' | 'hvm';
 

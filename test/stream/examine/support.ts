@@ -3,13 +3,29 @@
 import { Judge } from '../../../src/stream/examine/judge.js';
 import type { Finding } from '../../../src/stream/examine/rules.js';
 import { type SurveyedRecord, Surveyor, type Survey } from '../../../src/stream/examine/survey.js';
-import { type WalkEnd, walkOctets } from '../../../src/stream/examine/walk.js';
+import { type StreamVisitor, StreamWalker, type WalkEnd } from '../../../src/stream/examine/walk.js';
 import { RecordType } from '../../../src/stream/format.js';
 import { LibxlRecordType, encodeLibxlHeader } from '../../../src/stream/libxl.js';
 import { concatenate, encodeHeaders, encodeRecord } from '../../../src/stream/writer.js';
 import { encodeXlHeader, xlHeaderOf } from '../../../src/stream/xl.js';
 import { readFixture } from '../../fixtures/xen.js';
 import { readAll, shrunk } from '../streams.js';
+
+const NOTHING = new Uint8Array(0);
+
+/** Walks octets that are in memory. */
+export function walkOctets(octets: Uint8Array, visitor: StreamVisitor): WalkEnd {
+  const walk = new StreamWalker(visitor).walk();
+  let at = 0;
+  let step = walk.next();
+  while (step.done !== true) {
+    const length = Math.min(step.value.length, octets.length - at);
+    const taken = step.value.kind === 'take' ? octets.subarray(at, at + length) : NOTHING;
+    at += length;
+    step = walk.next({ octets: taken, length });
+  }
+  return step.value;
+}
 
 export function judged(octets: Uint8Array): { findings: Finding[]; end: WalkEnd } {
   const findings: Finding[] = [];

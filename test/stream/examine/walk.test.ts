@@ -7,13 +7,12 @@ import { StreamError } from '../../../src/stream/error.js';
 import { checkRecord } from '../../../src/stream/check.js';
 import { PageIndex } from '../../../src/stream/examine/page-index.js';
 import { PfnSet } from '../../../src/stream/examine/pfn-set.js';
-import { walkOctets } from '../../../src/stream/examine/walk.js';
 import { type DomainType, PFN_MAX, RecordType } from '../../../src/stream/format.js';
 import { LayeredReader } from '../../../src/stream/layers.js';
 import { LibxlRecordType, checkLibxlRecord } from '../../../src/stream/libxl.js';
 import { readFixture, readRecordList } from '../../fixtures/xen.js';
 import { seeded } from '../streams.js';
-import { checkpointed, judged, libxcStream, surveyed } from './support.js';
+import { checkpointed, judged, libxcStream, surveyed, walkOctets } from './support.js';
 
 const listed = [
   'pv-save',

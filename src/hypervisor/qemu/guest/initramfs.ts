@@ -6,7 +6,6 @@
 
 const DIRECTORY = 0o040755;
 const FILE = 0o100755;
-const SYMLINK = 0o120777;
 
 export class Initramfs {
   readonly #pieces: Buffer[] = [];
@@ -16,10 +15,6 @@ export class Initramfs {
   /** A file that everybody may read and run. Paths have no leading slash; folders above are made. */
   file(path: string, data: Uint8Array): this {
     return this.#entry(path, FILE, data);
-  }
-
-  link(path: string, target: string): this {
-    return this.#entry(path, SYMLINK, Buffer.from(target));
   }
 
   directory(path: string): this {

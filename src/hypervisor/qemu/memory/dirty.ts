@@ -8,7 +8,6 @@
 //
 //   guest RAM ──▶ (its own thread or process) ──▶ image, marks ──▶ copyPages, cleanLogDirty
 
-import { PAGE_SIZE } from '../../../stream/format.js';
 import type { Bitmap } from '../../bitmap.js';
 import type { HypervisorError } from '../../port.js';
 
@@ -80,12 +79,6 @@ export class Marks {
 
   set(page: number): void {
     Atomics.or(this.words, page >>> 5, 1 << (page & 31));
-  }
-
-  /** Marks the pages that [start, end) touches. */
-  setRange(start: number, end: number): void {
-    const last = Math.ceil(end / PAGE_SIZE);
-    for (let page = Math.floor(start / PAGE_SIZE); page < last; page++) this.set(page);
   }
 
   /** Adds the marks of a bitmap's words. */

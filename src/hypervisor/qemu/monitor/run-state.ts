@@ -115,11 +115,6 @@ export class RunState {
     }
   }
 
-  /** A standby goes on from a guest that this had stopped; null: that ran. */
-  inherit(stoppedBy: string | null): void {
-    this.#stoppedBy.next(stoppedBy);
-  }
-
   /** QEMU's answer to the question, which may be late. */
   told({ running, status }: RunStatus): void {
     if (running || this.stoppedBy === null || this.#paused) return;

@@ -27,10 +27,6 @@ export class Handshakes {
     this.#timeoutMs = timeoutMs;
   }
 
-  get count(): number {
-    return this.#pending.size;
-  }
-
   begin(socket: Socket): void {
     const [oldest] = this.#pending.values();
     if (oldest !== undefined && this.#pending.size >= this.#countMax) this.#expire(oldest.handshake);
