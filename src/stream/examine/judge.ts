@@ -1,14 +1,15 @@
-// Holds a walked stream to the rules: the form of each record (form.ts), their places among each other, and how the
-// stream ends. Findings go out as they are made; nothing is kept but what the next record is judged by.
+// Holds a walked stream to the rules: the form of each record (form.ts), their places among each other (places.ts), and
+// how the stream ends. Findings go out as they are made; nothing is kept but what the next record is judged by.
 
 import type { StreamHeaders } from '../flow.js';
 import { DomainType, PFN_MAX, RecordType, isKnownPageType, isOptionalRecord } from '../format.js';
-import { EMULATOR_HEADER_BYTES, type LibxlHeader, LibxlRecordType } from '../libxl.js';
+import type { LibxlHeader } from '../libxl.js';
 import { viewOf } from '../octets.js';
 import type { GuestWidth } from '../records/pv.js';
 import { type XlHeader, xlConfigText } from '../xl.js';
 import { libxcForm, libxlForm, pageDataForm } from './form.js';
 import { isKnownRecord, pageTypeName, recordName } from './names.js';
+import { Places } from './places.js';
 import { type Finding, RULES, type RuleId, type Severity } from './rules.js';
 import type { StreamVisitor, WalkEnd, WalkedPages, WalkedRecord } from './walk.js';
 
@@ -24,28 +25,6 @@ const KNOWN_MASK = Array.from({ length: 16 }, (_, type) => (isKnownPageType(type
 /** What xl's migration says after the stream. */
 const XL_HANDSHAKE = 'domain is yours, you are cleared to unpause\0';
 
-const VCPU_TYPES: ReadonlySet<number> = new Set([
-  RecordType.X86_PV_VCPU_BASIC,
-  RecordType.X86_PV_VCPU_EXTENDED,
-  RecordType.X86_PV_VCPU_XSAVE,
-  RecordType.X86_PV_VCPU_MSRS,
-]);
-const STATIC_TYPES: ReadonlySet<number> = new Set([
-  RecordType.X86_PV_INFO,
-  RecordType.X86_CPUID_POLICY,
-  RecordType.X86_MSR_POLICY,
-]);
-const NEEDED: Readonly<Record<DomainType, readonly number[]>> = {
-  [DomainType.X86_PV]: [
-    RecordType.X86_PV_INFO,
-    RecordType.X86_PV_P2M_FRAMES,
-    RecordType.PAGE_DATA,
-    RecordType.SHARED_INFO,
-    RecordType.X86_PV_VCPU_BASIC,
-  ],
-  [DomainType.X86_HVM]: [RecordType.PAGE_DATA, RecordType.HVM_CONTEXT],
-};
-
 export class Judge implements StreamVisitor {
   readonly #report: (finding: Finding) => void;
   readonly #worst = new Map<Severity, number>();
@@ -53,21 +32,13 @@ export class Judge implements StreamVisitor {
   #width: GuestWidth | null = null;
   #lastPfn = PFN_MAX;
   #backChannel = false;
-  #layered = false;
-  /** Where libxc's part ended that lacks nothing but what a device model's state may stand for. */
-  #awaitsEmulator: { readonly offset: number; readonly name: string } | null = null;
-  #seenEmulator = false;
-  #staticDataEnded = false;
-  #staticDataMissed = false;
-  #checkedWhole = false;
-  #sinceCheckpoint = 0;
-  #checkpoints = 0;
-  readonly #seen = new Set<number>();
+  readonly #places: Places;
   /** Rules that the entries of the record that is being walked have broken. */
   readonly #entryRules = new Set<RuleId>();
 
   constructor(report: (finding: Finding) => void) {
     this.#report = report;
+    this.#places = new Places((rule, offset, record, message) => this.finding(rule, offset, record, message));
   }
 
   /** Findings of a severity so far. */
@@ -89,7 +60,7 @@ export class Judge implements StreamVisitor {
   }
 
   libxl(_header: LibxlHeader, offset: number, options: number): void {
-    this.#layered = true;
+    this.#places.layered = true;
     if ((options & LIBXL_OPTIONS_RESERVED) !== 0) {
       this.finding('libxl.options', offset + 12, null, `options ${hex(options)}`);
     }
@@ -142,21 +113,22 @@ export class Judge implements StreamVisitor {
     }
     if (layer === 'libxl') {
       libxlForm(record, this.#backChannel, find);
-      this.#libxlPlace(record, find);
+      this.#places.libxl(record, find);
       return;
     }
     if (this.#backChannel) {
       this.#backChannelRecord(record, find);
       return;
     }
-    const domainType = this.#headers?.domainType;
-    if (domainType !== DomainType.X86_PV && domainType !== DomainType.X86_HVM) {
+    const headers = this.#headers;
+    const domainType = headers?.domainType;
+    if (!headers || (domainType !== DomainType.X86_PV && domainType !== DomainType.X86_HVM)) {
       return;
     }
     if (type === RecordType.CHECKPOINT_DIRTY_PFN_LIST) {
       find('dirty-pfn-list.direction', 'in a stream from the primary');
     }
-    this.#place(record, find);
+    this.#places.libxc(record, headers, find);
     if (record.pages === null) {
       const meaning = libxcForm(record, domainType, this.#width, find);
       this.#width = meaning.width ?? this.#width;
@@ -165,16 +137,7 @@ export class Judge implements StreamVisitor {
       pageDataForm(record.pages, find);
       this.#entryRules.clear();
     }
-    this.#seen.add(type);
-    if (type === RecordType.CHECKPOINT || type === RecordType.END) {
-      this.#wholeDomain(domainType, record, find);
-    }
-    if (type === RecordType.CHECKPOINT) {
-      this.#sinceCheckpoint = 0;
-      this.#checkpoints += 1;
-    } else if (!isOptionalRecord(type)) {
-      this.#sinceCheckpoint += 1;
-    }
+    this.#places.passed(record, domainType, find);
   }
 
   /** Says of the end what is to say. */
@@ -233,81 +196,6 @@ export class Judge implements StreamVisitor {
     }
   }
 
-  #place({ type }: WalkedRecord, find: (rule: RuleId, message: string) => void): void {
-    const version = this.#headers?.version ?? 0;
-    const policy = type === RecordType.X86_CPUID_POLICY || type === RecordType.X86_MSR_POLICY;
-    if (version < 3 && (policy || type === RecordType.STATIC_DATA_END)) {
-      find('static-data.version', `in a stream of version ${version}`);
-    }
-    if (type === RecordType.STATIC_DATA_END) {
-      if (this.#staticDataEnded) {
-        find('static-data.twice', 'it came before');
-      }
-      this.#staticDataEnded = true;
-    } else if (STATIC_TYPES.has(type)) {
-      if (type === RecordType.X86_PV_INFO && this.#seen.has(type)) {
-        find('pv-info.twice', 'it came before');
-      } else if (this.#staticDataEnded) {
-        find('static-data.late', 'after STATIC_DATA_END');
-      }
-    } else if (version >= 3 && !this.#staticDataEnded && !this.#staticDataMissed && isState(type)) {
-      this.#staticDataMissed = true;
-      find('static-data.end', 'before STATIC_DATA_END');
-    }
-    const before = this.#headers?.domainType === DomainType.X86_PV ? predecessor(type) : null;
-    if (before !== null && !this.#seen.has(before)) {
-      find('order', `before ${recordName('libxc', before)}`);
-    }
-    const lateParams = type === RecordType.HVM_PARAMS && !this.#seen.has(RecordType.HVM_PARAMS);
-    if (lateParams && this.#seen.has(RecordType.HVM_CONTEXT)) find('hvm-params.first', 'after HVM_CONTEXT');
-    if (type === RecordType.END && this.#checkpoints > 0 && this.#sinceCheckpoint > 0) {
-      find('end-in-checkpoint', `${this.#sinceCheckpoint} records since checkpoint ${this.#checkpoints}`);
-    }
-  }
-
-  #libxlPlace({ type, length }: WalkedRecord, find: (rule: RuleId, message: string) => void): void {
-    switch (type) {
-      case LibxlRecordType.EMULATOR_CONTEXT:
-        this.#seenEmulator ||= length > EMULATOR_HEADER_BYTES;
-        if (this.#checkpoints > 0 && this.#seen.has(RecordType.END)) {
-          find('end-in-checkpoint', `a record since checkpoint ${this.#checkpoints}`);
-        }
-        break;
-      case LibxlRecordType.CHECKPOINT_END:
-      case LibxlRecordType.END:
-        if (this.#awaitsEmulator !== null && !this.#seenEmulator) {
-          const { offset, name } = this.#awaitsEmulator;
-          this.finding(
-            'missing',
-            offset,
-            name,
-            'without HVM_CONTEXT, and without EMULATOR_CONTEXT behind it',
-          );
-        }
-        this.#awaitsEmulator = null;
-        break;
-      default:
-        break;
-    }
-  }
-
-  #wholeDomain(
-    domainType: DomainType,
-    record: WalkedRecord,
-    find: (rule: RuleId, message: string) => void,
-  ): void {
-    if (this.#checkedWhole) {
-      return;
-    }
-    this.#checkedWhole = true;
-    const missing = NEEDED[domainType].filter((type) => !this.#seen.has(type));
-    if (this.#layered && missing.length === 1 && missing[0] === RecordType.HVM_CONTEXT) {
-      this.#awaitsEmulator = { offset: record.offset, name: recordName('libxc', record.type) };
-    } else if (missing.length > 0) {
-      find('missing', `without ${missing.map((type) => recordName('libxc', type)).join(', ')}`);
-    }
-  }
-
   #backChannelRecord(record: WalkedRecord, find: (rule: RuleId, message: string) => void): void {
     if (record.type === RecordType.CHECKPOINT_DIRTY_PFN_LIST) {
       libxcForm(record, DomainType.X86_HVM, null, find);
@@ -322,29 +210,6 @@ export function lastCheckpoint(end: WalkEnd): string {
   return end.checkpoint === null
     ? 'no checkpoint is complete'
     : `the last complete checkpoint is ${end.checkpoint.number}, which ends at ${end.checkpoint.end}`;
-}
-
-/** What a PV record needs before it. */
-function predecessor(type: number): number | null {
-  if (type === RecordType.X86_PV_P2M_FRAMES) {
-    return RecordType.X86_PV_INFO;
-  }
-  if (type === RecordType.PAGE_DATA) {
-    return RecordType.X86_PV_P2M_FRAMES;
-  }
-  return VCPU_TYPES.has(type) ? RecordType.PAGE_DATA : null;
-}
-
-/** Memory or registers: what STATIC_DATA_END must have come before. */
-function isState(type: number): boolean {
-  return (
-    type === RecordType.PAGE_DATA ||
-    type === RecordType.X86_PV_P2M_FRAMES ||
-    type === RecordType.SHARED_INFO ||
-    type === RecordType.HVM_CONTEXT ||
-    type === RecordType.HVM_PARAMS ||
-    VCPU_TYPES.has(type)
-  );
 }
 
 function isJson(text: string): boolean {
