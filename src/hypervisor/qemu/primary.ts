@@ -14,7 +14,7 @@ import {
 import { checkFenced, clearMark, exposedAdvice, fencedAdvice, setMark } from './process/fence.js';
 import type { QemuMachine } from './machine.js';
 import { MachineWatch } from './monitor/machine-watch.js';
-import { undoingOf } from './network/netdev-gate.js';
+import { NetdevGate, undoingOf } from './network/netdev-gate.js';
 import { NetworkOutput } from './network/network-output.js';
 import type { RunStatus } from './monitor/run-state.js';
 import { reasonsKnown } from './monitor/saveable.js';
@@ -47,7 +47,7 @@ export class QemuPrimary extends QemuSource {
     const primary = new QemuPrimary(machine, status, { gates, netdevs });
     try {
       if (machine.guard) await checkFenced(machine.qmp, machine.name, netdevs.map(undoingOf));
-      for (const netdev of netdevs) gates.push(new NetworkOutput(await primary.openNetdevGate(netdev)));
+      for (const netdev of netdevs) gates.push(new NetworkOutput(await NetdevGate.open(machine.qmp, netdev)));
       await primary.#watch.begin();
       return primary;
     } catch (error) {
@@ -192,6 +192,6 @@ export class QemuPrimary extends QemuSource {
     if (this.state !== 'running') await super.start();
     if (this.stoppedBy !== null) return; // QEMU delivers nothing while its guest is stopped: there is nothing to see
     // One after another: they share the file that the frames are watched in.
-    for (const gate of this.gates) await gate.test((netdev) => this.testNetdevGate(netdev));
+    for (const gate of this.gates) await gate.test((netdev) => netdev.selfTest(this.machine.deviceState));
   }
 }

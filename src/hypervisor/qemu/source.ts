@@ -11,7 +11,7 @@
 // stopped (run-state.ts), and its device state says so.
 
 import { ReplaySubject, Subject, type Observable } from 'rxjs';
-import { DomainType, INVALID_FRAME, PAGE_SIZE, PageType } from '../../stream/format.js';
+import { DomainType } from '../../stream/format.js';
 import type { Bitmap } from '../bitmap.js';
 import {
   HypervisorError,
@@ -25,19 +25,17 @@ import {
   type TscInfo,
 } from '../port.js';
 import type { DirtyWay } from './memory/dirty.js';
-import { DEVICE_STATE_HEADER_BYTES } from './state/device-state.js';
+import { withMemory } from './state/device-state.js';
 import { FullStates } from './state/full-state.js';
 import { endOf } from './monitor/guest-end.js';
 import type { QemuMachine } from './machine.js';
-import { NetdevGate } from './network/netdev-gate.js';
 import type { QmpEvent } from './monitor/qmp.js';
+import { sendInput } from './process/serial-input.js';
 import { Pause, type PauseTimes } from './pause.js';
-import { readFrames } from './memory/ram-file.js';
+import { GuestRam } from './memory/guest-ram.js';
 import { RunState, runStatusOf } from './monitor/run-state.js';
 import { RUNNING, setRunState } from './state/state-sections.js';
 
-/** Serial input that may wait. */
-const INPUT_BYTES_MAX = 64 * 1024;
 /** Of somebody else who lets the guest run just when we stop it. */
 const STOP_ATTEMPTS = 5;
 
@@ -45,12 +43,11 @@ export class QemuSource implements SourceDomain {
   readonly output$ = new Subject<Uint8Array>();
   readonly events$ = new ReplaySubject<DomainEvent>(1);
   readonly machine: QemuMachine;
-  protected readonly p2mSize: number;
   #state: DomainState = 'created';
-  #logging = false;
   #pause: Pause | null = null;
   #lastPause: PauseTimes | null = null;
   #lastContext: Uint8Array | null = null;
+  readonly #ram: GuestRam;
   readonly #fullStates: FullStates;
   /** The state of this pause was asked for. */
   #shipped = false;
@@ -67,7 +64,7 @@ export class QemuSource implements SourceDomain {
     this.machine = machine;
     this.#state = state;
     this.#run = new RunState(stoppedBy);
-    this.p2mSize = machine.memoryBytes / PAGE_SIZE;
+    this.#ram = new GuestRam(machine.tracking, machine.memoryBytes);
     this.#fullStates = new FullStates(machine);
     machine.serial?.on('data', (bytes: Buffer) => this.output$.next(bytes));
     machine.qmp.events$.subscribe((event) => this.#hear(event));
@@ -107,23 +104,12 @@ export class QemuSource implements SourceDomain {
     return [`changed pages are found by ${way}: ${reason}`];
   }
 
-  /** Holds what the guest sends through a netdev from now on. Fails with BAD_CONFIGURATION. */
-  openNetdevGate(netdev: string): Promise<NetdevGate> {
-    return NetdevGate.open(this.machine.qmp, netdev);
-  }
-
-  /** Proves on the running guest that the gate holds and releases. Before the first checkpoint. Fails with FAILED. */
-  async testNetdevGate(gate: Pick<NetdevGate, 'selfTest'>): Promise<void> {
-    this.require('running');
-    await gate.selfTest(this.machine.deviceState);
-  }
-
   info(): Promise<DomainInfo> {
     const { major, minor } = this.machine.qmp.version;
     return Promise.resolve({
       name: this.machine.name,
       type: DomainType.X86_HVM,
-      p2mSize: this.p2mSize,
+      p2mSize: this.#ram.frames.size,
       state: this.#state,
       hypervisor: 'qemu',
       versionMajor: major,
@@ -134,17 +120,7 @@ export class QemuSource implements SourceDomain {
 
   async input(bytes: Uint8Array): Promise<void> {
     this.requireGuest();
-    const { serial } = this.machine;
-    if (!serial) throw new HypervisorError('UNSUPPORTED', 'The guest’s serial port is not ours.');
-    const waiting = serial.writableLength;
-    if (waiting + bytes.length > INPUT_BYTES_MAX) {
-      throw new HypervisorError('FAILED', 'The domain does not read its serial input.', {
-        waiting,
-        length: bytes.length,
-        limit: INPUT_BYTES_MAX,
-      });
-    }
-    serial.write(new Uint8Array(bytes));
+    sendInput(this.machine.serial, bytes);
     return Promise.resolve();
   }
 
@@ -180,7 +156,7 @@ export class QemuSource implements SourceDomain {
 
   async prepareSuspend(): Promise<void> {
     this.requireGuest();
-    if (this.#logging) await this.machine.tracking.prepare();
+    if (this.#ram.isLogged) await this.machine.tracking.prepare();
   }
 
   async suspend(): Promise<void> {
@@ -221,64 +197,32 @@ export class QemuSource implements SourceDomain {
 
   async enableLogDirty(): Promise<void> {
     this.requireGuest();
-    if (this.#logging) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is enabled already.');
-    this.#logging = true;
-    try {
-      await this.#fullStates.restart();
-      await this.machine.tracking.begin();
-    } catch (error) {
-      this.#logging = false;
-      throw error;
-    }
+    await this.#ram.log(() => this.#fullStates.restart());
   }
 
-  cleanLogDirty(into: Bitmap): Promise<DirtyStats> {
-    return this.#readLog(into, true);
+  async cleanLogDirty(into: Bitmap): Promise<DirtyStats> {
+    this.requireGuest();
+    return this.#ram.readLog(into, true, this.#pause?.capture);
   }
 
-  peekLogDirty(into: Bitmap): Promise<DirtyStats> {
-    return this.#readLog(into, false);
+  async peekLogDirty(into: Bitmap): Promise<DirtyStats> {
+    this.requireGuest();
+    return this.#ram.readLog(into, false, this.#pause?.capture);
   }
 
   async disableLogDirty(): Promise<void> {
     this.requireGuest();
-    this.#requireLog();
-    this.#logging = false;
-    await this.#pause?.settled();
-    await this.machine.tracking.end();
+    await this.#ram.endLog(this.#pause?.settled());
   }
 
   async pageTypes(gfns: Uint32Array, count: number, types: Uint8Array): Promise<void> {
-    for (let k = 0; k < count; k++) {
-      const gfn = gfns[k] ?? INVALID_FRAME;
-      if (gfn === INVALID_FRAME) {
-        types[k] = PageType.XTAB;
-      } else {
-        this.checkFrame(gfn);
-        types[k] = PageType.NOTAB;
-      }
-    }
+    this.#ram.frames.types(gfns, count, types);
     return Promise.resolve();
   }
 
   async copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): Promise<void> {
     this.requireGuest();
-    this.checkFrames(gfns, count);
-    if (offset + count * PAGE_SIZE > slab.length) {
-      throw new HypervisorError('FAILED', 'The pages do not fit the slab.', {
-        count,
-        offset,
-        length: slab.length,
-      });
-    }
-    const { tracking } = this.machine;
-    if (!this.#logging) {
-      readFrames(tracking.ramFd, gfns, count, slab, offset);
-      return;
-    }
-    // What is dirty is told by the image: a page must be as the image has it, or a later mark would be missed.
-    await this.#pause?.capture;
-    tracking.copyPages(gfns, count, slab, offset);
+    await this.#ram.copy(gfns, count, slab, offset, this.#pause?.capture);
   }
 
   /** Empty: the vCPUs are part of the device state (see emulatorContext). */
@@ -295,12 +239,7 @@ export class QemuSource implements SourceDomain {
     this.#shipped = true;
     setRunState(state, this.stoppedBy ?? RUNNING);
     this.#lastContext = state;
-    if (memory === null) return state;
-    const [header, devices] = [
-      state.subarray(0, DEVICE_STATE_HEADER_BYTES),
-      state.subarray(DEVICE_STATE_HEADER_BYTES),
-    ];
-    return Buffer.concat([header, memory, devices]);
+    return memory === null ? state : withMemory(state, memory);
   }
 
   hvmParams(): Promise<readonly HvmParam[]> {
@@ -316,27 +255,11 @@ export class QemuSource implements SourceDomain {
     return Promise.resolve({ cpuid: new Uint8Array(0), msrs: new Uint8Array(0) });
   }
 
-  protected checkFrame(gfn: number): void {
-    if (gfn >= this.p2mSize) {
-      throw new HypervisorError('FRAME_OUT_OF_RANGE', 'The domain has no such frame.', {
-        gfn,
-        p2mSize: this.p2mSize,
-      });
-    }
-  }
-
-  protected checkFrames(gfns: Uint32Array, count: number): void {
-    for (let k = 0; k < count; k++) this.checkFrame(gfns[k] ?? INVALID_FRAME);
-  }
-
   protected require(state: DomainState): void {
     this.requireGuest();
-    if (this.#state !== state) {
-      throw new HypervisorError('WRONG_STATE', `The domain is ${this.#state}, not ${state}.`, {
-        state: this.#state,
-        needed: state,
-      });
-    }
+    if (this.#state === state) return;
+    const facts = { state: this.#state, needed: state };
+    throw new HypervisorError('WRONG_STATE', `The domain is ${this.#state}, not ${state}.`, facts);
   }
 
   protected requireGuest(): void {
@@ -352,7 +275,7 @@ export class QemuSource implements SourceDomain {
     this.#run.stopping();
     this.#shipped = false;
     try {
-      this.#pause = await Pause.begin(machine, this.#logging, this.#fullStates);
+      this.#pause = await Pause.begin(machine, this.#ram.isLogged, this.#fullStates);
     } catch (error) {
       this.#run.stopFailed();
       this.requireGuest();
@@ -398,24 +321,6 @@ export class QemuSource implements SourceDomain {
     if (pause) this.#lastPause = pause.times(resuming, performance.now());
   }
 
-  async #readLog(into: Bitmap, clean: boolean): Promise<DirtyStats> {
-    this.requireGuest();
-    this.#requireLog();
-    if (into.size !== this.p2mSize) {
-      throw new HypervisorError('FAILED', 'The bitmap is not of the domain’s size.', {
-        size: into.size,
-        p2mSize: this.p2mSize,
-      });
-    }
-    const { tracking } = this.machine;
-    await (this.#pause?.capture ?? tracking.capture());
-    return { dirtyCount: tracking.marks.take(into, clean), faultCount: 0 };
-  }
-
-  #requireLog(): void {
-    if (!this.#logging) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is not enabled.');
-  }
-
   #hear(event: QmpEvent): void {
     // A standby that is loaded stops and goes on as QEMU likes.
     if (this.#state !== 'created' && this.#run.hear(event) === 'ask') {
@@ -427,12 +332,8 @@ export class QemuSource implements SourceDomain {
     // The guest changes under a checkpoint that is being taken: whoever takes it must not finish it.
     if (this.#run.resumedByOthers && this.#state === 'suspended' && !this.#confirmed) this.#state = 'running';
     const end = endOf(event);
-    if (end !== null) this.#endSoon(end);
-  }
-
-  /** The last that the guest said is in the serial socket, and comes before the event. */
-  #endSoon(event: DomainEvent): void {
-    setImmediate(() => this.#ended(event));
+    // The last that the guest said is in the serial socket, and comes before the event.
+    if (end !== null) setImmediate(() => this.#ended(end));
   }
 
   #ended(event: DomainEvent): void {

@@ -39,10 +39,10 @@ describe('qemu: the gate of a network interface', function () {
   };
 
   it('lets nothing out before its release, over many epochs', async () => {
-    const gate = await domain.openNetdevGate('lan');
+    const gate = await NetdevGate.open(domain.machine.qmp, 'lan');
     expect(gate satisfies OutputGate).to.include({ heldBytes: 0, emittedBytes: 0, releasedBytes: 0 });
     await domain.start();
-    await domain.testNetdevGate(gate);
+    await gate.selfTest(domain.machine.deviceState);
     await arrived(1); // of the self-test
     let expected = 1;
     for (let epoch = 0; epoch < 12; epoch++) {
@@ -58,7 +58,7 @@ describe('qemu: the gate of a network interface', function () {
   });
 
   it('releases, for a guest that is stopped, when it runs; joins epochs that overtake each other', async () => {
-    const gate = await domain.openNetdevGate('lan');
+    const gate = await NetdevGate.open(domain.machine.qmp, 'lan');
     await domain.start();
     await speak();
     await paused(() => gate.seal(0));
@@ -87,7 +87,7 @@ describe('qemu: the gate of a network interface', function () {
   });
 
   it('lets out what is acknowledged, though every next epoch is sealed before', async () => {
-    const gate = await domain.openNetdevGate('lan');
+    const gate = await NetdevGate.open(domain.machine.qmp, 'lan');
     await domain.start();
     await gate.seal(0);
     let released = -1;
@@ -102,19 +102,19 @@ describe('qemu: the gate of a network interface', function () {
   });
 
   it('is tested again, though an agent before us was killed in the middle of the test', async () => {
-    await domain.openNetdevGate('lan');
+    await NetdevGate.open(domain.machine.qmp, 'lan');
     await domain.start();
     const { deviceState, qmp } = domain.machine;
     const watcher = { id: 'romulus-lan-watch', netdev: 'lan', queue: 'rx', file: deviceState.path };
     await qmp.execute('object-add', { 'qom-type': 'filter-dump', ...watcher });
-    const gate = await domain.openNetdevGate('lan');
-    await domain.testNetdevGate(gate);
+    const gate = await NetdevGate.open(domain.machine.qmp, 'lan');
+    await gate.selfTest(domain.machine.deviceState);
     const objects = await qmp.execute('qom-list', { path: '/objects' });
     expect(JSON.stringify(objects)).to.not.include('watch');
   });
 
   it('seals nothing if it could not be closed', async () => {
-    const gate = await domain.openNetdevGate('lan');
+    const gate = await NetdevGate.open(domain.machine.qmp, 'lan');
     await domain.start();
     await gate.pass();
     await domain.machine.qmp.execute('object-del', { id: 'romulus-lan-sealed' });
@@ -126,7 +126,7 @@ describe('qemu: the gate of a network interface', function () {
   });
 
   it('passes, holds again, and discards for good', async () => {
-    const gate = await domain.openNetdevGate('lan');
+    const gate = await NetdevGate.open(domain.machine.qmp, 'lan');
     await domain.start();
     await speak();
     await paused(() => gate.seal(0));
@@ -172,26 +172,26 @@ describe('qemu: the gate of a network interface', function () {
   });
 
   it('takes over what is there, and holds it; says what is not', async () => {
-    await domain.openNetdevGate('lan');
+    await NetdevGate.open(domain.machine.qmp, 'lan');
     await domain.start();
     await speak();
-    const gate = await domain.openNetdevGate('lan');
+    const gate = await NetdevGate.open(domain.machine.qmp, 'lan');
     await arrived(0);
     await paused(() => gate.seal(0));
     await gate.release(0);
     await arrived(1);
     const devices = await domain.machine.qmp.execute('query-chardev');
-    await expectCode(domain.openNetdevGate('net7'), 'BAD_CONFIGURATION', 'net7');
+    await expectCode(NetdevGate.open(domain.machine.qmp, 'net7'), 'BAD_CONFIGURATION', 'net7');
     expect(await domain.machine.qmp.execute('query-chardev')).to.deep.equal(devices);
   });
 
   it('fails its self-test if a filter is open', async () => {
-    const gate = await domain.openNetdevGate('lan');
+    const gate = await NetdevGate.open(domain.machine.qmp, 'lan');
     await domain.start();
     for (const name of ['valve', 'sealed', 'open']) {
       const path = `/objects/romulus-lan-${name}`;
       await domain.machine.qmp.execute('qom-set', { path, property: 'status', value: 'off' });
     }
-    await expectCode(domain.testNetdevGate(gate), 'FAILED', 'before its epoch');
+    await expectCode(gate.selfTest(domain.machine.deviceState), 'FAILED', 'before its epoch');
   });
 });

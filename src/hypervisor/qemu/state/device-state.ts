@@ -79,3 +79,9 @@ export function checkDeviceState(blob: Uint8Array): void {
     throw refuse('The device state has an unknown format.', { version, expected: VERSION });
   }
 }
+
+/** The blob of a device state with the section of memory that is not shared before its devices. */
+export function withMemory(state: Uint8Array, memory: Uint8Array): Uint8Array {
+  const header = state.subarray(0, DEVICE_STATE_HEADER_BYTES);
+  return Buffer.concat([header, memory, state.subarray(DEVICE_STATE_HEADER_BYTES)]);
+}
