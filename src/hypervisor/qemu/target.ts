@@ -10,30 +10,27 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BehaviorSubject, ReplaySubject, Subject, distinctUntilChanged, type Observable } from 'rxjs';
 import { asError } from '../../errors.js';
-import { DomainType, INVALID_FRAME, PAGE_SIZE } from '../../stream/format.js';
-import { Bitmap } from '../bitmap.js';
+import { InOrder } from '../../flow/in-order.js';
+import { DomainType, PAGE_SIZE } from '../../stream/format.js';
+import { FlatFrames } from '../frames.js';
 import {
   HypervisorError,
-  type CpuPolicy,
   type DomainEvent,
   type DomainInfo,
   type DomainState,
-  type HvmParam,
   type TargetDomain,
-  type TscInfo,
 } from '../port.js';
 import { pagesOf, type QemuConfig } from './config.js';
+import { DeviceStateOnly } from './state/device-state-only.js';
 import { HeldCheckpoints } from './state/held-checkpoints.js';
 import type { QemuMachine } from './machine.js';
-import { readFrames, writeFrames } from './memory/ram-file.js';
+import { differingFrames, writeFrames } from './memory/ram-file.js';
 import { QmpError } from './monitor/qmp.js';
 import { ResetFrames } from './memory/reset-frames.js';
 import { Seat, factsOf, probe, type Facts, type Occupant } from './process/seat.js';
 import { QemuSource } from './source.js';
 import { openTracking, type ChosenTracking } from './memory/tracking.js';
 
-/** Pages that are compared at a time. */
-const COMPARE_PAGES = 256;
 /** Of QEMUs in a row that were of no use. */
 const DEATHS_MAX = 3;
 const CHECK_INTERVAL_MS = 1000;
@@ -41,7 +38,7 @@ const CHECK_TIMEOUT_MS = 10_000;
 /** A few announcements, a little apart, for switches that were looking away. */
 const ANNOUNCEMENT = { initial: 50, max: 550, rounds: 5, step: 100 };
 
-export class QemuTarget implements TargetDomain, Occupant {
+export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupant {
   readonly output$ = new Subject<Uint8Array>();
   readonly events$ = new ReplaySubject<DomainEvent>(1);
   readonly warnings$ = new Subject<string>();
@@ -51,8 +48,7 @@ export class QemuTarget implements TargetDomain, Occupant {
   readonly reset: ResetFrames;
   readonly #config: QemuConfig;
   readonly #seat: Seat;
-  readonly #p2mSize: number;
-  readonly #populated: Bitmap;
+  readonly #frames: FlatFrames;
   readonly #checkpoints: HeldCheckpoints;
   #facts: Facts | null = null;
   #state: Extract<DomainState, 'created' | 'running' | 'shutdown' | 'crashed' | 'destroyed'> = 'created';
@@ -60,7 +56,7 @@ export class QemuTarget implements TargetDomain, Occupant {
   #starting = false;
   /** Deaths of its QEMU since one was of use. */
   #deaths = 0;
-  #work: Promise<unknown> = Promise.resolve();
+  readonly #work = new InOrder();
   readonly #checks: NodeJS.Timeout;
   #destroyed: Promise<void> | null = null;
 
@@ -81,16 +77,16 @@ export class QemuTarget implements TargetDomain, Occupant {
   }
 
   private constructor(config: QemuConfig, seat: Seat, memory: ChosenTracking) {
+    super();
     this.#config = config;
     this.#seat = seat;
     this.memory = memory;
     const { ramFd } = memory.tracking;
     this.reset = new ResetFrames(ramFd);
-    this.#p2mSize = pagesOf(config);
-    this.#populated = new Bitmap(this.#p2mSize);
+    this.#frames = new FlatFrames(pagesOf(config), { empty: true });
     this.stoppedBy$ = this.#stoppedBy.pipe(distinctUntilChanged());
     this.#checkpoints = new HeldCheckpoints(seat, this, {
-      pages: this.#p2mSize,
+      pages: this.#frames.size,
       loads: config.trialLoads ?? 'auto',
       warn: (warning) => this.warnings$.next(warning),
     });
@@ -130,7 +126,7 @@ export class QemuTarget implements TargetDomain, Occupant {
     return Promise.resolve({
       name: this.#config.name,
       type: DomainType.X86_HVM,
-      p2mSize: this.#p2mSize,
+      p2mSize: this.#frames.size,
       state: this.#state,
       hypervisor: 'qemu',
       versionMajor: facts.version.major,
@@ -153,18 +149,13 @@ export class QemuTarget implements TargetDomain, Occupant {
 
   async populate(pfns: Uint32Array, count: number, gfns: Uint32Array): Promise<void> {
     this.#require('created');
-    this.#checkFrames(pfns, count);
-    for (let k = 0; k < count; k++) {
-      const pfn = pfns[k] ?? INVALID_FRAME;
-      this.#populated.set(pfn);
-      gfns[k] = pfn;
-    }
+    this.#frames.populate(pfns, count, gfns);
     return Promise.resolve();
   }
 
   async writePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<void> {
     this.#require('created');
-    this.#checkPages(gfns, count, data);
+    this.#frames.checkWrite(gfns, count, data);
     if (this.reset.areKept) await this.#seat.settled();
     this.#seat.of(this)?.loader.forget();
     this.#checkpoints.writing(gfns, count);
@@ -173,19 +164,8 @@ export class QemuTarget implements TargetDomain, Occupant {
 
   async comparePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<readonly number[]> {
     this.#requireAlive();
-    this.#checkPages(gfns, count, data);
-    const differ: number[] = [];
-    const held = Buffer.alloc(COMPARE_PAGES * PAGE_SIZE);
-    for (let from = 0; from < count; from += COMPARE_PAGES) {
-      const pages = Math.min(COMPARE_PAGES, count - from);
-      readFrames(this.memory.tracking.ramFd, gfns.subarray(from, from + pages), pages, held, 0);
-      for (let k = 0; k < pages; k++) {
-        const at = k * PAGE_SIZE;
-        const dataAt = (from + k) * PAGE_SIZE;
-        if (held.compare(data, dataAt, dataAt + PAGE_SIZE, at, at + PAGE_SIZE) !== 0) differ.push(from + k);
-      }
-    }
-    return Promise.resolve(differ);
+    this.#frames.checkWrite(gfns, count, data);
+    return Promise.resolve(differingFrames(this.memory.tracking.ramFd, gfns, count, data));
   }
 
   async clearPage(gfn: number): Promise<void> {
@@ -198,7 +178,7 @@ export class QemuTarget implements TargetDomain, Occupant {
    * there is a way back.
    */
   checkpoint(context: Uint8Array): Promise<void> {
-    return this.#inOrder(async () => {
+    return this.#work.do(async () => {
       this.#require('created');
       const held = await this.#checkpoints.accept(context);
       if (!this.#isCold && this.#checkpoints.isTrialDue) await this.#checkpoints.try(held);
@@ -207,7 +187,7 @@ export class QemuTarget implements TargetDomain, Occupant {
 
   /** The device state to start from. Fails with BAD_CONTEXT if it is none; whether QEMU takes it shows at the start. */
   setEmulatorContext(context: Uint8Array): Promise<void> {
-    return this.#inOrder(async () => {
+    return this.#work.do(async () => {
       this.#require('created');
       const held = await this.#checkpoints.accept(context);
       if (this.#isCold) return;
@@ -218,37 +198,12 @@ export class QemuTarget implements TargetDomain, Occupant {
     });
   }
 
-  /** The vCPUs come with the device state (see setEmulatorContext). */
-  setHvmContext(): Promise<void> {
-    return Promise.reject(new HypervisorError('UNSUPPORTED', 'A QEMU domain has no HVM context of its own.'));
-  }
-
-  setHvmParam({ index, value }: HvmParam): Promise<void> {
-    const facts = { index, value };
-    return Promise.reject(new HypervisorError('UNSUPPORTED', 'A QEMU domain has no HVM parameters.', facts));
-  }
-
-  setTscInfo({ mode }: TscInfo): Promise<void> {
-    if (mode === 0) return Promise.resolve();
-    return Promise.reject(
-      new HypervisorError('UNSUPPORTED', 'A QEMU domain knows TSC mode 0 only.', { mode }),
-    );
-  }
-
-  setCpuPolicy({ cpuid, msrs }: CpuPolicy): Promise<void> {
-    if (cpuid.length === 0 && msrs.length === 0) return Promise.resolve();
-    const facts = { cpuid: cpuid.length, msrs: msrs.length };
-    return Promise.reject(
-      new HypervisorError('UNSUPPORTED', 'A QEMU domain has no CPU policy of its own.', facts),
-    );
-  }
-
   /**
    * Takes over. If it fails, the domain is as it was and can be started again; unless it may have run for a moment: then
    * it has crashed (DOMAIN_GONE).
    */
   start(): Promise<void> {
-    return this.#inOrder(async () => {
+    return this.#work.do(async () => {
       this.#require('created');
       const { machine } = await this.#checkpoints.readyToRun();
       this.#starting = true;
@@ -351,7 +306,7 @@ export class QemuTarget implements TargetDomain, Occupant {
     this.#state = 'destroyed';
     // Who waits for memory that does not answer would wait for ever.
     this.memory.tracking.abandon();
-    await this.#work;
+    await this.#work.settled();
     await this.#source?.destroy();
     await this.#seat.vacate(this);
     await this.memory.tracking.close();
@@ -377,33 +332,5 @@ export class QemuTarget implements TargetDomain, Occupant {
   #requireAlive(): void {
     if (this.#state === 'created' || this.#state === 'running') return;
     throw new HypervisorError('DOMAIN_GONE', `The domain is ${this.#state}.`, { name: this.#config.name });
-  }
-
-  #checkFrames(gfns: Uint32Array, count: number): void {
-    for (let k = 0; k < count; k++) {
-      const gfn = gfns[k] ?? INVALID_FRAME;
-      if (gfn < this.#p2mSize) continue;
-      const facts = { gfn, p2mSize: this.#p2mSize };
-      throw new HypervisorError('FRAME_OUT_OF_RANGE', 'The domain has no such frame.', facts);
-    }
-  }
-
-  #checkPages(gfns: Uint32Array, count: number, data: Uint8Array): void {
-    this.#checkFrames(gfns, count);
-    for (let k = 0; k < count; k++) {
-      const gfn = gfns[k] ?? INVALID_FRAME;
-      if (this.#populated.has(gfn)) continue;
-      throw new HypervisorError('NOT_POPULATED', 'The frame was never populated.', { gfn });
-    }
-    if (data.length < count * PAGE_SIZE) {
-      const facts = { count, length: data.length };
-      throw new HypervisorError('FAILED', 'There are fewer pages than frames.', facts);
-    }
-  }
-
-  #inOrder<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#work.then(work);
-    this.#work = result.catch(() => undefined); // told to the caller
-    return result;
   }
 }
