@@ -7,8 +7,7 @@ import type { StreamHeaders } from '../stream/flow.js';
 import { MAX_BATCH_SIZE, isPopulatedPageType } from '../stream/format.js';
 import { PageBatch } from '../stream/page-data.js';
 import type { StreamRecord } from '../stream/record.js';
-import type { RestoreCallbacks } from './callbacks.js';
-import type { ColoSecondary } from './colo.js';
+import type { RestoreStepCallbacks } from './callbacks.js';
 import { RestoreError } from './error.js';
 import { PopulatedPfns } from './populated-pfns.js';
 import { RecordBuffer } from './record-buffer.js';
@@ -18,9 +17,7 @@ export interface RestoreContextFacts {
   readonly domainInfo: DomainInfo;
   readonly streamType: StreamType;
   readonly headers: StreamHeaders;
-  readonly callbacks: RestoreCallbacks;
-  /** null but for COLO. */
-  readonly colo: ColoSecondary | null;
+  readonly callbacks: RestoreStepCallbacks;
   readonly ops: RestoreOps;
   readonly endpoints: RestoreEndpoints;
   readonly bufferLimitBytes: number;
@@ -32,8 +29,7 @@ export class RestoreContext implements RestoreOpsContext {
   readonly domain: TargetDomain;
   readonly domainInfo: DomainInfo;
   readonly streamType: StreamType;
-  readonly callbacks: RestoreCallbacks;
-  readonly colo: ColoSecondary | null;
+  readonly callbacks: RestoreStepCallbacks;
   readonly ops: RestoreOps;
   readonly endpoints: RestoreEndpoints;
   readonly clock: () => number;
@@ -78,7 +74,6 @@ export class RestoreContext implements RestoreOpsContext {
     this.domainInfo = facts.domainInfo;
     this.streamType = facts.streamType;
     this.callbacks = facts.callbacks;
-    this.colo = facts.colo;
     this.ops = facts.ops;
     this.endpoints = facts.endpoints;
     this.clock = facts.clock;
