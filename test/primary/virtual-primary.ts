@@ -156,11 +156,16 @@ class VirtualPrimary {
 
   #heard(streamUuid: string, link: LinkEvents, what: string, detail: string): void {
     if (what === 'heard') link.next({ kind: 'heard' });
-    else if (what === 'acknowledges') link.next({ kind: 'acknowledged', epoch: Number(detail) });
+    else if (what === 'acknowledges') link.next({ kind: 'acknowledged', epoch: this.#epochOf(detail) });
     else if (what === 'bye') link.next({ kind: 'bye', reason: detail as ByeReason });
     else if (what === 'lost')
       this.#lose(streamUuid, new ChannelError(detail as ChannelErrorCode, `${detail} it is`));
     else throw new Error(`a link does not do that: ${what}`);
+  }
+
+  /** A number, or the next to be acknowledged. */
+  #epochOf(word: string): number {
+    return word === 'next' ? (this.state.stream?.acknowledged ?? -1) + 1 : Number(word);
   }
 
   #lose(streamUuid: string, error: ChannelError): void {
