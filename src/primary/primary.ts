@@ -97,86 +97,55 @@ export function primary(
   const isLeft = (streamUuid: string) => state$.value.stream?.streamUuid !== streamUuid;
   const gone$ = state$.pipe(filter(({ role, stopped }) => role !== 'primary' || stopped));
 
-  // concatMap: a domain has one dirty log, and the stream before must be done with it. What is left meanwhile is not begun.
-  const replicating: Perform = (effects$) =>
-    effects$.pipe(
-      ofKind('replicate'),
-      concatMap(({ streamUuid }) =>
-        isLeft(streamUuid) ? EMPTY : stream(streamUuid, ports, settings, left(streamUuid), clock),
+  const performers: readonly Perform[] = [
+    // A domain has one dirty log: the stream before must be done with it. One that is left meanwhile is not begun.
+    inTurn('replicate', ({ streamUuid }) =>
+      isLeft(streamUuid) ? EMPTY : stream(streamUuid, ports, settings, left(streamUuid), clock),
+    ),
+    atOnce('hold', () => domain.gate.hold()),
+    atOnce('pass', () => domain.gate.pass()),
+    atOnce('restart', () => domain.gate.restart()),
+    atOnce('discard', () => domain.gate.discard()),
+    atOnce('start-domain', () => domain.start()),
+    atOnce('halt-domain', () => domain.halt()),
+    atOnce('unhalt-domain', () => domain.unhalt()),
+    atOnce('expose', ({ on }) => domain.expose(on)),
+    inTurn('let-go', ({ how }) => domain.letGo(how)),
+    atOnce('bye', ({ streamUuid, reason }) => link.bye(streamUuid, reason)),
+    told('drop-link', ({ streamUuid, code, message }) => link.drop(streamUuid, code, message)),
+    told('withdraw', () => host.withdraw()),
+    told('transition', ({ reason }) => host.transition(reason)),
+    told('finished', () => host.finished()),
+    // Of no effect of life's: who says more than is let out is paused, as long as it is ours.
+    () =>
+      ports.pressure$.pipe(
+        skipWhile((on) => !on),
+        distinctUntilChanged(),
+        switchMap((on) => (on ? pausing(ports) : domain.unpause())),
+        takeUntil(gone$),
       ),
-    );
-  const gating: Perform = (effects$) =>
-    effects$.pipe(
-      ofKind('hold', 'pass', 'restart', 'discard'),
-      mergeMap(({ kind }) => domain.gate[kind]()),
-    );
-  // Whoever talks more than is let out is paused, and a checkpoint from there on lets out what can be let out.
-  const pausing: Perform = () =>
-    ports.pressure$.pipe(
-      skipWhile((on) => !on),
-      distinctUntilChanged(),
-      switchMap((on) => (on ? pauseWhile(ports) : domain.unpause())),
-      takeUntil(gone$),
-    );
-  const starting: Perform = (effects$) =>
-    effects$.pipe(
-      ofKind('start-domain'),
-      exhaustMap(() => domain.start()),
-    );
-  const standing: Perform = (effects$) =>
-    merge(
-      effects$.pipe(
-        ofKind('halt-domain'),
-        mergeMap(() => domain.halt()),
-      ),
-      effects$.pipe(
-        ofKind('unhalt-domain'),
-        mergeMap(() => domain.unhalt()),
-      ),
-    );
-  const exposing: Perform = (effects$) =>
-    effects$.pipe(
-      ofKind('expose'),
-      mergeMap(({ on }) => domain.expose(on)),
-    );
-  const leaving: Perform = (effects$) =>
-    effects$.pipe(
-      ofKind('let-go'),
-      concatMap(({ how }) => domain.letGo(how)),
-    );
-  const linking: Perform = (effects$) =>
-    merge(
-      effects$.pipe(
-        ofKind('bye'),
-        mergeMap(({ streamUuid, reason }) => link.bye(streamUuid, reason)),
-      ),
-      effects$.pipe(
-        ofKind('drop-link'),
-        tap(({ streamUuid, code, message }) => link.drop(streamUuid, code, message)),
-        ignoreElements(),
-      ),
-    );
-  const telling: Perform = (effects$) =>
-    merge(
-      effects$.pipe(
-        ofKind('withdraw'),
-        tap(() => host.withdraw()),
-      ),
-      effects$.pipe(
-        ofKind('transition'),
-        tap(({ reason }) => host.transition(reason)),
-      ),
-      effects$.pipe(
-        ofKind('finished'),
-        tap(() => host.finished()),
-      ),
-    ).pipe(ignoreElements());
-
-  const performers = [gating, exposing, standing, starting, replicating, linking, leaving, telling, pausing];
+  ];
   return feedback(stepLife, state$.value, sources$, performers, clock).pipe(
     tap(([state]) => state$.next(state)),
     ignoreElements(),
   );
+}
+
+type Of<Kind> = LifeEffect & { readonly kind: Kind };
+type Work<Kind> = (effect: Of<Kind>) => Observable<LifeEvent>;
+
+/** Of the effects of one kind: what is done about each, and what comes of it. */
+function atOnce<Kind extends LifeEffect['kind']>(kind: Kind, work: Work<Kind>): Perform {
+  return (effects$) => effects$.pipe(ofKind<LifeEffect, Kind>(kind), mergeMap(work));
+}
+
+/** When what was done about the one before is over. */
+function inTurn<Kind extends LifeEffect['kind']>(kind: Kind, work: Work<Kind>): Perform {
+  return (effects$) => effects$.pipe(ofKind<LifeEffect, Kind>(kind), concatMap(work));
+}
+
+function told<Kind extends LifeEffect['kind']>(kind: Kind, tell: (effect: Of<Kind>) => void): Perform {
+  return (effects$) => effects$.pipe(ofKind<LifeEffect, Kind>(kind), tap(tell), ignoreElements());
 }
 
 /** Of a link, whether or not its stream has begun; what it acknowledges is the stream's. */
@@ -194,7 +163,8 @@ function heardOf({ streamUuid, events$ }: StreamLink): Observable<LifeEvent> {
   );
 }
 
-function pauseWhile(ports: PrimaryPorts): Observable<never> {
+/** Paused, and a checkpoint from there on lets out what can be let out. */
+function pausing(ports: PrimaryPorts): Observable<never> {
   return concat(
     ports.domain.pause(false),
     defer(() => {

@@ -8,11 +8,11 @@
 // concatMap begins it in time. It is never unsubscribed from, for that would stop nothing: it is left.
 
 import {
-  EMPTY,
   catchError,
   concat,
   defer,
-  mergeMap,
+  filter,
+  map,
   of,
   queueScheduler,
   subscribeOn,
@@ -83,7 +83,8 @@ export function stream(
       tap(({ last, acknowledged, endEpoch }) => {
         if (last === 'acknowledged' && acknowledged !== endEpoch) saver.report(acknowledged);
       }),
-      mergeMap((ledger) => newsOf(streamUuid, ledger)),
+      map((ledger) => newsOf(streamUuid, ledger)),
+      filter((news) => news !== null),
     );
     return concat(
       concat(news$, over({ how: 'ended' })).pipe(
@@ -96,19 +97,11 @@ export function stream(
   });
 }
 
-function newsOf(streamUuid: string, ledger: Ledger): Observable<StreamNews> {
-  switch (ledger.last) {
-    case 'captured':
-    case 'ending':
-      return of({ kind: 'captured', streamUuid, ledger });
-    case 'acknowledged':
-      return of({ kind: 'acknowledged', streamUuid, ledger });
-    case 'opened':
-    case 'suspending':
-    case 'requested':
-    case 'beat':
-      return EMPTY;
-  }
+/** What is news of a ledger: END's leaving is the last capture. */
+function newsOf(streamUuid: string, ledger: Ledger): StreamNews | null {
+  const { last } = ledger;
+  if (last === 'acknowledged') return { kind: last, streamUuid, ledger };
+  return last === 'captured' || last === 'ending' ? { kind: 'captured', streamUuid, ledger } : null;
 }
 
 function endOf(error: Error): StreamEnd {
