@@ -3,6 +3,7 @@
 import type { RestoreEndpoints, RestoreOps, RestoreOpsContext, StreamType } from '../guest/ops.js';
 import { NO_CPU_POLICY } from '../guest/x86.js';
 import type { CpuPolicy, DomainInfo, TargetDomain } from '../hypervisor/port.js';
+import { valueAt } from '../stream/bounds.js';
 import type { StreamHeaders } from '../stream/flow.js';
 import { MAX_BATCH_SIZE, isPopulatedPageType } from '../stream/format.js';
 import { PageBatch } from '../stream/page-data.js';
@@ -45,7 +46,7 @@ export class RestoreContext implements RestoreOpsContext {
   cpuPolicy: CpuPolicy = NO_CPU_POLICY;
   hvmContext: Uint8Array | null = null;
   emulatorContext: Uint8Array | null = null;
-  x86Pv: RestoreOpsContext['x86Pv'] = null;
+  guestState: object | null = null;
 
   /** From the first checkpoint on, records are kept until their checkpoint is whole. */
   bufferAllRecords = false;
@@ -106,15 +107,15 @@ export class RestoreContext implements RestoreOpsContext {
     const newGfns = this.#newGfns;
     let wanted = 0;
     for (let i = 0; i < count; i++) {
-      const pfn = pfns[i] ?? 0;
-      if ((types === null || isPopulatedPageType(types[i] ?? 0)) && !populated.has(pfn)) {
+      const pfn = valueAt(pfns, i);
+      if ((types === null || isPopulatedPageType(valueAt(types, i))) && !populated.has(pfn)) {
         populated.set(pfn);
         newPfns[wanted++] = pfn;
       }
     }
     if (wanted === 0) return;
     await this.domain.populate(newPfns, wanted, newGfns);
-    for (let i = 0; i < wanted; i++) this.ops.setGfn(this, newPfns[i] ?? 0, newGfns[i] ?? 0);
+    for (let i = 0; i < wanted; i++) this.ops.setGfn(this, valueAt(newPfns, i), valueAt(newGfns, i));
   }
 
   /** Makes of what has been applied a domain that can be started. */

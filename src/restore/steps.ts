@@ -16,7 +16,7 @@
 //
 // In COLO the domain is completed by each commit and runs until the next checkpoint is received (see colo.ts).
 
-import { asError, romulusError } from '../errors.js';
+import { asError } from '../errors.js';
 import { type Closable, cleanUp } from '../flow/closing.js';
 import type { RestoreEndpoints, RestoreOps, StreamType } from '../guest/ops.js';
 import { restoreOpsFor } from '../guest/tables.js';
@@ -24,8 +24,8 @@ import type { TargetDomain } from '../hypervisor/port.js';
 import type { RecordSource } from '../stream/flow.js';
 import { RecordType, recordTypeName } from '../stream/format.js';
 import type { StreamRecord } from '../stream/record.js';
-import { admit } from './admit.js';
 import { processRecord } from './apply.js';
+import { BROKEN, type Broken, nextArrival } from './arrival.js';
 import type { AppliedCheckpoint, RestoreStepCallbacks } from './callbacks.js';
 import { type ColoRestoreOptions, ColoSecondary } from './colo.js';
 import { RestoreContext } from './context.js';
@@ -76,8 +76,7 @@ export type Received =
   | { readonly kind: 'checkpoint'; readonly epoch: number }
   /** The stream is whole. */
   | { readonly kind: 'end'; readonly epochs: number }
-  /** libxc's BROKEN_CHANNEL, with the cause where the stream did not simply end: bad bytes, a full buffer. */
-  | { readonly kind: 'broken'; readonly cause: Error | null };
+  | Broken;
 
 export type Committed =
   | { readonly kind: 'applied'; readonly applied: AppliedCheckpoint }
@@ -292,37 +291,6 @@ class Restorer implements RestoreSteps {
     const result = needProcessed(record, await processRecord(this.#context, record));
     if (record.layer !== 'libxl' && record.type === RecordType.PAGE_DATA) this.#source.release?.(record);
     return result;
-  }
-}
-
-type Arrival =
-  /** To be applied now. */
-  | { readonly kind: 'record'; readonly record: StreamRecord }
-  /** Buffered, or skipped. */
-  | { readonly kind: 'kept' }
-  /** The open checkpoint is whole, or the stream is. */
-  | { readonly kind: 'checkpoint' | 'end' }
-  | { readonly kind: 'broken'; readonly cause: Error | null };
-
-const KEPT: Arrival = { kind: 'kept' };
-const BROKEN: Arrival & Received = { kind: 'broken', cause: null };
-
-/** Takes the next record from the source and judges it. Nothing here touches the domain. */
-async function nextArrival(context: RestoreContext, source: RecordSource): Promise<Arrival> {
-  try {
-    const record = await source.read();
-    if (record === null) return BROKEN;
-    const admission = admit(context, record);
-    if (admission === 'skip') return KEPT;
-    if (admission !== 'take') return { kind: admission };
-    if (!context.bufferAllRecords) return { kind: 'record', record };
-    context.bufferedRecords.push(record);
-    return KEPT;
-  } catch (error) {
-    const cause = romulusError(error, (cause) => {
-      return new RestoreError('SOURCE_FAILED', `the stream cannot be read: ${cause.message}`, {}, { cause });
-    });
-    return { kind: 'broken', cause };
   }
 }
 

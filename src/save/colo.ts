@@ -10,6 +10,7 @@
 
 import { romulusError } from '../errors.js';
 import type { Bitmap } from '../hypervisor/bitmap.js';
+import { valueAt } from '../stream/bounds.js';
 import type { RecordSource } from '../stream/flow.js';
 import { RecordType, recordTypeName } from '../stream/format.js';
 import { StreamError } from '../stream/error.js';
@@ -40,7 +41,7 @@ export async function mergeSecondaryDirtyPages(
   }
   const pfns = decodeDirtyPfnList(record);
   for (let i = 0; i < pfns.length; i++) {
-    const pfn = pfns[i] ?? 0;
+    const pfn = valueAt(pfns, i);
     if (pfn >= p2mSize) {
       throw new StreamError('PFN_OUT_OF_RANGE', `the secondary names the pfn ${pfn}, which is not there`, {
         offset: record.offset,

@@ -54,7 +54,7 @@ export class SaveContext implements SaveOpsContext {
   epoch = 0;
   /** True between the suspend and the postcopy of an epoch (of a plain save: to its end). */
   suspended = false;
-  x86Pv: SaveOpsContext['x86Pv'] = null;
+  guestState: object | null = null;
   logDirtyEnabled = false;
 
   /** The batch under construction: libxc's save.buffers. */
