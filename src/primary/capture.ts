@@ -1,163 +1,204 @@
-// One stream: the saver, driven by the machine's decisions. saveDomain asks through its callbacks; the answers come
-// when the machine has made up its mind.
+// One stream's saver: the save steps, and around each capture whatever belongs to a pause.
 //
-//   saveDomain:   prepareSuspend(n), suspend(n) ──── postcopy(n) ──── checkpoint(n) ··············· ▶ next
-//   events:       suspending                         captured         ready          decide ▲ / abandon ▲
+//   capture(n)   suspending ─ n = 0: hold ─ prepare ─ seal the network ─ suspend ─ seal the console ─ copy ─ captured ─ resume ─ send
+//   end(n)       ending ─ END
+//   close()      gives up what is under way, ends the dirty log, resumes the domain if it was left suspended
+//
+// Each thing that is asked of the hypervisor has a time (limits.ts).
 
-import { EMPTY, firstValueFrom, timeout } from 'rxjs';
+import { EMPTY, Observable, type Subscriber, firstValueFrom, timeout } from 'rxjs';
 import type { PrimaryLink } from '../channel/contract.js';
 import type { PrimaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
+import { monotonicMs } from '../flow/clock.js';
 import { HypervisorError } from '../hypervisor/port.js';
-import type { CheckpointDecision, SaveCallbacks, SavedCheckpoint } from '../save/callbacks.js';
+import type { Logger } from '../report/log.js';
+import type { CheckpointReport } from '../report/reports.js';
+import type { SavedCheckpoint } from '../save/callbacks.js';
 import { SaveError } from '../save/error.js';
 import { precopyPolicy } from '../save/policy.js';
-import { saveDomain } from '../save/save.js';
+import { openSave, type SaveStepCallbacks, type SaveSteps } from '../save/steps.js';
 import type { StreamSink } from '../stream/flow.js';
-import { monotonicMs } from '../flow/clock.js';
+import type { CaptureStage } from './checkpoints.js';
 import { within } from './limits.js';
-import type { Logger } from '../report/log.js';
-import type { PrimaryDomain } from './world.js';
-import type { CheckpointReport } from '../report/reports.js';
-import type { InOrder } from '../flow/in-order.js';
-
-export type SaverEvent =
-  | { readonly kind: 'suspending' | 'captured' | 'ready' | 'end-sent'; readonly epoch: number }
-  | { readonly kind: 'save-failed'; readonly code: string; readonly message: string };
+import type { World } from './world.js';
 
 /** How long a domain that is gone may take to say how it ended. */
 const END_TIMEOUT_MS = 2000;
 
-export interface PrimarySaverOptions {
+export interface CaptureOptions {
   readonly config: PrimaryDomainConfig;
-  readonly opened: PrimaryDomain;
-  readonly gateOrder: InOrder;
+  readonly world: World;
   readonly link: PrimaryLink;
   readonly log: Logger;
-  readonly send: (event: SaverEvent) => void;
   readonly reported: (report: CheckpointReport) => void;
-  /** What must be done before anything of the domain leaves; if it fails, so does the saver. */
+  /** What must be done before anything of the domain leaves; if it fails, so does the first capture. */
   readonly ready: Promise<void>;
-}
-
-interface Sent {
-  readonly saved: SavedCheckpoint;
-  readonly atMs: number;
 }
 
 /** An epoch between its capture and its report. */
 interface Epoch {
   readonly outputBytes: number;
-  sent: Promise<Sent> | null;
+  sent: Promise<{ readonly saved: SavedCheckpoint; readonly atMs: number }> | null;
 }
 
-export class PrimarySaver {
-  /** Resolves when the saver has let go of the domain, however it ended. */
-  readonly ended: Promise<void>;
-
-  readonly #options: PrimarySaverOptions;
+export class Capture {
+  readonly #options: CaptureOptions;
   readonly #epochs = new Map<number, Epoch>();
-  #end: () => void = () => undefined;
-  #decide: ((decision: CheckpointDecision) => void) | null = null;
+  /** Of the domain that is saved, from the first capture until they are closed. */
+  #steps: SaveSteps | null = null;
+  /** The capture, or END, that is under way. */
+  #work: Promise<void> = Promise.resolve();
+  /** Who is told of it. */
+  #stages: Subscriber<CaptureStage> | null = null;
+  #leaving: Subscriber<unknown> | null = null;
+  #gone = false;
   #abandoned = false;
+  #closing: Promise<void> | null = null;
 
-  constructor(options: PrimarySaverOptions) {
+  constructor(options: CaptureOptions) {
     this.#options = options;
-    this.ended = new Promise((resolve) => (this.#end = resolve));
   }
 
-  async run(): Promise<void> {
-    const { config, opened, link, log, send } = this.#options;
-    const { checkpoint, precopy } = config;
-    const { domain, stop } = opened;
-    try {
-      await this.#options.ready;
-      if (this.#abandoned) return;
-      const result = await saveDomain({
-        domain,
-        sink: this.#sink(link.sink),
-        streamType: 'remus',
-        live: true,
-        callbacks: this.#callbacks(precopyPolicy(precopy)),
-        slabBytes: checkpoint.slabBytes,
-        slabCount: checkpoint.windowEpochs + 1,
-      });
-      log.info({ ...result }, 'stream ended');
-    } catch (error) {
-      // How the domain ended is told before what follows from it.
-      if (codeOf(error) === 'DOMAIN_GONE') await new Promise((resolve) => setImmediate(resolve));
-      // An abandoned stream fails in whatever way it can; what happened was told already.
-      log[this.#abandoned ? 'debug' : 'warn']({ err: error }, 'stream failed');
-      send({ kind: 'save-failed', code: codeOf(error), message: asError(error).message });
-    } finally {
-      // Left suspended if it failed in mid-checkpoint.
-      await stop.remove('checkpoint').catch((error: unknown) => {
-        if (codeOf(error) !== 'DOMAIN_GONE') log.error({ err: error }, 'the domain could not be resumed');
-      });
-      this.#epochs.clear();
-      this.#end();
-    }
+  /** As LoopPorts says. To give up, close(): to unsubscribe stops nothing. */
+  capture(epoch: number): Observable<CaptureStage> {
+    return this.#observed((stages: Subscriber<CaptureStage>) => {
+      this.#stages = stages;
+      return this.#capture(epoch, stages);
+    });
   }
 
-  /** The machine's answer to `ready`. */
-  decide(decision: CheckpointDecision): void {
-    const answer = this.#decide;
-    this.#decide = null;
-    answer?.(decision);
-  }
-
-  /** The stream is over: the saver gives up where it is asked next. */
-  abandon(): void {
-    this.#abandoned = true;
-    this.decide('abort');
+  end(): Observable<unknown> {
+    return this.#observed((leaving) => {
+      this.#leaving = leaving;
+      return this.#end();
+    });
   }
 
   /** The epoch is acknowledged: its report goes out as soon as its sending is known to be over. */
-  report(epoch: number, acknowledgedAtMs: number): void {
+  report(epoch: number): void {
+    const acknowledgedAtMs = monotonicMs();
     const { config, link, log, reported } = this.#options;
     const known = this.#epochs.get(epoch);
     this.#epochs.delete(epoch);
     void known?.sent?.then(
       ({ saved, atMs }) => {
         const { suspend, copy, state, resume } = saved.phases;
-        const report: CheckpointReport = {
-          domain: config.name,
-          streamUuid: link.streamUuid,
-          epoch,
-          dirtyPages: saved.dirtyPages,
-          bytes: saved.bytes,
-          pause: suspend + copy + state + resume,
-          // The acknowledgement may be read before the socket says that it has sent everything.
-          phases: { ...saved.phases, acknowledge: Math.max(0, acknowledgedAtMs - atMs) / 1000 },
-          outputBytes: known.outputBytes,
-        };
-        const { dirtyPages, bytes, pause } = report;
+        const { dirtyPages, bytes } = saved;
+        const pause = suspend + copy + state + resume;
+        // The acknowledgement may be read before the socket says that it has sent everything.
+        const phases = { ...saved.phases, acknowledge: Math.max(0, acknowledgedAtMs - atMs) / 1000 };
         log.debug({ epoch, dirtyPages, bytes, pause }, 'checkpoint acknowledged');
-        reported(report);
+        const { outputBytes } = known;
+        const { streamUuid } = link;
+        reported({ domain: config.name, streamUuid, epoch, dirtyPages, bytes, pause, phases, outputBytes });
       },
-      // The saver itself fails with that error.
+      // The next step fails with that error.
       () => undefined,
     );
   }
 
-  #callbacks(policy: SaveCallbacks['precopyPolicy'] & object): SaveCallbacks {
-    const { opened, send, gateOrder, link, config } = this.#options;
-    const { domain, stop, gate, sealedBefore, sealedAfter } = opened;
+  /** Resolves when the domain is let go of, whatever was under way; never rejects. */
+  close(): Promise<void> {
+    this.#abandoned = true;
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  #observed<Stage>(work: (stages: Subscriber<Stage>) => Promise<void>): Observable<Stage> {
+    return new Observable((subscriber) => {
+      const done = work(subscriber).catch(async (error: unknown) => {
+        throw await this.#failed(asError(error));
+      });
+      this.#work = done.then(
+        () => subscriber.complete(),
+        (error: unknown) => subscriber.error(error),
+      );
+    });
+  }
+
+  async #capture(epoch: number, stages: Subscriber<CaptureStage>): Promise<void> {
+    const steps = this.#steps ?? (await this.#open());
+    const stage = await steps.capture();
+    this.#gone = stage === 'gone';
+    stages.next(stage);
+    if (this.#gone) return;
+    await steps.resume();
+    this.#check();
+    const sent = steps.send().then((saved) => ({ saved, atMs: monotonicMs() }));
+    sent.catch(() => undefined); // the next step fails with it
+    const known = this.#epochs.get(epoch);
+    if (known) known.sent = sent;
+  }
+
+  async #open(): Promise<SaveSteps> {
+    const { config, world, link, ready } = this.#options;
+    await ready;
+    this.#check();
+    this.#steps = await openSave({
+      domain: world.domain,
+      sink: this.#sink(link.sink),
+      streamType: 'remus',
+      live: true,
+      callbacks: this.#callbacks(),
+      slabBytes: config.checkpoint.slabBytes,
+      slabCount: config.checkpoint.windowEpochs + 1,
+    });
+    this.#check();
+    return this.#steps;
+  }
+
+  async #end(): Promise<void> {
+    if (!this.#steps) return;
+    const result = await this.#steps.end(this.#gone ? 'domain-gone' : 'finished');
+    const error = await this.#closeSteps(null);
+    if (error) throw error;
+    this.#options.log.info({ ...result }, 'stream ended');
+  }
+
+  /** What is to be told of it, when the dirty log has ended. */
+  async #failed(failure: Error): Promise<Error> {
+    const error = (await this.#closeSteps(failure)) ?? failure;
+    // How the domain ended is told before what follows from it.
+    if (codeOf(error) === 'DOMAIN_GONE') await new Promise((resolve) => setImmediate(resolve));
+    // An abandoned stream fails in whatever way it can; what happened was told already.
+    this.#options.log[this.#abandoned ? 'debug' : 'warn']({ err: error }, 'stream failed');
+    return error;
+  }
+
+  async #closeSteps(failure: Error | null): Promise<Error | null> {
+    const steps = this.#steps;
+    this.#steps = null;
+    return steps ? steps.close(failure) : failure;
+  }
+
+  async #close(): Promise<void> {
+    const { world, log } = this.#options;
+    await this.#work;
+    if (this.#steps) await this.#failed(abandoned());
+    // Left suspended if it was given up in mid-checkpoint.
+    await world.stop.remove('checkpoint').catch((error: unknown) => {
+      if (codeOf(error) !== 'DOMAIN_GONE') log.error({ err: error }, 'the domain could not be resumed');
+    });
+    this.#epochs.clear();
+  }
+
+  #callbacks(): SaveStepCallbacks {
+    const { config, world, link } = this.#options;
+    const { domain, stop, gate } = world;
     const { hypervisorTimeoutMs } = config.checkpoint;
+    const limited = (what: string, work: Promise<void>) => within(hypervisorTimeoutMs, what, work);
+    const policy = precopyPolicy(config.precopy);
     return {
       precopyPolicy: (stats) => (this.#abandoned ? 'abort' : policy(stats)),
       prepareSuspend: async (epoch) => {
         this.#check();
-        send({ kind: 'suspending', epoch });
+        this.#stages?.next('suspending');
+        // What the domain says until it is suspended belongs to epoch 0 already.
+        if (epoch === 0) await limited('hold', gate.hold());
         await this.#judgeEnd(async () => domain.prepareSuspend?.());
         this.#check();
-        await this.#judgeEnd(() =>
-          within(
-            hypervisorTimeoutMs,
-            'seal',
-            gateOrder.do(() => sealedBefore.seal(epoch)),
-          ),
-        );
+        await this.#judgeEnd(() => limited('seal', gate.sealBefore(epoch)));
       },
       suspend: async (epoch) => {
         this.#check();
@@ -167,30 +208,14 @@ export class PrimarySaver {
         const outputBytes = gate.emittedBytes;
         this.#epochs.set(epoch, { outputBytes, sent: null });
         link.setOutputBytes(epoch, outputBytes);
-        await gateOrder.do(() => sealedAfter.seal(epoch));
+        await gate.sealAfter(epoch);
       },
-      postcopy: async (epoch) => {
-        send({ kind: 'captured', epoch });
-        await stop.remove('checkpoint');
-      },
-      checkpoint: (epoch, sent) => {
-        const known = this.#epochs.get(epoch);
-        if (known) known.sent = sent.then((saved) => ({ saved, atMs: monotonicMs() }));
-        known?.sent?.catch(() => undefined);
-        return new Promise((resolve) => {
-          if (this.#abandoned) {
-            resolve('abort');
-            return;
-          }
-          this.#decide = resolve;
-          send({ kind: 'ready', epoch });
-        });
-      },
+      postcopy: () => stop.remove('checkpoint'),
     };
   }
 
   #check(): void {
-    if (this.#abandoned) throw new SaveError('ABORTED', 'the stream was abandoned');
+    if (this.#abandoned) throw abandoned();
   }
 
   /** Gone by a shutdown: the saver ends the stream with END. Gone by a crash: the secondary must take over. */
@@ -201,7 +226,7 @@ export class PrimarySaver {
       if (codeOf(error) !== 'DOMAIN_GONE') throw error;
       // That it is gone may be known before how it ended.
       const ending = await firstValueFrom(
-        this.#options.opened.domain.events$.pipe(timeout({ first: END_TIMEOUT_MS, with: () => EMPTY })),
+        this.#options.world.domain.events$.pipe(timeout({ first: END_TIMEOUT_MS, with: () => EMPTY })),
         { defaultValue: null },
       );
       if (ending?.kind === 'shutdown') throw error;
@@ -210,17 +235,21 @@ export class PrimarySaver {
   }
 
   #sink(sink: StreamSink): StreamSink {
-    const { opened, link, send } = this.#options;
+    const { world, link } = this.#options;
     return {
       write: (piece) => sink.write(piece),
       drain: () => sink.drain(),
       boundary: (epoch, end) => {
         if (end) {
-          link.setOutputBytes(epoch, opened.gate.emittedBytes);
-          send({ kind: 'end-sent', epoch });
+          link.setOutputBytes(epoch, world.gate.emittedBytes);
+          this.#leaving?.next(epoch);
         }
         return sink.boundary(epoch, end);
       },
     };
   }
+}
+
+function abandoned(): SaveError {
+  return new SaveError('ABORTED', 'the stream was abandoned');
 }

@@ -11,17 +11,17 @@
 // What follows from that is told in effects, once the step has decided everything else. A stream begins when the domain
 // may run: what a dead agent left standing still is not captured before it is known to be ours.
 
-import type { PrimaryEffect, PrimaryState } from './life-state.js';
+import type { LifeEffect, LifeState } from './life-state.js';
 
 /** No secondary can be running it. */
-export function mayRun({ settings, exposed, stream, lastAtMs }: PrimaryState): boolean {
+export function mayRun({ settings, exposed, stream, lastAtMs }: LifeState): boolean {
   if (settings.standstill === null || !exposed) return true;
   if (stream === null || stream.stalled || stream.heardAtMs === null) return false;
   return lastAtMs - stream.heardAtMs <= settings.standstill.silenceMs;
 }
 
 /** Stops the domain or lets it go on; says to its hypervisor whether it is to be stopped should we die. */
-export function settleStandstill(state: PrimaryState, effects: PrimaryEffect[]): void {
+export function settleStandstill(state: LifeState, effects: LifeEffect[]): void {
   if (state.settings.standstill === null || state.role !== 'primary') return;
   const still = state.running && !mayRun(state);
   // What becomes of a domain that is being left, its hypervisor is told with that.

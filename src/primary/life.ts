@@ -1,193 +1,166 @@
-// What the primary of one domain decides. A pure function: no clock, no I/O, no randomness.
+// What becomes of a domain on its primary, across its streams. A pure function: no clock, no I/O, no randomness.
 //
-//            linked             ack(0)
-//   down ───────────▶ syncing ─────────▶ replicating ──┐ checkpoint: decide → suspending → captured → ready
-//    ▲                   │                   │    ▲     │                        ack(n) → release(n)
-//    └───────────────────┴───────────────────┘    └─────┘
-//      lost, bye, ack timeout, protocol error        one at a time, at most `windowEpochs` unacknowledged
+//            linked              acknowledged 0
+//   down ───────────▶ syncing ────────────────▶ replicating          one stream is one link: it ends, and never resumes
+//    ▲                   │                          │
+//    └───────────────────┴──────────────────────────┘
+//      lost, bye, stream over: unprotected
 //
 // Roles: primary → ended (the domain shut down by itself), fenced (the secondary has taken over), failed (the domain
-// crashed or cannot be driven). Nothing is released but by the acknowledgement of an epoch of the present stream.
-//
-// A stopped process (SIGSTOP, a paused host) finds old acknowledgements in its socket when it goes on, and the
-// secondary may have taken over meanwhile. So after a gap in time, acknowledgements of epochs that were captured
-// before the gap release nothing; the next one, of an epoch captured after it, proves that the standby still is one.
+// crashed or cannot be driven). What a stream lets out while it lasts, its ledger says (ledger.ts); here stands what
+// holds for all of them. After a gap in time, this process was stopped and may have been replaced: what was let out and
+// is still here is held, until an epoch that was captured since is acknowledged.
 
-import type { ChannelErrorCode } from '../channel/contract.js';
-import { withOneTransition } from '../flow/machine-run.js';
+import {
+  bye,
+  dropLink,
+  endedInCheckpoint,
+  failed,
+  fenced,
+  finish,
+  goodbye,
+  leaveStream,
+  shutDown,
+  stop,
+  unlinked,
+} from './life-ends.js';
 import { mayRun, settleStandstill } from './life-standstill.js';
-import type { PrimaryEffect, PrimaryEvent, PrimaryState, StreamState } from './life-state.js';
+import type { LifeEffect, LifeEvent, LifeState, StreamState } from './life-state.js';
+import type { Ledger } from './ledger.js';
+import type { StreamEnd } from './stream.js';
 
-/** More are forgotten: a secondary that holds one of them has let as many resyncs go by. */
-const STREAMS_SENT = 1024;
 /** More streams in a row that never got a checkpoint through are not remembered as valid points. */
 const STREAMS_REMEMBERED = 16;
 
-export function stepPrimary(
-  before: PrimaryState,
-  event: PrimaryEvent,
-): readonly [PrimaryState, readonly PrimaryEffect[]] {
-  const state: PrimaryState = { ...before, stream: before.stream && { ...before.stream } };
-  const effects: PrimaryEffect[] = [];
-  if (state.stream && event.atMs - state.lastAtMs > state.settings.stallMs) {
-    state.stream.staleEpoch = state.stream.captured;
-    state.stream.stalled = true;
-    // What was let out and is still here must wait for that, too.
-    if (state.exposed && state.role === 'primary') effects.push({ kind: 'hold' });
-  }
-  state.lastAtMs = event.atMs;
+/** `atMs`: of the monotonic clock. */
+export function stepLife(
+  before: LifeState,
+  event: LifeEvent,
+  atMs: number,
+): readonly [LifeState, readonly LifeEffect[]] {
+  const state: LifeState = { ...before, stream: before.stream && { ...before.stream } };
+  const effects: LifeEffect[] = [];
+  if (state.stream && atMs - state.lastAtMs > state.settings.stallMs) stalled(state, state.stream, effects);
+  state.lastAtMs = atMs;
   if (!state.stopped) handle(state, event, effects);
   else if (event.kind === 'goodbye') goodbye(state, event.streamUuid, event.confirmed, effects);
   settleStandstill(state, effects);
   return [state, withOneTransition(effects)];
 }
 
-function handle(state: PrimaryState, event: PrimaryEvent, effects: PrimaryEffect[]): void {
+function handle(state: LifeState, event: LifeEvent, effects: LifeEffect[]): void {
   if (state.stream?.stalled === true && !state.stream.begun) {
     // Whatever it says, it may have said it before.
     dropLink(state, 'INTERNAL', 'this process was stopped', effects);
   }
   switch (event.kind) {
     case 'start':
-      state.exposed ||= event.orphaned;
-      if (state.role !== 'primary') return;
-      // One that runs already waits for nobody.
-      if (state.settings.startWithSecondary && !event.running) return;
-      startDomain(state, effects);
-      if (state.settings.whenUnprotected === 'pass') effects.push({ kind: 'pass' });
+      start(state, event.orphaned, event.running, effects);
       return;
-    case 'linked': {
+    case 'linked':
       linked(state, event.streamUuid, effects);
       return;
-    }
-    case 'heard': {
-      withStream(state, event, (stream) => {
-        stream.heardAtMs = event.atMs;
-        begin(state, stream, effects);
-      });
+    case 'heard':
+    case 'captured':
+    case 'acknowledged':
+    case 'stream-over':
+    case 'bye':
+    case 'lost':
+      ofStream(state, event, effects);
       return;
-    }
-    case 'suspending': {
-      withStream(state, event, (stream) => {
-        stream.due = false;
-        state.requested = false;
-        // What the domain says until it is suspended belongs to epoch 0 already.
-        if (event.epoch === 0) effects.push({ kind: 'hold' });
-      });
-      return;
-    }
-    case 'captured': {
-      withStream(state, event, (stream) => {
-        if (stream.acknowledged === stream.captured) armAcknowledge(state, effects);
-        stream.captured = event.epoch;
-        state.exposed = true;
-        // From here on it runs: however long a pause was, the domain has its interval before the next one.
-        effects.push({ kind: 'arm', timer: 'interval', delayMs: state.settings.intervalMs });
-      });
-      return;
-    }
-    case 'ready': {
-      withStream(state, event, (stream) => {
-        stream.waiting = true;
-        proceed(state, stream, effects);
-      });
-      return;
-    }
-    case 'end-sent': {
-      withStream(state, event, (stream) => {
-        if (stream.acknowledged === stream.captured) armAcknowledge(state, effects);
-        stream.ending = 'sent';
-        stream.waiting = false;
-        effects.push({ kind: 'disarm', timer: 'interval' });
-      });
-      return;
-    }
-    case 'acknowledged': {
-      withStream(state, event, (stream) => acknowledged(state, stream, event.epoch, effects));
-      return;
-    }
-    case 'save-failed': {
-      withStream(state, event, (stream) => {
-        // A hypervisor that does not answer is as good as dead, where somebody can go on.
-        if (event.code === 'HUNG' && state.exposed) failed(state, 'the hypervisor does not answer', effects);
-        else if (stream.ending === 'no')
-          dropLink(state, 'INTERNAL', `the saver failed: ${event.code}`, effects);
-        else endedInCheckpoint(state, stream, effects);
-      });
-      return;
-    }
     case 'machine-changed':
+      state.error = { code: 'MACHINE_CHANGED', message: event.message };
       // The next secondary is compared with what it is now.
       dropLink(state, 'DOMAIN_MISMATCH', event.message, effects);
       return;
-    case 'lost': {
-      withStream(state, event, () => unlinked(state, event.code, effects));
+    case 'domain-shutdown':
+      shutDown(state, effects);
       return;
-    }
-    case 'bye': {
-      withStream(state, event, () => {
-        if (event.reason === 'shutdown') state.exposed = false;
-        unlinked(state, `bye ${event.reason}`, effects);
-      });
-      return;
-    }
-    case 'timer': {
-      timer(state, event.timer, effects);
-      return;
-    }
-    case 'request':
-      state.requested = state.stream !== null;
-      if (state.stream) proceed(state, state.stream, effects);
-      return;
-    case 'pressure':
-      if (state.role !== 'primary' || state.pressure === event.on) return;
-      state.pressure = event.on;
-      effects.push({ kind: event.on ? 'pause-domain' : 'unpause-domain' });
-      return;
-    case 'domain-shutdown': {
-      domainShutdown(state, effects);
-      return;
-    }
-    case 'domain-crashed': {
+    case 'domain-crashed':
       failed(state, `crashed: ${event.reason}`, effects);
       return;
-    }
-    case 'domain-failed': {
+    case 'domain-failed':
+      state.error = { code: event.code, message: event.message };
       failed(state, event.code, effects);
       return;
-    }
-    case 'fenced': {
+    case 'fenced':
       fenced(state, effects);
       return;
-    }
     case 'beat':
     case 'goodbye':
       return;
-    case 'stop': {
+    case 'stop':
       stop(state, effects);
       return;
-    }
   }
 }
 
-/** Events of a stream that is over come late and mean nothing. */
-function withStream(
-  state: PrimaryState,
-  event: { readonly streamUuid: string },
-  action: (stream: StreamState) => void,
+type OfStream = Extract<LifeEvent, { streamUuid: string }>;
+
+function ofStream(
+  state: LifeState,
+  event: Exclude<OfStream, { kind: 'linked' | 'goodbye' }>,
+  effects: LifeEffect[],
 ): void {
-  if (state.stream?.streamUuid === event.streamUuid) action(state.stream);
+  if (event.kind === 'lost') noteRefusal(state, event.code, event.message);
+  const { stream } = state;
+  // What comes of a stream that is over comes late and means nothing.
+  if (stream?.streamUuid !== event.streamUuid) return;
+  switch (event.kind) {
+    case 'heard':
+      stream.heardAtMs = state.lastAtMs;
+      begin(state, stream, effects);
+      return;
+    case 'captured':
+      captured(state, stream, event.ledger);
+      return;
+    case 'acknowledged':
+      acknowledged(state, stream, event.ledger, effects);
+      return;
+    case 'stream-over':
+      streamOver(state, stream, event.end, effects);
+      return;
+    case 'bye':
+      if (event.reason === 'shutdown') state.exposed = false;
+      unlinked(state, `bye ${event.reason}`, effects);
+      return;
+    case 'lost':
+      unlinked(state, event.code, effects);
+      return;
+  }
 }
 
-function startDomain(state: PrimaryState, effects: PrimaryEffect[]): void {
+function stalled(state: LifeState, stream: StreamState, effects: LifeEffect[]): void {
+  stream.staleEpoch = stream.captured;
+  stream.stalled = true;
+  // What was let out and is still here must wait for that, too.
+  if (state.exposed && state.role === 'primary') effects.push({ kind: 'hold' });
+}
+
+/** Shown until a checkpoint is acknowledged again. What the machine has become says more. */
+function noteRefusal(state: LifeState, code: string, message: string): void {
+  if (code === 'STATE_REFUSED' && state.error?.code !== 'MACHINE_CHANGED') state.error = { code, message };
+}
+
+function start(state: LifeState, orphaned: boolean, running: boolean, effects: LifeEffect[]): void {
+  state.exposed ||= orphaned;
+  if (state.role !== 'primary') return;
+  // One that runs already waits for nobody.
+  if (state.settings.startWithSecondary && !running) return;
+  startDomain(state, effects);
+  if (state.settings.whenUnprotected === 'pass') effects.push({ kind: 'pass' });
+}
+
+function startDomain(state: LifeState, effects: LifeEffect[]): void {
   if (state.running || !mayRun(state)) return;
   state.running = true;
   effects.push({ kind: 'start-domain' });
 }
 
-function linked(state: PrimaryState, streamUuid: string, effects: PrimaryEffect[]): void {
+function linked(state: LifeState, streamUuid: string, effects: LifeEffect[]): void {
+  if (state.error?.code === 'MACHINE_CHANGED') state.error = null;
   if (state.role === 'ended') {
-    effects.push({ kind: 'bye', streamUuid, reason: 'domain-ended' });
+    effects.push(bye(streamUuid, 'domain-ended'));
     return;
   }
   if (state.role !== 'primary') {
@@ -207,9 +180,6 @@ function linked(state: PrimaryState, streamUuid: string, effects: PrimaryEffect[
     streamUuid,
     captured: -1,
     acknowledged: -1,
-    waiting: false,
-    due: false,
-    ending: 'no',
     staleEpoch: -1,
     stalled: false,
     heardAtMs: null,
@@ -221,217 +191,62 @@ function linked(state: PrimaryState, streamUuid: string, effects: PrimaryEffect[
   effects.push({ kind: 'transition', reason: 'linked' });
 }
 
-function begin(state: PrimaryState, stream: StreamState, effects: PrimaryEffect[]): void {
+function begin(state: LifeState, stream: StreamState, effects: LifeEffect[]): void {
   if (stream.begun || !mayRun(state)) return;
   stream.begun = true;
   startDomain(state, effects);
-  effects.push({ kind: 'restart-gate' }, { kind: 'save', streamUuid: stream.streamUuid });
+  effects.push({ kind: 'restart' }, { kind: 'replicate', streamUuid: stream.streamUuid });
+}
+
+function captured(state: LifeState, stream: StreamState, { captured: epoch, endEpoch }: Ledger): void {
+  stream.captured = epoch;
+  state.exposed = true;
+  if (endEpoch !== null) state.ending = true;
 }
 
 function acknowledged(
-  state: PrimaryState,
+  state: LifeState,
   stream: StreamState,
-  epoch: number,
-  effects: PrimaryEffect[],
+  { acknowledged: epoch, endEpoch, release }: Ledger,
+  effects: LifeEffect[],
 ): void {
-  const last = stream.captured + (stream.ending === 'sent' ? 1 : 0);
-  if (epoch !== stream.acknowledged + 1 || epoch > last) {
-    const expected =
-      stream.acknowledged < last ? `${stream.acknowledged + 1} was expected` : 'none was expected';
-    dropLink(state, 'BAD_MESSAGE', `epoch ${epoch} was acknowledged, ${expected}`, effects);
-    return;
-  }
   stream.acknowledged = epoch;
-  if (epoch > stream.captured) {
-    // END is safe: the secondary will never take over, so all that the domain said may leave.
-    const { streamUuid } = stream;
-    state.exposed = false;
-    leaveStream(state, effects);
-    effects.push({ kind: 'pass' }, { kind: 'bye', streamUuid, reason: 'domain-ended' });
-    finish(state, 'ended', 'the domain shut down', effects);
-    return;
-  }
-  if (epoch > stream.staleEpoch) {
+  // What follows from END's comes with the end of the stream.
+  if (epoch === endEpoch) return;
+  if (release) state.letOut = { released: { streamUuid: stream.streamUuid, epoch }, streamsSince: [] };
+  if (release && epoch > stream.staleEpoch) {
     stream.stalled = false;
     stream.heardAtMs = state.lastAtMs;
-    state.letOut = { released: { streamUuid: stream.streamUuid, epoch }, streamsSince: [] };
-    effects.push({ kind: 'release', epoch, untilMs: state.lastAtMs + state.settings.stallMs });
   }
-  effects.push({ kind: 'report', streamUuid: stream.streamUuid, epoch });
+  state.acknowledgedAtMs = state.lastAtMs;
+  if (state.error?.code === 'STATE_REFUSED') state.error = null;
   if (epoch === 0) effects.push({ kind: 'transition', reason: 'first checkpoint acknowledged' });
-  if (epoch < last) armAcknowledge(state, effects);
-  else effects.push({ kind: 'disarm', timer: 'acknowledge' });
-  proceed(state, stream, effects);
 }
 
-/** Takes the next checkpoint, or finishes the stream, if the saver waits and there is reason and room. */
-function proceed(state: PrimaryState, stream: StreamState, effects: PrimaryEffect[]): void {
-  if (!stream.waiting) return;
-  if (stream.ending !== 'no') {
-    stream.waiting = false;
-    stream.ending = 'asked';
-    effects.push({ kind: 'decide', decision: 'finish' });
-    return;
-  }
-  const room = stream.captured - stream.acknowledged < state.settings.windowEpochs;
-  if (!room || !(stream.due || state.requested)) return;
-  stream.waiting = false;
-  stream.due = false;
-  state.requested = false;
-  effects.push({ kind: 'decide', decision: 'continue' });
-}
-
-function timer(state: PrimaryState, which: 'interval' | 'acknowledge', effects: PrimaryEffect[]): void {
-  const { stream } = state;
-  if (!stream) return;
-  if (which === 'interval') {
-    stream.due = true;
-    proceed(state, stream, effects);
-  } else if (stream.acknowledged < stream.captured || stream.ending === 'sent') {
-    dropLink(
-      state,
-      'ACKNOWLEDGE_TIMEOUT',
-      `epoch ${stream.acknowledged + 1} was not acknowledged within ${state.settings.acknowledgeTimeoutMs} ms`,
-      effects,
-    );
+function streamOver(state: LifeState, stream: StreamState, end: StreamEnd, effects: LifeEffect[]): void {
+  switch (end.how) {
+    case 'ended':
+      // END is safe: the secondary will never take over, so all that the domain said may leave.
+      state.exposed = false;
+      leaveStream(state);
+      effects.push({ kind: 'pass' }, bye(stream.streamUuid, 'domain-ended'));
+      finish(state, 'ended', 'the domain shut down', effects);
+      return;
+    case 'broken':
+      dropLink(state, end.code, end.message, effects);
+      return;
+    case 'failed':
+      if (end.code === 'HUNG') state.error = { code: end.code, message: end.message };
+      // A hypervisor that does not answer is as good as dead, where somebody can go on.
+      if (end.code === 'HUNG' && state.exposed) failed(state, 'the hypervisor does not answer', effects);
+      else if (state.ending) endedInCheckpoint(state, stream, effects);
+      else dropLink(state, 'INTERNAL', `the saver failed: ${end.code}`, effects);
+      return;
   }
 }
 
-function domainShutdown(state: PrimaryState, effects: PrimaryEffect[]): void {
-  if (state.role !== 'primary') return;
-  const { stream } = state;
-  if (stream && stream.captured >= 0) {
-    // Its last words belong to a last epoch: END, acknowledged, lets them out.
-    if (stream.ending === 'no') stream.ending = 'wanted';
-    proceed(state, stream, effects);
-    return;
-  }
-  if (stream) {
-    const { streamUuid } = stream;
-    leaveStream(state, effects);
-    effects.push({ kind: 'bye', streamUuid, reason: 'domain-ended' });
-  }
-  if (state.settings.whenUnprotected === 'pass') effects.push({ kind: 'pass' });
-  finish(state, 'ended', 'the domain shut down unprotected', effects);
-}
-
-/**
- * It shut down in the middle of a checkpoint: that cannot be finished, nor can END be sent. A bye says the same, but
- * nobody answers it, so what the domain said since the last checkpoint stays held.
- */
-function endedInCheckpoint(state: PrimaryState, stream: StreamState, effects: PrimaryEffect[]): void {
-  leaveStream(state, effects);
-  effects.push({ kind: 'bye', streamUuid: stream.streamUuid, reason: 'domain-ended' });
-  finish(state, 'ended', 'the domain shut down in a checkpoint', effects);
-}
-
-function failed(state: PrimaryState, reason: string, effects: PrimaryEffect[]): void {
-  if (state.role !== 'primary') return;
-  // A secondary that can will take over.
-  if (state.exposed) effects.push({ kind: 'discard' });
-  effects.push({ kind: 'withdraw' });
-  if (state.stream) dropLink(state, 'INTERNAL', reason, effects);
-  effects.push({ kind: 'let-go', how: state.exposed ? 'stopped' : 'free' });
-  finish(state, 'failed', reason, effects);
-}
-
-function fenced(state: PrimaryState, effects: PrimaryEffect[]): void {
-  if (state.role === 'fenced') return;
-  effects.push({ kind: 'discard' });
-  if (state.stream) dropLink(state, 'FENCED', 'the secondary has taken over', effects);
-  if (state.role !== 'failed') effects.push({ kind: 'let-go', how: 'stopped' });
-  finish(state, 'fenced', 'the secondary has taken over', effects);
-}
-
-function stop(state: PrimaryState, effects: PrimaryEffect[]): void {
-  state.stopped = true;
-  effects.push({ kind: 'withdraw' });
-  if (state.stream) {
-    const { streamUuid } = state.stream;
-    leaveStream(state, effects);
-    state.leaving = streamUuid;
-    effects.push({ kind: 'bye', streamUuid, reason: 'shutdown' });
-  } else {
-    letGo(state, effects);
-  }
-  effects.push({ kind: 'transition', reason: 'stopped' });
-}
-
-/** The secondary's answer says what becomes of a domain that goes on without us. */
-function goodbye(
-  state: PrimaryState,
-  streamUuid: string,
-  confirmed: boolean,
-  effects: PrimaryEffect[],
-): void {
-  if (state.leaving !== streamUuid) return;
-  state.leaving = null;
-  if (confirmed) state.exposed = false;
-  letGo(state, effects);
-}
-
-function letGo(state: PrimaryState, effects: PrimaryEffect[]): void {
-  if (state.role === 'fenced' || state.role === 'failed') return; // it was then
-  const free = !state.exposed || state.settings.whenUnprotected === 'pass';
-  // An ended domain has said all it may; a gate that passes is left to finish its writing.
-  if (!free && state.role !== 'ended') effects.push({ kind: 'discard' });
-  effects.push({ kind: 'let-go', how: free ? 'free' : 'held' });
-}
-
-function finish(
-  state: PrimaryState,
-  role: 'ended' | 'fenced' | 'failed',
-  reason: string,
-  effects: PrimaryEffect[],
-): void {
-  const first = state.role === 'primary';
-  state.role = role;
-  effects.push({ kind: 'transition', reason });
-  if (first) effects.push({ kind: 'finished' });
-}
-
-function dropLink(
-  state: PrimaryState,
-  code: ChannelErrorCode,
-  message: string,
-  effects: PrimaryEffect[],
-): void {
-  if (!state.stream) return;
-  effects.push({ kind: 'drop-link', streamUuid: state.stream.streamUuid, code, message });
-  unlinked(state, code, effects);
-}
-
-/** The link is gone, whoever ended it: from here on the domain is unprotected. */
-function unlinked(state: PrimaryState, reason: string, effects: PrimaryEffect[]): void {
-  const ending = state.stream !== null && state.stream.ending !== 'no';
-  leaveStream(state, effects);
-  if (state.role !== 'primary') return;
-  if (state.settings.whenUnprotected === 'pass') {
-    state.letOut = { released: null, streamsSince: [] };
-    effects.push({ kind: 'pass' });
-  } else if (state.exposed && !effects.some(({ kind }) => kind === 'discard')) {
-    // From now on the secondary may take over: what was let out and is still here is kept back.
-    effects.push({ kind: 'hold' });
-  }
-  // The domain is over, and END did not get through: the secondary may take over, so nothing more is let out.
-  if (ending) finish(state, 'ended', `the domain shut down, link lost: ${reason}`, effects);
-  else effects.push({ kind: 'transition', reason });
-}
-
-function leaveStream(state: PrimaryState, effects: PrimaryEffect[]): void {
-  if (!state.stream) return;
-  effects.push(
-    { kind: 'disarm', timer: 'interval' },
-    { kind: 'disarm', timer: 'acknowledge' },
-    { kind: 'abandon', streamUuid: state.stream.streamUuid },
-  );
-  state.lastStream = state.stream;
-  const { streamUuid, captured } = state.stream;
-  if (captured >= 0) state.sent = [...state.sent, { streamUuid, captured }].slice(-STREAMS_SENT);
-  state.stream = null;
-  state.requested = false;
-}
-
-function armAcknowledge(state: PrimaryState, effects: PrimaryEffect[]): void {
-  effects.push({ kind: 'arm', timer: 'acknowledge', delayMs: state.settings.acknowledgeTimeoutMs });
+/** A step that passes through several states on its way reports where it arrived: the last transition counts. */
+function withOneTransition(effects: readonly LifeEffect[]): readonly LifeEffect[] {
+  const last = effects.findLastIndex(({ kind }) => kind === 'transition');
+  return effects.filter(({ kind }, index) => kind !== 'transition' || index === last);
 }

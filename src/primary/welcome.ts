@@ -8,7 +8,7 @@ import type { Fact } from '../errors.js';
 import { compareInventories, describeDifference, type Inventory } from '../hypervisor/inventory.js';
 import type { DomainInfo } from '../hypervisor/port.js';
 import { PAGE_SIZE, domainTypeName } from '../stream/format.js';
-import { isContinuous, mayBeHeld, type PrimaryState } from './life-state.js';
+import { isContinuous, mayBeHeld, type LifeState } from './life-state.js';
 
 /** Where the node field of a UUID begins, in its text. */
 const NODE_FIELD = 24;
@@ -26,7 +26,7 @@ export function judgeHello(
   hello: Hello,
   config: PrimaryDomainConfig,
   info: DomainInfo | undefined,
-  state: PrimaryState,
+  state: LifeState,
   instance: string,
 ): ReturnType<DomainOffer['welcome']> {
   const { name, checkpoint, heartbeat } = config;
@@ -57,7 +57,7 @@ export function judgeHello(
  * of this instance, and an epoch that was sent in it.
  * @throws ChannelError UNKNOWN_STREAM
  */
-export function judgeClaim(hello: Hello, name: string, state: PrimaryState): void {
+export function judgeClaim(hello: Hello, name: string, state: LifeState): void {
   if (mayBeHeld(state, hello)) return;
   const { streamUuid, epoch } = hello;
   const held = streamUuid === null ? 'nothing' : `epoch ${epoch ?? -1} of stream ${streamUuid}`;

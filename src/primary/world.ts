@@ -8,18 +8,18 @@ import type { PrimaryDomainConfig } from '../config/schema.js';
 import type { DomainEvent, DomainInfo, MachineChange, SourceDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
 import { CompositeGate } from '../output/composite-gate.js';
-import type { OutputGate } from '../output/gate.js';
 import type { Outlet } from '../output/outlet.js';
 import { monotonicMs } from '../flow/clock.js';
 import { consoleReports, LAST_OUTPUT_MS, openConsole, reopenAll } from '../output/console.js';
 import type { PrimaryDependencies } from '../report/dependencies.js';
 import { withLimits } from './limits.js';
+import { OrderedGate, type Run } from './ordered-gate.js';
 import { DomainStop } from '../hypervisor/standstill.js';
 import { PAGE_SIZE } from '../stream/format.js';
 import type { Logger } from '../report/log.js';
 import { Tap } from '../output/tap.js';
 
-export interface PrimaryDomainHooks {
+export interface WorldHooks {
   readonly pressure: (on: boolean) => void;
   readonly event: (event: DomainEvent) => void;
   /**
@@ -32,17 +32,13 @@ export interface PrimaryDomainHooks {
   readonly stoppedBy: (stoppedBy: string | null) => void;
 }
 
-export interface PrimaryDomain {
+export interface World {
   readonly domain: SourceDomain;
   /** What it is now: of another machine when it has become one. */
   info: DomainInfo;
   readonly stop: DomainStop;
-  /** Of all ways out of the domain. */
-  readonly gate: OutputGate;
-  /** Of it, what is sealed before the domain is suspended: the gates that the hypervisor brings. */
-  readonly sealedBefore: OutputGate;
-  /** And after. */
-  readonly sealedAfter: OutputGate;
+  /** Of all ways out of the domain: the gates that the hypervisor brings are sealed before the domain is suspended. */
+  readonly gate: OrderedGate;
   /** Opens the outputs' files anew, by their names. */
   reopen(): Promise<void>;
   /** Octets of the held ones that were let out, and that the console has not taken. */
@@ -52,12 +48,13 @@ export interface PrimaryDomain {
 }
 
 /** Fails as openSource does, or with Node's system error if an output cannot be opened. */
-export async function openPrimaryDomain(
+export async function openWorld(
   config: PrimaryDomainConfig,
   dependencies: PrimaryDependencies,
-  hooks: PrimaryDomainHooks,
+  hooks: WorldHooks,
+  run: Run,
   log: Logger,
-): Promise<PrimaryDomain> {
+): Promise<World> {
   const { output, checkpoint } = config;
   let domain: SourceDomain | null = null;
   let console: Outlet | null = null;
@@ -84,7 +81,6 @@ export async function openPrimaryDomain(
       ...consoleReports(log),
     });
     bytes = gate;
-    const network = new CompositeGate(opened.gates ?? []);
     subscriptions.add(
       opened.output$.subscribe((piece) => {
         tap?.push(piece);
@@ -101,9 +97,7 @@ export async function openPrimaryDomain(
       domain: limited,
       info,
       stop: new DomainStop(limited),
-      gate: new CompositeGate([gate, network]),
-      sealedBefore: network,
-      sealedAfter: gate,
+      gate: new OrderedGate(new CompositeGate(opened.gates ?? []), gate, run),
       get waitingBytes() {
         return gate.waitingBytes;
       },

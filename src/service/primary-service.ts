@@ -10,7 +10,7 @@ import { ServiceError } from '../report/error.js';
 import { checkDescriptors } from '../report/descriptors.js';
 import { openSource } from './hypervisors.js';
 import { createLogger, domainLogger, type Logger } from '../report/log.js';
-import { PrimaryRunner } from '../primary/primary.js';
+import { PrimaryDomain } from '../primary/domain.js';
 import type { CheckpointReport, DomainStatus, PrimaryService, TransitionReport } from '../report/reports.js';
 import { InOrder } from '../flow/in-order.js';
 
@@ -33,7 +33,7 @@ class Primary implements PrimaryService {
   readonly #log: Logger;
   readonly #credentials: Credentials;
   readonly #listener: PrimaryListener;
-  readonly #runners: readonly PrimaryRunner[];
+  readonly #runners: readonly PrimaryDomain[];
   #port: number;
   readonly #interruption = new AbortController();
   #opening: Promise<unknown> = Promise.resolve();
@@ -71,7 +71,7 @@ class Primary implements PrimaryService {
     };
     const reports = { checkpoints$: this.#checkpoints, transitions$: this.#transitions };
     this.#runners = domains.map(
-      (domain) => new PrimaryRunner(domain, interruptible, reports, domainLogger(log, domain.name)),
+      (domain) => new PrimaryDomain(domain, interruptible, reports, domainLogger(log, domain.name)),
     );
     this.finished = Promise.all(this.#runners.map((runner) => runner.finished)).then(() => undefined);
   }

@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { ChannelError, PROTOCOL_VERSION, type Hello } from '../../src/channel/contract.js';
 import { parsePrimaryConfig } from '../../src/config/load.js';
 import type { DomainInfo } from '../../src/hypervisor/port.js';
-import { initialPrimaryState, type PrimaryState } from '../../src/primary/life-state.js';
+import { birth, type LifeState } from '../../src/primary/life-state.js';
 import { judgeClaim, judgeHello, newInstance } from '../../src/primary/welcome.js';
 
 const info: DomainInfo = {
@@ -34,11 +34,8 @@ describe('primary/welcome', () => {
   const [config] = parsePrimaryConfig({
     domains: [{ name: 'web', hypervisor: { kind: 'embedded' } }],
   }).domains;
-  const state = initialPrimaryState(
+  const state = birth(
     {
-      intervalMs: 50,
-      windowEpochs: 1,
-      acknowledgeTimeoutMs: 5000,
       whenUnprotected: 'hold',
       startWithSecondary: false,
       stallMs: 500,
@@ -61,7 +58,6 @@ describe('primary/welcome', () => {
   };
 
   it('the same is welcome, and so is one of a hypervisor that names no more', () => {
-    expect(judge({})).to.include({ windowEpochs: 1, continuous: false });
     const { inventory, ...plain } = info;
     expect(inventory).to.not.equal(undefined);
     expect(judge({ inventory: {} }, plain)).to.include({ windowEpochs: 1 });
@@ -93,7 +89,7 @@ describe('primary/welcome', () => {
       ...{ acknowledged: 3, waiting: false, due: false, ending: 'no' as const, staleEpoch: -1 },
       ...{ stalled: false, heardAtMs: null, begun: true },
     } as const;
-    const linked: PrimaryState = {
+    const linked: LifeState = {
       ...state,
       stream: { ...stream, streamUuid: 'C', captured: 4 },
       sent: [

@@ -1,7 +1,7 @@
 // Two hosts in virtual time: both machines, each in a process that may be stopped for a while or killed, the network
 // between them, and a guest on each. Only what moves is played: the hypervisors' stops, the saver, the link.
 //
-//   primary   stepPrimary ─▶ guest: start, halt (takes a while), unhalt       killed: its guest is stopped by others
+//   primary   stepLife, ledger ─▶ guest: start, halt (takes a while), unhalt  killed: its guest is stopped by others
 //      ╎ messages, dials: late, lost, or cut for one side only
 //   secondary stepSecondary ─▶ take-over: its guest runs
 
@@ -10,13 +10,9 @@ import {
   step as stepHeartbeat,
   type HeartbeatState,
 } from '../../src/channel/link/heartbeat.js';
-import { stepPrimary } from '../../src/primary/life.js';
-import {
-  initialPrimaryState,
-  type PrimaryEffect,
-  type PrimaryEvent,
-  type PrimaryState,
-} from '../../src/primary/life-state.js';
+import { enter, openLedger, type Entry } from '../../src/primary/ledger.js';
+import { stepLife } from '../../src/primary/life.js';
+import { birth, type LifeEffect, type LifeEvent, type LifeState } from '../../src/primary/life-state.js';
 import { stepSecondary } from '../../src/secondary/vigil.js';
 import {
   initialSecondaryState,
@@ -39,8 +35,8 @@ export interface Speeds {
 }
 
 const RESEND_MS = 10;
-
-type Unstamped<Event> = Event extends unknown ? Omit<Event, 'atMs'> : never;
+const CAPTURE_MS = 5;
+const INTERVAL_MS = 20;
 
 /** One end of a link: silence is death. */
 interface End {
@@ -63,7 +59,7 @@ export class TwoHosts {
   readonly secondary = new Process(this.clock);
   /** No message and no connection gets through. */
   partitioned = false;
-  p: PrimaryState;
+  p: LifeState;
   s: SecondaryState;
   /** Of the primary's guest: when it stands still; Infinity: it runs. */
   #stillAt = 0;
@@ -74,17 +70,16 @@ export class TwoHosts {
   readonly #speeds: Speeds;
   #link: Link | null = null;
   #links = 0;
-  #epoch = -1;
+  #ledger = openLedger(0);
   readonly #timers = new Map<string, number>();
   #armings = 0;
 
   constructor(speeds: Speeds) {
     this.#speeds = speeds;
     const { heartbeatTimeoutMs, shared, reconnectWindowMs } = speeds;
-    this.p = initialPrimaryState(
+    this.p = birth(
       {
-        ...{ intervalMs: 20, windowEpochs: 1, acknowledgeTimeoutMs: 5000, whenUnprotected: 'hold' },
-        startWithSecondary: false,
+        ...{ whenUnprotected: 'hold', startWithSecondary: false },
         stallMs: stallMsOf(heartbeatTimeoutMs),
         standstill: shared ? { silenceMs: heartbeatTimeoutMs } : null,
       },
@@ -92,6 +87,7 @@ export class TwoHosts {
     );
     this.s = initialSecondaryState({ reconnectWindowMs, redialMinMs: 20, redialMaxMs: 200 });
     this.primary.every(beatMsOf(heartbeatTimeoutMs), () => {
+      this.#enter({ kind: 'beat' });
       this.#tellPrimary({ kind: 'beat' });
       return true;
     });
@@ -131,12 +127,16 @@ export class TwoHosts {
     }
   }
 
-  #tellPrimary(event: Unstamped<PrimaryEvent>): void {
+  #tellPrimary(event: LifeEvent): void {
     this.primary.run(() => {
-      const [state, effects] = stepPrimary(this.p, { ...event, atMs: this.clock.now });
+      const [state, effects] = stepLife(this.p, event, this.clock.now);
       this.p = state;
       for (const effect of effects) this.#performPrimary(effect);
     });
+  }
+
+  #enter(entry: Entry): void {
+    this.#ledger = enter(this.#ledger, entry, this.clock.now, stallMsOf(this.#speeds.heartbeatTimeoutMs));
   }
 
   #tellSecondary(event: SecondaryEvent): void {
@@ -147,7 +147,7 @@ export class TwoHosts {
     });
   }
 
-  #performPrimary(effect: PrimaryEffect): void {
+  #performPrimary(effect: LifeEffect): void {
     const { now } = this.clock;
     switch (effect.kind) {
       case 'start-domain':
@@ -158,36 +158,20 @@ export class TwoHosts {
       case 'let-go':
         this.#stillAt = Math.min(this.#stillAt, now + this.#speeds.stopMs);
         return;
-      case 'save':
-        this.#epoch = -1;
+      case 'replicate':
+        this.#ledger = openLedger(now);
         this.#capture(effect.streamUuid);
-        return;
-      case 'decide':
-        if (this.p.stream) this.#capture(this.p.stream.streamUuid);
         return;
       case 'drop-link':
         if (this.#link?.streamUuid === effect.streamUuid) this.#losePrimary(this.#link, effect.code);
         return;
-      case 'arm':
-        this.#arm(`primary ${effect.timer}`, effect.delayMs, () =>
-          this.#tellPrimary({ kind: 'timer', timer: effect.timer }),
-        );
-        return;
-      case 'disarm':
-        this.#timers.delete(`primary ${effect.timer}`);
-        return;
-      case 'restart-gate':
+      case 'restart':
       case 'hold':
       case 'pass':
       case 'discard':
-      case 'release':
-      case 'pause-domain':
-      case 'unpause-domain':
       case 'expose':
-      case 'abandon':
       case 'bye':
       case 'withdraw':
-      case 'report':
       case 'transition':
       case 'finished':
         return; // moves nothing here
@@ -237,9 +221,8 @@ export class TwoHosts {
     const arming = ++this.#armings;
     const dueMs = this.clock.now + delayMs;
     this.#timers.set(name, arming);
-    const process = name.startsWith('primary') ? this.primary : this.secondary;
     this.clock.at(dueMs, () => {
-      process.run(() => {
+      this.secondary.run(() => {
         if (this.#timers.get(name) !== arming) return;
         this.#timers.delete(name);
         fire(this.clock.now - dueMs);
@@ -248,16 +231,29 @@ export class TwoHosts {
   }
 
   #capture(streamUuid: string): void {
-    const epoch = ++this.#epoch;
-    this.clock.after(5, () => {
-      if (this.p.stream?.streamUuid !== streamUuid) return;
-      this.#tellPrimary({ kind: 'suspending', streamUuid, epoch });
-      this.#tellPrimary({ kind: 'captured', streamUuid, epoch });
-      this.#toSecondary(streamUuid, () => {
-        this.#tellSecondary({ kind: 'acknowledged', streamUuid, epoch });
-        this.#toPrimary(streamUuid, () => this.#tellPrimary({ kind: 'acknowledged', streamUuid, epoch }));
+    this.clock.after(CAPTURE_MS, () => {
+      this.primary.run(() => {
+        if (this.p.stream?.streamUuid !== streamUuid) return;
+        const epoch = this.#ledger.captured + 1;
+        this.#enter({ kind: 'captured', epoch });
+        this.#tellPrimary({ kind: 'captured', streamUuid, ledger: this.#ledger });
+        this.#toSecondary(streamUuid, () => {
+          this.#tellSecondary({ kind: 'acknowledged', streamUuid, epoch });
+          this.#toPrimary(streamUuid, () => this.#acknowledged(streamUuid, epoch));
+        });
       });
-      this.#tellPrimary({ kind: 'ready', streamUuid, epoch });
+    });
+  }
+
+  #acknowledged(streamUuid: string, epoch: number): void {
+    if (this.p.stream?.streamUuid !== streamUuid) return;
+    this.#enter({ kind: 'acknowledged', epoch });
+    this.#tellPrimary({ kind: 'acknowledged', streamUuid, ledger: this.#ledger });
+    const dueMs = Math.max(this.clock.now, this.#ledger.capturedAtMs + INTERVAL_MS);
+    this.clock.at(dueMs, () => {
+      this.primary.run(() => {
+        if (this.p.stream?.streamUuid === streamUuid) this.#capture(streamUuid);
+      });
     });
   }
 
@@ -383,7 +379,7 @@ export class TwoHosts {
   #losePrimary(link: Link, code: string): void {
     if (!link.primary.up) return;
     link.primary.up = false;
-    this.#tellPrimary({ kind: 'lost', streamUuid: link.streamUuid, code });
+    this.#tellPrimary({ kind: 'lost', streamUuid: link.streamUuid, code, message: code });
   }
 
   #loseSecondary(link: Link, code: string): void {

@@ -4,6 +4,7 @@
 //
 //   pfn ─▶ p2m[pfn / entries per page][pfn % entries] = mfn ─▶ m2p[mfn] = pfn
 
+import { outOfBounds, valueAt } from '../../stream/bounds.js';
 import { INVALID_FRAME, PAGE_SIZE } from '../../stream/format.js';
 import type { GuestWidth } from '../../stream/records/pv.js';
 
@@ -31,9 +32,7 @@ export class Physmap {
   pfnToMfn(pfn: number): number {
     const page = this.p2m[pfn >>> this.entryShift];
     if (page === undefined || pfn > this.maxPfn) return INVALID_FRAME;
-    if (this.width === 4) return page[pfn & 1023] ?? INVALID_FRAME;
-    const at = (pfn & 511) * 2;
-    return page[at + 1] === 0 ? (page[at] ?? INVALID_FRAME) : INVALID_FRAME;
+    return this.width === 4 ? valueAt(page, pfn & 1023) : frameOf(page, (pfn & 511) * 2);
   }
 
   setPfnToMfn(pfn: number, mfn: number): void {
@@ -53,8 +52,7 @@ export class Physmap {
   /** INVALID_FRAME: nobody's, shared, or not a frame of the machine. */
   mfnToPfn(mfn: number): number {
     if (mfn > this.maxMfn) return INVALID_FRAME;
-    const at = mfn * 2;
-    return this.m2p[at + 1] === 0 ? (this.m2p[at] ?? INVALID_FRAME) : INVALID_FRAME;
+    return frameOf(this.m2p, mfn * 2);
   }
 
   /** The pfn of a frame that m2p and p2m agree on, else INVALID_FRAME: libxc's mfn_in_pseudophysmap and mfn_to_pfn. */
@@ -77,4 +75,12 @@ export class Physmap {
     const pfn = this.mfnToPfn(mfn);
     return { mfn, maxMfn: this.maxMfn, pfn, maxPfn: this.maxPfn, p2m: this.pfnToMfn(pfn) };
   }
+}
+
+/** The frame in two words of a table; INVALID_FRAME if one cannot hold it. */
+function frameOf(table: Uint32Array, at: number): number {
+  const low = table[at];
+  const high = table[at + 1];
+  if (low === undefined || high === undefined) throw outOfBounds(table.length, at + 1);
+  return high === 0 ? low : INVALID_FRAME;
 }

@@ -1,0 +1,273 @@
+// One domain of the primary as its host sees it: made, offered to secondaries, started, asked how it is, stopped.
+//
+//   host ── open, offer, start, requestCheckpoint, stop ──▶ primary() ─▶ work.ts, links, reports
+//        ◀─ status, finished ──────────────────────────────┘
+
+import {
+  BehaviorSubject,
+  EMPTY,
+  Subject,
+  concat,
+  defer,
+  interval,
+  map,
+  of,
+  share,
+  type Observable,
+  type Subscription,
+} from 'rxjs';
+import { ChannelError, type ByeReason, type DomainOffer, type PrimaryLink } from '../channel/contract.js';
+import { beatMsOf, stallMsOf } from '../channel/link/silence.js';
+import { sharesDisks } from '../config/hypervisor.js';
+import type { PrimaryDomainConfig } from '../config/schema.js';
+import { MONOTONIC, monotonicMs } from '../flow/clock.js';
+import { ofKind } from '../flow/of-kind.js';
+import type { DomainEvent, MachineChange } from '../hypervisor/port.js';
+import type { PrimaryDependencies } from '../report/dependencies.js';
+import type { Logger } from '../report/log.js';
+import type { CheckpointReport, DomainStatus, TransitionReport } from '../report/reports.js';
+import type { LoopSettings } from './checkpoints.js';
+import { birth, linkStateOf, type LifeEvent, type LifeState } from './life-state.js';
+import { OutputNotice } from './output-notice.js';
+import { primary, type PrimaryPorts } from './primary.js';
+import { judgeClaim, judgeHello, newInstance } from './welcome.js';
+import { DomainWork } from './work.js';
+import { openWorld } from './world.js';
+
+/** Where a domain reports to; shared by all domains of a service. */
+export interface PrimaryReports {
+  readonly checkpoints$: Subject<CheckpointReport>;
+  readonly transitions$: Subject<TransitionReport>;
+}
+
+const STOP_TIMEOUT_MS = 5000;
+
+export class PrimaryDomain {
+  readonly name: string;
+  readonly finished: Promise<void>;
+
+  readonly #config: PrimaryDomainConfig;
+  readonly #dependencies: PrimaryDependencies;
+  readonly #reports: PrimaryReports;
+  readonly #log: Logger;
+  readonly #work: DomainWork;
+  readonly #state$: BehaviorSubject<LifeState>;
+  readonly #events$ = new Subject<LifeEvent>();
+  readonly #links$ = new Subject<PrimaryLink>();
+  readonly #requested$ = new Subject<void>();
+  readonly #pressure$ = new Subject<boolean>();
+  readonly #links = new Map<string, PrimaryLink>();
+  readonly #running: Subscription;
+  readonly #instance = newInstance();
+  readonly #outputNotice: OutputNotice;
+  #withdraw: (() => void) | null = null;
+  #finish: () => void = () => undefined;
+  #stoppedBy: string | null = null;
+  #stopping: Promise<void> | null = null;
+
+  constructor(
+    config: PrimaryDomainConfig,
+    dependencies: PrimaryDependencies,
+    reports: PrimaryReports,
+    log: Logger,
+  ) {
+    this.name = config.name;
+    this.#config = config;
+    this.#dependencies = dependencies;
+    this.#reports = reports;
+    this.#log = log;
+    this.#work = new DomainWork(config, log);
+    this.#outputNotice = new OutputNotice(config.output.whenUnprotected, log);
+    this.finished = new Promise((resolve) => (this.#finish = resolve));
+    // The secondary takes over after heartbeat.timeoutMs of silence at the earliest.
+    const { timeoutMs } = config.heartbeat;
+    const stallMs = stallMsOf(timeoutMs);
+    const { intervalMs, windowEpochs, acknowledgeTimeoutMs } = config.checkpoint;
+    const settings: LoopSettings = { intervalMs, windowEpochs, acknowledgeTimeoutMs, stallMs };
+    const born = birth(
+      {
+        whenUnprotected: config.output.whenUnprotected,
+        startWithSecondary: config.start === 'with-secondary',
+        stallMs,
+        standstill: sharesDisks(config.hypervisor) ? { silenceMs: timeoutMs } : null,
+      },
+      monotonicMs(),
+    );
+    this.#state$ = new BehaviorSubject(born);
+    this.#running = primary(this.#ports(beatMsOf(timeoutMs)), settings, this.#state$, MONOTONIC).subscribe();
+  }
+
+  /** Makes the domain. If that fails, this domain has failed and the others go on. */
+  async open(): Promise<void> {
+    try {
+      const hooks = {
+        pressure: (on: boolean) => this.#pressure$.next(on),
+        event: (event: DomainEvent) => this.#events$.next(lifeEventOf(event)),
+        // What comes after a gap in time is found to do so with the next event.
+        mayLeaveUntilMs: () => this.#state$.value.lastAtMs + this.#state$.value.settings.stallMs,
+        machineChange: (change: MachineChange) => this.#machineChanged(change),
+        stoppedBy: (stoppedBy: string | null) => this.#stoppedByOthers(stoppedBy),
+      };
+      const { run } = this.#work;
+      this.#work.world = await openWorld(this.#config, this.#dependencies, hooks, run, this.#log);
+    } catch (error) {
+      this.#events$.next(this.#work.failed(error, 'the domain cannot be made'));
+    }
+  }
+
+  /** Offers the domain for protection: `offer` is the listener's. */
+  offer(offer: (offer: DomainOffer) => () => void): void {
+    if (this.#state$.value.role !== 'primary') return;
+    this.#withdraw = offer({
+      domain: this.name,
+      secondaryNames: this.#config.secondaryNames,
+      welcome: (hello) =>
+        judgeHello(hello, this.#config, this.#work.world?.info, this.#state$.value, this.#instance),
+      linked: (link) => this.#linked(link),
+      fenced: (hello) => {
+        judgeClaim(hello, this.name, this.#state$.value);
+        this.#events$.next({ kind: 'fenced' });
+      },
+    });
+  }
+
+  start(): void {
+    const { domain, info } = this.#work.world ?? {};
+    const orphaned = domain?.orphaned ?? false;
+    this.#events$.next({ kind: 'start', orphaned, running: info?.state === 'running' });
+    this.#tellOutput();
+  }
+
+  /** Opens the files of the domain's output anew. */
+  async reload(): Promise<void> {
+    await this.#work.world?.reopen();
+  }
+
+  requestCheckpoint(): void {
+    this.#requested$.next();
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  status(): DomainStatus {
+    const state = this.#state$.value;
+    const stream = state.stream ?? state.lastStream;
+    const link = state.stream ? this.#links.get(state.stream.streamUuid) : undefined;
+    return {
+      domain: this.name,
+      role: state.role,
+      link: linkStateOf(state),
+      peer: link?.peer ?? null,
+      streamUuid: stream?.streamUuid ?? null,
+      epochSeen: stream?.captured ?? -1,
+      epochAcknowledged: stream?.acknowledged ?? -1,
+      epochCommitted: -1,
+      acknowledgedAtMs: state.acknowledgedAtMs,
+      bufferedBytes: link?.bufferedBytes ?? 0,
+      heldOutputBytes: this.#work.world?.gate.heldBytes ?? 0,
+      stoppedBy: this.#stoppedBy,
+      error: state.error,
+    };
+  }
+
+  #ports(beatMs: number): PrimaryPorts {
+    const work = this.#work;
+    return {
+      events$: this.#events$,
+      links$: this.#links$,
+      pressure$: this.#pressure$,
+      requested$: this.#requested$,
+      beat$: interval(beatMs).pipe(share()),
+      ended$: defer(() => work.world?.domain.events$ ?? EMPTY).pipe(ofKind('shutdown')),
+      domain: work,
+      release: (release) => work.release(release),
+      acknowledged: (streamUuid) => acknowledged(this.#links.get(streamUuid)),
+      openSaver: (streamUuid) =>
+        work.saver(this.#links.get(streamUuid), (report) => this.#reports.checkpoints$.next(report)),
+      link: {
+        bye: (streamUuid, reason) => this.#bye(streamUuid, reason),
+        drop: (streamUuid, code, message) =>
+          this.#links.get(streamUuid)?.destroy(new ChannelError(code, message, { domain: this.name })),
+      },
+      host: {
+        requestCheckpoint: () => this.requestCheckpoint(),
+        withdraw: () => this.#withdraw?.(),
+        transition: (reason) => this.#transition(reason),
+        finished: () => this.#finish(),
+      },
+    };
+  }
+
+  #linked(link: PrimaryLink): void {
+    this.#links.set(link.streamUuid, link);
+    this.#links$.next(link);
+    link.events$.pipe(ofKind('lost')).subscribe(({ error: { code, message } }) => {
+      this.#log[code === 'STATE_REFUSED' ? 'warn' : 'info']({ code, reason: message }, 'link lost');
+      this.#links.delete(link.streamUuid);
+    });
+  }
+
+  #bye(streamUuid: string, reason: ByeReason): Observable<LifeEvent> {
+    const link = this.#links.get(streamUuid);
+    let confirmed = false;
+    return concat(
+      this.#work.doing('say goodbye', async () => {
+        confirmed = (await link?.bye(reason)) ?? false;
+      }),
+      defer(() => of<LifeEvent>({ kind: 'goodbye', streamUuid, confirmed })),
+    );
+  }
+
+  #machineChanged({ inventory, message }: MachineChange): void {
+    const { world } = this.#work;
+    if (world) world.info = { ...world.info, inventory };
+    this.#log.error(message);
+    this.#events$.next({ kind: 'machine-changed', message });
+  }
+
+  #stoppedByOthers(stoppedBy: string | null): void {
+    const before = this.#stoppedBy;
+    this.#stoppedBy = stoppedBy;
+    if (before === stoppedBy) return;
+    if (stoppedBy === null) this.#log.info('the domain runs again');
+    else
+      this.#log.warn({ stoppedBy }, `the domain was stopped (${stoppedBy}), not by Romulus, and is left so`);
+    this.#transition(stoppedBy === null ? 'the domain runs again' : `the domain was stopped: ${stoppedBy}`);
+  }
+
+  #transition(reason: string): void {
+    const { role, link, streamUuid } = this.status();
+    this.#log.info({ role, link, streamUuid, reason }, `${role}, ${link}`);
+    this.#tellOutput();
+    this.#reports.transitions$.next({ domain: this.name, role, link, reason, atMs: monotonicMs() });
+  }
+
+  #tellOutput(): void {
+    const state = this.#state$.value;
+    if (state.role === 'primary' && !state.stopped) this.#outputNotice.tell(linkStateOf(state));
+  }
+
+  async #stop(): Promise<void> {
+    this.#events$.next({ kind: 'stop' });
+    if (!(await this.#work.settled(STOP_TIMEOUT_MS))) {
+      this.#log.warn('the domain did not come to rest in time');
+    }
+    await this.#work.world?.close();
+    this.#running.unsubscribe();
+  }
+}
+
+function lifeEventOf(event: DomainEvent): LifeEvent {
+  if (event.kind === 'shutdown') return { kind: 'domain-shutdown' };
+  return { kind: 'domain-crashed', reason: event.reason };
+}
+
+function acknowledged(link: PrimaryLink | undefined): Observable<number> {
+  return (link?.events$ ?? EMPTY).pipe(
+    ofKind('acknowledged'),
+    map(({ epoch }) => epoch),
+  );
+}

@@ -1,0 +1,107 @@
+// What one stream owes the world: how far it was captured, how far acknowledged, and so what may be let out. A pure
+// function: no clock, no I/O, no randomness.
+//
+//   captured      0   1   2   3          acknowledged 1: what the domain said in 0 and 1 may leave
+//   acknowledged  0   1   ·   ·          window: 2 and 3 are under way
+//   END                           4      acknowledged last: the secondary will never take over
+//
+// A stopped process (SIGSTOP, a paused host) finds old acknowledgements in its socket when it goes on, and the
+// secondary may have taken over meanwhile. So after a gap in time, acknowledgements of epochs that were captured
+// before the gap release nothing; the next one, of an epoch captured after it, proves that the standby still is one.
+
+import { ChannelError } from '../channel/contract.js';
+
+export type Entry =
+  /** The domain is about to be suspended for the epoch: whoever asked for a checkpoint gets this one. */
+  | { readonly kind: 'suspending' }
+  /** The epoch is captured whole, the domain is about to go on. */
+  | { readonly kind: 'captured'; readonly epoch: number }
+  /** The END record leaves; its acknowledgement will name this epoch. */
+  | { readonly kind: 'ending'; readonly epoch: number }
+  | { readonly kind: 'acknowledged'; readonly epoch: number }
+  /** A checkpoint is wanted ahead of the interval. */
+  | { readonly kind: 'requested' }
+  /** Nothing happened, but we live. */
+  | { readonly kind: 'beat' };
+
+/** May be let out, but only so long: a process that was stopped until later must not carry it out. */
+export interface Release {
+  readonly epoch: number;
+  /** Monotonic milliseconds. */
+  readonly untilMs: number;
+}
+
+export interface Ledger {
+  /** What the last entry was. */
+  readonly last: Entry['kind'] | 'opened';
+  /** When it was made, monotonic milliseconds. */
+  readonly atMs: number;
+  /** The last epoch captured whole; -1: none. */
+  readonly captured: number;
+  /** When that was. */
+  readonly capturedAtMs: number;
+  /** The last epoch acknowledged; -1: none. */
+  readonly acknowledged: number;
+  /** END has left, as the epoch after the last; null: the stream goes on. */
+  readonly endEpoch: number | null;
+  /** Acknowledgements of epochs up to this one may be older than a stop of this process: they release nothing. */
+  readonly staleEpoch: number;
+  /** A checkpoint is wanted ahead of the interval. */
+  readonly requested: boolean;
+  /** What the last entry lets out. */
+  readonly release: Release | null;
+}
+
+export function openLedger(atMs: number): Ledger {
+  return {
+    last: 'opened',
+    atMs,
+    captured: -1,
+    capturedAtMs: atMs,
+    acknowledged: -1,
+    endEpoch: null,
+    staleEpoch: -1,
+    requested: false,
+    release: null,
+  };
+}
+
+/** The oldest epoch, END's too, that is not acknowledged; null: there is none. */
+export function owed({ captured, endEpoch, acknowledged }: Ledger): number | null {
+  return acknowledged < (endEpoch ?? captured) ? acknowledged + 1 : null;
+}
+
+/**
+ * `stallMs`: this process was stopped if nothing is entered for longer.
+ * @throws ChannelError BAD_MESSAGE: an acknowledgement out of turn
+ */
+export function enter(before: Ledger, entry: Entry, atMs: number, stallMs: number): Ledger {
+  const staleEpoch = atMs - before.atMs > stallMs ? before.captured : before.staleEpoch;
+  const ledger: Ledger = { ...before, last: entry.kind, atMs, staleEpoch, release: null };
+  switch (entry.kind) {
+    case 'beat':
+      return ledger;
+    case 'requested':
+      return { ...ledger, requested: true };
+    case 'suspending':
+      return { ...ledger, requested: false };
+    case 'captured':
+      return { ...ledger, captured: entry.epoch, capturedAtMs: atMs };
+    case 'ending':
+      return { ...ledger, endEpoch: entry.epoch };
+    case 'acknowledged':
+      return acknowledge(ledger, entry.epoch, stallMs);
+  }
+}
+
+function acknowledge(ledger: Ledger, epoch: number, stallMs: number): Ledger {
+  const expected = owed(ledger);
+  if (epoch !== expected) {
+    const due = expected === null ? 'none was expected' : `${expected} was expected`;
+    throw new ChannelError('BAD_MESSAGE', `epoch ${epoch} was acknowledged, ${due}`, { epoch, expected });
+  }
+  // What the domain said last, behind END, whoever ends the stream lets out.
+  const fresh = epoch > ledger.staleEpoch && epoch !== ledger.endEpoch;
+  const release = fresh ? { epoch, untilMs: ledger.atMs + stallMs } : null;
+  return { ...ledger, acknowledged: epoch, release };
+}

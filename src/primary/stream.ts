@@ -1,0 +1,113 @@
+// One link, one stream: the checkpoint loop over it, what it lets out, and how it ended.
+//
+//   link ─ acknowledged ─▶ loop ─▶ release ─▶ news: captured, acknowledged ··· over
+//                           │                                                    │ the saver closes
+//   left, whatever the loop does ────────────────────────────────────────────────┴▶ complete
+//
+// The end is a value. A stream completes only when its saver has let go of the domain: whoever begins the next one with
+// concatMap begins it in time. It is never unsubscribed from, for that would stop nothing: it is left.
+
+import {
+  catchError,
+  concat,
+  defer,
+  filter,
+  map,
+  of,
+  queueScheduler,
+  subscribeOn,
+  takeUntil,
+  tap,
+  type Observable,
+  type TimestampProvider,
+} from 'rxjs';
+import { ChannelError, type ChannelErrorCode, type PrimaryLink } from '../channel/contract.js';
+import { asError, codeOf } from '../errors.js';
+import { checkpoints, type LoopPorts, type LoopSettings } from './checkpoints.js';
+import type { Ledger, Release } from './ledger.js';
+
+/** ended: END is acknowledged. broken: the other side does not keep to the protocol. failed: the saver could not go on. */
+export type StreamEnd =
+  | { readonly how: 'ended' }
+  | { readonly how: 'broken'; readonly code: ChannelErrorCode; readonly message: string }
+  | { readonly how: 'failed'; readonly code: string; readonly message: string };
+
+export type StreamNews = { readonly streamUuid: string } & (
+  | { readonly kind: 'captured' | 'acknowledged'; readonly ledger: Ledger }
+  | { readonly kind: 'stream-over'; readonly end: StreamEnd }
+);
+
+/** What the other side does wrong, as the loop finds it. */
+const BREACHES: ReadonlySet<ChannelErrorCode> = new Set(['BAD_MESSAGE', 'ACKNOWLEDGE_TIMEOUT']);
+
+/** What is heard of a link. */
+export type StreamLink = Pick<PrimaryLink, 'streamUuid' | 'events$'>;
+
+/** What saves the domain in one stream (capture.ts). */
+export interface Saver extends Pick<LoopPorts, 'capture' | 'end'> {
+  /** The epoch is acknowledged. */
+  report(epoch: number): void;
+  /** Gives up what is under way; completes when the domain is let go of. */
+  close(): Observable<never>;
+}
+
+export interface StreamPorts extends Pick<LoopPorts, 'requested$' | 'beat$' | 'ended$'> {
+  /** Does nothing to the domain before the first capture. */
+  openSaver(streamUuid: string): Saver;
+  /** The epochs that are acknowledged over the stream's link. */
+  acknowledged(streamUuid: string): Observable<number>;
+  release(release: Release): void;
+}
+
+/** `left$`: the stream is over, whatever it still does. */
+export function stream(
+  streamUuid: string,
+  ports: StreamPorts,
+  settings: LoopSettings,
+  left$: Observable<unknown>,
+  clock: TimestampProvider,
+): Observable<StreamNews> {
+  const over = (end: StreamEnd) => of<StreamNews>({ kind: 'stream-over', streamUuid, end });
+  return defer(() => {
+    const saver = ports.openSaver(streamUuid);
+    const loop: LoopPorts = {
+      ...ports,
+      capture: (epoch) => saver.capture(epoch),
+      end: (epoch) => saver.end(epoch),
+      acknowledged$: ports.acknowledged(streamUuid),
+    };
+    const news$ = checkpoints(loop, settings, clock).pipe(
+      tap(({ release }) => {
+        if (release) ports.release(release);
+      }),
+      tap(({ last, acknowledged, endEpoch }) => {
+        if (last === 'acknowledged' && acknowledged !== endEpoch) saver.report(acknowledged);
+      }),
+      map((ledger) => newsOf(streamUuid, ledger)),
+      filter((news) => news !== null),
+    );
+    return concat(
+      concat(news$, over({ how: 'ended' })).pipe(
+        takeUntil(left$),
+        catchError((error: unknown) => over(endOf(asError(error)))),
+      ),
+      // In a turn of its own: what the end is answered with (discard, halt) comes first.
+      defer(() => saver.close()).pipe(subscribeOn(queueScheduler)),
+    );
+  });
+}
+
+/** What is news of a ledger: END's leaving is the last capture. */
+function newsOf(streamUuid: string, ledger: Ledger): StreamNews | null {
+  const { last } = ledger;
+  if (last === 'acknowledged') return { kind: last, streamUuid, ledger };
+  return last === 'captured' || last === 'ending' ? { kind: 'captured', streamUuid, ledger } : null;
+}
+
+function endOf(error: Error): StreamEnd {
+  const { message } = error;
+  if (error instanceof ChannelError && BREACHES.has(error.code)) {
+    return { how: 'broken', code: error.code, message };
+  }
+  return { how: 'failed', code: codeOf(error), message };
+}

@@ -1,0 +1,128 @@
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { ChannelError } from '../../src/channel/contract.js';
+import { enter, openLedger, owed, type Entry, type Ledger } from '../../src/primary/ledger.js';
+
+const STALL_MS = 500;
+
+/** A ledger with these entries, one millisecond after another. */
+function after(...entries: readonly Entry[]): Ledger {
+  return entries.reduce((ledger, entry) => enter(ledger, entry, ledger.atMs + 1, STALL_MS), openLedger(0));
+}
+
+const captured = (epoch: number): Entry => ({ kind: 'captured', epoch });
+const acknowledged = (epoch: number): Entry => ({ kind: 'acknowledged', epoch });
+const ending = (epoch: number): Entry => ({ kind: 'ending', epoch });
+
+describe('primary/ledger', () => {
+  it('lets out what is acknowledged, as long as this process is surely not replaced', () => {
+    const ledger = after(captured(0), acknowledged(0));
+    expect(ledger.release).to.deep.equal({ epoch: 0, untilMs: 2 + STALL_MS });
+    expect(enter(ledger, { kind: 'beat' }, 3, STALL_MS).release).to.equal(null);
+  });
+
+  it('owes the oldest epoch that is not acknowledged, END at last', () => {
+    expect(owed(openLedger(0))).to.equal(null);
+    expect(owed(after(captured(0), captured(1)))).to.equal(0);
+    expect(owed(after(captured(0), ending(1), acknowledged(0)))).to.equal(1);
+    expect(owed(after(captured(0), ending(1), acknowledged(0), acknowledged(1)))).to.equal(null);
+  });
+
+  it('END lets nothing out by itself: what follows from it is more than a release', () => {
+    const ledger = after(captured(0), acknowledged(0), ending(1), acknowledged(1));
+    expect(ledger).to.include({ acknowledged: 1, endEpoch: 1, release: null });
+  });
+
+  it('a request is over when the domain is suspended for the next epoch, not before', () => {
+    const asked = after(captured(0), { kind: 'requested' }, acknowledged(0));
+    expect(asked.requested).to.equal(true);
+    expect(enter(asked, { kind: 'suspending' }, asked.atMs, STALL_MS).requested).to.equal(false);
+  });
+
+  it('the interval counts from the capture, whatever comes after it', () => {
+    expect(after(captured(0), { kind: 'beat' }, acknowledged(0))).to.include({ atMs: 3, capturedAtMs: 1 });
+  });
+
+  for (const [name, ledger, epoch] of [
+    ['a duplicate', after(captured(0), captured(1), acknowledged(0)), 0],
+    ['one for a future epoch', after(captured(0)), 1],
+    ['one when none is owed', openLedger(0), 0],
+    ['END’s before the epoch in front of it', after(captured(0), ending(1)), 1],
+  ] as const) {
+    it(`${name} is out of turn`, () => {
+      expect(() => enter(ledger, acknowledged(epoch), 100, STALL_MS))
+        .to.throw(ChannelError)
+        .with.property('code', 'BAD_MESSAGE');
+    });
+  }
+
+  it('after a stop of the process, only an epoch that was captured since lets anything out', () => {
+    let ledger = after(captured(0), captured(1));
+    ledger = enter(ledger, { kind: 'beat' }, ledger.atMs + STALL_MS + 1, STALL_MS);
+    ledger = enter(ledger, captured(2), ledger.atMs + 1, STALL_MS);
+    for (const epoch of [0, 1]) {
+      ledger = enter(ledger, acknowledged(epoch), ledger.atMs + 1, STALL_MS);
+      expect(ledger).to.include({ acknowledged: epoch, release: null });
+    }
+    ledger = enter(ledger, acknowledged(2), ledger.atMs + 1, STALL_MS);
+    expect(ledger.release?.epoch).to.equal(2);
+  });
+
+  it('whatever is entered in whatever order, output leaves only by an acknowledgement', () => {
+    const entry: fc.Arbitrary<(ledger: Ledger) => Entry> = fc.oneof(
+      fc.constant((ledger: Ledger) => captured(ledger.captured + 1)),
+      fc.constant((ledger: Ledger) => acknowledged(ledger.acknowledged + 1)),
+      fc.integer({ min: 0, max: 6 }).map((epoch) => () => acknowledged(epoch)),
+      fc
+        .constantFrom<Entry>({ kind: 'beat' }, { kind: 'requested' }, { kind: 'suspending' })
+        .map((one) => () => one),
+    );
+    let releases = 0;
+    let withheld = 0;
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(entry, fc.constantFrom(0, 10, STALL_MS, STALL_MS + 1)), { maxLength: 60 }),
+        fc.integer({ min: 0, max: 60 }),
+        (entries, endsAfter) => {
+          let ledger = openLedger(0);
+          let atMs = 0;
+          /** When each epoch was captured; and when the process was found to have been stopped last. */
+          const capturedAt: number[] = [];
+          let stalledAt = -1;
+          let lastReleased = -1;
+          for (const [index, [make, delayMs]] of entries.entries()) {
+            atMs += delayMs;
+            const before = ledger;
+            if (atMs - before.atMs > STALL_MS) stalledAt = index;
+            const ends = index >= endsAfter && before.endEpoch === null;
+            const given = ends ? ending(before.captured + 1) : make(before);
+            if (before.endEpoch !== null && given.kind === 'captured') continue;
+            const inTurn = given.kind !== 'acknowledged' || given.epoch === owed(before);
+            if (!inTurn) {
+              expect(() => enter(before, given, atMs, STALL_MS)).to.throw(ChannelError);
+              continue;
+            }
+            ledger = enter(before, given, atMs, STALL_MS);
+            if (given.kind === 'captured') capturedAt[given.epoch] = index;
+            const { release } = ledger;
+            if (given.kind === 'acknowledged' && release === null && given.epoch !== ledger.endEpoch) {
+              withheld++;
+              expect(capturedAt[given.epoch]).to.be.lessThan(stalledAt);
+            }
+            if (release === null) continue;
+            releases++;
+            expect(given).to.deep.equal(acknowledged(release.epoch));
+            expect(release.epoch).to.equal(before.acknowledged + 1);
+            expect(release.epoch).to.be.at.most(before.captured);
+            expect(release.epoch).to.be.greaterThan(lastReleased);
+            expect(release.untilMs).to.equal(atMs + STALL_MS);
+            expect(capturedAt[release.epoch]).to.be.at.least(stalledAt);
+            lastReleased = release.epoch;
+          }
+        },
+      ),
+      { numRuns: 2000 },
+    );
+    expect(Math.min(releases, withheld)).to.be.greaterThan(100);
+  });
+});

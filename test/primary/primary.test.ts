@@ -1,0 +1,151 @@
+// The primary's pipeline at its ports: as transcripts (test/transcripts/primary-*.txt), and whatever happens.
+
+import { expect } from 'chai';
+import fc from 'fast-check';
+import type { LifeState } from '../../src/primary/life-state.js';
+import { transcripts } from '../support/transcripts.js';
+import { playPrimary } from './virtual-primary.js';
+
+const link = fc.constantFrom('A', 'A', 'A', 'B', 'C');
+const command = fc.oneof(
+  { arbitrary: link.map((name) => `link ${name}`), weight: 2 },
+  { arbitrary: link.map((name) => `${name} acknowledges next`), weight: 10 },
+  fc.tuple(link, fc.integer({ min: 0, max: 4 })).map(([name, epoch]) => `${name} acknowledges ${epoch}`),
+  {
+    arbitrary: fc
+      .tuple(link, fc.constantFrom('heard', 'lost LINK_CLOSED', 'bye shutdown'))
+      .map(([name, what]) => `${name} ${what}`),
+    weight: 2,
+  },
+  { arbitrary: fc.constantFrom('saver captures', 'wait 60'), weight: 12 },
+  fc.constantFrom(
+    'saver suspends',
+    'saver copies',
+    'saver resumes',
+    'saver finds nobody',
+    'saver fails FAILED',
+  ),
+  fc.constantFrom(
+    'saver lets go',
+    'wait 0',
+    'wait 10',
+    'stall 700',
+    'request',
+    'pressure on',
+    'pressure off',
+  ),
+  fc.constant('domain shuts down'),
+  { arbitrary: fc.constantFrom('domain crashes: x', 'fenced', 'stop'), weight: 1 },
+  fc
+    .tuple(link, fc.constantFrom('confirmed', 'unanswered'))
+    .map(([name, answer]) => `goodbye ${name} ${answer}`),
+);
+
+describe('primary/primary', () => {
+  for (const what of ['way-up', 'triggers', 'acknowledgements', 'links', 'ends', 'stop', 'shared-disks']) {
+    describe(what, () => transcripts(`primary-${what}.txt`, (commands) => playPrimary(commands)));
+  }
+
+  it('whatever happens in whatever order, output leaves only by an acknowledgement', () => {
+    const seen = { releases: 0, passes: 0, ends: 0 };
+    fc.assert(
+      fc.property(
+        fc.array(command, { minLength: 8, maxLength: 60 }),
+        fc.integer({ min: 1, max: 3 }),
+        fc.boolean(),
+        (happenings, windowEpochs, slow) => {
+          const commands = [
+            `with window ${windowEpochs}${slow ? ', a slow saver' : ''}`,
+            ...['start', 'link A', 'saver captures', ...happenings],
+          ];
+          const states: LifeState[] = [];
+          const lines = playPrimary(commands, (state) => states.push(state));
+          check(commands, lines, states, windowEpochs, seen);
+        },
+      ),
+      { numRuns: 1000 },
+    );
+    // It is not true for want of trying.
+    expect(Math.min(...Object.values(seen)), JSON.stringify(seen)).to.be.greaterThan(10);
+  });
+});
+
+interface Seen {
+  releases: number;
+  passes: number;
+  ends: number;
+}
+
+/** What must be true of each line, by what had been before its command and is after it. */
+function check(
+  commands: readonly string[],
+  lines: readonly (readonly string[])[],
+  states: readonly LifeState[],
+  windowEpochs: number,
+  seen: Seen,
+): void {
+  let silent = false;
+  let finished = 0;
+  let letGo = 0;
+  /** Epochs up to this one were captured before a stop of the process. */
+  let staleEpoch = -1;
+  /** The saver that has the domain. */
+  let saving: string | null = null;
+  let closing = false;
+  const slow = commands[0]?.includes('slow') === true;
+  for (const [index, given] of commands.entries()) {
+    const before = states[index - 1];
+    const after = states[index];
+    if (!before || !after) continue;
+    if (given === 'saver lets go' && closing) saving = null;
+    if (given.startsWith('stall') && before.stream) staleEpoch = before.stream.captured;
+    if (before.stream?.streamUuid !== after.stream?.streamUuid) staleEpoch = -1;
+    const uuid = before.stream?.streamUuid ?? '';
+    for (const line of lines[index] ?? []) {
+      const [, saver = '', epoch] = /^saver (.): capture (\d+)$/.exec(line) ?? [];
+      const [, released] = /^gate: release (\d+)$/.exec(line) ?? [];
+      // After the discard nothing is let out any more.
+      if (released !== undefined || line === 'gate: pass') expect(silent, line).to.equal(false);
+      if (line === 'gate: discard') silent = true;
+      if (released !== undefined) {
+        seen.releases++;
+        const { stream } = before;
+        expect([`${uuid} acknowledges next`, `${uuid} acknowledges ${released}`]).to.include(given);
+        expect(Number(released)).to.equal((stream?.acknowledged ?? NaN) + 1);
+        expect(Number(released)).to.be.at.most(stream?.captured ?? NaN);
+        expect(Number(released)).to.be.greaterThan(staleEpoch);
+      }
+      if (line === 'gate: pass') {
+        seen.passes++;
+        // Held: the gate passes only when END, the epoch after the last, is acknowledged.
+        const { stream } = before;
+        expect(before.ending).to.equal(true);
+        const end = (stream?.captured ?? NaN) + 1;
+        expect([`${uuid} acknowledges next`, `${uuid} acknowledges ${end}`]).to.include(given);
+        expect(stream?.acknowledged).to.equal(stream?.captured);
+      }
+      if (epoch !== undefined) {
+        // One stream after another, and within the window.
+        if (Number(epoch) === 0) expect(saving).to.equal(null);
+        else expect(Number(epoch) - 1 - (after.stream?.acknowledged ?? NaN)).to.be.lessThan(windowEpochs);
+        saving = saver;
+        closing = false;
+      }
+      if (line === `saver ${saving ?? ''}: close`) {
+        closing = true;
+        if (!slow) saving = null;
+      }
+      if (line === 'report: finished') finished++;
+      if (line.startsWith('domain: let go')) {
+        letGo++;
+        // Free only if no secondary can have a checkpoint that it may take over from.
+        const heard = given === `goodbye ${before.leaving ?? ''} confirmed`;
+        if (line.endsWith('free')) expect(heard || !before.exposed).to.equal(true);
+        else if (before.role !== 'ended') expect(silent).to.equal(true);
+      }
+    }
+    if (after.role === 'ended') seen.ends++;
+    if (after.role === 'fenced' || after.role === 'failed') expect(after.stream).to.equal(null);
+  }
+  expect([finished, letGo].every((count) => count <= 1)).to.equal(true);
+}

@@ -1,0 +1,293 @@
+// The primary's pipeline under virtual time, with everything around it played: what a transcript's commands do to it, and
+// the lines that tell what it asked of its ports.
+//
+//   commands ─▶ links, domain, saver, clock ─▶ primary() ─▶ ports ─▶ lines
+
+import {
+  BehaviorSubject,
+  EMPTY,
+  Observable,
+  ReplaySubject,
+  Subject,
+  defer,
+  interval,
+  map,
+  share,
+  type Subscriber,
+} from 'rxjs';
+import { TestScheduler } from 'rxjs/testing';
+import {
+  ChannelError,
+  type ByeReason,
+  type ChannelErrorCode,
+  type LinkEvent,
+} from '../../src/channel/contract.js';
+import { RomulusError } from '../../src/errors.js';
+import { ofKind } from '../../src/flow/of-kind.js';
+import type { CaptureStage } from '../../src/primary/checkpoints.js';
+import { birth, linkStateOf, type LifeEvent, type LifeState } from '../../src/primary/life-state.js';
+import { primary, type PrimaryPorts } from '../../src/primary/primary.js';
+import type { StreamLink } from '../../src/primary/stream.js';
+
+const BEAT_MS = 100;
+const STALL_MS = 500;
+/** After what is due at the same time. */
+const LATER_MS = 0.001;
+
+type LinkEvents = Subject<LinkEvent>;
+
+/** What comes of each command; `looked`: what has become of the domain then. */
+export function playPrimary(
+  commands: readonly string[],
+  looked: (state: LifeState) => void = () => undefined,
+): string[][] {
+  const lines: string[][] = [];
+  const scheduler = new TestScheduler(() => undefined);
+  scheduler.run(() => {
+    const played = new VirtualPrimary(scheduler, commands[0] ?? '');
+    let atMs = 0;
+    for (const command of commands) {
+      scheduler.schedule(() => {
+        lines.push((played.lines = []));
+        played.obey(command);
+      }, atMs);
+      const [, waitMs] = /^wait (\d+)$/.exec(command) ?? [];
+      if (waitMs !== undefined) atMs += Number(waitMs) + LATER_MS;
+      scheduler.schedule(() => looked(played.state), atMs);
+    }
+    scheduler.schedule(() => played.end(), atMs);
+  });
+  return lines;
+}
+
+class VirtualPrimary {
+  lines: string[] = [];
+
+  readonly #scheduler: TestScheduler;
+  readonly #state$: BehaviorSubject<LifeState>;
+  readonly #events$ = new Subject<LifeEvent>();
+  readonly #links$ = new Subject<StreamLink>();
+  readonly #requested$ = new Subject<void>();
+  readonly #pressure$ = new Subject<boolean>();
+  readonly #ended$ = new ReplaySubject<void>();
+  readonly #links = new Map<string, LinkEvents>();
+  readonly #running;
+  /** Whoever waits for the capture, or END, that is under way, and for the saver to let go. */
+  #stages: Subscriber<CaptureStage> | null = null;
+  #suspending = false;
+  #ending: Subscriber<unknown> | null = null;
+  #closing: Subscriber<never> | null = null;
+  readonly #slow: boolean;
+  #stalledMs = 0;
+
+  /** `settings`: the first command, if it is one of them. */
+  constructor(scheduler: TestScheduler, settings: string) {
+    this.#scheduler = scheduler;
+    const has = (word: string) => settings.startsWith('with ') && settings.includes(word);
+    const [, window = '1'] = /^with .*window (\d+)/.exec(settings) ?? [];
+    this.#slow = has('a slow saver');
+    const born = birth(
+      {
+        whenUnprotected: has('pass') ? 'pass' : 'hold',
+        startWithSecondary: has('its secondary'),
+        stallMs: STALL_MS,
+        standstill: has('shared disks') ? { silenceMs: 1000 } : null,
+      },
+      this.#now(),
+    );
+    const loop = {
+      intervalMs: 50,
+      windowEpochs: Number(window),
+      acknowledgeTimeoutMs: 5000,
+      stallMs: STALL_MS,
+    };
+    this.#state$ = new BehaviorSubject(born);
+    this.#running = primary(this.#ports(), loop, this.#state$, { now: () => this.#now() }).subscribe();
+  }
+
+  get state(): LifeState {
+    return this.#state$.value;
+  }
+
+  end(): void {
+    this.#running.unsubscribe();
+  }
+
+  obey(command: string): void {
+    const words = command.split(' ');
+    const [first = '', second = '', third = ''] = words;
+    const rest = words.slice(2).join(' ');
+    const link = this.#links.get(first);
+    if (link) this.#heard(first, link, second, third);
+    else if (first === 'saver') this.#saverDoes(second, third);
+    else if (first === 'domain') this.#domainDoes(second, rest);
+    // A link that was never made says nothing.
+    else if (!/^[A-Z]$/.test(first)) this.#happens(first, command);
+  }
+
+  #happens(first: string, command: string): void {
+    const [, second = ''] = command.split(' ');
+    const happenings: Record<string, () => void> = {
+      with: () => undefined,
+      wait: () => undefined,
+      start: () => {
+        const orphaned = command.includes('orphaned');
+        this.#events$.next({ kind: 'start', orphaned, running: command.includes('running') });
+      },
+      link: () => {
+        const events$: LinkEvents = new Subject();
+        this.#links.set(second, events$);
+        this.#links$.next({ streamUuid: second, events$ });
+      },
+      request: () => this.#requested$.next(),
+      pressure: () => this.#pressure$.next(second === 'on'),
+      fenced: () => this.#events$.next({ kind: 'fenced' }),
+      stop: () => this.#events$.next({ kind: 'stop' }),
+      goodbye: () => {
+        const confirmed = command.endsWith('confirmed');
+        this.#events$.next({ kind: 'goodbye', streamUuid: second, confirmed });
+      },
+      stall: () => (this.#stalledMs += Number(second)),
+    };
+    const happening = happenings[first];
+    if (!happening) throw new Error(`no such command: ${command}`);
+    happening();
+  }
+
+  #heard(streamUuid: string, link: LinkEvents, what: string, detail: string): void {
+    if (what === 'heard') link.next({ kind: 'heard' });
+    else if (what === 'acknowledges') link.next({ kind: 'acknowledged', epoch: this.#epochOf(detail) });
+    else if (what === 'bye') link.next({ kind: 'bye', reason: detail as ByeReason });
+    else if (what === 'lost')
+      this.#lose(streamUuid, new ChannelError(detail as ChannelErrorCode, `${detail} it is`));
+    else throw new Error(`a link does not do that: ${what}`);
+  }
+
+  /** A number, or the next to be acknowledged. */
+  #epochOf(word: string): number {
+    return word === 'next' ? (this.state.stream?.acknowledged ?? -1) + 1 : Number(word);
+  }
+
+  #lose(streamUuid: string, error: ChannelError): void {
+    this.#links.get(streamUuid)?.next({ kind: 'lost', error });
+    this.#links.get(streamUuid)?.complete();
+  }
+
+  #saverDoes(what: string, code: string): void {
+    const stages = this.#stages;
+    if (what === 'suspends') this.#suspends();
+    else if (what === 'captures') {
+      this.#suspends();
+      stages?.next('captured');
+      stages?.complete();
+    } else if (what === 'copies') stages?.next('captured');
+    else if (what === 'resumes') stages?.complete();
+    else if (what === 'finds') {
+      stages?.next('gone');
+      stages?.complete();
+    } else if (what === 'fails') (this.#ending ?? stages)?.error(new RomulusError(code, `${code} it is`));
+    else if (what === 'lets') this.#closing?.complete();
+    else throw new Error(`a saver does not do that: ${what}`);
+  }
+
+  #suspends(): void {
+    if (!this.#suspending) this.#stages?.next('suspending');
+    this.#suspending = true;
+  }
+
+  #domainDoes(what: string, detail: string): void {
+    if (what === 'shuts') {
+      this.#events$.next({ kind: 'domain-shutdown' });
+      this.#ended$.next();
+    } else if (what === 'crashes:') this.#events$.next({ kind: 'domain-crashed', reason: detail });
+    else if (what === 'fails:')
+      this.#events$.next({ kind: 'domain-failed', code: detail, message: `${detail} it is` });
+    else if (what === 'changes:') this.#events$.next({ kind: 'machine-changed', message: detail });
+    else throw new Error(`a domain does not do that: ${what}`);
+  }
+
+  #now(): number {
+    return this.#scheduler.now() + this.#stalledMs;
+  }
+
+  #does(line: string): Observable<never> {
+    return defer(() => {
+      this.lines.push(line);
+      return EMPTY;
+    });
+  }
+
+  #ports(): PrimaryPorts {
+    const does = (line: string) => this.#does(line);
+    const says = (line: string) => void this.lines.push(line);
+    return {
+      events$: this.#events$,
+      links$: this.#links$,
+      pressure$: this.#pressure$,
+      requested$: this.#requested$,
+      beat$: interval(BEAT_MS).pipe(share()),
+      ended$: this.#ended$,
+      domain: {
+        gate: {
+          hold: () => does('gate: hold'),
+          pass: () => does('gate: pass'),
+          restart: () => does('gate: restart'),
+          discard: () => does('gate: discard'),
+        },
+        start: () => does('domain: start'),
+        halt: () => does('domain: halt'),
+        unhalt: () => does('domain: go on'),
+        pause: (again) => (again ? EMPTY : does('domain: pause')),
+        unpause: () => does('domain: unpause'),
+        expose: (on) => does(`hypervisor: ${on ? 'exposed' : 'not exposed'}`),
+        letGo: (how) => does(`domain: let go, ${how}`),
+      },
+      release: ({ epoch }) => says(`gate: release ${epoch}`),
+      acknowledged: (streamUuid) => {
+        const events$: StreamLink['events$'] = this.#links.get(streamUuid) ?? EMPTY;
+        return events$.pipe(
+          ofKind('acknowledged'),
+          map(({ epoch }) => epoch),
+        );
+      },
+      openSaver: (streamUuid) => ({
+        capture: (epoch) =>
+          new Observable((stages) => {
+            says(`saver ${streamUuid}: capture ${epoch}`);
+            this.#stages = stages;
+            this.#suspending = false;
+            this.#ending = null;
+          }),
+        end: (epoch) =>
+          new Observable((ending) => {
+            says(`saver ${streamUuid}: END ${epoch}`);
+            this.#ending = ending;
+            ending.next(epoch);
+          }),
+        report: (epoch) => says(`report: checkpoint ${epoch}`),
+        close: () =>
+          new Observable((closing) => {
+            says(`saver ${streamUuid}: close`);
+            this.#closing = closing;
+            if (!this.#slow) closing.complete();
+          }),
+      }),
+      link: {
+        bye: (streamUuid, reason) => {
+          says(`link ${streamUuid}: bye ${reason}`);
+          return EMPTY;
+        },
+        drop: (streamUuid, code, message) => {
+          says(`link ${streamUuid}: drop ${code}: ${message}`);
+          this.#lose(streamUuid, new ChannelError(code, message));
+        },
+      },
+      host: {
+        requestCheckpoint: () => this.#requested$.next(),
+        withdraw: () => says('offer: withdraw'),
+        transition: (reason) => says(`report: ${this.state.role}, ${linkStateOf(this.state)}: ${reason}`),
+        finished: () => says('report: finished'),
+      },
+    };
+  }
+}
