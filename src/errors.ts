@@ -31,3 +31,9 @@ export function codeOf(error: unknown): string {
   }
   return 'UNKNOWN';
 }
+
+/** Our errors as they are; what fails otherwise (a read error of the disk, say) is given a code. */
+export function romulusError(thrown: unknown, coded: (cause: Error) => RomulusError): Error {
+  const error = asError(thrown);
+  return error instanceof RomulusError ? error : coded(error);
+}

@@ -9,7 +9,6 @@
 
 import type { CpuPolicy, DomainInfo, SourceDomain, TargetDomain } from '../hypervisor/port.js';
 import type { StreamRecord } from '../stream/record.js';
-import type { X86PvRestoreState, X86PvSaveState } from './x86-pv/state.js';
 
 export type StreamType = 'plain' | 'remus' | 'colo';
 
@@ -24,8 +23,8 @@ export interface SaveOpsContext {
   readonly suspended: boolean;
   /** Size of the p2m in pages; set by `setup`. */
   p2mSize: number;
-  /** x86 PV: libxc's x86.pv, from `setup` to `cleanup`; else null. */
-  x86Pv: X86PvSaveState | null;
+  /** What the type of guest keeps from `setup` to `cleanup` (libxc's x86.pv), known to its own ops only; else null. */
+  guestState: object | null;
   /** Turns on (or off) the device model's own dirty tracking; libxc's switch_qemu_logdirty callback. */
   switchDeviceLogDirty(enable: boolean): Promise<void>;
   /** libxc's write_split_record: appends a record whose body is the parts, one after another, and pads it. */
@@ -94,8 +93,8 @@ export interface RestoreOpsContext {
    * after streamComplete, by whoever calls that.
    */
   readonly emulatorContext: Uint8Array | null;
-  /** x86 PV: libxc's x86.pv and x86.pv.restore, from `setup` to `cleanup`; else null. */
-  x86Pv: X86PvRestoreState | null;
+  /** What the type of guest keeps from `setup` to `cleanup` (libxc's x86.pv and x86.pv.restore); else null. */
+  guestState: object | null;
   /**
    * Gives memory to those of the pfns that have none yet; `types` null: all of them. Here because page tables that
    * arrive before the frames they point to make the ops populate frames (libxc's populate_pfns).

@@ -1,6 +1,7 @@
 // The gate of the restorer: every record is judged here before it is applied or buffered, without touching the
 // domain. What passes can be applied, so a checkpoint of such records may be acknowledged before it is.
 
+import { valueAt } from '../stream/bounds.js';
 import { RecordType, isOptionalRecord, recordTypeName } from '../stream/format.js';
 import { checkRecord } from '../stream/check.js';
 import { StreamError } from '../stream/error.js';
@@ -144,7 +145,7 @@ function checkPageData(context: RestoreContext, record: StreamRecord): void {
   decodePageData(record, batch);
   const { pfns, count } = batch;
   for (let i = 0; i < count; i++) {
-    const pfn = pfns[i] ?? 0;
+    const pfn = valueAt(pfns, i);
     if (!ops.pfnIsValid(context, pfn)) {
       throw new StreamError('PFN_OUT_OF_RANGE', `the domain has no pfn ${pfn}`, {
         offset: record.offset,

@@ -2,6 +2,7 @@
 // stands in the record, a whole record at a time.
 
 import type { RecordResult } from '../guest/ops.js';
+import { valueAt } from '../stream/bounds.js';
 import { PAGE_SIZE, RecordType, hasPageData } from '../stream/format.js';
 import { decodeEmulatorContext } from '../stream/libxl.js';
 import { decodePageData } from '../stream/page-data.js';
@@ -52,8 +53,8 @@ async function processPageData(context: RestoreContext, record: StreamRecord): P
   let pages = 0;
   let at = batch.dataOffset;
   for (let i = 0; i < count; i++) {
-    const pfn = pfns[i] ?? 0;
-    const type = types[i] ?? 0;
+    const pfn = valueAt(pfns, i);
+    const type = valueAt(types, i);
     ops.setPageType(context, pfn, type);
     if (!hasPageData(type)) continue;
     const populating = ops.localisePage(context, type, body, at);
@@ -74,7 +75,7 @@ async function processPageData(context: RestoreContext, record: StreamRecord): P
   const different = await domain.comparePages(gfns, pages, data);
   if (different.length > 0) {
     context.callbacks.verifyMismatch?.(
-      different.map((i) => ({ pfn: dataPfns[i] ?? 0, type: dataTypes[i] ?? 0 })),
+      different.map((i) => ({ pfn: valueAt(dataPfns, i), type: valueAt(dataTypes, i) })),
     );
   }
 }

@@ -21,7 +21,17 @@ export interface AppliedCheckpoint {
   readonly applySeconds: number;
 }
 
-export interface RestoreCallbacks {
+/** What the steps (steps.ts) ask; what libxc's loop on top of them asks besides, RestoreCallbacks says. */
+export interface RestoreStepCallbacks {
+  /** The static part of the stream is complete; says what it lacked. */
+  staticDataDone?(missing: MissingStaticData): Promise<void>;
+  /** Verify mode: pages that differ, one call a batch. */
+  verifyMismatch?(mismatches: readonly VerifyMismatch[]): void;
+  /** An optional record that nothing here knows was skipped. */
+  skippedRecord?(type: number, offset: number): void;
+}
+
+export interface RestoreCallbacks extends RestoreStepCallbacks {
   /**
    * The epoch is here, whole and well-formed, and not applied yet (the first one: applied). 'success' after it was
    * acknowledged: it will be applied now. 'failover': the channel broke; the epoch is dropped.
@@ -29,10 +39,4 @@ export interface RestoreCallbacks {
   checkpoint(epoch: number): Promise<CheckpointVerdict>;
   /** The epoch is applied. */
   applied?(checkpoint: AppliedCheckpoint): void;
-  /** The static part of the stream is complete; says what it lacked. */
-  staticDataDone?(missing: MissingStaticData): Promise<void>;
-  /** Verify mode: pages that differ, one call a batch. */
-  verifyMismatch?(mismatches: readonly VerifyMismatch[]): void;
-  /** An optional record that nothing here knows was skipped. */
-  skippedRecord?(type: number, offset: number): void;
 }

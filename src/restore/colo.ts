@@ -8,7 +8,7 @@
 //
 // What it has written itself since the last checkpoint is not undone by a failover: its output was the primary's.
 
-import { asError, RomulusError } from '../errors.js';
+import { romulusError } from '../errors.js';
 import type { RestoreEndpoints } from '../guest/ops.js';
 import { Bitmap } from '../hypervisor/bitmap.js';
 import { type DirtyLog, endDirtyLog, takeDirtyLog } from '../hypervisor/log-dirty.js';
@@ -112,7 +112,10 @@ export class ColoSecondary {
       await back.drain();
       return 'processed';
     } catch (error) {
-      this.backFailure = typed(error);
+      this.backFailure = romulusError(error, (cause) => {
+        const message = `the back channel cannot be written: ${cause.message}`;
+        return new RestoreError('BACK_CHANNEL_BROKEN', message, {}, { cause });
+      });
       return 'BROKEN_CHANNEL';
     }
   }
@@ -132,15 +135,4 @@ function dirtyPfnPiece(bitmap: Bitmap): StreamPiece {
     at += part.length;
   }
   return { memory, start: HEADROOM, end };
-}
-
-function typed(error: unknown): Error {
-  if (error instanceof RomulusError) return error;
-  const cause = asError(error);
-  return new RestoreError(
-    'BACK_CHANNEL_BROKEN',
-    `the back channel cannot be written: ${cause.message}`,
-    {},
-    { cause },
-  );
 }

@@ -3,12 +3,12 @@
 import type { RestoreEndpoints, RestoreOps, RestoreOpsContext, StreamType } from '../guest/ops.js';
 import { NO_CPU_POLICY } from '../guest/x86.js';
 import type { CpuPolicy, DomainInfo, TargetDomain } from '../hypervisor/port.js';
+import { valueAt } from '../stream/bounds.js';
 import type { StreamHeaders } from '../stream/flow.js';
 import { MAX_BATCH_SIZE, isPopulatedPageType } from '../stream/format.js';
 import { PageBatch } from '../stream/page-data.js';
 import type { StreamRecord } from '../stream/record.js';
-import type { RestoreCallbacks } from './callbacks.js';
-import type { ColoSecondary } from './colo.js';
+import type { RestoreStepCallbacks } from './callbacks.js';
 import { RestoreError } from './error.js';
 import { PopulatedPfns } from './populated-pfns.js';
 import { RecordBuffer } from './record-buffer.js';
@@ -18,9 +18,7 @@ export interface RestoreContextFacts {
   readonly domainInfo: DomainInfo;
   readonly streamType: StreamType;
   readonly headers: StreamHeaders;
-  readonly callbacks: RestoreCallbacks;
-  /** null but for COLO. */
-  readonly colo: ColoSecondary | null;
+  readonly callbacks: RestoreStepCallbacks;
   readonly ops: RestoreOps;
   readonly endpoints: RestoreEndpoints;
   readonly bufferLimitBytes: number;
@@ -32,8 +30,7 @@ export class RestoreContext implements RestoreOpsContext {
   readonly domain: TargetDomain;
   readonly domainInfo: DomainInfo;
   readonly streamType: StreamType;
-  readonly callbacks: RestoreCallbacks;
-  readonly colo: ColoSecondary | null;
+  readonly callbacks: RestoreStepCallbacks;
   readonly ops: RestoreOps;
   readonly endpoints: RestoreEndpoints;
   readonly clock: () => number;
@@ -49,7 +46,7 @@ export class RestoreContext implements RestoreOpsContext {
   cpuPolicy: CpuPolicy = NO_CPU_POLICY;
   hvmContext: Uint8Array | null = null;
   emulatorContext: Uint8Array | null = null;
-  x86Pv: RestoreOpsContext['x86Pv'] = null;
+  guestState: object | null = null;
 
   /** From the first checkpoint on, records are kept until their checkpoint is whole. */
   bufferAllRecords = false;
@@ -78,7 +75,6 @@ export class RestoreContext implements RestoreOpsContext {
     this.domainInfo = facts.domainInfo;
     this.streamType = facts.streamType;
     this.callbacks = facts.callbacks;
-    this.colo = facts.colo;
     this.ops = facts.ops;
     this.endpoints = facts.endpoints;
     this.clock = facts.clock;
@@ -111,15 +107,15 @@ export class RestoreContext implements RestoreOpsContext {
     const newGfns = this.#newGfns;
     let wanted = 0;
     for (let i = 0; i < count; i++) {
-      const pfn = pfns[i] ?? 0;
-      if ((types === null || isPopulatedPageType(types[i] ?? 0)) && !populated.has(pfn)) {
+      const pfn = valueAt(pfns, i);
+      if ((types === null || isPopulatedPageType(valueAt(types, i))) && !populated.has(pfn)) {
         populated.set(pfn);
         newPfns[wanted++] = pfn;
       }
     }
     if (wanted === 0) return;
     await this.domain.populate(newPfns, wanted, newGfns);
-    for (let i = 0; i < wanted; i++) this.ops.setGfn(this, newPfns[i] ?? 0, newGfns[i] ?? 0);
+    for (let i = 0; i < wanted; i++) this.ops.setGfn(this, valueAt(newPfns, i), valueAt(newGfns, i));
   }
 
   /** Makes of what has been applied a domain that can be started. */

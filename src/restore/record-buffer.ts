@@ -50,8 +50,9 @@ export class RecordBuffer {
   }
 
   /** Takes the record out: its memory may go as soon as it is applied. */
-  take(index: number): StreamRecord | undefined {
+  take(index: number): StreamRecord {
     const record = this.#records[index];
+    if (record === undefined) throw new RangeError(`record ${index} of ${this.#count} is not in the buffer`);
     this.#records[index] = undefined;
     return record;
   }

@@ -5,6 +5,7 @@
 // A page that cannot be made generic now ('again') gives its place in the record to the next one; its pfn goes as
 // XTAB, and into the deferred pages.
 
+import { valueAt } from '../stream/bounds.js';
 import { hasPageData, INVALID_FRAME, isKnownPageType, PAGE_SIZE, PageType } from '../stream/format.js';
 import type { SaveContext } from './context.js';
 import { SaveError } from './error.js';
@@ -14,7 +15,7 @@ import type { Slab } from './slab.js';
 export async function writeBatch(context: SaveContext, slab: Slab, count: number): Promise<void> {
   const { batchPfns, gfns, types, ops, domain } = context;
   for (let i = 0; i < count; i++) {
-    const pfn = batchPfns[i] ?? 0;
+    const pfn = valueAt(batchPfns, i);
     const gfn = ops.pfnToGfn(context, pfn);
     gfns[i] = gfn;
     // Most likely ballooned out.
@@ -24,15 +25,19 @@ export async function writeBatch(context: SaveContext, slab: Slab, count: number
 
   let pages = 0;
   for (let i = 0; i < count; i++) {
-    const type = types[i] ?? 0;
+    const type = valueAt(types, i);
     if (!isKnownPageType(type)) {
-      throw new SaveError('UNKNOWN_PAGE_TYPE', `pfn ${batchPfns[i] ?? 0} is of the unknown type ${type}`, {
-        pfn: batchPfns[i],
-        gfn: gfns[i],
-        type,
-      });
+      throw new SaveError(
+        'UNKNOWN_PAGE_TYPE',
+        `pfn ${valueAt(batchPfns, i)} is of the unknown type ${type}`,
+        {
+          pfn: batchPfns[i],
+          gfn: gfns[i],
+          type,
+        },
+      );
     }
-    if (hasPageData(type)) gfns[pages++] = gfns[i] ?? 0;
+    if (hasPageData(type)) gfns[pages++] = valueAt(gfns, i);
   }
   const offset = slab.pagesOffset(count);
   if (pages > 0) {
@@ -49,10 +54,10 @@ function normalise(context: SaveContext, memory: Uint8Array, offset: number, cou
   let from = offset;
   let to = offset;
   for (let i = 0; i < count; i++) {
-    const type = types[i] ?? 0;
+    const type = valueAt(types, i);
     if (!hasPageData(type)) continue;
     if (ops.normalisePage(context, type, memory, from) === 'again') {
-      const pfn = batchPfns[i] ?? 0;
+      const pfn = valueAt(batchPfns, i);
       if (context.suspended) {
         throw new SaveError(
           'NOT_NORMALISED',

@@ -49,13 +49,22 @@ export interface SavedCheckpoint {
 
 export type CheckpointDecision = 'continue' | 'finish' | 'abort';
 
-export interface SaveCallbacks {
+/** What the steps (steps.ts) ask; what libxc's loop on top of them asks besides, SaveCallbacks says. */
+export interface SaveStepCallbacks {
   /** The domain is about to be suspended and still runs: whatever makes the pause shorter. */
   prepareSuspend?(epoch: number): Promise<void>;
   /** Suspends the domain (and seals its output). Resolves when the domain is suspended. */
   suspend(epoch: number): Promise<void>;
   /** Lets the domain run again: all of the epoch is in the slab. Not called for a plain save. */
   postcopy(epoch: number): Promise<void>;
+  /** Default: simplePrecopyPolicy. */
+  readonly precopyPolicy?: PrecopyPolicy;
+  /** Turns the device model's dirty tracking on or off, where there is one (libxc's switch_qemu_logdirty). */
+  switchDeviceLogDirty?(enable: boolean): Promise<void>;
+  progress?(progress: SaveProgress): void;
+}
+
+export interface SaveCallbacks extends SaveStepCallbacks {
   /**
    * The epoch is captured and is on its way; `sent` resolves when it has left and rejects if it could not. Resolves
    * when the next checkpoint shall be taken, or the stream finished (END) or given up. Not called for a plain save.
@@ -64,9 +73,4 @@ export interface SaveCallbacks {
   checkpoint(epoch: number, sent: Promise<SavedCheckpoint>): Promise<CheckpointDecision>;
   /** COLO only, and needed there: resolves when the two machines have diverged, or as `checkpoint` does. */
   waitCheckpoint?(): Promise<CheckpointDecision>;
-  /** Default: simplePrecopyPolicy. */
-  readonly precopyPolicy?: PrecopyPolicy;
-  /** Turns the device model's dirty tracking on or off, where there is one (libxc's switch_qemu_logdirty). */
-  switchDeviceLogDirty?(enable: boolean): Promise<void>;
-  progress?(progress: SaveProgress): void;
 }

@@ -8,50 +8,29 @@
 //
 // Unlike in Remus the domain stands until the secondary has applied the checkpoint: both go on from the same state.
 
-import { asError, RomulusError } from '../errors.js';
-import type { StreamType } from '../guest/ops.js';
+import { romulusError } from '../errors.js';
+import type { Bitmap } from '../hypervisor/bitmap.js';
+import { valueAt } from '../stream/bounds.js';
 import type { RecordSource } from '../stream/flow.js';
 import { RecordType, recordTypeName } from '../stream/format.js';
 import { StreamError } from '../stream/error.js';
 import type { StreamRecord } from '../stream/record.js';
 import { decodeDirtyPfnList } from '../stream/records/dirty-pfns.js';
-import type { CheckpointDecision, SaveCallbacks } from './callbacks.js';
-import type { SaveContext } from './context.js';
 import { SaveError } from './error.js';
 
 /** The back channel: records without headers, one list for each checkpoint but the first. */
 export type BackSource = Pick<RecordSource, 'read' | 'release'>;
 
-export interface ColoSave {
-  readonly back: BackSource;
-  waitCheckpoint(): Promise<CheckpointDecision>;
-}
-
-/**
- * What COLO needs besides what every save needs; null for the other stream types.
- * @throws SaveError BAD_OPTIONS
- */
-export function coloSave(
-  streamType: StreamType,
-  back: BackSource | undefined,
-  callbacks: SaveCallbacks,
-): ColoSave | null {
-  if (streamType !== 'colo') return null;
-  if (back === undefined || callbacks.waitCheckpoint === undefined) {
-    throw new SaveError('BAD_OPTIONS', 'a COLO save needs a back channel and the callback waitCheckpoint', {
-      back: back !== undefined,
-      waitCheckpoint: callbacks.waitCheckpoint !== undefined,
-    });
-  }
-  return { back, waitCheckpoint: callbacks.waitCheckpoint.bind(callbacks) };
-}
-
 /**
  * Waits for the secondary's list and adds it to the dirty bitmap (libxc's colo_merge_secondary_dirty_bitmap).
  * @throws StreamError BAD_RECORD, PFN_OUT_OF_RANGE; SaveError BACK_CHANNEL_BROKEN, UNEXPECTED_RECORD
  */
-export async function mergeSecondaryDirtyPages(context: SaveContext, back: BackSource): Promise<void> {
-  const { dirtyBitmap, p2mSize, epoch } = context;
+export async function mergeSecondaryDirtyPages(
+  back: BackSource,
+  dirtyBitmap: Bitmap,
+  epoch: number,
+): Promise<void> {
+  const p2mSize = dirtyBitmap.size;
   const record = await readBack(back, epoch);
   if (record.type !== RecordType.CHECKPOINT_DIRTY_PFN_LIST) {
     throw new SaveError(
@@ -62,7 +41,7 @@ export async function mergeSecondaryDirtyPages(context: SaveContext, back: BackS
   }
   const pfns = decodeDirtyPfnList(record);
   for (let i = 0; i < pfns.length; i++) {
-    const pfn = pfns[i] ?? 0;
+    const pfn = valueAt(pfns, i);
     if (pfn >= p2mSize) {
       throw new StreamError('PFN_OUT_OF_RANGE', `the secondary names the pfn ${pfn}, which is not there`, {
         offset: record.offset,
@@ -82,9 +61,7 @@ async function readBack(back: BackSource, epoch: number): Promise<StreamRecord> 
   try {
     record = await back.read();
   } catch (error) {
-    if (error instanceof RomulusError) throw error;
-    const cause = asError(error);
-    throw broken(epoch, `cannot be read: ${cause.message}`, { cause });
+    throw romulusError(error, (cause) => broken(epoch, `cannot be read: ${cause.message}`, { cause }));
   }
   if (record === null) throw broken(epoch, 'ended before the list of the secondary’s dirty pages');
   return record;

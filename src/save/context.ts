@@ -1,5 +1,5 @@
 // The state of one save, what libxc keeps in xc_sr_context.save, under libxc's names. The algorithms (batch.ts,
-// memory.ts, save.ts) work on it; the ops tables see the part that SaveOpsContext names.
+// memory.ts, steps.ts) work on it; the ops tables see the part that SaveOpsContext names.
 
 import type { SaveOps, SaveOpsContext, StreamType } from '../guest/ops.js';
 import { Bitmap } from '../hypervisor/bitmap.js';
@@ -7,9 +7,9 @@ import type { DomainInfo, SourceDomain } from '../hypervisor/port.js';
 import { HEADROOM, type StreamPiece } from '../stream/flow.js';
 import { MAX_BATCH_SIZE } from '../stream/format.js';
 import { recordParts } from '../stream/writer.js';
-import type { PrecopyStats, SaveCallbacks } from './callbacks.js';
-import type { ColoSave } from './colo.js';
-import type { Boundary, Outbox } from './outbox.js';
+import type { PrecopyStats, SaveStepCallbacks } from './callbacks.js';
+import type { BackSource } from './colo.js';
+import type { Boundary, Posting } from './posting.js';
 import type { Slab } from './slab.js';
 
 export interface SaveContextFacts {
@@ -18,11 +18,11 @@ export interface SaveContextFacts {
   readonly streamType: StreamType;
   readonly live: boolean;
   readonly debug: boolean;
-  readonly callbacks: SaveCallbacks;
+  readonly callbacks: SaveStepCallbacks;
   /** null but for COLO. */
-  readonly colo: ColoSave | null;
+  readonly back: BackSource | null;
   readonly ops: SaveOps;
-  readonly outbox: Outbox;
+  readonly posting: Posting;
   /** Milliseconds, monotonic. */
   readonly clock: () => number;
 }
@@ -41,8 +41,8 @@ export class SaveContext implements SaveOpsContext {
   readonly domainInfo: DomainInfo;
   readonly streamType: StreamType;
   readonly debug: boolean;
-  readonly callbacks: SaveCallbacks;
-  readonly colo: ColoSave | null;
+  readonly callbacks: SaveStepCallbacks;
+  readonly back: BackSource | null;
   readonly ops: SaveOps;
   readonly clock: () => number;
   /** The stream is libxl's, for the state of the domain's device model (libxl.ts). */
@@ -54,7 +54,7 @@ export class SaveContext implements SaveOpsContext {
   epoch = 0;
   /** True between the suspend and the postcopy of an epoch (of a plain save: to its end). */
   suspended = false;
-  x86Pv: SaveOpsContext['x86Pv'] = null;
+  guestState: object | null = null;
   logDirtyEnabled = false;
 
   /** The batch under construction: libxc's save.buffers. */
@@ -78,7 +78,7 @@ export class SaveContext implements SaveOpsContext {
   /** True while pieces are kept back until the domain runs again. */
   holding = false;
 
-  readonly #outbox: Outbox;
+  readonly #posting: Posting;
   #slab: Slab | null = null;
   #pieces: StreamPiece[] = [];
 
@@ -89,11 +89,11 @@ export class SaveContext implements SaveOpsContext {
     this.live = facts.live;
     this.debug = facts.debug;
     this.callbacks = facts.callbacks;
-    this.colo = facts.colo;
+    this.back = facts.back;
     this.ops = facts.ops;
     this.clock = facts.clock;
     this.layered = facts.domain.emulatorContext !== undefined;
-    this.#outbox = facts.outbox;
+    this.#posting = facts.posting;
   }
 
   /** Once p2mSize is known. Shared, so that a domain in a worker can fill them. */
@@ -113,7 +113,7 @@ export class SaveContext implements SaveOpsContext {
 
   /** The slab being filled; waits until one is free if there is none. */
   async slab(): Promise<Slab> {
-    this.#slab ??= await this.#outbox.acquire();
+    this.#slab ??= await this.#posting.acquire();
     return this.#slab;
   }
 
@@ -164,19 +164,19 @@ export class SaveContext implements SaveOpsContext {
   sendReady(): void {
     if (this.holding || this.#pieces.length === 0) return;
     this.#slab?.closePiece();
-    void this.#outbox.post(this.#take(), null, null);
+    void this.#posting.post(this.#take(), null, null);
   }
 
   /** What is ready leaves, and the slab with it. */
   flushSlab(): void {
     if (this.#slab === null || (this.#slab.isEmpty && this.#pieces.length === 0)) return;
-    void this.#outbox.post(this.#take(), this.#slab, null);
+    void this.#posting.post(this.#take(), this.#slab, null);
     this.#slab = null;
   }
 
   /** The epoch is whole: its rest leaves, the boundary behind it. Resolves when all has left. */
   closeEpoch(boundary: Boundary): Promise<void> {
-    const left = this.#outbox.post(this.#take(), this.#slab, boundary);
+    const left = this.#posting.post(this.#take(), this.#slab, boundary);
     this.#slab = null;
     this.bytesBefore += this.bytes;
     this.bytes = 0;

@@ -11,6 +11,7 @@ import { access, open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { StreamPiece } from '../stream/flow.js';
 import type { ImageSink } from './image-sink.js';
+import { PieceWriter } from './outlet.js';
 
 const PERMISSIONS = 0o7777;
 /** An image is a machine's memory: what it holds is nobody else's business. */
@@ -22,14 +23,17 @@ export class FileSink implements ImageSink {
   readonly through = false;
   readonly #temporaryPath: string;
   readonly #file: FileHandle;
-  #writing: Promise<void> = Promise.resolve();
-  #closed = false;
-  #bytes = 0;
+  readonly #writer: PieceWriter;
 
   private constructor(path: string, temporaryPath: string, file: FileHandle) {
     this.path = path;
     this.#temporaryPath = temporaryPath;
     this.#file = file;
+    this.#writer = new PieceWriter({
+      write: async (memory, start, length) => (await file.write(memory, start, length)).bytesWritten,
+      sync: () => file.sync(),
+      close: () => file.close(),
+    });
   }
 
   /**
@@ -51,12 +55,11 @@ export class FileSink implements ImageSink {
 
   /** Octets written. */
   get bytes(): number {
-    return this.#bytes;
+    return this.#writer.bytes;
   }
 
   write(piece: StreamPiece): Promise<void> {
-    this.#writing = this.#writing.then(() => this.#write(piece));
-    return this.#writing;
+    return this.#writer.write(piece);
   }
 
   boundary(): Promise<void> {
@@ -64,15 +67,14 @@ export class FileSink implements ImageSink {
   }
 
   drain(): Promise<void> {
-    return this.#writing;
+    return this.#writer.drain();
   }
 
   /** The file is whole: it takes its name. What goes wrong here leaves nothing behind. */
   async commit(): Promise<void> {
     try {
-      await this.#writing;
-      await this.#file.sync();
-      await this.#close();
+      await this.#writer.sync();
+      await this.#writer.close();
       await rename(this.#temporaryPath, this.path);
       await syncFolder(dirname(this.path));
     } catch (error) {
@@ -83,9 +85,7 @@ export class FileSink implements ImageSink {
 
   /** Gives the file up. Safe to call twice, and after a failed write. */
   async discard(): Promise<void> {
-    // What failed was told to whoever wrote it.
-    await this.#writing.catch(() => undefined);
-    await this.#close();
+    await this.#writer.close();
     await rm(this.#temporaryPath, { force: true });
   }
 
@@ -94,21 +94,6 @@ export class FileSink implements ImageSink {
     const own = await this.#file.stat();
     if (own.uid !== uid || own.gid !== gid) await this.#file.chown(uid, gid);
     await this.#file.chmod(mode & PERMISSIONS);
-  }
-
-  async #write({ memory, start, end }: StreamPiece): Promise<void> {
-    let at = start;
-    while (at < end) {
-      const { bytesWritten } = await this.#file.write(memory, at, end - at);
-      at += bytesWritten;
-      this.#bytes += bytesWritten;
-    }
-  }
-
-  async #close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    await this.#file.close();
   }
 }
 

@@ -135,8 +135,8 @@ async function sendDirtySuspended(context: SaveContext): Promise<PassResult> {
   const { dirtyCount } = await context.domain.cleanLogDirty(context.dirtyBitmap);
   context.dirtyBitmap.or(context.deferredPages);
   // Of the first checkpoint there is nothing that the secondary could have changed.
-  if (context.colo !== null && context.epoch > 0) {
-    await mergeSecondaryDirtyPages(context, context.colo.back);
+  if (context.back !== null && context.epoch > 0) {
+    await mergeSecondaryDirtyPages(context.back, context.dirtyBitmap, context.epoch);
   }
   context.dirtyPages = await sendDirtyPages(
     context,

@@ -7,6 +7,7 @@
 // A PAGE_DATA record is a piece by itself. Small records that follow one another share a piece. Everything is a
 // multiple of 8 octets, so pages stay aligned to words.
 
+import { valueAt } from '../stream/bounds.js';
 import { HEADROOM, type StreamPiece } from '../stream/flow.js';
 import {
   MAX_BATCH_SIZE,
@@ -70,7 +71,7 @@ export class Slab {
     writePageDataHeader(memory, body, count);
     let at = body + PAGE_DATA_HEADER_BYTES;
     for (let i = 0; i < count; i++) {
-      writePfnEntry(memory, at, pfns[i] ?? 0, types[i] ?? 0);
+      writePfnEntry(memory, at, valueAt(pfns, i), valueAt(types, i));
       at += PFN_ENTRY_BYTES;
     }
     this.#used = body + length;

@@ -7,8 +7,8 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { codeOf } from '../errors.js';
+import type { Outlet } from './outlet.js';
 import type { Place } from './place.js';
-import type { Outlet } from './through-sink.js';
 
 /** Between two looks whether a FIFO is read. */
 const READER_POLL_MS = 20;

@@ -13,30 +13,19 @@ import { codeOf } from '../errors.js';
 import type { StreamPiece } from '../stream/flow.js';
 import { SaveError } from './error.js';
 import type { ImageSink } from './image-sink.js';
+import { type Outlet, PieceWriter } from './outlet.js';
 import { type Place, blockDeviceBytes } from './place.js';
 import { openStreamOutlet } from './stream-outlet.js';
-
-/** How octets leave. */
-export interface Outlet {
-  /** Resolves when they have left; how many, at least one. */
-  write(memory: Uint8Array, start: number, length: number): Promise<number>;
-  /** What was written has arrived, as far as that can be known. */
-  sync(): Promise<void>;
-  close(): Promise<void>;
-}
 
 export class ThroughSink implements ImageSink {
   readonly room: number | null;
   readonly through = true;
   readonly #path: string;
-  readonly #outlet: Outlet;
-  #writing: Promise<void> = Promise.resolve();
-  #closed = false;
-  #bytes = 0;
+  readonly #writer: PieceWriter;
 
   private constructor(path: string, outlet: Outlet, room: number | null) {
     this.#path = path;
-    this.#outlet = outlet;
+    this.#writer = new PieceWriter(outlet, (cause, left) => this.#named(cause, left));
     this.room = room;
   }
 
@@ -50,12 +39,11 @@ export class ThroughSink implements ImageSink {
   }
 
   get bytes(): number {
-    return this.#bytes;
+    return this.#writer.bytes;
   }
 
   write(piece: StreamPiece): Promise<void> {
-    this.#writing = this.#writing.then(() => this.#write(piece));
-    return this.#writing;
+    return this.#writer.write(piece);
   }
 
   boundary(): Promise<void> {
@@ -63,55 +51,36 @@ export class ThroughSink implements ImageSink {
   }
 
   drain(): Promise<void> {
-    return this.#writing;
+    return this.#writer.drain();
   }
 
   async commit(): Promise<void> {
     try {
-      await this.#writing;
-      await this.#outlet.sync();
+      await this.#writer.sync();
     } finally {
-      await this.#close();
+      await this.#writer.close();
     }
   }
 
-  async discard(): Promise<void> {
-    // What failed was told to whoever wrote it.
-    await this.#writing.catch(() => undefined);
-    await this.#close();
-  }
-
-  async #write({ memory, start, end }: StreamPiece): Promise<void> {
-    let at = start;
-    while (at < end) {
-      const written = await this.#outlet.write(memory, at, end - at).catch((cause: unknown) => {
-        throw this.#named(cause, end - at);
-      });
-      at += written;
-      this.#bytes += written;
-    }
+  discard(): Promise<void> {
+    return this.#writer.close();
   }
 
   #named(cause: unknown, left: number): unknown {
-    const facts = { path: this.#path, written: this.#bytes };
+    const { bytes } = this;
+    const facts = { path: this.#path, written: bytes };
     switch (codeOf(cause)) {
       case 'EPIPE':
       case 'ECONNRESET': {
-        const message = `whoever read ${this.#path} went away after ${this.#bytes} octets: the image is not whole`;
+        const message = `whoever read ${this.#path} went away after ${bytes} octets: the image is not whole`;
         return new SaveError('READER_GONE', message, facts, { cause });
       }
       case 'ENOSPC':
         if (this.room === null) return cause;
-        return tooSmall(this.#path, this.room, this.#bytes + left, 'at least ', { cause });
+        return tooSmall(this.#path, this.room, bytes + left, 'at least ', { cause });
       default:
         return cause;
     }
-  }
-
-  async #close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    await this.#outlet.close();
   }
 }
 

@@ -7,6 +7,8 @@
 // before. Memory is therefore what was pushed, not what a length field promises. Many tiny chunks are merged now and
 // then, so that an octet that comes alone does not keep an object of its own for long.
 
+import { valueAt } from './bounds.js';
+
 const EMPTY = new Uint8Array(0);
 
 /** After this many chunks without a merge the queue looks whether they are worth merging. */
@@ -47,7 +49,8 @@ export class OctetQueue {
 
   /** The little-endian u32 that starts `at` octets after the first. The queue must hold it. */
   peekUint32(at: number): number {
-    const chunk = this.#chunks[this.#head] ?? EMPTY;
+    this.#demand(at + 4);
+    const chunk = valueAt(this.#chunks, this.#head);
     const start = this.#headStart + at;
     if (start + 4 <= chunk.length) {
       return readUint32(chunk, start);
@@ -61,7 +64,7 @@ export class OctetQueue {
     if (length === 0) {
       return EMPTY;
     }
-    const chunk = this.#chunks[this.#head] ?? EMPTY;
+    const chunk = valueAt(this.#chunks, this.#head);
     if (this.#headStart + length <= chunk.length) {
       return chunk.subarray(this.#headStart, this.#headStart + length);
     }
@@ -70,7 +73,7 @@ export class OctetQueue {
     let index = this.#head;
     let start = this.#headStart;
     while (filled < length) {
-      const source = this.#chunks[index] ?? EMPTY;
+      const source = valueAt(this.#chunks, index);
       const end = Math.min(source.length, start + length - filled);
       assembled.set(source.subarray(start, end), filled);
       filled += end - start;
@@ -147,7 +150,7 @@ export class OctetQueue {
       const merged = new Uint8Array(this.#unmergedBytes);
       let filled = 0;
       for (let index = from; index < this.#chunks.length; index += 1) {
-        const chunk = this.#chunks[index] ?? EMPTY;
+        const chunk = valueAt(this.#chunks, index);
         merged.set(chunk, filled);
         filled += chunk.length;
       }
@@ -162,10 +165,10 @@ export class OctetQueue {
 /** The little-endian u32 at octet `at`. */
 export function readUint32(octets: Uint8Array, at: number): number {
   return (
-    ((octets[at] ?? 0) |
-      ((octets[at + 1] ?? 0) << 8) |
-      ((octets[at + 2] ?? 0) << 16) |
-      ((octets[at + 3] ?? 0) << 24)) >>>
+    (valueAt(octets, at) |
+      (valueAt(octets, at + 1) << 8) |
+      (valueAt(octets, at + 2) << 16) |
+      (valueAt(octets, at + 3) << 24)) >>>
     0
   );
 }

@@ -3,22 +3,16 @@
 
 import { HypervisorError, type HvmParam } from '../../hypervisor/port.js';
 import { StreamError } from '../../stream/error.js';
-import { DomainType, PAGE_SIZE, RecordType, domainTypeName } from '../../stream/format.js';
+import { DomainType, RecordType } from '../../stream/format.js';
 import type { StreamRecord } from '../../stream/record.js';
 import { decodeHvmParams } from '../../stream/records/hvm.js';
 import { GuestError } from '../error.js';
 import type { RestoreOps, RestoreOpsContext } from '../ops.js';
-import { handleX86CpuidPolicy, handleX86MsrPolicy, handleX86TscInfo, x86StaticDataComplete } from '../x86.js';
+import { X86_RECORD_TYPES, checkFits, processX86Record, x86StaticDataComplete } from '../x86.js';
 import { HvmParamIndex, isFrameParam } from './params.js';
 
 export const restoreOpsX86Hvm: RestoreOps = {
-  recordTypes: new Set([
-    RecordType.X86_TSC_INFO,
-    RecordType.HVM_CONTEXT,
-    RecordType.HVM_PARAMS,
-    RecordType.X86_CPUID_POLICY,
-    RecordType.X86_MSR_POLICY,
-  ]),
+  recordTypes: new Set([RecordType.HVM_CONTEXT, RecordType.HVM_PARAMS, ...X86_RECORD_TYPES]),
 
   pfnToGfn: (_context, pfn) => pfn,
 
@@ -38,7 +32,7 @@ export const restoreOpsX86Hvm: RestoreOps = {
 
   setup(context) {
     return new Promise((resolve) => {
-      checkFits(context);
+      checkFits(context, DomainType.X86_HVM);
       resolve();
     });
   },
@@ -52,9 +46,6 @@ export const restoreOpsX86Hvm: RestoreOps = {
 
   async processRecord(context, record) {
     switch (record.type) {
-      case RecordType.X86_TSC_INFO:
-        await handleX86TscInfo(context, record);
-        return 'processed';
       case RecordType.HVM_CONTEXT:
         // A copy: the record may be a small part of a large chunk.
         context.hvmContext = record.body.slice();
@@ -62,14 +53,8 @@ export const restoreOpsX86Hvm: RestoreOps = {
       case RecordType.HVM_PARAMS:
         for (const param of decodeHvmParams(record)) await setParam(context, param);
         return 'processed';
-      case RecordType.X86_CPUID_POLICY:
-        handleX86CpuidPolicy(context, record);
-        return 'processed';
-      case RecordType.X86_MSR_POLICY:
-        handleX86MsrPolicy(context, record);
-        return 'processed';
       default:
-        return 'RECORD_NOT_PROCESSED';
+        return processX86Record(context, record);
     }
   },
 
@@ -94,21 +79,6 @@ export const restoreOpsX86Hvm: RestoreOps = {
     return Promise.resolve();
   },
 };
-
-function checkFits(context: RestoreOpsContext): void {
-  if (context.guestType !== DomainType.X86_HVM) {
-    throw new GuestError(
-      'DOMAIN_TYPE_MISMATCH',
-      `the stream holds an ${domainTypeName(context.guestType)} domain, this one is x86 HVM`,
-      { streamType: context.guestType, domainType: context.domainInfo.type },
-    );
-  }
-  if (context.guestPageSize !== PAGE_SIZE) {
-    throw new GuestError('BAD_PAGE_SIZE', `pages of ${context.guestPageSize} octets in an x86 HVM domain`, {
-      pageSize: context.guestPageSize,
-    });
-  }
-}
 
 function needContext(context: RestoreOpsContext): void {
   if (context.hvmContext === null && context.emulatorContext === null) {

@@ -5,9 +5,11 @@
 // The order is libxc's; Xen looks through page tables when a vCPU is given them and when they are pinned.
 
 import { MAX_PIN_BATCH } from '../../hypervisor/port-pv.js';
+import { valueAt } from '../../stream/bounds.js';
 import { INVALID_FRAME, PageType } from '../../stream/format.js';
 import { GuestError, type GuestErrorCode } from '../error.js';
 import type { RestoreOpsContext } from '../ops.js';
+import { withFrame } from './frame-view.js';
 import { fitsRole } from './judge.js';
 import {
   CONSOLE_CONNECTION,
@@ -68,9 +70,7 @@ async function updateStartInfo(
   const { pv, layout, physmap, sharedInfoFrame } = state;
   const { width, startInfo: at } = layout;
   const { endpoints } = context;
-  const page = await mapPage(state, startInfoMfn);
-  try {
-    const { view } = page;
+  await withFrame(pv, startInfoMfn, async (view) => {
     const storeMfn = ownFrame(state, readFrame(view, at.storeFrame, width), 'xenstore ring');
     const consoleMfn = ownFrame(state, readFrame(view, at.consoleFrame, width), 'console ring');
 
@@ -78,12 +78,10 @@ async function updateStartInfo(
     writeFrame(view, at.storeFrame, width, storeMfn);
     view.setUint32(at.storeEventChannel, endpoints.xenstoreEvtchn, true);
 
-    const consolePage = await pv.mapFrames(Uint32Array.of(consoleMfn), 1);
-    const ring = consolePage.frames[0];
-    if (ring !== undefined) {
-      new DataView(ring.buffer, ring.byteOffset).setUint8(CONSOLE_CONNECTION, CONSOLE_DISCONNECTED);
-    }
-    consolePage.unmap();
+    await withFrame(pv, consoleMfn, (ring) => {
+      ring.setUint8(CONSOLE_CONNECTION, CONSOLE_DISCONNECTED);
+      return undefined;
+    });
     endpoints.consoleGfn = consoleMfn;
     writeFrame(view, at.consoleFrame, width, consoleMfn);
     view.setUint32(at.consoleEventChannel, endpoints.consoleEvtchn, true);
@@ -91,9 +89,7 @@ async function updateStartInfo(
     writeLong(view, at.pages, width, BigInt(physmap.maxPfn + 1));
     writeLong(view, at.sharedInfo, width, BigInt(sharedInfoFrame) << 12n);
     view.setUint32(at.flags, 0, true);
-  } finally {
-    page.unmap();
-  }
+  });
 }
 
 /** In batches, as many as Xen takes in one call. */
@@ -103,7 +99,7 @@ async function pinPageTables(state: X86PvRestoreState): Promise<void> {
   const mfns = new Uint32Array(MAX_PIN_BATCH);
   let count = 0;
   for (let pfn = 0; pfn <= physmap.maxPfn; pfn++) {
-    const type = pfnTypes[pfn] ?? 0;
+    const type = valueAt(pfnTypes, pfn);
     if (type < PageType.L1TAB_PIN || type > PageType.L4TAB_PIN) continue;
     levels[count] = tableLevel(type);
     mfns[count] = physmap.pfnToMfn(pfn);
@@ -121,7 +117,7 @@ async function updateGuestP2m(state: X86PvRestoreState): Promise<void> {
   const { pv, physmap, p2mPfns } = state;
   const mfns = new Uint32Array(p2mPfns.length);
   for (let i = 0; i < mfns.length; i++) {
-    const pfn = p2mPfns[i] ?? INVALID_FRAME;
+    const pfn = valueAt(p2mPfns, i);
     mfns[i] = ownFrame(state, pfn, `page ${i} of the p2m`, null, 'BAD_P2M');
     if (state.pfnTypes[pfn] !== PageType.NOTAB) {
       throw new GuestError('BAD_P2M', `page ${i} of the p2m, pfn ${pfn}, is no plain page`, {
@@ -133,11 +129,14 @@ async function updateGuestP2m(state: X86PvRestoreState): Promise<void> {
   }
   const mapping = await pv.mapFrames(mfns, mfns.length);
   const words = ((physmap.maxPfn + 1) * physmap.width) / 4;
-  for (const [i, page] of mapping.frames.entries()) {
-    const ours = physmap.p2m[i];
-    if (ours !== undefined) page.set(ours.subarray(0, Math.min(page.length, words - i * page.length)));
+  try {
+    for (const [i, page] of mapping.frames.entries()) {
+      const ours = valueAt(physmap.p2m, i);
+      page.set(ours.subarray(0, Math.min(page.length, words - i * page.length)));
+    }
+  } finally {
+    mapping.unmap();
   }
-  mapping.unmap();
 }
 
 /** The mfn of a pfn that the stream names: it must be there, of the right type if it plays a role, and Xen must agree. */
@@ -155,7 +154,7 @@ function ownFrame(
       maxPfn: physmap.maxPfn,
     });
   }
-  const type = pfnTypes[pfn] ?? 0;
+  const type = valueAt(pfnTypes, pfn);
   if (role !== null && !fitsRole(type, role, layout)) {
     throw new GuestError('BAD_PAGE_TYPE', `the ${what}, pfn ${pfn}, is a page of another type`, {
       pfn,
@@ -172,17 +171,4 @@ function ownFrame(
     );
   }
   return mfn;
-}
-
-async function mapPage(
-  state: X86PvRestoreState,
-  mfn: number,
-): Promise<{ readonly view: DataView; unmap(): void }> {
-  const mapping = await state.pv.mapFrames(Uint32Array.of(mfn), 1);
-  const words = mapping.frames[0];
-  if (words === undefined) throw new GuestError('BAD_FRAME', 'a mapped frame is not there', { mfn });
-  return {
-    view: new DataView(words.buffer, words.byteOffset, words.byteLength),
-    unmap: () => mapping.unmap(),
-  };
 }

@@ -5,6 +5,7 @@
 //   record ─▶ judge ─ refused: typed error, nothing acknowledged
 //               └── CHECKPOINT: do vCPUs, p2m and page types fit together? then the checkpoint may be acknowledged
 
+import { valueAt } from '../../stream/bounds.js';
 import { StreamError } from '../../stream/error.js';
 import { INVALID_FRAME, PageType, RecordType, hasPageData } from '../../stream/format.js';
 import { PageBatch, decodePageData } from '../../stream/page-data.js';
@@ -103,8 +104,8 @@ export class StreamJudge {
     const { body } = record;
     let at = body.byteOffset + batch.dataOffset;
     for (let i = 0; i < batch.count; i++) {
-      const type = batch.types[i] ?? 0;
-      const pfn = batch.pfns[i] ?? 0;
+      const type = valueAt(batch.types, i);
+      const pfn = valueAt(batch.pfns, i);
       this.#types[pfn] = type;
       if (!hasPageData(type)) continue;
       const level = tableLevel(type);
@@ -147,6 +148,10 @@ export class StreamJudge {
     if (record.type === RecordType.X86_PV_VCPU_BASIC) this.#basics[vcpuId] = context;
   }
 
+  #typeOf(pfn: number): number {
+    return pfn <= this.#maxPfn ? valueAt(this.#types, pfn) : UNSEEN;
+  }
+
   /** Whether what has come so far makes a domain that can run. What start_info's page says is not looked at. */
   #judgeWhole(record: StreamRecord, layout: PvLayout): void {
     if ((this.#basics[0] ?? null) === null) {
@@ -156,7 +161,7 @@ export class StreamJudge {
       if (basic === null) return;
       // A copy: the walk writes back what it is given.
       translateVcpu(basic.slice(), layout, vcpu, 'to mfns', (pfn, role) => {
-        const type = pfn <= this.#maxPfn ? (this.#types[pfn] ?? UNSEEN) : UNSEEN;
+        const type = this.#typeOf(pfn);
         if (!fitsRole(type, role, layout)) {
           throw refused('BAD_FRAME', record, `the ${role} of vCPU ${vcpu} is not what it must be`, {
             vcpu,
@@ -170,11 +175,12 @@ export class StreamJudge {
       });
     });
     this.#p2mPfns.forEach((pfn, index) => {
-      if (pfn > this.#maxPfn || this.#types[pfn] !== PageType.NOTAB) {
+      const type = this.#typeOf(pfn);
+      if (type !== PageType.NOTAB) {
         throw refused('BAD_P2M', record, `page ${index} of the p2m, pfn ${pfn}, is no plain page`, {
           index,
           pfn,
-          pageType: this.#types[pfn] ?? UNSEEN,
+          pageType: type,
           maxPfn: this.#maxPfn,
         });
       }

@@ -9,8 +9,10 @@
 
 import { HypervisorError } from '../../hypervisor/port.js';
 import type { FrameMapping, PvDomain } from '../../hypervisor/port-pv.js';
+import { valueAt } from '../../stream/bounds.js';
 import { INVALID_FRAME, PAGE_SIZE, PFN_MAX } from '../../stream/format.js';
 import { GuestError } from '../error.js';
+import { viewOf } from './frame-view.js';
 import { type PvLayout, cr3ToFrame, readFrame, readLong } from './layout.js';
 import { entryFrame } from './page-table.js';
 import type { X86PvSaveState } from './state.js';
@@ -53,7 +55,7 @@ export async function mapP2m(state: X86PvSaveState): Promise<void> {
   physmap.maxPfn = pages.maxPfn;
   const p2mPfns = new Uint32Array(pages.mfns.length);
   for (let i = 0; i < p2mPfns.length; i++) {
-    const mfn = pages.mfns[i] ?? INVALID_FRAME;
+    const mfn = valueAt(pages.mfns, i);
     const pfn = physmap.ownPfn(mfn);
     if (pfn === INVALID_FRAME) {
       const facts = { index: i, ...physmap.facts(mfn) };
@@ -92,13 +94,13 @@ async function walkTree(
   checkMfn(topMfn, maxMfn, 'frame list list', 0);
 
   const listMfns = await readFrames(pv, width, Uint32Array.of(topMfn), lists);
-  for (let i = 0; i < lists; i++) checkMfn(listMfns[i] ?? INVALID_FRAME, maxMfn, 'frame list list', i);
+  for (let i = 0; i < lists; i++) checkMfn(valueAt(listMfns, i), maxMfn, 'frame list list', i);
   const used = startOfLastRun(listMfns) + 1;
   maxPfn = Math.min(maxPfn, used * perList - 1);
 
   const pages = Math.floor(maxPfn / perPage) + 1;
   const mfns = await readFrames(pv, width, listMfns.slice(0, used), pages);
-  for (let i = 0; i < pages; i++) checkMfn(mfns[i] ?? INVALID_FRAME, maxMfn, 'frame list', i);
+  for (let i = 0; i < pages; i++) checkMfn(valueAt(mfns, i), maxMfn, 'frame list', i);
   return { maxPfn, mfns };
 }
 
@@ -109,15 +111,27 @@ async function readFrames(
   mfns: Uint32Array,
   count: number,
 ): Promise<Uint32Array> {
-  const mapping = await mapGuestFrames(pv, mfns);
   const perPage = PAGE_SIZE / width;
-  const frames = new Uint32Array(count).fill(INVALID_FRAME);
-  for (let i = 0; i < count; i++) {
-    const page = mapping.frames[Math.floor(i / perPage)];
-    if (page !== undefined) frames[i] = readFrame(viewOf(page), (i % perPage) * width, width);
+  return readMapped(pv, mfns, count, (pages, i) =>
+    readFrame(viewOf(valueAt(pages, Math.floor(i / perPage))), (i % perPage) * width, width),
+  );
+}
+
+/** What `frameAt` reads from the pages of these mfns, `count` times. */
+async function readMapped(
+  pv: PvDomain,
+  mfns: Uint32Array,
+  count: number,
+  frameAt: (pages: readonly Uint32Array[], index: number) => number,
+): Promise<Uint32Array> {
+  const mapping = await mapGuestFrames(pv, mfns);
+  try {
+    const frames = new Uint32Array(count);
+    for (let i = 0; i < count; i++) frames[i] = frameAt(mapping.frames, i);
+    return frames;
+  } finally {
+    mapping.unmap();
   }
-  mapping.unmap();
-  return frames;
 }
 
 /** By the guest's own page tables, from p2m_cr3 down. Entries are 64 bits whatever the guest's width. */
@@ -171,16 +185,11 @@ async function readEntries(
   maxMfn: number,
   level: number,
 ): Promise<Uint32Array> {
-  const mapping = await mapGuestFrames(pv, tables);
-  const frames = new Uint32Array(count).fill(INVALID_FRAME);
+  const frames = await readMapped(pv, tables, count, (pages, i) =>
+    entryFrame(viewOf(valueAt(pages, (first + i) >>> 9)), ((first + i) & 511) * 8),
+  );
   for (let i = 0; i < count; i++) {
-    const entry = first + i;
-    const page = mapping.frames[entry >>> 9];
-    if (page !== undefined) frames[i] = entryFrame(viewOf(page), (entry & 511) * 8);
-  }
-  mapping.unmap();
-  for (let i = 0; i < count; i++) {
-    checkMfn(frames[i] ?? INVALID_FRAME, maxMfn, `page tables at level ${level}`, first + i);
+    checkMfn(valueAt(frames, i), maxMfn, `page tables at level ${level}`, first + i);
   }
   return frames;
 }
@@ -237,8 +246,4 @@ function checkMfn(mfn: number, maxMfn: number, where: string, index: number): vo
 
 function badP2m(what: string, facts: Readonly<Record<string, number | bigint>>): GuestError {
   return new GuestError('BAD_P2M', `the guest's p2m cannot be used: ${what}`, facts);
-}
-
-function viewOf(page: Uint32Array): DataView {
-  return new DataView(page.buffer, page.byteOffset, page.byteLength);
 }

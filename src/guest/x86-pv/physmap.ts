@@ -4,6 +4,7 @@
 //
 //   pfn ─▶ p2m[pfn / entries per page][pfn % entries] = mfn ─▶ m2p[mfn] = pfn
 
+import { valueAt } from '../../stream/bounds.js';
 import { INVALID_FRAME, PAGE_SIZE } from '../../stream/format.js';
 import type { GuestWidth } from '../../stream/records/pv.js';
 
@@ -31,9 +32,9 @@ export class Physmap {
   pfnToMfn(pfn: number): number {
     const page = this.p2m[pfn >>> this.entryShift];
     if (page === undefined || pfn > this.maxPfn) return INVALID_FRAME;
-    if (this.width === 4) return page[pfn & 1023] ?? INVALID_FRAME;
+    if (this.width === 4) return valueAt(page, pfn & 1023);
     const at = (pfn & 511) * 2;
-    return page[at + 1] === 0 ? (page[at] ?? INVALID_FRAME) : INVALID_FRAME;
+    return valueAt(page, at + 1) === 0 ? valueAt(page, at) : INVALID_FRAME;
   }
 
   setPfnToMfn(pfn: number, mfn: number): void {
@@ -54,7 +55,7 @@ export class Physmap {
   mfnToPfn(mfn: number): number {
     if (mfn > this.maxMfn) return INVALID_FRAME;
     const at = mfn * 2;
-    return this.m2p[at + 1] === 0 ? (this.m2p[at] ?? INVALID_FRAME) : INVALID_FRAME;
+    return valueAt(this.m2p, at + 1) === 0 ? valueAt(this.m2p, at) : INVALID_FRAME;
   }
 
   /** The pfn of a frame that m2p and p2m agree on, else INVALID_FRAME: libxc's mfn_in_pseudophysmap and mfn_to_pfn. */

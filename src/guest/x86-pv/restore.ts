@@ -4,13 +4,14 @@
 
 import type { TargetDomain } from '../../hypervisor/port.js';
 import type { PvTarget } from '../../hypervisor/port-pv.js';
-import { DomainType, PAGE_SIZE, PageType, RecordType, domainTypeName } from '../../stream/format.js';
+import { DomainType, PAGE_SIZE, PageType, RecordType } from '../../stream/format.js';
 import type { StreamRecord } from '../../stream/record.js';
 import { decodePvInfo, decodePvP2mFrames, decodePvVcpu, decodeSharedInfo } from '../../stream/records/pv.js';
 import { GuestError } from '../error.js';
 import type { RestoreOps, RestoreOpsContext } from '../ops.js';
-import { handleX86CpuidPolicy, handleX86MsrPolicy, handleX86TscInfo, x86StaticDataComplete } from '../x86.js';
+import { X86_RECORD_TYPES, checkFits, processX86Record, x86StaticDataComplete } from '../x86.js';
 import { completeStream } from './complete.js';
+import { withFrame } from './frame-view.js';
 import { StreamJudge, grownP2mPfns, grownTypes } from './judge.js';
 import { VCPU_INFO_BYTES, VCPU_INFO_COUNT, pvLayout, writeLong } from './layout.js';
 import { ALL_GOOD, collectMissing, entryFrame, localiseTable, tableLevel } from './page-table.js';
@@ -26,9 +27,7 @@ export const restoreOpsX86Pv: RestoreOps = {
     RecordType.X86_PV_VCPU_XSAVE,
     RecordType.X86_PV_VCPU_MSRS,
     RecordType.SHARED_INFO,
-    RecordType.X86_TSC_INFO,
-    RecordType.X86_CPUID_POLICY,
-    RecordType.X86_MSR_POLICY,
+    ...X86_RECORD_TYPES,
   ]),
 
   pfnToGfn: (context, pfn) => restoreStateOf(context).physmap.pfnToMfn(pfn),
@@ -46,7 +45,7 @@ export const restoreOpsX86Pv: RestoreOps = {
   localisePage,
 
   async setup(context) {
-    checkFits(context);
+    checkFits(context, DomainType.X86_PV);
     const pv = needPv(context.domain);
     const { guestWidth, maxVcpuId, sharedInfoFrame } = await pv.info();
     const state = new X86PvRestoreState(pv, {
@@ -55,7 +54,7 @@ export const restoreOpsX86Pv: RestoreOps = {
       maxVcpuId,
       judge: new StreamJudge(maxVcpuId + 1),
     });
-    context.x86Pv = state;
+    context.guestState = state;
     const table = await pv.mapM2p();
     state.mappings.push(table);
     state.physmap.m2p = table.m2p;
@@ -83,17 +82,8 @@ export const restoreOpsX86Pv: RestoreOps = {
       case RecordType.SHARED_INFO:
         await handleSharedInfo(context, record);
         return 'processed';
-      case RecordType.X86_TSC_INFO:
-        await handleX86TscInfo(context, record);
-        return 'processed';
-      case RecordType.X86_CPUID_POLICY:
-        handleX86CpuidPolicy(context, record);
-        return 'processed';
-      case RecordType.X86_MSR_POLICY:
-        handleX86MsrPolicy(context, record);
-        return 'processed';
       default:
-        return 'RECORD_NOT_PROCESSED';
+        return processX86Record(context, record);
     }
   },
 
@@ -102,27 +92,14 @@ export const restoreOpsX86Pv: RestoreOps = {
   streamComplete: completeStream,
 
   cleanup(context) {
-    const state = context.x86Pv;
-    context.x86Pv = null;
-    for (const mapping of state?.mappings ?? []) mapping.unmap();
+    const { guestState } = context;
+    context.guestState = null;
+    if (guestState instanceof X86PvRestoreState) {
+      for (const mapping of guestState.mappings) mapping.unmap();
+    }
     return Promise.resolve();
   },
 };
-
-function checkFits(context: RestoreOpsContext): void {
-  if (context.guestType !== DomainType.X86_PV) {
-    throw new GuestError(
-      'DOMAIN_TYPE_MISMATCH',
-      `the stream holds an ${domainTypeName(context.guestType)} domain, this one is x86 PV`,
-      { streamType: context.guestType, domainType: context.domainInfo.type },
-    );
-  }
-  if (context.guestPageSize !== PAGE_SIZE) {
-    throw new GuestError('BAD_PAGE_SIZE', `pages of ${context.guestPageSize} octets in an x86 PV domain`, {
-      pageSize: context.guestPageSize,
-    });
-  }
-}
 
 /** The page tables of an admitted record: superpages and pfns beyond the guest have been refused. */
 function localisePage(
@@ -236,11 +213,8 @@ async function handleSharedInfo(context: RestoreOpsContext, record: StreamRecord
   const { pv, layout, sharedInfoFrame } = restoreStateOf(context);
   const { sharedInfo: at, width } = layout;
   const old = decodeSharedInfo(record);
-  const mapping = await pv.mapFrames(Uint32Array.of(sharedInfoFrame), 1);
-  const words = mapping.frames[0];
-  if (words !== undefined) {
-    const page = new Uint8Array(words.buffer, words.byteOffset, PAGE_SIZE);
-    const view = new DataView(words.buffer, words.byteOffset, PAGE_SIZE);
+  await withFrame(pv, sharedInfoFrame, (view) => {
+    const page = new Uint8Array(view.buffer, view.byteOffset, PAGE_SIZE);
     page.set(old.subarray(0, VCPU_INFO_COUNT * VCPU_INFO_BYTES));
     page.set(old.subarray(at.arch, at.archEnd), at.arch);
     writeLong(view, at.frameListList, width, 0n);
@@ -249,8 +223,8 @@ async function handleSharedInfo(context: RestoreOpsContext, record: StreamRecord
       writeLong(view, i * VCPU_INFO_BYTES + at.pendingSelector, width, 0n);
     }
     page.fill(0xff, at.eventsMask, at.eventsMask + at.eventsBytes);
-  }
-  mapping.unmap();
+    return undefined;
+  });
 }
 
 function needPv(domain: TargetDomain): PvTarget {

@@ -7,11 +7,13 @@
 
 import type { SourceDomain } from '../../hypervisor/port.js';
 import type { PvSource } from '../../hypervisor/port-pv.js';
+import { valueAt } from '../../stream/bounds.js';
 import { DomainType, INVALID_FRAME, PAGE_SIZE, RecordType } from '../../stream/format.js';
 import { encodePvInfo, encodePvP2mFrames, encodePvVcpuHeader } from '../../stream/records/pv.js';
 import { GuestError } from '../error.js';
 import type { NormaliseResult, SaveOps, SaveOpsContext } from '../ops.js';
 import { writeX86CpuPolicyRecords, writeX86TscInfo } from '../x86.js';
+import { viewOf } from './frame-view.js';
 import { pvLayout } from './layout.js';
 import { mapP2m, readGeneration } from './p2m.js';
 import { ALL_GOOD, entryFrame, isSuperpage, normaliseTable, tableLevel } from './page-table.js';
@@ -27,7 +29,7 @@ export const saveOpsX86Pv: SaveOps = {
     const pv = needPv(context.domain);
     const { guestWidth, maxVcpuId, sharedInfoFrame } = await pv.info();
     const state = new X86PvSaveState(pv, pvLayout(guestWidth), maxVcpuId);
-    context.x86Pv = state;
+    context.guestState = state;
 
     const table = await pv.mapM2p();
     state.mappings.push(table);
@@ -37,9 +39,7 @@ export const saveOpsX86Pv: SaveOps = {
 
     const shared = await pv.mapFrames(Uint32Array.of(sharedInfoFrame), 1);
     state.mappings.push(shared);
-    const page = shared.frames[0];
-    if (page === undefined) throw new GuestError('INCOMPLETE', 'the domain has no shared info page');
-    state.sharedInfo = new DataView(page.buffer, page.byteOffset, page.byteLength);
+    state.sharedInfo = viewOf(valueAt(shared.frames, 0));
 
     await mapP2m(state);
     context.p2mSize = state.physmap.maxPfn + 1;
@@ -70,10 +70,12 @@ export const saveOpsX86Pv: SaveOps = {
   checkVmState,
 
   cleanup(context) {
-    const state = context.x86Pv;
-    context.x86Pv = null;
-    state?.p2mMapping?.unmap();
-    for (const mapping of state?.mappings ?? []) mapping.unmap();
+    const { guestState } = context;
+    context.guestState = null;
+    if (guestState instanceof X86PvSaveState) {
+      guestState.p2mMapping?.unmap();
+      for (const mapping of guestState.mappings) mapping.unmap();
+    }
     return Promise.resolve();
   },
 };

@@ -88,12 +88,13 @@ export class X86PvRestoreState {
 }
 
 export function saveStateOf(context: SaveOpsContext): X86PvSaveState {
-  if (context.x86Pv === null) throw new GuestError('INCOMPLETE', 'the save of the PV domain was not set up');
-  return context.x86Pv;
+  const { guestState } = context;
+  if (guestState instanceof X86PvSaveState) return guestState;
+  throw new GuestError('INCOMPLETE', 'the save of the PV domain was not set up');
 }
 
 export function restoreStateOf(context: RestoreOpsContext): X86PvRestoreState {
-  if (context.x86Pv === null)
-    throw new GuestError('INCOMPLETE', 'the restore of the PV domain was not set up');
-  return context.x86Pv;
+  const { guestState } = context;
+  if (guestState instanceof X86PvRestoreState) return guestState;
+  throw new GuestError('INCOMPLETE', 'the restore of the PV domain was not set up');
 }

@@ -4,6 +4,7 @@
 //   ── take n ──▶ ◀── body, padding ──┤ record()              take    take, piece   skip
 //   ── skip n ──▶ ◀── how far it was ─┘                               by piece
 
+import { valueAt } from '../bounds.js';
 import {
   DOMAIN_HEADER_BYTES,
   IMAGE_HEADER_BYTES,
@@ -302,11 +303,11 @@ function countTypes(entries: DataView, pages: WalkedPages): void {
   const { types } = pages;
   for (let at = 4; at < entries.byteLength; at += ENTRY_BYTES) {
     const type = entries.getUint32(at, true) >>> 28;
-    types[type] = (types[type] ?? 0) + 1;
+    types[type] = valueAt(types, type) + 1;
   }
   let dataPages = 0;
   for (let type = 0; type < 16; type += 1) {
-    dataPages += hasPageData(type) ? (types[type] ?? 0) : 0;
+    dataPages += hasPageData(type) ? valueAt(types, type) : 0;
   }
   pages.dataPages = dataPages;
 }

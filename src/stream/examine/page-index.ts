@@ -4,6 +4,7 @@
 //
 //   pfn ──hash──▶ slot:  pfns[slot] │ values[slot] = offset of the page × 16 + page type
 
+import { valueAt } from '../bounds.js';
 import { INVALID_FRAME, hasPageData } from '../format.js';
 
 const SLOTS_MIN = 1024;
@@ -46,18 +47,18 @@ export class PageIndex {
 
   /** Page type of a pfn that is in the index. */
   typeOf(pfn: number): number {
-    return (this.#values[this.#slot(pfn)] ?? 0) % 16;
+    return valueAt(this.#values, this.#slot(pfn)) % 16;
   }
 
   offsetOf(pfn: number): number {
-    return Math.floor((this.#values[this.#slot(pfn)] ?? 0) / 16);
+    return Math.floor(valueAt(this.#values, this.#slot(pfn)) / 16);
   }
 
   /** Pfns of a type with data. */
   dataPages(): number {
     let count = 0;
     this.#pfns.forEach((pfn, slot) => {
-      count += pfn !== INVALID_FRAME && hasPageData((this.#values[slot] ?? 0) % 16) ? 1 : 0;
+      count += pfn !== INVALID_FRAME && hasPageData(valueAt(this.#values, slot) % 16) ? 1 : 0;
     });
     return count;
   }
@@ -90,7 +91,7 @@ export class PageIndex {
       if (pfn !== INVALID_FRAME) {
         const slot = this.#slot(pfn);
         this.#pfns[slot] = pfn;
-        this.#values[slot] = values[old] ?? 0;
+        this.#values[slot] = valueAt(values, old);
       }
     });
   }

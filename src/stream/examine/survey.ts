@@ -1,6 +1,7 @@
 // What is in a stream, counted while it is walked: layers, guest, records, pages by type, checkpoints. Records are
 // handed on as they come; what is kept does not grow with the stream, but for a bit a page of the guest.
 
+import { valueAt } from '../bounds.js';
 import type { StreamHeaders } from '../flow.js';
 import { DomainType, PAGE_SIZE, RecordType, domainTypeName, isPopulatedPageType } from '../format.js';
 import type { Layer } from '../layer-item.js';
@@ -243,7 +244,7 @@ export class Surveyor implements StreamVisitor {
     this.#pages += pages.dataPages;
     this.#checkpoint.pages += pages.dataPages;
     for (let type = 0; type < 16; type += 1) {
-      this.#types[type] = (this.#types[type] ?? 0) + (pages.types[type] ?? 0);
+      this.#types[type] = valueAt(this.#types, type) + valueAt(pages.types, type);
     }
   }
 

@@ -1,6 +1,7 @@
 // CHECKPOINT_DIRTY_PFN_LIST: the pages that a COLO secondary has changed since the last checkpoint, on the back
 // channel, in no order. The body is the list and nothing else: pfn u64 × (length / 8); none is possible.
 
+import { valueAt } from '../bounds.js';
 import { PFN_MAX } from '../format.js';
 import { viewOf } from '../octets.js';
 import type { StreamRecord } from '../record.js';
@@ -37,7 +38,7 @@ export function encodeDirtyPfnList(pfns: Uint32Array, count: number = pfns.lengt
   const body = new Uint8Array(count * 8);
   const view = viewOf(body);
   for (let index = 0; index < count; index += 1) {
-    view.setUint32(index * 8, pfns[index] ?? 0, true);
+    view.setUint32(index * 8, valueAt(pfns, index), true);
   }
   return body;
 }

@@ -20,7 +20,7 @@ interface Waiter {
   readonly reject: (error: Error) => void;
 }
 
-export class Outbox {
+export class Posting {
   readonly #sink: StreamSink;
   readonly #free: Slab[] = [];
   readonly #waiters: Waiter[] = [];

@@ -1,0 +1,331 @@
+// Restoring a domain, step by step (libxc's restore(), turned inside out). The first checkpoint is applied as it comes;
+// from then on the records of the open checkpoint are kept, and applied when it is whole and acknowledged:
+//
+//   receive   read ─▶ admit ─┬─ first checkpoint: apply ─┐
+//                            └─ later: buffer ───────────┴─ CHECKPOINT ─▶ 'checkpoint'     END ─▶ 'end'
+//   commit    what is buffered is applied: the domain is as of the checkpoint
+//   breakOff  what is buffered is dropped, the domain completed as of the checkpoint before
+//   complete  after END
+//   close     whatever was set up ends, after success and after failure alike
+//
+// Where the stream is libxl's, the device model's state follows libxc's CHECKPOINT, and CHECKPOINT_END is what makes
+// the checkpoint whole; libxl's END is the end.
+//
+// A domain may try whether it can be started from a checkpoint: the first one before it is acknowledged, the others when
+// they are applied. One that cannot be is told while the primary lives, and the domain is as of the one before.
+//
+// In COLO the domain is completed by each commit and runs until the next checkpoint is received (see colo.ts).
+
+import { asError } from '../errors.js';
+import { type Closable, cleanUp } from '../flow/closing.js';
+import type { RestoreEndpoints, RestoreOps, StreamType } from '../guest/ops.js';
+import { restoreOpsFor } from '../guest/tables.js';
+import type { TargetDomain } from '../hypervisor/port.js';
+import type { RecordSource } from '../stream/flow.js';
+import { RecordType, recordTypeName } from '../stream/format.js';
+import type { StreamRecord } from '../stream/record.js';
+import { processRecord } from './apply.js';
+import { BROKEN, type Broken, nextArrival } from './arrival.js';
+import type { AppliedCheckpoint, RestoreStepCallbacks } from './callbacks.js';
+import { type ColoRestoreOptions, ColoSecondary } from './colo.js';
+import { RestoreContext } from './context.js';
+import { RestoreError } from './error.js';
+
+export type { RestoreStepCallbacks } from './callbacks.js';
+
+export interface RestoreStepOptions {
+  /** Created, empty, not started; it is not started here either, but by a callback in COLO. */
+  readonly domain: TargetDomain;
+  readonly source: RecordSource;
+  readonly streamType: StreamType;
+  readonly callbacks: RestoreStepCallbacks;
+  /** COLO only, and needed there. */
+  readonly colo?: ColoRestoreOptions;
+  /** The most that the records of an open checkpoint may take. Default: 256 MiB. */
+  readonly bufferLimitBytes?: number;
+  /** Xenstore's and the console's event channels, where there are any; their frames come back in it. */
+  readonly endpoints?: RestoreEndpoints;
+  /** Milliseconds, monotonic. Default: performance.now. */
+  readonly clock?: () => number;
+  /** Default: the table of the domain's type. */
+  readonly ops?: RestoreOps;
+}
+
+/**
+ * Either way the domain can be started: it equals the last checkpoint. In COLO it has been: after 'failover' it runs,
+ * after 'complete' it is suspended, both in its own state, in which the last checkpoint is one that it went through.
+ */
+export type RestoreOutcome =
+  | {
+      /** END has come. */
+      readonly kind: 'complete';
+      /** Checkpoints that were applied; 0 for a plain stream. */
+      readonly epochs: number;
+    }
+  | {
+      /** The stream broke off after a checkpoint. */
+      readonly kind: 'failover';
+      /** The checkpoint that the domain equals: the last one that was applied, or that it could be started from. */
+      readonly epoch: number;
+      /** Why the open checkpoint was dropped, where it did not simply end. */
+      readonly cause?: Error;
+    };
+
+export type Received =
+  /** The open checkpoint is whole and well-formed: it can be applied, so it may be acknowledged. */
+  | { readonly kind: 'checkpoint'; readonly epoch: number }
+  /** The stream is whole. */
+  | { readonly kind: 'end'; readonly epochs: number }
+  | Broken;
+
+export type Committed =
+  | { readonly kind: 'applied'; readonly applied: AppliedCheckpoint }
+  /** The domain cannot be started from this epoch, and is as of the one before it that the outcome names. */
+  | { readonly kind: 'unusable'; readonly outcome: RestoreOutcome };
+
+/**
+ * One step at a time. If one rejects, the domain is in no state to run (in COLO: may not be), and close() alone may
+ * follow.
+ * @throws RestoreError, StreamError, GuestError, HypervisorError, and whatever a callback fails with
+ */
+export interface RestoreSteps extends Closable {
+  /**
+   * Reads records until the open checkpoint, or the stream, is whole and well-formed (buffered; the first is applied
+   * as it comes), or the channel breaks: broken is a result, not an exception. Rejects when the domain fails while the
+   * first checkpoint is applied. COLO: the domain runs until the primary takes that checkpoint.
+   */
+  receive(): Promise<Received>;
+  /** After 'checkpoint': applies what is buffered. Acknowledged is acknowledged: not to be given up half-way. */
+  commit(): Promise<Committed>;
+  /**
+   * The channel broke: drops what is buffered, completes the domain so that it can be started (COLO: it runs on).
+   * Rejects with the cause, or NO_CONSISTENT_CHECKPOINT, if no checkpoint was committed.
+   */
+  breakOff(cause: Error | null): Promise<RestoreOutcome>;
+  /** After 'end': completes the domain. */
+  complete(): Promise<RestoreOutcome>;
+  /**
+   * Once, whatever happened: waits for the step under way, cleans up. Resolves to the one error that tells of
+   * `failure` and of what failed here, or null.
+   */
+  close(failure: Error | null): Promise<Error | null>;
+}
+
+export const DEFAULT_BUFFER_LIMIT_BYTES = 256 * 1024 * 1024;
+
+/**
+ * Waits for the stream's headers. Nothing is done to the domain yet, so nothing is to be closed if this fails.
+ * @throws RestoreError BAD_OPTIONS, StreamError, GuestError UNSUPPORTED_DOMAIN_TYPE, HypervisorError
+ */
+export async function openRestore(options: RestoreStepOptions): Promise<RestoreSteps> {
+  const { domain, source, streamType, callbacks } = options;
+  const bufferLimitBytes = options.bufferLimitBytes ?? DEFAULT_BUFFER_LIMIT_BYTES;
+  if (streamType === 'colo' && options.colo === undefined) {
+    throw new RestoreError('BAD_OPTIONS', 'a COLO restore needs the option colo', { streamType });
+  }
+  if (!(bufferLimitBytes > 0)) {
+    throw new RestoreError('BAD_OPTIONS', `bufferLimitBytes must be positive, not ${bufferLimitBytes}`, {
+      bufferLimitBytes,
+    });
+  }
+  const domainInfo = await domain.info();
+  const ops = options.ops ?? restoreOpsFor(domainInfo.type);
+  const colo =
+    streamType === 'colo' && options.colo !== undefined
+      ? new ColoSecondary(options.colo, domainInfo.p2mSize)
+      : null;
+  const context = new RestoreContext({
+    domain,
+    domainInfo,
+    streamType,
+    headers: await source.headers(),
+    callbacks,
+    ops,
+    endpoints: options.endpoints ?? noEndpoints(),
+    bufferLimitBytes,
+    clock: options.clock ?? (() => performance.now()),
+  });
+  return new Restorer(context, source, colo);
+}
+
+/** What an op says of the channel (libxc's BROKEN_CHANNEL). */
+type Processed = 'processed' | 'BROKEN_CHANNEL';
+
+class Restorer implements RestoreSteps {
+  readonly #context: RestoreContext;
+  readonly #source: RecordSource;
+  /** null but for COLO. */
+  readonly #colo: ColoSecondary | null;
+  #setUp = false;
+  /** While a checkpoint was committed, its records said that the channel is broken. */
+  #channelBroken = false;
+  /** The step under way, or the last one; never rejects. */
+  #settled: Promise<unknown> = Promise.resolve();
+
+  constructor(context: RestoreContext, source: RecordSource, colo: ColoSecondary | null) {
+    this.#context = context;
+    this.#source = source;
+    this.#colo = colo;
+  }
+
+  receive(): Promise<Received> {
+    return this.#step(async () => {
+      const context = this.#context;
+      if (!this.#setUp) {
+        this.#setUp = true;
+        await context.ops.setup(context);
+      }
+      if (this.#channelBroken) return BROKEN;
+      if (this.#colo !== null && context.epoch > 0) {
+        const run = await this.#colo.run(context, context.epoch - 1);
+        if (run === 'BROKEN_CHANNEL') return { kind: 'broken', cause: this.#colo.backFailure };
+      }
+      return this.#receive();
+    });
+  }
+
+  commit(): Promise<Committed> {
+    return this.#step(() => this.#commit());
+  }
+
+  breakOff(cause: Error | null): Promise<RestoreOutcome> {
+    return this.#step(() => this.#breakOff(cause));
+  }
+
+  complete(): Promise<RestoreOutcome> {
+    const context = this.#context;
+    return this.#step(async () => {
+      if (this.#colo === null) await context.completeDomain();
+      return { kind: 'complete', epochs: context.epoch };
+    });
+  }
+
+  async close(failure: Error | null): Promise<Error | null> {
+    const context = this.#context;
+    await this.#settled;
+    return cleanUp(
+      failure,
+      'restored',
+      [async () => this.#colo?.cleanup(), () => context.ops.cleanup(context)],
+      (message, options) => new RestoreError('CLEANUP_FAILED', message, {}, options),
+    );
+  }
+
+  #step<T>(work: () => Promise<T>): Promise<T> {
+    const result = work();
+    this.#settled = result.catch(() => undefined);
+    return result;
+  }
+
+  async #receive(): Promise<Received> {
+    const context = this.#context;
+    for (;;) {
+      const arrival = await nextArrival(context, this.#source);
+      switch (arrival.kind) {
+        case 'kept':
+          break;
+        case 'broken':
+          return arrival;
+        case 'record':
+          if ((await this.#apply(arrival.record)) === 'BROKEN_CHANNEL') return BROKEN;
+          break;
+        case 'checkpoint':
+          // A version 2 stream whose first checkpoint had no memory.
+          if (!context.seenStaticDataEnd) await context.handleStaticDataEnd();
+          if (!context.bufferAllRecords) await context.completeCheckpoint();
+          return { kind: 'checkpoint', epoch: context.epoch };
+        case 'end':
+          return { kind: 'end', epochs: context.epoch };
+      }
+    }
+  }
+
+  async #commit(): Promise<Committed> {
+    const context = this.#context;
+    const { epoch, bufferedRecords } = context;
+    const first = !context.bufferAllRecords;
+    const bufferedBytes = bufferedRecords.bytes;
+    const count = bufferedRecords.count;
+    for (let i = 0; i < count; i++) {
+      // The rest of it is here and is applied, channel or no channel.
+      if ((await this.#apply(bufferedRecords.take(i))) === 'BROKEN_CHANNEL') this.#channelBroken = true;
+    }
+    bufferedRecords.clear();
+    await this.#colo?.complete(context);
+    const unusable = first ? null : await tryCheckpoint(context);
+    if (unusable !== null) return { kind: 'unusable', outcome: unusable };
+    context.bufferAllRecords = true;
+    context.epoch = epoch + 1;
+    const { records, pages, applyMs } = context;
+    context.records = 0;
+    context.pages = 0;
+    context.applyMs = 0;
+    return {
+      kind: 'applied',
+      applied: { epoch, records, bufferedBytes, pages, applySeconds: applyMs / 1000 },
+    };
+  }
+
+  async #breakOff(cause: Error | null): Promise<RestoreOutcome> {
+    const context = this.#context;
+    if (!context.bufferAllRecords) {
+      throw (
+        cause ??
+        new RestoreError(
+          'NO_CONSISTENT_CHECKPOINT',
+          'the stream broke before it had brought a whole domain',
+          {
+            streamType: context.streamType,
+          },
+        )
+      );
+    }
+    context.bufferedRecords.clear();
+    if (this.#colo === null) await context.completeDomain();
+    else await this.#colo.failover(context);
+    return failover(context.epoch - 1, cause);
+  }
+
+  /** Page data is done with once it is applied; of other records the guest's ops may keep views (HVM_CONTEXT). */
+  async #apply(record: StreamRecord): Promise<Processed> {
+    const result = needProcessed(record, await processRecord(this.#context, record));
+    if (record.layer !== 'libxl' && record.type === RecordType.PAGE_DATA) this.#source.release?.(record);
+    return result;
+  }
+}
+
+/** Whether the domain could be started as it is; if not, as of which epoch before. */
+async function tryCheckpoint(context: RestoreContext): Promise<RestoreOutcome | null> {
+  try {
+    await context.completeCheckpoint();
+    return null;
+  } catch (error) {
+    const back = context.domain.checkpointsBack ?? 0;
+    if (back === 0 || back > context.epoch) throw error;
+    return failover(context.epoch - back, asError(error));
+  }
+}
+
+function failover(epoch: number, cause: Error | null): RestoreOutcome {
+  return cause === null ? { kind: 'failover', epoch } : { kind: 'failover', epoch, cause };
+}
+
+function needProcessed(record: StreamRecord, result: Processed | 'RECORD_NOT_PROCESSED'): Processed {
+  if (result !== 'RECORD_NOT_PROCESSED') return result;
+  // admit() has let it through, so its guest type had promised to know it.
+  throw new RestoreError('UNKNOWN_RECORD', `${recordTypeName(record.type)} record was not processed`, {
+    type: record.type,
+    offset: record.offset,
+  });
+}
+
+function noEndpoints(): RestoreEndpoints {
+  return {
+    xenstoreGfn: 0,
+    consoleGfn: 0,
+    xenstoreEvtchn: 0,
+    consoleEvtchn: 0,
+    xenstoreDomid: 0,
+    consoleDomid: 0,
+  };
+}

@@ -1,0 +1,283 @@
+// Saving a domain, step by step: the order of the records, and which step writes them. Who takes the steps decides
+// when, and whether there is another (libxc's loop in save.ts; the primary's pipeline).
+//
+//   capture   0: setup  headers  static data  STATIC_DATA_END  start of stream
+//             start of checkpoint   memory   end of checkpoint   CHECKPOINT (plain: none)
+//   resume    the domain runs                             COLO: send, then resume
+//   send      the epoch leaves ┄┄┄▶ next capture
+//   end       END
+//   close     the dirty log and whatever was set up ends, after success and after failure alike
+//
+// Where libxc writes while the domain is suspended, here a checkpoint is captured into a slab and sent when the domain
+// runs again, unless its dirty pages do not fit the slab: memory is bounded first.
+//
+// A domain whose device model has a state of its own is saved in libxl's layer (libxl.ts).
+
+import { type Closable, cleanUp } from '../flow/closing.js';
+import type { SaveOps, StreamType } from '../guest/ops.js';
+import { saveOpsFor } from '../guest/tables.js';
+import { endDirtyLog } from '../hypervisor/log-dirty.js';
+import type { SourceDomain } from '../hypervisor/port.js';
+import type { StreamSink } from '../stream/flow.js';
+import { RecordType } from '../stream/format.js';
+import { encodeHeaders } from '../stream/writer.js';
+import type { SavedCheckpoint, SaveStepCallbacks } from './callbacks.js';
+import type { BackSource } from './colo.js';
+import { SaveContext } from './context.js';
+import { SaveError } from './error.js';
+import {
+  type PassResult,
+  sendDomainMemoryCheckpointed,
+  sendDomainMemoryLive,
+  sendDomainMemoryNonlive,
+} from './memory.js';
+import { endLibxlCheckpoint, endLibxlStream, libxlOpening } from './libxl.js';
+import { Posting } from './posting.js';
+import { SLAB_BYTES_MIN } from './slab.js';
+
+export type { SaveStepCallbacks } from './callbacks.js';
+
+export interface SaveStepOptions {
+  readonly domain: SourceDomain;
+  readonly sink: StreamSink;
+  readonly streamType: StreamType;
+  /** Send memory while the domain runs before suspending it. */
+  readonly live: boolean;
+  /** After a live plain save, send everything again for comparison (VERIFY). Default: false. */
+  readonly debug?: boolean;
+  readonly callbacks: SaveStepCallbacks;
+  /** COLO only, and needed there: where the secondary says which pages it has changed. */
+  readonly back?: BackSource;
+  /** Octets of one slab: a checkpoint that fits is sent while the domain runs. Default: 32 MiB. */
+  readonly slabBytes?: number;
+  /** One more than the checkpoints that may be on their way while the next is captured. Default: 2. */
+  readonly slabCount?: number;
+  /** Milliseconds, monotonic. Default: performance.now. */
+  readonly clock?: () => number;
+  /** Default: the table of the domain's type. */
+  readonly ops?: SaveOps;
+}
+
+export interface SaveResult {
+  /**
+   * 'complete': a plain save. 'finished': the checkpoint callback said so. 'domain-gone': the domain ended by itself
+   * after a checkpoint. All three have written END.
+   */
+  readonly ended: 'complete' | 'finished' | 'domain-gone';
+  /** Checkpoints in the stream; 0 for a plain one. */
+  readonly checkpoints: number;
+  readonly bytes: number;
+  /** How often a suspended domain had to wait because its dirty pages did not fit the slab. */
+  readonly suspendedFlushes: number;
+}
+
+/**
+ * One step at a time; send() alone need not be awaited. A step that rejects is the last but close(). None of them
+ * resumes or destroys a domain because of a failure: whoever takes the steps knows whether it may run.
+ * @throws SaveError, GuestError, HypervisorError, StreamError, and whatever the sink or a callback fails with
+ */
+export interface SaveSteps extends Closable {
+  /**
+   * Suspends the domain and captures the next epoch whole into its slab (epoch 0: headers, static data and the live
+   * pre-copy before), CHECKPOINT included. The domain is suspended then. 'gone': it had ended by itself, after an
+   * epoch; only end() may follow.
+   */
+  capture(): Promise<'captured' | 'gone'>;
+  /** callbacks.postcopy: lets the domain run again. */
+  resume(): Promise<void>;
+  /**
+   * Sends the captured epoch on its way; resolves when it has left. Need not be awaited, or watched, before the next
+   * capture: a failure is kept and fails the next step.
+   */
+  send(): Promise<SavedCheckpoint>;
+  /** END. Resolves when everything has left. */
+  end(ended: SaveResult['ended']): Promise<SaveResult>;
+  /**
+   * Once, whatever happened: waits for the step under way, ends the dirty log, cleans up. Resolves to the one error
+   * that tells of `failure` and of what failed here, or null.
+   */
+  close(failure: Error | null): Promise<Error | null>;
+}
+
+export const DEFAULT_SLAB_BYTES = 32 * 1024 * 1024;
+export const DEFAULT_SLAB_COUNT = 2;
+
+/**
+ * Nothing is done to the domain yet, so nothing is to be closed if this fails.
+ * @throws SaveError BAD_OPTIONS; GuestError UNSUPPORTED_DOMAIN_TYPE; HypervisorError
+ */
+export async function openSave(options: SaveStepOptions): Promise<SaveSteps> {
+  const { domain, streamType, sink, back } = options;
+  const slabBytes = options.slabBytes ?? DEFAULT_SLAB_BYTES;
+  const slabCount = options.slabCount ?? DEFAULT_SLAB_COUNT;
+  if (!Number.isInteger(slabBytes) || slabBytes < SLAB_BYTES_MIN || slabBytes % 8 !== 0) {
+    throw new SaveError(
+      'BAD_OPTIONS',
+      `slabBytes must be a multiple of 8 and at least ${SLAB_BYTES_MIN}, not ${slabBytes}`,
+      { slabBytes },
+    );
+  }
+  if (!Number.isInteger(slabCount) || slabCount < 1) {
+    throw new SaveError('BAD_OPTIONS', `slabCount must be at least 1, not ${slabCount}`, { slabCount });
+  }
+  if (streamType === 'colo' && back === undefined) {
+    throw new SaveError('BAD_OPTIONS', 'a COLO save needs a back channel', { streamType });
+  }
+  const domainInfo = await domain.info();
+  const posting = new Posting(sink, slabCount, slabBytes);
+  const context = new SaveContext({
+    domain,
+    domainInfo,
+    streamType,
+    live: options.live,
+    debug: options.debug ?? false,
+    callbacks: options.callbacks,
+    back: streamType === 'colo' && back !== undefined ? back : null,
+    ops: options.ops ?? saveOpsFor(domainInfo.type),
+    posting,
+    clock: options.clock ?? (() => performance.now()),
+  });
+  return new Saver(context, posting);
+}
+
+class Saver implements SaveSteps {
+  readonly #context: SaveContext;
+  readonly #posting: Posting;
+  /** Epochs that are captured. */
+  #epochs = 0;
+  /** The step under way, or the last one; never rejects. */
+  #settled: Promise<unknown> = Promise.resolve();
+
+  constructor(context: SaveContext, posting: Posting) {
+    this.#context = context;
+    this.#posting = posting;
+  }
+
+  capture(): Promise<'captured' | 'gone'> {
+    return this.#step(async () => {
+      const context = this.#context;
+      context.epoch = this.#epochs;
+      if (this.#epochs === 0) await openStream(context);
+      const result = await captureEpoch(context);
+      if (result === 'captured') this.#epochs++;
+      return result;
+    });
+  }
+
+  resume(): Promise<void> {
+    return this.#step(() => resume(this.#context));
+  }
+
+  send(): Promise<SavedCheckpoint> {
+    return sendEpoch(this.#context);
+  }
+
+  end(ended: SaveResult['ended']): Promise<SaveResult> {
+    const context = this.#context;
+    const checkpoints = context.streamType === 'plain' ? 0 : this.#epochs;
+    return this.#step(async () => {
+      await context.writeRecord(RecordType.END);
+      if (context.layered) await endLibxlStream(context);
+      await context.closeEpoch({ epoch: checkpoints, end: true });
+      const { bytesBefore, suspendedFlushes } = context;
+      return { ended, checkpoints, bytes: bytesBefore, suspendedFlushes };
+    });
+  }
+
+  async close(failure: Error | null): Promise<Error | null> {
+    const context = this.#context;
+    await this.#settled;
+    // Given up because the sink failed: the sink's error says more.
+    const aborted = failure instanceof SaveError && failure.code === 'ABORTED';
+    return cleanUp(
+      aborted ? (this.#posting.failure ?? failure) : failure,
+      'saved',
+      [
+        async () => {
+          if (context.logDirtyEnabled) await endDirtyLog(context.domain);
+        },
+        () => context.ops.cleanup(context),
+      ],
+      (message, options) => new SaveError('CLEANUP_FAILED', message, {}, options),
+    );
+  }
+
+  #step<T>(work: () => Promise<T>): Promise<T> {
+    const result = work();
+    this.#settled = result.catch(() => undefined);
+    return result;
+  }
+}
+
+/** What stands before the first checkpoint. */
+async function openStream(context: SaveContext): Promise<void> {
+  const { ops, domainInfo } = context;
+  await ops.setup(context);
+  context.allocateBitmaps();
+  await context.writeOctets([
+    ...(context.layered ? libxlOpening() : []),
+    encodeHeaders({
+      domainType: domainInfo.type,
+      xenMajor: domainInfo.versionMajor,
+      xenMinor: domainInfo.versionMinor,
+    }),
+  ]);
+  await ops.staticData(context);
+  await context.writeRecord(RecordType.STATIC_DATA_END);
+  await ops.startOfStream(context);
+}
+
+async function captureEpoch(context: SaveContext): Promise<'captured' | 'gone'> {
+  const { ops } = context;
+  await ops.startOfCheckpoint(context);
+  await ops.checkVmState(context);
+  if ((await sendMemory(context)) === 'domain-gone') {
+    context.dropReady();
+    return 'gone';
+  }
+  await ops.endOfCheckpoint(context);
+  if (context.streamType !== 'plain') {
+    await context.writeRecord(RecordType.CHECKPOINT);
+    if (context.layered) await endLibxlCheckpoint(context);
+    context.marks.captured = context.clock();
+  }
+  return 'captured';
+}
+
+function sendMemory(context: SaveContext): Promise<PassResult> {
+  if (context.live) return sendDomainMemoryLive(context);
+  return context.streamType === 'plain'
+    ? sendDomainMemoryNonlive(context)
+    : sendDomainMemoryCheckpointed(context);
+}
+
+async function resume(context: SaveContext): Promise<void> {
+  await context.callbacks.postcopy(context.epoch);
+  context.marks.resumed = context.clock();
+  context.suspended = false;
+  context.holding = false;
+  context.live = false;
+  // Before the epoch leaves, and not in the pause. COLO's has left.
+  if (context.streamType !== 'colo') await context.domain.confirmMachine?.();
+}
+
+function sendEpoch(context: SaveContext): Promise<SavedCheckpoint> {
+  const { epoch, dirtyPages, bytes, clock } = context;
+  const { suspending, suspended, copied, captured } = context.marks;
+  const resumed = context.suspended ? captured : context.marks.resumed;
+  const sent = context.closeEpoch({ epoch, end: false }).then(() => ({
+    epoch,
+    dirtyPages,
+    bytes,
+    phases: {
+      suspend: (suspended - suspending) / 1000,
+      copy: (copied - suspended) / 1000,
+      state: (captured - copied) / 1000,
+      resume: (resumed - captured) / 1000,
+      send: (clock() - resumed) / 1000,
+    },
+  }));
+  // Nobody may be looking at it any more; the posting keeps the error and the next step fails with it.
+  sent.catch(() => undefined);
+  return sent;
+}
