@@ -1,22 +1,40 @@
-// One attempt of a domain's secondary to reach its primary: what the configuration and the machine say, as a dial.
+// How a secondary comes to its links, and what these say: one attempt at a time; a link outlives the dial that brought it.
+//
+//   dial ──▶ attempt ─┬─▶ link: dialled ─▶ bye, lost
+//   abort-dial ──▶ ✕  └─▶ dial-failed
 
-import type { ChannelErrorCode, SecondaryLink } from '../channel/contract.js';
-import { dial } from '../channel/dial/dialer.js';
-import type { ChannelTls } from '../channel/credentials/security.js';
-import type { ChannelToken } from '../channel/credentials/token.js';
-import type { SecondaryDomainConfig } from '../config/schema.js';
-import type { DomainInfo } from '../hypervisor/port.js';
-import { VERSION } from '../version.js';
-import type { Held } from './vigil-state.js';
+import {
+  EMPTY,
+  Observable,
+  catchError,
+  concat,
+  map,
+  mergeMap,
+  of,
+  switchMap,
+  tap,
+  type BehaviorSubject,
+} from 'rxjs';
+import { ChannelError, type ChannelErrorCode, type SecondaryLink } from '../channel/contract.js';
+import { asError, codeOf } from '../errors.js';
+import { ofKind } from '../flow/of-kind.js';
+import type { Logger } from '../report/log.js';
+import type { DomainStatus } from '../report/reports.js';
+import type { Effect, Perform } from './performer.js';
+import type { SecondaryEvent } from './vigil-state.js';
+import type { Work } from './work.js';
 
-export interface SecondaryDial {
-  readonly config: SecondaryDomainConfig;
-  readonly tls: ChannelTls | undefined;
-  readonly token: ChannelToken | undefined;
-  readonly info: DomainInfo;
-  readonly role: 'standby' | 'active';
-  readonly held: Held | null;
-  readonly signal: AbortSignal;
+export interface DiallingPorts {
+  /** One attempt; to unsubscribe is to give it up. Fails with a ChannelError. */
+  dial(effect: Effect<'dial'>): Observable<SecondaryLink>;
+  /** How long the primary's guest may run on after the link is lost, milliseconds; 0: it is not heard. */
+  standstillMs(link: SecondaryLink): number;
+  /** Those that stand, by their streams. */
+  readonly links: Map<string, SecondaryLink>;
+  /** What somebody has to mend. */
+  readonly error$: BehaviorSubject<DomainStatus['error']>;
+  readonly work: Work;
+  readonly log: Logger;
 }
 
 const MISFITS: ReadonlySet<string> = new Set<ChannelErrorCode>([
@@ -27,41 +45,108 @@ const MISFITS: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'NOT_AUTHENTICATED',
 ]);
 
+export function dialling(ports: DiallingPorts): Perform {
+  const { links, work, error$ } = ports;
+  const refusals = new Refusals(ports);
+  const attempt = (effect: Effect<'dial'>): Observable<Attempt> =>
+    work
+      .keep(() => ports.dial(effect))
+      .pipe(
+        map((link): Attempt => ({ dial: effect.dial, link })),
+        catchError((error: unknown) => {
+          refusals.tell(asError(error), effect.role);
+          return of({ dial: effect.dial, link: null, code: codeOf(error) });
+        }),
+      );
+  const dialled = (dial: number, link: SecondaryLink): SecondaryEvent => {
+    const { streamUuid, continuous } = link.welcome;
+    if (error$.value !== null && isMisfit(error$.value.code)) error$.next(null);
+    refusals.forget();
+    links.set(streamUuid, link);
+    return { kind: 'dialled', dial, streamUuid, continuous, standstillMs: ports.standstillMs(link) };
+  };
+
+  return (effects$) =>
+    effects$.pipe(
+      ofKind('dial', 'abort-dial'),
+      switchMap((effect) => (effect.kind === 'dial' ? attempt(effect) : EMPTY)),
+      // Behind switchMap: the next dial does not end what the last link has to say.
+      mergeMap((tried): Observable<SecondaryEvent> =>
+        tried.link === null
+          ? of({ kind: 'dial-failed', dial: tried.dial, code: tried.code })
+          : concat(of(dialled(tried.dial, tried.link)), news(tried.link, ports)),
+      ),
+    );
+}
+
+type Attempt =
+  | { readonly dial: number; readonly link: SecondaryLink }
+  | { readonly dial: number; readonly link: null; readonly code: string };
+
+function news(link: SecondaryLink, { links, log }: DiallingPorts): Observable<SecondaryEvent> {
+  const { streamUuid } = link.welcome;
+  return link.events$.pipe(
+    ofKind('bye', 'lost'),
+    tap((event) => {
+      if (event.kind !== 'lost') return;
+      log.info({ code: event.error.code, reason: event.error.message }, 'link lost');
+      links.delete(streamUuid);
+    }),
+    map((event): SecondaryEvent =>
+      event.kind === 'bye'
+        ? { kind: 'bye', streamUuid, reason: event.reason }
+        : { kind: 'lost', streamUuid, code: event.error.code },
+    ),
+  );
+}
+
+/** A dial that can be given up; a link that comes nevertheless is closed. */
+export function attemptOf(start: (signal: AbortSignal) => Promise<SecondaryLink>): Observable<SecondaryLink> {
+  return new Observable((subscriber) => {
+    const abort = new AbortController();
+    start(abort.signal).then(
+      (link) => {
+        if (subscriber.closed) link.destroy(new ChannelError('INTERNAL', 'the dial was given up'));
+        subscriber.next(link);
+        subscriber.complete();
+      },
+      (error: unknown) => subscriber.error(error),
+    );
+    return () => abort.abort();
+  });
+}
+
 /** A refusal that stands until somebody changes one of the two sides. */
-export function isMisfit(code: string): boolean {
+function isMisfit(code: string): boolean {
   return MISFITS.has(code);
 }
 
-/** Rejects as the channel's dial() does. */
-export function dialPrimary({
-  config,
-  tls,
-  token,
-  info,
-  role,
-  held,
-  signal,
-}: SecondaryDial): Promise<SecondaryLink> {
-  const { connectTimeoutMs } = config.failover;
-  return dial({
-    url: config.primary,
-    plaintext: config.plaintext,
-    tls,
-    token,
-    primaryName: config.primaryName,
-    connectTimeoutMs,
-    handshakeTimeoutMs: connectTimeoutMs,
-    software: VERSION,
-    signal,
-    hello: {
-      domain: config.name,
-      hypervisor: info.hypervisor,
-      domainType: info.type,
-      p2mSize: info.p2mSize,
-      inventory: info.inventory ?? {},
-      role,
-      streamUuid: held?.streamUuid ?? null,
-      epoch: held?.epoch ?? null,
-    },
-  });
+/** Why there is no link: said once for each reason, not for each attempt. What somebody has to mend is shown until one stands. */
+class Refusals {
+  readonly #ports: Pick<DiallingPorts, 'error$' | 'log'>;
+  #said: string | null = null;
+
+  constructor(ports: Pick<DiallingPorts, 'error$' | 'log'>) {
+    this.#ports = ports;
+  }
+
+  tell(error: Error, role: 'standby' | 'active'): void {
+    const { log, error$ } = this.#ports;
+    const { message } = error;
+    const code = codeOf(error);
+    const news = this.#said !== message;
+    this.#said = message;
+    if (!news) {
+      log.debug({ err: error }, 'dial failed');
+    } else if (isMisfit(code) || (role === 'active' && code === 'UNKNOWN_STREAM')) {
+      error$.next({ code, message });
+      log.warn({ err: error }, `refused: ${message}`);
+    } else {
+      log.info({ code, reason: message }, 'no link to the primary');
+    }
+  }
+
+  forget(): void {
+    this.#said = null;
+  }
 }

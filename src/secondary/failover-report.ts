@@ -1,8 +1,8 @@
 // The one failover of a domain, as it is reported: started, then completed or failed; or failed at once, where there is
 // nothing left to take over.
 
+import type { TimestampProvider } from 'rxjs';
 import type { Logger } from '../report/log.js';
-import { monotonicMs } from '../flow/clock.js';
 import type { FailoverEvent, FailoverStarted } from '../report/reports.js';
 import type { Held } from './vigil-state.js';
 
@@ -16,35 +16,44 @@ export class FailoverReport {
   /** The code that the last attempt failed with. */
   #failure: string | null = null;
 
-  constructor(
-    private readonly domain: string,
-    private readonly report: (event: FailoverEvent) => void,
-    private readonly log: Logger,
-  ) {}
+  readonly #domain: string;
+  readonly #clock: TimestampProvider;
+  readonly #log: Logger;
 
-  /** `acknowledgedAtMs`: when the last acknowledgement was given. */
-  started({ streamUuid, epoch }: Held, reason: string, acknowledgedAtMs: number | null): void {
-    const { domain } = this;
-    // Tried again: it is the same failover.
-    if (this.#started?.streamUuid === streamUuid && this.#started.epoch === epoch) return;
-    const atMs = monotonicMs();
+  constructor(domain: string, clock: TimestampProvider, log: Logger) {
+    this.#domain = domain;
+    this.#clock = clock;
+    this.#log = log;
+  }
+
+  /** `acknowledgedAtMs`: when the last acknowledgement was given. Null if it is tried again: it is the same failover. */
+  started(
+    { streamUuid, epoch }: Held,
+    reason: string,
+    acknowledgedAtMs: number | null,
+  ): FailoverEvent | null {
+    if (this.#started?.streamUuid === streamUuid && this.#started.epoch === epoch) return null;
+    const domain = this.#domain;
+    const atMs = this.#clock.now();
     this.#failure = null;
     this.#started = { phase: 'started', domain, streamUuid, epoch, reason, atMs };
     this.#detectMs = acknowledgedAtMs === null ? null : atMs - acknowledgedAtMs;
-    this.log.warn({ streamUuid, epoch, reason }, 'failover: taking the domain over');
-    this.report(this.#started);
+    this.#log.warn({ streamUuid, epoch, reason }, 'failover: taking the domain over');
+    return this.#started;
   }
 
   /** `held`: what it runs from, the epoch that was meant or one before it. */
-  completed({ epoch }: Held): void {
-    if (!this.#started) return;
-    const atMs = monotonicMs();
+  completed({ epoch }: Held): FailoverEvent | null {
+    if (!this.#started) return null;
+    const atMs = this.#clock.now();
     const { reason } = this.#started;
     const takeoverMs = atMs - this.#started.atMs;
     const takeoverSeconds = takeoverMs / 1000;
-    this.log.warn(
+    this.#log.warn(
       {
-        ...{ epoch, reason, takeoverMs: rounded(takeoverMs) },
+        epoch,
+        reason,
+        takeoverMs: rounded(takeoverMs),
         ...(this.#detectMs !== null && {
           detectMs: rounded(this.#detectMs),
           totalMs: rounded(this.#detectMs + takeoverMs),
@@ -52,27 +61,26 @@ export class FailoverReport {
       },
       'failover: the domain runs here',
     );
-    this.report({ ...this.#started, epoch, phase: 'completed', atMs, takeoverSeconds });
+    return { ...this.#started, epoch, phase: 'completed', atMs, takeoverSeconds };
   }
 
-  failed(code: string, message: string): void {
-    if (!this.#started) return;
-    // Said once for each reason, not for each attempt.
-    if (this.#failure === code) return;
+  /** Said once for each reason, not for each attempt. */
+  failed(code: string, message: string): FailoverEvent | null {
+    if (!this.#started || this.#failure === code) return null;
     this.#failure = code;
-    this.log.error(
+    this.#log.error(
       { epoch: this.#started.epoch, code, reason: message },
       'failover: the domain does not start',
     );
-    this.report({ ...this.#started, phase: 'failed', atMs: monotonicMs(), error: { code, message } });
+    return { ...this.#started, phase: 'failed', atMs: this.#clock.now(), error: { code, message } };
   }
 
   /** There was nothing left to take over: no failover was begun. */
-  impossible({ streamUuid, epoch }: Held, reason: string, message: string): void {
-    const { domain } = this;
+  impossible({ streamUuid, epoch }: Held, reason: string, message: string): FailoverEvent {
+    const domain = this.#domain;
     const error = { code: NO_STANDBY, message };
-    this.log.error({ streamUuid, epoch, reason, error }, 'failover: there is no standby to take over');
-    this.report({ phase: 'failed', domain, streamUuid, epoch, reason, atMs: monotonicMs(), error });
+    this.#log.error({ streamUuid, epoch, reason, error }, 'failover: there is no standby to take over');
+    return { phase: 'failed', domain, streamUuid, epoch, reason, atMs: this.#clock.now(), error };
   }
 }
 

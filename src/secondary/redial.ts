@@ -7,12 +7,8 @@
 // The reconnect window is how long a primary that cannot be reached is not taken for dead; at least as long as its guest
 // must not be taken over.
 
-import type { SecondaryEffect, SecondaryState } from './vigil-state.js';
-
-export type Effects = SecondaryEffect[];
-
-/** More are no longer told apart: the delay has reached its maximum long before. */
-const DOUBLINGS_MAX = 30;
+import { backoffMs } from '../flow/backoff.js';
+import type { Effects, SecondaryState } from './vigil-state.js';
 
 export function dial(state: SecondaryState, effects: Effects): void {
   effects.push({ kind: 'disarm', timer: 'redial' });
@@ -23,15 +19,10 @@ export function dial(state: SecondaryState, effects: Effects): void {
 }
 
 export function redialLater(state: SecondaryState, effects: Effects): void {
-  const { redialMinMs, redialMaxMs } = state.settings;
-  // In `suspect` each moment counts, but for a domain that does not start; else the pause doubles.
-  const doublings = Math.min(state.phase === 'suspect' ? state.failedStarts : state.failures, DOUBLINGS_MAX);
+  // In `suspect` each moment counts, but for a domain that does not start.
+  const attempt = state.phase === 'suspect' ? state.failedStarts : state.failures;
   state.failures++;
-  effects.push({
-    kind: 'arm',
-    timer: 'redial',
-    delayMs: Math.min(redialMaxMs, redialMinMs * 2 ** doublings),
-  });
+  effects.push({ kind: 'arm', timer: 'redial', delayMs: redialMs(state, attempt) });
 }
 
 export function giveUpDial(state: SecondaryState, effects: Effects): void {
@@ -43,11 +34,7 @@ export function giveUpDial(state: SecondaryState, effects: Effects): void {
 
 /** The primary lived a moment ago, so it is suspect only if it does not answer now. */
 export function fillAgain(state: SecondaryState, effects: Effects): void {
-  const { redialMinMs, redialMaxMs } = state.settings;
-  const delayMs =
-    state.losses <= 1
-      ? 0
-      : Math.min(redialMaxMs, redialMinMs * 2 ** Math.min(state.losses - 2, DOUBLINGS_MAX));
+  const delayMs = state.losses <= 1 ? 0 : redialMs(state, state.losses - 2);
   if (state.phase === 'suspect') {
     effects.push({ kind: 'arm', timer: 'reconnect', delayMs: delayMs + reconnectWindowMs(state) });
   }
@@ -61,4 +48,8 @@ export function armReconnect(state: SecondaryState, effects: Effects): void {
 
 export function reconnectWindowMs({ settings, standstillMs }: SecondaryState): number {
   return Math.max(settings.reconnectWindowMs, standstillMs);
+}
+
+function redialMs({ settings: { redialMinMs, redialMaxMs } }: SecondaryState, attempt: number): number {
+  return backoffMs({ firstMs: redialMinMs, maxMs: redialMaxMs }, attempt);
 }

@@ -1,182 +1,188 @@
-// One stream on the secondary: the restorer, and what it says to the link and the machine.
+// The streams of a domain, one after the other: each fills a domain of its own, and its commits are told.
 //
-//   link.source ─▶ restoreDomain ─ checkpoint(n) ─▶ link.boundary: whole, digest right ─▶ acknowledge(n) ─▶ apply
-//
-// From the moment that an acknowledgement is given to the link the epoch counts, whatever becomes of the link: the
-// primary may have it and let its output out. So it is applied, and the machine is told first.
+//   restore ─▶ a standby to fill ─▶ restorer opened ─▶ commits (commits.ts) ─┬─▶ acknowledged, ended, restored ─▶ vigil
+//                    └ none: domain-failed                                   └─▶ committed ─▶ commits$
 
-import { ChannelError, type CheckpointBoundary, type SecondaryLink } from '../channel/contract.js';
+import {
+  EMPTY,
+  catchError,
+  concatMap,
+  defer,
+  mergeMap,
+  of,
+  tap,
+  type BehaviorSubject,
+  type Observable,
+  type ObservableInput,
+  type Subject,
+  type TimestampProvider,
+} from 'rxjs';
+import type { SecondaryLink } from '../channel/contract.js';
 import { asError, codeOf } from '../errors.js';
+import { ofKind } from '../flow/of-kind.js';
 import type { TargetDomain } from '../hypervisor/port.js';
-import type { AppliedCheckpoint, CheckpointVerdict } from '../restore/callbacks.js';
-import { restoreDomain, type RestoreOutcome } from '../restore/restore.js';
-import type { RecordSource } from '../stream/flow.js';
-import { monotonicMs } from '../flow/clock.js';
 import type { Logger } from '../report/log.js';
-import type { CommitReport } from '../report/reports.js';
+import type { CommitReport, DomainStatus } from '../report/reports.js';
+import type { RecordSource } from '../stream/flow.js';
+import { commits } from './commits.js';
+import type { Perform } from './performer.js';
+import { useless, type CommitSteps, type RestoreNews, type Restored } from './restore-news.js';
+import type { SecondaryEvent } from './vigil-state.js';
+import type { Work } from './work.js';
 
-export type SessionEvent =
-  | { readonly kind: 'acknowledged'; readonly epoch: number }
-  | { readonly kind: 'ended' }
-  | {
-      readonly kind: 'restored';
-      readonly consistent: boolean;
-      readonly epochsBack: number;
-      readonly code: string;
-      readonly message: string;
-    };
+/** The domain that a stream is restored into. */
+export interface Fillable {
+  readonly domain: TargetDomain;
+  /** The work itself; the domain is not destroyed before it is over. */
+  occupied<T>(work$: Observable<T>): Observable<T>;
+}
 
-export interface SecondarySessionOptions {
+export interface RestoringPorts {
   readonly name: string;
-  readonly link: SecondaryLink;
-  readonly bufferLimitBytes: number;
+  fill(): ObservableInput<Fillable>;
+  /** Waits for the stream's headers. */
+  openRestore(domain: TargetDomain, source: RecordSource): ObservableInput<CommitSteps>;
+  readonly links: ReadonlyMap<string, SecondaryLink>;
+  /** The stream that is restored, or was last. */
+  readonly stream$: BehaviorSubject<StreamProgress | null>;
+  readonly commits$: Subject<CommitReport>;
+  /** What somebody has to mend. */
+  readonly error$: BehaviorSubject<DomainStatus['error']>;
+  readonly work: Work;
   readonly log: Logger;
-  readonly send: (event: SessionEvent) => void;
-  readonly committed: (report: CommitReport) => void;
 }
 
-interface Acknowledged {
-  readonly boundary: CheckpointBoundary;
-  readonly atMs: number;
+export function restoring(ports: RestoringPorts, clock: TimestampProvider): Perform {
+  const { name, links, stream$, commits$, error$, work, log } = ports;
+
+  const restore = (link: SecondaryLink): Observable<SecondaryEvent> => {
+    const { streamUuid } = link.welcome;
+    const stream = new StreamProgress(name, link);
+    stream$.next(stream);
+    return defer(() => ports.fill()).pipe(
+      concatMap((standby) => standby.occupied(restoreInto(standby.domain, link, stream))),
+      mergeMap((news) => (news.kind === 'committed' ? EMPTY : of({ ...news, streamUuid }))),
+      catchError((error: unknown) => of({ kind: 'domain-failed' as const, code: codeOf(error) })),
+    );
+  };
+  const restoreInto = (domain: TargetDomain, link: SecondaryLink, stream: StreamProgress) =>
+    defer(() => ports.openRestore(domain, stream.counted(link.source))).pipe(
+      concatMap((steps) => commits(steps, audible(link, log), clock)),
+      catchError((error: unknown) => of(useless(asError(error)))),
+      tap((news) => {
+        stream.note(news);
+        if (news.kind === 'committed') commits$.next(told(stream.report(news), log));
+        if (news.kind !== 'restored') return;
+        logEnd(news, stream.epochAcknowledged, log);
+        // What somebody has to mend is shown until a checkpoint is held again.
+        if (news.code === 'BAD_CONTEXT') error$.next({ code: 'STATE_REFUSED', message: news.message });
+      }),
+    );
+
+  return (effects$) =>
+    effects$.pipe(
+      ofKind('restore'),
+      // Not before the restorer is done with the last one: a domain is filled by one stream at a time.
+      concatMap(({ streamUuid }) => {
+        const link = links.get(streamUuid);
+        return link === undefined ? EMPTY : work.keep(() => restore(link));
+      }),
+    );
 }
 
-export class SecondarySession {
+/** How far a stream has come here. */
+export class StreamProgress {
+  readonly streamUuid: string;
   epochAcknowledged = -1;
   epochCommitted = -1;
+  /** When the last acknowledgement was given. */
   acknowledgedAtMs: number | null = null;
-
-  readonly #options: SecondarySessionOptions;
-  #acknowledged: Acknowledged | null = null;
-  #code = '';
+  readonly #domain: string;
+  readonly #link: Pick<SecondaryLink, 'bufferedBytes'>;
   /** Octets of records that the restorer has taken and not applied. */
-  #taken = 0;
+  #takenBytes = 0;
 
-  constructor(options: SecondarySessionOptions) {
-    this.#options = options;
-  }
-
-  get streamUuid(): string {
-    return this.#options.link.welcome.streamUuid;
+  constructor(domain: string, link: Pick<SecondaryLink, 'welcome' | 'bufferedBytes'>) {
+    this.#domain = domain;
+    this.#link = link;
+    this.streamUuid = link.welcome.streamUuid;
   }
 
   /** Octets received and not yet applied. */
   get bufferedBytes(): number {
-    return this.#options.link.bufferedBytes + this.#taken;
+    return this.#link.bufferedBytes + this.#takenBytes;
   }
 
-  /** Resolves when the restorer is done with the domain. The machine is told last. */
-  async run(domain: TargetDomain): Promise<void> {
-    const { link, bufferLimitBytes, log, send } = this.#options;
-    try {
-      const outcome = await restoreDomain({
-        domain,
-        source: this.#source(link.source),
-        streamType: 'remus',
-        bufferLimitBytes,
-        callbacks: {
-          checkpoint: (epoch) => this.#checkpoint(epoch),
-          applied: (checkpoint) => this.#applied(checkpoint),
-          skippedRecord: (type, offset) => log.debug({ type, offset }, 'optional record skipped'),
-        },
-      });
-      await this.#conclude(outcome);
-      const broken = outcome.kind === 'failover' ? outcome : null;
-      const epochsBack = broken === null ? 0 : this.epochAcknowledged - broken.epoch;
-      const message = broken?.cause?.message ?? this.#code;
-      send({ kind: 'restored', consistent: true, epochsBack, code: this.#code, message });
-    } catch (error) {
-      this.#code ||= codeOf(error);
-      const expected = this.epochAcknowledged < 0 && this.#code !== 'BAD_CONTEXT';
-      log[expected ? 'info' : 'error']({ err: error }, 'the stream cannot be restored');
-      const { message } = asError(error);
-      send({ kind: 'restored', consistent: false, epochsBack: 0, code: this.#code, message });
+  note(news: RestoreNews): void {
+    if (news.kind === 'acknowledged') {
+      this.epochAcknowledged = news.epoch;
+      this.acknowledgedAtMs = news.atMs;
+    } else if (news.kind === 'committed') {
+      this.epochCommitted = news.epoch;
+      this.#takenBytes = 0;
     }
   }
 
-  async #checkpoint(epoch: number): Promise<CheckpointVerdict> {
-    const { link, log, send } = this.#options;
-    let boundary: CheckpointBoundary;
-    try {
-      boundary = await link.boundary();
-    } catch (error) {
-      this.#code = codeOf(error);
-      return 'failover';
-    }
-    if (boundary.end || boundary.epoch !== epoch) {
-      this.#code = 'BAD_MESSAGE';
-      link.destroy(
-        new ChannelError('BAD_MESSAGE', 'the checkpoint message is not that of the records', {
-          epoch,
-          told: boundary.epoch,
-          end: boundary.end,
-        }),
-      );
-      return 'failover';
-    }
-    this.epochAcknowledged = epoch;
-    this.acknowledgedAtMs = monotonicMs();
-    this.#acknowledged = { boundary, atMs: this.acknowledgedAtMs };
-    send({ kind: 'acknowledged', epoch });
-    link.acknowledge(epoch).catch((error: unknown) => {
-      log.debug({ err: error, epoch }, 'the acknowledgement may not have arrived');
-    });
-    return 'success';
-  }
-
-  #applied({ epoch, records, pages, applySeconds }: AppliedCheckpoint): void {
-    const { name, log, committed } = this.#options;
-    this.epochCommitted = epoch;
-    this.#taken = 0;
-    if (!this.#acknowledged) return;
-    const { boundary, atMs } = this.#acknowledged;
+  report({ epoch, applied, boundary, atMs }: RestoreNews & { readonly kind: 'committed' }): CommitReport {
+    const { records, pages, applySeconds } = applied;
     const { bytes, outputBytes } = boundary;
-    log.debug({ epoch, records, pages, bytes, applySeconds }, 'checkpoint committed');
-    committed({
-      domain: name,
-      streamUuid: this.streamUuid,
-      epoch,
-      records,
-      pages,
-      bytes,
-      applySeconds,
-      acknowledgedAtMs: atMs,
-      outputBytes,
-    });
+    const { streamUuid } = this;
+    return {
+      ...{ domain: this.#domain, streamUuid, epoch },
+      ...{ records, pages, bytes, applySeconds, acknowledgedAtMs: atMs, outputBytes },
+    };
   }
 
-  async #conclude(outcome: RestoreOutcome): Promise<void> {
-    const { link, send } = this.#options;
-    if (outcome.kind === 'failover') {
-      if (outcome.cause) {
-        const refused = codeOf(outcome.cause) === 'BAD_CONTEXT';
-        const what = refused
-          ? 'a checkpoint cannot be loaded: back to the one before'
-          : 'the open checkpoint was dropped';
-        this.#options.log.warn({ err: outcome.cause, epoch: outcome.epoch }, what);
-        this.#code = codeOf(outcome.cause);
-      }
-      return;
-    }
-    try {
-      const boundary = await link.boundary();
-      if (!boundary.end) throw new ChannelError('BAD_MESSAGE', 'END without its checkpoint message');
-      // The machine first: once the primary knows, it lets out everything, and we must never take over.
-      send({ kind: 'ended' });
-      await link.acknowledge(boundary.epoch);
-    } catch (error) {
-      this.#code = codeOf(asError(error));
-    }
-  }
-
-  #source(source: RecordSource): RecordSource {
+  /** The source itself, what is taken from it counted. */
+  counted(source: RecordSource): RecordSource {
     return {
       headers: () => source.headers(),
       read: async () => {
         const record = await source.read();
-        if (record !== null) this.#taken += record.body.length;
+        if (record !== null) this.#takenBytes += record.body.length;
         return record;
       },
       release: (record) => source.release?.(record),
     };
+  }
+}
+
+/** The link; an acknowledgement that may not have arrived is logged. */
+function audible(
+  link: SecondaryLink,
+  log: Logger,
+): Pick<SecondaryLink, 'boundary' | 'acknowledge' | 'destroy'> {
+  return {
+    boundary: () => link.boundary(),
+    acknowledge: async (epoch) => {
+      try {
+        await link.acknowledge(epoch);
+      } catch (error) {
+        log.debug({ err: error, epoch }, 'the acknowledgement may not have arrived');
+        throw error;
+      }
+    },
+    destroy: (error) => link.destroy(error),
+  };
+}
+
+function told(report: CommitReport, log: Logger): CommitReport {
+  const { epoch, records, pages, bytes, applySeconds } = report;
+  log.debug({ epoch, records, pages, bytes, applySeconds }, 'checkpoint committed');
+  return report;
+}
+
+function logEnd({ consistent, cause, code, epoch }: Restored, epochAcknowledged: number, log: Logger): void {
+  if (cause === null) return;
+  if (consistent) {
+    const refused = codeOf(cause) === 'BAD_CONTEXT';
+    const what = refused
+      ? 'a checkpoint cannot be loaded: back to the one before'
+      : 'the open checkpoint was dropped';
+    log.warn({ err: cause, epoch }, what);
+  } else {
+    // A stream that breaks before it has brought a whole domain is nothing to mend here.
+    const expected = epochAcknowledged < 0 && code !== 'BAD_CONTEXT';
+    log[expected ? 'info' : 'error']({ err: cause }, 'the stream cannot be restored');
   }
 }

@@ -8,7 +8,7 @@
 // A domain may end by itself in any of these states: whoever decides is told which, and has it destroyed. What a domain
 // gets over by itself is logged.
 
-import { skip, type Subscription } from 'rxjs';
+import { defer, finalize, skip, type Observable, type Subscription } from 'rxjs';
 import { takeOver } from '../failover/takeover.js';
 import { HypervisorError, type DomainEvent, type TargetDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
@@ -33,11 +33,11 @@ export interface StandbyOptions {
 
 export class Standby {
   readonly gate: ByteGate;
-  /** Resolves when the restorer is done with the domain. */
-  restored: Promise<void> = Promise.resolve();
   /** How it ended by itself. */
   end: DomainEvent | null = null;
   readonly #subscriptions: Subscription;
+  /** Resolves when the restorer is done with the domain. */
+  #restored: Promise<void> = Promise.resolve();
   readonly #stop: DomainStop;
   readonly #tasks: Tasks;
   readonly #log: Logger;
@@ -70,6 +70,15 @@ export class Standby {
     this.#subscriptions.add(domain.warnings$?.subscribe((warning) => log.warn(warning)));
   }
 
+  /** The restorer's work on the domain: it is not destroyed before that is done. */
+  occupied<T>(work$: Observable<T>): Observable<T> {
+    return defer(() => {
+      let done: () => void = () => undefined;
+      this.#restored = new Promise((resolve) => (done = resolve));
+      return work$.pipe(finalize(() => done()));
+    });
+  }
+
   /** It runs from now on, and stands still while its console does not take what it says. Fails as takeOver() does. */
   async takeOver(): Promise<void> {
     await takeOver(this.domain, this.gate);
@@ -77,7 +86,7 @@ export class Standby {
   }
 
   async destroy(): Promise<void> {
-    await this.restored;
+    await this.#restored;
     this.#subscriptions.unsubscribe();
     await this.domain.destroy();
     const unsaidBytes = await this.gate.end(LAST_OUTPUT_MS);

@@ -1,8 +1,8 @@
-// What the secondary's machine knows of its standby, what can happen and what it can ask for. The decisions stand in
-// secondary-machine.ts.
+// What the vigil of a secondary knows of its standby, what can happen and what it can ask for. The decisions stand in
+// vigil.ts.
 
 import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
-import type { DomainRole, LinkState, StandbyState } from '../report/reports.js';
+import type { LinkState, StandbyState } from '../report/reports.js';
 
 export interface SecondarySettings {
   /** How long a primary that cannot be reached is tried again before its domain is taken over. */
@@ -45,7 +45,7 @@ export type SecondaryPhase = 'dialling' | 'linked' | 'suspect' | 'deciding' | 's
 
 export interface SecondaryState {
   readonly settings: SecondarySettings;
-  role: DomainRole & ('standby' | 'active' | 'ended' | 'failed');
+  role: 'standby' | 'active' | 'ended' | 'failed';
   phase: SecondaryPhase;
   /** The stream that the restorer works on: its link may be lost already. */
   session: Session | null;
@@ -155,7 +155,7 @@ export type SecondaryEffect =
     }
   | { readonly kind: 'arm'; readonly timer: SecondaryTimer; readonly delayMs: number }
   | { readonly kind: 'disarm'; readonly timer: SecondaryTimer }
-  | { readonly kind: 'ask-witness'; readonly held: Held }
+  | { readonly kind: 'ask-witness' }
   /** Failover has begun: report it, start the domain. */
   | { readonly kind: 'take-over'; readonly held: Held; readonly reason: string }
   | { readonly kind: 'report-completed'; readonly held: Held }
@@ -165,6 +165,9 @@ export type SecondaryEffect =
   | { readonly kind: 'standby-lost'; readonly was: Exclude<StandbyState, 'spare'>; readonly reason: string }
   | { readonly kind: 'transition'; readonly reason: string }
   | { readonly kind: 'finished' };
+
+/** What a decision asks for, in the order in which it is done. */
+export type Effects = SecondaryEffect[];
 
 export function initialSecondaryState(settings: SecondarySettings): SecondaryState {
   return {

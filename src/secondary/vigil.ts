@@ -22,22 +22,16 @@
 // checkpoint, the failover has failed, and is reported so; we go on dialling, for whoever comes next.
 
 import type { ChannelErrorCode } from '../channel/contract.js';
-import { withOneTransition } from '../flow/machine-run.js';
-import {
-  armReconnect,
-  dial,
-  fillAgain,
-  giveUpDial,
-  reconnectWindowMs,
-  redialLater,
-  type Effects,
-} from './redial.js';
+import { armReconnect, dial, reconnectWindowMs, redialLater } from './redial.js';
+import { activeEnded, decide, startFailed, started, witness } from './vigil-failover.js';
+import { discardHeld, loseHeld, over, stop } from './vigil-end.js';
+import { handleSession, restored, spoilt } from './vigil-stream.js';
 import type {
+  Effects,
   SecondaryEffect,
   SecondaryEvent,
   SecondaryState,
   SecondaryTimer,
-  Session,
 } from './vigil-state.js';
 
 /** The dialled host is up, and the process that ran our domain is not. */
@@ -56,11 +50,6 @@ const PRIMARY_LIVES: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'NAME_REFUSED',
 ]);
 
-/** The code of a domain that does not start, and never will. */
-const DOMAIN_GONE = 'DOMAIN_GONE';
-/** The restorer's code where the hypervisor does not take a checkpoint. */
-const REFUSED_STATE = 'BAD_CONTEXT';
-
 /** Timers are late by less than this on a busy host. */
 const LATE_MS_MIN = 100;
 
@@ -72,6 +61,12 @@ export function stepSecondary(
   const effects: Effects = [];
   handle(state, event, effects);
   return [state, withOneTransition(effects)];
+}
+
+/** A step that passes through several states on its way reports where it arrived: the last transition counts. */
+function withOneTransition(effects: readonly SecondaryEffect[]): readonly SecondaryEffect[] {
+  const last = effects.findLastIndex((effect) => effect.kind === 'transition');
+  return effects.filter((effect, index) => effect.kind !== 'transition' || index === last);
 }
 
 function handle(state: SecondaryState, event: SecondaryEvent, effects: Effects): void {
@@ -88,23 +83,12 @@ function handle(state: SecondaryState, event: SecondaryEvent, effects: Effects):
       if (isDialUnderWay(state, event)) dialFailed(state, event.code, effects);
       return;
     case 'acknowledged':
-      withSession(state, event, (session) => acknowledged(state, session, event.epoch, effects));
-      return;
     case 'ended':
-      withSession(state, event, () => ended(state, 'the domain shut down', effects));
-      return;
     case 'lost':
-      withSession(state, event, (session) => lost(state, session, event.code, effects));
-      return;
     case 'bye':
-      withSession(state, event, (session) => {
-        if (event.reason === 'domain-ended') ended(state, 'the domain shut down', effects);
-        else if (event.reason === 'shutdown') tookLeave(state, session, effects);
-        else lost(state, session, `bye ${event.reason}`, effects);
-      });
-      return;
     case 'restored':
-      withSession(state, event, (session) => restored(state, session, event, effects));
+      // Events of a session that is over come late and mean nothing.
+      if (state.session?.streamUuid === event.streamUuid) handleSession(state, state.session, event, effects);
       return;
     case 'timer':
       timer(state, event.timer, event.lateMs, effects);
@@ -137,15 +121,6 @@ function handle(state: SecondaryState, event: SecondaryEvent, effects: Effects):
       stop(state, effects);
       return;
   }
-}
-
-/** Events of a session that is over come late and mean nothing. */
-function withSession(
-  state: SecondaryState,
-  event: { readonly streamUuid: string },
-  action: (session: Session) => void,
-): void {
-  if (state.session?.streamUuid === event.streamUuid) action(state.session);
 }
 
 function isDialUnderWay(state: SecondaryState, event: { readonly dial: number }): boolean {
@@ -202,114 +177,6 @@ function dialFailed(state: SecondaryState, code: string, effects: Effects): void
   }
 }
 
-function acknowledged(state: SecondaryState, session: Session, epoch: number, effects: Effects): void {
-  if (session.spoilt) return;
-  const first = session.acknowledged < 0;
-  session.acknowledged = epoch;
-  state.held = { streamUuid: session.streamUuid, epoch };
-  if (!first) return;
-  state.gone = null;
-  if (state.losses > 0) effects.push({ kind: 'arm', timer: 'steady', delayMs: state.settings.redialMaxMs });
-  effects.push({ kind: 'adopt' });
-  effects.push({ kind: 'transition', reason: 'first checkpoint acknowledged' });
-  // It was whole before the link was lost, and is read only now: there is something to fail over to after all.
-  if (state.phase === 'dialling' && !session.left) {
-    state.phase = 'suspect';
-    armReconnect(state, effects);
-  }
-}
-
-function lost(state: SecondaryState, session: Session, code: string, effects: Effects): void {
-  if (!session.linked) return;
-  session.linked = false;
-  state.reason = code;
-  state.windowOver = false;
-  if (state.held !== null || state.gone !== null) {
-    state.phase = 'suspect';
-    // A primary that we have left is not suspect before it is dialled again.
-    if (!session.broken) armReconnect(state, effects);
-  } else {
-    state.phase = 'dialling';
-  }
-  // Dialling waits for the restorer: only then it is known what we hold.
-  effects.push({ kind: 'transition', reason: code });
-}
-
-function tookLeave(state: SecondaryState, session: Session, effects: Effects): void {
-  if (!session.linked) return;
-  session.linked = false;
-  session.left = true;
-  state.gone = null;
-  state.phase = 'dialling';
-  effects.push({ kind: 'transition', reason: 'bye shutdown' });
-}
-
-/** How the restorer has ended. */
-interface Restored {
-  readonly consistent: boolean;
-  readonly epochsBack: number;
-  readonly code: string;
-  readonly message: string;
-}
-
-function restored(
-  state: SecondaryState,
-  session: Session,
-  { consistent, epochsBack, code, message }: Restored,
-  effects: Effects,
-): void {
-  const own = session.acknowledged >= 0;
-  if (state.phase === 'over') {
-    state.session = null;
-    if (!own) effects.push({ kind: 'discard-filling' });
-    return;
-  }
-  if (session.linked) {
-    if (!consistent || code === REFUSED_STATE) {
-      breakOff(state, session, linkCode(code), code, message, effects);
-    } else {
-      effects.push({ kind: 'drop-link', streamUuid: session.streamUuid, code: linkCode(code), message });
-      lost(state, session, code, effects);
-    }
-  }
-  state.session = null;
-  if (own && consistent && state.held !== null) {
-    state.held = { ...state.held, epoch: state.held.epoch - epochsBack };
-  }
-  if (!own) effects.push({ kind: 'discard-filling' });
-  else if (!consistent) loseHeld(state, `what it acknowledged could not be applied: ${code}`, effects);
-  if (session.broken) fillAgain(state, effects);
-  else if (state.phase === 'suspect' && state.windowOver) decide(state, effects);
-  else if (state.phase === 'suspect') dial(state, effects);
-  else if (state.phase === 'dialling') redialLater(state, effects);
-}
-
-/** We cannot go on with a stream: the link is dropped, and another one begun when the restorer is done. */
-function breakOff(
-  state: SecondaryState,
-  session: Session,
-  linkCode: ChannelErrorCode,
-  reason: string,
-  message: string,
-  effects: Effects,
-): void {
-  if (!session.linked) return;
-  session.broken = true;
-  state.losses++;
-  effects.push(
-    { kind: 'disarm', timer: 'steady' },
-    { kind: 'drop-link', streamUuid: session.streamUuid, code: linkCode, message },
-  );
-  lost(state, session, reason, effects);
-}
-
-/** What the primary is told when it was the stream that was wrong. */
-function linkCode(code: string): ChannelErrorCode {
-  if (code === 'BUFFER_LIMIT' || code === 'DIGEST_MISMATCH') return code;
-  if (code === REFUSED_STATE) return 'STATE_REFUSED';
-  return 'INTERNAL';
-}
-
 function timer(state: SecondaryState, which: SecondaryTimer, lateMs: number, effects: Effects): void {
   if (which === 'steady') {
     state.losses = 0;
@@ -327,75 +194,6 @@ function timer(state: SecondaryState, which: SecondaryTimer, lateMs: number, eff
   if (mayDial && state.dial === 0 && state.session === null && !state.primaryTold) dial(state, effects);
 }
 
-/** The primary is dead as far as can be known from here. */
-function decide(state: SecondaryState, effects: Effects): void {
-  giveUpDial(state, effects);
-  effects.push({ kind: 'disarm', timer: 'reconnect' });
-  if (state.held === null) {
-    nothingToTakeOver(state, effects);
-    return;
-  }
-  state.phase = 'deciding';
-  effects.push({ kind: 'ask-witness', held: state.held });
-}
-
-function witness(state: SecondaryState, granted: boolean, effects: Effects): void {
-  if (state.phase !== 'deciding') return;
-  if (granted) {
-    if (state.held === null) {
-      nothingToTakeOver(state, effects);
-      return;
-    }
-    state.phase = 'starting';
-    effects.push({ kind: 'take-over', held: state.held, reason: state.reason });
-    return;
-  }
-  state.phase = 'suspect';
-  effects.push({ kind: 'transition', reason: 'the witness did not grant the lease' });
-  armReconnect(state, effects);
-  redialLater(state, effects);
-}
-
-function nothingToTakeOver(state: SecondaryState, effects: Effects): void {
-  state.phase = 'dialling';
-  if (state.gone !== null) {
-    effects.push({ kind: 'report-impossible', gone: state.gone, reason: state.reason });
-  }
-  state.gone = null;
-  effects.push({ kind: 'transition', reason: 'the primary is dead, and its standby was lost before' });
-  redialLater(state, effects);
-}
-
-function started(state: SecondaryState, epochsBack: number, effects: Effects): void {
-  if (state.phase !== 'starting' || state.held === null) return;
-  state.phase = 'active';
-  state.role = 'active';
-  state.failures = 0;
-  state.held = { ...state.held, epoch: state.held.epoch - epochsBack };
-  effects.push({ kind: 'report-completed', held: state.held }, { kind: 'transition', reason: 'failover' });
-  if (state.endedEarly !== null) domainOver(state, state.endedEarly, '', effects);
-  else dial(state, effects);
-}
-
-/** The last copy is kept, and tried again; unless the primary is found alive meanwhile. */
-function startFailed(
-  state: SecondaryState,
-  { code, message, epochsBack }: { code: string; message: string; epochsBack: number },
-  effects: Effects,
-): void {
-  effects.push({ kind: 'report-failed', code, message });
-  if (code === DOMAIN_GONE || state.endedEarly !== null) {
-    over(state, 'failed', `the domain did not start: ${code}`, effects);
-    return;
-  }
-  state.phase = 'suspect';
-  if (state.held !== null) state.held = { ...state.held, epoch: state.held.epoch - epochsBack };
-  armReconnect(state, effects);
-  redialLater(state, effects);
-  state.failedStarts++;
-  effects.push({ kind: 'transition', reason: `the domain did not start: ${code}` });
-}
-
 function domainOver(
   state: SecondaryState,
   how: 'shutdown' | 'crashed',
@@ -405,8 +203,7 @@ function domainOver(
   if (state.phase === 'starting') {
     state.endedEarly = how;
   } else if (state.phase === 'active') {
-    if (how === 'shutdown') over(state, 'ended', 'the domain shut down', effects);
-    else over(state, 'failed', 'the domain crashed', effects);
+    activeEnded(state, how, effects);
   } else if (state.held !== null) {
     heldEnded(state, reason, effects);
   }
@@ -419,57 +216,10 @@ function heldEnded(state: SecondaryState, reason: string, effects: Effects): voi
   if (session && session.acknowledged >= 0) spoilt(state, session, effects);
 }
 
-/** The domain of the stream has ended. What was acknowledged meanwhile is lost with it. */
-function spoilt(state: SecondaryState, session: Session, effects: Effects): void {
-  session.spoilt = true;
-  breakOff(state, session, 'STANDBY_LOST', 'STANDBY_LOST', 'the standby was lost', effects);
-}
-
-function ended(state: SecondaryState, reason: string, effects: Effects): void {
-  over(state, 'ended', reason, effects);
-}
-
 /** A domain to fill cannot be made: never, if not the first; else it is tried again, with what is held kept. */
 function domainFailed(state: SecondaryState, code: string, effects: Effects): void {
   const { session } = state;
   const message = `no domain can be made: ${code}`;
   if (session) restored(state, session, { consistent: false, epochsBack: 0, code, message }, effects);
-  else if (state.dials === 0) over(state, 'failed', `no domain can be made: ${code}`, effects);
-}
-
-function over(state: SecondaryState, role: 'ended' | 'failed', reason: string, effects: Effects): void {
-  giveUpDial(state, effects);
-  effects.push({ kind: 'disarm', timer: 'reconnect' });
-  if (state.held !== null) discardHeld(state, effects);
-  effects.push({ kind: 'disarm', timer: 'steady' });
-  if (state.session) state.session.linked = false;
-  state.phase = 'over';
-  state.role = role;
-  effects.push({ kind: 'transition', reason }, { kind: 'finished' });
-}
-
-function stop(state: SecondaryState, effects: Effects): void {
-  giveUpDial(state, effects);
-  effects.push({ kind: 'disarm', timer: 'reconnect' });
-  if (state.session?.linked === true) {
-    state.session.linked = false;
-    effects.push({ kind: 'bye', streamUuid: state.session.streamUuid, reason: 'shutdown' });
-  }
-  if (state.held !== null) discardHeld(state, effects);
-  state.phase = 'over';
-  effects.push({ kind: 'transition', reason: 'stopped' });
-}
-
-function loseHeld(state: SecondaryState, reason: string, effects: Effects): void {
-  if (state.held === null) return;
-  // A primary that took its leave has nothing that we could fail over from.
-  state.gone = state.phase === 'dialling' ? null : state.held;
-  effects.push({ kind: 'standby-lost', was: 'held', reason });
-  discardHeld(state, effects);
-  effects.push({ kind: 'transition', reason: 'the standby was lost' });
-}
-
-function discardHeld(state: SecondaryState, effects: Effects): void {
-  state.held = null;
-  effects.push({ kind: 'discard-held' });
+  else if (state.dials === 0) over(state, 'failed', message, effects);
 }

@@ -16,8 +16,8 @@ import type {
   StandbyLossReport,
   TransitionReport,
 } from '../report/reports.js';
-import { SecondaryRunner } from '../secondary/secondary.js';
-import { InOrder } from '../flow/in-order.js';
+import { SecondaryDomain } from '../secondary/domain.js';
+import { InOrder } from '../flow/tasks.js';
 
 export function createSecondaryService(
   config: SecondaryConfig,
@@ -39,7 +39,7 @@ class Secondary implements SecondaryService {
   readonly #transitions = new Subject<TransitionReport>();
   readonly #config: SecondaryConfig;
   readonly #log: Logger;
-  readonly #runners: readonly SecondaryRunner[];
+  readonly #domains: readonly SecondaryDomain[];
   readonly #interruption = new AbortController();
   readonly #reloads = new InOrder();
   #opening: Promise<unknown> = Promise.resolve();
@@ -65,11 +65,11 @@ class Secondary implements SecondaryService {
       standbyLosses$: this.#losses,
       transitions$: this.#transitions,
     };
-    this.#runners = config.domains.map(
+    this.#domains = config.domains.map(
       (domain) =>
-        new SecondaryRunner(domain, interruptible, witness, reports, domainLogger(log, domain.name)),
+        new SecondaryDomain(domain, interruptible, witness, reports, domainLogger(log, domain.name)),
     );
-    this.finished = Promise.all(this.#runners.map((runner) => runner.finished)).then(() => undefined);
+    this.finished = Promise.all(this.#domains.map((domain) => domain.finished)).then(() => undefined);
   }
 
   start(): Promise<void> {
@@ -87,30 +87,30 @@ class Secondary implements SecondaryService {
   }
 
   statuses(): readonly DomainStatus[] {
-    return this.#runners.map((runner) => runner.status());
+    return this.#domains.map((domain) => domain.status());
   }
 
   async #reload(): Promise<void> {
     // A domain that is being made has opened its files, perhaps before they were moved.
     await this.#opening;
     if (this.#stopping) return;
-    for (const runner of this.#runners) await runner.reload();
+    for (const domain of this.#domains) await domain.reload();
     this.#log.info('reloaded: output files are opened anew, certificates read again');
   }
 
   async #start(): Promise<void> {
     checkDescriptors(this.#config.domains, this.#log);
-    this.#opening = Promise.all(this.#runners.map((runner) => runner.open()));
+    this.#opening = Promise.all(this.#domains.map((domain) => domain.open()));
     await this.#opening;
     if (this.#stopping) throw new ServiceError('STOPPED', 'stopped while it started');
-    for (const runner of this.#runners) runner.start();
+    for (const domain of this.#domains) domain.start();
   }
 
   async #stop(): Promise<void> {
     // A domain that is being made is given up, or destroyed when it is made.
     this.#interruption.abort();
     await this.#opening;
-    await Promise.all(this.#runners.map((runner) => runner.stop()));
+    await Promise.all(this.#domains.map((domain) => domain.stop()));
     this.#commits.complete();
     this.#failovers.complete();
     this.#losses.complete();

@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { backoffDelay } from '../../src/channel/dial/backoff.js';
+import { backoffMs, spreadMs } from '../../src/flow/backoff.js';
 import { closeCodeOf, errorOfCloseCode, isChannelErrorCode } from '../../src/channel/wire/close-codes.js';
 import { startHeartbeat, step, type HeartbeatEvent } from '../../src/channel/link/heartbeat.js';
 import { Outbox } from '../../src/channel/link/outbox.js';
@@ -83,10 +83,10 @@ describe('heartbeat decision', () => {
 describe('back-off', () => {
   it('doubles up to the limit, in the upper half', () => {
     const options = { firstMs: 100, maxMs: 1000 };
-    expect([0, 1, 2, 3, 4, 100].map((n) => backoffDelay(options, n, 0))).to.deep.equal([
+    expect([0, 1, 2, 3, 4, 100].map((n) => spreadMs(backoffMs(options, n), 0))).to.deep.equal([
       50, 100, 200, 400, 500, 500,
     ]);
-    expect(backoffDelay(options, 2, 0.5)).to.equal(300);
+    expect(spreadMs(backoffMs(options, 2), 0.5)).to.equal(300);
   });
 });
 

@@ -1,0 +1,137 @@
+// The buffering restorer: a checkpoint is received whole, acknowledged, committed; and again.
+//
+//   receive ─▶ boundary agreed ─▶ acknowledged: it counts ─▶ commit ─▶ receive …
+//      │           │                                            └ unusable: as of an epoch before ─────────────▶ restored
+//      ├─ broken ──┴▶ what is buffered is dropped, what was acknowledged stands ───────────────────────────────▶ restored
+//      └─ END ─▶ completed ─▶ boundary ─▶ ended ─▶ acknowledged, last ─────────────────────────────────────────▶ restored
+//
+// From the moment that an acknowledgement is given to the link the epoch counts, whatever becomes of the link: the
+// primary may have it and let its output out. So who decides is told first, and it is committed in any case. Records are
+// read by a plain loop in receive(); what flows here are checkpoints.
+
+import {
+  EMPTY,
+  catchError,
+  concat,
+  concatMap,
+  defer,
+  endWith,
+  ignoreElements,
+  map,
+  merge,
+  of,
+  repeat,
+  take,
+  takeWhile,
+  tap,
+  throwError,
+  type Observable,
+  type TimestampProvider,
+} from 'rxjs';
+import { ChannelError, type CheckpointBoundary } from '../channel/contract.js';
+import { asError, codeOf } from '../errors.js';
+import {
+  CONSISTENT,
+  asOf,
+  useless,
+  type CommitLink,
+  type CommitSteps,
+  type RestoreNews,
+} from './restore-news.js';
+
+/** Never fails: the last news is how it ended. */
+export function commits(
+  restore: CommitSteps,
+  link: CommitLink,
+  clock: TimestampProvider,
+): Observable<RestoreNews> {
+  const boundary$ = defer(() => link.boundary());
+  const acknowledging = (epoch: number) => defer(() => link.acknowledge(epoch)).pipe(ignoreElements());
+
+  const committing = (epoch: number): Observable<RestoreNews> =>
+    boundary$.pipe(
+      tap((boundary) => agree(epoch, boundary, link)),
+      catchError((error: unknown) => throwError(() => new BrokenChannel(null, codeOf(error)))),
+      concatMap((boundary) => {
+        const acknowledged = { epoch, boundary, atMs: clock.now() };
+        const given$ = acknowledging(epoch).pipe(catchError(() => EMPTY));
+        // Who decides is told first; the acknowledgement leaves before the domain is touched, and is not waited for.
+        return concat(
+          of({ kind: 'acknowledged' as const, ...acknowledged }),
+          merge(
+            given$,
+            defer(() => restore.commit()),
+          ).pipe(
+            take(1),
+            map((done): RestoreNews =>
+              done.kind === 'unusable'
+                ? asOf(done.outcome, epoch)
+                : { kind: 'committed', applied: done.applied, ...acknowledged },
+            ),
+          ),
+        );
+      }),
+    );
+
+  const ending: Observable<RestoreNews> = defer(() => restore.complete()).pipe(
+    concatMap(() =>
+      boundary$.pipe(
+        tap(requireEnd),
+        concatMap(({ epoch }) => concat(of({ kind: 'ended' as const }), acknowledging(epoch))),
+        endWith(CONSISTENT),
+        catchError((error: unknown) => of({ ...CONSISTENT, code: codeOf(error), message: codeOf(error) })),
+      ),
+    ),
+  );
+
+  return defer(() => restore.receive()).pipe(
+    concatMap((received) => {
+      if (received.kind === 'broken') return throwError(() => new BrokenChannel(received.cause));
+      return received.kind === 'end' ? ending : committing(received.epoch);
+    }),
+    repeat(),
+    takeWhile(({ kind }) => kind !== 'restored', true),
+    catchError((broken: unknown) => {
+      if (!(broken instanceof BrokenChannel)) return of(useless(asError(broken)));
+      return defer(() => restore.breakOff(broken.dropped)).pipe(
+        map((outcome) => asOf(outcome, null, broken.code)),
+        catchError((error: unknown) => of(useless(asError(error), broken.code))),
+      );
+    }),
+    concatMap((news) => {
+      if (news.kind !== 'restored') return of(news);
+      // Who waits for the domain waits for this, too.
+      return defer(() => restore.close(news.consistent ? null : news.cause)).pipe(
+        map((failure) => (failure === null ? news : useless(failure, news.code))),
+      );
+    }),
+  );
+}
+
+/** libxc's BROKEN_CHANNEL. */
+class BrokenChannel extends Error {
+  constructor(
+    /** Why the open checkpoint is dropped; null: the channel ended, or `code` says it. */
+    readonly dropped: Error | null,
+    readonly code = '',
+  ) {
+    super('the channel broke');
+  }
+}
+
+/** @throws ChannelError BAD_MESSAGE, which the primary is told, too */
+function agree(epoch: number, told: CheckpointBoundary, link: Pick<CommitLink, 'destroy'>): void {
+  if (told.epoch === epoch && !told.end) return;
+  const error = new ChannelError('BAD_MESSAGE', 'the checkpoint message is not that of the records', {
+    epoch,
+    told: told.epoch,
+    end: told.end,
+  });
+  link.destroy(error);
+  throw error;
+}
+
+/** @throws ChannelError BAD_MESSAGE */
+function requireEnd({ end, epoch }: CheckpointBoundary): void {
+  if (!end) throw new ChannelError('BAD_MESSAGE', 'END without its checkpoint message', { epoch });
+}

@@ -1,0 +1,230 @@
+// The host's face of one domain of the secondary: it is opened, started, asked how it is, and stopped. What happens in
+// between is the pipeline of secondary.ts; here its ports are put together from the world of the domain.
+
+import { BehaviorSubject, Subject, firstValueFrom, merge, tap, timer, type Subscription } from 'rxjs';
+import type { SecondaryLink } from '../channel/contract.js';
+import { standstillMsOf } from '../channel/link/silence.js';
+import { sharesDisks } from '../config/hypervisor.js';
+import type { SecondaryDomainConfig } from '../config/schema.js';
+import { asError, codeOf } from '../errors.js';
+import type { Witness } from '../failover/witness.js';
+import { MONOTONIC, monotonicMs } from '../flow/clock.js';
+import type { DomainEvent } from '../hypervisor/port.js';
+import type { SecondaryDependencies } from '../report/dependencies.js';
+import { nameDescriptorLimit } from '../report/descriptors.js';
+import type { Logger } from '../report/log.js';
+import type {
+  CommitReport,
+  DomainStatus,
+  FailoverEvent,
+  StandbyLossReport,
+  StandbyState,
+  TransitionReport,
+} from '../report/reports.js';
+import { openRestore } from '../restore/steps.js';
+import { attemptOf } from './dialling.js';
+import { dialPrimary } from './dial-primary.js';
+import type { StreamProgress } from './restoring.js';
+import { secondary, type SecondaryPorts } from './secondary.js';
+import { reasonOf } from './standbys.js';
+import {
+  initialSecondaryState,
+  secondaryLinkState,
+  type SecondaryEvent,
+  type SecondaryState,
+} from './vigil-state.js';
+import { Work } from './work.js';
+import { SecondaryWorld } from './world.js';
+
+/** Where a domain reports to; shared by all domains of a service. */
+export interface SecondaryReports {
+  readonly commits$: Subject<CommitReport>;
+  readonly failover$: Subject<FailoverEvent>;
+  readonly standbyLosses$: Subject<StandbyLossReport>;
+  readonly transitions$: Subject<TransitionReport>;
+}
+
+const STOP_TIMEOUT_MS = 5000;
+
+export class SecondaryDomain {
+  readonly name: string;
+  readonly finished: Promise<void>;
+
+  readonly #config: SecondaryDomainConfig;
+  readonly #witness: Witness;
+  readonly #reports: SecondaryReports;
+  readonly #log: Logger;
+  readonly #world: SecondaryWorld;
+  readonly #work: Work;
+  readonly #links = new Map<string, SecondaryLink>();
+  readonly #events$ = new Subject<SecondaryEvent>();
+  readonly #spareEnded$ = new Subject<string>();
+  readonly #stream$ = new BehaviorSubject<StreamProgress | null>(null);
+  readonly #error$ = new BehaviorSubject<DomainStatus['error']>(null);
+  readonly #pipeline: Subscription;
+  #state: SecondaryState;
+  #finish: () => void = () => undefined;
+  #stopping: Promise<void> | null = null;
+
+  constructor(
+    config: SecondaryDomainConfig,
+    dependencies: SecondaryDependencies,
+    witness: Witness,
+    reports: SecondaryReports,
+    log: Logger,
+  ) {
+    this.name = config.name;
+    this.#config = config;
+    this.#witness = witness;
+    this.#reports = reports;
+    this.#log = log;
+    this.#work = new Work(log);
+    this.finished = new Promise((resolve) => (this.#finish = resolve));
+    const ended = (was: StandbyState, event: DomainEvent) => this.#standbyEnded(was, event);
+    this.#world = new SecondaryWorld({ config, dependencies, ended, log });
+    this.#state = initialSecondaryState(config.failover);
+    // A step that throws is a fault of ours: nobody catches it here, and the process ends.
+    this.#pipeline = secondary(this.#ports(), config.failover, MONOTONIC).subscribe(([state]) => {
+      this.#state = state;
+    });
+  }
+
+  /** Makes the first domain. If that fails, this domain has failed and the others go on. */
+  async open(): Promise<void> {
+    try {
+      await this.#world.open();
+    } catch (error) {
+      this.#failed(asError(error), 'no domain can be made');
+      this.#events$.next({ kind: 'domain-failed', code: codeOf(error) });
+    }
+  }
+
+  /** Opens the files of the domain's output anew, and reads the certificates for the next dial. */
+  reload(): Promise<void> {
+    return this.#world.reload();
+  }
+
+  start(): void {
+    this.#events$.next({ kind: 'start' });
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  status(): DomainStatus {
+    const state = this.#state;
+    const stream = this.#stream$.value;
+    const link = stream === null ? undefined : this.#links.get(stream.streamUuid);
+    return {
+      domain: this.name,
+      role: state.role,
+      link: secondaryLinkState(state),
+      peer: link?.peer ?? null,
+      streamUuid: state.session?.streamUuid ?? state.held?.streamUuid ?? stream?.streamUuid ?? null,
+      epochSeen: stream?.epochAcknowledged ?? -1,
+      epochAcknowledged: stream?.epochAcknowledged ?? -1,
+      epochCommitted: stream?.epochCommitted ?? -1,
+      acknowledgedAtMs: stream?.acknowledgedAtMs ?? null,
+      bufferedBytes: state.session ? (stream?.bufferedBytes ?? 0) : 0,
+      heldOutputBytes: this.#world.heldOutputBytes,
+      error: this.#error$.value,
+      certificates: this.#world.certificates,
+    };
+  }
+
+  #ports(): SecondaryPorts {
+    const config = this.#config;
+    const log = this.#log;
+    const world = this.#world;
+    return {
+      name: this.name,
+      log,
+      work: this.#work,
+      links: this.#links,
+      stream$: this.#stream$,
+      error$: this.#error$,
+      commits$: this.#reports.commits$,
+      failover$: this.#reports.failover$,
+      losses$: this.#reports.standbyLosses$,
+      sources$: this.#events$,
+      spareEnded$: this.#spareEnded$,
+      dial: ({ role, held }) =>
+        attemptOf((signal) =>
+          dialPrimary({ config, ...world.credentials, info: world.info, role, held, signal }),
+        ),
+      standstillMs: ({ welcome }) => (sharesDisks(config.hypervisor) ? standstillMsOf(welcome) : 0),
+      fill: () => this.#fill(),
+      openRestore: (domain, source) =>
+        openRestore({
+          domain,
+          source,
+          streamType: 'remus',
+          bufferLimitBytes: config.bufferBytes,
+          callbacks: {
+            skippedRecord: (type, offset) => log.debug({ type, offset }, 'optional record skipped'),
+          },
+        }),
+      adopt: () => world.standbys.adopt(),
+      discardFilling: () => world.standbys.discardFilling(),
+      discardHeld: () => world.standbys.discardHeld(),
+      discardSpare: () => world.standbys.discardSpare(),
+      standby: () => world.standbys.held,
+      acquire: () => this.#witness.acquire(this.name),
+      failed: (error) => this.#failed(error, 'the domain does not start'),
+      transition: (reason) => this.#transition(reason),
+      finished: () => this.#finish(),
+      random: () => Math.random(),
+    };
+  }
+
+  async #fill() {
+    try {
+      return await this.#world.standbys.fill();
+    } catch (error) {
+      const err = nameDescriptorLimit(asError(error));
+      this.#log[this.#stopping ? 'debug' : 'error']({ err }, 'no domain can be made');
+      throw error;
+    }
+  }
+
+  #standbyEnded(was: StandbyState, event: DomainEvent): void {
+    const reason = reasonOf(event);
+    if (was === 'spare') this.#spareEnded$.next(reason);
+    else if (was === 'filling') this.#events$.next({ kind: 'filling-ended', reason });
+    else if (event.kind === 'shutdown') this.#events$.next({ kind: 'domain-shutdown' });
+    else this.#events$.next({ kind: 'domain-crashed', reason });
+  }
+
+  #failed(thrown: Error, what: string): void {
+    const error = nameDescriptorLimit(thrown);
+    this.#error$.next({ code: codeOf(error), message: error.message });
+    this.#log.error({ err: error }, what);
+  }
+
+  #transition(reason: string): void {
+    const { role, link, streamUuid } = this.status();
+    this.#log.info({ role, link, streamUuid, reason }, `${role}, ${link}`);
+    this.#reports.transitions$.next({ domain: this.name, role, link, reason, atMs: monotonicMs() });
+  }
+
+  async #stop(): Promise<void> {
+    this.#events$.next({ kind: 'stop' });
+    merge(
+      this.#work.attempt('destroy a domain', () => this.#world.endStandbys()),
+      // A link whose domain has ended waits for the primary to close it.
+      ...[...this.#links.values()].map((link) =>
+        this.#work.attempt('say goodbye', () => link.bye('shutdown')),
+      ),
+    ).subscribe();
+    const { idle$ } = this.#work;
+    // What does not come to rest in time is ended when it does.
+    idle$.subscribe(() => this.#pipeline.unsubscribe());
+    const late$ = timer(STOP_TIMEOUT_MS).pipe(
+      tap(() => this.#log.warn('the domain did not come to rest in time')),
+    );
+    await firstValueFrom(merge(idle$, late$));
+    await this.#world.close();
+  }
+}

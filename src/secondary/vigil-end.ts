@@ -1,0 +1,47 @@
+// What ends: the vigil as a whole, and what is held.
+
+import { giveUpDial } from './redial.js';
+import type { Effects, SecondaryState } from './vigil-state.js';
+
+export function over(
+  state: SecondaryState,
+  role: 'ended' | 'failed',
+  reason: string,
+  effects: Effects,
+): void {
+  giveUpDial(state, effects);
+  effects.push({ kind: 'disarm', timer: 'reconnect' });
+  if (state.held !== null) discardHeld(state, effects);
+  effects.push({ kind: 'disarm', timer: 'steady' });
+  if (state.session) state.session.linked = false;
+  state.phase = 'over';
+  state.role = role;
+  effects.push({ kind: 'transition', reason }, { kind: 'finished' });
+}
+
+export function stop(state: SecondaryState, effects: Effects): void {
+  giveUpDial(state, effects);
+  effects.push({ kind: 'disarm', timer: 'reconnect' });
+  if (state.session?.linked === true) {
+    state.session.linked = false;
+    effects.push({ kind: 'bye', streamUuid: state.session.streamUuid, reason: 'shutdown' });
+  }
+  if (state.held !== null) discardHeld(state, effects);
+  effects.push({ kind: 'disarm', timer: 'steady' });
+  state.phase = 'over';
+  effects.push({ kind: 'transition', reason: 'stopped' });
+}
+
+export function loseHeld(state: SecondaryState, reason: string, effects: Effects): void {
+  if (state.held === null) return;
+  // A primary that took its leave has nothing that we could fail over from.
+  state.gone = state.phase === 'dialling' ? null : state.held;
+  effects.push({ kind: 'standby-lost', was: 'held', reason });
+  discardHeld(state, effects);
+  effects.push({ kind: 'transition', reason: 'the standby was lost' });
+}
+
+export function discardHeld(state: SecondaryState, effects: Effects): void {
+  state.held = null;
+  effects.push({ kind: 'discard-held' });
+}

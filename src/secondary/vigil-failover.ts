@@ -1,0 +1,87 @@
+// Whether the domain is taken over, and what becomes of it then.
+//
+//   suspect ──▶ deciding: the witness is asked ──▶ starting ──▶ active ──▶ over
+//      ▲                     │ not granted            │ does not start
+//      └─────────────────────┴────────────────────────┘
+
+import { armReconnect, dial, giveUpDial, redialLater } from './redial.js';
+import { over } from './vigil-end.js';
+import type { Effects, SecondaryState } from './vigil-state.js';
+
+/** The code of a domain that does not start, and never will. */
+const DOMAIN_GONE = 'DOMAIN_GONE';
+
+/** The primary is dead as far as can be known from here. */
+export function decide(state: SecondaryState, effects: Effects): void {
+  giveUpDial(state, effects);
+  effects.push({ kind: 'disarm', timer: 'reconnect' });
+  if (state.held === null) {
+    nothingToTakeOver(state, effects);
+    return;
+  }
+  state.phase = 'deciding';
+  effects.push({ kind: 'ask-witness' });
+}
+
+export function witness(state: SecondaryState, granted: boolean, effects: Effects): void {
+  if (state.phase !== 'deciding') return;
+  if (granted) {
+    if (state.held === null) {
+      nothingToTakeOver(state, effects);
+      return;
+    }
+    state.phase = 'starting';
+    effects.push({ kind: 'take-over', held: state.held, reason: state.reason });
+    return;
+  }
+  state.phase = 'suspect';
+  effects.push({ kind: 'transition', reason: 'the witness did not grant the lease' });
+  armReconnect(state, effects);
+  redialLater(state, effects);
+}
+
+function nothingToTakeOver(state: SecondaryState, effects: Effects): void {
+  state.phase = 'dialling';
+  if (state.gone !== null) {
+    effects.push({ kind: 'report-impossible', gone: state.gone, reason: state.reason });
+  }
+  state.gone = null;
+  effects.push({ kind: 'transition', reason: 'the primary is dead, and its standby was lost before' });
+  redialLater(state, effects);
+}
+
+export function started(state: SecondaryState, epochsBack: number, effects: Effects): void {
+  if (state.phase !== 'starting' || state.held === null) return;
+  state.phase = 'active';
+  state.role = 'active';
+  state.failures = 0;
+  state.held = { ...state.held, epoch: state.held.epoch - epochsBack };
+  effects.push({ kind: 'report-completed', held: state.held }, { kind: 'transition', reason: 'failover' });
+  if (state.endedEarly !== null) activeEnded(state, state.endedEarly, effects);
+  else dial(state, effects);
+}
+
+/** The last copy is kept, and tried again; unless the primary is found alive meanwhile. */
+export function startFailed(
+  state: SecondaryState,
+  { code, message, epochsBack }: { code: string; message: string; epochsBack: number },
+  effects: Effects,
+): void {
+  effects.push({ kind: 'report-failed', code, message });
+  if (code === DOMAIN_GONE || state.endedEarly !== null) {
+    over(state, 'failed', `the domain did not start: ${code}`, effects);
+    return;
+  }
+  state.phase = 'suspect';
+  if (state.held !== null) state.held = { ...state.held, epoch: state.held.epoch - epochsBack };
+  armReconnect(state, effects);
+  redialLater(state, effects);
+  state.failedStarts++;
+  effects.push({ kind: 'transition', reason: `the domain did not start: ${code}` });
+}
+
+/** The domain that runs here has ended by itself. */
+export function activeEnded(state: SecondaryState, how: 'shutdown' | 'crashed', effects: Effects): void {
+  if (how === 'shutdown') over(state, 'ended', 'the domain shut down', effects);
+  else over(state, 'failed', 'the domain crashed', effects);
+}

@@ -1,0 +1,157 @@
+// One stream from its link to its end: what its acknowledgements make of the domain that it fills, and what is known when
+// the link is lost and the restorer is done.
+
+import type { ChannelErrorCode } from '../channel/contract.js';
+import { armReconnect, dial, fillAgain, redialLater } from './redial.js';
+import { loseHeld, over } from './vigil-end.js';
+import { decide } from './vigil-failover.js';
+import type { Effects, SecondaryEvent, SecondaryState, Session } from './vigil-state.js';
+
+/** The restorer's code where the hypervisor does not take a checkpoint. */
+const REFUSED_STATE = 'BAD_CONTEXT';
+
+type SessionEvent = Extract<
+  SecondaryEvent,
+  { readonly kind: 'acknowledged' | 'ended' | 'lost' | 'bye' | 'restored' }
+>;
+
+export function handleSession(
+  state: SecondaryState,
+  session: Session,
+  event: SessionEvent,
+  effects: Effects,
+): void {
+  switch (event.kind) {
+    case 'acknowledged':
+      acknowledged(state, session, event.epoch, effects);
+      return;
+    case 'ended':
+      over(state, 'ended', 'the domain shut down', effects);
+      return;
+    case 'lost':
+      lost(state, session, event.code, effects);
+      return;
+    case 'bye':
+      if (event.reason === 'domain-ended') over(state, 'ended', 'the domain shut down', effects);
+      else if (event.reason === 'shutdown') tookLeave(state, session, effects);
+      else lost(state, session, `bye ${event.reason}`, effects);
+      return;
+    case 'restored':
+      restored(state, session, event, effects);
+      return;
+  }
+}
+
+function acknowledged(state: SecondaryState, session: Session, epoch: number, effects: Effects): void {
+  if (session.spoilt) return;
+  const first = session.acknowledged < 0;
+  session.acknowledged = epoch;
+  state.held = { streamUuid: session.streamUuid, epoch };
+  if (!first) return;
+  state.gone = null;
+  if (state.losses > 0) effects.push({ kind: 'arm', timer: 'steady', delayMs: state.settings.redialMaxMs });
+  effects.push({ kind: 'adopt' });
+  effects.push({ kind: 'transition', reason: 'first checkpoint acknowledged' });
+  // It was whole before the link was lost, and is read only now: there is something to fail over to after all.
+  if (state.phase === 'dialling' && !session.left) {
+    state.phase = 'suspect';
+    armReconnect(state, effects);
+  }
+}
+
+function lost(state: SecondaryState, session: Session, code: string, effects: Effects): void {
+  if (!session.linked) return;
+  session.linked = false;
+  state.reason = code;
+  state.windowOver = false;
+  if (state.held !== null || state.gone !== null) {
+    state.phase = 'suspect';
+    // A primary that we have left is not suspect before it is dialled again.
+    if (!session.broken) armReconnect(state, effects);
+  } else {
+    state.phase = 'dialling';
+  }
+  // Dialling waits for the restorer: only then it is known what we hold.
+  effects.push({ kind: 'transition', reason: code });
+}
+
+function tookLeave(state: SecondaryState, session: Session, effects: Effects): void {
+  if (!session.linked) return;
+  session.linked = false;
+  session.left = true;
+  state.gone = null;
+  state.phase = 'dialling';
+  effects.push({ kind: 'transition', reason: 'bye shutdown' });
+}
+
+/** How the restorer has ended. */
+interface Restored {
+  readonly consistent: boolean;
+  readonly epochsBack: number;
+  readonly code: string;
+  readonly message: string;
+}
+
+export function restored(
+  state: SecondaryState,
+  session: Session,
+  { consistent, epochsBack, code, message }: Restored,
+  effects: Effects,
+): void {
+  const own = session.acknowledged >= 0;
+  if (state.phase === 'over') {
+    state.session = null;
+    if (!own) effects.push({ kind: 'discard-filling' });
+    return;
+  }
+  if (session.linked) {
+    if (!consistent || code === REFUSED_STATE) {
+      breakOff(state, session, linkCode(code), code, message, effects);
+    } else {
+      effects.push({ kind: 'drop-link', streamUuid: session.streamUuid, code: linkCode(code), message });
+      lost(state, session, code, effects);
+    }
+  }
+  state.session = null;
+  if (own && consistent && state.held !== null) {
+    state.held = { ...state.held, epoch: state.held.epoch - epochsBack };
+  }
+  if (!own) effects.push({ kind: 'discard-filling' });
+  else if (!consistent) loseHeld(state, `what it acknowledged could not be applied: ${code}`, effects);
+  if (session.broken) fillAgain(state, effects);
+  else if (state.phase === 'suspect' && state.windowOver) decide(state, effects);
+  else if (state.phase === 'suspect') dial(state, effects);
+  else if (state.phase === 'dialling') redialLater(state, effects);
+}
+
+/** We cannot go on with a stream: the link is dropped, and another one begun when the restorer is done. */
+function breakOff(
+  state: SecondaryState,
+  session: Session,
+  linkCode: ChannelErrorCode,
+  reason: string,
+  message: string,
+  effects: Effects,
+): void {
+  if (!session.linked) return;
+  session.broken = true;
+  state.losses++;
+  effects.push(
+    { kind: 'disarm', timer: 'steady' },
+    { kind: 'drop-link', streamUuid: session.streamUuid, code: linkCode, message },
+  );
+  lost(state, session, reason, effects);
+}
+
+/** The domain of the stream has ended. What was acknowledged meanwhile is lost with it. */
+export function spoilt(state: SecondaryState, session: Session, effects: Effects): void {
+  session.spoilt = true;
+  breakOff(state, session, 'STANDBY_LOST', 'STANDBY_LOST', 'the standby was lost', effects);
+}
+
+/** What the primary is told when it was the stream that was wrong. */
+function linkCode(code: string): ChannelErrorCode {
+  if (code === 'BUFFER_LIMIT' || code === 'DIGEST_MISMATCH') return code;
+  if (code === REFUSED_STATE) return 'STATE_REFUSED';
+  return 'INTERNAL';
+}
