@@ -7,7 +7,7 @@
 //   life:     discard ──── at once ─────────────────────────▶
 
 import { MONOTONIC } from '../flow/clock.js';
-import { InOrder } from '../flow/tasks.js';
+import { InOrder } from '../flow/in-order.js';
 import { CompositeGate } from '../output/composite-gate.js';
 import type { OutputGate } from '../output/gate.js';
 import type { Release } from './ledger.js';

@@ -17,7 +17,7 @@ import type {
   TransitionReport,
 } from '../report/reports.js';
 import { SecondaryDomain } from '../secondary/domain.js';
-import { InOrder } from '../flow/tasks.js';
+import { InOrder } from '../flow/in-order.js';
 
 export function createSecondaryService(
   config: SecondaryConfig,
