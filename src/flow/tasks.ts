@@ -1,4 +1,4 @@
-// What a runner has under way: every promise that it starts and does not wait for is kept here, so that its failure is
+// What a domain has under way: every promise that it starts and does not wait for is kept here, so that its failure is
 // logged and its end can be waited for when the service stops.
 
 import { asError } from '../errors.js';
