@@ -2,7 +2,6 @@
 // between is the pipeline of secondary.ts; here its ports are put together from the world of the domain.
 
 import { BehaviorSubject, Subject, firstValueFrom, merge, tap, timer, type Subscription } from 'rxjs';
-import type { SecondaryLink } from '../channel/contract.js';
 import { standstillMsOf } from '../channel/link/silence.js';
 import { sharesDisks } from '../config/hypervisor.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
@@ -24,6 +23,7 @@ import type {
 import { openRestore } from '../restore/steps.js';
 import { attemptOf } from './dialling.js';
 import { dialPrimary } from './dial-primary.js';
+import type { StreamLink } from './performer.js';
 import type { StreamProgress } from './restoring.js';
 import { secondary, type SecondaryPorts } from './secondary.js';
 import { reasonOf } from './standbys.js';
@@ -56,7 +56,7 @@ export class SecondaryDomain {
   readonly #log: Logger;
   readonly #world: SecondaryWorld;
   readonly #work: Work;
-  readonly #links = new Map<string, SecondaryLink>();
+  readonly #links = new Map<string, StreamLink>();
   readonly #events$ = new Subject<SecondaryEvent>();
   readonly #spareEnded$ = new Subject<string>();
   readonly #stream$ = new BehaviorSubject<StreamProgress | null>(null);

@@ -5,9 +5,11 @@
 
 import {
   EMPTY,
+  ReplaySubject,
   catchError,
   concatMap,
   defer,
+  from,
   mergeMap,
   of,
   tap,
@@ -17,7 +19,6 @@ import {
   type Subject,
   type TimestampProvider,
 } from 'rxjs';
-import type { SecondaryLink } from '../channel/contract.js';
 import { asError, codeOf } from '../errors.js';
 import { ofKind } from '../flow/of-kind.js';
 import type { TargetDomain } from '../hypervisor/port.js';
@@ -25,8 +26,14 @@ import type { Logger } from '../report/log.js';
 import type { CommitReport, DomainStatus } from '../report/reports.js';
 import type { RecordSource } from '../stream/flow.js';
 import { commits } from './commits.js';
-import type { Perform } from './performer.js';
-import { useless, type CommitSteps, type RestoreNews, type Restored } from './restore-news.js';
+import type { Perform, StreamLink } from './performer.js';
+import {
+  useless,
+  type CommitLink,
+  type CommitSteps,
+  type RestoreNews,
+  type Restored,
+} from './restore-news.js';
 import type { SecondaryEvent } from './vigil-state.js';
 import type { Work } from './work.js';
 
@@ -42,7 +49,7 @@ export interface RestoringPorts {
   fill(): ObservableInput<Fillable>;
   /** Waits for the stream's headers. */
   openRestore(domain: TargetDomain, source: RecordSource): ObservableInput<CommitSteps>;
-  readonly links: ReadonlyMap<string, SecondaryLink>;
+  readonly links: ReadonlyMap<string, StreamLink>;
   /** The stream that is restored, or was last. */
   readonly stream$: BehaviorSubject<StreamProgress | null>;
   readonly commits$: Subject<CommitReport>;
@@ -55,7 +62,7 @@ export interface RestoringPorts {
 export function restoring(ports: RestoringPorts, clock: TimestampProvider): Perform {
   const { name, links, stream$, commits$, error$, work, log } = ports;
 
-  const restore = (link: SecondaryLink): Observable<SecondaryEvent> => {
+  const restore = (link: StreamLink): Observable<SecondaryEvent> => {
     const { streamUuid } = link.welcome;
     const stream = new StreamProgress(name, link);
     stream$.next(stream);
@@ -65,7 +72,7 @@ export function restoring(ports: RestoringPorts, clock: TimestampProvider): Perf
       catchError((error: unknown) => of({ kind: 'domain-failed' as const, code: codeOf(error) })),
     );
   };
-  const restoreInto = (domain: TargetDomain, link: SecondaryLink, stream: StreamProgress) =>
+  const restoreInto = (domain: TargetDomain, link: StreamLink, stream: StreamProgress) =>
     defer(() => ports.openRestore(domain, stream.counted(link.source))).pipe(
       concatMap((steps) => commits(steps, audible(link, log), clock)),
       catchError((error: unknown) => of(useless(asError(error)))),
@@ -98,11 +105,11 @@ export class StreamProgress {
   /** When the last acknowledgement was given. */
   acknowledgedAtMs: number | null = null;
   readonly #domain: string;
-  readonly #link: Pick<SecondaryLink, 'bufferedBytes'>;
+  readonly #link: Pick<StreamLink, 'bufferedBytes'>;
   /** Octets of records that the restorer has taken and not applied. */
   #takenBytes = 0;
 
-  constructor(domain: string, link: Pick<SecondaryLink, 'welcome' | 'bufferedBytes'>) {
+  constructor(domain: string, link: Pick<StreamLink, 'welcome' | 'bufferedBytes'>) {
     this.#domain = domain;
     this.#link = link;
     this.streamUuid = link.welcome.streamUuid;
@@ -147,20 +154,21 @@ export class StreamProgress {
   }
 }
 
-/** The link; an acknowledgement that may not have arrived is logged. */
-function audible(
-  link: SecondaryLink,
-  log: Logger,
-): Pick<SecondaryLink, 'boundary' | 'acknowledge' | 'destroy'> {
+/** The link; an acknowledgement leaves whoever waits for it, and one that may not have arrived is logged. */
+function audible(link: StreamLink, log: Logger): CommitLink {
   return {
     boundary: () => link.boundary(),
-    acknowledge: async (epoch) => {
-      try {
-        await link.acknowledge(epoch);
-      } catch (error) {
-        log.debug({ err: error, epoch }, 'the acknowledgement may not have arrived');
-        throw error;
-      }
+    acknowledge: (epoch) => {
+      const given$ = new ReplaySubject<void>();
+      from(link.acknowledge(epoch))
+        .pipe(
+          tap({
+            error: (error: unknown) =>
+              log.debug({ err: error, epoch }, 'the acknowledgement may not have arrived'),
+          }),
+        )
+        .subscribe(given$);
+      return given$;
     },
     destroy: (error) => link.destroy(error),
   };

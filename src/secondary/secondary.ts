@@ -3,7 +3,7 @@
 //   dialling ─▶ link ─▶ restoring: one stream after another ─▶ commits$
 //                          └ broken ─▶ suspect ─▶ deciding (witness) ─▶ taking over ─▶ failover$
 
-import { catchError, concatMap, ignoreElements, map, merge, mergeMap, of, tap } from 'rxjs';
+import { EMPTY, catchError, concatMap, ignoreElements, map, merge, mergeMap, of, tap } from 'rxjs';
 import type { Observable, ObservableInput, Subject, TimestampProvider } from 'rxjs';
 import { ChannelError } from '../channel/contract.js';
 import { spreadMs } from '../flow/backoff.js';
@@ -80,7 +80,7 @@ export function secondary(
     effects$.pipe(
       ofKind('bye'),
       mergeMap(({ streamUuid, reason }) =>
-        work.attempt('say goodbye', async () => links.get(streamUuid)?.bye(reason)),
+        work.attempt('say goodbye', () => links.get(streamUuid)?.bye(reason) ?? EMPTY),
       ),
     );
 

@@ -1,7 +1,7 @@
 // Taking over, once it is decided: the standby is started, and the world hears it. What becomes of it is told to the vigil,
 // which says what to report: the domain may run from an epoch before the one that was meant.
 
-import { EMPTY, catchError, concatMap, filter, map, merge, mergeMap, of, tap } from 'rxjs';
+import { EMPTY, catchError, concatMap, filter, map, merge, mergeMap, of, tap, throwError } from 'rxjs';
 import type { BehaviorSubject, Observable, ObservableInput, OperatorFunction, TimestampProvider } from 'rxjs';
 import { asError, codeOf } from '../errors.js';
 import { ofKind } from '../flow/of-kind.js';
@@ -67,7 +67,8 @@ export function takingOver({ standby, failed, error$, work }: TakingOverPorts): 
 }
 
 const NOTHING: Takeable = {
-  takeOver: () => Promise.reject(new HypervisorError('DOMAIN_GONE', 'There is no standby to be taken over.')),
+  takeOver: () =>
+    throwError(() => new HypervisorError('DOMAIN_GONE', 'There is no standby to be taken over.')),
   domain: {},
 };
 
