@@ -30,18 +30,14 @@ import {
 } from 'rxjs';
 import { ChannelError, type CheckpointBoundary } from '../channel/contract.js';
 import { asError, codeOf } from '../errors.js';
-import {
-  CONSISTENT,
-  asOf,
-  useless,
-  type CommitLink,
-  type CommitSteps,
-  type RestoreNews,
-} from './restore-news.js';
+import type { Restorer, StreamLink } from './ports.js';
+import { CONSISTENT, asOf, useless, type RestoreNews } from './restore-news.js';
+
+export type CommitLink = Pick<StreamLink, 'boundary' | 'acknowledge' | 'destroy'>;
 
 /** Never fails: the last news is how it ended. */
 export function commits(
-  restore: CommitSteps,
+  restore: Restorer,
   link: CommitLink,
   clock: TimestampProvider,
 ): Observable<RestoreNews> {

@@ -3,39 +3,18 @@
 //   dial ──▶ attempt ─┬─▶ link: dialled ─▶ bye, lost
 //   abort-dial ──▶ ✕  └─▶ dial-failed
 
-import {
-  EMPTY,
-  Observable,
-  catchError,
-  concat,
-  map,
-  mergeMap,
-  of,
-  switchMap,
-  tap,
-  type BehaviorSubject,
-} from 'rxjs';
+import { EMPTY, Observable, catchError, concat, map, mergeMap, of, switchMap, tap } from 'rxjs';
 import { ChannelError, type ChannelErrorCode, type SecondaryLink } from '../channel/contract.js';
 import { asError, codeOf } from '../errors.js';
 import { ofKind } from '../flow/of-kind.js';
-import type { Logger } from '../report/log.js';
-import type { DomainStatus } from '../report/reports.js';
-import type { Effect, Perform, StreamLink } from './performer.js';
+import type { Effect, Perform } from './performer.js';
+import type { SecondaryPorts, StreamLink } from './ports.js';
 import type { SecondaryEvent } from './vigil-state.js';
-import type { Work } from './work.js';
 
-export interface DiallingPorts {
-  /** One attempt; to unsubscribe is to give it up. Fails with a ChannelError. */
-  dial(effect: Effect<'dial'>): Observable<StreamLink>;
-  /** How long the primary's guest may run on after the link is lost, milliseconds; 0: it is not heard. */
-  standstillMs(link: StreamLink): number;
-  /** Those that stand, by their streams. */
-  readonly links: Map<string, StreamLink>;
-  /** What somebody has to mend. */
-  readonly error$: BehaviorSubject<DomainStatus['error']>;
-  readonly work: Work;
-  readonly log: Logger;
-}
+export type DiallingPorts = Pick<
+  SecondaryPorts,
+  'dial' | 'standstillMs' | 'links' | 'error$' | 'work' | 'log'
+>;
 
 const MISFITS: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'DOMAIN_MISMATCH',

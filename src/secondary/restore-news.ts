@@ -1,13 +1,9 @@
-// What the restorer of a stream says of it, and what it needs for that.
+// What the restorer of a stream says of it.
 
 import type { CheckpointBoundary } from '../channel/contract.js';
 import { codeOf } from '../errors.js';
 import type { AppliedCheckpoint } from '../restore/callbacks.js';
-import type { RestoreOutcome, RestoreSteps } from '../restore/steps.js';
-import type { Answering, StreamLink } from './performer.js';
-
-export type CommitSteps = Answering<RestoreSteps>;
-export type CommitLink = Pick<StreamLink, 'boundary' | 'acknowledge' | 'destroy'>;
+import type { RestoreOutcome } from '../restore/steps.js';
 
 /** An epoch that counts. */
 interface Acknowledged {

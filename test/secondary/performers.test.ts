@@ -7,9 +7,10 @@ import { ChannelError, type LinkEvent, type SecondaryLink } from '../../src/chan
 import { HypervisorError, type TargetDomain } from '../../src/hypervisor/port.js';
 import type { CommitReport, DomainStatus } from '../../src/report/reports.js';
 import { attemptOf, dialling, type DiallingPorts } from '../../src/secondary/dialling.js';
-import type { Effect, StreamLink } from '../../src/secondary/performer.js';
-import type { CommitSteps } from '../../src/secondary/restore-news.js';
-import { restoring, type RestoringPorts, type StreamProgress } from '../../src/secondary/restoring.js';
+import { inTurn, type Effect } from '../../src/secondary/performer.js';
+import type { Restorer, StreamLink } from '../../src/secondary/ports.js';
+import { restoring, type RestoringPorts } from '../../src/secondary/restoring.js';
+import type { StreamProgress } from '../../src/secondary/stream-progress.js';
 import { takingOver } from '../../src/secondary/taking-over.js';
 import type { SecondaryEffect, SecondaryEvent } from '../../src/secondary/vigil-state.js';
 import { Work } from '../../src/secondary/work.js';
@@ -37,7 +38,7 @@ const lost = (code: 'LINK_CLOSED'): LinkEvent => ({ kind: 'lost', error: new Cha
 function worded(event: SecondaryEvent): string {
   const { kind, dial, streamUuid, code, reason, epoch } = event as SecondaryEvent & Record<string, unknown>;
   return [kind, dial, streamUuid, epoch, reason, code]
-    .filter((word) => word !== undefined && word !== '')
+    .filter((word) => word !== undefined && word !== null && word !== '')
     .join(' ');
 }
 
@@ -173,7 +174,7 @@ describe('secondary/restoring', () => {
     commits$.subscribe(({ streamUuid, epoch }) => began.push(`report ${streamUuid} ${epoch}`));
     const test = scheduler();
     test.run(({ hot, cold, expectObservable }) => {
-      const steps = (): CommitSteps => {
+      const steps = (): Restorer => {
         let received = 0;
         const applied = { epoch: 0, records: 1, pages: 1, bufferedBytes: 0, applySeconds: 0 };
         return {
@@ -201,11 +202,15 @@ describe('secondary/restoring', () => {
         work: new Work(log),
         log,
       };
-      const effects$ = hot<SecondaryEffect>('a 1ms b', {
+      const effects$ = hot<SecondaryEffect>('a 1ms b 1ms l', {
         a: { kind: 'restore', streamUuid: 'A' },
         b: { kind: 'restore', streamUuid: 'B' },
+        l: { kind: 'restore', streamUuid: 'lost' },
       });
-      const events$ = effects$.pipe(restoring(ports, test), map(worded));
+      const events$ = effects$.pipe(
+        inTurn('restore', ({ streamUuid }) => restoring(streamUuid, ports, test)),
+        map(worded),
+      );
       expectObservable(events$, '^ 99ms !').toBe(marbles, seen);
     });
     return began;
@@ -213,16 +218,17 @@ describe('secondary/restoring', () => {
   const domain = {} as TargetDomain;
   const standby = { domain, occupied: <T>(work$: Observable<T>) => work$ };
 
-  it('the second link waits for the end of the first one, its closing too', () => {
+  it('the second link waits for the end of the first one, its closing too; one lost meanwhile is over', () => {
     const filled = (began: string[]) => () => {
       began.push('fill');
       return of(standby);
     };
-    const began = play(filled, '5ms a 12ms b 4ms c 12ms d', {
+    const began = play(filled, '5ms a 12ms b 4ms c 12ms (de)', {
       a: 'acknowledged A 0',
       b: 'restored A 0',
       c: 'acknowledged B 0',
       d: 'restored B 0',
+      e: 'restored lost LINK_CLOSED',
     });
     expect(began).to.deep.equal(['fill', 'report A 0', 'fill', 'report B 0']);
   });
@@ -233,19 +239,20 @@ describe('secondary/restoring', () => {
       if (calls++ === 0) throw new HypervisorError('OUT_OF_MEMORY', 'no');
       return of(standby);
     };
-    play(filled, 'a 6ms b 12ms c', {
+    play(filled, 'a 6ms b 12ms (cd)', {
       a: 'domain-failed OUT_OF_MEMORY',
       b: 'acknowledged B 0',
       c: 'restored B 0',
+      d: 'restored lost LINK_CLOSED',
     });
   });
 });
 
 describe('secondary/taking over', () => {
   it('is told when the domain runs; the network is not waited for', () => {
-    scheduler().run(({ hot, cold, expectObservable }) => {
-      const perform = takingOver({
-        standby: () => ({
+    scheduler().run(({ cold, expectObservable }) => {
+      const taking$ = takingOver({
+        held: () => ({
           takeOver: () => cold('5ms (s|)', { s: undefined }),
           domain: { checkpointsBack: 1, announce: () => cold('50ms #') },
         }),
@@ -253,27 +260,21 @@ describe('secondary/taking over', () => {
         error$: new BehaviorSubject<DomainStatus['error']>(null),
         work: new Work(log),
       });
-      const effects$ = hot<SecondaryEffect>('a', {
-        a: { kind: 'take-over', held: { streamUuid: 'A', epoch: 1 }, reason: 'x' },
-      });
-      expectObservable(effects$.pipe(perform), '^ 99ms !').toBe('5ms s', {
+      expectObservable(taking$).toBe('5ms s 49ms |', {
         s: { kind: 'started', epochsBack: 1 },
       });
     });
   });
 
   it('nothing is held after all: it is gone', () => {
-    scheduler().run(({ hot, expectObservable }) => {
-      const perform = takingOver({
-        standby: () => null,
+    scheduler().run(({ expectObservable }) => {
+      const taking$ = takingOver({
+        held: () => null,
         failed: () => undefined,
         error$: new BehaviorSubject<DomainStatus['error']>(null),
         work: new Work(log),
       });
-      const effects$ = hot<SecondaryEffect>('a', {
-        a: { kind: 'take-over', held: { streamUuid: 'A', epoch: 1 }, reason: 'x' },
-      });
-      expectObservable(effects$.pipe(perform, map(worded)), '^ 9ms !').toBe('a', {
+      expectObservable(taking$.pipe(map(worded))).toBe('(a|)', {
         a: 'start-failed DOMAIN_GONE',
       });
     });

@@ -31,10 +31,9 @@ import type {
 } from '../../src/report/reports.js';
 import { RestoreError } from '../../src/restore/error.js';
 import type { Committed, Received, RestoreOutcome } from '../../src/restore/steps.js';
-import type { StreamLink } from '../../src/secondary/performer.js';
-import type { CommitSteps } from '../../src/secondary/restore-news.js';
-import type { StreamProgress } from '../../src/secondary/restoring.js';
-import { secondary, type SecondaryPorts } from '../../src/secondary/secondary.js';
+import type { Restorer, SecondaryPorts, StreamLink, Takeable } from '../../src/secondary/ports.js';
+import type { StreamProgress } from '../../src/secondary/stream-progress.js';
+import { secondary } from '../../src/secondary/secondary.js';
 import {
   initialSecondaryState,
   secondaryLinkState,
@@ -43,7 +42,6 @@ import {
   type SecondarySettings,
   type SecondaryState,
 } from '../../src/secondary/vigil-state.js';
-import type { Takeable } from '../../src/secondary/taking-over.js';
 import { Work } from '../../src/secondary/work.js';
 import { log } from '../service/world.js';
 
@@ -262,7 +260,7 @@ class VirtualSecondary {
       ...{ name: 'web', log, work: new Work(log), links: this.#links, error$, losses$, failover$ },
       stream$: new BehaviorSubject<StreamProgress | null>(null),
       commits$: new Subject<CommitReport>(),
-      sources$: this.#events$,
+      events$: this.#events$,
       spareEnded$: this.#spareEnded$,
       dial: ({ role, held }) => this.#dial(role, held),
       standstillMs: () => this.#standstillMs,
@@ -282,7 +280,7 @@ class VirtualSecondary {
         this.#say('witness: ask');
         return new Observable((subscriber) => (this.#asking = subscriber));
       },
-      standby: () => this.#takeable(),
+      held: () => this.#takeable(),
       failed: (error) => error$.next({ code: codeOf(error), message: error.message }),
       transition: (reason) => this.#transition(reason),
       finished: () => this.#say('report: finished'),
@@ -303,7 +301,7 @@ class VirtualSecondary {
     });
   }
 
-  #steps(): CommitSteps {
+  #steps(): Restorer {
     this.#committed = -1;
     const asOf = (epoch: number): RestoreOutcome => ({ kind: 'failover', epoch });
     return {
