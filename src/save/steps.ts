@@ -87,7 +87,7 @@ export interface SaveSteps extends Closable {
   resume(): Promise<void>;
   /**
    * Sends the captured epoch on its way; resolves when it has left. Need not be awaited, or watched, before the next
-   * capture: a failure is kept and fails the next step.
+   * capture: a failure is kept, and the capture, send or end that comes next fails with it.
    */
   send(): Promise<SavedCheckpoint>;
   /** END. Resolves when everything has left. */
@@ -99,8 +99,8 @@ export interface SaveSteps extends Closable {
   close(failure: Error | null): Promise<Error | null>;
 }
 
-export const DEFAULT_SLAB_BYTES = 32 * 1024 * 1024;
-export const DEFAULT_SLAB_COUNT = 2;
+const DEFAULT_SLAB_BYTES = 32 * 1024 * 1024;
+const DEFAULT_SLAB_COUNT = 2;
 
 /**
  * Nothing is done to the domain yet, so nothing is to be closed if this fails.
@@ -277,7 +277,7 @@ function sendEpoch(context: SaveContext): Promise<SavedCheckpoint> {
       send: (clock() - resumed) / 1000,
     },
   }));
-  // Nobody may be looking at it any more; the posting keeps the error and the next step fails with it.
+  // Nobody may be looking at it any more; the posting keeps the error and what needs the sink next fails with it.
   sent.catch(() => undefined);
   return sent;
 }

@@ -21,6 +21,7 @@ export function valueAt<T>(array: Indexed<T>, index: number): T {
   return value;
 }
 
-function outOfBounds(length: number, index: number): BoundsError {
+/** For loops that check by themselves. */
+export function outOfBounds(length: number, index: number): BoundsError {
   return new BoundsError('OUT_OF_BOUNDS', `index ${index} in an array of ${length}`, { index, length });
 }
