@@ -125,6 +125,8 @@ export interface PrimaryLink extends Link {
   /** Digest and framing are the link's business; outputBytes for the next boundary is told with setOutputBytes. */
   readonly sink: StreamSink;
   setOutputBytes(epoch: number, outputBytes: number): void;
+  /** Resolves when the connection is closed, soon after the link is lost: nothing that was written is read any more. */
+  readonly closed: Promise<void>;
   /** Octets handed to the socket and not yet taken by the kernel. */
   readonly bufferedBytes: number;
 }

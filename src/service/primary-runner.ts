@@ -11,6 +11,7 @@ import type { PrimaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
 import type { DomainEvent, Leave, MachineChange } from '../hypervisor/port.js';
 import type { OutputGate } from '../output/gate.js';
+import { makeSlabs, type Slab } from '../save/slab.js';
 import { monotonicMs } from './clock.js';
 import type { PrimaryDependencies } from './dependencies.js';
 import { nameDescriptorLimit } from './descriptors.js';
@@ -64,6 +65,8 @@ export class PrimaryRunner {
   readonly #beat: NodeJS.Timeout;
   #opened: PrimaryDomain | null = null;
   #saver: PrimarySaver | null = null;
+  /** What checkpoints are captured into, in one stream after another; made for the first. */
+  #slabs: readonly Slab[] | null = null;
   #withdraw: (() => void) | null = null;
   #finish: () => void = () => undefined;
   #error: { code: string; message: string } | null = null;
@@ -416,16 +419,20 @@ export class PrimaryRunner {
     const link = this.#links.get(streamUuid);
     const opened = this.#opened;
     if (!link || !opened) return;
-    const before = this.#saver;
+    // Not the saver before itself: the functions below would keep it, and it the one before it, for ever.
+    const released = this.#saver?.released;
+    const { windowEpochs, slabBytes } = this.#config.checkpoint;
     const saver = new PrimarySaver({
       config: this.#config,
       opened,
       gateOrder: this.#gateOrder,
       link,
+      slabs: () => (this.#slabs ??= makeSlabs(windowEpochs + 1, slabBytes)),
       log: this.#log,
       send: (event) => {
         if (event.kind === 'save-failed' && event.code === 'HUNG') {
           this.#error = { code: event.code, message: event.message };
+          this.#slabs = null; // the hypervisor may still copy into them
         }
         this.#send({ ...event, streamUuid });
       },
@@ -434,8 +441,8 @@ export class PrimaryRunner {
     });
     this.#saver = saver;
     this.#tasks.run('save the domain', async () => {
-      // A domain has one dirty log: the saver before must be done with it.
-      await before?.ended;
+      // A domain has one dirty log and one set of slabs: the saver before, and its link, must be done with them.
+      await released;
       await saver.run();
     });
   }

@@ -13,6 +13,7 @@ import type { CheckpointDecision, SaveCallbacks, SavedCheckpoint } from '../save
 import { SaveError } from '../save/error.js';
 import { precopyPolicy } from '../save/policy.js';
 import { saveDomain } from '../save/save.js';
+import type { Slab } from '../save/slab.js';
 import type { StreamSink } from '../stream/flow.js';
 import { monotonicMs } from './clock.js';
 import { within } from './domain-limits.js';
@@ -33,6 +34,8 @@ export interface PrimarySaverOptions {
   readonly opened: PrimaryDomain;
   readonly gateOrder: InOrder;
   readonly link: PrimaryLink;
+  /** What it fills: its own until it is `released`, or for ever if it fails with HUNG. */
+  readonly slabs: () => readonly Slab[];
   readonly log: Logger;
   readonly send: (event: SaverEvent) => void;
   readonly reported: (report: CheckpointReport) => void;
@@ -54,6 +57,8 @@ interface Epoch {
 export class PrimarySaver {
   /** Resolves when the saver has let go of the domain, however it ended. */
   readonly ended: Promise<void>;
+  /** Resolves when the link has let go of the slabs, too: what was given to the socket is sent from where it lies. */
+  readonly released: Promise<void>;
 
   readonly #options: PrimarySaverOptions;
   readonly #epochs = new Map<number, Epoch>();
@@ -64,11 +69,11 @@ export class PrimarySaver {
   constructor(options: PrimarySaverOptions) {
     this.#options = options;
     this.ended = new Promise((resolve) => (this.#end = resolve));
+    this.released = this.ended.then(() => options.link.closed);
   }
 
   async run(): Promise<void> {
     const { config, opened, link, log, send } = this.#options;
-    const { checkpoint, precopy } = config;
     const { domain, stop } = opened;
     try {
       await this.#options.ready;
@@ -78,9 +83,8 @@ export class PrimarySaver {
         sink: this.#sink(link.sink),
         streamType: 'remus',
         live: true,
-        callbacks: this.#callbacks(precopyPolicy(precopy)),
-        slabBytes: checkpoint.slabBytes,
-        slabCount: checkpoint.windowEpochs + 1,
+        callbacks: this.#callbacks(precopyPolicy(config.precopy)),
+        slabs: this.#options.slabs(),
       });
       log.info({ ...result }, 'stream ended');
     } catch (error) {

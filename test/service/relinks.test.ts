@@ -1,0 +1,101 @@
+// A link that is lost and made again, over and over: each stream uses the memory of the one before, and nothing of a
+// stream that is over stays.
+
+import { expect } from 'chai';
+import { queryObjects } from 'node:v8';
+import { CLOSE_TIMEOUT_MS } from '../../src/channel/limits.js';
+import { SocketPrimaryLink } from '../../src/channel/primary-link.js';
+import { SocketSecondaryLink } from '../../src/channel/secondary-link.js';
+import type { MemoryDomain } from '../../src/hypervisor/memory/domain.js';
+import { PrimarySaver } from '../../src/service/primary-saver.js';
+import { SecondarySession } from '../../src/service/secondary-session.js';
+import { Cleanup } from '../support/cleanup.js';
+import { until } from '../support/until.js';
+import { Proxy } from './proxy.js';
+import { TestPrimary, TestSecondary } from './world.js';
+
+const RELINKS = 12;
+/** One more than the epochs that may be on their way, one by default. */
+const SLABS = 2;
+/** Of each kind: the present one, and one that a promise still holds. */
+const LIVING_MAX = 2;
+/** Of a timer that is early. */
+const EARLY_MS = 20;
+
+describe('service: a link that is made again and again', () => {
+  const cleanup = new Cleanup();
+  afterEach(() => cleanup.run());
+
+  interface Pair {
+    readonly primary: TestPrimary;
+    readonly secondary: TestSecondary;
+    readonly proxy: Proxy;
+    /** What pages were copied into. */
+    readonly slabs: Set<ArrayBufferLike>;
+    /** Called when pages are copied. */
+    copied: () => void;
+  }
+
+  async function pair(): Promise<Pair> {
+    const slabs = new Set<ArrayBufferLike>();
+    const watch = (domain: MemoryDomain): void => {
+      const copyPages = domain.copyPages.bind(domain);
+      domain.copyPages = (gfns, count, slab, offset) => {
+        slabs.add(slab.buffer);
+        both.copied();
+        return copyPages(gfns, count, slab, offset);
+      };
+    };
+    const primary = new TestPrimary({ made: watch });
+    cleanup.add(() => primary.service.stop());
+    await primary.service.start();
+    const proxy = new Proxy(primary.service.port);
+    cleanup.add(() => proxy.close());
+    const secondary = new TestSecondary(await proxy.listen(), { failover: { reconnectWindowMs: 60_000 } });
+    cleanup.add(() => secondary.service.stop());
+    const both: Pair = { primary, secondary, proxy, slabs, copied: () => undefined };
+    await secondary.service.start();
+    await protectedBy(both, 1);
+    return both;
+  }
+
+  async function protectedBy({ primary, secondary }: Pair, streams: number): Promise<void> {
+    await until(
+      `checkpoints of stream ${streams}`,
+      () => new Set(secondary.commits.map(({ streamUuid }) => streamUuid)).size === streams,
+    );
+    await until('protected', () => primary.status().link === 'replicating');
+  }
+
+  it('captures into the same slabs, and lets go of whatever belonged to a stream', async () => {
+    const both = await pair();
+    for (let k = 1; k <= RELINKS; k++) {
+      both.proxy.cut();
+      await protectedBy(both, k + 1);
+    }
+    expect(both.slabs.size).to.equal(SLABS);
+    for (const kind of [SocketPrimaryLink, PrimarySaver, SocketSecondaryLink, SecondarySession]) {
+      expect(queryObjects(kind, { format: 'count' }), kind.name).to.be.within(1, LIVING_MAX);
+    }
+  });
+
+  it('fills no slab that the socket of the stream before may still send from', async () => {
+    const both = await pair();
+    let lostAtMs = NaN;
+    let copiedAtMs = NaN;
+    both.primary.service.transitions$.subscribe(({ reason }) => {
+      if (reason !== 'HEARTBEAT_TIMEOUT') return;
+      lostAtMs = performance.now();
+      // The saver that is given up may be just copying.
+      setImmediate(() => {
+        both.copied = () => {
+          if (Number.isNaN(copiedAtMs)) copiedAtMs = performance.now();
+        };
+      });
+    });
+    both.proxy.reset(); // nobody answers the primary's close on the connection that was
+    await protectedBy(both, 2);
+    expect(copiedAtMs - lostAtMs).to.be.at.least(CLOSE_TIMEOUT_MS - EARLY_MS);
+    expect(both.slabs.size).to.equal(SLABS);
+  });
+});
