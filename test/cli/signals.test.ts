@@ -184,17 +184,31 @@ describe('signals', function () {
     /** In a terminal of its own, in the foreground; `hangUp` takes the terminal away. */
     async function inTerminal(command: readonly string[], env: NodeJS.ProcessEnv = {}) {
       const quoted = command.map((word) => `'${word}'`).join(' ');
-      const holder = spawn('script', ['--quiet', '--flush', '--command', `exec ${quoted}`, '/dev/null'], {
+      const ended = path.join(await cleanup.directory(), 'status');
+      // A shell that passes the hang-up on, as one does, and stays to be told how the program has ended.
+      const shell = [
+        `exec 3<&0; ${quoted} <&3 3<&- & program=$!`,
+        "trap 'kill -HUP $program' HUP",
+        'wait $program; status=$?; [ $status != 129 ] || { wait $program; status=$?; }',
+        `echo $status > ${ended}`,
+      ].join('\n');
+      const holder = spawn('script', ['--quiet', '--flush', '--command', shell, '/dev/null'], {
         stdio: ['ignore', 'pipe', 'inherit'],
         env: { ...process.env, ...env },
       });
       cleanup.add(() => holder.kill('SIGKILL'));
       const screen = { text: '' };
       holder.stdout.on('data', (piece: Buffer) => (screen.text += piece.toString()));
-      await until('the program is there', () => childrenOf(holder.pid ?? 0).length > 0);
-      const [pid = 0] = childrenOf(holder.pid ?? 0);
+      const program = () => childrenOf(holder.pid ?? 0).flatMap(childrenOf);
+      await until('the program is there', () => program().length > 0);
+      const [pid = 0] = program();
       cleanup.add(() => isAlive(pid) && process.kill(pid, 'SIGKILL'));
-      return { pid, screen, hangUp: () => holder.kill('SIGKILL') };
+      /** The shell's word for it: 128 + N by signal N. */
+      const exitStatus = async (): Promise<number> => {
+        await until('its end', () => fileText(ended).endsWith('\n'));
+        return Number(fileText(ended));
+      };
+      return { pid, screen, exitStatus, hangUp: () => holder.kill('SIGKILL') };
     }
 
     for (const format of ['pretty', 'json']) {
@@ -211,7 +225,7 @@ describe('signals', function () {
             }),
           ),
         );
-        const { pid, screen, hangUp } = await inTerminal([
+        const { pid, screen, exitStatus, hangUp } = await inTerminal([
           process.execPath,
           ENTRY,
           'primary',
@@ -229,7 +243,7 @@ describe('signals', function () {
         const next = await Agent.start(cleanup, 'secondary', secondaryConfig(port));
         await next.more('commit');
         process.kill(pid, 'SIGTERM');
-        await until('its end', () => !isAlive(pid));
+        expect(await exitStatus()).to.equal(0);
         await until('the secondary has heard', () => next.says(/bye shutdown/).length > 0);
         expect(next.count('failover')).to.equal(0);
       });
@@ -237,7 +251,7 @@ describe('signals', function () {
 
     it('ends a job in order', async () => {
       const temporary = await cleanup.directory();
-      const { pid, screen, hangUp } = await inTerminal(
+      const { pid, screen, exitStatus, hangUp } = await inTerminal(
         [process.execPath, ENTRY, 'demo', '--checkpoints', '100000', '--memory', '4MiB', '--dirty', '5'],
         { TMPDIR: temporary },
       );
@@ -245,7 +259,8 @@ describe('signals', function () {
       const services = childrenOf(pid);
       expect(services).to.have.length(2);
       hangUp();
-      await until('its end', () => ![pid, ...services].some(isAlive));
+      expect(await exitStatus()).to.equal(130);
+      await until('the end of its services', () => !services.some(isAlive));
       expect((await readdir(temporary)).filter((name) => name.startsWith('romulus'))).to.deep.equal([]);
     });
   });
