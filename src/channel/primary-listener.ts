@@ -17,6 +17,7 @@ import {
   ChannelError,
   PROTOCOL_VERSION,
   SUBPROTOCOL,
+  type ChannelErrorCode,
   type DomainOffer,
   type Hello,
   type Welcome,
@@ -24,6 +25,7 @@ import {
 import { Admission, refuseHttp } from './admission.js';
 import { CLOSE_NORMAL } from './close-codes.js';
 import { Handshakes, peerOf, type Handshake } from './handshakes.js';
+import { headerText } from './identity.js';
 import {
   HANDSHAKES_MAX,
   HANDSHAKE_TIMEOUT_MS,
@@ -38,7 +40,7 @@ import {
   refuse,
   type Connection,
 } from './link-core.js';
-import { decodeControl, encodeControl } from './message.js';
+import { decodeControl, encodeControl, type ErrorMessage } from './message.js';
 import { SocketPrimaryLink } from './primary-link.js';
 import { Refusals } from './refusals.js';
 import { TLS_VERSION_MIN, checkPlaintext, type ChannelTls } from './security.js';
@@ -69,6 +71,8 @@ export interface PrimaryListenerOptions {
   readonly software?: string | undefined;
   readonly log?: ChannelLog | undefined;
 }
+
+const ABOUT_TOKENS: ReadonlySet<ChannelErrorCode> = new Set(['NOT_AUTHENTICATED', 'TOKEN_MISMATCH']);
 
 interface Offered {
   readonly offer: DomainOffer;
@@ -244,6 +248,7 @@ export class PrimaryListener {
       try {
         if (!isBinary) throw badMessage('a text message');
         const message = decodeControl(octetsOf(data));
+        if (message.kind === 'error' && message.code === 'TOKEN_MISMATCH') throw refusalOf(message);
         if (message.kind !== 'hello') throw badMessage(`a ${message.kind} message where a hello is due`);
         this.#admission.authenticate(message, socket);
         ({ domain } = message);
@@ -319,12 +324,17 @@ export class PrimaryListener {
   }
 
   #log(error: ChannelError, peer: string): void {
-    const token = error.code === 'NOT_AUTHENTICATED' ? { token: this.#admission.tokenFile } : {};
+    const token = ABOUT_TOKENS.has(error.code) ? { token: this.#admission.tokenFile } : {};
     this.#options.log?.warn(
       { ...error.facts, ...token, peer, code: error.code },
       `connection refused: ${error.message}`,
     );
   }
+}
+
+/** Words for our log, and nothing else: whoever says it has shown nothing. */
+function refusalOf({ code, message }: ErrorMessage): ChannelError {
+  return new ChannelError(code, `the secondary refuses us: ${headerText(message)}`);
 }
 
 function makeServer(tls: ChannelTls | undefined, tlsFailed: (error: Error, socket: Socket) => void): Server {
