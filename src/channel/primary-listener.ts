@@ -238,7 +238,7 @@ export class PrimaryListener {
     const refused = (error: ChannelError) => {
       this.#handshakes.end(handshake);
       websocket.off('message', hello);
-      if (this.#refusals.isNews(address, domain, error)) this.#log(error, peer);
+      this.#logNews(error, socket, domain);
       refuse(websocket, error);
     };
     handshake.expire = () => {
@@ -263,7 +263,7 @@ export class PrimaryListener {
     websocket.on('message', hello);
     websocket.on('error', (error) => {
       // ws has told the other side why; a link, if it came to one, listens as well.
-      if (this.#handshakes.end(handshake)) this.#log(badMessage(error.message), peer);
+      if (this.#handshakes.end(handshake)) this.#logNews(badMessage(error.message), socket, domain);
       closeWebSocket(websocket, CLOSE_NORMAL, '');
     });
   }
@@ -318,15 +318,14 @@ export class PrimaryListener {
     }
   }
 
-  /** Of one that has not said what it wants. */
-  #logNews(error: ChannelError, socket: Socket): void {
-    if (this.#refusals.isNews(socket.remoteAddress ?? '', '', error)) this.#log(error, peerOf(socket));
-  }
-
-  #log(error: ChannelError, peer: string): void {
+  /** `domain`: empty for one that has not said what it wants. */
+  #logNews(error: ChannelError, socket: Socket, domain = ''): void {
+    if (!this.#refusals.isNews(socket.remoteAddress ?? '', domain, error)) return;
+    const peer = peerOf(socket);
+    const untold = this.#refusals.takeUntold();
     const token = ABOUT_TOKENS.has(error.code) ? { token: this.#admission.tokenFile } : {};
     this.#options.log?.warn(
-      { ...error.facts, ...token, peer, code: error.code },
+      { ...error.facts, ...token, ...(untold > 0 && { untold }), peer, code: error.code },
       `connection refused: ${error.message}`,
     );
   }
