@@ -39,6 +39,7 @@ export type ChannelErrorCode =
   | 'TLS' // the TLS handshake or a certificate failed: somebody lives there, whoever it is
   | 'NAME_REFUSED' // a good certificate, of a host that is not allowed to be this
   | 'NOT_AUTHENTICATED' // plaintext, and the other side does not know our token
+  | 'TOKEN_MISMATCH' // it is our primary, by its certificate or by the token of the last link, and has another token now
   | 'PLAINTEXT_REFUSED' // plaintext to an address that is not loopback, and not asked for
   | 'LISTEN_FAILED' // the replication port cannot be listened on: in use, not permitted, no such address
   | 'FENCED' // the other side has taken over

@@ -5,11 +5,12 @@
 //
 // Who is there is judged before anything is said but that we are here: under TLS by the primary's certificate
 // (identity.ts), in plaintext by the token (token.ts). A primary whose certificate we do not take is told why, in the
-// HTTP request that it would have got anyway; nothing that it answers counts.
+// HTTP request that it would have got anyway; nothing that it answers counts. One that has another token than we, and is
+// our primary all the same, is told so, too.
 //
 // Every way in which it can fail is one ChannelError: REFUSED (the host is up and nobody listens), UNREACHABLE,
-// TLS, NAME_REFUSED, NOT_AUTHENTICATED, BAD_SUBPROTOCOL, HANDSHAKE_TIMEOUT, or whatever the primary says. FENCED is the answer to an active
-// secondary: the primary accepts that it is primary no more.
+// TLS, NAME_REFUSED, NOT_AUTHENTICATED, TOKEN_MISMATCH, BAD_SUBPROTOCOL, HANDSHAKE_TIMEOUT, or whatever the primary says.
+// FENCED is the answer to an active secondary: the primary accepts that it is primary no more.
 
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { OnReadOpts, Socket } from 'node:net';
@@ -48,8 +49,10 @@ import { decodeControl, encodeControl } from './message.js';
 import { SocketSecondaryLink } from './secondary-link.js';
 import { TLS_VERSION_MIN, checkPlaintext, isTlsError, type ChannelTls } from './security.js';
 import {
+  LIFE_HEADER,
   NONCE_HEADER,
   PROOF_HEADER,
+  TOKENS_MAX,
   isNonce,
   isProof,
   newNonce,
@@ -66,6 +69,8 @@ export interface DialOptions {
   readonly primaryName?: string | undefined;
   /** The primary must know it. For plaintext. */
   readonly token?: ChannelToken | undefined;
+  /** That of the last link: a primary that has another one now is known by it. */
+  readonly lastToken?: ChannelToken | undefined;
   /** Allows plaintext to hosts other than loopback. */
   readonly plaintext?: boolean | undefined;
   readonly connectTimeoutMs?: number | undefined;
@@ -102,7 +107,7 @@ class Dial {
   #socket: Socket | null = null;
   #encrypted = false;
   #opened = false;
-  /** Why we do not take the primary's certificate. */
+  /** Why we do not take the primary, which is told. */
   #verdict: ChannelError | null = null;
   readonly #nonce = newNonce();
   /** That we know the token, for the hello. */
@@ -132,6 +137,11 @@ class Dial {
     });
     websocket.on('open', () => {
       this.#opened = true;
+      if (this.#verdict !== null) {
+        refuse(websocket, this.#verdict);
+        this.#end(this.#verdict);
+        return;
+      }
       this.#tap.start((message) => websocket.emit('message', message, true));
       const { hello, software } = this.#options;
       const ours = { protocolVersion: PROTOCOL_VERSION, software: software ?? 'romulus' };
@@ -212,22 +222,29 @@ class Dial {
 
   /** Does the primary know the token? Before it is told anything. */
   #upgraded({ headers }: IncomingMessage): void {
-    const { token } = this.#options;
     if (this.#verdict !== null) {
       this.#end(this.#verdict);
-    } else if (token !== undefined) {
-      const primary = headers[NONCE_HEADER];
-      const nonces = isNonce(primary) ? { secondary: this.#nonce, primary } : null;
-      if (nonces !== null && isProof(token, 'primary', nonces, headers[PROOF_HEADER])) {
-        this.#proof = proofOf(token, 'secondary', nonces);
-      } else {
-        const facts = { token: token.file };
-        this.#fail(
-          'NOT_AUTHENTICATED',
-          `who answers does not know the token in ${token.file}: both sides need the same ("token")`,
-          facts,
-        );
-      }
+      return;
+    }
+    const { token, lastToken, url } = this.#options;
+    if (token === undefined) return;
+    const primary = headers[NONCE_HEADER];
+    const nonces = isNonce(primary) ? { secondary: this.#nonce, primary } : null;
+    if (nonces !== null && isProof(token, 'primary', nonces, headers[PROOF_HEADER])) {
+      this.#proof = proofOf(token, 'secondary', nonces);
+      return;
+    }
+    const signs = String(headers[LIFE_HEADER] ?? '').split(' ', TOKENS_MAX);
+    const lives =
+      nonces !== null &&
+      lastToken !== undefined &&
+      signs.some((sign) => isProof(lastToken, 'life', nonces, sign));
+    const advice = `does not know the token in ${token.file}: both sides need the same ("token")`;
+    const facts = { url, token: token.file };
+    if (this.#encrypted || lives) {
+      this.#verdict = new ChannelError('TOKEN_MISMATCH', `the primary lives, and ${advice}`, facts);
+    } else {
+      this.#fail('NOT_AUTHENTICATED', `who answers ${advice}`, facts);
     }
   }
 
@@ -245,7 +262,10 @@ class Dial {
           this.#welcome(message);
           return;
         case 'error':
-          this.#fail(message.code, message.message, { ...message.facts, from: this.#options.url });
+          this.#fail(this.#told(message.code), message.message, {
+            ...message.facts,
+            from: this.#options.url,
+          });
           return;
         case 'bye':
           this.#fail(
@@ -288,7 +308,13 @@ class Dial {
     const why = known === undefined || reason === '' ? `HTTP status ${status ?? 0}` : reason;
     const mine = token === undefined ? '' : ` (ours is in ${token.file})`;
     const message = `the primary refuses us: ${why}${known === 'NOT_AUTHENTICATED' ? mine : ''}`;
-    this.#fail(known ?? 'BAD_SUBPROTOCOL', message, { status });
+    this.#fail(this.#told(known ?? 'BAD_SUBPROTOCOL'), message, { status });
+  }
+
+  /** What we are told means more of one who has shown that he is our primary. */
+  #told(code: ChannelErrorCode): ChannelErrorCode {
+    const shown = this.#encrypted || this.#proof !== '';
+    return code === 'NOT_AUTHENTICATED' && shown ? 'TOKEN_MISMATCH' : code;
   }
 
   readonly #error = (error: Error) => {

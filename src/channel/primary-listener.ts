@@ -17,6 +17,7 @@ import {
   ChannelError,
   PROTOCOL_VERSION,
   SUBPROTOCOL,
+  type ChannelErrorCode,
   type DomainOffer,
   type Hello,
   type Welcome,
@@ -24,6 +25,7 @@ import {
 import { Admission, refuseHttp } from './admission.js';
 import { CLOSE_NORMAL } from './close-codes.js';
 import { Handshakes, peerOf, type Handshake } from './handshakes.js';
+import { headerText } from './identity.js';
 import {
   HANDSHAKES_MAX,
   HANDSHAKE_TIMEOUT_MS,
@@ -38,7 +40,7 @@ import {
   refuse,
   type Connection,
 } from './link-core.js';
-import { decodeControl, encodeControl } from './message.js';
+import { decodeControl, encodeControl, type ErrorMessage } from './message.js';
 import { SocketPrimaryLink } from './primary-link.js';
 import { Refusals } from './refusals.js';
 import { TLS_VERSION_MIN, checkPlaintext, type ChannelTls } from './security.js';
@@ -69,6 +71,8 @@ export interface PrimaryListenerOptions {
   readonly software?: string | undefined;
   readonly log?: ChannelLog | undefined;
 }
+
+const ABOUT_TOKENS: ReadonlySet<ChannelErrorCode> = new Set(['NOT_AUTHENTICATED', 'TOKEN_MISMATCH']);
 
 interface Offered {
   readonly offer: DomainOffer;
@@ -234,7 +238,7 @@ export class PrimaryListener {
     const refused = (error: ChannelError) => {
       this.#handshakes.end(handshake);
       websocket.off('message', hello);
-      if (this.#refusals.isNews(address, domain, error)) this.#log(error, peer);
+      this.#logNews(error, socket, domain);
       refuse(websocket, error);
     };
     handshake.expire = () => {
@@ -244,6 +248,7 @@ export class PrimaryListener {
       try {
         if (!isBinary) throw badMessage('a text message');
         const message = decodeControl(octetsOf(data));
+        if (message.kind === 'error' && message.code === 'TOKEN_MISMATCH') throw refusalOf(message);
         if (message.kind !== 'hello') throw badMessage(`a ${message.kind} message where a hello is due`);
         this.#admission.authenticate(message, socket);
         ({ domain } = message);
@@ -258,7 +263,7 @@ export class PrimaryListener {
     websocket.on('message', hello);
     websocket.on('error', (error) => {
       // ws has told the other side why; a link, if it came to one, listens as well.
-      if (this.#handshakes.end(handshake)) this.#log(badMessage(error.message), peer);
+      if (this.#handshakes.end(handshake)) this.#logNews(badMessage(error.message), socket, domain);
       closeWebSocket(websocket, CLOSE_NORMAL, '');
     });
   }
@@ -313,18 +318,22 @@ export class PrimaryListener {
     }
   }
 
-  /** Of one that has not said what it wants. */
-  #logNews(error: ChannelError, socket: Socket): void {
-    if (this.#refusals.isNews(socket.remoteAddress ?? '', '', error)) this.#log(error, peerOf(socket));
-  }
-
-  #log(error: ChannelError, peer: string): void {
-    const token = error.code === 'NOT_AUTHENTICATED' ? { token: this.#admission.tokenFile } : {};
+  /** `domain`: empty for one that has not said what it wants. */
+  #logNews(error: ChannelError, socket: Socket, domain = ''): void {
+    if (!this.#refusals.isNews(socket.remoteAddress ?? '', domain, error)) return;
+    const peer = peerOf(socket);
+    const untold = this.#refusals.takeUntold();
+    const token = ABOUT_TOKENS.has(error.code) ? { token: this.#admission.tokenFile } : {};
     this.#options.log?.warn(
-      { ...error.facts, ...token, peer, code: error.code },
+      { ...error.facts, ...token, ...(untold > 0 && { untold }), peer, code: error.code },
       `connection refused: ${error.message}`,
     );
   }
+}
+
+/** Words for our log, and nothing else: whoever says it has shown nothing. */
+function refusalOf({ code, message }: ErrorMessage): ChannelError {
+  return new ChannelError(code, `the secondary refuses us: ${headerText(message)}`);
 }
 
 function makeServer(tls: ChannelTls | undefined, tlsFailed: (error: Error, socket: Socket) => void): Server {

@@ -11,12 +11,13 @@ import { CompositeGate } from '../output/composite-gate.js';
 import type { OutputGate } from '../output/gate.js';
 import type { Outlet } from '../output/outlet.js';
 import { monotonicMs } from './clock.js';
-import { consoleReports, LAST_OUTPUT_MS, openConsole, reopenAll } from './console.js';
+import { consoleFile, consoleReports, LAST_OUTPUT_MS, openConsole, reopenAll } from './console.js';
 import type { PrimaryDependencies } from './dependencies.js';
 import { withLimits } from './domain-limits.js';
 import { DomainStop } from './domain-stop.js';
 import { PAGE_SIZE } from '../stream/format.js';
 import type { Logger } from './log.js';
+import type { Reloaded } from './reload.js';
 import { Tap } from './tap.js';
 
 export interface PrimaryDomainHooks {
@@ -44,7 +45,7 @@ export interface PrimaryDomain {
   /** And after. */
   readonly sealedAfter: OutputGate;
   /** Opens the outputs' files anew, by their names. */
-  reopen(): Promise<void>;
+  reopen(): Promise<readonly Reloaded[]>;
   /** Octets of the held ones that were let out, and that the console has not taken. */
   readonly waitingBytes: number;
   /** Closes the outputs, when what was let out has left or the time for that is over. The domain is destroyed before. */
@@ -107,7 +108,14 @@ export async function openPrimaryDomain(
       get waitingBytes() {
         return gate.waitingBytes;
       },
-      reopen: () => reopenAll([console, tap], log),
+      reopen: () =>
+        reopenAll(
+          [
+            { file: consoleFile(config.output.console), output: console },
+            { file: config.output.tap, output: tap },
+          ],
+          log,
+        ),
       close,
     };
   } catch (error) {

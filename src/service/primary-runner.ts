@@ -30,6 +30,7 @@ import {
   type PrimaryTimer,
 } from './primary-state.js';
 import { judgeClaim, judgeHello, newInstance } from './primary-welcome.js';
+import type { Reloaded } from './reload.js';
 import type { CheckpointReport, DomainStatus, TransitionReport } from './reports.js';
 import { beatMsOf, stallMsOf } from './shared-disks.js';
 import { InOrder, Tasks } from './tasks.js';
@@ -149,8 +150,8 @@ export class PrimaryRunner {
   }
 
   /** Opens the files of the domain's output anew. */
-  async reload(): Promise<void> {
-    await this.#opened?.reopen();
+  async reload(): Promise<readonly Reloaded[]> {
+    return (await this.#opened?.reopen()) ?? [];
   }
 
   requestCheckpoint(): void {

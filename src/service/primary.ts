@@ -11,8 +11,9 @@ import { checkDescriptors } from './descriptors.js';
 import { openSource } from './hypervisors.js';
 import { createLogger, domainLogger, type Logger } from './log.js';
 import { PrimaryRunner } from './primary-runner.js';
+import { tellReloaded } from './reload.js';
 import type { CheckpointReport, DomainStatus, PrimaryService, TransitionReport } from './reports.js';
-import { InOrder } from './tasks.js';
+import { Coalesced } from './tasks.js';
 
 /** @throws ChannelError, ServiceError BAD_TOKEN, or Node's system error, if the replication port cannot be set up as configured */
 export function createPrimaryService(
@@ -39,7 +40,7 @@ class Primary implements PrimaryService {
   #opening: Promise<unknown> = Promise.resolve();
   #starting: Promise<void> | null = null;
   #stopping: Promise<void> | null = null;
-  readonly #reloads = new InOrder();
+  readonly #reloads = new Coalesced(() => this.#reload());
 
   constructor(config: PrimaryConfig, dependencies: PrimaryDependencies) {
     const { log } = dependencies;
@@ -91,7 +92,7 @@ class Primary implements PrimaryService {
   }
 
   reload(): Promise<void> {
-    return this.#reloads.do(() => this.#reload());
+    return this.#reloads.run();
   }
 
   statuses(): readonly DomainStatus[] {
@@ -109,9 +110,8 @@ class Primary implements PrimaryService {
     // A domain that is being made has opened its files, perhaps before they were moved.
     await this.#opening;
     if (this.#stopping) return;
-    for (const runner of this.#runners) await runner.reload();
-    this.#credentials.reload();
-    this.#log.info('reloaded: output files are opened anew, certificates read again');
+    const reloads = [this.#credentials.reload(), ...this.#runners.map((runner) => runner.reload())];
+    tellReloaded((await Promise.all(reloads)).flat(), this.#log);
   }
 
   async #start(): Promise<void> {

@@ -13,6 +13,8 @@ export interface SecondaryDial {
   readonly config: SecondaryDomainConfig;
   readonly tls: ChannelTls | undefined;
   readonly token: ChannelToken | undefined;
+  /** That of the last link. */
+  readonly lastToken: ChannelToken | undefined;
   readonly info: DomainInfo;
   readonly role: 'standby' | 'active';
   readonly held: Held | null;
@@ -25,6 +27,7 @@ const MISFITS: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'TLS',
   'NAME_REFUSED',
   'NOT_AUTHENTICATED',
+  'TOKEN_MISMATCH',
 ]);
 
 /** A refusal that stands until somebody changes one of the two sides. */
@@ -37,6 +40,7 @@ export function dialPrimary({
   config,
   tls,
   token,
+  lastToken,
   info,
   role,
   held,
@@ -48,6 +52,7 @@ export function dialPrimary({
     plaintext: config.plaintext,
     tls,
     token,
+    lastToken,
     primaryName: config.primaryName,
     connectTimeoutMs,
     handshakeTimeoutMs: connectTimeoutMs,

@@ -9,6 +9,7 @@
 import type { Subject } from 'rxjs';
 import { ChannelError, type LinkEvent, type SecondaryLink } from '../channel/contract.js';
 import { backoffDelay } from '../channel/backoff.js';
+import type { ChannelToken } from '../channel/token.js';
 import { sharesDisks } from '../config/hypervisor.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
@@ -16,13 +17,14 @@ import type { Witness } from '../failover/witness.js';
 import type { DomainEvent, DomainInfo } from '../hypervisor/port.js';
 import { monotonicMs } from './clock.js';
 import type { Outlet } from '../output/outlet.js';
-import { openConsole, reopenAll } from './console.js';
+import { consoleFile, openConsole, reopenAll } from './console.js';
 import { Credentials } from './credentials.js';
 import type { SecondaryDependencies } from './dependencies.js';
 import { nameDescriptorLimit } from './descriptors.js';
 import { FailoverReport, NO_STANDBY } from './failover-report.js';
 import type { Logger } from './log.js';
 import { MachineRun } from './machine.js';
+import type { Reloaded } from './reload.js';
 import type {
   CommitReport,
   DomainStatus,
@@ -76,6 +78,8 @@ export class SecondaryRunner {
   #console: Outlet | null = null;
   #tap: Tap | null = null;
   #credentials: Credentials | null = null;
+  /** That of the last link. */
+  #lastToken: ChannelToken | undefined;
   #info: DomainInfo | null = null;
   #standbys: Standbys | null = null;
   #session: SecondarySession | null = null;
@@ -131,9 +135,17 @@ export class SecondaryRunner {
   }
 
   /** Opens the files of the domain's output anew, and reads the certificates for the next dial. */
-  async reload(): Promise<void> {
-    await reopenAll([this.#console, this.#tap], this.#log);
-    this.#credentials?.reload();
+  async reload(): Promise<readonly Reloaded[]> {
+    const { output } = this.#config;
+    const outputs = [
+      { file: consoleFile(output.console), output: this.#console },
+      { file: output.tap, output: this.#tap },
+    ];
+    const [reopened, read = []] = await Promise.all([
+      reopenAll(outputs, this.#log),
+      this.#credentials?.reload(),
+    ]);
+    return [...reopened, ...read];
   }
 
   start(): void {
@@ -271,9 +283,11 @@ export class SecondaryRunner {
     const { signal } = abort;
     this.#dialling = abort;
     this.#tasks.run('dial', async () => {
+      const { tls, token } = credentials.shown;
+      const lastToken = this.#lastToken;
       let link: SecondaryLink;
       try {
-        link = await dialPrimary({ config: this.#config, ...credentials.shown, info, role, held, signal });
+        link = await dialPrimary({ config: this.#config, tls, token, lastToken, info, role, held, signal });
       } catch (error) {
         if (signal.aborted) return;
         this.#dialFailed(asError(error), role);
@@ -288,6 +302,7 @@ export class SecondaryRunner {
       }
       if (this.#error !== null && isMisfit(this.#error.code)) this.#error = null;
       this.#dialFailure = null;
+      this.#lastToken = token;
       this.#links.set(streamUuid, link);
       const standstillMs = sharesDisks(this.#config.hypervisor) ? standstillMsOf(link.welcome) : 0;
       this.#machine.send({ kind: 'dialled', dial: number, streamUuid, continuous, standstillMs });

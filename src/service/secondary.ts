@@ -8,6 +8,7 @@ import { ServiceError } from './error.js';
 import { checkDescriptors } from './descriptors.js';
 import { openTarget } from './hypervisors.js';
 import { createLogger, domainLogger, type Logger } from './log.js';
+import { tellReloaded } from './reload.js';
 import type {
   CommitReport,
   DomainStatus,
@@ -17,7 +18,7 @@ import type {
   TransitionReport,
 } from './reports.js';
 import { SecondaryRunner } from './secondary-runner.js';
-import { InOrder } from './tasks.js';
+import { Coalesced } from './tasks.js';
 
 export function createSecondaryService(
   config: SecondaryConfig,
@@ -41,7 +42,7 @@ class Secondary implements SecondaryService {
   readonly #log: Logger;
   readonly #runners: readonly SecondaryRunner[];
   readonly #interruption = new AbortController();
-  readonly #reloads = new InOrder();
+  readonly #reloads = new Coalesced(() => this.#reload());
   #opening: Promise<unknown> = Promise.resolve();
   #starting: Promise<void> | null = null;
   #stopping: Promise<void> | null = null;
@@ -83,7 +84,7 @@ class Secondary implements SecondaryService {
   }
 
   reload(): Promise<void> {
-    return this.#reloads.do(() => this.#reload());
+    return this.#reloads.run();
   }
 
   statuses(): readonly DomainStatus[] {
@@ -94,8 +95,8 @@ class Secondary implements SecondaryService {
     // A domain that is being made has opened its files, perhaps before they were moved.
     await this.#opening;
     if (this.#stopping) return;
-    for (const runner of this.#runners) await runner.reload();
-    this.#log.info('reloaded: output files are opened anew, certificates read again');
+    const reloads = this.#runners.map((runner) => runner.reload());
+    tellReloaded((await Promise.all(reloads)).flat(), this.#log);
   }
 
   async #start(): Promise<void> {

@@ -50,3 +50,32 @@ export class InOrder {
     return result;
   }
 }
+
+/** Work that anybody may ask for at any time: it runs once at a time, and all who ask meanwhile share the run after it. */
+export class Coalesced {
+  private running: Promise<void> | null = null;
+  private next: Promise<void> | null = null;
+
+  constructor(private readonly work: () => Promise<void>) {}
+
+  /** Settles as the run does that began after this was called. */
+  run(): Promise<void> {
+    if (this.next) return this.next;
+    if (!this.running) return this.begin();
+    this.next = this.running
+      .catch(() => undefined)
+      .then(() => {
+        this.next = null;
+        return this.begin();
+      });
+    return this.next;
+  }
+
+  private begin(): Promise<void> {
+    const running = this.work().finally(() => {
+      if (this.running === running) this.running = null;
+    });
+    this.running = running;
+    return running;
+  }
+}

@@ -162,7 +162,7 @@ describe('service/secondary-machine', () => {
       expect(words(m.advance(300))).to.deep.equal(['dial standby', 'abort-dial', 'ask-witness']);
     });
 
-    for (const code of ['ALREADY_LINKED', 'TLS', 'NAME_REFUSED']) {
+    for (const code of ['ALREADY_LINKED', 'TLS', 'NAME_REFUSED', 'TOKEN_MISMATCH']) {
       it(`a primary that answers ${code} lives: the window starts anew`, () => {
         const m = replicating();
         lose(m);
