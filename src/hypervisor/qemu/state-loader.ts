@@ -61,9 +61,9 @@ export class StateLoader {
     const sections = memory === null ? [devices] : [memory, devices];
     this.#image.put([DEVICE_STATE_HEADER, ...sections]);
     this.#holds = null;
-    reset.keep();
+    await reset.keep();
     await this.#job();
-    reset.putBack();
+    await reset.putBack();
     reset.release();
     this.#holds = state;
   }

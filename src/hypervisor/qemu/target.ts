@@ -25,7 +25,6 @@ import {
 import { pagesOf, type QemuConfig } from './config.js';
 import { HeldCheckpoints } from './held-checkpoints.js';
 import type { QemuMachine } from './machine.js';
-import { readFrames, writeFrames } from './ram-file.js';
 import { QmpError } from './qmp.js';
 import { ResetFrames } from './reset-frames.js';
 import { Seat, factsOf, probe, type Facts, type Occupant } from './seat.js';
@@ -84,8 +83,7 @@ export class QemuTarget implements TargetDomain, Occupant {
     this.#config = config;
     this.#seat = seat;
     this.memory = memory;
-    const { ramFd } = memory.tracking;
-    this.reset = new ResetFrames(ramFd);
+    this.reset = new ResetFrames(memory.tracking.ram);
     this.#p2mSize = pagesOf(config);
     this.#populated = new Bitmap(this.#p2mSize);
     this.stoppedBy$ = this.#stoppedBy.pipe(distinctUntilChanged());
@@ -162,13 +160,17 @@ export class QemuTarget implements TargetDomain, Occupant {
     return Promise.resolve();
   }
 
-  async writePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<void> {
-    this.#require('created');
-    this.#checkPages(gfns, count, data);
-    if (this.reset.areKept) await this.#seat.settled();
-    this.#seat.of(this)?.loader.forget();
-    this.#checkpoints.writing(gfns, count);
-    writeFrames(this.memory.tracking.ramFd, gfns, count, data);
+  writePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<void> {
+    return this.#inOrder(async () => {
+      this.#require('created');
+      this.#checkPages(gfns, count, data);
+      if (this.reset.areKept) await this.#seat.settled();
+      await this.reset.whileWriting(async () => {
+        this.#seat.of(this)?.loader.forget();
+        await this.#checkpoints.writing(gfns, count);
+        await this.memory.tracking.ram.write(gfns, count, data);
+      });
+    });
   }
 
   async comparePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<readonly number[]> {
@@ -178,14 +180,14 @@ export class QemuTarget implements TargetDomain, Occupant {
     const held = Buffer.alloc(COMPARE_PAGES * PAGE_SIZE);
     for (let from = 0; from < count; from += COMPARE_PAGES) {
       const pages = Math.min(COMPARE_PAGES, count - from);
-      readFrames(this.memory.tracking.ramFd, gfns.subarray(from, from + pages), pages, held, 0);
+      await this.memory.tracking.ram.read(gfns.subarray(from, from + pages), pages, held, 0);
       for (let k = 0; k < pages; k++) {
         const at = k * PAGE_SIZE;
         const dataAt = (from + k) * PAGE_SIZE;
         if (held.compare(data, dataAt, dataAt + PAGE_SIZE, at, at + PAGE_SIZE) !== 0) differ.push(from + k);
       }
     }
-    return Promise.resolve(differ);
+    return differ;
   }
 
   async clearPage(gfn: number): Promise<void> {
