@@ -122,19 +122,21 @@ export class QemuTarget implements TargetDomain, Occupant {
       : [];
   }
 
-  info(): Promise<DomainInfo> {
+  async info(): Promise<DomainInfo> {
     const facts = this.#facts;
-    if (!facts) return Promise.reject(new HypervisorError('WRONG_STATE', 'The domain is not made yet.'));
-    return Promise.resolve({
+    if (!facts) throw new HypervisorError('WRONG_STATE', 'The domain is not made yet.');
+    // Whether it is suspended only the source knows.
+    const state = this.#state === 'running' ? (await this.#source?.info())?.state : undefined;
+    return {
       name: this.#config.name,
       type: DomainType.X86_HVM,
       p2mSize: this.#p2mSize,
-      state: this.#state,
+      state: state ?? this.#state,
       hypervisor: 'qemu',
       versionMajor: facts.version.major,
       versionMinor: facts.version.minor,
       inventory: facts.inventory,
-    });
+    };
   }
 
   /** Another memory that the same QEMU is for. Fails as openTracking does. */

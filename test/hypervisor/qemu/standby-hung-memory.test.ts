@@ -49,7 +49,7 @@ describe('qemu: the memory of a standby does not answer', function () {
       stdio: 'ignore',
     });
     cleanup.add(() => {
-      if (rescuer.pid !== undefined) process.kill(-rescuer.pid, 'SIGKILL');
+      if (rescuer.exitCode === null && rescuer.pid !== undefined) process.kill(-rescuer.pid, 'SIGKILL');
     });
   }
 
