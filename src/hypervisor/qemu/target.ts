@@ -7,10 +7,10 @@
 //
 // A QEMU that ends is started again on the same memory: only memory that is lost loses the domain ('crashed').
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { BehaviorSubject, ReplaySubject, Subject, distinctUntilChanged, type Observable } from 'rxjs';
 import { asError } from '../../errors.js';
 import { DomainType, INVALID_FRAME, PAGE_SIZE } from '../../stream/format.js';
+import { withinAwake } from '../awake.js';
 import { Bitmap } from '../bitmap.js';
 import {
   HypervisorError,
@@ -312,12 +312,14 @@ export class QemuTarget implements TargetDomain, Occupant {
   /** What was written must be there when it is needed: whether it is shows nowhere else. */
   async #checkMemory(): Promise<void> {
     if (this.#state !== 'created') return;
-    const late = sleep(CHECK_TIMEOUT_MS, 'late' as const, { ref: false });
-    // Its failure is told by `lost`.
-    const checked = await Promise.race([this.memory.tracking.check().catch(() => 'lost' as const), late]);
-    if (checked !== 'late') return;
-    this.memory.tracking.abandon();
-    this.#end({ kind: 'crashed', reason: 'its memory does not answer' });
+    const late = new HypervisorError('HUNG', 'its memory does not answer');
+    try {
+      await withinAwake(CHECK_TIMEOUT_MS, this.memory.tracking.check(), () => late);
+    } catch (error) {
+      if (error !== late) return; // told by `lost`
+      this.memory.tracking.abandon();
+      this.#end({ kind: 'crashed', reason: late.message });
+    }
   }
 
   #learn(facts: Facts): void {
