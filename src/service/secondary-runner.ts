@@ -125,6 +125,7 @@ export class SecondaryRunner {
         tap: this.#tap,
         limitBytes: output.limitBytes,
         ended: (was, event) => this.#domainEvent(was, event),
+        stopped: () => this.#stopped(),
         log: this.#log,
       });
       this.#info = await (await this.#standbys.prepare()).info();
@@ -173,9 +174,22 @@ export class SecondaryRunner {
       acknowledgedAtMs: session?.acknowledgedAtMs ?? null,
       bufferedBytes: state.session ? (session?.bufferedBytes ?? 0) : 0,
       heldOutputBytes: this.#standbys?.held?.gate.heldBytes ?? 0,
+      stoppedBy: this.#stoppedBy,
       error: this.#error,
       certificates: this.#credentials?.expiries ?? [],
     };
+  }
+
+  /** That of a domain which runs elsewhere is told there. */
+  get #stoppedBy(): string | null {
+    const held = this.#standbys?.held;
+    return held && this.#machine.state.role === 'active' ? held.stoppedBy : null;
+  }
+
+  #stopped(): void {
+    if (this.#machine.state.role !== 'active') return;
+    const stoppedBy = this.#stoppedBy;
+    this.#transition(stoppedBy === null ? 'the domain runs again' : `the domain was stopped: ${stoppedBy}`);
   }
 
   #domainEvent(was: StandbyState, event: DomainEvent): void {

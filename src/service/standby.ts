@@ -8,7 +8,8 @@
 // A domain may end by itself in any of these states: whoever decides is told which, and has it destroyed. What a domain
 // gets over by itself is logged.
 
-import { skip, type Subscription } from 'rxjs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Subscription } from 'rxjs';
 import { takeOver } from '../failover/takeover.js';
 import { HypervisorError, type DomainEvent, type TargetDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
@@ -28,8 +29,16 @@ export interface StandbyOptions {
   readonly limitBytes: number;
   /** A domain has ended by itself. What is taken over is `held` still. */
   readonly ended: (was: StandbyState, event: DomainEvent) => void;
+  /** Somebody has stopped what is `held`, or lets it run again; or what it holds changes in that. */
+  readonly stopped: () => void;
+  /** How long one that is to be opened waits for the end of those before it. */
+  readonly endLimitMs?: number;
   readonly log: Logger;
 }
+
+/** Somebody else may let a domain run that stands still for its console: it is stopped again after at most so long. */
+const STOP_AGAIN_MS = 250;
+const END_LIMIT_MS = 10_000;
 
 export class Standby {
   readonly gate: ByteGate;
@@ -37,15 +46,23 @@ export class Standby {
   restored: Promise<void> = Promise.resolve();
   /** How it ended by itself. */
   end: DomainEvent | null = null;
+  /** By what it was stopped, if not by us; before it runs: on the primary. */
+  stoppedBy: string | null = null;
   readonly #subscriptions: Subscription;
   readonly #stop: DomainStop;
   readonly #tasks: Tasks;
   readonly #log: Logger;
+  /** The console does not take what the domain says. */
+  #pressed = false;
+  #stopAgain: NodeJS.Timeout | undefined;
 
   constructor(
     readonly domain: TargetDomain,
     { console, tap, limitBytes, log }: StandbyOptions,
-    ended: (standby: Standby, event: DomainEvent) => void,
+    on: {
+      readonly ended: (standby: Standby, event: DomainEvent) => void;
+      readonly stopped: (standby: Standby) => void;
+    },
   ) {
     this.gate = new ByteGate({ outlet: console, limitBytes, ...consoleReports(log) });
     this.#log = log;
@@ -56,15 +73,18 @@ export class Standby {
       this.gate.push(bytes);
     });
     this.#subscriptions.add(
-      domain.stoppedBy$?.pipe(skip(1)).subscribe((stoppedBy) => {
+      domain.stoppedBy$?.subscribe((stoppedBy) => {
+        if (stoppedBy === this.stoppedBy) return;
+        this.stoppedBy = stoppedBy;
         if (stoppedBy === null) log.info('the domain runs');
         else log.warn({ stoppedBy }, `the domain was stopped (${stoppedBy}), and is not let run by us`);
+        on.stopped(this);
       }),
     );
     this.#subscriptions.add(
       domain.events$.subscribe((event) => {
         this.end = event;
-        ended(this, event);
+        on.ended(this, event);
       }),
     );
     this.#subscriptions.add(domain.warnings$?.subscribe((warning) => log.warn(warning)));
@@ -79,18 +99,34 @@ export class Standby {
   async destroy(): Promise<void> {
     await this.restored;
     this.#subscriptions.unsubscribe();
+    this.#pressed = false;
+    clearTimeout(this.#stopAgain);
     await this.domain.destroy();
     const unsaidBytes = await this.gate.end(LAST_OUTPUT_MS);
     if (unsaidBytes > 0) this.#log.warn({ unsaidBytes }, 'the console did not take the end of the output');
   }
 
   #press(on: boolean): void {
+    this.#pressed = on;
+    clearTimeout(this.#stopAgain);
     if (on) {
       this.#log.warn({ heldBytes: this.gate.heldBytes }, 'output over its limit: domain stopped');
-      this.#tasks.run('stop the domain', () => this.#stop.add('pressure'));
+      this.#keepStopped();
     } else {
       this.#tasks.run('let the domain go on', () => this.#stop.remove('pressure'));
     }
+  }
+
+  #keepStopped(): void {
+    this.#tasks.run('stop the domain', async () => {
+      try {
+        await this.#stop.add('pressure');
+      } finally {
+        clearTimeout(this.#stopAgain);
+        if (this.#pressed && this.end === null)
+          this.#stopAgain = setTimeout(() => this.#keepStopped(), STOP_AGAIN_MS);
+      }
+    });
   }
 }
 
@@ -98,6 +134,8 @@ export class Standbys {
   held: Standby | null = null;
   #spare: Standby | null = null;
   #filling: Standby | null = null;
+  /** What is being destroyed: it may still have what only one can have. */
+  readonly #ending = new Set<Promise<void>>();
   #closed = false;
   readonly #options: StandbyOptions;
 
@@ -125,25 +163,25 @@ export class Standbys {
     const before = this.held;
     this.held = this.#filling;
     this.#filling = null;
-    await before?.destroy();
+    await this.#destroy(before);
   }
 
   async discardFilling(): Promise<void> {
     const filling = this.#filling;
     this.#filling = null;
-    await filling?.destroy();
+    await this.#destroy(filling);
   }
 
   async discardHeld(): Promise<void> {
     const { held } = this;
     this.held = null;
-    await held?.destroy();
+    await this.#destroy(held);
   }
 
   async discardSpare(): Promise<void> {
     const spare = this.#spare;
     this.#spare = null;
-    await spare?.destroy();
+    await this.#destroy(spare);
   }
 
   /** From now on no domain is made; one that is being made is destroyed when it is there. */
@@ -154,12 +192,41 @@ export class Standbys {
 
   async #make(): Promise<Standby> {
     // What only one can have stays with the one that is held.
-    const domain = await (this.held?.domain.another?.() ?? this.#options.open());
+    const domain = await (this.held?.domain.another?.() ?? this.#open());
     if (this.#closed) {
       await domain.destroy();
       throw new HypervisorError('DOMAIN_GONE', 'The standby came too late.');
     }
-    return new Standby(domain, this.#options, (standby, event) => this.#ended(standby, event));
+    return new Standby(domain, this.#options, {
+      ended: (standby, event) => this.#ended(standby, event),
+      stopped: (standby) => {
+        if (standby === this.held) this.#options.stopped();
+      },
+    });
+  }
+
+  /** When those before it have ended. Fails with FAILED if they do not in time, or as `open` does. */
+  async #open(): Promise<TargetDomain> {
+    const { open, endLimitMs = END_LIMIT_MS } = this.#options;
+    if (this.#ending.size === 0) return open();
+    const given = new AbortController();
+    try {
+      const late = sleep(endLimitMs, 'late' as const, { signal: given.signal });
+      if ((await Promise.race([Promise.all(this.#ending), late])) !== 'late') return await open();
+    } finally {
+      given.abort();
+    }
+    throw new HypervisorError('FAILED', 'The standby before this one does not end.', { endLimitMs });
+  }
+
+  async #destroy(standby: Standby | null): Promise<void> {
+    if (standby === null) return;
+    const destroyed = standby.destroy();
+    const ending = destroyed.catch(() => undefined); // told to the caller
+    this.#ending.add(ending);
+    await ending;
+    this.#ending.delete(ending);
+    await destroyed;
   }
 
   #ended(standby: Standby, event: DomainEvent): void {

@@ -72,7 +72,7 @@ export class Seat {
 
   /** Resolves when no QEMU is being started or ended. */
   async settled(): Promise<void> {
-    await this.#last;
+    for (let last: unknown = null; last !== this.#last;) await (last = this.#last);
   }
 
   /** Ends this occupant's QEMU, if there is one; its memory is as it should be then. */
@@ -80,7 +80,7 @@ export class Seat {
     return this.#inOrder(async () => {
       if (this.of(occupant) === null) return;
       await this.#end();
-      occupant.reset.putBack();
+      await occupant.reset.putBack();
       occupant.reset.release();
     });
   }
@@ -106,19 +106,19 @@ export class Seat {
     await this.#end();
     const { memory, reset } = occupant;
     // It resets the machine when it starts.
-    reset.keep();
+    await reset.keep();
     let machine: QemuMachine | null = null;
     try {
       machine = await launchQemu(this.#config, { role: 'standby', memory });
       const occupied: Occupied = { machine, loader: await StateLoader.open(machine), by: occupant };
-      reset.putBack();
+      await reset.putBack();
       reset.release();
       this.#occupied = occupied;
       void machine.gone.then((reason) => this.#gone(occupied, reason));
       return occupied;
     } catch (error) {
       await machine?.close();
-      reset.putBack();
+      await reset.putBack();
       reset.release();
       throw error;
     }
@@ -136,7 +136,7 @@ export class Seat {
     const { by, machine } = occupied;
     const after = this.#inOrder(async () => {
       await machine.close();
-      by.reset.putBack();
+      await by.reset.putBack();
       by.reset.release();
     });
     after.then(

@@ -32,7 +32,6 @@ import type { QemuMachine } from './machine.js';
 import { NetdevGate } from './netdev-gate.js';
 import type { QmpEvent } from './qmp.js';
 import { Pause, type PauseTimes } from './pause.js';
-import { readFrames } from './ram-file.js';
 import { RunState, runStatusOf } from './run-state.js';
 import { RUNNING, setRunState } from './state-sections.js';
 
@@ -273,7 +272,7 @@ export class QemuSource implements SourceDomain {
     }
     const { tracking } = this.machine;
     if (!this.#logging) {
-      readFrames(tracking.ramFd, gfns, count, slab, offset);
+      await tracking.ram.read(gfns, count, slab, offset);
       return;
     }
     // What is dirty is told by the image: a page must be as the image has it, or a later mark would be missed.

@@ -7,10 +7,10 @@
 //
 // A QEMU that ends is started again on the same memory: only memory that is lost loses the domain ('crashed').
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { BehaviorSubject, ReplaySubject, Subject, distinctUntilChanged, type Observable } from 'rxjs';
 import { asError } from '../../errors.js';
 import { DomainType, INVALID_FRAME, PAGE_SIZE } from '../../stream/format.js';
+import { withinAwake } from '../awake.js';
 import { Bitmap } from '../bitmap.js';
 import {
   HypervisorError,
@@ -25,7 +25,6 @@ import {
 import { pagesOf, type QemuConfig } from './config.js';
 import { HeldCheckpoints } from './held-checkpoints.js';
 import type { QemuMachine } from './machine.js';
-import { readFrames, writeFrames } from './ram-file.js';
 import { QmpError } from './qmp.js';
 import { ResetFrames } from './reset-frames.js';
 import { Seat, factsOf, probe, type Facts, type Occupant } from './seat.js';
@@ -84,8 +83,7 @@ export class QemuTarget implements TargetDomain, Occupant {
     this.#config = config;
     this.#seat = seat;
     this.memory = memory;
-    const { ramFd } = memory.tracking;
-    this.reset = new ResetFrames(ramFd);
+    this.reset = new ResetFrames(memory.tracking.ram);
     this.#p2mSize = pagesOf(config);
     this.#populated = new Bitmap(this.#p2mSize);
     this.stoppedBy$ = this.#stoppedBy.pipe(distinctUntilChanged());
@@ -124,19 +122,21 @@ export class QemuTarget implements TargetDomain, Occupant {
       : [];
   }
 
-  info(): Promise<DomainInfo> {
+  async info(): Promise<DomainInfo> {
     const facts = this.#facts;
-    if (!facts) return Promise.reject(new HypervisorError('WRONG_STATE', 'The domain is not made yet.'));
-    return Promise.resolve({
+    if (!facts) throw new HypervisorError('WRONG_STATE', 'The domain is not made yet.');
+    // Whether it is suspended only the source knows.
+    const state = this.#state === 'running' ? (await this.#source?.info())?.state : undefined;
+    return {
       name: this.#config.name,
       type: DomainType.X86_HVM,
       p2mSize: this.#p2mSize,
-      state: this.#state,
+      state: state ?? this.#state,
       hypervisor: 'qemu',
       versionMajor: facts.version.major,
       versionMinor: facts.version.minor,
       inventory: facts.inventory,
-    });
+    };
   }
 
   /** Another memory that the same QEMU is for. Fails as openTracking does. */
@@ -162,13 +162,17 @@ export class QemuTarget implements TargetDomain, Occupant {
     return Promise.resolve();
   }
 
-  async writePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<void> {
-    this.#require('created');
-    this.#checkPages(gfns, count, data);
-    if (this.reset.areKept) await this.#seat.settled();
-    this.#seat.of(this)?.loader.forget();
-    this.#checkpoints.writing(gfns, count);
-    writeFrames(this.memory.tracking.ramFd, gfns, count, data);
+  writePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<void> {
+    return this.#inOrder(async () => {
+      this.#require('created');
+      this.#checkPages(gfns, count, data);
+      if (this.reset.areKept) await this.#seat.settled();
+      await this.reset.whileWriting(async () => {
+        this.#seat.of(this)?.loader.forget();
+        await this.#checkpoints.writing(gfns, count);
+        await this.memory.tracking.ram.write(gfns, count, data);
+      });
+    });
   }
 
   async comparePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<readonly number[]> {
@@ -178,14 +182,14 @@ export class QemuTarget implements TargetDomain, Occupant {
     const held = Buffer.alloc(COMPARE_PAGES * PAGE_SIZE);
     for (let from = 0; from < count; from += COMPARE_PAGES) {
       const pages = Math.min(COMPARE_PAGES, count - from);
-      readFrames(this.memory.tracking.ramFd, gfns.subarray(from, from + pages), pages, held, 0);
+      await this.memory.tracking.ram.read(gfns.subarray(from, from + pages), pages, held, 0);
       for (let k = 0; k < pages; k++) {
         const at = k * PAGE_SIZE;
         const dataAt = (from + k) * PAGE_SIZE;
         if (held.compare(data, dataAt, dataAt + PAGE_SIZE, at, at + PAGE_SIZE) !== 0) differ.push(from + k);
       }
     }
-    return Promise.resolve(differ);
+    return differ;
   }
 
   async clearPage(gfn: number): Promise<void> {
@@ -308,12 +312,14 @@ export class QemuTarget implements TargetDomain, Occupant {
   /** What was written must be there when it is needed: whether it is shows nowhere else. */
   async #checkMemory(): Promise<void> {
     if (this.#state !== 'created') return;
-    const late = sleep(CHECK_TIMEOUT_MS, 'late' as const, { ref: false });
-    // Its failure is told by `lost`.
-    const checked = await Promise.race([this.memory.tracking.check().catch(() => 'lost' as const), late]);
-    if (checked !== 'late') return;
-    this.memory.tracking.abandon();
-    this.#end({ kind: 'crashed', reason: 'its memory does not answer' });
+    const late = new HypervisorError('HUNG', 'its memory does not answer');
+    try {
+      await withinAwake(CHECK_TIMEOUT_MS, this.memory.tracking.check(), () => late);
+    } catch (error) {
+      if (error !== late) return; // told by `lost`
+      this.memory.tracking.abandon();
+      this.#end({ kind: 'crashed', reason: late.message });
+    }
   }
 
   #learn(facts: Facts): void {
