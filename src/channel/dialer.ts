@@ -5,8 +5,7 @@
 //
 // Who is there is judged before anything is said but that we are here: under TLS by the primary's certificate
 // (identity.ts), in plaintext by the token (token.ts). A primary whose certificate we do not take is told why, in the
-// HTTP request that it would have got anyway; nothing that it answers counts. One that has another token than we, and is
-// our primary all the same, is told so, too.
+// HTTP request that it would have got anyway; nothing that it answers counts. One that has another token is told, too.
 //
 // Every way in which it can fail is one ChannelError (contract.ts), or whatever the primary says. FENCED is the answer to
 // an active secondary: the primary accepts that it is primary no more.
