@@ -11,7 +11,7 @@ import type { Duplex } from 'node:stream';
 import { ERROR_HEADER, isChannelErrorCode } from './close-codes.js';
 import { ChannelError, SUBPROTOCOL, type DomainOffer } from './contract.js';
 import { REASON_HEADER, checkName, headerText, trustedCertificate } from './identity.js';
-import type { HelloMessage } from './message.js';
+import type { ErrorMessage, HelloMessage } from './message.js';
 import {
   LIFE_HEADER,
   NONCE_HEADER,
@@ -106,4 +106,9 @@ export function refuseHttp(socket: Duplex, code: string, reason = ''): void {
   socket.once('finish', () => socket.destroy());
   const why = `${ERROR_HEADER}: ${code}\r\n${REASON_HEADER}: ${headerText(reason)}\r\n`;
   socket.end(`HTTP/1.1 400 Bad Request\r\n${why}connection: close\r\n\r\n`);
+}
+
+/** Words for our log, and nothing else: whoever says it has shown nothing. */
+export function refusalOf({ code, message }: ErrorMessage): ChannelError {
+  return new ChannelError(code, `the secondary refuses us: ${headerText(message)}`);
 }

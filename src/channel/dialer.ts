@@ -5,12 +5,10 @@
 //
 // Who is there is judged before anything is said but that we are here: under TLS by the primary's certificate
 // (identity.ts), in plaintext by the token (token.ts). A primary whose certificate we do not take is told why, in the
-// HTTP request that it would have got anyway; nothing that it answers counts. One that has another token than we, and is
-// our primary all the same, is told so, too.
+// HTTP request that it would have got anyway; nothing that it answers counts. One that has another token is told, too.
 //
-// Every way in which it can fail is one ChannelError: REFUSED (the host is up and nobody listens), UNREACHABLE,
-// TLS, NAME_REFUSED, NOT_AUTHENTICATED, TOKEN_MISMATCH, BAD_SUBPROTOCOL, HANDSHAKE_TIMEOUT, or whatever the primary says.
-// FENCED is the answer to an active secondary: the primary accepts that it is primary no more.
+// Every way in which it can fail is one ChannelError (contract.ts), or whatever the primary says. FENCED is the answer to
+// an active secondary: the primary accepts that it is primary no more.
 
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { OnReadOpts, Socket } from 'node:net';
@@ -48,17 +46,7 @@ import { MessagePool } from './message-pool.js';
 import { decodeControl, encodeControl } from './message.js';
 import { SocketSecondaryLink } from './secondary-link.js';
 import { TLS_VERSION_MIN, checkPlaintext, isTlsError, type ChannelTls } from './security.js';
-import {
-  LIFE_HEADER,
-  NONCE_HEADER,
-  PROOF_HEADER,
-  TOKENS_MAX,
-  isNonce,
-  isProof,
-  newNonce,
-  proofOf,
-  type ChannelToken,
-} from './token.js';
+import { NONCE_HEADER, judgeAnswer, newNonce, type ChannelToken } from './token.js';
 
 export interface DialOptions {
   /** ws://host:port or wss://host:port */
@@ -138,8 +126,7 @@ class Dial {
     websocket.on('open', () => {
       this.#opened = true;
       if (this.#verdict !== null) {
-        refuse(websocket, this.#verdict);
-        this.#end(this.#verdict);
+        this.#refuse(this.#verdict);
         return;
       }
       this.#tap.start((message) => websocket.emit('message', message, true));
@@ -222,26 +209,17 @@ class Dial {
 
   /** Does the primary know the token? Before it is told anything. */
   #upgraded({ headers }: IncomingMessage): void {
-    if (this.#verdict !== null) {
-      this.#end(this.#verdict);
-      return;
-    }
     const { token, lastToken, url } = this.#options;
-    if (token === undefined) return;
-    const primary = headers[NONCE_HEADER];
-    const nonces = isNonce(primary) ? { secondary: this.#nonce, primary } : null;
-    if (nonces !== null && isProof(token, 'primary', nonces, headers[PROOF_HEADER])) {
-      this.#proof = proofOf(token, 'secondary', nonces);
+    if (this.#verdict !== null) this.#end(this.#verdict);
+    if (this.#verdict !== null || token === undefined) return;
+    const shown = judgeAnswer(headers, this.#nonce, token, lastToken);
+    if (shown.kind === 'token') {
+      this.#proof = shown.proof;
       return;
     }
-    const signs = String(headers[LIFE_HEADER] ?? '').split(' ', TOKENS_MAX);
-    const lives =
-      nonces !== null &&
-      lastToken !== undefined &&
-      signs.some((sign) => isProof(lastToken, 'life', nonces, sign));
     const advice = `does not know the token in ${token.file}: both sides need the same ("token")`;
     const facts = { url, token: token.file };
-    if (this.#encrypted || lives) {
+    if (this.#encrypted || shown.kind === 'life') {
       this.#verdict = new ChannelError('TOKEN_MISMATCH', `the primary lives, and ${advice}`, facts);
     } else {
       this.#fail('NOT_AUTHENTICATED', `who answers ${advice}`, facts);
@@ -254,6 +232,7 @@ class Dial {
   };
 
   readonly #message = (data: RawData, isBinary: boolean) => {
+    const { url } = this.#options;
     try {
       if (!isBinary) throw badMessage('a text message');
       const message = decodeControl(octetsOf(data));
@@ -262,10 +241,7 @@ class Dial {
           this.#welcome(message);
           return;
         case 'error':
-          this.#fail(this.#told(message.code), message.message, {
-            ...message.facts,
-            from: this.#options.url,
-          });
+          this.#fail(this.#told(message.code), message.message, { ...message.facts, from: url });
           return;
         case 'bye':
           this.#fail(
@@ -281,11 +257,14 @@ class Dial {
           throw badMessage(`a ${message.kind} message where a welcome is due`);
       }
     } catch (thrown) {
-      const error = channelErrorOf(thrown);
-      refuse(this.#websocket, error);
-      this.#end(error);
+      this.#refuse(channelErrorOf(thrown));
     }
   };
+
+  #refuse(error: ChannelError): void {
+    refuse(this.#websocket, error);
+    this.#end(error);
+  }
 
   #welcome(welcome: Welcome): void {
     const socket = this.#socket;

@@ -22,10 +22,9 @@ import {
   type Hello,
   type Welcome,
 } from './contract.js';
-import { Admission, refuseHttp } from './admission.js';
+import { Admission, refusalOf, refuseHttp } from './admission.js';
 import { CLOSE_NORMAL } from './close-codes.js';
 import { Handshakes, peerOf, type Handshake } from './handshakes.js';
-import { headerText } from './identity.js';
 import {
   HANDSHAKES_MAX,
   HANDSHAKE_TIMEOUT_MS,
@@ -40,7 +39,7 @@ import {
   refuse,
   type Connection,
 } from './link-core.js';
-import { decodeControl, encodeControl, type ErrorMessage } from './message.js';
+import { decodeControl, encodeControl } from './message.js';
 import { SocketPrimaryLink } from './primary-link.js';
 import { Refusals } from './refusals.js';
 import { TLS_VERSION_MIN, checkPlaintext, type ChannelTls } from './security.js';
@@ -329,11 +328,6 @@ export class PrimaryListener {
       `connection refused: ${error.message}`,
     );
   }
-}
-
-/** Words for our log, and nothing else: whoever says it has shown nothing. */
-function refusalOf({ code, message }: ErrorMessage): ChannelError {
-  return new ChannelError(code, `the secondary refuses us: ${headerText(message)}`);
 }
 
 function makeServer(tls: ChannelTls | undefined, tlsFailed: (error: Error, socket: Socket) => void): Server {

@@ -15,6 +15,7 @@
 // knows each token that it has had (signs of life), and the secondary looks for that of its last link. Nothing else
 // follows from a sign of life: it does not open the door.
 
+import type { IncomingHttpHeaders } from 'node:http';
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 
 export interface ChannelToken {
@@ -59,4 +60,29 @@ export function isProof(token: ChannelToken, claim: Claim, nonces: Nonces, given
   const expected = Buffer.from(proofOf(token, claim, nonces));
   const said = Buffer.from(given);
   return said.length === expected.length && timingSafeEqual(said, expected);
+}
+
+/** What the answer to an upgrade shows. */
+export type Shown =
+  | { readonly kind: 'token'; /** That we know it, too. */ readonly proof: string }
+  /** It has had the token of the last link. */
+  | { readonly kind: 'life' }
+  | { readonly kind: 'nothing' };
+
+/** `secondary`: the nonce of the request. */
+export function judgeAnswer(
+  headers: IncomingHttpHeaders,
+  secondary: string,
+  token: ChannelToken,
+  last: ChannelToken | undefined,
+): Shown {
+  const primary = headers[NONCE_HEADER];
+  if (!isNonce(primary)) return { kind: 'nothing' };
+  const nonces = { secondary, primary };
+  if (isProof(token, 'primary', nonces, headers[PROOF_HEADER])) {
+    return { kind: 'token', proof: proofOf(token, 'secondary', nonces) };
+  }
+  const signs = String(headers[LIFE_HEADER] ?? '').split(' ', TOKENS_MAX);
+  const lives = last !== undefined && signs.some((sign) => isProof(last, 'life', nonces, sign));
+  return { kind: lives ? 'life' : 'nothing' };
 }
