@@ -39,6 +39,7 @@ export type ChannelErrorCode =
   | 'TLS' // the TLS handshake or a certificate failed: somebody lives there, whoever it is
   | 'NAME_REFUSED' // a good certificate, of a host that is not allowed to be this
   | 'NOT_AUTHENTICATED' // plaintext, and the other side does not know our token
+  | 'TOKEN_MISMATCH' // it is our primary, by its certificate or by the token of the last link, and has another token now
   | 'PLAINTEXT_REFUSED' // plaintext to an address that is not loopback, and not asked for
   | 'LISTEN_FAILED' // the replication port cannot be listened on: in use, not permitted, no such address
   | 'FENCED' // the other side has taken over
@@ -124,6 +125,8 @@ export interface PrimaryLink extends Link {
   /** Digest and framing are the link's business; outputBytes for the next boundary is told with setOutputBytes. */
   readonly sink: StreamSink;
   setOutputBytes(epoch: number, outputBytes: number): void;
+  /** Resolves when the connection is closed, soon after the link is lost: nothing that was written is read any more. */
+  readonly closed: Promise<void>;
   /** Octets handed to the socket and not yet taken by the kernel. */
   readonly bufferedBytes: number;
 }

@@ -25,6 +25,7 @@ const INPUT_CODES: ReadonlySet<string> = new Set([
     'BAD_TOKEN',
   ],
   ...['ENOENT', 'ENOTDIR', 'EISDIR', 'EACCES', 'EPERM', 'EROFS', 'ECONNREFUSED'],
+  ...['EADDRNOTAVAIL', 'EAFNOSUPPORT', 'ENOTFOUND'],
 ]);
 
 export function isInputCode(code: string): boolean {

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Where the process begins: signals first, then the program. What is imported from here runs before anything else is even
+// Where the process begins: signals and standard streams first, then the program. What is imported from here runs before anything else is even
 // loaded, so it is little.
 
 import { closeSync } from 'node:fs';
@@ -7,17 +7,10 @@ import { isatty } from 'node:tty';
 import { codeOf } from '../errors.js';
 import { ExitCode } from './exit-codes.js';
 import { shieldFromSignals } from './signals.js';
-
-/** Of a terminal that was closed, of a reader that has left. */
-const NOBODY_READS: ReadonlySet<string> = new Set(['EIO', 'EPIPE']);
+import { shieldStandardStreams } from './standard-streams.js';
 
 shieldFromSignals();
-// What nobody can read any more is not said. That ends nothing, and whoever cares listens himself.
-for (const stream of [process.stdout, process.stderr]) {
-  stream.on('error', (error) => {
-    if (!NOBODY_READS.has(codeOf(error))) throw error;
-  });
-}
+shieldStandardStreams();
 // Node restores the terminals that it began with, and aborts over one that is gone.
 const terminals = [0, 1, 2].filter((fd) => isatty(fd));
 process.on('exit', () => {

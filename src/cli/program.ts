@@ -159,8 +159,14 @@ function isInputError(error: unknown): boolean {
     error instanceof RestoreError ||
     error instanceof GuestError ||
     (error instanceof SaveError && PLACE_ERRORS.has(error.code)) ||
-    isInputCode(codeOf(error))
+    isInputCode(codeOf(error)) ||
+    isWrongAddress(error)
   );
+}
+
+/** No address of this host's, or none that is ours to listen on; not one that another process has for the moment. */
+function isWrongAddress(error: unknown): boolean {
+  return error instanceof Error && codeOf(error) === 'LISTEN_FAILED' && isInputCode(codeOf(error.cause));
 }
 
 export async function main(): Promise<ExitCode> {

@@ -10,7 +10,7 @@ import { RULES } from '../stream/examine/rules.js';
 import { ExitCode } from './exit-codes.js';
 import { InputFile } from './files/input.js';
 import { showConsole, watchTicks, workingSet } from './machine.js';
-import { InterruptedError, onInterruption } from './signals.js';
+import { onInterruption } from './signals.js';
 import { UsageError } from './usage.js';
 
 export interface RestoreVerbOptions {
@@ -27,10 +27,6 @@ export async function restoreVerb(file: string, options: RestoreVerbOptions): Pr
       await input.close();
     }
     return ExitCode.OK;
-  } catch (error) {
-    // Without --ticks, Ctrl-C is how it is meant to end.
-    if (error instanceof InterruptedError && options.ticks === undefined) return ExitCode.OK;
-    throw error;
   } finally {
     interruption.dispose();
   }

@@ -10,8 +10,8 @@ export class InOrder {
     return result;
   }
 
-  /** Resolves when all that was given so far is done, well or badly. */
+  /** Resolves when nothing is under way: all that was given, also while this waited, is done, well or badly. */
   async settled(): Promise<void> {
-    await this.#last;
+    for (let last: unknown = null; last !== this.#last;) await (last = this.#last);
   }
 }

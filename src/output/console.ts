@@ -2,6 +2,8 @@
 // stays with the gate (see output/outlet.ts).
 
 import type { Logger } from 'pino';
+import { asError } from '../errors.js';
+import type { Reloaded } from '../flow/reloaded.js';
 import { FileOutlet } from './file-outlet.js';
 import { NOWHERE, outletOf, type Outlet } from './outlet.js';
 import type { PumpReports } from './pump.js';
@@ -47,20 +49,33 @@ export async function openConsole(
   }
 }
 
+export interface OutputFile {
+  readonly file: string | undefined;
+  readonly output: Pick<Outlet, 'reopen'> | null;
+}
+
 /**
- * Opens outputs anew, by their names: whoever rotates logs has moved them. One that cannot be opened stays as it is.
+ * Opens outputs anew, by their names: whoever rotates logs has moved them. One that cannot be opened stays as it is, and
+ * that is said.
  */
-export async function reopenAll(
-  outputs: readonly (Pick<Outlet, 'reopen'> | null)[],
-  log: Logger,
-): Promise<void> {
-  for (const output of outputs) {
-    await output
-      ?.reopen?.()
-      .catch((error: unknown) =>
-        log.error({ err: error }, 'an output cannot be opened anew, and stays as it is'),
-      );
-  }
+export async function reopenAll(outputs: readonly OutputFile[], log: Logger): Promise<readonly Reloaded[]> {
+  const reopened = outputs.map(async ({ file, output }): Promise<readonly Reloaded[]> => {
+    if (file === undefined || !output?.reopen) return [];
+    try {
+      await output.reopen();
+      return [{ file, error: null }];
+    } catch (thrown) {
+      const error = asError(thrown);
+      log.error({ err: error }, 'an output cannot be opened anew, and stays as it is');
+      return [{ file, error }];
+    }
+  });
+  return (await Promise.all(reopened)).flat();
+}
+
+/** The console's file, if it has one. */
+export function consoleFile(config: ConsoleConfig): string | undefined {
+  return config.kind === 'file' ? config.file : undefined;
 }
 
 /** Said on change. */

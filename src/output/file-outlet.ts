@@ -15,6 +15,8 @@ import { openInWritingProcess, type OpenFile } from './writing-process.js';
 /** Octets that an eager outlet has on their way. */
 const EAGER_BYTES = 1024 * 1024;
 const OPEN_TIMEOUT_MS = 2000;
+/** For what is on its way to a file that is about to be replaced. */
+const LEAVE_TIMEOUT_MS = 2000;
 
 /** These pass by themselves, or by somebody's doing: the file is tried again. ENXIO: a FIFO that nobody reads. */
 const PASSING: ReadonlySet<string> = new Set([
@@ -38,6 +40,7 @@ export class FileOutlet implements Outlet {
   #file: OpenFile | null = null;
   readonly #underWay = new Set<Promise<void>>();
   #onTheWay = 0;
+  #leaving = false;
   #closed = false;
 
   constructor(target: FileTarget, options: FileOutletOptions = {}) {
@@ -60,6 +63,7 @@ export class FileOutlet implements Outlet {
   write(bytes: Uint8Array, untilMs = Infinity): number | Promise<number> {
     if (this.#closed) return bytes.length;
     if (this.#options.eager !== true) return this.#write(bytes, untilMs);
+    if (this.#leaving) return 0;
     if (this.#onTheWay > 0 && this.#onTheWay + bytes.length > EAGER_BYTES) return 0;
     const write = this.#writeEagerly(bytes);
     this.#underWay.add(write);
@@ -81,6 +85,7 @@ export class FileOutlet implements Outlet {
       anew.close();
       throw error;
     }
+    await this.#leave();
     const before = this.#file;
     this.#file = anew;
     before?.close();
@@ -90,6 +95,19 @@ export class FileOutlet implements Outlet {
   close(): void {
     this.#closed = true;
     this.#endIfClosed();
+  }
+
+  /**
+   * What is on its way belongs to the file that it was written to, and before all that follows: both names may lead to
+   * one file. A file that hangs, or that nobody reads, does not keep us from the next.
+   */
+  async #leave(): Promise<void> {
+    this.#leaving = true;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, LEAVE_TIMEOUT_MS)));
+    await Promise.race([this.settled(), late]);
+    clearTimeout(timer);
+    this.#leaving = false;
   }
 
   #endIfClosed(): void {

@@ -17,6 +17,7 @@ import type { CheckpointReport } from '../report/reports.js';
 import type { SavedCheckpoint } from '../save/callbacks.js';
 import { SaveError } from '../save/error.js';
 import { precopyPolicy } from '../save/policy.js';
+import type { Slab } from '../save/slab.js';
 import { openSave, type SaveStepCallbacks, type SaveSteps } from '../save/steps.js';
 import type { StreamSink } from '../stream/flow.js';
 import type { CaptureStage } from './checkpoints.js';
@@ -30,6 +31,10 @@ export interface CaptureOptions {
   readonly config: PrimaryDomainConfig;
   readonly world: World;
   readonly link: PrimaryLink;
+  /** What it fills: its own until it is released, or for ever if it fails with HUNG. */
+  readonly slabs: () => readonly Slab[];
+  /** The hypervisor may copy into them yet, whenever it likes. */
+  readonly hung: () => void;
   readonly log: Logger;
   readonly reported: (report: CheckpointReport) => void;
   /** What must be done before anything of the domain leaves; if it fails, so does the first capture. */
@@ -132,7 +137,7 @@ export class Capture {
   }
 
   async #open(): Promise<SaveSteps> {
-    const { config, world, link, ready } = this.#options;
+    const { world, link, slabs, ready } = this.#options;
     await ready;
     this.#check();
     this.#steps = await openSave({
@@ -141,8 +146,7 @@ export class Capture {
       streamType: 'remus',
       live: true,
       callbacks: this.#callbacks(),
-      slabBytes: config.checkpoint.slabBytes,
-      slabCount: config.checkpoint.windowEpochs + 1,
+      slabs: slabs(),
     });
     this.#check();
     return this.#steps;
@@ -158,6 +162,7 @@ export class Capture {
 
   /** What is to be told of it, when the dirty log has ended. */
   async #failed(failure: Error): Promise<Error> {
+    if (codeOf(failure) === 'HUNG') this.#options.hung();
     const error = (await this.#closeSteps(failure)) ?? failure;
     // How the domain ended is told before what follows from it.
     if (codeOf(error) === 'DOMAIN_GONE') await new Promise((resolve) => setImmediate(resolve));

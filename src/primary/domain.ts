@@ -22,6 +22,7 @@ import { sharesDisks } from '../config/hypervisor.js';
 import type { PrimaryDomainConfig } from '../config/schema.js';
 import { MONOTONIC, monotonicMs } from '../flow/clock.js';
 import { ofKind } from '../flow/of-kind.js';
+import type { Reloaded } from '../flow/reloaded.js';
 import type { DomainEvent, MachineChange } from '../hypervisor/port.js';
 import type { PrimaryDependencies } from '../report/dependencies.js';
 import type { Logger } from '../report/log.js';
@@ -139,8 +140,8 @@ export class PrimaryDomain {
   }
 
   /** Opens the files of the domain's output anew. */
-  async reload(): Promise<void> {
-    await this.#work.world?.reopen();
+  async reload(): Promise<readonly Reloaded[]> {
+    return (await this.#work.world?.reopen()) ?? [];
   }
 
   requestCheckpoint(): void {

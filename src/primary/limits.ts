@@ -1,15 +1,9 @@
 // A hypervisor that does not answer is as good as dead, though we live: whoever waits for it waits for ever, and its
 // domain stands still, unprotected and unheard. So each thing that is asked of it while a checkpoint is taken has a time.
 // What takes longer than that fails with HUNG, and may still end in whatever way it likes.
-//
-//   asked ──────────────────── limit ── answered? ── HUNG
-//     └ if it was we who were stopped (the timer is late), it gets its time once more
 
+import { withinAwake } from '../flow/awake.js';
 import { HypervisorError, type SourceDomain } from '../hypervisor/port.js';
-import { monotonicMs } from '../flow/clock.js';
-
-/** Timers are late by less than this on a busy host. */
-const LATE_MS = 500;
 
 /** What a saver asks of a domain. Enabling the dirty log copies all memory at once, which takes its time (see below). */
 const LIMITED: ReadonlySet<PropertyKey> = new Set<keyof SourceDomain>([
@@ -48,19 +42,7 @@ export function withLimits<Limited extends SourceDomain>(
 
 /** Fails with HUNG if the work is not done in time. */
 export function within<Result>(limitMs: number, what: string, work: Promise<Result>): Promise<Result> {
-  return new Promise((resolve, reject) => {
-    let timer: NodeJS.Timeout | undefined;
-    const arm = (delayMs: number): void => {
-      const dueMs = monotonicMs() + delayMs;
-      timer = setTimeout(() => {
-        if (monotonicMs() - dueMs > LATE_MS) arm(limitMs);
-        // What has been answered by now is read first.
-        else timer = setTimeout(() => reject(hung(what, limitMs)), 1);
-      }, delayMs);
-    };
-    arm(limitMs);
-    work.then(resolve, reject).finally(() => clearTimeout(timer));
-  });
+  return withinAwake(limitMs, work, () => hung(what, limitMs));
 }
 
 function hung(what: string, limitMs: number): HypervisorError {

@@ -98,7 +98,7 @@ export function primary(
   const gone$ = state$.pipe(filter(({ role, stopped }) => role !== 'primary' || stopped));
 
   const performers: readonly Perform[] = [
-    // A domain has one dirty log: the stream before must be done with it. One that is left meanwhile is not begun.
+    // A domain has one dirty log and one set of slabs: the stream before must be done with them. One that is left meanwhile is not begun.
     inTurn('replicate', ({ streamUuid }) =>
       isLeft(streamUuid) ? EMPTY : stream(streamUuid, ports, settings, left(streamUuid), clock),
     ),

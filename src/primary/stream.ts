@@ -4,8 +4,8 @@
 //                           │                                                    │ the saver closes
 //   left, whatever the loop does ────────────────────────────────────────────────┴▶ complete
 //
-// The end is a value. A stream completes only when its saver has let go of the domain: whoever begins the next one with
-// concatMap begins it in time. It is never unsubscribed from, for that would stop nothing: it is left.
+// The end is a value. A stream completes only when its saver, and its link, have let go of the domain and the slabs: whoever
+// begins the next one with concatMap begins it in time. It is never unsubscribed from, for that would stop nothing: it is left.
 
 import {
   catchError,
@@ -47,7 +47,7 @@ export type StreamLink = Pick<PrimaryLink, 'streamUuid' | 'events$'>;
 export interface Saver extends Pick<LoopPorts, 'capture' | 'end'> {
   /** The epoch is acknowledged. */
   report(epoch: number): void;
-  /** Gives up what is under way; completes when the domain is let go of. */
+  /** Gives up what is under way; completes when the domain is let go of, and the link has let go of what was captured. */
   close(): Observable<never>;
 }
 

@@ -11,6 +11,7 @@ import type { Leave } from '../hypervisor/port.js';
 import { nameDescriptorLimit } from '../report/descriptors.js';
 import type { Logger } from '../report/log.js';
 import type { CheckpointReport } from '../report/reports.js';
+import { makeSlabs, type Slab } from '../save/slab.js';
 import { Capture } from './capture.js';
 import type { LifeEvent } from './life-state.js';
 import type { Release } from './ledger.js';
@@ -29,6 +30,8 @@ export class DomainWork implements DomainPorts {
   /** Whether its hypervisor knows who may take the domain over. */
   #exposed: Promise<void> = Promise.resolve();
   #capture: Capture | null = null;
+  /** What checkpoints are captured into, in one stream after another; made for the first. */
+  #slabs: readonly Slab[] | null = null;
 
   readonly gate: DomainPorts['gate'] = {
     hold: () => this.#gate((gate) => gate.hold()),
@@ -130,10 +133,13 @@ export class DomainWork implements DomainPorts {
   saver(link: PrimaryLink | undefined, reported: (report: CheckpointReport) => void): Saver {
     const { world } = this;
     if (!world || !link) throw new Error('a stream that is begun has a domain and a link');
+    const { windowEpochs, slabBytes } = this.#config.checkpoint;
     const capture = new Capture({
       config: this.#config,
       world,
       link,
+      slabs: () => (this.#slabs ??= makeSlabs(windowEpochs + 1, slabBytes)),
+      hung: () => (this.#slabs = null),
       log: this.#log,
       reported,
       ready: this.#exposed,
@@ -143,7 +149,12 @@ export class DomainWork implements DomainPorts {
       capture: (epoch) => capture.capture(epoch),
       end: () => capture.end(),
       report: (epoch) => capture.report(epoch),
-      close: () => this.doing('save the domain', () => capture.close()),
+      close: () =>
+        concat(
+          this.doing('save the domain', () => capture.close()),
+          // What was given to the socket is sent from where it lies, in slabs that the next stream will fill.
+          defer(() => link.closed).pipe(ignoreElements()),
+        ),
     };
   }
 

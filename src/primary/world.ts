@@ -10,7 +10,8 @@ import { ByteGate } from '../output/byte-gate.js';
 import { CompositeGate } from '../output/composite-gate.js';
 import type { Outlet } from '../output/outlet.js';
 import { monotonicMs } from '../flow/clock.js';
-import { consoleReports, LAST_OUTPUT_MS, openConsole, reopenAll } from '../output/console.js';
+import type { Reloaded } from '../flow/reloaded.js';
+import { consoleFile, consoleReports, LAST_OUTPUT_MS, openConsole, reopenAll } from '../output/console.js';
 import type { PrimaryDependencies } from '../report/dependencies.js';
 import { withLimits } from './limits.js';
 import { OrderedGate, type Run } from './ordered-gate.js';
@@ -40,7 +41,7 @@ export interface World {
   /** Of all ways out of the domain: the gates that the hypervisor brings are sealed before the domain is suspended. */
   readonly gate: OrderedGate;
   /** Opens the outputs' files anew, by their names. */
-  reopen(): Promise<void>;
+  reopen(): Promise<readonly Reloaded[]>;
   /** Octets of the held ones that were let out, and that the console has not taken. */
   readonly waitingBytes: number;
   /** Closes the outputs, when what was let out has left or the time for that is over. The domain is destroyed before. */
@@ -101,7 +102,14 @@ export async function openWorld(
       get waitingBytes() {
         return gate.waitingBytes;
       },
-      reopen: () => reopenAll([console, tap], log),
+      reopen: () =>
+        reopenAll(
+          [
+            { file: consoleFile(config.output.console), output: console },
+            { file: config.output.tap, output: tap },
+          ],
+          log,
+        ),
       close,
     };
   } catch (error) {

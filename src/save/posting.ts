@@ -8,7 +8,7 @@
 
 import { asError } from '../errors.js';
 import type { StreamPiece, StreamSink } from '../stream/flow.js';
-import { Slab } from './slab.js';
+import type { Slab } from './slab.js';
 
 export interface Boundary {
   readonly epoch: number;
@@ -22,14 +22,16 @@ interface Waiter {
 
 export class Posting {
   readonly #sink: StreamSink;
-  readonly #free: Slab[] = [];
+  readonly #free: Slab[];
   readonly #waiters: Waiter[] = [];
   #tail: Promise<void> = Promise.resolve();
   #failure: Error | null = null;
 
-  constructor(sink: StreamSink, slabCount: number, slabBytes: number) {
+  /** Whatever lies in the slabs is overwritten. */
+  constructor(sink: StreamSink, slabs: readonly Slab[]) {
     this.#sink = sink;
-    for (let i = 0; i < slabCount; i++) this.#free.push(new Slab(slabBytes));
+    this.#free = [...slabs];
+    for (const slab of slabs) slab.reset();
   }
 
   /** Why the sink cannot be written any more, or null. */

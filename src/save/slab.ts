@@ -17,13 +17,14 @@ import {
   RecordType,
 } from '../stream/format.js';
 import { writePageDataHeader, writePfnEntry, writeRecordHeader } from '../stream/writer.js';
+import { SaveError } from './error.js';
 
 const PFN_ENTRY_BYTES = 8;
 /** What a PAGE_DATA record takes before its pfn list. */
 const PAGE_DATA_START = HEADROOM + RECORD_HEADER_BYTES + PAGE_DATA_HEADER_BYTES;
 
 /** A slab holds at least one record with one page. */
-export const SLAB_BYTES_MIN = PAGE_DATA_START + PFN_ENTRY_BYTES + PAGE_SIZE;
+const SLAB_BYTES_MIN = PAGE_DATA_START + PFN_ENTRY_BYTES + PAGE_SIZE;
 
 interface MutablePiece {
   readonly memory: Uint8Array;
@@ -105,4 +106,23 @@ export class Slab {
   closePiece(): void {
     this.#open = null;
   }
+}
+
+/**
+ * The slabs of one stream after another: one more than the checkpoints that may be on their way while the next is
+ * captured, each of `bytes` octets.
+ * @throws SaveError BAD_OPTIONS
+ */
+export function makeSlabs(count: number, bytes: number): readonly Slab[] {
+  if (!Number.isInteger(bytes) || bytes < SLAB_BYTES_MIN || bytes % 8 !== 0) {
+    throw new SaveError(
+      'BAD_OPTIONS',
+      `slabBytes must be a multiple of 8 and at least ${SLAB_BYTES_MIN}, not ${bytes}`,
+      { slabBytes: bytes },
+    );
+  }
+  if (!Number.isInteger(count) || count < 1) {
+    throw new SaveError('BAD_OPTIONS', `slabCount must be at least 1, not ${count}`, { slabCount: count });
+  }
+  return Array.from({ length: count }, () => new Slab(bytes));
 }

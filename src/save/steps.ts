@@ -33,7 +33,7 @@ import {
 } from './memory.js';
 import { endLibxlCheckpoint, endLibxlStream, libxlOpening } from './libxl.js';
 import { Posting } from './posting.js';
-import { SLAB_BYTES_MIN } from './slab.js';
+import { makeSlabs, type Slab } from './slab.js';
 
 export type { SaveStepCallbacks } from './callbacks.js';
 
@@ -52,6 +52,11 @@ export interface SaveStepOptions {
   readonly slabBytes?: number;
   /** One more than the checkpoints that may be on their way while the next is captured. Default: 2. */
   readonly slabCount?: number;
+  /**
+   * Instead of new ones, whose memory is free again only when the garbage collector has come to it: those of a stream
+   * that is over, when neither its sink nor its domain touches them any more.
+   */
+  readonly slabs?: readonly Slab[];
   /** Milliseconds, monotonic. Default: performance.now. */
   readonly clock?: () => number;
   /** Default: the table of the domain's type. */
@@ -108,23 +113,13 @@ const DEFAULT_SLAB_COUNT = 2;
  */
 export async function openSave(options: SaveStepOptions): Promise<SaveSteps> {
   const { domain, streamType, sink, back } = options;
-  const slabBytes = options.slabBytes ?? DEFAULT_SLAB_BYTES;
-  const slabCount = options.slabCount ?? DEFAULT_SLAB_COUNT;
-  if (!Number.isInteger(slabBytes) || slabBytes < SLAB_BYTES_MIN || slabBytes % 8 !== 0) {
-    throw new SaveError(
-      'BAD_OPTIONS',
-      `slabBytes must be a multiple of 8 and at least ${SLAB_BYTES_MIN}, not ${slabBytes}`,
-      { slabBytes },
-    );
-  }
-  if (!Number.isInteger(slabCount) || slabCount < 1) {
-    throw new SaveError('BAD_OPTIONS', `slabCount must be at least 1, not ${slabCount}`, { slabCount });
-  }
+  const { slabBytes = DEFAULT_SLAB_BYTES, slabCount = DEFAULT_SLAB_COUNT } = options;
+  const slabs = options.slabs ?? makeSlabs(slabCount, slabBytes);
   if (streamType === 'colo' && back === undefined) {
     throw new SaveError('BAD_OPTIONS', 'a COLO save needs a back channel', { streamType });
   }
   const domainInfo = await domain.info();
-  const posting = new Posting(sink, slabCount, slabBytes);
+  const posting = new Posting(sink, slabs);
   const context = new SaveContext({
     domain,
     domainInfo,

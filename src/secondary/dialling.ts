@@ -22,6 +22,7 @@ const MISFITS: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'TLS',
   'NAME_REFUSED',
   'NOT_AUTHENTICATED',
+  'TOKEN_MISMATCH',
 ]);
 
 export function dialling(ports: DiallingPorts): Perform {

@@ -8,6 +8,7 @@ import type { SecondaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
 import type { Witness } from '../failover/witness.js';
 import { MONOTONIC, monotonicMs } from '../flow/clock.js';
+import type { Reloaded } from '../flow/reloaded.js';
 import type { DomainEvent } from '../hypervisor/port.js';
 import type { SecondaryDependencies } from '../report/dependencies.js';
 import { nameDescriptorLimit } from '../report/descriptors.js';
@@ -79,7 +80,8 @@ export class SecondaryDomain {
     this.#work = new Work(log);
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     const ended = (was: StandbyState, event: DomainEvent) => this.#standbyEnded(was, event);
-    this.#world = new SecondaryWorld({ config, dependencies, ended, log });
+    const stopped = () => this.#stopped();
+    this.#world = new SecondaryWorld({ config, dependencies, ended, stopped, log });
     this.#state = initialSecondaryState(config.failover);
     // A step that throws is a fault of ours: nobody catches it here, and the process ends.
     this.#pipeline = secondary(this.#ports(), config.failover, MONOTONIC).subscribe(([state]) => {
@@ -98,7 +100,7 @@ export class SecondaryDomain {
   }
 
   /** Opens the files of the domain's output anew, and reads the certificates for the next dial. */
-  reload(): Promise<void> {
+  reload(): Promise<readonly Reloaded[]> {
     return this.#world.reload();
   }
 
@@ -127,6 +129,7 @@ export class SecondaryDomain {
       acknowledgedAtMs: stream?.acknowledgedAtMs ?? null,
       bufferedBytes: state.session ? (stream?.bufferedBytes ?? 0) : 0,
       heldOutputBytes: this.#world.heldOutputBytes,
+      stoppedBy: this.#stoppedBy,
       error: this.#error$.value,
       certificates: this.#world.certificates,
     };
@@ -190,6 +193,17 @@ export class SecondaryDomain {
     else if (was === 'filling') this.#events$.next({ kind: 'filling-ended', reason });
     else if (event.kind === 'shutdown') this.#events$.next({ kind: 'domain-shutdown' });
     else this.#events$.next({ kind: 'domain-crashed', reason });
+  }
+
+  /** That of a domain which runs elsewhere is told there. */
+  get #stoppedBy(): string | null {
+    return this.#state.role === 'active' ? this.#world.stoppedBy : null;
+  }
+
+  #stopped(): void {
+    if (this.#state.role !== 'active') return;
+    const stoppedBy = this.#stoppedBy;
+    this.#transition(stoppedBy === null ? 'the domain runs again' : `the domain was stopped: ${stoppedBy}`);
   }
 
   #failed(thrown: Error, what: string): void {

@@ -8,7 +8,19 @@
 // A domain may end by itself in any of these states: whoever decides is told which, and has it destroyed. What a domain
 // gets over by itself is logged.
 
-import { defer, finalize, skip, type Observable, type Subscription } from 'rxjs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  EMPTY,
+  catchError,
+  defer,
+  finalize,
+  ignoreElements,
+  repeat,
+  switchMap,
+  timer,
+  type Observable,
+  type Subscription,
+} from 'rxjs';
 import { takeOver } from '../failover/takeover.js';
 import { HypervisorError, type DomainEvent, type TargetDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
@@ -18,7 +30,6 @@ import { DomainStop } from '../hypervisor/standstill.js';
 import type { Logger } from '../report/log.js';
 import type { StandbyState } from '../report/reports.js';
 import type { Tap } from '../output/tap.js';
-import { Tasks } from '../flow/tasks.js';
 
 export interface StandbyOptions {
   readonly open: () => Promise<TargetDomain>;
@@ -28,43 +39,57 @@ export interface StandbyOptions {
   readonly limitBytes: number;
   /** A domain has ended by itself. What is taken over is `held` still. */
   readonly ended: (was: StandbyState, event: DomainEvent) => void;
+  /** Somebody has stopped what is `held`, or lets it run again; or what it holds changes in that. */
+  readonly stopped: () => void;
+  /** How long one that is to be opened waits for the end of those before it. */
+  readonly endLimitMs?: number;
   readonly log: Logger;
 }
+
+/** Somebody else may let a domain run that stands still for its console: it is stopped again after at most so long. */
+const STOP_AGAIN_MS = 250;
+const END_LIMIT_MS = 10_000;
 
 export class Standby {
   readonly gate: ByteGate;
   /** How it ended by itself. */
   end: DomainEvent | null = null;
+  /** By what it was stopped, if not by us; before it runs: on the primary. */
+  stoppedBy: string | null = null;
   readonly #subscriptions: Subscription;
   /** Resolves when the restorer is done with the domain. */
   #restored: Promise<void> = Promise.resolve();
   readonly #stop: DomainStop;
-  readonly #tasks: Tasks;
   readonly #log: Logger;
 
   constructor(
     readonly domain: TargetDomain,
     { console, tap, limitBytes, log }: StandbyOptions,
-    ended: (standby: Standby, event: DomainEvent) => void,
+    on: {
+      readonly ended: (standby: Standby, event: DomainEvent) => void;
+      readonly stopped: (standby: Standby) => void;
+    },
   ) {
     this.gate = new ByteGate({ outlet: console, limitBytes, ...consoleReports(log) });
     this.#log = log;
     this.#stop = new DomainStop(domain);
-    this.#tasks = new Tasks((error, what) => log.warn({ err: error }, `could not ${what}`));
     this.#subscriptions = domain.output$.subscribe((bytes) => {
       tap?.push(bytes);
       this.gate.push(bytes);
     });
     this.#subscriptions.add(
-      domain.stoppedBy$?.pipe(skip(1)).subscribe((stoppedBy) => {
+      domain.stoppedBy$?.subscribe((stoppedBy) => {
+        if (stoppedBy === this.stoppedBy) return;
+        this.stoppedBy = stoppedBy;
         if (stoppedBy === null) log.info('the domain runs');
         else log.warn({ stoppedBy }, `the domain was stopped (${stoppedBy}), and is not let run by us`);
+        on.stopped(this);
       }),
     );
     this.#subscriptions.add(
       domain.events$.subscribe((event) => {
         this.end = event;
-        ended(this, event);
+        on.ended(this, event);
       }),
     );
     this.#subscriptions.add(domain.warnings$?.subscribe((warning) => log.warn(warning)));
@@ -82,7 +107,9 @@ export class Standby {
   /** It runs from now on, and stands still while its console does not take what it says. Fails as takeOver() does. */
   async takeOver(): Promise<void> {
     await takeOver(this.domain, this.gate);
-    this.#subscriptions.add(this.gate.pressure$.subscribe((on) => this.#press(on)));
+    this.#subscriptions.add(
+      this.gate.pressure$.pipe(switchMap((on) => (on ? this.#standStill() : this.#goOn()))).subscribe(),
+    );
   }
 
   async destroy(): Promise<void> {
@@ -93,13 +120,27 @@ export class Standby {
     if (unsaidBytes > 0) this.#log.warn({ unsaidBytes }, 'the console did not take the end of the output');
   }
 
-  #press(on: boolean): void {
-    if (on) {
-      this.#log.warn({ heldBytes: this.gate.heldBytes }, 'output over its limit: domain stopped');
-      this.#tasks.run('stop the domain', () => this.#stop.add('pressure'));
-    } else {
-      this.#tasks.run('let the domain go on', () => this.#stop.remove('pressure'));
-    }
+  /** Again and again, until it goes on or has ended. */
+  #standStill(): Observable<never> {
+    this.#log.warn({ heldBytes: this.gate.heldBytes }, 'output over its limit: domain stopped');
+    return this.#attempt('stop the domain', () => this.#stop.add('pressure')).pipe(
+      repeat({ delay: () => (this.end === null ? timer(STOP_AGAIN_MS) : EMPTY) }),
+    );
+  }
+
+  #goOn(): Observable<never> {
+    return this.#attempt('let the domain go on', () => this.#stop.remove('pressure'));
+  }
+
+  /** `what` completes "could not …". */
+  #attempt(what: string, work: () => Promise<void>): Observable<never> {
+    return defer(work).pipe(
+      ignoreElements(),
+      catchError((error: unknown) => {
+        this.#log.warn({ err: error }, `could not ${what}`);
+        return EMPTY;
+      }),
+    );
   }
 }
 
@@ -107,6 +148,8 @@ export class Standbys {
   held: Standby | null = null;
   #spare: Standby | null = null;
   #filling: Standby | null = null;
+  /** What is being destroyed: it may still have what only one can have. */
+  readonly #ending = new Set<Promise<void>>();
   #closed = false;
   readonly #options: StandbyOptions;
 
@@ -134,25 +177,25 @@ export class Standbys {
     const before = this.held;
     this.held = this.#filling;
     this.#filling = null;
-    await before?.destroy();
+    await this.#destroy(before);
   }
 
   async discardFilling(): Promise<void> {
     const filling = this.#filling;
     this.#filling = null;
-    await filling?.destroy();
+    await this.#destroy(filling);
   }
 
   async discardHeld(): Promise<void> {
     const { held } = this;
     this.held = null;
-    await held?.destroy();
+    await this.#destroy(held);
   }
 
   async discardSpare(): Promise<void> {
     const spare = this.#spare;
     this.#spare = null;
-    await spare?.destroy();
+    await this.#destroy(spare);
   }
 
   /** From now on no domain is made; one that is being made is destroyed when it is there. */
@@ -163,12 +206,41 @@ export class Standbys {
 
   async #make(): Promise<Standby> {
     // What only one can have stays with the one that is held.
-    const domain = await (this.held?.domain.another?.() ?? this.#options.open());
+    const domain = await (this.held?.domain.another?.() ?? this.#open());
     if (this.#closed) {
       await domain.destroy();
       throw new HypervisorError('DOMAIN_GONE', 'The standby came too late.');
     }
-    return new Standby(domain, this.#options, (standby, event) => this.#ended(standby, event));
+    return new Standby(domain, this.#options, {
+      ended: (standby, event) => this.#ended(standby, event),
+      stopped: (standby) => {
+        if (standby === this.held) this.#options.stopped();
+      },
+    });
+  }
+
+  /** When those before it have ended. Fails with FAILED if they do not in time, or as `open` does. */
+  async #open(): Promise<TargetDomain> {
+    const { open, endLimitMs = END_LIMIT_MS } = this.#options;
+    if (this.#ending.size === 0) return open();
+    const given = new AbortController();
+    try {
+      const late = sleep(endLimitMs, 'late' as const, { signal: given.signal });
+      if ((await Promise.race([Promise.all(this.#ending), late])) !== 'late') return await open();
+    } finally {
+      given.abort();
+    }
+    throw new HypervisorError('FAILED', 'The standby before this one does not end.', { endLimitMs });
+  }
+
+  async #destroy(standby: Standby | null): Promise<void> {
+    if (standby === null) return;
+    const destroyed = standby.destroy();
+    const ending = destroyed.catch(() => undefined); // told to the caller
+    this.#ending.add(ending);
+    await ending;
+    this.#ending.delete(ending);
+    await destroyed;
   }
 
   #ended(standby: Standby, event: DomainEvent): void {

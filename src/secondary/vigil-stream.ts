@@ -119,9 +119,19 @@ export function restored(
   if (!own) effects.push({ kind: 'discard-filling' });
   else if (!consistent) loseHeld(state, `what it acknowledged could not be applied: ${code}`, effects);
   if (session.broken) fillAgain(state, effects);
-  else if (state.phase === 'suspect' && state.windowOver) decide(state, effects);
-  else if (state.phase === 'suspect') dial(state, effects);
+  else if (state.phase === 'suspect') askAgainOrDecide(state, effects);
   else if (state.phase === 'dialling') redialLater(state, effects);
+}
+
+/** The restorer is done after the loss of the link. With nothing to take over, a window that it has used up says nothing. */
+function askAgainOrDecide(state: SecondaryState, effects: Effects): void {
+  if (state.windowOver && state.held !== null) {
+    decide(state, effects);
+    return;
+  }
+  if (state.windowOver) armReconnect(state, effects);
+  state.windowOver = false;
+  dial(state, effects);
 }
 
 /** We cannot go on with a stream: the link is dropped, and another one begun when the restorer is done. */

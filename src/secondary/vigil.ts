@@ -40,7 +40,7 @@ const PRIMARY_DEAD: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'UNKNOWN_DOMAIN',
   'UNKNOWN_STREAM',
 ]);
-/** A primary of ours answered, or somebody whom TLS keeps from saying so: it lives. */
+/** A primary of ours answered, or somebody whom TLS, or a token that was changed, keeps from saying so: it lives. */
 const PRIMARY_LIVES: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'ALREADY_LINKED',
   'DOMAIN_MISMATCH',
@@ -48,6 +48,7 @@ const PRIMARY_LIVES: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'FENCED',
   'TLS',
   'NAME_REFUSED',
+  'TOKEN_MISMATCH',
 ]);
 
 /** Timers are late by less than this on a busy host. */

@@ -2,13 +2,15 @@
 // over. The first standby is made ahead: it also tells what the hello says of us.
 
 import assert from 'node:assert/strict';
-import type { Observable } from 'rxjs';
+import { tap, type Observable } from 'rxjs';
 import type { SecondaryLink } from '../channel/contract.js';
 import { Credentials } from '../channel/credentials/credentials.js';
+import type { ChannelToken } from '../channel/credentials/token.js';
 import { dial } from '../channel/dial/dialer.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
+import type { Reloaded } from '../flow/reloaded.js';
 import type { DomainEvent, DomainInfo } from '../hypervisor/port.js';
-import { openConsole, reopenAll } from '../output/console.js';
+import { consoleFile, openConsole, reopenAll } from '../output/console.js';
 import type { Outlet } from '../output/outlet.js';
 import { Tap } from '../output/tap.js';
 import type { SecondaryDependencies } from '../report/dependencies.js';
@@ -24,12 +26,16 @@ export interface SecondaryWorldOptions {
   readonly dependencies: SecondaryDependencies;
   /** A standby has ended by itself. */
   readonly ended: (was: StandbyState, event: DomainEvent) => void;
+  /** What is held was stopped by somebody, or runs again; see stoppedBy. */
+  readonly stopped: () => void;
   readonly log: Logger;
 }
 
 export class SecondaryWorld {
   readonly #options: SecondaryWorldOptions;
   #credentials: Credentials | null = null;
+  /** That of the last link. */
+  #lastToken: ChannelToken | undefined;
   #console: Outlet | null = null;
   #tap: Tap | null = null;
   #standbys: Standbys | null = null;
@@ -41,7 +47,7 @@ export class SecondaryWorld {
 
   /** If it fails, what was opened is there until close(). */
   async open(): Promise<void> {
-    const { config, dependencies, ended, log } = this.#options;
+    const { config, dependencies, ended, stopped, log } = this.#options;
     const { output, primary } = config;
     this.#credentials = new Credentials(config, new URL(primary).hostname, log);
     this.#console = await openConsole(output.console, dependencies.openConsole?.(config), log);
@@ -52,6 +58,7 @@ export class SecondaryWorld {
       tap: this.#tap,
       limitBytes: output.limitBytes,
       ended,
+      stopped,
       log,
     });
     this.#info = await (await this.#standbys.prepare()).info();
@@ -64,11 +71,15 @@ export class SecondaryWorld {
     const info = this.#info;
     const credentials = this.#credentials;
     assert(info !== null && credentials !== null, 'the world is open');
+    const { tls, token } = credentials.shown;
+    const lastToken = this.#lastToken;
     return attemptOf((signal) =>
       dial({
         url: config.primary,
         plaintext: config.plaintext,
-        ...credentials.shown,
+        tls,
+        token,
+        lastToken,
         primaryName: config.primaryName,
         connectTimeoutMs,
         handshakeTimeoutMs: connectTimeoutMs,
@@ -85,7 +96,7 @@ export class SecondaryWorld {
           epoch: held?.epoch ?? null,
         },
       }),
-    );
+    ).pipe(tap(() => (this.#lastToken = token)));
   }
 
   get standbys(): Standbys {
@@ -97,14 +108,24 @@ export class SecondaryWorld {
     return this.#standbys?.held?.gate.heldBytes ?? 0;
   }
 
+  /** By what the held one was stopped, if not by us. */
+  get stoppedBy(): string | null {
+    return this.#standbys?.held?.stoppedBy ?? null;
+  }
+
   get certificates(): readonly CertificateExpiry[] {
     return this.#credentials?.expiries ?? [];
   }
 
   /** Opens the files of the output anew, and reads the certificates for the next dial. */
-  async reload(): Promise<void> {
-    await reopenAll([this.#console, this.#tap], this.#options.log);
-    this.#credentials?.reload();
+  async reload(): Promise<readonly Reloaded[]> {
+    const { config, log } = this.#options;
+    const outputs = [
+      { file: consoleFile(config.output.console), output: this.#console },
+      { file: config.output.tap, output: this.#tap },
+    ];
+    const [reopened, read = []] = await Promise.all([reopenAll(outputs, log), this.#credentials?.reload()]);
+    return [...reopened, ...read];
   }
 
   /** No standby is made any more; the spare is destroyed. */

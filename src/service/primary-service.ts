@@ -10,9 +10,10 @@ import { ServiceError } from '../report/error.js';
 import { checkDescriptors } from '../report/descriptors.js';
 import { openSource } from './hypervisors.js';
 import { createLogger, domainLogger, type Logger } from '../report/log.js';
+import { tellReloaded } from '../report/reload.js';
 import { PrimaryDomain } from '../primary/domain.js';
 import type { CheckpointReport, DomainStatus, PrimaryService, TransitionReport } from '../report/reports.js';
-import { InOrder } from '../flow/in-order.js';
+import { Coalesced } from '../flow/coalesced.js';
 
 /** @throws ChannelError, CredentialsError, or Node's system error, if the replication port cannot be set up as configured */
 export function createPrimaryService(
@@ -39,7 +40,7 @@ class Primary implements PrimaryService {
   #opening: Promise<unknown> = Promise.resolve();
   #starting: Promise<void> | null = null;
   #stopping: Promise<void> | null = null;
-  readonly #reloads = new InOrder();
+  readonly #reloads = new Coalesced(() => this.#reload());
 
   constructor(config: PrimaryConfig, dependencies: PrimaryDependencies) {
     const { log } = dependencies;
@@ -91,7 +92,7 @@ class Primary implements PrimaryService {
   }
 
   reload(): Promise<void> {
-    return this.#reloads.do(() => this.#reload());
+    return this.#reloads.run();
   }
 
   statuses(): readonly DomainStatus[] {
@@ -109,9 +110,8 @@ class Primary implements PrimaryService {
     // A domain that is being made has opened its files, perhaps before they were moved.
     await this.#opening;
     if (this.#stopping) return;
-    for (const domain of this.#domains) await domain.reload();
-    this.#credentials.reload();
-    this.#log.info('reloaded: output files are opened anew, certificates read again');
+    const reloads = [this.#credentials.reload(), ...this.#domains.map((domain) => domain.reload())];
+    tellReloaded((await Promise.all(reloads)).flat(), this.#log);
   }
 
   async #start(): Promise<void> {

@@ -8,6 +8,7 @@ import { ServiceError } from '../report/error.js';
 import { checkDescriptors } from '../report/descriptors.js';
 import { openTarget } from './hypervisors.js';
 import { createLogger, domainLogger, type Logger } from '../report/log.js';
+import { tellReloaded } from '../report/reload.js';
 import type {
   CommitReport,
   DomainStatus,
@@ -17,7 +18,7 @@ import type {
   TransitionReport,
 } from '../report/reports.js';
 import { SecondaryDomain } from '../secondary/domain.js';
-import { InOrder } from '../flow/in-order.js';
+import { Coalesced } from '../flow/coalesced.js';
 
 export function createSecondaryService(
   config: SecondaryConfig,
@@ -41,7 +42,7 @@ class Secondary implements SecondaryService {
   readonly #log: Logger;
   readonly #domains: readonly SecondaryDomain[];
   readonly #interruption = new AbortController();
-  readonly #reloads = new InOrder();
+  readonly #reloads = new Coalesced(() => this.#reload());
   #opening: Promise<unknown> = Promise.resolve();
   #starting: Promise<void> | null = null;
   #stopping: Promise<void> | null = null;
@@ -83,7 +84,7 @@ class Secondary implements SecondaryService {
   }
 
   reload(): Promise<void> {
-    return this.#reloads.do(() => this.#reload());
+    return this.#reloads.run();
   }
 
   statuses(): readonly DomainStatus[] {
@@ -94,8 +95,8 @@ class Secondary implements SecondaryService {
     // A domain that is being made has opened its files, perhaps before they were moved.
     await this.#opening;
     if (this.#stopping) return;
-    for (const domain of this.#domains) await domain.reload();
-    this.#log.info('reloaded: output files are opened anew, certificates read again');
+    const reloads = this.#domains.map((domain) => domain.reload());
+    tellReloaded((await Promise.all(reloads)).flat(), this.#log);
   }
 
   async #start(): Promise<void> {

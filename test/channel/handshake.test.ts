@@ -283,6 +283,30 @@ describe('handshake', () => {
     await second.close();
   });
 
+  it('bad frames, versions and texts of one stranger are said once for each reason, and not without end', async () => {
+    const test = await primaryOf({ handshakesMax: 64 });
+    const strange = async (act: (client: WebSocket, raw: Socket) => void): Promise<void> => {
+      const client = new WebSocket(test.url, [SUBPROTOCOL], { perMessageDeflate: false });
+      const closed = new Promise((resolve) => client.once('close', resolve));
+      let raw: Socket | undefined;
+      client.once('upgrade', ({ socket }) => (raw = socket));
+      client.on('error', () => undefined);
+      client.once('open', () => raw && act(client, raw));
+      await closed;
+    };
+    const version = (theirs: number) => encodeControl({ ...hello, protocolVersion: theirs });
+    for (let n = 0; n < 10; n++) {
+      // An opcode that is none; an unmasked frame would be the same.
+      await strange((_client, raw) => raw.write(Buffer.from([0x8b, 0x80, 0, 0, 0, 0])));
+    }
+    expect(test.log).to.have.length(1);
+    for (let n = 0; n < 10; n++) await strange((client) => client.send(version(77)));
+    expect(test.log.map(({ code }) => code)).to.deep.equal(['BAD_MESSAGE', 'PROTOCOL_VERSION']);
+    for (let n = 0; n < 150; n++) await strange((client) => client.send(version(100 + n)));
+    expect(test.log.length).to.be.within(100, 103);
+    await test.pair();
+  });
+
   it('500 mutated messages, as hello or after it, leave the primary unharmed', async () => {
     const test = await primaryOf({ handshakeTimeoutMs: 1000, handshakesMax: 64 });
     const random = seeded(500);

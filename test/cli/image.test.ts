@@ -31,6 +31,26 @@ describe('romulus save and restore', function () {
     expect(await readdir(directory)).to.deep.equal(['machine.img']);
   });
 
+  it('one that is interrupted was not done: 130, whether it had an end of its own or not', async () => {
+    const other = join(directory, 'other.img');
+    for (const [signal, ...args] of [
+      ['SIGINT', 'restore', image],
+      ['SIGTERM', 'restore', image],
+      ['SIGINT', 'restore', image, '--ticks', '1000000'],
+      ['SIGINT', 'save', other, '--memory', '4MiB', '--ticks', '1000000'],
+    ] as const) {
+      let sent = false;
+      const { exitCode, stdout } = await romulus(args, (printed, pid) => {
+        if (sent || !/^tick \d+ ok$/m.test(printed)) return;
+        sent = true;
+        process.kill(pid, signal);
+      });
+      expect(exitCode, args.join(' ')).to.equal(130);
+      expect(ticks(stdout)).to.not.deep.equal([]);
+    }
+    expect(await readdir(directory)).to.deep.equal(['machine.img']);
+  });
+
   it('a cut image, and one of something else, are refused with a reason', async () => {
     const whole = await readFile(image);
     const cut = join(directory, 'cut.img');

@@ -11,6 +11,7 @@ import { expect } from 'chai';
 import { Cleanup } from '../support/cleanup.js';
 import { childrenOf, isAlive } from '../support/processes.js';
 import { until } from '../support/until.js';
+import { fileText } from '../service/world.js';
 import { Agent, ENTRY, primaryConfig, secondaryConfig, type AgentChanges } from './agent.js';
 
 const FIXTURES = fileURLToPath(new URL('../../../test/fixtures/tls', import.meta.url));
@@ -90,24 +91,24 @@ describe('signals', function () {
     it('opens the files of the output anew: nothing is lost, nothing is there twice', async () => {
       const directory = await cleanup.directory();
       const [console, tap] = ['console', 'tap'].map((name) => path.join(directory, name)) as [string, string];
-      const { primary, secondary } = await pair({ output: { console: { file: console }, tap } });
+      const { primary } = await pair({ output: { console: { file: console }, tap } });
+      const bothWritten = () =>
+        until('both files have something', () =>
+          [console, tap].every((file) => ticksOf(fileText(file)).length > 0),
+        );
       for (const round of [1, 2, 3]) {
-        await secondary.more('commit');
+        await bothWritten();
         for (const file of [console, tap]) await rename(file, `${file}.${round}`);
         primary.process.kill('SIGHUP');
         await until('the reload', () => primary.says(/reloaded/).length === round);
-        await secondary.more('commit');
       }
+      await bothWritten();
       primary.process.kill('SIGTERM');
       await primary.ended();
       for (const file of [console, tap]) {
         const parts = await Promise.all(
           [`${file}.1`, `${file}.2`, `${file}.3`, file].map((part) => readFile(part, 'utf8')),
         );
-        expect(
-          parts.every((part) => part.length > 0),
-          'each file has something',
-        ).to.equal(true);
         const ticks = ticksOf(parts.join(''));
         expect(ticks).to.deep.equal(ticks.map((_, index) => (ticks[0] ?? 0) + index));
       }
@@ -115,17 +116,16 @@ describe('signals', function () {
 
     it('keeps a file whose name cannot be opened, and says so', async () => {
       const console = path.join(await cleanup.directory(), 'console');
-      const { primary, secondary } = await pair({ output: { console: { file: console } } });
+      const { primary } = await pair({ output: { console: { file: console } } });
       await rename(console, `${console}.1`);
       await mkdir(console);
       primary.process.kill('SIGHUP');
       await until('the complaint', () => primary.says(/cannot be opened anew/).length === 1);
-      const before = (await readFile(`${console}.1`)).length;
-      await secondary.more('commit');
-      await secondary.more('commit');
-      const text = await readFile(`${console}.1`, 'utf8');
-      expect(text.length).to.be.greaterThan(before);
-      expect(ticksOf(text)).to.deep.equal(ticksOf(text).map((_, index) => index + (ticksOf(text)[0] ?? 0)));
+      const ticks = () => ticksOf(fileText(`${console}.1`));
+      const before = ticks().length;
+      await until('it is written', () => ticks().length > before + 2);
+      const first = ticks()[0] ?? 0;
+      expect(ticks().every((tick, index) => tick === first + index)).to.equal(true);
     });
 
     it('reads the certificates anew, on both sides; those that do not fit change nothing', async () => {
@@ -184,17 +184,31 @@ describe('signals', function () {
     /** In a terminal of its own, in the foreground; `hangUp` takes the terminal away. */
     async function inTerminal(command: readonly string[], env: NodeJS.ProcessEnv = {}) {
       const quoted = command.map((word) => `'${word}'`).join(' ');
-      const holder = spawn('script', ['--quiet', '--flush', '--command', `exec ${quoted}`, '/dev/null'], {
+      const ended = path.join(await cleanup.directory(), 'status');
+      // A shell that passes the hang-up on, as one does, and stays to be told how the program has ended.
+      const shell = [
+        `exec 3<&0; ${quoted} <&3 3<&- & program=$!`,
+        "trap 'kill -HUP $program' HUP",
+        'wait $program; status=$?; [ $status != 129 ] || { wait $program; status=$?; }',
+        `echo $status > ${ended}`,
+      ].join('\n');
+      const holder = spawn('script', ['--quiet', '--flush', '--command', shell, '/dev/null'], {
         stdio: ['ignore', 'pipe', 'inherit'],
         env: { ...process.env, ...env },
       });
       cleanup.add(() => holder.kill('SIGKILL'));
       const screen = { text: '' };
       holder.stdout.on('data', (piece: Buffer) => (screen.text += piece.toString()));
-      await until('the program is there', () => childrenOf(holder.pid ?? 0).length > 0);
-      const [pid = 0] = childrenOf(holder.pid ?? 0);
+      const program = () => childrenOf(holder.pid ?? 0).flatMap(childrenOf);
+      await until('the program is there', () => program().length > 0);
+      const [pid = 0] = program();
       cleanup.add(() => isAlive(pid) && process.kill(pid, 'SIGKILL'));
-      return { pid, screen, hangUp: () => holder.kill('SIGKILL') };
+      /** The shell's word for it: 128 + N by signal N. */
+      const exitStatus = async (): Promise<number> => {
+        await until('its end', () => fileText(ended).endsWith('\n'));
+        return Number(fileText(ended));
+      };
+      return { pid, screen, exitStatus, hangUp: () => holder.kill('SIGKILL') };
     }
 
     for (const format of ['pretty', 'json']) {
@@ -211,7 +225,7 @@ describe('signals', function () {
             }),
           ),
         );
-        const { pid, screen, hangUp } = await inTerminal([
+        const { pid, screen, exitStatus, hangUp } = await inTerminal([
           process.execPath,
           ENTRY,
           'primary',
@@ -229,7 +243,7 @@ describe('signals', function () {
         const next = await Agent.start(cleanup, 'secondary', secondaryConfig(port));
         await next.more('commit');
         process.kill(pid, 'SIGTERM');
-        await until('its end', () => !isAlive(pid));
+        expect(await exitStatus()).to.equal(0);
         await until('the secondary has heard', () => next.says(/bye shutdown/).length > 0);
         expect(next.count('failover')).to.equal(0);
       });
@@ -237,7 +251,7 @@ describe('signals', function () {
 
     it('ends a job in order', async () => {
       const temporary = await cleanup.directory();
-      const { pid, screen, hangUp } = await inTerminal(
+      const { pid, screen, exitStatus, hangUp } = await inTerminal(
         [process.execPath, ENTRY, 'demo', '--checkpoints', '100000', '--memory', '4MiB', '--dirty', '5'],
         { TMPDIR: temporary },
       );
@@ -245,7 +259,8 @@ describe('signals', function () {
       const services = childrenOf(pid);
       expect(services).to.have.length(2);
       hangUp();
-      await until('its end', () => ![pid, ...services].some(isAlive));
+      expect(await exitStatus()).to.equal(130);
+      await until('the end of its services', () => !services.some(isAlive));
       expect((await readdir(temporary)).filter((name) => name.startsWith('romulus'))).to.deep.equal([]);
     });
   });

@@ -1,6 +1,8 @@
 // What a new user meets when the configuration, or the host, is not as it should be: the sentence, and the exit code.
 
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { chmod, writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import path from 'node:path';
 import { expect } from 'chai';
@@ -60,6 +62,53 @@ describe('an agent that cannot start as it is configured', function () {
       const agent = await Agent.start(cleanup, 'primary', primaryConfig(changes));
       expect(await agent.ended()).to.equal(1);
       expect(agent.stderr).to.include(words);
+    }
+  });
+
+  /** Of the documentation's networks: no host has it. */
+  const ELSEWHERE = '192.0.2.1';
+
+  it('exits with 2 for an address that this host does not have', async () => {
+    for (const [changes, key] of [
+      [{ listen: { host: ELSEWHERE, plaintext: true } }, 'listen.host'],
+      [{ http: { host: ELSEWHERE, port: 0 } }, 'http.host'],
+    ] as const) {
+      const agent = await Agent.start(cleanup, 'primary', primaryConfig(changes));
+      expect(await agent.ended(), agent.stderr).to.equal(2);
+      expect(agent.stderr).to.include('EADDRNOTAVAIL').and.include(ELSEWHERE).and.include(key);
+    }
+  });
+
+  it('exits with 2 for a port that it may not listen on', async function () {
+    if (Number(readFileSync('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8')) <= 1) this.skip();
+    const wrapped = process.getuid?.() === 0 ? ['setpriv', '--bounding-set', '-net_bind_service'] : [];
+    for (const [changes, key] of [
+      [{ listen: { port: 1 } }, 'listen.port'],
+      [{ http: { port: 1 } }, 'http.port'],
+    ] as const) {
+      const agent = await Agent.start(cleanup, 'primary', primaryConfig(changes), wrapped);
+      expect(await agent.ended(), agent.stderr).to.equal(2);
+      expect(agent.stderr).to.include('EACCES').and.include('127.0.0.1:1').and.include(key);
+    }
+  });
+
+  it('exits with 2 for a token that others can read, or that cannot be had', async () => {
+    const directory = await cleanup.directory();
+    const open = path.join(directory, 'open');
+    await writeFile(open, 'x'.repeat(64));
+    await chmod(open, 0o644);
+    for (const [token, words] of [
+      [open, 'can be read by others'],
+      [directory, 'is not a file'],
+      [path.join(open, 'token'), 'the token cannot be had'],
+    ] as const) {
+      for (const agent of [
+        await Agent.start(cleanup, 'primary', primaryConfig({ listen: { token } })),
+        await Agent.start(cleanup, 'secondary', secondaryConfig(1, { domain: { token } })),
+      ]) {
+        expect(await agent.ended(), agent.stderr).to.equal(2);
+        expect(agent.stderr).to.include('BAD_TOKEN').and.include(token).and.include(words);
+      }
     }
   });
 

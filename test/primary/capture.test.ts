@@ -5,6 +5,7 @@ import { NEVER, lastValueFrom, tap, toArray, type Observable } from 'rxjs';
 import { pino } from 'pino';
 import type { PrimaryLink } from '../../src/channel/contract.js';
 import { parsePrimaryConfig } from '../../src/config/load.js';
+import type { PrimaryDomainConfig } from '../../src/config/schema.js';
 import { codeOf } from '../../src/errors.js';
 import { Tasks } from '../../src/flow/tasks.js';
 import { DomainStop } from '../../src/hypervisor/standstill.js';
@@ -12,34 +13,65 @@ import { Capture } from '../../src/primary/capture.js';
 import { withLimits } from '../../src/primary/limits.js';
 import { OrderedGate } from '../../src/primary/ordered-gate.js';
 import type { CheckpointReport } from '../../src/report/reports.js';
+import { makeSlabs } from '../../src/save/slab.js';
 import { ByteGate } from '../../src/output/byte-gate.js';
 import { MemoryDomain } from '../memory/domain.js';
 
 const LIMIT_MS = 100;
+const SLAB_BYTES = 1024 * 1024;
 
-/** A capture and its world; `order` tells what was asked of the domain, the gates and the sink. */
-async function made(held: Partial<Record<string, Promise<void>>> = {}) {
+function configured(): PrimaryDomainConfig {
   const [config] = parsePrimaryConfig({
     domains: [
       {
         name: 'web',
         hypervisor: { kind: 'embedded' },
-        checkpoint: { slab: '1MiB', hypervisorTimeoutMs: LIMIT_MS },
+        checkpoint: { hypervisorTimeoutMs: LIMIT_MS },
       },
     ],
   }).domains;
   if (!config) throw new Error('no domain');
+  return config;
+}
+
+/** `boundary`: told of each epoch that is whole in the sink. */
+function linkOf(boundary: PrimaryLink['sink']['boundary']): PrimaryLink {
+  return {
+    streamUuid: 'A',
+    peer: 'there',
+    events$: NEVER,
+    bufferedBytes: 0,
+    hello: {} as PrimaryLink['hello'],
+    setOutputBytes: () => undefined,
+    bye: () => Promise.resolve(true),
+    destroy: () => undefined,
+    closed: Promise.resolve(),
+    sink: { write: () => Promise.resolve(), drain: () => Promise.resolve(), boundary },
+  };
+}
+
+/** A capture and its world; `order` tells what was asked of the domain, the gates and the sink. */
+async function made(held: Partial<Record<string, Promise<void>>> = {}) {
+  const config = configured();
   const order: string[] = [];
   const note = async (what: string): Promise<void> => {
     order.push(what);
     await held[what];
   };
+  const slabs = makeSlabs(2, SLAB_BYTES);
+  const filled = new Set<ArrayBufferLike>();
+  let hung = 0;
   const memory = new MemoryDomain({ pages: 64 });
   await memory.start();
   const domain = withLimits(
     Object.assign(memory, {
       suspend: () => note('suspend').then(() => MemoryDomain.prototype.suspend.call(memory)),
       resume: () => note('resume').then(() => MemoryDomain.prototype.resume.call(memory)),
+      copyPages: async (...[gfns, count, slab, offset]: Parameters<MemoryDomain['copyPages']>) => {
+        filled.add(slab.buffer);
+        await held['copy'];
+        await MemoryDomain.prototype.copyPages.call(memory, gfns, count, slab, offset);
+      },
     }),
     LIMIT_MS,
     0,
@@ -55,21 +87,6 @@ async function made(held: Partial<Record<string, Promise<void>>> = {}) {
   };
   const console = new ByteGate({ outlet: { write: () => 0, close: () => undefined }, limitBytes: 1 });
   const tasks = new Tasks(() => undefined);
-  const link: PrimaryLink = {
-    streamUuid: 'A',
-    peer: 'there',
-    events$: NEVER,
-    bufferedBytes: 0,
-    hello: {} as PrimaryLink['hello'],
-    setOutputBytes: () => undefined,
-    bye: () => Promise.resolve(true),
-    destroy: () => undefined,
-    sink: {
-      write: () => Promise.resolve(),
-      drain: () => Promise.resolve(),
-      boundary: (epoch, end) => note(`${end ? 'END' : 'boundary'} ${epoch}`),
-    },
-  };
   const reports: CheckpointReport[] = [];
   const capture = new Capture({
     config,
@@ -79,10 +96,12 @@ async function made(held: Partial<Record<string, Promise<void>>> = {}) {
       stop: new DomainStop(domain),
       gate: new OrderedGate(network, console, (what, work) => tasks.run(what, work)),
       waitingBytes: 0,
-      reopen: () => Promise.resolve(),
+      reopen: () => Promise.resolve([]),
       close: () => Promise.resolve(),
     },
-    link,
+    link: linkOf((epoch, end) => note(`${end ? 'END' : 'boundary'} ${epoch}`)),
+    slabs: () => slabs,
+    hung: () => hung++,
     log: pino({ level: 'silent' }),
     reported: (report) => reports.push(report),
     ready: Promise.resolve(),
@@ -94,7 +113,7 @@ async function made(held: Partial<Record<string, Promise<void>>> = {}) {
         toArray(),
       ),
     );
-  return { capture, memory, order, reports, stages };
+  return { capture, memory, order, reports, stages, slabs, filled, hung: () => hung };
 }
 
 /** A promise, and what resolves it. */
@@ -135,6 +154,16 @@ describe('primary/capture', () => {
     expect(reports).to.have.length(1);
     expect(reports[0]).to.include({ domain: 'web', streamUuid: 'A', epoch: 0 });
     await capture.close();
+  });
+
+  it('fills the slabs that it was given, one epoch after another', async () => {
+    const { capture, memory, stages, slabs, filled } = await made();
+    for (let epoch = 0; epoch < 5; epoch++) {
+      await stages(capture.capture(epoch));
+      memory.write(0, Buffer.from([epoch]));
+    }
+    await capture.close();
+    expect([...filled]).to.have.members(slabs.map(({ memory: { buffer } }) => buffer));
   });
 
   it('given up while it seals: the domain is not suspended, its dirty log ends', async () => {
@@ -190,13 +219,24 @@ describe('primary/capture', () => {
     await capture.close();
   });
 
-  for (const what of ['hold', 'seal 0', 'suspend']) {
-    it(`a hypervisor that does not answer (${what}): HUNG`, async () => {
+  for (const what of ['hold', 'seal 0', 'suspend', 'copy']) {
+    it(`a hypervisor that does not answer (${what}): HUNG, and the slabs are left to it`, async () => {
       const { opened, open } = gateway();
-      const { capture, stages } = await made({ [what]: opened });
+      const { capture, stages, hung } = await made({ [what]: opened });
       expect(await codeOfFailure(stages(capture.capture(0)))).to.equal('HUNG');
+      expect(hung()).to.equal(1);
       open();
       await capture.close();
     });
   }
+
+  it('given up while it copies, and the hypervisor does not answer: the slabs are left to it', async () => {
+    const { opened, open } = gateway();
+    const { capture, stages, filled, hung } = await made({ copy: opened });
+    const failed = codeOfFailure(stages(capture.capture(0)));
+    while (filled.size === 0) await new Promise((resolve) => setImmediate(resolve));
+    await capture.close();
+    expect([await failed, hung()]).to.deep.equal(['HUNG', 1]);
+    open();
+  });
 });

@@ -2,11 +2,12 @@
 // the primary runs on, and nothing is ever taken over that is not whole.
 
 import { expect } from 'chai';
+import { BehaviorSubject } from 'rxjs';
 import { HypervisorError } from '../../src/hypervisor/port.js';
 import { MemoryDomain } from '../memory/domain.js';
 import { NOWHERE } from '../../src/output/outlet.js';
 import type { StandbyLossReport } from '../../src/report/reports.js';
-import { Standbys } from '../../src/secondary/standbys.js';
+import { Standby, Standbys } from '../../src/secondary/standbys.js';
 import { LINE_BYTES, lineOf, memoryAfter, progressOf } from '../service/memory-guest.js';
 import { Cleanup } from '../support/cleanup.js';
 import { until } from '../support/until.js';
@@ -148,6 +149,7 @@ describe('service: a standby that ends by itself', () => {
       limitBytes: 1000,
       tap: null,
       ended: () => undefined,
+      stopped: () => undefined,
       log,
     });
     const filling = standbys.fill().catch((error: unknown) => error);
@@ -155,6 +157,130 @@ describe('service: a standby that ends by itself', () => {
     made(domain);
     expect(await filling).to.have.property('code', 'DOMAIN_GONE');
     expect(domain.state).to.equal('destroyed');
+  });
+
+  describe('what only one can have', () => {
+    function standbysOf(domains: readonly MemoryDomain[], endLimitMs?: number) {
+      let opened = 0;
+      const standbys = new Standbys({
+        open: () => {
+          const domain = domains[opened++];
+          return domain ? Promise.resolve(domain) : Promise.reject(new Error('there are no more'));
+        },
+        console: NOWHERE,
+        limitBytes: 1000,
+        tap: null,
+        ended: () => undefined,
+        stopped: () => undefined,
+        ...(endLimitMs !== undefined && { endLimitMs }),
+        log,
+      });
+      return { standbys, opened: () => opened };
+    }
+    const domainOf = (): MemoryDomain => new MemoryDomain({ name: 'alpha', pages: PAGES, empty: true });
+    const turns = async (): Promise<void> => {
+      for (let k = 0; k < 20; k++) await new Promise((resolve) => setImmediate(resolve));
+    };
+
+    for (const was of ['held', 'filling'] as const) {
+      it(`the next one is opened when the one before (${was}) has ended`, async () => {
+        const [before, next] = [domainOf(), domainOf()];
+        const { standbys, opened } = standbysOf([before, next]);
+        let end: () => void = () => undefined;
+        const destroy = before.destroy.bind(before);
+        before.destroy = async () => {
+          await new Promise<void>((resolve) => (end = resolve));
+          await destroy();
+        };
+        await standbys.fill();
+        if (was === 'held') await standbys.adopt();
+        const discarded = was === 'held' ? standbys.discardHeld() : standbys.discardFilling();
+        const filled = standbys.fill();
+        await turns();
+        expect(opened()).to.equal(1);
+        end();
+        expect((await filled).domain).to.equal(next);
+        expect(before.state).to.equal('destroyed');
+        await discarded;
+        await standbys.discardFilling();
+      });
+    }
+
+    it('and does not wait for ever: an error, and it can be tried again', async () => {
+      const [before, next] = [domainOf(), domainOf()];
+      const { standbys, opened } = standbysOf([before, next], 30);
+      let end: () => void = () => undefined;
+      before.destroy = () => new Promise<void>((resolve) => (end = resolve));
+      await standbys.fill();
+      const discarded = standbys.discardFilling();
+      const outcome = await standbys.fill().catch((error: unknown) => error);
+      expect(outcome).to.have.property('code', 'FAILED');
+      expect(opened()).to.equal(1);
+      end();
+      await discarded;
+      expect((await standbys.fill()).domain).to.equal(next);
+      await standbys.discardFilling();
+    });
+  });
+
+  describe('taken over', () => {
+    it('its console takes nothing, and somebody else lets it run: it is stopped again, until it does', async () => {
+      const domain = new MemoryDomain({ name: 'alpha', pages: PAGES, empty: true });
+      let taking = false;
+      let taken = 0;
+      const standby = new Standby(
+        domain,
+        {
+          open: () => Promise.resolve(domain),
+          console: {
+            write: (bytes) => {
+              if (!taking) return 0;
+              taken += bytes.length;
+              return bytes.length;
+            },
+            close: () => undefined,
+          },
+          limitBytes: 100,
+          tap: null,
+          ended: () => undefined,
+          stopped: () => undefined,
+          log,
+        },
+        { ended: () => undefined, stopped: () => undefined },
+      );
+      cleanup.add(() => standby.destroy());
+      await standby.takeOver();
+      domain.output$.next(Buffer.alloc(1000, 1));
+      for (let round = 0; round < 3; round++) {
+        await until('it stands still', () => domain.state === 'suspended');
+        await domain.resume();
+        expect(domain.state).to.equal('running');
+      }
+      await until('it stands still', () => domain.state === 'suspended');
+      taking = true;
+      await until('it runs', () => domain.state === 'running');
+      expect(taken).to.equal(1000);
+    });
+
+    it('somebody else stops it: its status says by what, and it is told; before, the primary’s has it', async () => {
+      const stoppedBy$ = new BehaviorSubject<string | null>(null);
+      const { primary, secondary } = await pair({ made: (domain) => Object.assign(domain, { stoppedBy$ }) });
+      await until('checkpoints', () => primary.checkpoints.length > 3);
+      stoppedBy$.next('paused');
+      expect(secondary.status().stoppedBy).to.equal(null);
+      stoppedBy$.next(null);
+      primary.guest().domain.crash();
+      await until('failover', () => secondary.status().role === 'active');
+      expect(secondary.status().stoppedBy).to.equal(null);
+      stoppedBy$.next('io-error');
+      expect(secondary.status().stoppedBy).to.equal('io-error');
+      stoppedBy$.next(null);
+      expect(secondary.status().stoppedBy).to.equal(null);
+      expect(secondary.transitions.slice(-2).map(({ reason }) => reason)).to.deep.equal([
+        'the domain was stopped: io-error',
+        'the domain runs again',
+      ]);
+    });
   });
 
   it('and the primary dies before the next one is filled: the failover has failed, with the reason', async () => {
@@ -172,7 +298,7 @@ describe('service: a standby that ends by itself', () => {
     const { streamUuid, epochCommitted } = secondary.status();
     secondary.domains[0]?.crash('killed');
     await until('unprotected', () => secondary.status().link !== 'replicating');
-    expect(secondary.status().error?.code).to.equal('STANDBY_LOST');
+    await until('told', () => secondary.status().error?.code === 'STANDBY_LOST');
     expect(secondary.status().error?.message).to.include('killed');
     primary.guest().domain.crash();
     await until('said so', () => secondary.failovers.length > 0);
@@ -192,6 +318,6 @@ describe('service: a standby that ends by itself', () => {
     cleanup.add(() => next.service.stop());
     await next.service.start();
     await until('protected', () => secondary.status().link === 'replicating');
-    expect(secondary.status().error).to.equal(null);
+    await until('nothing is wrong', () => secondary.status().error === null);
   });
 });

@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { stringify } from 'yaml';
 import type { SupervisorMessage } from '../../src/cli/supervisor.js';
 import type { Cleanup } from '../support/cleanup.js';
+import { childrenOf } from '../support/processes.js';
 
 const ENTRY = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const HYPERVISOR = {
@@ -47,7 +48,7 @@ export class Agent {
     writeFileSync(file, stringify(config));
     const command = [process.execPath, ENTRY, side, '--config', file];
     const agent = terminal
-      ? new Agent(['script', '-qefc', command.join(' '), '/dev/null'], stderr)
+      ? new Agent(['script', '-qefc', `exec ${command.join(' ')}`, '/dev/null'], stderr)
       : new Agent(command, stderr);
     cleanup.add(() => agent.kill());
     return agent;
@@ -70,11 +71,14 @@ export class Agent {
     return this.process.exitCode !== null || this.process.signalCode !== null;
   }
 
+  /** In a terminal: the agent itself, too, which outlives `script`, and holds the channel. */
   async kill(): Promise<void> {
-    if (this.ended) return;
-    const exited = once(this.process, 'exit');
+    const { pid } = this.process;
+    if (this.ended || pid === undefined) return;
+    const closed = once(this.process, 'close');
+    for (const child of childrenOf(pid)) process.kill(child, 'SIGKILL');
     this.process.kill('SIGKILL');
-    await exited;
+    await closed;
   }
 }
 

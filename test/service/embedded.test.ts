@@ -42,6 +42,8 @@ describe('service: the embedded machine', () => {
       const committed = secondary.commits.at(-1)?.outputBytes ?? 0;
       const console = fileText(output.console.file);
       expect(console.length).to.be.at.most(committed);
+      // What was on its way to it when its host was killed is written yet.
+      await until('the tap has all', () => fileText(output.tap).length >= committed);
       const said = fileText(output.tap).slice(0, committed);
       expect(said.startsWith(console)).to.equal(true);
       const before = ticksOf(said);

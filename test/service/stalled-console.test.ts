@@ -7,6 +7,7 @@ import { codeOf } from '../../src/errors.js';
 import { PIECE_BYTES } from '../../src/output/outlet.js';
 import { Cleanup } from '../support/cleanup.js';
 import { Fifo, hungFile, MAY_MOUNT, smallDisk } from '../support/strangers.js';
+import { childrenOf, stopProcesses } from '../support/processes.js';
 import { until } from '../support/until.js';
 import { Child } from './child.js';
 import { lineOf, LINE_BYTES } from './memory-guest.js';
@@ -57,6 +58,14 @@ describe('service: consoles that stall', function () {
     });
   }
 
+  /** Octets, now. */
+  async function heldBy(child: Child): Promise<number> {
+    const before = child.count('status');
+    child.ask();
+    await until('its status', () => child.count('status') > before);
+    return child.status?.heldOutputBytes ?? NaN;
+  }
+
   for (const [what, console] of [
     [
       'a FIFO that nobody has opened',
@@ -84,9 +93,7 @@ describe('service: consoles that stall', function () {
         names.every((name, index) => checkpointsOf(child, name) > (before[index] ?? 0) + 20),
       );
       await until('beta is heard', () => fileText(beta).length > heard + 1000);
-      child.ask();
-      const held = child.status?.heldOutputBytes ?? 0;
-      expect(held).to.be.within(LIMIT, LIMIT + SLACK);
+      expect(await heldBy(child)).to.be.within(LIMIT, LIMIT + SLACK);
       // Of a domain that stands still one checkpoint lets out what there is: no need for more than the interval's.
       expect(checkpointsOf(child, 'alpha')).to.be.lessThan(5 * checkpointsOf(child, 'beta'));
     });
@@ -99,6 +106,10 @@ describe('service: consoles that stall', function () {
     await secondaryOf(child.port);
     await untilHeld(child, LIMIT);
     let text = '';
+    let stopped: number[] = [];
+    cleanup.add(() => {
+      for (const pid of stopped) process.kill(pid, 'SIGKILL');
+    });
     for (let round = 1; round <= 3; round++) {
       const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
       const buffer = Buffer.alloc(65_536);
@@ -111,7 +122,10 @@ describe('service: consoles that stall', function () {
         await child.kill();
         text += readSome(fd, buffer);
       } else {
-        child.process.kill('SIGSTOP');
+        const { pid = 0 } = child.process;
+        // Whoever writes to it for the child, too.
+        stopped = [pid, ...childrenOf(pid)];
+        await stopProcesses(stopped);
         await until('the pipe is empty', () => {
           const more = readSome(fd, buffer);
           text += more;
@@ -119,7 +133,8 @@ describe('service: consoles that stall', function () {
         });
       }
       closeSync(fd);
-      child.process.kill('SIGCONT');
+      for (const pid of stopped) process.kill(pid, 'SIGCONT');
+      stopped = [];
     }
     expectLines(text.slice(0, text.length - (text.length % LINE_BYTES)), 1);
   });
@@ -129,10 +144,7 @@ describe('service: consoles that stall', function () {
     const child = await childOf({ output: { console: 'stdout', limit: '16KiB' } }, fifo.blocking(cleanup));
     const secondary = await secondaryOf(child.port);
     await untilHeld(child, LIMIT);
-    child.ask();
-    const status = child.reports.length;
-    await until('status', () => child.reports.slice(status).some(({ kind }) => kind === 'status'));
-    expect(child.status?.heldOutputBytes).to.be.at.most(LIMIT + SLACK);
+    expect(await heldBy(child)).to.be.at.most(LIMIT + SLACK);
     child.process.kill('SIGSTOP');
     await until('failover', () => secondary.failovers.length === 2);
     // The reader goes on, and so does the old primary.
@@ -184,8 +196,7 @@ describe('service: consoles that stall', function () {
     }
     await untilHeld(child, LIMIT);
     const { length } = fileText(file);
-    child.ask();
-    expect(child.status?.heldOutputBytes).to.be.at.most(LIMIT + SLACK);
+    expect(await heldBy(child)).to.be.at.most(LIMIT + SLACK);
     const checkpoints = child.count('checkpoint');
     await until('checkpoints', () => child.count('checkpoint') > checkpoints + 5);
     rmSync(ballast);

@@ -1,6 +1,7 @@
 // The processes of this machine, as /proc tells.
 
 import { readdirSync, readFileSync } from 'node:fs';
+import { until } from './until.js';
 
 export function allProcesses(): number[] {
   return readdirSync('/proc')
@@ -32,4 +33,19 @@ export function isAlive(pid: number): boolean {
   } catch {
     return false;
   }
+}
+
+/** Resolves when not one of their threads does anything any more, until SIGCONT. */
+export async function stopProcesses(pids: readonly number[]): Promise<void> {
+  for (const pid of pids) process.kill(pid, 'SIGSTOP');
+  await until('they stand still', () =>
+    pids.every((pid) => threadStates(pid).every((state) => state === 'T')),
+  );
+}
+
+function threadStates(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/task`).map((thread) => {
+    const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'latin1');
+    return stat.slice(stat.lastIndexOf(')') + 2)[0] ?? '';
+  });
 }

@@ -3,10 +3,10 @@
 
 import type { Logger } from 'pino';
 import { Subject, type Observable } from 'rxjs';
-import { asError } from '../../errors.js';
+import type { Reloaded } from '../../flow/reloaded.js';
 import { isLoopback, type ChannelTls } from './security.js';
 import { TlsFiles, type CertificateExpiry, type TlsPaths } from './tls-files.js';
-import { defaultTokenFile, readToken } from './token-file.js';
+import { TokenFile, defaultTokenFile } from './token-file.js';
 import type { ChannelToken } from './token.js';
 
 export interface CredentialsConfig {
@@ -25,28 +25,31 @@ export class Credentials {
   /** What is to be shown from now on. */
   readonly changes$: Observable<Shown>;
 
-  readonly #log: Logger;
   readonly #changes = new Subject<Shown>();
   readonly #tls: TlsFiles | null;
-  readonly #tokenFile: string | null;
-  #token: ChannelToken | undefined;
+  readonly #token: TokenFile | null;
 
   /**
    * `host`: where is listened, or what is dialled.
    * @throws ChannelError TLS, CredentialsError BAD_TOKEN, or Node's system error if a file cannot be read
    */
   constructor({ tls, token }: CredentialsConfig, host: string, log: Logger) {
-    this.#log = log;
     this.changes$ = this.#changes.asObservable();
     const byDefault = tls === undefined && isLoopback(host) ? defaultTokenFile() : null;
-    this.#tokenFile = token ?? byDefault;
-    if (this.#tokenFile !== null) this.#token = readToken(this.#tokenFile);
-    this.#tls = tls === undefined ? null : new TlsFiles(tls, log);
-    this.#tls?.changes$.subscribe(() => this.#changes.next(this.shown));
+    const tokenFile = token ?? byDefault;
+    const changed = () => this.#changes.next(this.shown);
+    this.#token = tokenFile === null ? null : new TokenFile(tokenFile, changed, log);
+    try {
+      this.#tls = tls === undefined ? null : new TlsFiles(tls, log);
+    } catch (error) {
+      this.#token?.close();
+      throw error;
+    }
+    this.#tls?.changes$.subscribe(changed);
   }
 
   get shown(): Shown {
-    return { tls: this.#tls?.current, token: this.#token };
+    return { tls: this.#tls?.current, token: this.#token?.current };
   }
 
   get expiries(): readonly CertificateExpiry[] {
@@ -54,19 +57,14 @@ export class Credentials {
   }
 
   /** Reads the files again. What cannot be used is said, and what was in use stays. */
-  reload(): void {
-    void this.#tls?.reload();
-    if (this.#tokenFile === null) return;
-    try {
-      this.#token = readToken(this.#tokenFile);
-      this.#changes.next(this.shown);
-    } catch (thrown) {
-      this.#log.warn({ err: asError(thrown) }, 'the token in use stays, the new one is not taken');
-    }
+  async reload(): Promise<readonly Reloaded[]> {
+    const watched = [this.#tls, this.#token].filter((files) => files !== null);
+    return Promise.all(watched.map(async (files) => ({ file: files.file, error: await files.reload() })));
   }
 
   close(): void {
     this.#tls?.close();
+    this.#token?.close();
     this.#changes.complete();
   }
 }

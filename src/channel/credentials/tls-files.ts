@@ -1,22 +1,19 @@
 // The certificate, key and authority of one side, as they stand in their files now. Whoever renews a certificate writes
-// files; they are looked at again when one of them changes, or when somebody asks for it. A set is taken whole or not
-// at all: one that is half-written, does not fit together or has expired is said once, and the one before stays.
-//
-//   files ─ poll, reload() ─▶ read ─▶ judge ─┬─▶ current, changes$
-//                                            └─▶ a warning, and again at the next poll
+// files (watched-files.ts). A set is taken whole or not at all: while one is half-written, does not fit together or has
+// expired, the one before stays.
 
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { readFile, stat } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
 import type { Logger } from 'pino';
 import { Subject, type Observable } from 'rxjs';
 import { asError } from '../../errors.js';
 import { ChannelError } from '../contract.js';
 import type { ChannelTls } from './security.js';
+import { POLL_MS, WatchedFiles } from './watched-files.js';
 
 const MILLISECONDS_PER_DAY = 24 * 3600 * 1000;
-const POLL_MS = 5_000;
 /** So long before a certificate expires it is said, once a day. */
 const WARN_DAYS = 14;
 
@@ -47,11 +44,8 @@ export class TlsFiles {
   readonly #log: Logger;
   readonly #changes = new Subject<ChannelTls>();
   readonly #timer: NodeJS.Timeout;
+  readonly #watched: WatchedFiles;
   #material: Material;
-  /** Of the files that were read last: when they were written, and which they are. */
-  #stamp: string | null = null;
-  #reading: Promise<void> | null = null;
-  #problem: string | null = null;
   #warnedAtMs = -Infinity;
   #closed = false;
 
@@ -63,10 +57,19 @@ export class TlsFiles {
     const { cert, key, ca } = files;
     this.#material = judge({ cert: readFileSync(cert), key: readFileSync(key), ca: readFileSync(ca) });
     this.#warn();
-    this.#timer = setInterval(() => {
-      this.#warn();
-      void this.#look(false);
-    }, pollMs).unref();
+    this.#timer = setInterval(() => this.#warn(), pollMs).unref();
+    this.#watched = new WatchedFiles({
+      files: [cert, key, ca],
+      read: () => this.#read(),
+      complain: (error) =>
+        log.warn({ err: error }, `the certificate in use stays, the new one is not taken: ${error.message}`),
+      pollMs,
+    });
+  }
+
+  /** The certificate's. */
+  get file(): string {
+    return this.#files.cert;
   }
 
   get current(): ChannelTls {
@@ -77,47 +80,26 @@ export class TlsFiles {
     return this.#material.expiries;
   }
 
-  /** Reads the files now. Resolves when that is done, well or badly; how it went is in the log. */
-  reload(): Promise<void> {
-    return this.#look(true);
+  /** Reads the files now. Resolves when that is done: to null, or to why they are not taken, which is in the log. */
+  reload(): Promise<Error | null> {
+    return this.#watched.reload();
   }
 
   close(): void {
     this.#closed = true;
+    this.#watched.close();
     clearInterval(this.#timer);
     this.#changes.complete();
   }
 
-  /** One at a time: a file system that hangs costs one read, not one for each poll. */
-  #look(always: boolean): Promise<void> {
-    this.#reading ??= this.#read(always).finally(() => {
-      this.#reading = null;
-    });
-    return this.#reading;
-  }
-
-  async #read(always: boolean): Promise<void> {
+  async #read(): Promise<void> {
     const { cert, key, ca } = this.#files;
-    try {
-      // Before the files are read: what is written meanwhile is another change.
-      const stamp = (await Promise.all([cert, key, ca].map(stampOf))).join(' ');
-      if (!always && stamp === this.#stamp && this.#problem === null) return;
-      const [certificate, privateKey, authority] = await Promise.all(
-        [cert, key, ca].map((file) => readFile(file)),
-      );
-      if (!certificate || !privateKey || !authority || this.#closed) return;
-      this.#take({ cert: certificate, key: privateKey, ca: authority });
-      this.#stamp = stamp;
-      this.#problem = null;
-    } catch (thrown) {
-      const error = asError(thrown);
-      if (this.#closed || error.message === this.#problem) return;
-      this.#problem = error.message;
-      this.#log.warn(
-        { err: error },
-        `the certificate in use stays, the new one is not taken: ${error.message}`,
-      );
-    }
+    const [certificate, privateKey, authority] = await Promise.all([
+      readFile(cert),
+      readFile(key),
+      readFile(ca),
+    ]);
+    if (!this.#closed) this.#take({ cert: certificate, key: privateKey, ca: authority });
   }
 
   #take(tls: ChannelTls): void {
@@ -163,11 +145,6 @@ function dates({ expiries }: Material): Record<string, string> {
       new Date(expiresAtMs).toISOString(),
     ]),
   );
-}
-
-async function stampOf(file: string): Promise<string> {
-  const { ino, size, mtimeMs, ctimeMs } = await stat(file);
-  return `${ino} ${size} ${mtimeMs} ${ctimeMs}`;
 }
 
 function sameOctets(one: string | Buffer, other: string | Buffer): boolean {

@@ -2,6 +2,8 @@
 // read. Whoever comes first makes it.
 //
 //   temporary file (0600, exclusive) ─▶ linked to its name, if nobody was faster ─▶ read, and its owner and mode judged
+//
+// Whoever changes it writes the file; it is looked at again (watched-files.ts), and is never made anew then.
 
 import { randomBytes } from 'node:crypto';
 import {
@@ -14,16 +16,65 @@ import {
   readFileSync,
   rmSync,
   writeFileSync,
+  type Stats,
 } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import path from 'node:path';
+import type { Logger } from 'pino';
 import { asError, codeOf } from '../../errors.js';
 import { CredentialsError } from './error.js';
 import type { ChannelToken } from './token.js';
+import { POLL_MS, WatchedFiles } from './watched-files.js';
 
 const TOKEN_BYTES = 32;
 const CHARACTERS_MIN = 32;
 const CHARACTERS_MAX = 1024;
+/** A FIFO would be waited for. */
+const READ_FLAGS = constants.O_RDONLY | constants.O_NONBLOCK;
+
+export class TokenFile {
+  readonly #watched: WatchedFiles;
+  #token: ChannelToken;
+
+  /**
+   * `changed`: the file has another token now.
+   * @throws CredentialsError BAD_TOKEN
+   */
+  constructor(file: string, changed: () => void, log: Logger, pollMs = POLL_MS) {
+    this.#token = readToken(file);
+    this.#watched = new WatchedFiles({
+      files: [file],
+      read: async () => {
+        const token = await readAgain(file);
+        if (token.secret === this.#token.secret) return;
+        this.#token = token;
+        log.info({ token: file }, 'a new token is in use');
+        changed();
+      },
+      complain: (error) =>
+        log.warn({ err: error }, `the token in use stays, the new one is not taken: ${error.message}`),
+      pollMs,
+    });
+  }
+
+  get file(): string {
+    return this.#token.file;
+  }
+
+  get current(): ChannelToken {
+    return this.#token;
+  }
+
+  /** Reads it now. Resolves when that is done: to null, or to why it is not taken, which is in the log. */
+  reload(): Promise<Error | null> {
+    return this.#watched.reload();
+  }
+
+  close(): void {
+    this.#watched.close();
+  }
+}
 
 /** `$XDG_STATE_HOME/romulus/token`, by default `~/.local/state/romulus/token`. */
 export function defaultTokenFile(): string {
@@ -50,7 +101,7 @@ export function readToken(file: string): ChannelToken {
 
 function exists(file: string): boolean {
   try {
-    closeSync(openSync(file, constants.O_RDONLY | constants.O_NONBLOCK));
+    closeSync(openSync(file, READ_FLAGS));
     return true;
   } catch (thrown) {
     if (codeOf(thrown) === 'ENOENT') return false;
@@ -78,30 +129,47 @@ function make(file: string): void {
 }
 
 function read(file: string): string {
-  // A FIFO would be waited for.
-  const descriptor = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
+  const descriptor = openSync(file, READ_FLAGS);
   try {
-    const stats = fstatSync(descriptor);
-    if (!stats.isFile()) throw bad(file, 'is not a file');
-    const self = process.geteuid?.() ?? stats.uid;
-    if (stats.uid !== self && stats.uid !== 0)
-      throw bad(file, `belongs to user ${stats.uid}, not to us (${self})`);
-    const mode = stats.mode & 0o777;
-    if ((mode & 0o077) !== 0) {
-      throw bad(
-        file,
-        `can be read by others (mode ${mode.toString(8)}): chmod 600 it, after a new one is made`,
-      );
-    }
-    if (stats.size > 2 * CHARACTERS_MAX) throw bad(file, 'is too large for a token');
-    const secret = readFileSync(descriptor, 'utf8').trim();
-    if (secret.length < CHARACTERS_MIN || secret.length > CHARACTERS_MAX) {
-      throw bad(file, `has no ${CHARACTERS_MIN} to ${CHARACTERS_MAX} characters`);
-    }
-    return secret;
+    judge(file, fstatSync(descriptor));
+    return secretOf(file, readFileSync(descriptor, 'utf8'));
   } finally {
     closeSync(descriptor);
   }
+}
+
+/** The same, for a time when nobody may have to wait for a file system. */
+async function readAgain(file: string): Promise<ChannelToken> {
+  const opened = await open(file, READ_FLAGS);
+  try {
+    judge(file, await opened.stat());
+    return { secret: secretOf(file, await opened.readFile('utf8')), file };
+  } finally {
+    await opened.close();
+  }
+}
+
+function judge(file: string, stats: Stats): void {
+  if (!stats.isFile()) throw bad(file, 'is not a file');
+  const self = process.geteuid?.() ?? stats.uid;
+  if (stats.uid !== self && stats.uid !== 0)
+    throw bad(file, `belongs to user ${stats.uid}, not to us (${self})`);
+  const mode = stats.mode & 0o777;
+  if ((mode & 0o077) !== 0) {
+    throw bad(
+      file,
+      `can be read by others (mode ${mode.toString(8)}): chmod 600 it, after a new one is made`,
+    );
+  }
+  if (stats.size > 2 * CHARACTERS_MAX) throw bad(file, 'is too large for a token');
+}
+
+function secretOf(file: string, text: string): string {
+  const secret = text.trim();
+  if (secret.length < CHARACTERS_MIN || secret.length > CHARACTERS_MAX) {
+    throw bad(file, `has no ${CHARACTERS_MIN} to ${CHARACTERS_MAX} characters`);
+  }
+  return secret;
 }
 
 function bad(file: string, problem: string, options?: ErrorOptions): CredentialsError {

@@ -5,11 +5,10 @@
 //
 // Who is there is judged before anything is said but that we are here: under TLS by the primary's certificate
 // (identity.ts), in plaintext by the token (token.ts). A primary whose certificate we do not take is told why, in the
-// HTTP request that it would have got anyway; nothing that it answers counts.
+// HTTP request that it would have got anyway; nothing that it answers counts. One that has another token is told, too.
 //
-// Every way in which it can fail is one ChannelError: REFUSED (the host is up and nobody listens), UNREACHABLE,
-// TLS, NAME_REFUSED, NOT_AUTHENTICATED, BAD_SUBPROTOCOL, HANDSHAKE_TIMEOUT, or whatever the primary says. FENCED is the answer to an active
-// secondary: the primary accepts that it is primary no more.
+// Every way in which it can fail is one ChannelError (contract.ts), or whatever the primary says. FENCED is the answer to
+// an active secondary: the primary accepts that it is primary no more.
 
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { OnReadOpts, Socket } from 'node:net';
@@ -47,15 +46,7 @@ import { MessagePool } from '../link/pool.js';
 import { decodeControl, encodeControl } from '../wire/message.js';
 import { SocketSecondaryLink } from '../link/secondary.js';
 import { TLS_VERSION_MIN, checkPlaintext, isTlsError, type ChannelTls } from '../credentials/security.js';
-import {
-  NONCE_HEADER,
-  PROOF_HEADER,
-  isNonce,
-  isProof,
-  newNonce,
-  proofOf,
-  type ChannelToken,
-} from '../credentials/token.js';
+import { NONCE_HEADER, judgeAnswer, newNonce, type ChannelToken } from '../credentials/token.js';
 
 export interface DialOptions {
   /** ws://host:port or wss://host:port */
@@ -66,6 +57,8 @@ export interface DialOptions {
   readonly primaryName?: string | undefined;
   /** The primary must know it. For plaintext. */
   readonly token?: ChannelToken | undefined;
+  /** That of the last link: a primary that has another one now is known by it. */
+  readonly lastToken?: ChannelToken | undefined;
   /** Allows plaintext to hosts other than loopback. */
   readonly plaintext?: boolean | undefined;
   readonly connectTimeoutMs?: number | undefined;
@@ -102,7 +95,7 @@ class Dial {
   #socket: Socket | null = null;
   #encrypted = false;
   #opened = false;
-  /** Why we do not take the primary's certificate. */
+  /** Why we do not take the primary, which is told. */
   #verdict: ChannelError | null = null;
   readonly #nonce = newNonce();
   /** That we know the token, for the hello. */
@@ -132,6 +125,10 @@ class Dial {
     });
     websocket.on('open', () => {
       this.#opened = true;
+      if (this.#verdict !== null) {
+        this.#refuse(this.#verdict);
+        return;
+      }
       this.#tap.start((message) => websocket.emit('message', message, true));
       const { hello, software } = this.#options;
       const ours = { protocolVersion: PROTOCOL_VERSION, software: software ?? 'romulus' };
@@ -212,22 +209,20 @@ class Dial {
 
   /** Does the primary know the token? Before it is told anything. */
   #upgraded({ headers }: IncomingMessage): void {
-    const { token } = this.#options;
-    if (this.#verdict !== null) {
-      this.#end(this.#verdict);
-    } else if (token !== undefined) {
-      const primary = headers[NONCE_HEADER];
-      const nonces = isNonce(primary) ? { secondary: this.#nonce, primary } : null;
-      if (nonces !== null && isProof(token, 'primary', nonces, headers[PROOF_HEADER])) {
-        this.#proof = proofOf(token, 'secondary', nonces);
-      } else {
-        const facts = { token: token.file };
-        this.#fail(
-          'NOT_AUTHENTICATED',
-          `who answers does not know the token in ${token.file}: both sides need the same ("token")`,
-          facts,
-        );
-      }
+    const { token, lastToken, url } = this.#options;
+    if (this.#verdict !== null) this.#end(this.#verdict);
+    if (this.#verdict !== null || token === undefined) return;
+    const shown = judgeAnswer(headers, this.#nonce, token, lastToken);
+    if (shown.kind === 'token') {
+      this.#proof = shown.proof;
+      return;
+    }
+    const advice = `does not know the token in ${token.file}: both sides need the same ("token")`;
+    const facts = { url, token: token.file };
+    if (this.#encrypted || shown.kind === 'life') {
+      this.#verdict = new ChannelError('TOKEN_MISMATCH', `the primary lives, and ${advice}`, facts);
+    } else {
+      this.#fail('NOT_AUTHENTICATED', `who answers ${advice}`, facts);
     }
   }
 
@@ -237,6 +232,7 @@ class Dial {
   };
 
   readonly #message = (data: RawData, isBinary: boolean) => {
+    const { url } = this.#options;
     try {
       if (!isBinary) throw badMessage('a text message');
       const message = decodeControl(octetsOf(data));
@@ -245,7 +241,7 @@ class Dial {
           this.#welcome(message);
           return;
         case 'error':
-          this.#fail(message.code, message.message, { ...message.facts, from: this.#options.url });
+          this.#fail(this.#told(message.code), message.message, { ...message.facts, from: url });
           return;
         case 'bye':
           this.#fail(
@@ -261,11 +257,14 @@ class Dial {
           throw badMessage(`a ${message.kind} message where a welcome is due`);
       }
     } catch (thrown) {
-      const error = channelErrorOf(thrown);
-      refuse(this.#websocket, error);
-      this.#end(error);
+      this.#refuse(channelErrorOf(thrown));
     }
   };
+
+  #refuse(error: ChannelError): void {
+    refuse(this.#websocket, error);
+    this.#end(error);
+  }
 
   #welcome(welcome: Welcome): void {
     const socket = this.#socket;
@@ -288,7 +287,13 @@ class Dial {
     const why = known === undefined || reason === '' ? `HTTP status ${status ?? 0}` : reason;
     const mine = token === undefined ? '' : ` (ours is in ${token.file})`;
     const message = `the primary refuses us: ${why}${known === 'NOT_AUTHENTICATED' ? mine : ''}`;
-    this.#fail(known ?? 'BAD_SUBPROTOCOL', message, { status });
+    this.#fail(this.#told(known ?? 'BAD_SUBPROTOCOL'), message, { status });
+  }
+
+  /** What we are told means more of one who has shown that he is our primary. */
+  #told(code: ChannelErrorCode): ChannelErrorCode {
+    const shown = this.#encrypted || this.#proof !== '';
+    return code === 'NOT_AUTHENTICATED' && shown ? 'TOKEN_MISMATCH' : code;
   }
 
   readonly #error = (error: Error) => {

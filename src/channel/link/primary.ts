@@ -19,7 +19,6 @@ export class SocketPrimaryLink implements PrimaryLink {
   readonly peer: string;
   readonly events$: Observable<LinkEvent>;
   readonly sink: StreamSink;
-  /** Resolves when the connection is closed. */
   readonly closed: Promise<void>;
 
   readonly #core: LinkCore;

@@ -11,10 +11,12 @@ import type { Duplex } from 'node:stream';
 import { ERROR_HEADER, isChannelErrorCode } from '../wire/close-codes.js';
 import { ChannelError, SUBPROTOCOL, type DomainOffer } from '../contract.js';
 import { REASON_HEADER, checkName, headerText, trustedCertificate } from '../credentials/identity.js';
-import type { HelloMessage } from '../wire/message.js';
+import type { ErrorMessage, HelloMessage } from '../wire/message.js';
 import {
+  LIFE_HEADER,
   NONCE_HEADER,
   PROOF_HEADER,
+  TOKENS_MAX,
   isNonce,
   isProof,
   newNonce,
@@ -25,23 +27,26 @@ import {
 
 export class Admission {
   readonly #encrypted: boolean;
-  #token: ChannelToken | undefined;
+  /** Those that there were since the start, the one that is asked for first. */
+  #tokens: readonly ChannelToken[];
   /** What was asked of whom. */
   readonly #asked = new WeakMap<Socket, { readonly nonces: Nonces; readonly token: ChannelToken }>();
 
   constructor(encrypted: boolean, token: ChannelToken | undefined) {
     this.#encrypted = encrypted;
-    this.#token = token;
+    this.#tokens = token === undefined ? [] : [token];
   }
 
   /** For those who come. Where a token was asked for, one is. */
   renew(token: ChannelToken | undefined): void {
-    this.#token = token ?? this.#token;
+    if (token === undefined) return;
+    const others = this.#tokens.filter(({ secret }) => secret !== token.secret);
+    this.#tokens = [token, ...others].slice(0, TOKENS_MAX);
   }
 
   /** Where the token stands. */
   get tokenFile(): string | undefined {
-    return this.#token?.file;
+    return this.#tokens[0]?.file;
   }
 
   /** @throws ChannelError: no upgrade */
@@ -59,7 +64,7 @@ export class Admission {
     if (!offered.includes(SUBPROTOCOL)) {
       throw new ChannelError('BAD_SUBPROTOCOL', `${SUBPROTOCOL} is not asked for`);
     }
-    const token = this.#token;
+    const [token] = this.#tokens;
     if (token === undefined) return;
     const secondary = headers[NONCE_HEADER];
     if (!isNonce(secondary)) throw new ChannelError('NOT_AUTHENTICATED', 'a token is asked for here');
@@ -71,12 +76,16 @@ export class Admission {
     const asked = this.#asked.get(socket);
     if (asked === undefined) return [];
     const { nonces, token } = asked;
-    return [`${NONCE_HEADER}: ${nonces.primary}`, `${PROOF_HEADER}: ${proofOf(token, 'primary', nonces)}`];
+    return [
+      `${NONCE_HEADER}: ${nonces.primary}`,
+      `${PROOF_HEADER}: ${proofOf(token, 'primary', nonces)}`,
+      `${LIFE_HEADER}: ${this.#tokens.map((each) => proofOf(each, 'life', nonces)).join(' ')}`,
+    ];
   }
 
   /** Before anything of the hello counts. @throws ChannelError NOT_AUTHENTICATED */
   authenticate({ proof }: HelloMessage, socket: Socket): void {
-    if (this.#token === undefined) return;
+    if (this.#tokens.length === 0) return;
     const asked = this.#asked.get(socket);
     if (asked !== undefined && isProof(asked.token, 'secondary', asked.nonces, proof)) return;
     throw new ChannelError('NOT_AUTHENTICATED', 'the secondary does not know the token');
@@ -97,4 +106,9 @@ export function refuseHttp(socket: Duplex, code: string, reason = ''): void {
   socket.once('finish', () => socket.destroy());
   const why = `${ERROR_HEADER}: ${code}\r\n${REASON_HEADER}: ${headerText(reason)}\r\n`;
   socket.end(`HTTP/1.1 400 Bad Request\r\n${why}connection: close\r\n\r\n`);
+}
+
+/** Words for our log, and nothing else: whoever says it has shown nothing. */
+export function refusalOf({ code, message }: ErrorMessage): ChannelError {
+  return new ChannelError(code, `the secondary refuses us: ${headerText(message)}`);
 }

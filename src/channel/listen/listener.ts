@@ -17,11 +17,12 @@ import {
   ChannelError,
   PROTOCOL_VERSION,
   SUBPROTOCOL,
+  type ChannelErrorCode,
   type DomainOffer,
   type Hello,
   type Welcome,
 } from '../contract.js';
-import { Admission, refuseHttp } from './admission.js';
+import { Admission, refusalOf, refuseHttp } from './admission.js';
 import { CLOSE_NORMAL } from '../wire/close-codes.js';
 import { Handshakes, peerOf, type Handshake } from './handshakes.js';
 import {
@@ -69,6 +70,8 @@ export interface PrimaryListenerOptions {
   readonly software?: string | undefined;
   readonly log?: ChannelLog | undefined;
 }
+
+const ABOUT_TOKENS: ReadonlySet<ChannelErrorCode> = new Set(['NOT_AUTHENTICATED', 'TOKEN_MISMATCH']);
 
 interface Offered {
   readonly offer: DomainOffer;
@@ -234,7 +237,7 @@ export class PrimaryListener {
     const refused = (error: ChannelError) => {
       this.#handshakes.end(handshake);
       websocket.off('message', hello);
-      if (this.#refusals.isNews(address, domain, error)) this.#log(error, peer);
+      this.#logNews(error, socket, domain);
       refuse(websocket, error);
     };
     handshake.expire = () => {
@@ -244,6 +247,7 @@ export class PrimaryListener {
       try {
         if (!isBinary) throw badMessage('a text message');
         const message = decodeControl(octetsOf(data));
+        if (message.kind === 'error' && message.code === 'TOKEN_MISMATCH') throw refusalOf(message);
         if (message.kind !== 'hello') throw badMessage(`a ${message.kind} message where a hello is due`);
         this.#admission.authenticate(message, socket);
         ({ domain } = message);
@@ -258,7 +262,7 @@ export class PrimaryListener {
     websocket.on('message', hello);
     websocket.on('error', (error) => {
       // ws has told the other side why; a link, if it came to one, listens as well.
-      if (this.#handshakes.end(handshake)) this.#log(badMessage(error.message), peer);
+      if (this.#handshakes.end(handshake)) this.#logNews(badMessage(error.message), socket, domain);
       closeWebSocket(websocket, CLOSE_NORMAL, '');
     });
   }
@@ -313,15 +317,14 @@ export class PrimaryListener {
     }
   }
 
-  /** Of one that has not said what it wants. */
-  #logNews(error: ChannelError, socket: Socket): void {
-    if (this.#refusals.isNews(socket.remoteAddress ?? '', '', error)) this.#log(error, peerOf(socket));
-  }
-
-  #log(error: ChannelError, peer: string): void {
-    const token = error.code === 'NOT_AUTHENTICATED' ? { token: this.#admission.tokenFile } : {};
+  /** `domain`: empty for one that has not said what it wants. */
+  #logNews(error: ChannelError, socket: Socket, domain = ''): void {
+    if (!this.#refusals.isNews(socket.remoteAddress ?? '', domain, error)) return;
+    const peer = peerOf(socket);
+    const untold = this.#refusals.takeUntold();
+    const token = ABOUT_TOKENS.has(error.code) ? { token: this.#admission.tokenFile } : {};
     this.#options.log?.warn(
-      { ...error.facts, ...token, peer, code: error.code },
+      { ...error.facts, ...token, ...(untold > 0 && { untold }), peer, code: error.code },
       `connection refused: ${error.message}`,
     );
   }

@@ -39,6 +39,7 @@ const codes: Readonly<Record<ChannelErrorCode, number>> = {
   STATE_REFUSED: 4022,
   NAME_REFUSED: 4030,
   NOT_AUTHENTICATED: 4031,
+  TOKEN_MISMATCH: 4032,
 };
 
 const names = new Map<number, ChannelErrorCode>();

@@ -5,9 +5,12 @@
 //              └─ stopped ─┬─ capture RAM ──────┐
 //                          └─ device state ─────┴─ copied ─ cont
 
+import { HypervisorError } from '../port.js';
 import type { FullStates } from './state/full-state.js';
 import type { QemuMachine } from './machine.js';
+import type { QmpClient, QmpCommand } from './monitor/qmp.js';
 import { runStatusOf, type RunStatus } from './monitor/run-state.js';
+import { reasonsIn } from './monitor/saveable.js';
 
 /** Milliseconds. */
 export interface PauseTimes {
@@ -30,7 +33,7 @@ export interface CapturedState {
 export class Pause {
   /** Rejects as the capture does; for whoever needs the image. */
   readonly capture: Promise<void>;
-  /** The device state; rejects with QmpError, FAILED or BAD_CONTEXT. */
+  /** The device state; rejects with QmpError, FAILED, BAD_CONTEXT, or MACHINE_CHANGED if there can be none any more. */
   readonly context: Promise<CapturedState>;
   /** What the stop found. */
   readonly before: RunStatus;
@@ -39,16 +42,19 @@ export class Pause {
   #capturedAt: number;
   #savedAt: number;
 
-  /** Stops the guest, and begins the rest. Fails with QmpError, FAILED (a stop that is late may happen yet) or DOMAIN_GONE. */
+  /**
+   * Stops the guest, and begins the rest. QEMU may die when it is to save a device that it cannot save. Ours takes none
+   * (-only-migratable); any other is asked first, with the stop: somebody may plug one in at any moment. Fails with
+   * QmpError, FAILED (a stop that is late may happen yet) or DOMAIN_GONE.
+   */
   static async begin(machine: QemuMachine, logging: boolean, states: FullStates): Promise<Pause> {
-    const { qmp, deviceState } = machine;
+    const { qmp, deviceState, guard } = machine;
     deviceState.clear();
     const stoppingAt = performance.now();
-    const [before, stop, save] = qmp.executeAll([
-      ['query-status'],
-      ['stop'],
-      ['xen-save-devices-state', { filename: deviceState.path, live: false }],
-    ]);
+    const saving: QmpCommand = ['xen-save-devices-state', { filename: deviceState.path, live: false }];
+    const third: QmpCommand = guard ? ['query-migrate'] : saving;
+    const [before, stop, answer] = qmp.executeAll([['query-status'], ['stop'], third]);
+    const save = guard ? saveIfPossible(qmp, answer, saving) : answer;
     save?.catch(() => undefined); // looked at in `context`
     const [status] = await Promise.all([before, stop]);
     return new Pause(machine, { logging, stoppingAt, save, before: runStatusOf(status), states });
@@ -97,4 +103,12 @@ export class Pause {
       cont: runningAt - resumingAt,
     };
   }
+}
+
+/** `migration`: the answer to query-migrate. */
+async function saveIfPossible(qmp: QmpClient, migration: unknown, saving: QmpCommand): Promise<unknown> {
+  const reason = reasonsIn(await migration);
+  if (reason === null) return qmp.execute(...saving);
+  const message = `the state of the guest cannot be saved any more: ${reason}`;
+  throw new HypervisorError('MACHINE_CHANGED', message, { reason });
 }

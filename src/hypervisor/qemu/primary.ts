@@ -4,6 +4,7 @@
 //   gates hold ─▶ start ─▶ test ─▶ checkpoints
 
 import type { Observable } from 'rxjs';
+import { codeOf } from '../../errors.js';
 import {
   HypervisorError,
   type DomainInfo,
@@ -103,7 +104,7 @@ export class QemuPrimary extends QemuSource {
 
   override async prepareSuspend(): Promise<void> {
     await this.#started;
-    // A QEMU that is not ours takes any device, and may die when it is to save the state of one that it cannot save.
+    // A QEMU that is not ours takes any device. Asked now, too, it costs no pause.
     if (this.machine.guard && (await reasonsKnown(this.machine.qmp)) !== null) await this.#watch.reconsider();
     await super.prepareSuspend();
   }
@@ -115,6 +116,15 @@ export class QemuPrimary extends QemuSource {
       await super.suspend();
     } finally {
       this.#pausing = false; // and the state says so from here on
+    }
+  }
+
+  override async emulatorContext(): Promise<Uint8Array> {
+    try {
+      return await super.emulatorContext();
+    } catch (error) {
+      if (codeOf(error) === 'MACHINE_CHANGED') await this.#watch.reconsider();
+      throw error;
     }
   }
 

@@ -7,9 +7,9 @@
 //
 // A QEMU that ends is started again on the same memory: only memory that is lost loses the domain ('crashed').
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { BehaviorSubject, ReplaySubject, Subject, distinctUntilChanged, type Observable } from 'rxjs';
 import { asError } from '../../errors.js';
+import { withinAwake } from '../../flow/awake.js';
 import { InOrder } from '../../flow/in-order.js';
 import { DomainType, PAGE_SIZE } from '../../stream/format.js';
 import { FlatFrames } from '../frames.js';
@@ -24,7 +24,7 @@ import { pagesOf, type QemuConfig } from './config.js';
 import { DeviceStateOnly } from './state/device-state-only.js';
 import { HeldCheckpoints } from './state/held-checkpoints.js';
 import type { QemuMachine } from './machine.js';
-import { differingFrames, writeFrames } from './memory/ram-file.js';
+import { differingFrames } from './memory/ram-access.js';
 import { QmpError } from './monitor/qmp.js';
 import { ResetFrames } from './memory/reset-frames.js';
 import { Seat, factsOf, probe, type Facts, type Occupant } from './process/seat.js';
@@ -81,8 +81,7 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
     this.#config = config;
     this.#seat = seat;
     this.memory = memory;
-    const { ramFd } = memory.tracking;
-    this.reset = new ResetFrames(ramFd);
+    this.reset = new ResetFrames(memory.tracking.ram);
     this.#frames = new FlatFrames(pagesOf(config), { empty: true });
     this.stoppedBy$ = this.#stoppedBy.pipe(distinctUntilChanged());
     this.#checkpoints = new HeldCheckpoints(seat, this, {
@@ -120,19 +119,21 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
       : [];
   }
 
-  info(): Promise<DomainInfo> {
+  async info(): Promise<DomainInfo> {
     const facts = this.#facts;
-    if (!facts) return Promise.reject(new HypervisorError('WRONG_STATE', 'The domain is not made yet.'));
-    return Promise.resolve({
+    if (!facts) throw new HypervisorError('WRONG_STATE', 'The domain is not made yet.');
+    // Whether it is suspended only the source knows.
+    const state = this.#state === 'running' ? (await this.#source?.info())?.state : undefined;
+    return {
       name: this.#config.name,
       type: DomainType.X86_HVM,
       p2mSize: this.#frames.size,
-      state: this.#state,
+      state: state ?? this.#state,
       hypervisor: 'qemu',
       versionMajor: facts.version.major,
       versionMinor: facts.version.minor,
       inventory: facts.inventory,
-    });
+    };
   }
 
   /** Another memory that the same QEMU is for. Fails as openTracking does. */
@@ -153,19 +154,23 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
     return Promise.resolve();
   }
 
-  async writePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<void> {
-    this.#require('created');
-    this.#frames.checkWrite(gfns, count, data);
-    if (this.reset.areKept) await this.#seat.settled();
-    this.#seat.of(this)?.loader.forget();
-    this.#checkpoints.writing(gfns, count);
-    writeFrames(this.memory.tracking.ramFd, gfns, count, data);
+  writePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<void> {
+    return this.#work.do(async () => {
+      this.#require('created');
+      this.#frames.checkWrite(gfns, count, data);
+      if (this.reset.areKept) await this.#seat.settled();
+      await this.reset.whileWriting(async () => {
+        this.#seat.of(this)?.loader.forget();
+        await this.#checkpoints.writing(gfns, count);
+        await this.memory.tracking.ram.write(gfns, count, data);
+      });
+    });
   }
 
   async comparePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<readonly number[]> {
     this.#requireAlive();
     this.#frames.checkWrite(gfns, count, data);
-    return Promise.resolve(differingFrames(this.memory.tracking.ramFd, gfns, count, data));
+    return differingFrames(this.memory.tracking.ram, gfns, count, data);
   }
 
   async clearPage(gfn: number): Promise<void> {
@@ -263,12 +268,14 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
   /** What was written must be there when it is needed: whether it is shows nowhere else. */
   async #checkMemory(): Promise<void> {
     if (this.#state !== 'created') return;
-    const late = sleep(CHECK_TIMEOUT_MS, 'late' as const, { ref: false });
-    // Its failure is told by `lost`.
-    const checked = await Promise.race([this.memory.tracking.check().catch(() => 'lost' as const), late]);
-    if (checked !== 'late') return;
-    this.memory.tracking.abandon();
-    this.#end({ kind: 'crashed', reason: 'its memory does not answer' });
+    const late = new HypervisorError('HUNG', 'its memory does not answer');
+    try {
+      await withinAwake(CHECK_TIMEOUT_MS, this.memory.tracking.check(), () => late);
+    } catch (error) {
+      if (error !== late) return; // told by `lost`
+      this.memory.tracking.abandon();
+      this.#end({ kind: 'crashed', reason: late.message });
+    }
   }
 
   #learn(facts: Facts): void {

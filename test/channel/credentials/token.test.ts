@@ -1,12 +1,21 @@
 // Plaintext with a token: who does not know it learns nothing, says nothing that counts, and is let in nowhere.
 
 import { expect } from 'chai';
+import type { IncomingHttpHeaders } from 'node:http';
 import { createServer, type AddressInfo } from 'node:net';
 import WebSocket, { WebSocketServer } from 'ws';
 import { PROTOCOL_VERSION, SUBPROTOCOL } from '../../../src/channel/contract.js';
 import { dial } from '../../../src/channel/dial/dialer.js';
 import { decodeControl, encodeControl } from '../../../src/channel/wire/message.js';
-import { NONCE_HEADER, PROOF_HEADER, newNonce, proofOf } from '../../../src/channel/credentials/token.js';
+import {
+  LIFE_HEADER,
+  NONCE_HEADER,
+  PROOF_HEADER,
+  TOKENS_MAX,
+  newNonce,
+  proofOf,
+  type ChannelToken,
+} from '../../../src/channel/credentials/token.js';
 import { Cleanup } from '../../support/cleanup.js';
 import { TestPrimary, errorOf, helloOf, pieceOf, streamHeaders } from '../support.js';
 
@@ -140,6 +149,53 @@ describe('token', () => {
         );
       }
       await new Promise((resolve) => server.close(resolve));
+    }
+  });
+
+  it('a primary with another token shows that it lives to whom it was linked with, and to nobody else', async () => {
+    const third = { secret: 'd'.repeat(64), file: '/run/third' };
+    const test = await primaryOf();
+    const told = async (mine: ChannelToken, lastToken?: ChannelToken) =>
+      (await errorOf(dial({ url: test.url, hello: helloOf(), token: mine, lastToken }))).code;
+    // Changed here, there, and here so often that it is forgotten.
+    expect(await told(other, token)).to.equal('TOKEN_MISMATCH');
+    expect(await told(other, third)).to.equal('NOT_AUTHENTICATED');
+    expect(await told(other)).to.equal('NOT_AUTHENTICATED');
+    test.listener.renew({ token: other });
+    expect(await told(token, token)).to.equal('TOKEN_MISMATCH');
+    expect(await told(third, token)).to.equal('TOKEN_MISMATCH');
+    expect(await told(third, third)).to.equal('NOT_AUTHENTICATED');
+    for (let n = 0; n < TOKENS_MAX; n++) {
+      test.listener.renew({ token: { secret: String(n).repeat(40), file: '/run/token' } });
+    }
+    expect(await told(token, token)).to.equal('NOT_AUTHENTICATED');
+    expect(test.links).to.deep.equal([]);
+  });
+
+  it('a sign of life is no proof, and is of its connection', async () => {
+    const test = await primaryOf();
+    const nonce = newNonce();
+    const asked = new WebSocket(test.url, [SUBPROTOCOL], { headers: { [NONCE_HEADER]: nonce } });
+    const headers = await new Promise<IncomingHttpHeaders>((resolve) =>
+      asked.once('upgrade', (response) => resolve(response.headers)),
+    );
+    asked.terminate();
+    const [theirs, sign] = [String(headers[NONCE_HEADER]), String(headers[LIFE_HEADER])];
+    expect(sign).to.match(/^[0-9a-f]{64}$/);
+    expect(sign).to.not.equal(headers[PROOF_HEADER]);
+    const server = new WebSocketServer({ host: '127.0.0.1', port: 0, handleProtocols: () => SUBPROTOCOL });
+    cleanup.add(() => {
+      for (const client of server.clients) client.terminate();
+      return new Promise((resolve) => server.close(resolve));
+    });
+    await new Promise((resolve) => server.once('listening', resolve));
+    // What it has heard from the primary: played back to another connection, as a sign and as a proof.
+    const replayed = [`${NONCE_HEADER}: ${theirs}`, `${LIFE_HEADER}: ${sign}`, `${PROOF_HEADER}: ${sign}`];
+    server.on('headers', (lines) => lines.push(...replayed));
+    const url = `ws://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    for (const mine of [token, other]) {
+      const error = await errorOf(dial({ url, hello: helloOf(), token: mine, lastToken: token }));
+      expect(error.code).to.equal('NOT_AUTHENTICATED');
     }
   });
 

@@ -213,6 +213,24 @@ describe('qemu: a machine that changes while it is protected', function () {
     expect(said.join('')).to.include('network: [{ id: wan');
   });
 
+  it('attached: a device whose state cannot be saved, when the guest is about to be stopped: no checkpoint, and it goes on', async () => {
+    const monitor = `${await cleanup.directory()}/other`;
+    const qemu = await StrangeQemu.start([...PORTS, '-qmp', `unix:${monitor},server=on,wait=off`]);
+    cleanup.add(() => qemu.kill());
+    const source = await attachQemuSource({ name: 'web', monitor: qemu.monitor });
+    cleanup.add(() => source.destroy());
+    const other = await StrangeQemu.monitorAt(monitor);
+    cleanup.add(() => other.close());
+    const isRunning = async () => ((await other.execute('query-status')) as { running: boolean }).running;
+    await source.prepareSuspend();
+    await other.execute('device_add', { driver: 'nvme', serial: '1', id: 'disk', bus: 'port0' });
+    await source.suspend();
+    expect(await isRunning()).to.equal(false);
+    await expectCode(source.emulatorContext(), 'MACHINE_CHANGED', 'nvme');
+    await source.resume();
+    expect(await isRunning()).to.equal(true);
+  });
+
   it('attached: a device by another monitor, and one whose state cannot be saved; the guest goes on', async () => {
     const monitor = `${await cleanup.directory()}/other`;
     const qemu = await StrangeQemu.start([

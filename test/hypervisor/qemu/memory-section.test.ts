@@ -111,6 +111,16 @@ describe('qemu: memory beside guest RAM', () => {
     expect(() => packFullState(state, 'pc.ram')).to.throw('no section of memory');
   });
 
+  it('is at the beginning or nowhere: a guest may write what looks like it into its devices', () => {
+    const imitated = fullState(BLOCKS, [[1, 0, 7]]).subarray(HEADER.length);
+    const devices = Buffer.concat([DEVICES, imitated]);
+    expect(splitState(Buffer.concat([HEADER, devices]))).to.deep.equal({ memory: null, devices });
+    const packed = packFullState(fullState(BLOCKS, [[1, 0, 7]]), 'pc.ram');
+    const parts = splitState(Buffer.concat([packed, imitated]));
+    expect(parts.memory).to.deep.equal(splitState(packed).memory);
+    expect(Buffer.from(parts.devices).equals(devices)).to.equal(true);
+  });
+
   it('cut or changed anywhere: refused, or read; never anything else', () => {
     const state = fullState(BLOCKS, [
       [1, 0, 7],

@@ -171,6 +171,16 @@ describe('qemu: the monitor’s client', () => {
     await expectCode(open({ timeoutMs: 30, silent: true }), 'FAILED', 'greet');
   });
 
+  it('does not take its own standstill for QEMU’s silence', async () => {
+    const client = await open({ timeoutMs: 50 });
+    const answered = client.execute('slow');
+    const until = performance.now() + 700;
+    while (performance.now() < until); // as if we were stopped
+    answer = ({ id }) => setTimeout(() => say({ return: 'fine', id }), 20);
+    expect(await answered).to.equal('fine');
+    client.close();
+  });
+
   const endings: Record<string, [string, () => void]> = {
     'closed by QEMU': ['DOMAIN_GONE', () => monitor.end()],
     reset: ['DOMAIN_GONE', () => monitor.resetAndDestroy()],

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { codeOf } from '../../../src/errors.js';
+import { PlainAccess } from '../../../src/hypervisor/qemu/memory/ram-access.js';
 import { writeFrames } from '../../../src/hypervisor/qemu/memory/ram-file.js';
 import { ResetFrames, framesIn } from '../../../src/hypervisor/qemu/memory/reset-frames.js';
 import { TrialPace } from '../../../src/hypervisor/qemu/state/trial.js';
@@ -36,44 +37,44 @@ describe('qemu: the parts of a standby', () => {
       { maxLength: 6 },
     );
 
-    it('leads to what RAM was when it was cleared, and forward again', () => {
-      fc.assert(
-        fc.property(epochs, epochs, (before, after) => {
-          const undo = new Undo(fd, PAGES, PAGES * PAGE_SIZE);
-          const write = (batches: typeof before): void => {
+    it('leads to what RAM was when it was cleared, and forward again', async () => {
+      await fc.assert(
+        fc.asyncProperty(epochs, epochs, async (before, after) => {
+          const undo = new Undo(new PlainAccess(fd), PAGES, PAGES * PAGE_SIZE);
+          const write = async (batches: typeof before): Promise<void> => {
             for (const batch of batches) {
               const gfns = Uint32Array.from(batch, ([pfn]) => pfn);
               const data = Buffer.concat(batch.map(([, fill]) => Buffer.alloc(PAGE_SIZE, fill)));
-              undo.keep(gfns, gfns.length);
+              await undo.keep(gfns, gfns.length);
               writeFrames(fd, gfns, gfns.length, data);
             }
           };
-          write(before);
+          await write(before);
           undo.clear();
           const good = readFileSync(file);
-          write(after);
+          await write(after);
           const last = readFileSync(file);
           expect(undo.pages).to.equal(new Set(after.flat().map(([pfn]) => pfn)).size);
-          undo.swap();
+          await undo.swap();
           expect(readFileSync(file).equals(good)).to.equal(true);
-          undo.swap();
+          await undo.swap();
           expect(readFileSync(file).equals(last)).to.equal(true);
         }),
         { numRuns: 200 },
       );
     });
 
-    it('is limited: beyond it there is none, until it begins anew', () => {
-      const undo = new Undo(fd, PAGES, 10 * PAGE_SIZE);
-      undo.keep(
+    it('is limited: beyond it there is none, until it begins anew', async () => {
+      const undo = new Undo(new PlainAccess(fd), PAGES, 10 * PAGE_SIZE);
+      await undo.keep(
         Uint32Array.from({ length: 10 }, (_, k) => k),
         10,
       );
       expect(undo.overflown).to.equal(false);
-      undo.keep(Uint32Array.of(3, 4, 10), 3);
+      await undo.keep(Uint32Array.of(3, 4, 10), 3);
       expect(undo.overflown).to.equal(true);
       undo.clear();
-      undo.keep(Uint32Array.of(10), 1);
+      await undo.keep(Uint32Array.of(10), 1);
       expect(undo).to.deep.include({ overflown: false, pages: 1 });
     });
   });
@@ -115,20 +116,20 @@ describe('qemu: the parts of a standby', () => {
         .satisfies((error: unknown) => codeOf(error) === 'BAD_CONFIGURATION');
     });
 
-    it('is put back until there is no QEMU that resets', () => {
-      const frames = new ResetFrames(fd);
+    it('is put back until there is no QEMU that resets', async () => {
+      const frames = new ResetFrames(new PlainAccess(fd));
       frames.learn(Uint32Array.of(2, 3, 9));
       const spoil = (): void => writeFrames(fd, Uint32Array.of(2, 9), 2, Buffer.alloc(2 * PAGE_SIZE, 0xee));
       const truth = readFileSync(file);
-      frames.keep();
+      await frames.keep();
       spoil();
-      frames.keep(); // what is there now is no truth
+      await frames.keep(); // what is there now is no truth
       spoil();
-      frames.putBack();
+      await frames.putBack();
       expect(readFileSync(file).equals(truth)).to.equal(true);
       frames.release();
       spoil();
-      frames.putBack();
+      await frames.putBack();
       expect(readFileSync(file).equals(truth)).to.equal(false);
     });
   });

@@ -10,6 +10,7 @@ import { PAGE_SIZE } from '../../../stream/format.js';
 import { HypervisorError } from '../../port.js';
 import type { CompareAnswer, CompareStart } from './compare-worker.js';
 import { Loss, Marks, type DirtyTracking } from './dirty.js';
+import { PlainAccess } from './ram-access.js';
 import { RamImage, allocateImage, requireImageMemory } from './image.js';
 
 const datasync = promisify(fdatasync);
@@ -22,6 +23,7 @@ interface Scan {
 export class CompareTracking implements DirtyTracking {
   readonly way = 'compare';
   readonly ramFd: number;
+  readonly ram: PlainAccess;
   readonly marks: Marks;
   #image: RamImage | null = null;
   readonly #bytes: number;
@@ -36,6 +38,7 @@ export class CompareTracking implements DirtyTracking {
   /** Takes the descriptor over: close() closes it. */
   constructor(ramFd: number, bytes: number) {
     this.ramFd = ramFd;
+    this.ram = new PlainAccess(ramFd);
     this.#bytes = bytes;
     this.marks = new Marks(bytes / PAGE_SIZE);
   }

@@ -10,13 +10,16 @@
 
 import type { Bitmap } from '../../bitmap.js';
 import type { HypervisorError } from '../../port.js';
+import type { RamAccess } from './ram-access.js';
 
 export type DirtyWay = 'fuse' | 'compare';
 
 export interface DirtyTracking {
   readonly way: DirtyWay;
-  /** The RAM file, open for reading and writing: QEMU maps it, a standby's pages are written to it. */
+  /** The RAM file, open for reading and writing: QEMU maps it. Nobody of us may wait for it: see `ram`. */
   readonly ramFd: number;
+  /** What is in it: a standby's pages are written so. */
+  readonly ram: RamAccess;
   /** Pages that changed, as of the last capture; a page is in the image before it is marked. */
   readonly marks: Marks;
   /** From now on pages that change are marked; the image is what RAM holds now, or a mark says otherwise. */

@@ -7,7 +7,6 @@ import type { Bitmap } from '../../bitmap.js';
 import { FlatFrames } from '../../frames.js';
 import { HypervisorError, type DirtyStats } from '../../port.js';
 import type { DirtyTracking } from './dirty.js';
-import { readFrames } from './ram-file.js';
 
 /** Of the pause that the guest is in, if it is in one: its capture of RAM. */
 type Capture = Promise<void> | undefined;
@@ -65,7 +64,7 @@ export class GuestRam {
   ): Promise<void> {
     this.frames.checkRead(gfns, count, slab, offset);
     if (!this.#logged) {
-      readFrames(this.#tracking.ramFd, gfns, count, slab, offset);
+      await this.#tracking.ram.read(gfns, count, slab, offset);
       return;
     }
     await capture;

@@ -89,22 +89,3 @@ function transfer(
     );
   }
 }
-
-/** Pages that are compared at a time. */
-const COMPARE_PAGES = 256;
-
-/** The indices (into gfns) of the first `count` pages of `data` that differ from the file's. */
-export function differingFrames(fd: number, gfns: Uint32Array, count: number, data: Uint8Array): number[] {
-  const differ: number[] = [];
-  const held = Buffer.alloc(COMPARE_PAGES * PAGE_SIZE);
-  for (let from = 0; from < count; from += COMPARE_PAGES) {
-    const pages = Math.min(COMPARE_PAGES, count - from);
-    readFrames(fd, gfns.subarray(from, from + pages), pages, held, 0);
-    for (let k = 0; k < pages; k++) {
-      const at = k * PAGE_SIZE;
-      const dataAt = (from + k) * PAGE_SIZE;
-      if (held.compare(data, dataAt, dataAt + PAGE_SIZE, at, at + PAGE_SIZE) !== 0) differ.push(from + k);
-    }
-  }
-  return differ;
-}

@@ -9,7 +9,7 @@
 import { PAGE_SIZE } from '../../../stream/format.js';
 import { HypervisorError } from '../../port.js';
 import type { QmpClient } from '../monitor/qmp.js';
-import { readFrames, writeFrames } from './ram-file.js';
+import type { RamAccess } from './ram-access.js';
 
 /** Up to here RAM lies in its file at its own address, on every machine type. */
 const LOW_RAM_END = 0x8000_0000;
@@ -42,13 +42,15 @@ export function framesIn(roms: string): Uint32Array {
 
 /** What those frames of a filled memory held before a QEMU was let at it, until it can do no more harm. */
 export class ResetFrames {
-  readonly #ramFd: number;
+  readonly #ram: RamAccess;
   #frames: Uint32Array = new Uint32Array(0);
   #content: Uint8Array = new Uint8Array(0);
   #kept = false;
+  /** What is being written into memory, while nothing is kept. */
+  #writing: Promise<unknown> = Promise.resolve();
 
-  constructor(ramFd: number) {
-    this.#ramFd = ramFd;
+  constructor(ram: RamAccess) {
+    this.#ram = ram;
   }
 
   /** Which they are; before memory is filled. */
@@ -62,16 +64,29 @@ export class ResetFrames {
     return this.#kept;
   }
 
-  /** Before a reset. What is kept already is the truth until release(). @throws HypervisorError FAILED */
-  keep(): void {
-    if (this.#kept || this.#frames.length === 0) return;
-    readFrames(this.#ramFd, this.#frames, this.#frames.length, this.#content, 0);
-    this.#kept = true;
+  /** Memory is written: a reset that comes meanwhile waits for it. Fails as `work` does. */
+  async whileWriting(work: () => Promise<void>): Promise<void> {
+    const written = work();
+    this.#writing = written.catch(() => undefined); // told to the caller
+    await written;
   }
 
-  /** After a reset. @throws HypervisorError FAILED */
-  putBack(): void {
-    if (this.#kept) writeFrames(this.#ramFd, this.#frames, this.#frames.length, this.#content);
+  /** Before a reset. What is kept already is the truth until release(). Fails with FAILED. */
+  async keep(): Promise<void> {
+    if (this.#kept || this.#frames.length === 0) return;
+    this.#kept = true; // at once: no write begins from here on
+    try {
+      await this.#writing;
+      await this.#ram.read(this.#frames, this.#frames.length, this.#content, 0);
+    } catch (error) {
+      this.#kept = false; // what was read is nothing to put back
+      throw error;
+    }
+  }
+
+  /** After a reset. Fails with FAILED. */
+  async putBack(): Promise<void> {
+    if (this.#kept) await this.#ram.write(this.#frames, this.#frames.length, this.#content);
   }
 
   /** No QEMU is about to reset: memory is the truth. */

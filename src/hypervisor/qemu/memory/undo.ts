@@ -8,14 +8,14 @@
 
 import { INVALID_FRAME, PAGE_SIZE } from '../../../stream/format.js';
 import { Bitmap } from '../../bitmap.js';
-import { readFrames, writeFrames } from './ram-file.js';
+import type { RamAccess } from './ram-access.js';
 
 const GROWTH_PAGES = 256;
 /** Pages that are exchanged at a time. */
 const SWAP_PAGES = 256;
 
 export class Undo {
-  readonly #ramFd: number;
+  readonly #ram: RamAccess;
   readonly #pagesMax: number;
   readonly #kept: Bitmap;
   #frames = new Uint32Array(GROWTH_PAGES);
@@ -23,8 +23,8 @@ export class Undo {
   #count = 0;
   #overflown = false;
 
-  constructor(ramFd: number, pages: number, limitBytes: number) {
-    this.#ramFd = ramFd;
+  constructor(ram: RamAccess, pages: number, limitBytes: number) {
+    this.#ram = ram;
     this.#pagesMax = Math.floor(limitBytes / PAGE_SIZE);
     this.#kept = new Bitmap(pages);
   }
@@ -38,40 +38,34 @@ export class Undo {
     return this.#count;
   }
 
-  /** The frames are about to be written. @throws HypervisorError FAILED */
-  keep(gfns: Uint32Array, count: number): void {
+  /** The frames are about to be written. Fails with FAILED. */
+  async keep(gfns: Uint32Array, count: number): Promise<void> {
     if (this.#overflown) return;
-    for (let k = 0; k < count;) {
-      const run = this.#newRun(gfns, k, count);
-      if (run === 0) {
-        k++;
-        continue;
-      }
-      if (this.#count + run > this.#pagesMax) {
+    const before = this.#count;
+    this.#reserve(before + count);
+    for (let k = 0; k < count; k++) {
+      const gfn = gfns[k] ?? INVALID_FRAME;
+      if (this.#kept.has(gfn)) continue;
+      if (this.#count === this.#pagesMax) {
         this.#overflown = true;
         return;
       }
-      this.#reserve(this.#count + run);
-      const frames = this.#frames.subarray(this.#count, this.#count + run);
-      for (let i = 0; i < run; i++) {
-        frames[i] = gfns[k + i] ?? INVALID_FRAME;
-        this.#kept.set(frames[i] ?? INVALID_FRAME);
-      }
-      readFrames(this.#ramFd, frames, run, this.#pages, this.#count * PAGE_SIZE);
-      this.#count += run;
-      k += run;
+      this.#kept.set(gfn);
+      this.#frames[this.#count++] = gfn;
     }
+    const frames = this.#frames.subarray(before, this.#count);
+    if (frames.length > 0) await this.#ram.read(frames, frames.length, this.#pages, before * PAGE_SIZE);
   }
 
-  /** Exchanges what is kept and what RAM holds: back, or forward again. @throws HypervisorError FAILED */
-  swap(): void {
+  /** Exchanges what is kept and what RAM holds: back, or forward again. Fails with FAILED. */
+  async swap(): Promise<void> {
     const now = Buffer.alloc(SWAP_PAGES * PAGE_SIZE);
     for (let from = 0; from < this.#count; from += SWAP_PAGES) {
       const pages = Math.min(SWAP_PAGES, this.#count - from);
       const frames = this.#frames.subarray(from, from + pages);
       const kept = this.#pages.subarray(from * PAGE_SIZE, (from + pages) * PAGE_SIZE);
-      readFrames(this.#ramFd, frames, pages, now, 0);
-      writeFrames(this.#ramFd, frames, pages, kept);
+      await this.#ram.read(frames, pages, now, 0);
+      await this.#ram.write(frames, pages, kept);
       now.copy(kept, 0, 0, kept.length);
     }
   }
@@ -83,16 +77,9 @@ export class Undo {
     this.#overflown = false;
   }
 
-  /** How many frames from `from` on are not kept yet, and follow one another. */
-  #newRun(gfns: Uint32Array, from: number, count: number): number {
-    const first = gfns[from] ?? INVALID_FRAME;
-    let run = 0;
-    while (from + run < count && gfns[from + run] === first + run && !this.#kept.has(first + run)) run++;
-    return run;
-  }
-
+  /** For so many, or as many as there may be. */
   #reserve(pages: number): void {
-    if (pages <= this.#frames.length) return;
+    if (Math.min(pages, this.#pagesMax) <= this.#frames.length) return;
     const room = Math.min(this.#pagesMax, Math.max(pages, this.#frames.length * 2));
     const frames = new Uint32Array(room);
     frames.set(this.#frames);

@@ -8,6 +8,7 @@
 import { Duplex, type Readable, type Writable } from 'node:stream';
 import { Subject, type Observable } from 'rxjs';
 import { asError, type Facts } from '../../../errors.js';
+import { afterAwake } from '../../../flow/awake.js';
 import { HypervisorError, type HypervisorErrorCode } from '../../port.js';
 import { QmpParser, type JsonObject, type QmpMessage, type QmpVersion } from './qmp-parser.js';
 
@@ -51,7 +52,8 @@ interface Pending {
   readonly command: string;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: HypervisorError) => void;
-  readonly timer: NodeJS.Timeout;
+  /** Its time is not limited any more. */
+  readonly cancel: () => void;
 }
 
 const TIMEOUT_MS = 10_000;
@@ -147,12 +149,12 @@ export class QmpClient {
     if (this.#end) return { promise: Promise.reject(this.#end), line: '' };
     const id = this.#nextId++;
     const promise = new Promise<unknown>((resolve, reject) => {
-      const timer = setTimeout(() => {
+      const cancel = afterAwake(timeoutMs, () => {
         this.#pending.delete(id);
         this.#late.add(id);
         reject(fail(`QEMU did not answer ${command} in time.`, { command, timeoutMs }));
-      }, timeoutMs);
-      this.#pending.set(id, { command, resolve, reject, timer });
+      });
+      this.#pending.set(id, { command, resolve, reject, cancel });
     });
     const message =
       argument === undefined ? { execute: command, id } : { execute: command, arguments: argument, id };
@@ -165,16 +167,16 @@ export class QmpClient {
 
   #greeting(): Promise<QmpVersion> {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
+      const cancel = afterAwake(this.#timeoutMs, () => {
         this.#finish(fail('QEMU did not greet in time.', { timeoutMs: this.#timeoutMs }));
-      }, this.#timeoutMs);
+      });
       this.#greeted = {
         resolve: (version) => {
-          clearTimeout(timer);
+          cancel();
           resolve(version);
         },
         reject: (error) => {
-          clearTimeout(timer);
+          cancel();
           reject(error);
         },
       };
@@ -223,7 +225,7 @@ export class QmpClient {
       throw fail('QEMU answered a command that was never given.', { id });
     }
     this.#pending.delete(id);
-    clearTimeout(pending.timer);
+    pending.cancel();
     return pending;
   }
 
@@ -234,8 +236,8 @@ export class QmpClient {
     this.#greeted = null;
     const waiting = [...this.#pending.values()];
     this.#pending.clear();
-    for (const { reject, timer } of waiting) {
-      clearTimeout(timer);
+    for (const { reject, cancel } of waiting) {
+      cancel();
       reject(error);
     }
     this.#readable.destroy();

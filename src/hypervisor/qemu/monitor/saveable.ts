@@ -58,7 +58,11 @@ export async function whyBlocked(qmp: QmpClient): Promise<string | null> {
 
 /** What QEMU says without being told to migrate: not all of it, but it costs one question. */
 export async function reasonsKnown(qmp: QmpClient): Promise<string | null> {
-  const migration = await qmp.execute('query-migrate');
+  return reasonsIn(await qmp.execute('query-migrate'));
+}
+
+/** `migration`: the answer to query-migrate. */
+export function reasonsIn(migration: unknown): string | null {
   if (!isObject(migration)) return null;
   const underWay = statusUnderWay(migration);
   if (underWay !== null) return `a migration is under way (${underWay})`;

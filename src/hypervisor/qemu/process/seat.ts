@@ -81,7 +81,7 @@ export class Seat {
     return this.#order.do(async () => {
       if (this.of(occupant) === null) return;
       await this.#end();
-      occupant.reset.putBack();
+      await occupant.reset.putBack();
       occupant.reset.release();
     });
   }
@@ -107,19 +107,19 @@ export class Seat {
     await this.#end();
     const { memory, reset } = occupant;
     // It resets the machine when it starts.
-    reset.keep();
+    await reset.keep();
     let machine: QemuMachine | null = null;
     try {
       machine = await launchQemu(this.#config, { role: 'standby', memory });
       const occupied: Occupied = { machine, loader: await StateLoader.open(machine), by: occupant };
-      reset.putBack();
+      await reset.putBack();
       reset.release();
       this.#occupied = occupied;
       void machine.gone.then((reason) => this.#gone(occupied, reason));
       return occupied;
     } catch (error) {
       await machine?.close();
-      reset.putBack();
+      await reset.putBack();
       reset.release();
       throw error;
     }
@@ -137,7 +137,7 @@ export class Seat {
     const { by, machine } = occupied;
     const after = this.#order.do(async () => {
       await machine.close();
-      by.reset.putBack();
+      await by.reset.putBack();
       by.reset.release();
     });
     after.then(

@@ -16,6 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { asError } from '../../../errors.js';
+import { afterAwake } from '../../../flow/awake.js';
 import { HypervisorError } from '../../port.js';
 import { DEVICE_STATE_BYTES_MAX } from './device-state.js';
 import { packFullState, splitState } from './memory-section.js';
@@ -112,7 +113,9 @@ export function ignoreShared(state: boolean): QmpCommand {
 }
 
 async function receive(server: Server, connected: () => Promise<void>): Promise<Uint8Array> {
-  const signal = AbortSignal.timeout(TIMEOUT_MS);
+  const giveUp = new AbortController();
+  const { signal } = giveUp;
+  const cancel = afterAwake(TIMEOUT_MS, () => giveUp.abort());
   let socket: Socket | null = null;
   try {
     const [connection] = (await once(server, 'connection', { signal })) as [Socket];
@@ -130,13 +133,13 @@ async function receive(server: Server, connected: () => Promise<void>): Promise<
   } catch (error) {
     throw new HypervisorError('FAILED', 'QEMU does not hand its state over.', {}, { cause: asError(error) });
   } finally {
+    cancel();
     socket?.destroy();
   }
 }
 
 async function completed(qmp: QmpClient): Promise<void> {
-  const limit = performance.now() + TIMEOUT_MS;
-  while (performance.now() < limit) {
+  for (let left = TIMEOUT_MS; left > 0; left--) {
     const answer = await qmp.execute('query-migrate');
     const status = isObject(answer) ? String(answer['status']) : '';
     if (status === 'completed') return;

@@ -54,7 +54,7 @@ export class HeldCheckpoints {
   constructor(seat: Seat, occupant: Occupant, { pages, loads, warn }: HeldOptions) {
     this.#seat = seat;
     this.#occupant = occupant;
-    this.#undo = new Undo(occupant.memory.tracking.ramFd, pages, UNDO_BYTES_MAX);
+    this.#undo = new Undo(occupant.memory.tracking.ram, pages, UNDO_BYTES_MAX);
     this.#pace = new TrialPace(loads);
     this.#warn = warn;
   }
@@ -73,9 +73,9 @@ export class HeldCheckpoints {
     return !this.#tried || this.#pace.isDue(this.#undo.overflown);
   }
 
-  /** The frames are about to be written. @throws HypervisorError FAILED */
-  writing(gfns: Uint32Array, count: number): void {
-    if (this.#good !== null) this.#undo.keep(gfns, count);
+  /** The frames are about to be written. Fails with FAILED. */
+  async writing(gfns: Uint32Array, count: number): Promise<void> {
+    if (this.#good !== null) await this.#undo.keep(gfns, count);
   }
 
   /**
@@ -155,7 +155,7 @@ export class HeldCheckpoints {
     const back = this.#sinceGood;
     await this.#seat.clear(this.#occupant);
     if (good === null || back === 0 || this.#undo.overflown) throw why;
-    this.#undo.swap();
+    await this.#undo.swap();
     try {
       const seated = await this.#loadOnce(good);
       this.#become(good);
@@ -164,7 +164,7 @@ export class HeldCheckpoints {
       return seated;
     } catch (error) {
       await this.#seat.clear(this.#occupant);
-      this.#undo.swap();
+      await this.#undo.swap();
       if (why instanceof HypervisorError) why.suppressed.push(asError(error));
       throw why;
     }
@@ -188,7 +188,7 @@ export class HeldCheckpoints {
     const good = this.#good;
     if (good === null || good === this.#current || this.#undo.overflown) return;
     await this.#seat.clear(this.#occupant);
-    this.#undo.swap();
+    await this.#undo.swap();
     this.#undo.clear();
     this.#become(good);
     this.#back = this.#sinceGood;

@@ -7,8 +7,9 @@
 // A state that QEMU cannot load is an error, and QEMU can load another one.
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { filter, firstValueFrom, timeout } from 'rxjs';
+import { filter, firstValueFrom } from 'rxjs';
 import { asError } from '../../../errors.js';
+import { withinAwake } from '../../../flow/awake.js';
 import { HypervisorError } from '../../port.js';
 import { DEVICE_STATE_HEADER } from './device-state.js';
 import { ignoreShared } from './full-state.js';
@@ -61,9 +62,9 @@ export class StateLoader {
     const sections = memory === null ? [devices] : [memory, devices];
     this.#image.put([DEVICE_STATE_HEADER, ...sections]);
     this.#holds = null;
-    reset.keep();
+    await reset.keep();
     await this.#job();
-    reset.putBack();
+    await reset.putBack();
     reset.release();
     this.#holds = state;
   }
@@ -78,14 +79,13 @@ export class StateLoader {
           ({ name, data }) =>
             name === 'JOB_STATUS_CHANGE' && data['id'] === id && data['status'] === 'concluded',
         ),
-        timeout({ first: TIMEOUT_MS }),
       ),
     );
     concluded.catch(() => undefined); // looked at below
     const where = { tag: SNAPSHOT, vmstate: STATE_NODE, devices: [STATE_NODE] };
     await qmp.execute('snapshot-load', { 'job-id': id, ...where }, TIMEOUT_MS);
     try {
-      await concluded;
+      await withinAwake(TIMEOUT_MS, concluded, () => new Error('it does not come to an end'));
     } catch (error) {
       throw new HypervisorError(
         'FAILED',

@@ -19,6 +19,7 @@ import { HypervisorError } from '../../../port.js';
 import { Bitmap } from '../../../bitmap.js';
 import { Loss, Marks, type DirtyTracking } from '../dirty.js';
 import { onProcessExit } from '../../process/exit-hooks.js';
+import { ServedAccess } from '../ram-access.js';
 import { openAnonymousFile, readFrames } from '../ram-file.js';
 import type { MemoryPlace } from '../reserve.js';
 import { HostDirtyPages } from './host-dirty.js';
@@ -29,11 +30,14 @@ const SERVER = fileURLToPath(new URL('./process.js', import.meta.url));
 const STDERR_CHARACTERS_MAX = 2000;
 /** Of scattered pages a millisecond flushes some 60 to 100; the device state takes one to two. */
 const FEW_PAGES = 128;
+/** Who serves the file, and does not answer to who opens it, is ended. */
+const START_TIMEOUT_MS = 20_000;
 
 export class FuseTracking implements DirtyTracking {
   readonly way = 'fuse';
   readonly marks: Marks;
-  readonly #ram: FileHandle;
+  readonly ram: ServedAccess;
+  readonly #file: FileHandle;
   readonly #imageFd: number;
   readonly #logFd: number;
   readonly #log: WriteLogReader;
@@ -67,19 +71,20 @@ export class FuseTracking implements DirtyTracking {
     };
     const files: number[] = [];
     let server: Server | null = null;
+    const limit = setTimeout(() => server?.kill(), START_TIMEOUT_MS);
     try {
       const imageFd = await openAnonymousFile(bytes, place);
       files.push(imageFd);
       const logFd = await openAnonymousFile(LOG_BYTES, place);
       files.push(logFd);
       const starting = (server = new Server({ deviceFd, imageFd, logFd, bytes, name }));
-      const ram = await openMounted(deviceFd, () => {
+      const file = await openMounted(deviceFd, () => {
         // The server has it: when that ends, nobody waits for an answer that will not come.
         closeDevice();
         starting.begin();
       });
-      liftWritebackLimit(ram.fd);
-      return new FuseTracking({ ram, imageFd, logFd, server });
+      liftWritebackLimit(file.fd);
+      return new FuseTracking({ file, imageFd, logFd, server });
     } catch (error) {
       for (const fd of files) closeSync(fd);
       if (error instanceof HypervisorError) throw error;
@@ -92,14 +97,16 @@ export class FuseTracking implements DirtyTracking {
         { cause },
       );
     } finally {
+      clearTimeout(limit);
       closeDevice();
       // Nothing if it serves; if it was never told to begin, it ends.
       server?.dismiss();
     }
   }
 
-  private constructor({ ram, imageFd, logFd, server }: Parts) {
-    this.#ram = ram;
+  private constructor({ file, imageFd, logFd, server }: Parts) {
+    this.#file = file;
+    this.ram = new ServedAccess(file.fd);
     this.#imageFd = imageFd;
     this.#logFd = logFd;
     this.#log = new WriteLogReader(logFd);
@@ -113,7 +120,7 @@ export class FuseTracking implements DirtyTracking {
   }
 
   get ramFd(): number {
-    return this.#ram.fd;
+    return this.#file.fd;
   }
 
   get lost(): Promise<HypervisorError> {
@@ -127,12 +134,12 @@ export class FuseTracking implements DirtyTracking {
 
   async prepare(): Promise<void> {
     if (this.#captured <= FEW_PAGES && this.#grown() <= FEW_PAGES) return;
-    await this.#attempt(() => this.#ram.datasync());
+    await this.#attempt(() => this.#file.datasync());
   }
 
   async capture(): Promise<void> {
     await this.#attempt(async () => {
-      await this.#ram.datasync();
+      await this.#file.datasync();
       this.#dirtyBefore = this.#hostDirty.count();
       this.#fresh.clearAll();
       this.#log.read(this.#fresh);
@@ -145,12 +152,13 @@ export class FuseTracking implements DirtyTracking {
     return Promise.resolve();
   }
 
+  /** Of the image, which is a file in memory: it does not wait for who serves it. */
   copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): void {
     readFrames(this.#imageFd, gfns, count, slab, offset);
   }
 
   check(): Promise<void> {
-    this.#checking ??= this.#attempt(() => this.#ram.datasync()).finally(() => (this.#checking = null));
+    this.#checking ??= this.#attempt(() => this.#file.datasync()).finally(() => (this.#checking = null));
     return this.#checking;
   }
 
@@ -166,8 +174,9 @@ export class FuseTracking implements DirtyTracking {
 
   async #close(): Promise<void> {
     this.abandon();
+    await this.ram.close();
     // What was not written back is nobody's any more; whose server has ended is closed nevertheless.
-    await this.#ram.close().catch(() => undefined);
+    await this.#file.close().catch(() => undefined);
     closeSync(this.#imageFd);
     closeSync(this.#logFd);
     this.#hostDirty.close();
@@ -208,7 +217,7 @@ export class FuseTracking implements DirtyTracking {
 }
 
 interface Parts {
-  readonly ram: FileHandle;
+  readonly file: FileHandle;
   readonly imageFd: number;
   readonly logFd: number;
   readonly server: Server;

@@ -1,0 +1,35 @@
+// Time that we were awake for. A process that was stopped for a while (a signal, a suspended host) finds all its timers
+// over at once, and what the others have answered meanwhile not read yet: its own standstill is not their silence.
+//
+//   asked ──────────────────── limit ── answered? ── late
+//     └ if it was we who were stopped (the timer is late), they get their time once more
+
+/** Timers are late by less than this on a busy host. */
+const LATE_MS = 500;
+
+/** Calls `over` when the time is over. Returns how to take that back. */
+export function afterAwake(delayMs: number, over: () => void): () => void {
+  let timer: NodeJS.Timeout;
+  const arm = (): void => {
+    const dueMs = performance.now() + delayMs;
+    timer = setTimeout(() => {
+      if (performance.now() - dueMs > LATE_MS) arm();
+      // What has been answered by now is read first.
+      else timer = setTimeout(over, 1);
+    }, delayMs);
+  };
+  arm();
+  return () => clearTimeout(timer);
+}
+
+/** Fails with `late` if the work is not done in time; what becomes of it then is nobody's. */
+export function withinAwake<Result>(
+  limitMs: number,
+  work: Promise<Result>,
+  late: () => Error,
+): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    const cancel = afterAwake(limitMs, () => reject(late()));
+    work.then(resolve, reject).finally(cancel);
+  });
+}
