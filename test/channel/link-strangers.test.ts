@@ -2,8 +2,7 @@
 
 import { expect } from 'chai';
 import WebSocket from 'ws';
-import type {
-  ChannelError} from '../../src/channel/contract.js';
+import type { ChannelError } from '../../src/channel/contract.js';
 import {
   PROTOCOL_VERSION,
   SUBPROTOCOL,
