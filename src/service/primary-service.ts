@@ -33,7 +33,7 @@ class Primary implements PrimaryService {
   readonly #log: Logger;
   readonly #credentials: Credentials;
   readonly #listener: PrimaryListener;
-  readonly #runners: readonly PrimaryDomain[];
+  readonly #domains: readonly PrimaryDomain[];
   #port: number;
   readonly #interruption = new AbortController();
   #opening: Promise<unknown> = Promise.resolve();
@@ -70,10 +70,10 @@ class Primary implements PrimaryService {
       openSource: (domain) => dependencies.openSource(domain, this.#interruption.signal),
     };
     const reports = { checkpoints$: this.#checkpoints, transitions$: this.#transitions };
-    this.#runners = domains.map(
+    this.#domains = domains.map(
       (domain) => new PrimaryDomain(domain, interruptible, reports, domainLogger(log, domain.name)),
     );
-    this.finished = Promise.all(this.#runners.map((runner) => runner.finished)).then(() => undefined);
+    this.finished = Promise.all(this.#domains.map((domain) => domain.finished)).then(() => undefined);
   }
 
   get port(): number {
@@ -96,20 +96,20 @@ class Primary implements PrimaryService {
 
   statuses(): readonly DomainStatus[] {
     const certificates = this.#credentials.expiries;
-    return this.#runners.map((runner) => ({ ...runner.status(), certificates }));
+    return this.#domains.map((domain) => ({ ...domain.status(), certificates }));
   }
 
   requestCheckpoint(domain: string): void {
-    const runner = this.#runners.find((candidate) => candidate.name === domain);
-    if (!runner) throw new ServiceError('UNKNOWN_DOMAIN', `there is no domain ${domain} here`, { domain });
-    runner.requestCheckpoint();
+    const known = this.#domains.find(({ name }) => name === domain);
+    if (!known) throw new ServiceError('UNKNOWN_DOMAIN', `there is no domain ${domain} here`, { domain });
+    known.requestCheckpoint();
   }
 
   async #reload(): Promise<void> {
     // A domain that is being made has opened its files, perhaps before they were moved.
     await this.#opening;
     if (this.#stopping) return;
-    for (const runner of this.#runners) await runner.reload();
+    for (const domain of this.#domains) await domain.reload();
     this.#credentials.reload();
     this.#log.info('reloaded: output files are opened anew, certificates read again');
   }
@@ -117,23 +117,23 @@ class Primary implements PrimaryService {
   async #start(): Promise<void> {
     try {
       checkDescriptors(this.#config.domains, this.#log);
-      this.#opening = Promise.all(this.#runners.map((runner) => runner.open()));
+      this.#opening = Promise.all(this.#domains.map((domain) => domain.open()));
       await this.#opening;
       if (this.#stopping) throw new ServiceError('STOPPED', 'stopped while it started');
-      for (const runner of this.#runners) runner.offer((offer) => this.#listener.offer(offer));
+      for (const domain of this.#domains) domain.offer((offer) => this.#listener.offer(offer));
       this.#port = (await this.#listener.listen()).port;
     } catch (error) {
       await this.stop();
       throw error;
     }
-    for (const runner of this.#runners) runner.start();
+    for (const domain of this.#domains) domain.start();
   }
 
   async #stop(): Promise<void> {
     // A domain that is being made is given up, or destroyed when it is made.
     this.#interruption.abort();
     await this.#opening;
-    await Promise.all(this.#runners.map((runner) => runner.stop()));
+    await Promise.all(this.#domains.map((domain) => domain.stop()));
     await this.#listener.close();
     this.#credentials.close();
     this.#checkpoints.complete();

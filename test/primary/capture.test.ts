@@ -1,0 +1,202 @@
+// A stream's saver, over a domain in memory: what belongs to a pause, in its order, and how it lets go.
+
+import { expect } from 'chai';
+import { NEVER, lastValueFrom, tap, toArray, type Observable } from 'rxjs';
+import { pino } from 'pino';
+import type { PrimaryLink } from '../../src/channel/contract.js';
+import { parsePrimaryConfig } from '../../src/config/load.js';
+import { codeOf } from '../../src/errors.js';
+import { Tasks } from '../../src/flow/tasks.js';
+import { DomainStop } from '../../src/hypervisor/standstill.js';
+import { Capture } from '../../src/primary/capture.js';
+import { withLimits } from '../../src/primary/limits.js';
+import { OrderedGate } from '../../src/primary/ordered-gate.js';
+import type { CheckpointReport } from '../../src/report/reports.js';
+import { ByteGate } from '../../src/output/byte-gate.js';
+import { MemoryDomain } from '../memory/domain.js';
+
+const LIMIT_MS = 100;
+
+/** A capture and its world; `order` tells what was asked of the domain, the gates and the sink. */
+async function made(held: Partial<Record<string, Promise<void>>> = {}) {
+  const [config] = parsePrimaryConfig({
+    domains: [
+      {
+        name: 'web',
+        hypervisor: { kind: 'embedded' },
+        checkpoint: { slab: '1MiB', hypervisorTimeoutMs: LIMIT_MS },
+      },
+    ],
+  }).domains;
+  if (!config) throw new Error('no domain');
+  const order: string[] = [];
+  const note = async (what: string): Promise<void> => {
+    order.push(what);
+    await held[what];
+  };
+  const memory = new MemoryDomain({ pages: 64 });
+  await memory.start();
+  const domain = withLimits(
+    Object.assign(memory, {
+      suspend: () => note('suspend').then(() => MemoryDomain.prototype.suspend.call(memory)),
+      resume: () => note('resume').then(() => MemoryDomain.prototype.resume.call(memory)),
+    }),
+    LIMIT_MS,
+    0,
+  );
+  const network = {
+    seal: (epoch: number) => note(`seal ${epoch}`),
+    hold: () => note('hold'),
+    release: () => Promise.resolve(),
+    discard: () => Promise.resolve(),
+    pass: () => Promise.resolve(),
+    restart: () => Promise.resolve(),
+    ...{ heldBytes: 0, emittedBytes: 0, releasedBytes: 0 },
+  };
+  const console = new ByteGate({ outlet: { write: () => 0, close: () => undefined }, limitBytes: 1 });
+  const tasks = new Tasks(() => undefined);
+  const link: PrimaryLink = {
+    streamUuid: 'A',
+    peer: 'there',
+    events$: NEVER,
+    bufferedBytes: 0,
+    hello: {} as PrimaryLink['hello'],
+    setOutputBytes: () => undefined,
+    bye: () => Promise.resolve(true),
+    destroy: () => undefined,
+    sink: {
+      write: () => Promise.resolve(),
+      drain: () => Promise.resolve(),
+      boundary: (epoch, end) => note(`${end ? 'END' : 'boundary'} ${epoch}`),
+    },
+  };
+  const reports: CheckpointReport[] = [];
+  const capture = new Capture({
+    config,
+    world: {
+      domain,
+      info: await domain.info(),
+      stop: new DomainStop(domain),
+      gate: new OrderedGate(network, console, (what, work) => tasks.run(what, work)),
+      waitingBytes: 0,
+      reopen: () => Promise.resolve(),
+      close: () => Promise.resolve(),
+    },
+    link,
+    log: pino({ level: 'silent' }),
+    reported: (report) => reports.push(report),
+    ready: Promise.resolve(),
+  });
+  const stages = (work$: Observable<unknown>): Promise<unknown[]> =>
+    lastValueFrom(
+      work$.pipe(
+        tap((stage) => order.push(`(${String(stage)})`)),
+        toArray(),
+      ),
+    );
+  return { capture, memory, order, reports, stages };
+}
+
+/** A promise, and what resolves it. */
+function gateway(): { readonly opened: Promise<void>; readonly open: () => void } {
+  let open: () => void = () => undefined;
+  return { opened: new Promise((resolve) => (open = resolve)), open: () => open() };
+}
+
+async function codeOfFailure(work: Promise<unknown>): Promise<string> {
+  try {
+    await work;
+  } catch (error) {
+    return codeOf(error);
+  }
+  return 'none';
+}
+
+describe('primary/capture', () => {
+  it('holds before it seals epoch 0, seals the network before it suspends, resumes before it sends', async () => {
+    const { capture, order, reports, stages } = await made();
+    await stages(capture.capture(0));
+    await stages(capture.capture(1));
+    await capture.close();
+    expect(order).to.deep.equal([
+      ...['(suspending)', 'hold', 'seal 0', 'suspend', '(captured)', 'resume', 'boundary 0'],
+      ...['(suspending)', 'seal 1', 'suspend', '(captured)', 'resume', 'boundary 1'],
+    ]);
+    expect(reports).to.deep.equal([]);
+  });
+
+  it('reports an epoch when it is acknowledged, with its pause and what it took', async () => {
+    const { capture, reports, stages } = await made();
+    await stages(capture.capture(0));
+    await new Promise((resolve) => setImmediate(resolve));
+    capture.report(0);
+    capture.report(0);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(reports).to.have.length(1);
+    expect(reports[0]).to.include({ domain: 'web', streamUuid: 'A', epoch: 0 });
+    await capture.close();
+  });
+
+  it('given up while it seals: the domain is not suspended, its dirty log ends', async () => {
+    const { opened, open } = gateway();
+    const { capture, memory, order, stages } = await made({ 'seal 0': opened });
+    const failed = codeOfFailure(stages(capture.capture(0)));
+    while (!order.includes('seal 0')) await new Promise((resolve) => setImmediate(resolve));
+    expect(memory.loggingDirty).to.equal(true);
+    const closed = capture.close();
+    open();
+    await closed;
+    expect([await failed, memory.state, memory.loggingDirty]).to.deep.equal(['ABORTED', 'running', false]);
+    expect(order).not.to.include('suspend');
+  });
+
+  it('given up while it suspends: it is awaited, nothing is sealed, and the domain runs again', async () => {
+    const { opened, open } = gateway();
+    const { capture, memory, order, stages } = await made({ suspend: opened });
+    const failed = codeOfFailure(stages(capture.capture(0)));
+    while (!order.includes('suspend')) await new Promise((resolve) => setImmediate(resolve));
+    let closed = false;
+    const closing = capture.close().then(() => (closed = true));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(closed).to.equal(false);
+    open();
+    await closing;
+    expect([await failed, memory.state, memory.loggingDirty]).to.deep.equal(['ABORTED', 'running', false]);
+    expect(order.slice(-2)).to.deep.equal(['suspend', 'resume']);
+  });
+
+  it('given up before it has begun: nothing is asked of the domain', async () => {
+    const { capture, order } = await made();
+    await capture.close();
+    expect(order).to.deep.equal([]);
+  });
+
+  it('a domain that has shut down: gone, and END is what follows', async () => {
+    const { capture, memory, order, stages } = await made();
+    await stages(capture.capture(0));
+    memory.shutdown();
+    expect(await stages(capture.capture(1))).to.deep.equal(['suspending', 'gone']);
+    await stages(capture.end());
+    await capture.close();
+    // It is told that END leaves before it does: its acknowledgement cannot come first.
+    expect(order.slice(-3)).to.deep.equal(['(gone)', '(1)', 'END 1']);
+  });
+
+  it('a domain that has crashed is no reason for END', async () => {
+    const { capture, memory, stages } = await made();
+    await stages(capture.capture(0));
+    memory.crash();
+    expect(await codeOfFailure(stages(capture.capture(1)))).to.equal('FAILED');
+    await capture.close();
+  });
+
+  for (const what of ['hold', 'seal 0', 'suspend']) {
+    it(`a hypervisor that does not answer (${what}): HUNG`, async () => {
+      const { opened, open } = gateway();
+      const { capture, stages } = await made({ [what]: opened });
+      expect(await codeOfFailure(stages(capture.capture(0)))).to.equal('HUNG');
+      open();
+      await capture.close();
+    });
+  }
+});
