@@ -111,7 +111,7 @@ export interface RestoreSteps extends Closable {
   close(failure: Error | null): Promise<Error | null>;
 }
 
-export const DEFAULT_BUFFER_LIMIT_BYTES = 256 * 1024 * 1024;
+const DEFAULT_BUFFER_LIMIT_BYTES = 256 * 1024 * 1024;
 
 /**
  * Waits for the stream's headers. Nothing is done to the domain yet, so nothing is to be closed if this fails.

@@ -99,8 +99,8 @@ export interface SaveSteps extends Closable {
   close(failure: Error | null): Promise<Error | null>;
 }
 
-export const DEFAULT_SLAB_BYTES = 32 * 1024 * 1024;
-export const DEFAULT_SLAB_COUNT = 2;
+const DEFAULT_SLAB_BYTES = 32 * 1024 * 1024;
+const DEFAULT_SLAB_COUNT = 2;
 
 /**
  * Nothing is done to the domain yet, so nothing is to be closed if this fails.

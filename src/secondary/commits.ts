@@ -30,82 +30,89 @@ import {
 } from 'rxjs';
 import { ChannelError, type CheckpointBoundary } from '../channel/contract.js';
 import { asError, codeOf } from '../errors.js';
-import {
-  CONSISTENT,
-  asOf,
-  useless,
-  type CommitLink,
-  type CommitSteps,
-  type RestoreNews,
-} from './restore-news.js';
+import type { Restorer, StreamLink } from './ports.js';
+import { CONSISTENT, asOf, useless, type RestoreNews, type Restored } from './restore-news.js';
+
+export type CommitLink = Pick<StreamLink, 'boundary' | 'acknowledge' | 'destroy'>;
 
 /** Never fails: the last news is how it ended. */
 export function commits(
-  restore: CommitSteps,
+  restore: Restorer,
   link: CommitLink,
   clock: TimestampProvider,
 ): Observable<RestoreNews> {
-  const boundary$ = defer(() => link.boundary());
-  const acknowledging = (epoch: number) => defer(() => link.acknowledge(epoch)).pipe(ignoreElements());
-
-  const committing = (epoch: number): Observable<RestoreNews> =>
-    boundary$.pipe(
-      tap((boundary) => agree(epoch, boundary, link)),
-      catchError((error: unknown) => throwError(() => new BrokenChannel(null, codeOf(error)))),
-      concatMap((boundary) => {
-        const acknowledged = { epoch, boundary, atMs: clock.now() };
-        const given$ = acknowledging(epoch).pipe(catchError(() => EMPTY));
-        // Who decides is told first; the acknowledgement leaves before the domain is touched, and is not waited for.
-        return concat(
-          of({ kind: 'acknowledged' as const, ...acknowledged }),
-          merge(
-            given$,
-            defer(() => restore.commit()),
-          ).pipe(
-            take(1),
-            map((done): RestoreNews =>
-              done.kind === 'unusable'
-                ? asOf(done.outcome, epoch)
-                : { kind: 'committed', applied: done.applied, ...acknowledged },
-            ),
-          ),
-        );
-      }),
-    );
-
-  const ending: Observable<RestoreNews> = defer(() => restore.complete()).pipe(
-    concatMap(() =>
-      boundary$.pipe(
-        tap(requireEnd),
-        concatMap(({ epoch }) => concat(of({ kind: 'ended' as const }), acknowledging(epoch))),
-        endWith(CONSISTENT),
-        catchError((error: unknown) => of({ ...CONSISTENT, code: codeOf(error), message: codeOf(error) })),
-      ),
-    ),
-  );
-
   return defer(() => restore.receive()).pipe(
-    concatMap((received) => {
+    concatMap((received): Observable<RestoreNews> => {
       if (received.kind === 'broken') return throwError(() => new BrokenChannel(received.cause));
-      return received.kind === 'end' ? ending : committing(received.epoch);
+      if (received.kind === 'end') return ending(restore, link);
+      return committing(received.epoch, restore, link, clock);
     }),
     repeat(),
     takeWhile(({ kind }) => kind !== 'restored', true),
-    catchError((broken: unknown) => {
-      if (!(broken instanceof BrokenChannel)) return of(useless(asError(broken)));
-      return defer(() => restore.breakOff(broken.dropped)).pipe(
-        map((outcome) => asOf(outcome, null, broken.code)),
-        catchError((error: unknown) => of(useless(asError(error), broken.code))),
-      );
-    }),
-    concatMap((news) => {
-      if (news.kind !== 'restored') return of(news);
-      // Who waits for the domain waits for this, too.
-      return defer(() => restore.close(news.consistent ? null : news.cause)).pipe(
-        map((failure) => (failure === null ? news : useless(failure, news.code))),
+    catchError((error: unknown) =>
+      error instanceof BrokenChannel ? breakingOff(error, restore) : of(useless(asError(error))),
+    ),
+    // Who waits for the domain waits for this, too.
+    concatMap((news) => (news.kind === 'restored' ? closing(news, restore) : of(news))),
+  );
+}
+
+function committing(
+  epoch: number,
+  restore: Restorer,
+  link: CommitLink,
+  clock: TimestampProvider,
+): Observable<RestoreNews> {
+  return defer(() => link.boundary()).pipe(
+    tap((boundary) => agree(epoch, boundary, link)),
+    catchError((error: unknown) => throwError(() => new BrokenChannel(null, codeOf(error)))),
+    concatMap((boundary) => {
+      const acknowledged = { epoch, boundary, atMs: clock.now() };
+      return concat(
+        // Who decides is told first; the acknowledgement leaves before the domain is touched, and is not waited for.
+        of({ kind: 'acknowledged' as const, ...acknowledged }),
+        merge(
+          acknowledging(epoch, link).pipe(catchError(() => EMPTY)),
+          defer(() => restore.commit()),
+        ).pipe(
+          take(1),
+          map((done): RestoreNews =>
+            done.kind === 'unusable'
+              ? asOf(done.outcome, epoch)
+              : { kind: 'committed', applied: done.applied, ...acknowledged },
+          ),
+        ),
       );
     }),
   );
+}
+
+function ending(restore: Restorer, link: CommitLink): Observable<RestoreNews> {
+  const ended$ = defer(() => link.boundary()).pipe(
+    tap(requireEnd),
+    // Who decides is told first: once the primary knows, it lets out everything, and we must never take over.
+    concatMap(({ epoch }) => concat(of({ kind: 'ended' as const }), acknowledging(epoch, link))),
+    endWith(CONSISTENT),
+    catchError((error: unknown) => of({ ...CONSISTENT, code: codeOf(error), message: codeOf(error) })),
+  );
+  return defer(() => restore.complete()).pipe(concatMap(() => ended$));
+}
+
+function breakingOff({ dropped, code }: BrokenChannel, restore: Restorer): Observable<RestoreNews> {
+  return defer(() => restore.breakOff(dropped)).pipe(
+    map((outcome) => asOf(outcome, null, code)),
+    catchError((error: unknown) => of(useless(asError(error), code))),
+  );
+}
+
+function closing(news: Restored, restore: Restorer): Observable<RestoreNews> {
+  return defer(() => restore.close(news.consistent ? null : news.cause)).pipe(
+    map((failure) => (failure === null ? news : useless(failure, news.code))),
+  );
+}
+
+function acknowledging(epoch: number, link: CommitLink): Observable<never> {
+  return defer(() => link.acknowledge(epoch)).pipe(ignoreElements());
 }
 
 /** libxc's BROKEN_CHANNEL. */

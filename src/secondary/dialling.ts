@@ -3,39 +3,18 @@
 //   dial ──▶ attempt ─┬─▶ link: dialled ─▶ bye, lost
 //   abort-dial ──▶ ✕  └─▶ dial-failed
 
-import {
-  EMPTY,
-  Observable,
-  catchError,
-  concat,
-  map,
-  mergeMap,
-  of,
-  switchMap,
-  tap,
-  type BehaviorSubject,
-} from 'rxjs';
+import { EMPTY, Observable, catchError, concat, map, mergeMap, of, switchMap, tap } from 'rxjs';
 import { ChannelError, type ChannelErrorCode, type SecondaryLink } from '../channel/contract.js';
 import { asError, codeOf } from '../errors.js';
 import { ofKind } from '../flow/of-kind.js';
-import type { Logger } from '../report/log.js';
-import type { DomainStatus } from '../report/reports.js';
 import type { Effect, Perform } from './performer.js';
+import type { SecondaryPorts, StreamLink } from './ports.js';
 import type { SecondaryEvent } from './vigil-state.js';
-import type { Work } from './work.js';
 
-export interface DiallingPorts {
-  /** One attempt; to unsubscribe is to give it up. Fails with a ChannelError. */
-  dial(effect: Effect<'dial'>): Observable<SecondaryLink>;
-  /** How long the primary's guest may run on after the link is lost, milliseconds; 0: it is not heard. */
-  standstillMs(link: SecondaryLink): number;
-  /** Those that stand, by their streams. */
-  readonly links: Map<string, SecondaryLink>;
-  /** What somebody has to mend. */
-  readonly error$: BehaviorSubject<DomainStatus['error']>;
-  readonly work: Work;
-  readonly log: Logger;
-}
+export type DiallingPorts = Pick<
+  SecondaryPorts,
+  'dial' | 'standstillMs' | 'links' | 'error$' | 'work' | 'log'
+>;
 
 const MISFITS: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'DOMAIN_MISMATCH',
@@ -58,7 +37,7 @@ export function dialling(ports: DiallingPorts): Perform {
           return of({ dial: effect.dial, link: null, code: codeOf(error) });
         }),
       );
-  const dialled = (dial: number, link: SecondaryLink): SecondaryEvent => {
+  const dialled = (dial: number, link: StreamLink): SecondaryEvent => {
     const { streamUuid, continuous } = link.welcome;
     if (error$.value !== null && isMisfit(error$.value.code)) error$.next(null);
     refusals.forget();
@@ -80,10 +59,10 @@ export function dialling(ports: DiallingPorts): Perform {
 }
 
 type Attempt =
-  | { readonly dial: number; readonly link: SecondaryLink }
+  | { readonly dial: number; readonly link: StreamLink }
   | { readonly dial: number; readonly link: null; readonly code: string };
 
-function news(link: SecondaryLink, { links, log }: DiallingPorts): Observable<SecondaryEvent> {
+function news(link: StreamLink, { links, log }: DiallingPorts): Observable<SecondaryEvent> {
   const { streamUuid } = link.welcome;
   return link.events$.pipe(
     ofKind('bye', 'lost'),

@@ -2,7 +2,6 @@
 // between is the pipeline of secondary.ts; here its ports are put together from the world of the domain.
 
 import { BehaviorSubject, Subject, firstValueFrom, merge, tap, timer, type Subscription } from 'rxjs';
-import type { SecondaryLink } from '../channel/contract.js';
 import { standstillMsOf } from '../channel/link/silence.js';
 import { sharesDisks } from '../config/hypervisor.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
@@ -22,10 +21,9 @@ import type {
   TransitionReport,
 } from '../report/reports.js';
 import { openRestore } from '../restore/steps.js';
-import { attemptOf } from './dialling.js';
-import { dialPrimary } from './dial-primary.js';
-import type { StreamProgress } from './restoring.js';
-import { secondary, type SecondaryPorts } from './secondary.js';
+import type { SecondaryPorts, StreamLink } from './ports.js';
+import type { StreamProgress } from './stream-progress.js';
+import { secondary } from './secondary.js';
 import { reasonOf } from './standbys.js';
 import {
   initialSecondaryState,
@@ -56,7 +54,7 @@ export class SecondaryDomain {
   readonly #log: Logger;
   readonly #world: SecondaryWorld;
   readonly #work: Work;
-  readonly #links = new Map<string, SecondaryLink>();
+  readonly #links = new Map<string, StreamLink>();
   readonly #events$ = new Subject<SecondaryEvent>();
   readonly #spareEnded$ = new Subject<string>();
   readonly #stream$ = new BehaviorSubject<StreamProgress | null>(null);
@@ -148,12 +146,9 @@ export class SecondaryDomain {
       commits$: this.#reports.commits$,
       failover$: this.#reports.failover$,
       losses$: this.#reports.standbyLosses$,
-      sources$: this.#events$,
+      events$: this.#events$,
       spareEnded$: this.#spareEnded$,
-      dial: ({ role, held }) =>
-        attemptOf((signal) =>
-          dialPrimary({ config, ...world.credentials, info: world.info, role, held, signal }),
-        ),
+      dial: ({ role, held }) => world.dial(role, held),
       standstillMs: ({ welcome }) => (sharesDisks(config.hypervisor) ? standstillMsOf(welcome) : 0),
       fill: () => this.#fill(),
       openRestore: (domain, source) =>
@@ -170,7 +165,7 @@ export class SecondaryDomain {
       discardFilling: () => world.standbys.discardFilling(),
       discardHeld: () => world.standbys.discardHeld(),
       discardSpare: () => world.standbys.discardSpare(),
-      standby: () => world.standbys.held,
+      held: () => world.standbys.held,
       acquire: () => this.#witness.acquire(this.name),
       failed: (error) => this.#failed(error, 'the domain does not start'),
       transition: (reason) => this.#transition(reason),

@@ -2,12 +2,17 @@
 // nothing left to take over.
 
 import type { TimestampProvider } from 'rxjs';
-import type { Logger } from '../report/log.js';
-import type { FailoverEvent, FailoverStarted } from '../report/reports.js';
+import type { FailoverStarted } from '../report/reports.js';
+import type { SecondaryPorts } from './ports.js';
+import type { StreamProgress } from './stream-progress.js';
 import type { Held } from './vigil-state.js';
 
 /** The code of a failover that could not be. */
-export const NO_STANDBY = 'NO_STANDBY';
+const NO_STANDBY = 'NO_STANDBY';
+
+export interface FailoverPorts extends Pick<SecondaryPorts, 'name' | 'failover$' | 'error$' | 'log'> {
+  readonly stream$: { readonly value: Pick<StreamProgress, 'acknowledgedAtMs'> | null };
+}
 
 export class FailoverReport {
   #started: FailoverStarted | null = null;
@@ -16,40 +21,36 @@ export class FailoverReport {
   /** The code that the last attempt failed with. */
   #failure: string | null = null;
 
-  readonly #domain: string;
+  readonly #ports: FailoverPorts;
   readonly #clock: TimestampProvider;
-  readonly #log: Logger;
 
-  constructor(domain: string, clock: TimestampProvider, log: Logger) {
-    this.#domain = domain;
+  constructor(ports: FailoverPorts, clock: TimestampProvider) {
+    this.#ports = ports;
     this.#clock = clock;
-    this.#log = log;
   }
 
-  /** `acknowledgedAtMs`: when the last acknowledgement was given. Null if it is tried again: it is the same failover. */
-  started(
-    { streamUuid, epoch }: Held,
-    reason: string,
-    acknowledgedAtMs: number | null,
-  ): FailoverEvent | null {
-    if (this.#started?.streamUuid === streamUuid && this.#started.epoch === epoch) return null;
-    const domain = this.#domain;
+  started({ streamUuid, epoch }: Held, reason: string): void {
+    const { name: domain, stream$, log, failover$ } = this.#ports;
+    // Tried again: it is the same failover.
+    if (this.#started?.streamUuid === streamUuid && this.#started.epoch === epoch) return;
     const atMs = this.#clock.now();
     this.#failure = null;
     this.#started = { phase: 'started', domain, streamUuid, epoch, reason, atMs };
+    const acknowledgedAtMs = stream$.value?.acknowledgedAtMs ?? null;
     this.#detectMs = acknowledgedAtMs === null ? null : atMs - acknowledgedAtMs;
-    this.#log.warn({ streamUuid, epoch, reason }, 'failover: taking the domain over');
-    return this.#started;
+    log.warn({ streamUuid, epoch, reason }, 'failover: taking the domain over');
+    failover$.next(this.#started);
   }
 
   /** `held`: what it runs from, the epoch that was meant or one before it. */
-  completed({ epoch }: Held): FailoverEvent | null {
-    if (!this.#started) return null;
+  completed({ epoch }: Held): void {
+    if (!this.#started) return;
+    const { log, failover$ } = this.#ports;
     const atMs = this.#clock.now();
     const { reason } = this.#started;
     const takeoverMs = atMs - this.#started.atMs;
     const takeoverSeconds = takeoverMs / 1000;
-    this.#log.warn(
+    log.warn(
       {
         epoch,
         reason,
@@ -61,26 +62,31 @@ export class FailoverReport {
       },
       'failover: the domain runs here',
     );
-    return { ...this.#started, epoch, phase: 'completed', atMs, takeoverSeconds };
+    failover$.next({ ...this.#started, epoch, phase: 'completed', atMs, takeoverSeconds });
   }
 
   /** Said once for each reason, not for each attempt. */
-  failed(code: string, message: string): FailoverEvent | null {
-    if (!this.#started || this.#failure === code) return null;
+  failed(code: string, message: string): void {
+    if (!this.#started || this.#failure === code) return;
+    const { log, failover$ } = this.#ports;
     this.#failure = code;
-    this.#log.error(
-      { epoch: this.#started.epoch, code, reason: message },
-      'failover: the domain does not start',
-    );
-    return { ...this.#started, phase: 'failed', atMs: this.#clock.now(), error: { code, message } };
+    log.error({ epoch: this.#started.epoch, code, reason: message }, 'failover: the domain does not start');
+    failover$.next({
+      ...this.#started,
+      phase: 'failed',
+      atMs: this.#clock.now(),
+      error: { code, message },
+    });
   }
 
   /** There was nothing left to take over: no failover was begun. */
-  impossible({ streamUuid, epoch }: Held, reason: string, message: string): FailoverEvent {
-    const domain = this.#domain;
+  impossible({ streamUuid, epoch }: Held, reason: string): void {
+    const { name: domain, error$, log, failover$ } = this.#ports;
+    const message = `the primary died before its lost standby was replaced; ${error$.value?.message ?? ''}`;
     const error = { code: NO_STANDBY, message };
-    this.#log.error({ streamUuid, epoch, reason, error }, 'failover: there is no standby to take over');
-    return { phase: 'failed', domain, streamUuid, epoch, reason, atMs: this.#clock.now(), error };
+    log.error({ streamUuid, epoch, reason, error }, 'failover: there is no standby to take over');
+    error$.next(error);
+    failover$.next({ phase: 'failed', domain, streamUuid, epoch, reason, atMs: this.#clock.now(), error });
   }
 }
 

@@ -1,20 +1,9 @@
-// What the restorer of a stream says of it, and what it needs for that.
+// What the restorer of a stream says of it.
 
-import type { ObservableInput } from 'rxjs';
-import type { CheckpointBoundary, SecondaryLink } from '../channel/contract.js';
+import type { CheckpointBoundary } from '../channel/contract.js';
 import { codeOf } from '../errors.js';
 import type { AppliedCheckpoint } from '../restore/callbacks.js';
-import type { RestoreOutcome, RestoreSteps } from '../restore/steps.js';
-
-/** As the port, but for when the answers come: they may be observables, under virtual time. */
-type Answering<Port> = {
-  readonly [Call in keyof Port]: Port[Call] extends (...given: infer Given) => Promise<infer Answer>
-    ? (...given: Given) => ObservableInput<Answer>
-    : Port[Call];
-};
-
-export type CommitSteps = Answering<RestoreSteps>;
-export type CommitLink = Answering<Pick<SecondaryLink, 'boundary' | 'acknowledge' | 'destroy'>>;
+import type { RestoreOutcome } from '../restore/steps.js';
 
 /** An epoch that counts. */
 interface Acknowledged {

@@ -2,20 +2,24 @@
 //
 //   dialling ─▶ link ─▶ restoring: one stream after another ─▶ commits$
 //                          └ broken ─▶ suspect ─▶ deciding (witness) ─▶ taking over ─▶ failover$
+//
+// Each performer is a sentence about the effects of a kind. They cannot fail: what goes wrong in their work is logged
+// where it is done, or comes back as an event. A step that throws ends the process, for it is a fault of ours.
 
-import { catchError, concatMap, ignoreElements, map, merge, mergeMap, of, tap } from 'rxjs';
-import type { Observable, ObservableInput, Subject, TimestampProvider } from 'rxjs';
+import { EMPTY, catchError, map, merge, mergeMap, of, tap } from 'rxjs';
+import type { Observable, ObservableInput, TimestampProvider } from 'rxjs';
 import { ChannelError } from '../channel/contract.js';
 import { spreadMs } from '../flow/backoff.js';
 import { feedback, type Transition } from '../flow/feedback.js';
 import { ofKind } from '../flow/of-kind.js';
 import { timers } from '../flow/timers.js';
-import type { FailoverEvent } from '../report/reports.js';
-import { dialling, type DiallingPorts } from './dialling.js';
-import type { Perform } from './performer.js';
-import { restoring, type RestoringPorts } from './restoring.js';
-import { losing, standingBy, type StandingByPorts } from './standing-by.js';
-import { failovers, takingOver, type FailoverPorts, type TakingOverPorts } from './taking-over.js';
+import type { StandbyState } from '../report/reports.js';
+import { dialling } from './dialling.js';
+import { FailoverReport } from './failover-report.js';
+import { atOnce, inTurn, told, type Perform } from './performer.js';
+import type { SecondaryPorts } from './ports.js';
+import { restoring } from './restoring.js';
+import { takingOver } from './taking-over.js';
 import { stepSecondary } from './vigil.js';
 import {
   initialSecondaryState,
@@ -25,31 +29,53 @@ import {
   type SecondaryState,
 } from './vigil-state.js';
 
-type PerformerPorts = DiallingPorts & RestoringPorts & StandingByPorts & TakingOverPorts & FailoverPorts;
-
-export interface SecondaryPorts extends PerformerPorts {
-  /** start, stop, and how standbys end by themselves. */
-  readonly sources$: Observable<SecondaryEvent>;
-  /** The witness's lease of the domain, or null if another side holds it. */
-  acquire(): ObservableInput<unknown>;
-  readonly failover$: Subject<FailoverEvent>;
-  /** The vigil has come to another state. */
-  transition(reason: string): void;
-  /** The domain has come to an end of its own. */
-  finished(): void;
-  /** In [0, 1): spreads the dials of many secondaries. */
-  random(): number;
-}
-
 /** Emits where each event led, before anything is done about it. With the subscription everything begins, and ends. */
 export function secondary(
   ports: SecondaryPorts,
   settings: SecondarySettings,
   clock: TimestampProvider,
 ): Observable<Transition<SecondaryState, SecondaryEffect>> {
-  const { name, links, work, log } = ports;
+  const { links, work, error$ } = ports;
+  const failover = new FailoverReport(ports, clock);
+  const destroying = (change: () => ObservableInput<void>) => work.attempt('destroy a domain', change);
 
-  const timing: Perform = (effects$) => {
+  const performers: readonly Perform[] = [
+    timing(ports, clock),
+    dialling(ports),
+    // A domain is filled by one stream at a time: not before the restorer is done with the last one.
+    inTurn('restore', ({ streamUuid }) => restoring(streamUuid, ports, clock)),
+    inTurn('ask-witness', () => deciding(ports)),
+    // It is reported that it has begun, and then it begins.
+    told('take-over', ({ held, reason }) => failover.started(held, reason)),
+    inTurn('take-over', () => takingOver(ports)),
+    told('report-completed', ({ held }) => failover.completed(held)),
+    told('report-failed', ({ code, message }) => failover.failed(code, message)),
+    told('report-impossible', ({ gone, reason }) => failover.impossible(gone, reason)),
+    told('adopt', () => error$.next(null)),
+    atOnce('adopt', () => destroying(() => ports.adopt())),
+    atOnce('discard-filling', () => destroying(() => ports.discardFilling())),
+    atOnce('discard-held', () => destroying(() => ports.discardHeld())),
+    told('standby-lost', ({ was, reason }) => tellLoss(was, reason, ports, clock)),
+    // Of no effect of the vigil's: the next stream finds no spare, and makes a domain.
+    () =>
+      ports.spareEnded$.pipe(
+        tap((reason) => tellLoss('spare', reason, ports, clock)),
+        mergeMap(() => destroying(() => ports.discardSpare())),
+      ),
+    atOnce('bye', ({ streamUuid, reason }) =>
+      work.attempt('say goodbye', () => links.get(streamUuid)?.bye(reason) ?? EMPTY),
+    ),
+    told('drop-link', ({ streamUuid, code, message }) =>
+      links.get(streamUuid)?.destroy(new ChannelError(code, message, { domain: ports.name })),
+    ),
+    told('transition', ({ reason }) => ports.transition(reason)),
+    told('finished', () => ports.finished()),
+  ];
+  return feedback(stepSecondary, initialSecondaryState(settings), ports.events$, performers, clock);
+}
+
+function timing(ports: SecondaryPorts, clock: TimestampProvider): Perform {
+  return (effects$) => {
     const armed$ = effects$.pipe(
       ofKind('arm'),
       // Spread, so that the secondaries of many domains do not come back in step.
@@ -59,8 +85,12 @@ export function secondary(
     );
     return timers(merge(armed$, effects$.pipe(ofKind('disarm'))), clock);
   };
+}
 
-  const granted$ = work
+/** One that cannot be asked does not grant. */
+function deciding(ports: SecondaryPorts): Observable<SecondaryEvent> {
+  const { work, log } = ports;
+  return work
     .keep(() => ports.acquire())
     .pipe(
       map((lease) => lease !== null),
@@ -68,59 +98,19 @@ export function secondary(
         log.error({ err: error }, 'the witness cannot be asked');
         return of(false);
       }),
-    );
-  const deciding: Perform = (effects$) =>
-    effects$.pipe(
-      ofKind('ask-witness'),
-      concatMap(() => granted$),
       map((granted) => ({ kind: 'witness', granted })),
     );
+}
 
-  const leaving: Perform = (effects$) =>
-    effects$.pipe(
-      ofKind('bye'),
-      mergeMap(({ streamUuid, reason }) =>
-        work.attempt('say goodbye', async () => links.get(streamUuid)?.bye(reason)),
-      ),
-    );
-
-  const dropping: Perform = (effects$) =>
-    effects$.pipe(
-      ofKind('drop-link'),
-      tap(({ streamUuid, code, message }) =>
-        links.get(streamUuid)?.destroy(new ChannelError(code, message, { domain: name })),
-      ),
-      ignoreElements(),
-    );
-
-  const reporting: Perform = (effects$) =>
-    merge(
-      effects$.pipe(
-        failovers(ports, clock),
-        tap((event) => ports.failover$.next(event)),
-      ),
-      effects$.pipe(
-        ofKind('transition'),
-        tap(({ reason }) => ports.transition(reason)),
-      ),
-      effects$.pipe(
-        ofKind('finished'),
-        tap(() => ports.finished()),
-      ),
-    ).pipe(ignoreElements());
-
-  const performers = [
-    timing,
-    dialling(ports),
-    restoring(ports, clock),
-    standingBy(ports),
-    losing(ports, clock),
-    deciding,
-    // Before it is done: what is reported is that it has begun.
-    reporting,
-    takingOver(ports),
-    leaving,
-    dropping,
-  ];
-  return feedback(stepSecondary, initialSecondaryState(settings), ports.sources$, performers, clock);
+function tellLoss(
+  was: StandbyState,
+  reason: string,
+  { name, losses$, error$, log }: SecondaryPorts,
+  clock: TimestampProvider,
+): void {
+  log.warn({ was, reason }, 'the standby was lost, and will be replaced');
+  if (was === 'held') {
+    error$.next({ code: 'STANDBY_LOST', message: `the standby (${was}) was lost: ${reason}` });
+  }
+  losses$.next({ domain: name, was, reason, atMs: clock.now() });
 }

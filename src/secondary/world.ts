@@ -2,7 +2,10 @@
 // over. The first standby is made ahead: it also tells what the hello says of us.
 
 import assert from 'node:assert/strict';
+import type { Observable } from 'rxjs';
+import type { SecondaryLink } from '../channel/contract.js';
 import { Credentials } from '../channel/credentials/credentials.js';
+import { dial } from '../channel/dial/dialer.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
 import type { DomainEvent, DomainInfo } from '../hypervisor/port.js';
 import { openConsole, reopenAll } from '../output/console.js';
@@ -11,7 +14,10 @@ import { Tap } from '../output/tap.js';
 import type { SecondaryDependencies } from '../report/dependencies.js';
 import type { Logger } from '../report/log.js';
 import type { CertificateExpiry, StandbyState } from '../report/reports.js';
+import { VERSION } from '../version.js';
+import { attemptOf } from './dialling.js';
 import { Standbys } from './standbys.js';
+import type { Held } from './vigil-state.js';
 
 export interface SecondaryWorldOptions {
   readonly config: SecondaryDomainConfig;
@@ -51,15 +57,35 @@ export class SecondaryWorld {
     this.#info = await (await this.#standbys.prepare()).info();
   }
 
-  /** What a dial shows of itself. */
-  get credentials(): Credentials['shown'] {
-    assert(this.#credentials !== null, 'the world is open');
-    return this.#credentials.shown;
-  }
-
-  get info(): DomainInfo {
-    assert(this.#info !== null, 'the world is open');
-    return this.#info;
+  /** One attempt to reach the primary; to unsubscribe is to give it up. */
+  dial(role: 'standby' | 'active', held: Held | null): Observable<SecondaryLink> {
+    const { config } = this.#options;
+    const { connectTimeoutMs } = config.failover;
+    const info = this.#info;
+    const credentials = this.#credentials;
+    assert(info !== null && credentials !== null, 'the world is open');
+    return attemptOf((signal) =>
+      dial({
+        url: config.primary,
+        plaintext: config.plaintext,
+        ...credentials.shown,
+        primaryName: config.primaryName,
+        connectTimeoutMs,
+        handshakeTimeoutMs: connectTimeoutMs,
+        software: VERSION,
+        signal,
+        hello: {
+          domain: config.name,
+          hypervisor: info.hypervisor,
+          domainType: info.type,
+          p2mSize: info.p2mSize,
+          inventory: info.inventory ?? {},
+          role,
+          streamUuid: held?.streamUuid ?? null,
+          epoch: held?.epoch ?? null,
+        },
+      }),
+    );
   }
 
   get standbys(): Standbys {

@@ -6,8 +6,9 @@ import { map, mergeMap, of, tap, throwError, timer, type Observable } from 'rxjs
 import { TestScheduler } from 'rxjs/testing';
 import { ChannelError, type CheckpointBoundary } from '../../src/channel/contract.js';
 import { HypervisorError } from '../../src/hypervisor/port.js';
-import { commits } from '../../src/secondary/commits.js';
-import type { CommitLink, CommitSteps, RestoreNews } from '../../src/secondary/restore-news.js';
+import { commits, type CommitLink } from '../../src/secondary/commits.js';
+import type { Restorer } from '../../src/secondary/ports.js';
+import type { RestoreNews } from '../../src/secondary/restore-news.js';
 import { RestoreError } from '../../src/restore/error.js';
 import type { Committed, Received } from '../../src/restore/steps.js';
 
@@ -64,7 +65,7 @@ function play(script: Script, marbles: string, values: Readonly<Record<string, s
   const boundary = next(script.boundaries ?? [{}]);
   const commit = next<Committed | Error | 'the epoch'>(script.committed ?? ['the epoch']);
   const epochOf = { records: 1, pages: 1, bufferedBytes: 1, applySeconds: 0 };
-  const restorer: CommitSteps = {
+  const restorer: Restorer = {
     receive: () => {
       const answer = receive();
       if (!(answer instanceof Error) && answer.kind === 'checkpoint') epoch = answer.epoch;

@@ -1,49 +1,80 @@
 // What the log says of a failover: one line with all its times, whatever became of it.
 
 import { expect } from 'chai';
-import { FailoverReport, NO_STANDBY } from '../../src/secondary/failover-report.js';
-import { MONOTONIC, monotonicMs } from '../../src/flow/clock.js';
-import { createLogger } from '../../src/report/log.js';
-import type { FailoverEvent } from '../../src/report/reports.js';
+import { BehaviorSubject, Subject } from 'rxjs';
+import { FailoverReport } from '../../src/secondary/failover-report.js';
+import type { DomainStatus, FailoverEvent } from '../../src/report/reports.js';
+import { captureLog } from '../support/capture.js';
 
 const held = { streamUuid: 'A', epoch: 7 };
 
-describe('service: the report of a failover', () => {
-  let lines: Record<string, unknown>[];
+describe('secondary/failover report', () => {
+  let now: number;
+  let acknowledgedAtMs: number | null;
+  let lines: () => Record<string, unknown>[];
+  let events: FailoverEvent[];
+  let error$: BehaviorSubject<DomainStatus['error']>;
   let report: FailoverReport;
   beforeEach(() => {
-    lines = [];
-    const log = createLogger(
-      { level: 'info', format: 'json' },
-      { write: (line) => void lines.push(JSON.parse(line) as Record<string, unknown>) },
+    now = 1000;
+    acknowledgedAtMs = null;
+    events = [];
+    error$ = new BehaviorSubject<DomainStatus['error']>(null);
+    const captured = captureLog({ level: 'info' });
+    lines = captured.lines;
+    const failover$ = new Subject<FailoverEvent>();
+    failover$.subscribe((event) => events.push(event));
+    const stream$ = {
+      get value() {
+        return { acknowledgedAtMs };
+      },
+    };
+    report = new FailoverReport(
+      { name: 'web', failover$, error$, stream$, log: captured.log },
+      { now: () => now },
     );
-    report = new FailoverReport('web', MONOTONIC, log);
   });
 
   it('says in one line how long detection and takeover took, and both together', () => {
-    const events = [report.started(held, 'LINK_CLOSED', monotonicMs() - 120), report.completed(held)];
-    const line = lines.at(-1) ?? {};
-    expect(line).to.include({ msg: 'failover: the domain runs here', epoch: 7, reason: 'LINK_CLOSED' });
-    expect(line['detectMs']).to.be.within(120, 1000);
-    expect(line['takeoverMs']).to.be.within(0, 1000);
-    expect(Number(line['totalMs'])).to.be.closeTo(Number(line['detectMs']) + Number(line['takeoverMs']), 0.2);
-    expect(events.map((event) => event?.phase)).to.deep.equal(['started', 'completed']);
+    acknowledgedAtMs = 880;
+    report.started(held, 'LINK_CLOSED');
+    now += 30;
+    report.completed({ ...held, epoch: 6 });
+    expect(lines().at(-1)).to.include({
+      msg: 'failover: the domain runs here',
+      ...{ epoch: 6, reason: 'LINK_CLOSED' },
+      ...{ detectMs: 120, takeoverMs: 30, totalMs: 150 },
+    });
+    expect(events.map(({ phase, epoch }) => `${phase} ${epoch}`)).to.deep.equal(['started 7', 'completed 6']);
+    expect(events.at(-1)).to.include({ takeoverSeconds: 0.03 });
   });
 
   it('says nothing of a detection that is not known', () => {
-    report.started(held, 'LINK_CLOSED', null);
+    report.started(held, 'LINK_CLOSED');
     report.completed(held);
-    expect(lines.at(-1)).not.to.have.any.keys('detectMs', 'totalMs');
+    expect(lines().at(-1)).not.to.have.any.keys('detectMs', 'totalMs');
+  });
+
+  it('of one that is tried again: begun once, failed once for each reason', () => {
+    for (const code of ['BAD_CONTEXT', 'BAD_CONTEXT', 'FAILED']) {
+      report.started(held, 'LINK_CLOSED');
+      report.failed(code, 'no');
+    }
+    const seen = events.map((event) => (event.phase === 'failed' ? event.error.code : event.phase));
+    expect(seen).to.deep.equal(['started', 'BAD_CONTEXT', 'FAILED']);
   });
 
   it('of one that cannot be, says so, and why', () => {
-    const event: FailoverEvent = report.impossible(held, 'HEARTBEAT_TIMEOUT', 'killed');
-    expect(lines.at(-1)).to.include({ level: 'error', epoch: 7, reason: 'HEARTBEAT_TIMEOUT' });
-    expect(event).to.deep.include({
-      phase: 'failed',
-      domain: 'web',
-      ...held,
-      error: { code: NO_STANDBY, message: 'killed' },
-    });
+    error$.next({ code: 'STANDBY_LOST', message: 'killed' });
+    report.impossible(held, 'HEARTBEAT_TIMEOUT');
+    const error = {
+      code: 'NO_STANDBY',
+      message: 'the primary died before its lost standby was replaced; killed',
+    };
+    expect(lines().at(-1)).to.include({ level: 'error', epoch: 7, reason: 'HEARTBEAT_TIMEOUT' });
+    expect(events).to.deep.equal([
+      { phase: 'failed', domain: 'web', ...held, reason: 'HEARTBEAT_TIMEOUT', atMs: 1000, error },
+    ]);
+    expect(error$.value).to.deep.equal(error);
   });
 });

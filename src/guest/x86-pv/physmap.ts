@@ -79,8 +79,7 @@ export class Physmap {
 
 /** The frame in two words of a table; INVALID_FRAME if one cannot hold it. */
 function frameOf(table: Uint32Array, at: number): number {
-  const low = table[at];
   const high = table[at + 1];
-  if (low === undefined || high === undefined) throw outOfBounds(table.length, at + 1);
-  return high === 0 ? low : INVALID_FRAME;
+  if (high === undefined) throw outOfBounds(table.length, at + 1);
+  return high === 0 ? valueAt(table, at) : INVALID_FRAME;
 }

@@ -4,6 +4,7 @@
 
 import type { TargetDomain } from '../../hypervisor/port.js';
 import type { PvTarget } from '../../hypervisor/port-pv.js';
+import { valueAt } from '../../stream/bounds.js';
 import { DomainType, PAGE_SIZE, PageType, RecordType } from '../../stream/format.js';
 import type { StreamRecord } from '../../stream/record.js';
 import { decodePvInfo, decodePvP2mFrames, decodePvVcpu, decodeSharedInfo } from '../../stream/records/pv.js';
@@ -188,9 +189,9 @@ async function handleP2mFrames(context: RestoreOpsContext, record: StreamRecord)
 function handleVcpu(context: RestoreOpsContext, record: StreamRecord): void {
   const state = restoreStateOf(context);
   const { vcpuId, context: blob } = decodePvVcpu(record, state.layout.width);
-  const vcpu = state.vcpus[vcpuId];
   // Xen 4.6 to 4.8 wrote empty records, which say nothing.
-  if (blob.length === 0 || vcpu === undefined) return;
+  if (blob.length === 0) return;
+  const vcpu = valueAt(state.vcpus, vcpuId);
   const copy = blob.slice();
   switch (record.type) {
     case RecordType.X86_PV_VCPU_BASIC:

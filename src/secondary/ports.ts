@@ -1,0 +1,85 @@
+// What a domain of the secondary needs of its world, and where it tells of itself. What works asynchronously answers by
+// promises, or, under virtual time, by observables.
+
+import type { BehaviorSubject, Observable, ObservableInput, Subject } from 'rxjs';
+import type { SecondaryLink } from '../channel/contract.js';
+import type { TargetDomain } from '../hypervisor/port.js';
+import type { Logger } from '../report/log.js';
+import type { CommitReport, DomainStatus, FailoverEvent, StandbyLossReport } from '../report/reports.js';
+import type { RestoreSteps } from '../restore/steps.js';
+import type { RecordSource } from '../stream/flow.js';
+import type { Effect } from './performer.js';
+import type { StreamProgress } from './stream-progress.js';
+import type { SecondaryEvent } from './vigil-state.js';
+import type { Work } from './work.js';
+
+export type Answering<Port> = {
+  readonly [Call in keyof Port]: Port[Call] extends (...given: infer Given) => Promise<infer Answer>
+    ? (...given: Given) => ObservableInput<Answer>
+    : Port[Call];
+};
+export type StreamLink = Answering<SecondaryLink>;
+export type Restorer = Answering<RestoreSteps>;
+
+/** The domain that a stream is restored into. */
+export interface Fillable {
+  readonly domain: TargetDomain;
+  /** The work itself; the domain is not destroyed before it is over. */
+  occupied<T>(work$: Observable<T>): Observable<T>;
+}
+
+/** What is taken over. */
+export interface Takeable {
+  /** It runs, and what it says is let out. If it fails with another code than DOMAIN_GONE, it can be tried again. */
+  takeOver(): ObservableInput<void>;
+  readonly domain: {
+    readonly checkpointsBack?: number;
+    announce?(): ObservableInput<void>;
+  };
+}
+
+export interface SecondaryPorts {
+  readonly name: string;
+  readonly log: Logger;
+  readonly work: Work;
+  /** In [0, 1): spreads the dials of many secondaries. */
+  random(): number;
+
+  /** start, stop, and how standbys end by themselves. */
+  readonly events$: Observable<SecondaryEvent>;
+  /** The spare has ended by itself, and why: nothing is to be decided. */
+  readonly spareEnded$: Observable<string>;
+
+  /** One attempt; to unsubscribe is to give it up. Fails with a ChannelError. */
+  dial(effect: Effect<'dial'>): Observable<StreamLink>;
+  /** How long the primary's guest may run on after the link is lost, milliseconds; 0: it is not heard. */
+  standstillMs(link: StreamLink): number;
+  /** Waits for the stream's headers. */
+  openRestore(domain: TargetDomain, source: RecordSource): ObservableInput<Restorer>;
+  /** The witness's lease of the domain, or null if another side holds it. */
+  acquire(): ObservableInput<unknown>;
+
+  fill(): ObservableInput<Fillable>;
+  /** The one that is filled is held from now on. Over when the one held before is destroyed; so below. */
+  adopt(): ObservableInput<void>;
+  discardFilling(): ObservableInput<void>;
+  discardHeld(): ObservableInput<void>;
+  discardSpare(): ObservableInput<void>;
+  held(): Takeable | null;
+
+  /** The links that stand, by their streams. */
+  readonly links: Map<string, StreamLink>;
+  /** The stream that is restored, or was last. */
+  readonly stream$: BehaviorSubject<StreamProgress | null>;
+  /** What somebody has to mend. */
+  readonly error$: BehaviorSubject<DomainStatus['error']>;
+  readonly commits$: Subject<CommitReport>;
+  readonly failover$: Subject<FailoverEvent>;
+  readonly losses$: Subject<StandbyLossReport>;
+  /** The domain does not start. */
+  failed(error: Error): void;
+  /** The vigil has come to another state. */
+  transition(reason: string): void;
+  /** The domain has come to an end of its own. */
+  finished(): void;
+}

@@ -1,0 +1,360 @@
+// The secondary's pipeline under virtual time, with everything around it played: what a transcript's commands do to it,
+// and the lines that tell what it asked of its ports.
+//
+//   commands ─▶ dials, links, restorer, standbys, witness, clock ─▶ secondary() ─▶ ports ─▶ lines
+
+import {
+  BehaviorSubject,
+  EMPTY,
+  Observable,
+  ReplaySubject,
+  Subject,
+  distinctUntilChanged,
+  of,
+  skip,
+  type Subscriber,
+} from 'rxjs';
+import { TestScheduler } from 'rxjs/testing';
+import {
+  ChannelError,
+  type ByeReason,
+  type ChannelErrorCode,
+  type LinkEvent,
+} from '../../src/channel/contract.js';
+import { RomulusError, codeOf } from '../../src/errors.js';
+import type { TargetDomain } from '../../src/hypervisor/port.js';
+import type {
+  CommitReport,
+  DomainStatus,
+  FailoverEvent,
+  StandbyLossReport,
+} from '../../src/report/reports.js';
+import { RestoreError } from '../../src/restore/error.js';
+import type { Committed, Received, RestoreOutcome } from '../../src/restore/steps.js';
+import type { Restorer, SecondaryPorts, StreamLink, Takeable } from '../../src/secondary/ports.js';
+import type { StreamProgress } from '../../src/secondary/stream-progress.js';
+import { secondary } from '../../src/secondary/secondary.js';
+import {
+  initialSecondaryState,
+  secondaryLinkState,
+  type Held,
+  type SecondaryEvent,
+  type SecondarySettings,
+  type SecondaryState,
+} from '../../src/secondary/vigil-state.js';
+import { Work } from '../../src/secondary/work.js';
+import { log } from '../service/world.js';
+
+const settings: SecondarySettings = { reconnectWindowMs: 300, redialMinMs: 50, redialMaxMs: 2000 };
+
+/** After what is due at the same time. */
+const LATER_MS = 0.001;
+
+/** What comes of each command. */
+export function playSecondary(commands: readonly string[]): string[][] {
+  const lines: string[][] = [];
+  const scheduler = new TestScheduler(() => undefined);
+  scheduler.run(() => {
+    const played = new VirtualSecondary(scheduler, commands[0] ?? '');
+    let atMs = 0;
+    for (const command of commands) {
+      scheduler.schedule(() => {
+        lines.push((played.lines = []));
+        played.obey(command);
+      }, atMs);
+      const [, waitMs] = /^wait (\d+)$/.exec(command) ?? [];
+      if (waitMs !== undefined) atMs += Number(waitMs) + LATER_MS;
+    }
+    scheduler.schedule(() => played.end(), atMs);
+  });
+  return lines;
+}
+
+class VirtualSecondary {
+  lines: string[] = [];
+
+  readonly #events$ = new Subject<SecondaryEvent>();
+  readonly #spareEnded$ = new Subject<string>();
+  readonly #links = new Map<string, StreamLink>();
+  readonly #linkEvents = new Map<string, Subject<LinkEvent>>();
+  readonly #running;
+  #state: SecondaryState = initialSecondaryState(settings);
+  #stalledMs = 0;
+  /** What is spread least is not spread at all. */
+  #random = 1;
+  #standstillMs = 0;
+  /** Whoever waits for the dial, the restorer, the witness and the standby that are under way. */
+  #dialling: Subscriber<StreamLink> | null = null;
+  #receiving: Subscriber<Received> | null = null;
+  #asking: Subscriber<boolean | null> | null = null;
+  #starting: Subscriber<void> | null = null;
+  #fillFailure: string | null = null;
+  #unusableBack = 0;
+  #epochsBack = 0;
+  /** What was received last. */
+  #open = { epoch: -1, end: false };
+  #committed = -1;
+
+  /** `first`: the first command, which may be about the settings. */
+  constructor(scheduler: TestScheduler, first: string) {
+    const clock = { now: () => scheduler.now() + this.#stalledMs };
+    const [, window] = /^with a reconnect window of (\d+)$/.exec(first) ?? [];
+    const [, random] = /^with dials spread by ([\d.]+)$/.exec(first) ?? [];
+    if (random !== undefined) this.#random = Number(random);
+    const set = window === undefined ? settings : { ...settings, reconnectWindowMs: Number(window) };
+    this.#running = secondary(this.#ports(), set, clock).subscribe(([state]) => (this.#state = state));
+  }
+
+  end(): void {
+    this.#dialling = null;
+    this.#running.unsubscribe();
+  }
+
+  obey(command: string): void {
+    const [what = '', second = '', third = ''] = command.replace(':', '').split(' ');
+    const rest = command.slice(command.indexOf(': ') + 2);
+    const [, back = '0'] = / (\d+) back/.exec(command) ?? [];
+    const obeyed: Readonly<Record<string, () => void>> = {
+      with: () => undefined,
+      given: () => this.#given(rest),
+      start: () => this.#events$.next({ kind: 'start' }),
+      stop: () => this.#events$.next({ kind: 'stop' }),
+      wait: () => undefined,
+      stall: () => (this.#stalledMs += Number(second)),
+      link: () => this.#link(second, command),
+      refuse: () => this.#refuse(second),
+      lost: () => this.#lose(second, third),
+      bye: () => this.#linkEvents.get(second)?.next({ kind: 'bye', reason: third as ByeReason }),
+      whole: () => this.#receive({ kind: 'checkpoint', epoch: Number(second) }, Number(back)),
+      END: () => this.#receive({ kind: 'end', epochs: Number(second) }),
+      broken: () => this.#receive({ kind: 'broken', cause: second === '' ? null : failure(second) }),
+      fails: () => this.#receiving?.error(failure(second)),
+      granted: () => this.#answer(this.#asking, true),
+      denied: () => this.#answer(this.#asking, null),
+      unanswered: () => this.#asking?.error(new Error('the witness is out of reach')),
+      runs: () => this.#started(Number(back)),
+      'does-not-start': () => this.#started(Number(back), second),
+      'no-domain': () => this.#noDomain(second),
+      held: () =>
+        this.#events$.next(
+          command === 'held shuts down'
+            ? { kind: 'domain-shutdown' }
+            : { kind: 'domain-crashed', reason: rest },
+        ),
+      filling: () => this.#events$.next({ kind: 'filling-ended', reason: rest }),
+      spare: () => this.#spareEnded$.next(rest),
+    };
+    const obey = obeyed[what];
+    if (obey === undefined) throw new Error(`no such command: ${command}`);
+    obey();
+  }
+
+  /** Where many scenes begin; nothing is said of the way there. */
+  #given(what: string): void {
+    const commands = ['start', 'link A', 'whole 0', 'whole 1', 'whole 2'];
+    const failover = ['lost A LINK_CLOSED', 'broken', 'refuse REFUSED', 'granted'];
+    if (what !== 'A is held as of 2') commands.push(...failover);
+    if (what === 'taken over as of A 2') commands.push('runs');
+    for (const command of commands) this.obey(command);
+    this.lines.length = 0;
+  }
+
+  #say(line: string): void {
+    this.lines.push(line);
+  }
+
+  #link(streamUuid: string, command: string): void {
+    const [, standstill = '0'] = /standstill (\d+)/.exec(command) ?? [];
+    this.#standstillMs = Number(standstill);
+    const events$ = new ReplaySubject<LinkEvent>();
+    this.#linkEvents.set(streamUuid, events$);
+    const unread = { source: {} as StreamLink['source'], bufferedBytes: 0, peer: '' };
+    const link: StreamLink = {
+      ...unread,
+      welcome: { streamUuid, continuous: command.includes('continuous') } as StreamLink['welcome'],
+      events$,
+      boundary: () => of({ epoch: this.#open.epoch, end: this.#open.end, bytes: 1, outputBytes: 0 }),
+      acknowledge: (epoch) => {
+        this.#say(`link ${streamUuid}: acknowledge ${epoch}`);
+        return of(undefined);
+      },
+      bye: (reason) => {
+        this.#say(`link ${streamUuid}: bye ${reason}`);
+        return of(true);
+      },
+      destroy: (error) => {
+        this.#say(`link ${streamUuid}: drop ${error.code}`);
+        this.#lose(streamUuid, error.code);
+      },
+    };
+    const dialling = this.#dialling;
+    this.#dialling = null;
+    dialling?.next(link);
+    dialling?.complete();
+  }
+
+  #refuse(code: string): void {
+    const dialling = this.#dialling;
+    this.#dialling = null;
+    dialling?.error(new ChannelError(code as ChannelErrorCode, 'refused'));
+  }
+
+  #lose(streamUuid: string, code: string): void {
+    const events$ = this.#linkEvents.get(streamUuid);
+    events$?.next({ kind: 'lost', error: new ChannelError(code as ChannelErrorCode, code) });
+    events$?.complete();
+  }
+
+  #receive(received: Received, back = 0): void {
+    this.#unusableBack = back;
+    if (received.kind === 'checkpoint') this.#open = { epoch: received.epoch, end: false };
+    if (received.kind === 'end') this.#open = { epoch: received.epochs, end: true };
+    const receiving = this.#receiving;
+    this.#receiving = null;
+    receiving?.next(received);
+    receiving?.complete();
+  }
+
+  #answer<T>(waiting: Subscriber<T> | null, answer: T): void {
+    waiting?.next(answer);
+    waiting?.complete();
+  }
+
+  #started(epochsBack: number, code?: string): void {
+    this.#epochsBack = epochsBack;
+    if (code === undefined) this.#answer(this.#starting, undefined);
+    else this.#starting?.error(failure(code));
+  }
+
+  /** The first one, ahead; or the next one to be filled. */
+  #noDomain(code: string): void {
+    if (this.#state.dials === 0) this.#events$.next({ kind: 'domain-failed', code });
+    else this.#fillFailure = code;
+  }
+
+  #transition(reason: string): void {
+    this.#say(`report: ${this.#state.role}, ${secondaryLinkState(this.#state)}: ${reason}`);
+  }
+
+  #failover(event: FailoverEvent): void {
+    const { phase, streamUuid, epoch, reason } = event;
+    const why = event.phase === 'failed' ? `, ${event.error.code}` : '';
+    this.#say(`report: failover ${phase}: ${streamUuid} ${epoch}, ${reason}${why}`);
+  }
+
+  #ports(): SecondaryPorts {
+    const losses$ = new Subject<StandbyLossReport>();
+    losses$.subscribe(({ was, reason }) => this.#say(`report: standby lost (${was}): ${reason}`));
+    const failover$ = new Subject<FailoverEvent>();
+    failover$.subscribe((event) => this.#failover(event));
+    const error$ = new BehaviorSubject<DomainStatus['error']>(null);
+    error$.pipe(distinctUntilChanged(), skip(1)).subscribe((error) => {
+      this.#say(error === null ? 'mended' : `to be mended: ${error.code}`);
+    });
+    const changed = (line: string) => () => {
+      this.#say(line);
+      return EMPTY;
+    };
+    const domain = {} as TargetDomain;
+    return {
+      ...{ name: 'web', log, work: new Work(log), links: this.#links, error$, losses$, failover$ },
+      stream$: new BehaviorSubject<StreamProgress | null>(null),
+      commits$: new Subject<CommitReport>(),
+      events$: this.#events$,
+      spareEnded$: this.#spareEnded$,
+      dial: ({ role, held }) => this.#dial(role, held),
+      standstillMs: () => this.#standstillMs,
+      fill: () => {
+        const code = this.#fillFailure;
+        this.#fillFailure = null;
+        if (code !== null) throw failure(code);
+        this.#say('standby: fill');
+        return of({ domain, occupied: (work$) => work$ });
+      },
+      openRestore: () => of(this.#steps()),
+      adopt: changed('standby: hold the filled one'),
+      discardFilling: changed('standby: destroy the filled one'),
+      discardHeld: changed('standby: destroy the held one'),
+      discardSpare: changed('standby: destroy the spare'),
+      acquire: () => {
+        this.#say('witness: ask');
+        return new Observable((subscriber) => (this.#asking = subscriber));
+      },
+      held: () => this.#takeable(),
+      failed: (error) => error$.next({ code: codeOf(error), message: error.message }),
+      transition: (reason) => this.#transition(reason),
+      finished: () => this.#say('report: finished'),
+      random: () => this.#random,
+    };
+  }
+
+  #dial(role: string, held: Held | null): Observable<StreamLink> {
+    this.#say(`dial: ${role}, holds ${held === null ? 'nothing' : `${held.streamUuid} ${held.epoch}`}`);
+    return new Observable((subscriber) => {
+      this.#dialling = subscriber;
+      return () => {
+        // One that has ended was forgotten before.
+        if (this.#dialling !== subscriber) return;
+        this.#dialling = null;
+        this.#say('dial: give up');
+      };
+    });
+  }
+
+  #steps(): Restorer {
+    this.#committed = -1;
+    const asOf = (epoch: number): RestoreOutcome => ({ kind: 'failover', epoch });
+    return {
+      receive: () =>
+        new Observable<Received>((subscriber) => {
+          this.#receiving = subscriber;
+        }),
+      commit: () => {
+        const { epoch } = this.#open;
+        this.#say(`restorer: commit ${epoch}`);
+        const back = this.#unusableBack;
+        if (back > 0) {
+          const cause = failure('BAD_CONTEXT');
+          return of<Committed>({
+            kind: 'unusable',
+            outcome: { kind: 'failover', epoch: epoch - back, cause },
+          });
+        }
+        this.#committed = epoch;
+        const counts = { records: 1, pages: 1, bufferedBytes: 1, applySeconds: 0 };
+        return of<Committed>({ kind: 'applied', applied: { epoch, ...counts } });
+      },
+      breakOff: (cause) => {
+        if (this.#committed < 0) throw cause ?? new RestoreError('NO_CONSISTENT_CHECKPOINT', 'none');
+        return of(cause === null ? asOf(this.#committed) : { ...asOf(this.#committed), cause });
+      },
+      complete: () => of<RestoreOutcome>({ kind: 'complete', epochs: this.#committed + 1 }),
+      close: (error) => of(error),
+    };
+  }
+
+  #takeable(): Takeable {
+    const epochsBack = () => this.#epochsBack;
+    return {
+      takeOver: () => {
+        this.#say('standby: take over');
+        return new Observable<void>((subscriber) => {
+          this.#starting = subscriber;
+        });
+      },
+      domain: {
+        get checkpointsBack() {
+          return epochsBack();
+        },
+        announce: () => {
+          this.#say('standby: announce');
+          return EMPTY;
+        },
+      },
+    };
+  }
+}
+
+function failure(code: string): RomulusError {
+  return new RomulusError(code, `because of ${code}`);
+}
