@@ -153,6 +153,7 @@ const longerTests = [
   ...['test/memory/domain.ts', 'test/memory/pv-domain.ts'],
   // Two hosts, a link and a world under virtual time, which are one drawing; a pair of COLO, too.
   ...['test/service/two-hosts.ts', 'test/save/colo-support.ts', 'test/primary/virtual-primary.ts'],
+  ...['test/primary/capture.test.ts', 'test/secondary/virtual-secondary.ts'],
   // A model and all that may be done to it, in one property.
   ...['test/secondary/vigil.test.ts', 'test/output/*.test.ts', 'test/guest/pv-round-trip.test.ts'],
   ...['test/primary/primary.test.ts', 'test/save/round-trip.test.ts'],
