@@ -147,6 +147,23 @@ const functionLines = {
   },
 };
 
+// Tests that are longer, by name. What is new stays within the limits; who works on one of these cuts it.
+const longerTests = [
+  // A hypervisor for tests: one class with two interfaces of the port, a few lines for each call.
+  ...['test/memory/domain.ts', 'test/memory/pv-domain.ts'],
+  // Two hosts, a link and a world under virtual time, which are one drawing; a pair of COLO, too.
+  ...['test/service/two-hosts.ts', 'test/save/colo-support.ts', 'test/primary/virtual-primary.ts'],
+  ...['test/primary/capture.test.ts', 'test/secondary/virtual-secondary.ts'],
+  // A model and all that may be done to it, in one property.
+  ...['test/secondary/vigil.test.ts', 'test/output/*.test.ts', 'test/guest/pv-round-trip.test.ts'],
+  ...['test/primary/primary.test.ts', 'test/save/round-trip.test.ts'],
+  // One story from a start to an end; cut up it would have to be told in each part.
+  ...['test/bench/*.bench.ts', 'test/channel/replication.test.ts'],
+  ...['test/hypervisor/qemu/capture.test.ts', 'test/hypervisor/qemu/equality.test.ts'],
+  // One subject with the helpers that all of its chapters need.
+  ...['test/restore/restore.test.ts', 'test/save/checkpoints.test.ts', 'test/stream/layers.test.ts'],
+];
+
 export default tseslint.config(
   { ignores: ['dist/', 'node_modules/'] },
   js.configs.recommended,
@@ -183,6 +200,7 @@ export default tseslint.config(
     plugins: { house: { rules: { 'function-lines': functionLines } } },
     rules: { 'max-lines': ['error', FILE_LINES], 'house/function-lines': 'error' },
   },
+  { files: longerTests, rules: { 'max-lines': 'off', 'house/function-lines': 'off' } },
   {
     // chai's assertions are property reads.
     files: ['test/**/*.ts'],

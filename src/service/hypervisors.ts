@@ -57,10 +57,17 @@ type ManagedQemu = Extract<QemuHypervisorConfig, { mode: 'managed' }>;
 type AttachedQemu = Extract<QemuHypervisorConfig, { mode: 'attached' }>;
 
 export function managedQemu(name: string, section: ManagedQemu): QemuConfig {
-  const { binary, accelerator, machine, cpu, cpus, memoryBytes, memoryDirectory, dirty } = section;
-  const { sharedDisks, trialLoads } = section;
+  const { cpu, memoryDirectory } = section;
   return {
-    ...{ name, binary, accelerator, machine, cpus, memoryBytes, dirty, sharedDisks, trialLoads },
+    name,
+    binary: section.binary,
+    accelerator: section.accelerator,
+    machine: section.machine,
+    cpus: section.cpus,
+    memoryBytes: section.memoryBytes,
+    dirty: section.dirty,
+    sharedDisks: section.sharedDisks,
+    trialLoads: section.trialLoads,
     ...(cpu !== undefined && { cpu }),
     ...(memoryDirectory !== undefined && { memoryDirectory }),
     arguments: section.arguments,

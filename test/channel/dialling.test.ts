@@ -3,7 +3,7 @@
 import { expect } from 'chai';
 import { createServer, type AddressInfo, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
-import WebSocket from 'ws';
+import type WebSocket from 'ws';
 import { ChannelError, type ChannelErrorCode } from '../../src/channel/contract.js';
 import { closeCodeOf } from '../../src/channel/wire/close-codes.js';
 import { dial } from '../../src/channel/dial/dialer.js';

@@ -2,8 +2,8 @@
 
 import { expect } from 'chai';
 import WebSocket from 'ws';
+import type { ChannelError } from '../../src/channel/contract.js';
 import {
-  ChannelError,
   PROTOCOL_VERSION,
   SUBPROTOCOL,
   type PrimaryLink,

@@ -69,7 +69,14 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
     ending.push(() => guard.end());
     const status = runStatusOf(await qmp.execute('query-status'));
     const machine = new AttachedMachine(config.name, {
-      ...{ ram, qmp, tracking, deviceState, serial, guard, inventory, shared },
+      ram,
+      qmp,
+      tracking,
+      deviceState,
+      serial,
+      guard,
+      inventory,
+      shared,
     });
     return { machine, status };
   } catch (error) {
