@@ -126,9 +126,15 @@ export class Capture {
     const steps = this.#steps ?? (await this.#open());
     const stage = await steps.capture();
     this.#gone = stage === 'gone';
+    if (this.#gone) {
+      stages.next(stage);
+      return;
+    }
+    const resumed = steps.resume();
+    // What follows from the capture is thought about when the domain is told to go on, not in its pause.
+    await Promise.resolve();
     stages.next(stage);
-    if (this.#gone) return;
-    await steps.resume();
+    await resumed;
     this.#check();
     const sent = steps.send().then((saved) => ({ saved, atMs: monotonicMs() }));
     sent.catch(() => undefined); // the next step fails with it

@@ -132,14 +132,14 @@ async function codeOfFailure(work: Promise<unknown>): Promise<string> {
 }
 
 describe('primary/capture', () => {
-  it('holds before it seals epoch 0, seals the network before it suspends, resumes before it sends', async () => {
+  it('holds before it seals epoch 0, seals the network before it suspends, resumes before anything follows', async () => {
     const { capture, order, reports, stages } = await made();
     await stages(capture.capture(0));
     await stages(capture.capture(1));
     await capture.close();
     expect(order).to.deep.equal([
-      ...['(suspending)', 'hold', 'seal 0', 'suspend', '(captured)', 'resume', 'boundary 0'],
-      ...['(suspending)', 'seal 1', 'suspend', '(captured)', 'resume', 'boundary 1'],
+      ...['(suspending)', 'hold', 'seal 0', 'suspend', 'resume', '(captured)', 'boundary 0'],
+      ...['(suspending)', 'seal 1', 'suspend', 'resume', '(captured)', 'boundary 1'],
     ]);
     expect(reports).to.deep.equal([]);
   });
