@@ -47,8 +47,7 @@ import { log } from '../service/world.js';
 
 const settings: SecondarySettings = { reconnectWindowMs: 300, redialMinMs: 50, redialMaxMs: 2000 };
 
-/** After what is due at the same time. */
-const LATER_MS = 0.001;
+const LATER_MS = 0.001; // after what is due at the same time
 
 /** What comes of each command. */
 export function playSecondary(commands: readonly string[]): string[][] {
