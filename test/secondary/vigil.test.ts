@@ -30,161 +30,169 @@ function machine(): Machine {
   return made;
 }
 
+const uuid = fc.constantFrom('A', 'B', 'C');
+const code = fc.constantFrom(
+  'REFUSED',
+  'UNREACHABLE',
+  'UNKNOWN_STREAM',
+  'ALREADY_LINKED',
+  'LINK_CLOSED',
+  'FENCED',
+);
+// Events of the present dial and session are made likely, or random sequences would get nowhere.
+type Make = (m: Machine) => Parameters<Machine['give']>[0];
+const onward: Make = (m) => {
+  const { session, phase, dial } = m.state;
+  if (phase === 'deciding') return { kind: 'witness', granted: true };
+  if (phase === 'starting') return { kind: 'started', epochsBack: 0 };
+  if (phase === 'suspect' && dial !== 0) return { kind: 'dial-failed', dial, code: 'REFUSED' };
+  if (phase === 'linked' && session) {
+    return { kind: 'acknowledged', streamUuid: session.streamUuid, epoch: session.acknowledged + 1 };
+  }
+  if (session)
+    return {
+      kind: 'restored',
+      streamUuid: session.streamUuid,
+      consistent: true,
+      epochsBack: 0,
+      message: '',
+      code: '',
+    };
+  if (dial !== 0) {
+    const streamUuid = `S${m.state.dials}`;
+    return { kind: 'dialled', dial, streamUuid, continuous: true, standstillMs: 0 };
+  }
+  return { kind: 'timer', timer: 'redial', lateMs: 0 };
+};
+const event: fc.Arbitrary<Make> = fc.oneof(
+  { weight: 30, arbitrary: fc.constant(onward) },
+  fc.tuple(fc.boolean(), fc.boolean()).map<Make>(([continuous, stale]) => (m) => ({
+    kind: 'dialled',
+    dial: stale ? m.state.dials - 1 : m.state.dial,
+    streamUuid: `S${m.state.dials}`,
+    continuous,
+    standstillMs: 0,
+  })),
+  code.map<Make>((given) => (m) => ({ kind: 'dial-failed', dial: m.state.dial, code: given })),
+  fc.tuple(fc.boolean(), uuid).map<Make>(([stale, other]) => (m) => ({
+    kind: 'acknowledged',
+    streamUuid: stale ? other : (m.state.session?.streamUuid ?? other),
+    epoch: (m.state.session?.acknowledged ?? -1) + 1,
+  })),
+  code.map<Make>((given) => (m) => ({
+    kind: 'lost',
+    streamUuid: m.state.session?.streamUuid ?? 'A',
+    code: given,
+  })),
+  fc.boolean().map<Make>((consistent) => (m) => ({
+    kind: 'restored',
+    streamUuid: m.state.session?.streamUuid ?? 'A',
+    consistent,
+    epochsBack: 0,
+    message: '',
+    code: '',
+  })),
+  fc
+    .constantFrom('shutdown' as const, 'fenced' as const, 'domain-ended' as const)
+    .map<Make>((reason) => (m) => ({
+      kind: 'bye',
+      streamUuid: m.state.session?.streamUuid ?? 'A',
+      reason,
+    })),
+  fc.constantFrom(...timers).map<Make>((timer) => () => ({ kind: 'timer', timer, lateMs: 0 })),
+  fc.boolean().map<Make>((granted) => () => ({ kind: 'witness', granted })),
+  fc
+    .constantFrom<ReturnType<Make>>(
+      { kind: 'started', epochsBack: 0 },
+      { kind: 'start-failed', code: 'x', message: 'x', epochsBack: 0 },
+      { kind: 'start-failed', code: 'DOMAIN_GONE', message: 'x', epochsBack: 0 },
+      { kind: 'domain-shutdown' },
+      { kind: 'domain-crashed', reason: 'x' },
+      { kind: 'filling-ended', reason: 'x' },
+      { kind: 'domain-failed', code: 'x' },
+    )
+    .map<Make>((given) => () => given),
+  { weight: 1, arbitrary: fc.constant<Make>(() => ({ kind: 'stop' })) },
+);
+/** What the performers would own, and what must be true of it whenever something happens. */
+class Owned {
+  held = false;
+  filling = false;
+  takeovers = 0;
+  impossibles = 0;
+  losses = 0;
+  finished = 0;
+  /** Streams whose domain has ended: nothing of them is held again. */
+  readonly spoilt = new Set<string>();
+
+  perform(effect: SecondaryEffect, before: SecondaryState, m: Machine): void {
+    if (effect.kind === 'restore') {
+      expect(this.filling, 'one domain is filled at a time').to.equal(false);
+      this.filling = true;
+    } else if (effect.kind === 'adopt') {
+      expect(this.filling).to.equal(true);
+      this.filling = false;
+      this.held = true;
+    } else if (effect.kind === 'discard-filling') {
+      this.filling = false;
+    } else if (effect.kind === 'discard-held') {
+      expect(this.held).to.equal(true);
+      this.held = false;
+    } else if (effect.kind === 'standby-lost') {
+      this.losses++;
+      const lost = effect.was === 'held' ? before.held : before.session;
+      if (lost) this.spoilt.add(lost.streamUuid);
+    } else if (effect.kind === 'report-impossible') {
+      this.impossibles++;
+      expect(this.held).to.equal(false);
+      expect(this.spoilt.has(effect.gone.streamUuid)).to.equal(true);
+    } else if (effect.kind === 'ask-witness') {
+      expect(this.held).to.equal(true);
+      expect(m.state.session, 'the restorer is done').to.equal(null);
+    } else if (effect.kind === 'take-over') {
+      this.takeovers++;
+      expect(this.held, 'never fails over before a commit').to.equal(true);
+      expect(this.filling).to.equal(false);
+      expect(before.phase).to.equal('deciding');
+    } else if (effect.kind === 'dial') {
+      expect(effect.role === 'active').to.equal(m.state.role === 'active');
+      expect(m.state.session).to.equal(null);
+    } else if (effect.kind === 'finished') {
+      this.finished++;
+    }
+  }
+}
+
 describe('secondary/vigil', () => {
   it('whatever happens in whatever order: no failover before a commit, one at most, every domain accounted for', () => {
-    const uuid = fc.constantFrom('A', 'B', 'C');
-    const code = fc.constantFrom(
-      'REFUSED',
-      'UNREACHABLE',
-      'UNKNOWN_STREAM',
-      'ALREADY_LINKED',
-      'LINK_CLOSED',
-      'FENCED',
-    );
-    // Events of the present dial and session are made likely, or random sequences would get nowhere.
-    type Make = (m: Machine) => Parameters<Machine['give']>[0];
-    const onward: Make = (m) => {
-      const { session, phase, dial } = m.state;
-      if (phase === 'deciding') return { kind: 'witness', granted: true };
-      if (phase === 'starting') return { kind: 'started', epochsBack: 0 };
-      if (phase === 'suspect' && dial !== 0) return { kind: 'dial-failed', dial, code: 'REFUSED' };
-      if (phase === 'linked' && session) {
-        return { kind: 'acknowledged', streamUuid: session.streamUuid, epoch: session.acknowledged + 1 };
-      }
-      if (session)
-        return {
-          kind: 'restored',
-          streamUuid: session.streamUuid,
-          consistent: true,
-          epochsBack: 0,
-          message: '',
-          code: '',
-        };
-      if (dial !== 0) {
-        const streamUuid = `S${m.state.dials}`;
-        return { kind: 'dialled', dial, streamUuid, continuous: true, standstillMs: 0 };
-      }
-      return { kind: 'timer', timer: 'redial', lateMs: 0 };
-    };
-    const event: fc.Arbitrary<Make> = fc.oneof(
-      { weight: 30, arbitrary: fc.constant(onward) },
-      fc.tuple(fc.boolean(), fc.boolean()).map<Make>(([continuous, stale]) => (m) => ({
-        kind: 'dialled',
-        dial: stale ? m.state.dials - 1 : m.state.dial,
-        streamUuid: `S${m.state.dials}`,
-        continuous,
-        standstillMs: 0,
-      })),
-      code.map<Make>((given) => (m) => ({ kind: 'dial-failed', dial: m.state.dial, code: given })),
-      fc.tuple(fc.boolean(), uuid).map<Make>(([stale, other]) => (m) => ({
-        kind: 'acknowledged',
-        streamUuid: stale ? other : (m.state.session?.streamUuid ?? other),
-        epoch: (m.state.session?.acknowledged ?? -1) + 1,
-      })),
-      code.map<Make>((given) => (m) => ({
-        kind: 'lost',
-        streamUuid: m.state.session?.streamUuid ?? 'A',
-        code: given,
-      })),
-      fc.boolean().map<Make>((consistent) => (m) => ({
-        kind: 'restored',
-        streamUuid: m.state.session?.streamUuid ?? 'A',
-        consistent,
-        epochsBack: 0,
-        message: '',
-        code: '',
-      })),
-      fc
-        .constantFrom('shutdown' as const, 'fenced' as const, 'domain-ended' as const)
-        .map<Make>((reason) => (m) => ({
-          kind: 'bye',
-          streamUuid: m.state.session?.streamUuid ?? 'A',
-          reason,
-        })),
-      fc.constantFrom(...timers).map<Make>((timer) => () => ({ kind: 'timer', timer, lateMs: 0 })),
-      fc.boolean().map<Make>((granted) => () => ({ kind: 'witness', granted })),
-      fc
-        .constantFrom<ReturnType<Make>>(
-          { kind: 'started', epochsBack: 0 },
-          { kind: 'start-failed', code: 'x', message: 'x', epochsBack: 0 },
-          { kind: 'start-failed', code: 'DOMAIN_GONE', message: 'x', epochsBack: 0 },
-          { kind: 'domain-shutdown' },
-          { kind: 'domain-crashed', reason: 'x' },
-          { kind: 'filling-ended', reason: 'x' },
-          { kind: 'domain-failed', code: 'x' },
-        )
-        .map<Make>((given) => () => given),
-      { weight: 1, arbitrary: fc.constant<Make>(() => ({ kind: 'stop' })) },
-    );
     let failovers = 0;
     let losses = 0;
     let impossibles = 0;
     fc.assert(
       fc.property(fc.array(event, { maxLength: 60 }), (events) => {
         const m = machine();
-        // What the performers would own.
-        let held = false;
-        let filling = false;
-        let takeovers = 0;
+        const owned = new Owned();
         let failedStarts = 0;
-        let impossible = 0;
-        // A stream whose domain has ended: nothing of it is held again.
-        const spoilt = new Set<string>();
-        let finished = 0;
         for (const make of events) {
           const given = make(m);
           const before = m.state;
           const endsFilling = given.kind === 'filling-ended' && (before.session?.acknowledged ?? 0) < 0;
-          if (endsFilling && before.session) spoilt.add(before.session.streamUuid);
+          if (endsFilling && before.session) owned.spoilt.add(before.session.streamUuid);
           if (given.kind === 'start-failed' && before.phase === 'starting') failedStarts++;
-          for (const effect of m.give(given)) {
-            if (effect.kind === 'restore') {
-              expect(filling, 'one domain is filled at a time').to.equal(false);
-              filling = true;
-            } else if (effect.kind === 'adopt') {
-              expect(filling).to.equal(true);
-              filling = false;
-              held = true;
-            } else if (effect.kind === 'discard-filling') {
-              filling = false;
-            } else if (effect.kind === 'discard-held') {
-              expect(held).to.equal(true);
-              held = false;
-            } else if (effect.kind === 'standby-lost') {
-              losses++;
-              const lost = effect.was === 'held' ? before.held : before.session;
-              if (lost) spoilt.add(lost.streamUuid);
-            } else if (effect.kind === 'report-impossible') {
-              impossible++;
-              expect(held).to.equal(false);
-              expect(spoilt.has(effect.gone.streamUuid)).to.equal(true);
-            } else if (effect.kind === 'ask-witness') {
-              expect(held).to.equal(true);
-              expect(m.state.session, 'the restorer is done').to.equal(null);
-            } else if (effect.kind === 'take-over') {
-              takeovers++;
-              expect(held, 'never fails over before a commit').to.equal(true);
-              expect(filling).to.equal(false);
-              expect(before.phase).to.equal('deciding');
-            } else if (effect.kind === 'dial') {
-              expect(effect.role === 'active').to.equal(m.state.role === 'active');
-              expect(m.state.session).to.equal(null);
-            } else if (effect.kind === 'finished') {
-              finished++;
-            }
-          }
-          expect(held).to.equal(m.state.held !== null);
-          expect(spoilt.has(m.state.held?.streamUuid ?? ''), 'held, and dead').to.equal(false);
+          for (const effect of m.give(given)) owned.perform(effect, before, m);
+          expect(owned.held).to.equal(m.state.held !== null);
+          expect(owned.spoilt.has(m.state.held?.streamUuid ?? ''), 'held, and dead').to.equal(false);
           if (m.state.phase === 'suspect') {
             const { session, dial } = m.state;
             const waits = m.armed('redial') ?? m.armed('reconnect');
             expect(session !== null || dial !== 0 || waits !== null, 'goes on by itself').to.equal(true);
           }
         }
-        impossibles += impossible;
-        failovers += takeovers;
-        expect(takeovers, 'again only after one that failed').to.be.at.most(1 + failedStarts);
-        expect(finished).to.be.at.most(1);
+        impossibles += owned.impossibles;
+        losses += owned.losses;
+        failovers += owned.takeovers;
+        expect(owned.takeovers, 'again only after one that failed').to.be.at.most(1 + failedStarts);
+        expect(owned.finished).to.be.at.most(1);
         // The restorer ends some day, and then nothing may be left over.
         m.give({ kind: 'stop' });
         for (const effect of m.give({
@@ -195,9 +203,9 @@ describe('secondary/vigil', () => {
           message: '',
           code: '',
         })) {
-          if (effect.kind === 'discard-filling') filling = false;
+          if (effect.kind === 'discard-filling') owned.filling = false;
         }
-        expect(filling).to.equal(false);
+        expect(owned.filling).to.equal(false);
         expect(m.state.held).to.equal(null);
       }),
       { numRuns: 3000 },

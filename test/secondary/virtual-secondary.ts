@@ -47,8 +47,7 @@ import { log } from '../service/world.js';
 
 const settings: SecondarySettings = { reconnectWindowMs: 300, redialMinMs: 50, redialMaxMs: 2000 };
 
-/** After what is due at the same time. */
-const LATER_MS = 0.001;
+const LATER_MS = 0.001; // after what is due at the same time
 
 /** What comes of each command. */
 export function playSecondary(commands: readonly string[]): string[][] {
@@ -144,9 +143,8 @@ class VirtualSecondary {
       filling: () => this.#events$.next({ kind: 'filling-ended', reason: rest }),
       spare: () => this.#spareEnded$.next(rest),
     };
-    const obey = obeyed[what];
-    if (obey === undefined) throw new Error(`no such command: ${command}`);
-    obey();
+    if (!(what in obeyed)) throw new Error(`no such command: ${command}`);
+    obeyed[what]?.();
   }
 
   /** Where many scenes begin; nothing is said of the way there. */
@@ -168,9 +166,8 @@ class VirtualSecondary {
     this.#standstillMs = Number(standstill);
     const events$ = new ReplaySubject<LinkEvent>();
     this.#linkEvents.set(streamUuid, events$);
-    const unread = { source: {} as StreamLink['source'], bufferedBytes: 0, peer: '' };
     const link: StreamLink = {
-      ...unread,
+      ...{ source: {} as StreamLink['source'], bufferedBytes: 0, peer: '' },
       welcome: { streamUuid, continuous: command.includes('continuous') } as StreamLink['welcome'],
       events$,
       boundary: () => of({ epoch: this.#open.epoch, end: this.#open.end, bytes: 1, outputBytes: 0 }),
@@ -189,8 +186,7 @@ class VirtualSecondary {
     };
     const dialling = this.#dialling;
     this.#dialling = null;
-    dialling?.next(link);
-    dialling?.complete();
+    this.#answer(dialling, link);
   }
 
   #refuse(code: string): void {
@@ -211,8 +207,7 @@ class VirtualSecondary {
     if (received.kind === 'end') this.#open = { epoch: received.epochs, end: true };
     const receiving = this.#receiving;
     this.#receiving = null;
-    receiving?.next(received);
-    receiving?.complete();
+    this.#answer(receiving, received);
   }
 
   #answer<T>(waiting: Subscriber<T> | null, answer: T): void {
@@ -305,10 +300,7 @@ class VirtualSecondary {
     this.#committed = -1;
     const asOf = (epoch: number): RestoreOutcome => ({ kind: 'failover', epoch });
     return {
-      receive: () =>
-        new Observable<Received>((subscriber) => {
-          this.#receiving = subscriber;
-        }),
+      receive: () => new Observable<Received>((subscriber) => void (this.#receiving = subscriber)),
       commit: () => {
         const { epoch } = this.#open;
         this.#say(`restorer: commit ${epoch}`);
@@ -338,9 +330,7 @@ class VirtualSecondary {
     return {
       takeOver: () => {
         this.#say('standby: take over');
-        return new Observable<void>((subscriber) => {
-          this.#starting = subscriber;
-        });
+        return new Observable<void>((subscriber) => void (this.#starting = subscriber));
       },
       domain: {
         get checkpointsBack() {
