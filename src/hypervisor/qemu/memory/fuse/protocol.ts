@@ -38,13 +38,14 @@ export const Opcode = {
 export const InitFlag = {
   ASYNC_READ: 1 << 0,
   BIG_WRITES: 1 << 5,
-  WRITEBACK_CACHE: 1 << 16,
   PARALLEL_DIROPS: 1 << 18,
   MAX_PAGES: 1 << 22,
 } as const;
 
 /** OPEN: what is in the page cache stays valid. */
 export const FOPEN_KEEP_CACHE = 1 << 1;
+/** OPEN: closing a descriptor writes nothing back, without a writeback cache, from Linux 5.16 on. */
+export const FOPEN_NOFLUSH = 1 << 5;
 
 export const Errno = { EPERM: 1, ENOENT: 2, EIO: 5, ENODEV: 19, EINVAL: 22, ENOSYS: 38 } as const;
 
@@ -103,7 +104,12 @@ export function putHeader(answer: DataView, unique: bigint, errno: number, bodyB
   return length;
 }
 
-/** The answer to INIT: 64 octets, or null if the kernel speaks another or too old a version. */
+/**
+ * The answer to INIT: 64 octets, or null if the kernel speaks another or too old a version. A writeback cache is not
+ * asked for. It is about write(), which goes to the server at once without one; what is written through a mapping is
+ * written back either way. With one, whoever closes a descriptor waits until all is written back, and that is also each
+ * child that we start, and we with it, until it runs its program (fs/fuse/file.c, fuse_flush).
+ */
 export function putInit(body: DataView, request: Request): number | null {
   const major = request.u32(0);
   const minor = request.u32(4);
@@ -111,7 +117,6 @@ export function putInit(body: DataView, request: Request): number | null {
   const wanted =
     InitFlag.ASYNC_READ |
     InitFlag.BIG_WRITES |
-    InitFlag.WRITEBACK_CACHE |
     InitFlag.PARALLEL_DIROPS |
     InitFlag.MAX_PAGES;
   body.setUint32(0, PROTOCOL_MAJOR, true);

@@ -9,6 +9,7 @@ import { PAGE_SIZE } from '../../../../stream/format.js';
 import {
   Errno,
   FOPEN_KEEP_CACHE,
+  FOPEN_NOFLUSH,
   IN_HEADER_BYTES,
   MAX_READAHEAD_BYTES,
   MAX_WRITE_BYTES,
@@ -102,7 +103,7 @@ export class RamFileServer {
         if ((request.u32(0) & FATTR_SIZE) !== 0 && request.u64(16) !== bytes) return -Errno.EINVAL;
         return putAttributeAnswer(this.#body, node, bytes);
       case Opcode.OPEN:
-        return node === RAM_NODE ? putOpen(this.#body, FOPEN_KEEP_CACHE) : -Errno.EPERM;
+        return node === RAM_NODE ? putOpen(this.#body, FOPEN_KEEP_CACHE | FOPEN_NOFLUSH) : -Errno.EPERM;
       case Opcode.OPENDIR:
         return node === ROOT_NODE ? putOpen(this.#body, 0) : -Errno.EPERM;
       case Opcode.READ:
