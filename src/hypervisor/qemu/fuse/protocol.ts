@@ -114,11 +114,7 @@ export function putInit(body: DataView, request: Request): number | null {
   const major = request.u32(0);
   const minor = request.u32(4);
   if (major !== PROTOCOL_MAJOR || minor < PROTOCOL_MINOR_MIN) return null;
-  const wanted =
-    InitFlag.ASYNC_READ |
-    InitFlag.BIG_WRITES |
-    InitFlag.PARALLEL_DIROPS |
-    InitFlag.MAX_PAGES;
+  const wanted = InitFlag.ASYNC_READ | InitFlag.BIG_WRITES | InitFlag.PARALLEL_DIROPS | InitFlag.MAX_PAGES;
   body.setUint32(0, PROTOCOL_MAJOR, true);
   body.setUint32(4, PROTOCOL_MINOR_MIN, true);
   body.setUint32(8, Math.min(request.u32(8), MAX_READAHEAD_BYTES), true);
