@@ -29,11 +29,14 @@ describe('qemu: the checkpoints of a standby', () => {
 
   function held() {
     const ram = new PlainAccess(fd);
-    const failure: { code: 'BAD_CONTEXT' | 'FAILED' | 'DOMAIN_GONE' | null } = { code: null };
+    const failure: { code: 'BAD_CONTEXT' | 'FAILED' | 'DOMAIN_GONE' | null; left: number } = {
+      code: null,
+      left: Infinity,
+    };
     const loader = {
       holds: null,
       load: () =>
-        failure.code === null
+        failure.code === null || failure.left-- <= 0
           ? Promise.resolve()
           : Promise.reject(new HypervisorError(failure.code, 'it does not work')),
     };
@@ -85,4 +88,16 @@ describe('qemu: the checkpoints of a standby', () => {
       expect(checkpoints.current?.context).to.equal(second);
     });
   }
+
+  it('no QEMU that could say so for a while: a takeover does not go back meanwhile', async () => {
+    const { checkpoints, commit, failure, fillOf } = held();
+    await commit('first', 2);
+    failure.code = 'FAILED';
+    const second = await commit('second', 3);
+    failure.left = 2; // this state's; the one before could be loaded
+    await expectCode(checkpoints.readyToRun(), 'FAILED');
+    expect(checkpoints.current?.context).to.equal(second);
+    expect(checkpoints.back).to.equal(0);
+    expect(fillOf()).to.equal(3);
+  });
 });

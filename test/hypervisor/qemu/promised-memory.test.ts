@@ -17,7 +17,6 @@ import {
   type QemuSource,
   type QemuTarget,
 } from '../../../src/hypervisor/qemu/index.js';
-import { writeFrames } from '../../../src/hypervisor/qemu/memory/ram-file.js';
 import { openTracking } from '../../../src/hypervisor/qemu/memory/tracking.js';
 import { PAGE_SIZE } from '../../../src/stream/format.js';
 import { Cleanup } from '../../support/cleanup.js';
@@ -169,13 +168,13 @@ describe('qemu: promised memory', function () {
     await expectLost(standby.machine.tracking, 'has ended');
   });
 
-  it('is lost when a page cannot be kept: who asks is told, and for ever', async function () {
+  it('is lost when a page cannot be kept: who writes it is told why, and who asks, for ever', async function () {
     if (!hasFuse) return this.skip();
     const place = await tmpfs(this, '20m');
     const standby = await target({ memoryDirectory: place.directory, dirty: 'fuse' });
     const ended = firstEvent(standby);
     takePagesAway(place);
-    await replicateInto(standby); // into the page cache: nobody is told
+    await expectCode(replicateInto(standby), 'FAILED', 'ENOSPC');
     await expectLost(standby.machine.tracking, 'ENOSPC');
     expect(await ended)
       .to.have.property('reason')
@@ -185,16 +184,19 @@ describe('qemu: promised memory', function () {
   it('is lost on a primary: no later capture succeeds', async function () {
     if (!hasFuse) return this.skip();
     const place = await tmpfs(this, '20m');
-    const { tracking } = await openTracking(
-      { name: TEST_NAME, memoryBytes: 16 * MIB, memoryDirectory: place.directory, dirty: 'fuse' },
-      { standby: false },
+    const source = await openQemuSource(
+      tickGuest({ memoryDirectory: place.directory, dirty: 'fuse' }, 'pages=1024 dirty=1000 tick_ms=10'),
     );
-    cleanup.add(() => tracking.close());
+    cleanup.add(() => source.destroy());
+    const screen = new Console(source);
+    await source.start();
+    await screen.untilText('tick 2 ok\n');
+    const { tracking } = source.machine;
     await tracking.begin();
     takePagesAway(place);
-    // So many that they are flushed before the pause.
-    const frames = Uint32Array.from({ length: 1024 }, (_, pfn) => pfn);
-    writeFrames(tracking.ramFd, frames, frames.length, Buffer.alloc(frames.length * PAGE_SIZE, 7));
+    // So many pages that they are flushed before the pause. They are in the page cache: nobody is told yet.
+    const ticks = screen.ticks().length;
+    await screen.until(() => screen.ticks().length > ticks + 2);
     await expectCode(tracking.prepare(), 'FAILED', 'ENOSPC');
     // The kernel has told it, and tells nobody again.
     await expectCode(tracking.capture(), 'FAILED', 'ENOSPC');

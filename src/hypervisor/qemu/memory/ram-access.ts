@@ -74,6 +74,7 @@ interface Waiting {
 /** Of a file that a process serves. One after another; the thread begins with the first of them. */
 export class ServedAccess implements RamAccess {
   readonly #fd: number;
+  readonly #explain: (cause: Error) => HypervisorError;
   readonly #frames = new Uint32Array(new SharedArrayBuffer(SLAB_PAGES * Uint32Array.BYTES_PER_ELEMENT));
   readonly #order = new InOrder();
   #slab: Uint8Array = new Uint8Array(0);
@@ -81,8 +82,10 @@ export class ServedAccess implements RamAccess {
   #waiting: Waiting | null = null;
   #closed = false;
 
-  constructor(fd: number) {
+  /** `explain` is told why the file could not be read or written, and says what its callers fail with. */
+  constructor(fd: number, explain: (cause: Error) => HypervisorError = failed) {
     this.#fd = fd;
+    this.#explain = explain;
   }
 
   read(gfns: Uint32Array, count: number, into: Uint8Array, offset: number): Promise<void> {
@@ -110,7 +113,7 @@ export class ServedAccess implements RamAccess {
   async close(): Promise<void> {
     this.#closed = true;
     await this.#thread?.terminate();
-    this.#fail(new Error('it was given up'));
+    this.#fail(failed(new Error('it was given up')));
   }
 
   #do(kind: RamRequest['kind'], gfns: Uint32Array): Promise<void> {
@@ -136,25 +139,26 @@ export class ServedAccess implements RamAccess {
     this.#thread = thread;
     thread.on('message', ({ error }: RamAnswer) => {
       if (error !== null) {
-        this.#fail(new Error(error));
+        // What its server said before is read in this turn.
+        setImmediate(() => this.#fail(this.#explain(new Error(error))));
         return;
       }
       const waiting = this.#waiting;
       this.#waiting = null;
       waiting?.resolve();
     });
-    thread.on('error', (error) => this.#fail(asError(error)));
+    thread.on('error', (error) => this.#fail(failed(asError(error))));
     thread.on('exit', () => {
       this.#closed = true;
-      this.#fail(new Error('the thread that accesses it has ended'));
+      this.#fail(failed(new Error('the thread that accesses it has ended')));
     });
     return thread;
   }
 
-  #fail(cause: Error): void {
+  #fail(error: HypervisorError): void {
     const waiting = this.#waiting;
     this.#waiting = null;
-    waiting?.reject(failed(cause));
+    waiting?.reject(error);
   }
 }
 

@@ -6,8 +6,9 @@
 //
 //   guest ──▶ page cache ──fdatasync: WRITE──▶ server process ──▶ image, log (files) ──▶ we
 //
-// A write that fails leaves a page that only the page cache has, for as long as it keeps it, and is told to the next
-// fdatasync only. So one failure is for ever, and so is the server's end.
+// What we write ourselves, into a standby, goes through the page cache to the server at once, and its failure is told at
+// once. A guest’s write that fails leaves a page that only the page cache has, for as long as it keeps it, and is told to
+// the next fdatasync only. So one failure is for ever, and so is the server's end.
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
@@ -106,7 +107,7 @@ export class FuseTracking implements DirtyTracking {
 
   private constructor({ file, imageFd, logFd, server }: Parts) {
     this.#file = file;
-    this.ram = new ServedAccess(file.fd);
+    this.ram = new ServedAccess(file.fd, (cause) => this.#failed(cause));
     this.#imageFd = imageFd;
     this.#logFd = logFd;
     this.#log = new WriteLogReader(logFd);
@@ -196,12 +197,16 @@ export class FuseTracking implements DirtyTracking {
     } catch (error) {
       const cause = asError(error);
       await new Promise((resolve) => setImmediate(resolve)); // what the server said before is read in this turn
-      throw this.#closed === null
-        ? this.#loss.report(this.#lossOf(cause.message, cause))
-        : new HypervisorError('DOMAIN_GONE', 'Guest RAM was given up.', {}, { cause });
+      throw this.#failed(cause);
     }
     // What was written before the server ended and what was not is not known.
     this.#loss.requireNone();
+  }
+
+  #failed(cause: Error): HypervisorError {
+    return this.#closed === null
+      ? this.#loss.report(this.#lossOf(cause.message, cause))
+      : new HypervisorError('DOMAIN_GONE', 'Guest RAM was given up.', {}, { cause });
   }
 
   /** The server's own words say more than the kernel's. */
