@@ -1,4 +1,5 @@
-// The README's program and the commands that write its configurations are run as they stand there.
+// The program of docs/LIBRARY.md, and the commands of the README and of docs/PROTECTING.md that write configurations, are
+// run as they stand there.
 
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -54,7 +55,8 @@ describe('README', () => {
     });
     expect(primary.domains.map(withoutTap)).to.deep.equal(secondary.domains.map(withoutTap));
 
-    const fragments = [...readme.matchAll(/^```yaml\n(.*?)^```$/gms)].map(
+    const protecting = await readFile(join(root, 'docs', 'PROTECTING.md'), 'utf8');
+    const fragments = [...protecting.matchAll(/^```yaml\n(.*?)^```$/gms)].map(
       ([, text = '']) => parse(text) as object,
     );
     expect(fragments).to.have.length(3);
@@ -66,8 +68,8 @@ describe('README', () => {
   });
 
   it('the program that embeds a secondary sees the commits and the failover', async () => {
-    const readme = await readFile(join(root, 'README.md'), 'utf8');
-    const program = /```ts\n(.*?)```/s.exec(readme)?.[1] ?? '';
+    const library = await readFile(join(root, 'docs', 'LIBRARY.md'), 'utf8');
+    const program = /```ts\n(.*?)```/s.exec(library)?.[1] ?? '';
     expect(program.trimEnd().split('\n')).to.have.length.at.most(10);
 
     const directory = await mkdtemp(join(tmpdir(), 'romulus-readme-'));

@@ -1,4 +1,4 @@
-// What the process's exit status says. Documented in the README; scripts rely on it.
+// What the process's exit status says. Documented in docs/OPERATING.md; scripts rely on it.
 
 export const ExitCode = {
   /** Done; for a service: stopped in order, or every domain has ended by itself. */
