@@ -198,7 +198,7 @@ describe('page tables of a PV guest', () => {
     expect(tableLevel(PageType.L4TAB_PIN)).to.equal(4);
   });
 
-  it('take microseconds each, both ways', () => {
+  it('come back as they were, of a whole guest', () => {
     const pages = 256;
     const frames = Array.from({ length: 4096 }, (_, pfn) => 5000 - pfn);
     const physmap = physmapOf(8, frames);
@@ -207,17 +207,9 @@ describe('page tables of a PV guest', () => {
     for (let i = 0; i < pages * 512; i++)
       view.setBigUint64(i * 8, (BigInt(frames[i & 4095] ?? 0) << 12n) | 0x67n, true);
     const before = memory.slice();
-    let best = Infinity;
-    for (let turn = 0; turn < 10; turn++) {
-      const started = performance.now();
-      for (let at = 0; at < memory.length; at += 4096) normaliseTable(view, at, 1, 4, physmap, INVALID_FRAME);
-      for (let at = 0; at < memory.length; at += 4096) localiseTable(view, at, physmap);
-      best = Math.min(best, performance.now() - started);
-    }
+    for (let at = 0; at < memory.length; at += 4096) normaliseTable(view, at, 1, 4, physmap, INVALID_FRAME);
+    expect(Buffer.compare(memory, before)).not.to.equal(0);
+    for (let at = 0; at < memory.length; at += 4096) localiseTable(view, at, physmap);
     expect(Buffer.compare(memory, before)).to.equal(0);
-    const microseconds = (best * 1000) / (2 * pages);
-    // Measured: about 2. The limit is for a machine that does much else.
-    expect(microseconds).to.be.lessThan(25);
-    if (process.env['SHOW'] !== undefined) console.log(`      ${microseconds.toFixed(2)} µs a table and way`);
   });
 });
