@@ -28,6 +28,7 @@ export interface MachineHooks {
   crashed(error: Error): void;
 }
 
+/** @throws HypervisorError FAILED */
 export async function v86Version(): Promise<string> {
   const file = createRequire(import.meta.url).resolve('v86/package.json');
   const parsed: unknown = JSON.parse(await readFile(file, 'utf8'));

@@ -26,6 +26,7 @@ export async function framesOfReset(qmp: QmpClient): Promise<Uint32Array> {
   return framesIn(await qmp.human('info roms'));
 }
 
+/** Rising. `roms`: what "info roms" says. @throws HypervisorError BAD_CONFIGURATION as framesOfReset() */
 export function framesIn(roms: string): Uint32Array {
   const frames = new Set<number>();
   for (const match of roms.matchAll(/^addr=([0-9a-f]+) size=0x([0-9a-f]+) mem=ram\b/gm)) {

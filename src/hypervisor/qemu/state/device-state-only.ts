@@ -4,7 +4,7 @@
 import type { Facts } from '../../../errors.js';
 import { HypervisorError, type CpuPolicy, type HvmParam, type TscInfo } from '../../port.js';
 
-/** All fail with UNSUPPORTED, for what is not nothing. */
+/** @throws HypervisorError UNSUPPORTED, all of them, for what is not nothing */
 export abstract class DeviceStateOnly {
   /** The vCPUs come with the device state. */
   setHvmContext(): Promise<void> {

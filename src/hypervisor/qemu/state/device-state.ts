@@ -64,7 +64,7 @@ export class DeviceStateFile {
   }
 }
 
-/** Refuses, with BAD_CONTEXT, what is no device state of QEMU. */
+/** @throws HypervisorError BAD_CONTEXT if it is no device state of QEMU */
 export function checkDeviceState(blob: Uint8Array): void {
   const refuse = (message: string, facts = {}): HypervisorError =>
     new HypervisorError('BAD_CONTEXT', message, { length: blob.length, ...facts });

@@ -136,8 +136,8 @@ export class HeldCheckpoints {
   }
 
   /**
-   * A QEMU that holds the last checkpoint, or the good one if it does not take that. If it takes neither, all is as it was:
-   * fails as load() does for the last one, or with WRONG_STATE if there is none.
+   * A QEMU that holds the last checkpoint, or the good one if it does not take that. If it takes neither, all is as it was.
+   * @throws as load() for the last one, or HypervisorError WRONG_STATE if there is none
    */
   async readyToRun(): Promise<Seated> {
     this.#back = 0;
