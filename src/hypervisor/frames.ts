@@ -1,6 +1,7 @@
 // The frames of a flat guest, 0 … size - 1: each is RAM, and a pfn is its own gfn. What the port's calls about pages
 // have in common where a hypervisor's guests are like that.
 
+import { valueAt } from '../stream/bounds.js';
 import { INVALID_FRAME, PAGE_SIZE, PageType } from '../stream/format.js';
 import { Bitmap } from './bitmap.js';
 import { HypervisorError } from './port.js';
@@ -18,7 +19,7 @@ export class FlatFrames {
   /** @throws HypervisorError FRAME_OUT_OF_RANGE */
   check(gfn: number): void {
     if (gfn < this.size) return;
-    throw new HypervisorError('FRAME_OUT_OF_RANGE', 'The domain has no such frame.', {
+    throw new HypervisorError('FRAME_OUT_OF_RANGE', 'the domain has no such frame', {
       gfn,
       p2mSize: this.size,
     });
@@ -26,13 +27,13 @@ export class FlatFrames {
 
   /** The first `count` of them. @throws HypervisorError FRAME_OUT_OF_RANGE */
   checkAll(gfns: Uint32Array, count: number): void {
-    for (let k = 0; k < count; k++) this.check(gfns[k] ?? INVALID_FRAME);
+    for (let k = 0; k < count; k++) this.check(valueAt(gfns, k));
   }
 
   /** As the port's pageTypes(). @throws HypervisorError FRAME_OUT_OF_RANGE */
   types(gfns: Uint32Array, count: number, types: Uint8Array): void {
     for (let k = 0; k < count; k++) {
-      const gfn = gfns[k] ?? INVALID_FRAME;
+      const gfn = valueAt(gfns, k);
       if (gfn !== INVALID_FRAME) this.check(gfn);
       types[k] = gfn === INVALID_FRAME ? PageType.XTAB : PageType.NOTAB;
     }
@@ -42,7 +43,7 @@ export class FlatFrames {
   populate(pfns: Uint32Array, count: number, gfns: Uint32Array): void {
     this.checkAll(pfns, count);
     for (let k = 0; k < count; k++) {
-      const pfn = pfns[k] ?? INVALID_FRAME;
+      const pfn = valueAt(pfns, k);
       this.#populated?.set(pfn);
       gfns[k] = pfn;
     }
@@ -53,7 +54,7 @@ export class FlatFrames {
     this.checkAll(gfns, count);
     if (offset + count * PAGE_SIZE <= slab.length) return;
     const facts = { count, offset, length: slab.length };
-    throw new HypervisorError('FAILED', 'The pages do not fit the slab.', facts);
+    throw new HypervisorError('FAILED', 'the pages do not fit the slab', facts);
   }
 
   /** @throws HypervisorError FRAME_OUT_OF_RANGE, NOT_POPULATED */
@@ -61,9 +62,9 @@ export class FlatFrames {
     this.checkAll(gfns, count);
     if (this.#populated === null) return;
     for (let k = 0; k < count; k++) {
-      const gfn = gfns[k] ?? INVALID_FRAME;
+      const gfn = valueAt(gfns, k);
       if (this.#populated.has(gfn)) continue;
-      throw new HypervisorError('NOT_POPULATED', 'The frame was never populated.', { gfn });
+      throw new HypervisorError('NOT_POPULATED', 'the frame was never populated', { gfn });
     }
   }
 
@@ -72,13 +73,13 @@ export class FlatFrames {
     this.checkPopulated(gfns, count);
     if (data.length >= count * PAGE_SIZE) return;
     const facts = { count, length: data.length };
-    throw new HypervisorError('FAILED', 'There are fewer pages than frames.', facts);
+    throw new HypervisorError('FAILED', 'there are fewer pages than frames', facts);
   }
 
   /** Of a bitmap that dirty frames go into. @throws HypervisorError FAILED */
   checkBitmap(into: Bitmap): void {
     if (into.size === this.size) return;
     const facts = { size: into.size, p2mSize: this.size };
-    throw new HypervisorError('FAILED', 'The bitmap is not of the domain’s size.', facts);
+    throw new HypervisorError('FAILED', 'the bitmap is not of the domain’s size', facts);
   }
 }

@@ -40,7 +40,10 @@ export interface M2pMapping {
 export interface PvDomain {
   info(): Promise<PvDomainInfo>;
   mapM2p(): Promise<M2pMapping>;
-  /** Maps the first `count` mfns, which must be the domain's (xc_map_foreign_pages). @throws FRAME_OUT_OF_RANGE */
+  /**
+   * Maps the first `count` mfns, which must be the domain's (xc_map_foreign_pages).
+   * @throws HypervisorError FRAME_OUT_OF_RANGE
+   */
   mapFrames(mfns: Uint32Array, count: number): Promise<FrameMapping>;
 }
 
@@ -58,19 +61,20 @@ export interface PvSource extends PvDomain {
 }
 
 /** One mmuext_op batch is at most this long. */
-export const MAX_PIN_BATCH = 1024;
+export const PIN_BATCH_MAX = 1024;
 
 export interface PvTarget extends PvDomain {
   /** XEN_DOMCTL_set_address_size; only before the domain has memory. */
   setGuestWidth(width: GuestWidth): Promise<void>;
-  /** All frame numbers in it are mfns. @throws BAD_CONTEXT */
+  /** All frame numbers in it are mfns. @throws HypervisorError BAD_CONTEXT */
   setVcpuContext(vcpu: number, context: Uint8Array): Promise<void>;
   setVcpuExtended(vcpu: number, context: Uint8Array): Promise<void>;
   setVcpuXsave(vcpu: number, context: Uint8Array): Promise<void>;
   setVcpuMsrs(vcpu: number, msrs: Uint8Array): Promise<void>;
   /**
-   * MMUEXT_PIN_L1_TABLE to _L4_TABLE: levels[i] (1 to 4) and mfns[i], the first `count`, at most MAX_PIN_BATCH. Xen
-   * looks through each table and what it points to. @throws BAD_CONTEXT if it finds what must not be
+   * MMUEXT_PIN_L1_TABLE to _L4_TABLE: levels[i] (1 to 4) and mfns[i], the first `count`, at most PIN_BATCH_MAX. Xen
+   * looks through each table and what it points to.
+   * @throws HypervisorError BAD_CONTEXT if it finds what must not be
    */
   pinTables(levels: Uint8Array, mfns: Uint32Array, count: number): Promise<void>;
   /** Grants console and xenstore rings to the domains that serve them (xc_dom_gnttab_seed). */

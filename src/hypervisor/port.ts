@@ -140,7 +140,7 @@ export interface SourceDomain extends Domain {
   start(): Promise<void>;
   /** The domain runs and is about to be suspended: whatever makes the pause shorter. */
   prepareSuspend?(): Promise<void>;
-  /** Stops the domain at a consistent point. Fails with DOMAIN_GONE if it has ended. */
+  /** Stops the domain at a consistent point. @throws HypervisorError DOMAIN_GONE if it has ended */
   suspend(): Promise<void>;
   /**
    * Asked of a suspended domain when all is captured, before it is resumed: false if somebody else let it run since
@@ -150,8 +150,8 @@ export interface SourceDomain extends Domain {
   /** Lets a suspended domain go on (XEN_DOMCTL_resumedomain, fast). */
   resume(): Promise<void>;
   /**
-   * Asked after resume(), before what was captured is sent: fails with MACHINE_CHANGED if it is not of the machine that
-   * info() tells of.
+   * Asked after resume(), before what was captured is sent.
+   * @throws HypervisorError MACHINE_CHANGED if it is not of the machine that info() tells of
    */
   confirmMachine?(): Promise<void>;
 
@@ -212,8 +212,9 @@ export interface TargetDomain extends Domain {
 
   /**
    * A checkpoint is complete in the domain, and this is its emulatorContext(). Not there: nothing is to be done. The
-   * domain may find out whether it could be started. Fails with BAD_CONTEXT if it could not: it is then as of
-   * `checkpointsBack` checkpoints before, if it has ever had one.
+   * domain may find out whether it could be started.
+   * @throws HypervisorError BAD_CONTEXT if it could not: it is then as of `checkpointsBack` checkpoints before, if it
+   * has ever had one
    */
   checkpoint?(emulatorContext: Uint8Array): Promise<void>;
   /** How far the domain had to go back, when checkpoint() failed, or at its start. Not there: never. */

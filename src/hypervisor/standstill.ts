@@ -10,33 +10,36 @@ import type { SourceDomain } from './port.js';
 export type StopReason = 'checkpoint' | 'pressure' | 'unlinked';
 
 export class DomainStop {
-  private readonly reasons = new Set<StopReason>();
-  private readonly order = new InOrder();
+  readonly #domain: Pick<SourceDomain, 'suspend' | 'resume' | 'info'>;
+  readonly #reasons = new Set<StopReason>();
+  readonly #order = new InOrder();
 
-  constructor(private readonly domain: Pick<SourceDomain, 'suspend' | 'resume' | 'info'>) {}
+  constructor(domain: Pick<SourceDomain, 'suspend' | 'resume' | 'info'>) {
+    this.#domain = domain;
+  }
 
-  /** Resolves when the domain stands still. Fails as suspend() does, and then the reason is not kept. */
+  /** Resolves when the domain stands still. @throws as suspend(), and then the reason is not kept */
   add(reason: StopReason): Promise<void> {
-    return this.order.do(async () => {
-      const captured = this.reasons.has('checkpoint') && reason !== 'checkpoint';
-      if (this.reasons.size === 0 || (!captured && (await this.runs()))) await this.domain.suspend();
-      this.reasons.add(reason);
+    return this.#order.do(async () => {
+      const captured = this.#reasons.has('checkpoint') && reason !== 'checkpoint';
+      if (this.#reasons.size === 0 || (!captured && (await this.#runs()))) await this.#domain.suspend();
+      this.#reasons.add(reason);
     });
   }
 
   /** Takes a reason away, if it is there. */
   remove(reason: StopReason): Promise<void> {
-    return this.order.do(async () => {
-      if (!this.reasons.delete(reason) || this.reasons.size > 0) return;
+    return this.#order.do(async () => {
+      if (!this.#reasons.delete(reason) || this.#reasons.size > 0) return;
       try {
-        await this.domain.resume();
+        await this.#domain.resume();
       } catch (error) {
-        if (codeOf(error) !== 'WRONG_STATE' || !(await this.runs())) throw error;
+        if (codeOf(error) !== 'WRONG_STATE' || !(await this.#runs())) throw error;
       }
     });
   }
 
-  private async runs(): Promise<boolean> {
-    return (await this.domain.info()).state === 'running';
+  async #runs(): Promise<boolean> {
+    return (await this.#domain.info()).state === 'running';
   }
 }

@@ -48,9 +48,7 @@ describe('a memory domain', () => {
     expect(domain.inputs).to.deep.equal([Uint8Array.of(3)]);
     domain.crash('oops');
     domain.shutdown();
-    expect(() => {
-      domain.say(Uint8Array.of(4));
-    }).to.throw(HypervisorError);
+    expect(() => domain.say(Uint8Array.of(4))).to.throw(HypervisorError);
     const events: (DomainEvent | 'end')[] = [];
     domain.events$.subscribe({ next: (event) => events.push(event), complete: () => events.push('end') });
     expect(events).to.deep.equal([{ kind: 'crashed', reason: 'oops' }]);

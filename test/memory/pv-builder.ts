@@ -142,9 +142,7 @@ class Builder {
   #p2m(rootPfn: number, p2mPfns: readonly number[]): P2mShape {
     if (this.#options.p2m === 'list') {
       const vaddr = LAYOUT[this.#width].p2m;
-      p2mPfns.forEach((pfn, i) => {
-        this.#map(vaddr + BigInt(i) * 4096n, pfn);
-      });
+      p2mPfns.forEach((pfn, i) => this.#map(vaddr + BigInt(i) * 4096n, pfn));
       return { kind: 'list', rootPfn, vaddr };
     }
     const lists = Math.ceil(p2mPfns.length / (4096 / this.#width));

@@ -6,7 +6,7 @@ import { type DomainState, HypervisorError } from '../../src/hypervisor/port.js'
 import {
   type FrameMapping,
   type M2pMapping,
-  MAX_PIN_BATCH,
+  PIN_BATCH_MAX,
   type PvDomainInfo,
   type PvSource,
   type PvTarget,
@@ -168,10 +168,10 @@ export class PvCalls implements PvSource, PvTarget {
 
   pinTables(levels: Uint8Array, mfns: Uint32Array, count: number): Promise<void> {
     return this.#domain.call('pv.pinTables', () => {
-      if (count > MAX_PIN_BATCH) {
+      if (count > PIN_BATCH_MAX) {
         throw new HypervisorError('BAD_CONTEXT', `${count} pins in one call`, {
           count,
-          limit: MAX_PIN_BATCH,
+          limit: PIN_BATCH_MAX,
         });
       }
       for (let i = 0; i < count; i++) this.pin(mfns[i] ?? INVALID_FRAME, levels[i] ?? 0);

@@ -87,9 +87,7 @@ export class PvGuestKernel implements PvGuest {
       this.#write(list, (i % perPage) * pv.width, this.#domain.mfnOf(pfn));
     });
     const top = this.#page(p2m.topPfn);
-    p2m.listPfns.forEach((pfn, i) => {
-      this.#write(top, i * pv.width, this.#domain.mfnOf(pfn));
-    });
+    p2m.listPfns.forEach((pfn, i) => this.#write(top, i * pv.width, this.#domain.mfnOf(pfn)));
     for (const pfn of [p2m.topPfn, ...p2m.listPfns]) this.#domain.markDirty(this.#domain.mfnOf(pfn));
     this.#writeLong(shared, at.p2mCr3, 0n);
     this.#write(shared, at.frameListList, this.#domain.mfnOf(p2m.topPfn));

@@ -4,7 +4,7 @@
 //
 // The order is libxc's; Xen looks through page tables when a vCPU is given them and when they are pinned.
 
-import { MAX_PIN_BATCH } from '../../hypervisor/port-pv.js';
+import { PIN_BATCH_MAX } from '../../hypervisor/port-pv.js';
 import { valueAt } from '../../stream/bounds.js';
 import { INVALID_FRAME, PageType } from '../../stream/format.js';
 import { GuestError, type GuestErrorCode } from '../error.js';
@@ -95,8 +95,8 @@ async function updateStartInfo(
 /** In batches, as many as Xen takes in one call. */
 async function pinPageTables(state: X86PvRestoreState): Promise<void> {
   const { pv, physmap, pfnTypes } = state;
-  const levels = new Uint8Array(MAX_PIN_BATCH);
-  const mfns = new Uint32Array(MAX_PIN_BATCH);
+  const levels = new Uint8Array(PIN_BATCH_MAX);
+  const mfns = new Uint32Array(PIN_BATCH_MAX);
   let count = 0;
   for (let pfn = 0; pfn <= physmap.maxPfn; pfn++) {
     const type = valueAt(pfnTypes, pfn);
@@ -104,7 +104,7 @@ async function pinPageTables(state: X86PvRestoreState): Promise<void> {
     levels[count] = tableLevel(type);
     mfns[count] = physmap.pfnToMfn(pfn);
     count++;
-    if (count === MAX_PIN_BATCH) {
+    if (count === PIN_BATCH_MAX) {
       await pv.pinTables(levels, mfns, count);
       count = 0;
     }

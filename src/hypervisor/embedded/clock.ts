@@ -6,30 +6,30 @@
 //               own clock says. Without that, absolute times in the saved timers would mean nothing here.
 
 export class GuestClock {
-  private readonly realNow: () => number;
-  private offset = 0;
-  private frozenAt: number | null = 0;
-  private rebase = true;
+  readonly #realNow: () => number;
+  #offset = 0;
+  #frozenAt: number | null = 0;
+  #rebase = true;
 
   /** Frozen at 0 to begin with. `realNow` gives monotonic milliseconds. */
   constructor(realNow: () => number) {
-    this.realNow = realNow;
+    this.#realNow = realNow;
   }
 
-  readonly now = (): number => this.frozenAt ?? this.realNow() + this.offset;
+  readonly now = (): number => this.#frozenAt ?? this.#realNow() + this.#offset;
 
   freeze(): void {
-    this.frozenAt = this.now();
+    this.#frozenAt = this.now();
   }
 
   set(value: number): void {
-    this.frozenAt = value;
-    this.rebase = true;
+    this.#frozenAt = value;
+    this.#rebase = true;
   }
 
   run(): void {
-    if (this.rebase) this.offset = this.now() - this.realNow();
-    this.rebase = false;
-    this.frozenAt = null;
+    if (this.#rebase) this.#offset = this.now() - this.#realNow();
+    this.#rebase = false;
+    this.#frozenAt = null;
   }
 }

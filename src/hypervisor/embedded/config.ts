@@ -71,7 +71,7 @@ export interface MachineSpec {
 const MEMORY_BYTES_MIN = 4 * 1024 * 1024;
 const MEMORY_BYTES_MAX = 1024 * 1024 * 1024;
 /** v86 places an initrd at 64 MiB at most, and rounds smaller memories up. */
-const MEMORY_BYTES_MIN_INITRD = 64 * 1024 * 1024;
+const INITRD_MEMORY_BYTES_MIN = 64 * 1024 * 1024;
 /** Disk and floppy are part of the context, and a record holds 128 MiB. */
 const WRITABLE_BYTES_MAX = 64 * 1024 * 1024;
 /** Where the builtin guest keeps the generations of its pages, the working set behind them (guest/tick.s). */
@@ -99,7 +99,7 @@ function refuse(message: string, facts: Record<string, string | number>, cause?:
 
 function checkRange(key: string, value: number, low: number, high: number): void {
   if (!Number.isInteger(value) || value < low || value > high) {
-    throw refuse(`${key} must be a whole number from ${low} to ${high}.`, { key, value, low, high });
+    throw refuse(`${key} must be a whole number from ${low} to ${high}`, { key, value, low, high });
   }
 }
 
@@ -113,7 +113,7 @@ function builtinCommandLine(guest: BuiltinGuest, memoryBytes: number): string {
   const tableEnd = Math.ceil((GENERATIONS_AT + pages * 4) / PAGE_SIZE) * PAGE_SIZE;
   const needed = tableEnd + pages * PAGE_SIZE;
   if (needed > memoryBytes) {
-    throw refuse('The guest’s working set does not fit its memory.', {
+    throw refuse('the guest’s working set does not fit its memory', {
       key: 'guest.workingSetPages',
       value: pages,
       memoryBytes,
@@ -128,9 +128,9 @@ async function checkFile(role: ImageRole, file: string): Promise<number> {
     const found = await stat(file);
     if (found.isFile() && found.size > 0) return found.size;
   } catch (error) {
-    throw refuse(`guest.${role} cannot be read.`, { key: `guest.${role}`, value: file }, error);
+    throw refuse(`guest.${role} cannot be read`, { key: `guest.${role}`, value: file }, error);
   }
-  throw refuse(`guest.${role} is not a file with something in it.`, { key: `guest.${role}`, value: file });
+  throw refuse(`guest.${role} is not a file with something in it`, { key: `guest.${role}`, value: file });
 }
 
 async function checkMultiboot(file: string): Promise<void> {
@@ -145,18 +145,18 @@ async function checkMultiboot(file: string): Promise<void> {
   } finally {
     await handle.close();
   }
-  throw refuse('guest.multiboot has no multiboot header in its first 8 KiB.', {
+  throw refuse('guest.multiboot has no multiboot header in its first 8 KiB', {
     key: 'guest.multiboot',
     value: file,
   });
 }
 
-/** Fails with BAD_CONFIGURATION and the facts `key`, `value` and what was expected. */
+/** @throws HypervisorError BAD_CONFIGURATION and the facts `key`, `value` and what was expected */
 export async function checkConfig(config: EmbeddedConfig, empty: boolean): Promise<MachineSpec> {
   const { name, memoryBytes, guest } = config;
   checkRange('memoryBytes', memoryBytes, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
   if ((memoryBytes & (memoryBytes - 1)) !== 0) {
-    throw refuse('memoryBytes must be a power of two.', { key: 'memoryBytes', value: memoryBytes });
+    throw refuse('memoryBytes must be a power of two', { key: 'memoryBytes', value: memoryBytes });
   }
   const base = { name, memoryBytes, acpi: config.acpi ?? false, empty };
   if (guest.kind === 'builtin') {
@@ -166,13 +166,13 @@ export async function checkConfig(config: EmbeddedConfig, empty: boolean): Promi
   }
 
   if (guest.multiboot === undefined && guest.bios === undefined) {
-    throw refuse('A guest needs a multiboot image or a BIOS to boot from.', { key: 'guest.bios', value: '' });
+    throw refuse('a guest needs a multiboot image or a BIOS to boot from', { key: 'guest.bios', value: '' });
   }
   if (guest.kernel !== undefined && guest.bios === undefined) {
-    throw refuse('A bzImage kernel is booted by a BIOS.', { key: 'guest.kernel', value: guest.kernel });
+    throw refuse('a bzImage kernel is booted by a BIOS', { key: 'guest.kernel', value: guest.kernel });
   }
-  if (guest.initrd !== undefined && memoryBytes < MEMORY_BYTES_MIN_INITRD) {
-    throw refuse('An initrd needs at least 64 MiB of memory.', { key: 'memoryBytes', value: memoryBytes });
+  if (guest.initrd !== undefined && memoryBytes < INITRD_MEMORY_BYTES_MIN) {
+    throw refuse('an initrd needs at least 64 MiB of memory', { key: 'memoryBytes', value: memoryBytes });
   }
   const images: Partial<Record<ImageRole, string>> = {};
   let writableBytes = 0;
@@ -184,7 +184,7 @@ export async function checkConfig(config: EmbeddedConfig, empty: boolean): Promi
     images[role] = file;
   }
   if (writableBytes > WRITABLE_BYTES_MAX) {
-    throw refuse('Disk and floppy together are larger than a checkpoint can carry.', {
+    throw refuse('disk and floppy together are larger than a checkpoint can carry', {
       key: 'guest.hda',
       value: guest.hda ?? '',
       writableBytes,

@@ -18,6 +18,7 @@
 //       the blocks, 4096 octets each (the state is padded to whole blocks)
 
 import { crc32 } from 'node:zlib';
+import { valueAt } from '../../stream/bounds.js';
 import { HypervisorError } from '../port.js';
 
 const MAGIC = Buffer.from('ROMULV86', 'ascii');
@@ -75,7 +76,7 @@ export function encodeContext(identity: MachineIdentity, context: MachineContext
   blob.set(Buffer.from(identity.v86Version.slice(0, VERSION_BYTES), 'ascii'), 48);
   blob.set(context.serialInput, inputAt);
   for (let k = 0; k < kept; k++) {
-    const block = indices[k] ?? 0;
+    const block = valueAt(indices, k);
     view.setUint32(indicesAt + k * 4, block, true);
     blob.set(state.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES), blocksAt + k * BLOCK_BYTES);
   }
@@ -83,43 +84,43 @@ export function encodeContext(identity: MachineIdentity, context: MachineContext
   return blob;
 }
 
-/** Fails with BAD_CONTEXT if the blob is damaged, or is of another machine than `identity`. */
+/** @throws HypervisorError BAD_CONTEXT if the blob is damaged, or is of another machine than `identity` */
 export function decodeContext(identity: MachineIdentity, blob: Uint8Array): MachineContext {
   const refuse = (message: string, facts: Record<string, string | number>): HypervisorError =>
     new HypervisorError('BAD_CONTEXT', message, { length: blob.length, ...facts });
-  if (blob.length < HEADER_BYTES) throw refuse('The context is shorter than its header.', {});
+  if (blob.length < HEADER_BYTES) throw refuse('the context is shorter than its header', {});
   if (MAGIC.compare(blob, 0, MAGIC.length) !== 0) {
-    throw refuse('The context is not one of an embedded machine.', {
+    throw refuse('the context is not one of an embedded machine', {
       magic: Buffer.from(blob.subarray(0, 8)).toString('hex'),
     });
   }
   const view = new DataView(blob.buffer, blob.byteOffset, blob.length);
   const format = view.getUint32(8, true);
-  if (format !== FORMAT) throw refuse('The context has an unknown format.', { format, expected: FORMAT });
+  if (format !== FORMAT) throw refuse('the context has an unknown format', { format, expected: FORMAT });
   const checksum = view.getUint32(12, true);
   const actual = crc32(blob.subarray(16));
-  if (checksum !== actual) throw refuse('The context is damaged.', { checksum, actual });
+  if (checksum !== actual) throw refuse('the context is damaged', { checksum, actual });
 
   const end = blob.subarray(48, 48 + VERSION_BYTES).indexOf(0);
   const v86Version = Buffer.from(blob.subarray(48, end < 0 ? 48 + VERSION_BYTES : 48 + end)).toString(
     'ascii',
   );
   if (v86Version !== identity.v86Version) {
-    throw refuse('The context was saved by another version of v86.', {
+    throw refuse('the context was saved by another version of v86', {
       version: v86Version,
       expected: identity.v86Version,
     });
   }
   const pages = view.getUint32(24, true);
   if (pages !== identity.pages) {
-    throw refuse('The context is of a machine with another memory size.', {
+    throw refuse('the context is of a machine with another memory size', {
       pages,
       expected: identity.pages,
     });
   }
   const fingerprint = view.getUint32(28, true);
   if (fingerprint !== identity.fingerprint) {
-    throw refuse('The context is of a machine with other hardware (ACPI, firmware or disk sizes).', {
+    throw refuse('the context is of a machine with other hardware (ACPI, firmware or disk sizes)', {
       fingerprint,
       expected: identity.fingerprint,
     });
@@ -135,14 +136,14 @@ export function decodeContext(identity: MachineIdentity, blob: Uint8Array): Mach
     stateBytes > STATE_BYTES_MAX ||
     blob.length !== blocksAt + kept * BLOCK_BYTES
   ) {
-    throw refuse('The context contradicts itself.', { clock, stateBytes, inputBytes, blocks: kept });
+    throw refuse('the context contradicts itself', { clock, stateBytes, inputBytes, blocks: kept });
   }
   const blockCount = Math.ceil(stateBytes / BLOCK_BYTES);
   const padded = new Uint8Array(blockCount * BLOCK_BYTES);
   for (let k = 0; k < kept; k++) {
     const block = view.getUint32(indicesAt + k * 4, true);
     if (block >= blockCount)
-      throw refuse('The context has a block outside its state.', { block, blocks: blockCount });
+      throw refuse('the context has a block outside its state', { block, blocks: blockCount });
     padded.set(
       blob.subarray(blocksAt + k * BLOCK_BYTES, blocksAt + (k + 1) * BLOCK_BYTES),
       block * BLOCK_BYTES,
@@ -155,10 +156,10 @@ export function decodeContext(identity: MachineIdentity, blob: Uint8Array): Mach
   };
 }
 
-/** Pages of RAM of the machine that the context is of. Fails with BAD_CONTEXT if it is none of ours. */
+/** Pages of RAM of the machine that the context is of. @throws HypervisorError BAD_CONTEXT if it is none of ours */
 export function contextPages(blob: Uint8Array): number {
   if (blob.length < HEADER_BYTES || MAGIC.compare(blob, 0, MAGIC.length) !== 0) {
-    throw new HypervisorError('BAD_CONTEXT', 'The context is not one of an embedded machine.', {
+    throw new HypervisorError('BAD_CONTEXT', 'the context is not one of an embedded machine', {
       length: blob.length,
     });
   }

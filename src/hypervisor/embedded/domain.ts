@@ -51,7 +51,7 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   #version = '0.0';
   #terminated: Promise<unknown> | null = null;
 
-  /** Resolves when the machine is made. Fails with BAD_CONFIGURATION or FAILED. */
+  /** Resolves when the machine is made. @throws HypervisorError BAD_CONFIGURATION or FAILED */
   static async open(spec: MachineSpec): Promise<EmbeddedDomain> {
     const domain = new EmbeddedDomain(spec);
     try {
@@ -108,7 +108,7 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   async destroy(): Promise<void> {
     if (!this.#terminated) {
       this.#state = 'destroyed';
-      const gone = new HypervisorError('DOMAIN_GONE', 'The domain was destroyed.', { name: this.#spec.name });
+      const gone = new HypervisorError('DOMAIN_GONE', 'the domain was destroyed', { name: this.#spec.name });
       this.#settleReady?.(gone);
       this.#calls.rejectAll(gone);
       this.#terminated = this.worker.terminate();
@@ -204,23 +204,21 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   setHvmParam({ index, value }: HvmParam): Promise<void> {
     const facts = { index, value };
     return Promise.reject(
-      new HypervisorError('UNSUPPORTED', 'An embedded machine has no HVM parameters.', facts),
+      new HypervisorError('UNSUPPORTED', 'an embedded machine has no HVM parameters', facts),
     );
   }
 
   setTscInfo({ mode }: TscInfo): Promise<void> {
     if (mode === 0) return Promise.resolve();
     return Promise.reject(
-      new HypervisorError('UNSUPPORTED', 'An embedded machine knows TSC mode 0 only.', { mode }),
+      new HypervisorError('UNSUPPORTED', 'an embedded machine knows TSC mode 0 only', { mode }),
     );
   }
 
   setCpuPolicy({ cpuid, msrs }: CpuPolicy): Promise<void> {
     if (cpuid.length === 0 && msrs.length === 0) return Promise.resolve();
     const facts = { cpuid: cpuid.length, msrs: msrs.length };
-    return Promise.reject(
-      new HypervisorError('UNSUPPORTED', 'An embedded machine has no CPU policy.', facts),
-    );
+    return Promise.reject(new HypervisorError('UNSUPPORTED', 'an embedded machine has no CPU policy', facts));
   }
 
   async #scan(into: Bitmap, clean: boolean): Promise<DirtyStats> {
@@ -247,16 +245,16 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
     worker.on('message', (message: WorkerMessage) => this.#receive(message));
     worker.on('error', (error) => this.#ended({ kind: 'crashed', reason: asError(error).message }));
     worker.on('messageerror', (error) => this.#ended({ kind: 'crashed', reason: error.message }));
-    worker.on('exit', (code) => {
-      this.#ended({ kind: 'crashed', reason: `the machine's thread ended with code ${code}` });
-    });
+    worker.on('exit', (code) =>
+      this.#ended({ kind: 'crashed', reason: `the machine's thread ended with code ${code}` }),
+    );
     return worker;
   }
 
   #refusal(call: CallName): HypervisorError | null {
     if (!this.#hasEnded()) return null;
     const facts = { name: this.#spec.name, call };
-    return new HypervisorError('DOMAIN_GONE', `The domain is ${this.#state}.`, facts);
+    return new HypervisorError('DOMAIN_GONE', `the domain is ${this.#state}`, facts);
   }
 
   #hasEnded(): boolean {
@@ -295,10 +293,10 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
     if (this.#hasEnded()) return;
     this.#state = event.kind;
     const reason = event.kind === 'crashed' ? event.reason : 'the guest has shut down';
-    const error = new HypervisorError('DOMAIN_GONE', `The domain has ended: ${reason}.`, {
+    const error = new HypervisorError('DOMAIN_GONE', `the domain has ended: ${reason}`, {
       name: this.#spec.name,
     });
-    this.#settleReady?.(new HypervisorError('FAILED', `The machine cannot be made: ${reason}.`));
+    this.#settleReady?.(new HypervisorError('FAILED', `the machine cannot be made: ${reason}`));
     this.#calls.rejectAll(error);
     this.events$.next(event);
   }

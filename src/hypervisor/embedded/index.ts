@@ -6,14 +6,18 @@ import { EmbeddedDomain } from './domain.js';
 
 export type { BuiltinGuest, EmbeddedConfig, ImageGuest } from './config.js';
 
-/** A machine that stands before its first instruction; start() boots it. Fails with BAD_CONFIGURATION or FAILED. */
+/**
+ * A machine that stands before its first instruction; start() boots it.
+ * @throws HypervisorError BAD_CONFIGURATION or FAILED
+ */
 export async function openEmbeddedSource(config: EmbeddedConfig): Promise<SourceDomain> {
   return EmbeddedDomain.open(await checkConfig(config, false));
 }
 
 /**
- * A machine without memory and context, to be filled; once started it is a domain that can be saved in its turn.
- * Its configuration must be the source's. Fails with BAD_CONFIGURATION or FAILED.
+ * A machine without memory and context, to be filled; once started it is a domain that can be saved in its turn. Its
+ * configuration must be the source's.
+ * @throws HypervisorError BAD_CONFIGURATION or FAILED
  */
 export async function openEmbeddedTarget(config: EmbeddedConfig): Promise<TargetDomain & SourceDomain> {
   return EmbeddedDomain.open(await checkConfig(config, true));

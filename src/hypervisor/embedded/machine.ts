@@ -6,6 +6,7 @@ import { createRequire } from 'node:module';
 import { crc32 } from 'node:zlib';
 import type { V86Options } from 'v86';
 import { asError } from '../../errors.js';
+import { valueAt } from '../../stream/bounds.js';
 import { PAGE_SIZE } from '../../stream/format.js';
 import { HypervisorError } from '../port.js';
 import { GuestClock } from './clock.js';
@@ -27,11 +28,12 @@ export interface MachineHooks {
   crashed(error: Error): void;
 }
 
+/** @throws HypervisorError FAILED */
 export async function v86Version(): Promise<string> {
   const file = createRequire(import.meta.url).resolve('v86/package.json');
   const parsed: unknown = JSON.parse(await readFile(file, 'utf8'));
   if (typeof parsed === 'object' && parsed !== null && 'version' in parsed) return String(parsed.version);
-  throw new HypervisorError('FAILED', 'v86 has no version.', { file });
+  throw new HypervisorError('FAILED', 'v86 has no version', { file });
 }
 
 async function readImages(spec: MachineSpec): Promise<Partial<Record<ImageRole, { buffer: ArrayBuffer }>>> {
@@ -48,12 +50,12 @@ async function readImages(spec: MachineSpec): Promise<Partial<Record<ImageRole, 
 }
 
 export class Machine {
-  private readonly emulator: V86Emulator;
-  private readonly main: V86Main;
-  private readonly cpu: V86Cpu;
-  private readonly clock: GuestClock;
-  private readonly identity: MachineIdentity;
-  private ramCache: Ram | null = null;
+  readonly #emulator: V86Emulator;
+  readonly #main: V86Main;
+  readonly #cpu: V86Cpu;
+  readonly #clock: GuestClock;
+  readonly #identity: MachineIdentity;
+  #ramCache: Ram | null = null;
 
   /** Stopped, at its reset vector or its multiboot entry. */
   static async create(spec: MachineSpec, hooks: MachineHooks): Promise<Machine> {
@@ -83,9 +85,7 @@ export class Machine {
     };
     // The typings do not know that 'none' leaves the network card out.
     const emulator = create(Object.assign(options, { net_device: { type: 'none' } }));
-    await new Promise<void>((resolve) => {
-      emulator.add_listener('emulator-loaded', resolve);
-    });
+    await new Promise<void>((resolve) => emulator.add_listener('emulator-loaded', resolve));
     const fingerprint = crc32(
       JSON.stringify([
         spec.acpi,
@@ -107,14 +107,15 @@ export class Machine {
     spec: MachineSpec,
     hooks: MachineHooks,
   ) {
-    this.emulator = emulator;
-    this.main = emulator.v86;
-    this.cpu = emulator.v86.cpu;
-    this.clock = clock;
-    this.identity = identity;
-    const { cpu, main } = this;
+    this.#emulator = emulator;
+    this.#main = emulator.v86;
+    this.#cpu = emulator.v86.cpu;
+    this.#clock = clock;
+    this.#identity = identity;
+    const cpu = this.#cpu;
+    const main = this.#main;
     if (cpu.mem8.length !== spec.memoryBytes) {
-      throw new HypervisorError('BAD_CONFIGURATION', 'v86 gave the machine another memory size.', {
+      throw new HypervisorError('BAD_CONFIGURATION', 'v86 gave the machine another memory size', {
         key: 'memoryBytes',
         value: spec.memoryBytes,
         actual: cpu.mem8.length,
@@ -138,7 +139,7 @@ export class Machine {
     cpu.main_loop = () => {
       try {
         const idleMs = runSlice();
-        if (cpu.in_hlt[0] === 1 && ((cpu.flags[0] ?? 0) & INTERRUPT_FLAG) === 0) {
+        if (cpu.in_hlt[0] === 1 && (valueAt(cpu.flags, 0) & INTERRUPT_FLAG) === 0) {
           main.stop();
           hooks.halted();
         }
@@ -149,65 +150,63 @@ export class Machine {
         return 0;
       }
     };
-    emulator.add_listener('serial0-output-byte', (byte) => {
-      hooks.output(byte);
-    });
-    if (spec.empty) this.clearMemory();
+    emulator.add_listener('serial0-output-byte', (byte) => hooks.output(byte));
+    if (spec.empty) this.#clearMemory();
   }
 
   /** Live view of RAM; valid until the guest runs again. */
   ram(): Ram {
-    if (this.ramCache === null || this.ramCache.octets.length === 0) {
-      const { buffer, byteOffset, length } = this.cpu.mem8;
-      this.ramCache = {
+    if (this.#ramCache === null || this.#ramCache.octets.length === 0) {
+      const { buffer, byteOffset, length } = this.#cpu.mem8;
+      this.#ramCache = {
         octets: Buffer.from(buffer, byteOffset, length),
         words: new Uint32Array(buffer, byteOffset, length / 4),
       };
     }
-    return this.ramCache;
+    return this.#ramCache;
   }
 
   run(): void {
-    this.clock.run();
-    this.main.run();
+    this.#clock.run();
+    this.#main.run();
   }
 
   /** The guest executes nothing from here on, and its time stands still. */
   stop(): void {
-    this.main.stop();
-    this.clock.freeze();
+    this.#main.stop();
+    this.#clock.freeze();
   }
 
   input(bytes: Uint8Array): void {
-    this.emulator.serial_send_bytes(0, bytes);
+    this.#emulator.serial_send_bytes(0, bytes);
   }
 
   /** Serial input that the guest has not read yet. */
   get pendingInput(): number {
-    return this.cpu.devices.uart0.input.length;
+    return this.#cpu.devices.uart0.input.length;
   }
 
   /** The machine must be stopped. */
   saveContext(): Uint8Array<ArrayBuffer> {
-    return encodeContext(this.identity, {
-      clock: this.clock.now(),
-      serialInput: Uint8Array.from(this.cpu.devices.uart0.input),
-      state: this.main.save_state(),
+    return encodeContext(this.#identity, {
+      clock: this.#clock.now(),
+      serialInput: Uint8Array.from(this.#cpu.devices.uart0.input),
+      state: this.#main.save_state(),
     });
   }
 
-  /** The machine must be stopped. Fails with BAD_CONTEXT. */
+  /** The machine must be stopped. @throws HypervisorError BAD_CONTEXT */
   restoreContext(blob: Uint8Array): void {
-    const context = decodeContext(this.identity, blob);
-    const { cpu } = this;
+    const context = decodeContext(this.#identity, blob);
+    const cpu = this.#cpu;
     const { last_result, fpu_status_word, mxcsr } = cpu;
-    this.clock.set(context.clock);
+    this.#clock.set(context.clock);
     try {
-      this.main.restore_state(context.state);
+      this.#main.restore_state(context.state);
     } catch (error) {
       throw new HypervisorError(
         'BAD_CONTEXT',
-        'v86 does not accept the state.',
+        'v86 does not accept the state',
         { length: blob.length },
         {
           cause: asError(error),
@@ -227,7 +226,7 @@ export class Machine {
   }
 
   /** Only pages that are not zero are written: one that was never touched takes no memory of the host. */
-  private clearMemory(): void {
+  #clearMemory(): void {
     const { octets } = this.ram();
     const zeroes = Buffer.alloc(PAGE_SIZE);
     for (let at = 0; at < octets.length; at += PAGE_SIZE) {
@@ -237,5 +236,5 @@ export class Machine {
 }
 
 function restoreView(saved: Int32Array | Uint16Array, view: Int32Array | Uint16Array): void {
-  if (saved !== view && saved.length === 1) view[0] = saved[0] ?? 0;
+  if (saved !== view && saved.length === 1) view[0] = valueAt(saved, 0);
 }

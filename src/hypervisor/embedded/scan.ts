@@ -29,23 +29,23 @@ export function copyPageWords(from: Uint32Array, fromAt: number, to: Uint32Array
 }
 
 export class DirtyScan {
-  private readonly shadow: Buffer;
-  private readonly shadowWords: Uint32Array;
+  readonly #shadow: Buffer;
+  readonly #shadowWords: Uint32Array;
   /** 1: the shadow of this stride is all zeroes, and stands nowhere. */
-  private readonly zeroStride: Uint8Array;
+  readonly #zeroStride: Uint8Array;
 
   /** Everything is clean: the shadow becomes a copy of `ram`. */
   constructor(ram: Ram) {
     const memory = new ArrayBuffer(ram.octets.length); // pages of it that are never written cost nothing
-    this.shadow = Buffer.from(memory);
-    this.shadowWords = new Uint32Array(memory);
-    this.zeroStride = new Uint8Array(ram.octets.length / STRIDE_BYTES);
-    for (let stride = 0; stride < this.zeroStride.length; stride++) {
+    this.#shadow = Buffer.from(memory);
+    this.#shadowWords = new Uint32Array(memory);
+    this.#zeroStride = new Uint8Array(ram.octets.length / STRIDE_BYTES);
+    for (let stride = 0; stride < this.#zeroStride.length; stride++) {
       const start = stride * STRIDE_BYTES;
       if (zeroes.compare(ram.octets, start, start + STRIDE_BYTES) === 0) {
-        this.zeroStride[stride] = 1;
+        this.#zeroStride[stride] = 1;
       } else {
-        ram.octets.copy(this.shadow, start, start, start + STRIDE_BYTES);
+        ram.octets.copy(this.#shadow, start, start, start + STRIDE_BYTES);
       }
     }
   }
@@ -56,9 +56,10 @@ export class DirtyScan {
    */
   scan(ram: Ram, into: Bitmap, clean: boolean): number {
     into.clearAll();
-    const bits = into.words;
     const { octets, words } = ram;
-    const { shadow, shadowWords, zeroStride } = this;
+    const shadow = this.#shadow;
+    const shadowWords = this.#shadowWords;
+    const zeroStride = this.#zeroStride;
     let dirty = 0;
     for (let stride = 0; stride < zeroStride.length; stride++) {
       const start = stride * STRIDE_BYTES;
@@ -75,7 +76,7 @@ export class DirtyScan {
         const pageEnd = pageStart + PAGE_SIZE;
         if (shadow.compare(octets, pageStart, pageEnd, pageStart, pageEnd) === 0) continue;
         const pfn = stride * PAGES_PER_STRIDE + page;
-        bits[pfn >>> 5] = (bits[pfn >>> 5] ?? 0) | (1 << (pfn & 31));
+        into.set(pfn);
         dirty++;
         if (clean) {
           const word = stride * WORDS_PER_STRIDE + page * WORDS_PER_PAGE;

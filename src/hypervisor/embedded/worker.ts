@@ -8,6 +8,7 @@
 
 import { parentPort, workerData } from 'node:worker_threads';
 import { asError } from '../../errors.js';
+import { valueAt } from '../../stream/bounds.js';
 import { PAGE_SIZE } from '../../stream/format.js';
 import { Bitmap } from '../bitmap.js';
 import { HypervisorError, type DomainState } from '../port.js';
@@ -32,211 +33,211 @@ type State = Extract<DomainState, 'created' | 'running' | 'suspended'> | 'ended'
 type Handlers = { [K in CallName]: (argument: Calls[K]['argument']) => Calls[K]['result'] };
 
 class MachineWorker {
-  private readonly send: (message: WorkerMessage) => void;
-  private readonly staging: Uint32Array;
-  private readonly frames: Uint32Array;
-  private readonly bitmapWords: Uint32Array;
-  private readonly needsContext: boolean;
-  private readonly slabs = new Map<number, Uint32Array>();
-  private machine: Machine | null = null;
-  private state: State = 'created';
+  readonly #send: (message: WorkerMessage) => void;
+  readonly #staging: Uint32Array;
+  readonly #frames: Uint32Array;
+  readonly #bitmapWords: Uint32Array;
+  readonly #needsContext: boolean;
+  readonly #slabs = new Map<number, Uint32Array>();
+  #machine: Machine | null = null;
+  #state: State = 'created';
   /** What a created machine stands at, if it stands at something. */
-  private context: Uint8Array | null = null;
-  private dirtyScan: DirtyScan | null = null;
-  private output = new Uint8Array(OUTPUT_BYTES_MIN);
-  private outputLength = 0;
-  private heldInput: Uint8Array[] = [];
-  private heldInputBytes = 0;
+  #context: Uint8Array | null = null;
+  #dirtyScan: DirtyScan | null = null;
+  #output = new Uint8Array(OUTPUT_BYTES_MIN);
+  #outputLength = 0;
+  #heldInput: Uint8Array[] = [];
+  #heldInputBytes = 0;
 
   constructor(start: WorkerStart, send: (message: WorkerMessage) => void) {
-    this.send = send;
-    this.staging = new Uint32Array(start.shared.staging);
-    this.frames = new Uint32Array(start.shared.frames);
-    this.bitmapWords = new Uint32Array(start.shared.bitmap);
-    this.needsContext = start.spec.empty;
+    this.#send = send;
+    this.#staging = new Uint32Array(start.shared.staging);
+    this.#frames = new Uint32Array(start.shared.frames);
+    this.#bitmapWords = new Uint32Array(start.shared.bitmap);
+    this.#needsContext = start.spec.empty;
   }
 
   async create(start: WorkerStart): Promise<void> {
-    this.machine = await Machine.create(start.spec, {
-      output: (byte) => this.putOutput(byte),
-      halted: () => this.end({ kind: 'shutdown' }),
+    this.#machine = await Machine.create(start.spec, {
+      output: (byte) => this.#putOutput(byte),
+      halted: () => this.#end({ kind: 'shutdown' }),
       // A triple fault is one way to get here: v86 has no answer to it but to trap.
-      crashed: (error) => this.end({ kind: 'crashed', reason: `v86 failed: ${error.message}` }),
+      crashed: (error) => this.#end({ kind: 'crashed', reason: `v86 failed: ${error.message}` }),
     });
   }
 
   /** Runs the call and answers it. */
   answer<K extends CallName>(call: CallMessage<K>): void {
     try {
-      if (this.state === 'ended') throw new HypervisorError('DOMAIN_GONE', 'The domain has ended.');
-      const result = this.handlers[call.name](call.argument);
-      this.send({ kind: 'result', id: call.id, result });
+      if (this.#state === 'ended') throw new HypervisorError('DOMAIN_GONE', 'the domain has ended');
+      const result = this.#handlers[call.name](call.argument);
+      this.#send({ kind: 'result', id: call.id, result });
     } catch (error) {
-      this.send({ kind: 'failed', id: call.id, error: toMessage(error) });
+      this.#send({ kind: 'failed', id: call.id, error: toMessage(error) });
     }
   }
 
-  private readonly handlers: Handlers = {
+  readonly #handlers: Handlers = {
     start: () => {
-      this.require('start', 'created');
-      if (this.needsContext && !this.context) {
-        throw new HypervisorError('WRONG_STATE', 'The domain has no context to start from.');
+      this.#require('start', 'created');
+      if (this.#needsContext && !this.#context) {
+        throw new HypervisorError('WRONG_STATE', 'the domain has no context to start from');
       }
-      this.go();
+      this.#go();
       return undefined;
     },
     suspend: () => {
-      this.require('suspend', 'running');
-      this.theMachine.stop();
-      this.state = 'suspended';
-      this.flushOutput();
+      this.#require('suspend', 'running');
+      this.#theMachine.stop();
+      this.#state = 'suspended';
+      this.#flushOutput();
       return undefined;
     },
     resume: () => {
-      this.require('resume', 'suspended');
-      this.go();
+      this.#require('resume', 'suspended');
+      this.#go();
       return undefined;
     },
     input: (bytes) => {
-      const waiting = this.theMachine.pendingInput + this.heldInputBytes;
+      const waiting = this.#theMachine.pendingInput + this.#heldInputBytes;
       if (waiting + bytes.length > INPUT_BYTES_MAX) {
-        throw new HypervisorError('FAILED', 'The domain does not read its serial input.', {
+        throw new HypervisorError('FAILED', 'the domain does not read its serial input', {
           waiting,
           length: bytes.length,
           limit: INPUT_BYTES_MAX,
         });
       }
-      if (this.state === 'running') {
-        this.theMachine.input(bytes);
+      if (this.#state === 'running') {
+        this.#theMachine.input(bytes);
       } else {
         // A machine that is stopped does not change: what comes in waits until it runs.
-        this.heldInput.push(bytes);
-        this.heldInputBytes += bytes.length;
+        this.#heldInput.push(bytes);
+        this.#heldInputBytes += bytes.length;
       }
       return undefined;
     },
     enableLogDirty: () => {
-      if (this.dirtyScan) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is enabled already.');
-      this.dirtyScan = new DirtyScan(this.theMachine.ram());
+      if (this.#dirtyScan) throw new HypervisorError('LOG_DIRTY', 'log-dirty is enabled already');
+      this.#dirtyScan = new DirtyScan(this.#theMachine.ram());
       return undefined;
     },
     scan: ({ clean }) => {
-      if (!this.dirtyScan) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is not enabled.');
-      const ram = this.theMachine.ram();
-      const bitmap = new Bitmap(ram.octets.length / PAGE_SIZE, { words: this.bitmapWords });
-      return this.dirtyScan.scan(ram, bitmap, clean);
+      if (!this.#dirtyScan) throw new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled');
+      const ram = this.#theMachine.ram();
+      const bitmap = new Bitmap(ram.octets.length / PAGE_SIZE, { words: this.#bitmapWords });
+      return this.#dirtyScan.scan(ram, bitmap, clean);
     },
     disableLogDirty: () => {
-      if (!this.dirtyScan) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is not enabled.');
-      this.dirtyScan = null;
+      if (!this.#dirtyScan) throw new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled');
+      this.#dirtyScan = null;
       return undefined;
     },
     copy: ({ frames, slab, offset, memory }) => {
-      if (memory) this.slabs.set(slab, new Uint32Array(memory));
-      const words = this.slabs.get(slab);
-      if (!words) throw new HypervisorError('FAILED', 'A slab that was never named.', { slab });
-      this.copyOut(frames, words, offset / 4);
+      if (memory) this.#slabs.set(slab, new Uint32Array(memory));
+      const words = this.#slabs.get(slab);
+      if (!words) throw new HypervisorError('FAILED', 'a slab that was never named', { slab });
+      this.#copyOut(frames, words, offset / 4);
       return undefined;
     },
     copyToStaging: ({ frames }) => {
-      this.copyOut(frames, this.staging, 0);
+      this.#copyOut(frames, this.#staging, 0);
       return undefined;
     },
     forgetSlab: (slab) => {
-      this.slabs.delete(slab);
+      this.#slabs.delete(slab);
       return undefined;
     },
     saveContext: () => {
-      if (this.state === 'created' && this.context) return this.context;
-      this.require('context', 'suspended');
-      return this.theMachine.saveContext();
+      if (this.#state === 'created' && this.#context) return this.#context;
+      this.#require('context', 'suspended');
+      return this.#theMachine.saveContext();
     },
     restoreContext: (context) => {
-      this.require('context', 'created');
-      this.context = null;
-      this.theMachine.restoreContext(context);
-      this.context = context;
+      this.#require('context', 'created');
+      this.#context = null;
+      this.#theMachine.restoreContext(context);
+      this.#context = context;
       return undefined;
     },
     write: ({ slot, count }) => {
-      this.require('write', 'created');
-      const ram = this.theMachine.ram().words;
+      this.#require('write', 'created');
+      const ram = this.#theMachine.ram().words;
       const first = slot * SLOT_PAGES;
       for (let k = first; k < first + count; k++) {
-        copyPageWords(this.staging, k * WORDS_PER_PAGE, ram, (this.frames[k] ?? 0) * WORDS_PER_PAGE);
+        copyPageWords(this.#staging, k * WORDS_PER_PAGE, ram, valueAt(this.#frames, k) * WORDS_PER_PAGE);
       }
       return undefined;
     },
     compare: ({ slot, count }) => {
-      const ram = this.theMachine.ram().octets;
-      const staging = Buffer.from(this.staging.buffer);
+      const ram = this.#theMachine.ram().octets;
+      const staging = Buffer.from(this.#staging.buffer);
       const differ: number[] = [];
       for (let k = 0; k < count; k++) {
         const at = (slot * SLOT_PAGES + k) * PAGE_SIZE;
-        const ramAt = (this.frames[slot * SLOT_PAGES + k] ?? 0) * PAGE_SIZE;
+        const ramAt = valueAt(this.#frames, slot * SLOT_PAGES + k) * PAGE_SIZE;
         if (ram.compare(staging, at, at + PAGE_SIZE, ramAt, ramAt + PAGE_SIZE) !== 0) differ.push(k);
       }
       return differ;
     },
     clear: (frame) => {
-      this.require('clear', 'created');
-      this.theMachine.ram().octets.fill(0, frame * PAGE_SIZE, (frame + 1) * PAGE_SIZE);
+      this.#require('clear', 'created');
+      this.#theMachine.ram().octets.fill(0, frame * PAGE_SIZE, (frame + 1) * PAGE_SIZE);
       return undefined;
     },
   };
 
-  private get theMachine(): Machine {
-    if (!this.machine) throw new HypervisorError('FAILED', 'The machine is not made yet.');
-    return this.machine;
+  get #theMachine(): Machine {
+    if (!this.#machine) throw new HypervisorError('FAILED', 'the machine is not made yet');
+    return this.#machine;
   }
 
-  private require(call: string, state: State): void {
-    if (this.state !== state) {
-      throw new HypervisorError('WRONG_STATE', `The domain is ${this.state}, not ${state}.`, {
+  #require(call: string, state: State): void {
+    if (this.#state !== state) {
+      throw new HypervisorError('WRONG_STATE', `the domain is ${this.#state}, not ${state}`, {
         call,
-        state: this.state,
+        state: this.#state,
       });
     }
   }
 
-  private go(): void {
-    const machine = this.theMachine;
-    this.state = 'running';
-    this.context = null;
-    for (const bytes of this.heldInput) machine.input(bytes);
-    this.heldInput = [];
-    this.heldInputBytes = 0;
+  #go(): void {
+    const machine = this.#theMachine;
+    this.#state = 'running';
+    this.#context = null;
+    for (const bytes of this.#heldInput) machine.input(bytes);
+    this.#heldInput = [];
+    this.#heldInputBytes = 0;
     machine.run();
   }
 
-  private copyOut(frames: Uint32Array, to: Uint32Array, at: number): void {
-    const ram = this.theMachine.ram().words;
+  #copyOut(frames: Uint32Array, to: Uint32Array, at: number): void {
+    const ram = this.#theMachine.ram().words;
     for (let k = 0; k < frames.length; k++) {
-      copyPageWords(ram, (frames[k] ?? 0) * WORDS_PER_PAGE, to, at + k * WORDS_PER_PAGE);
+      copyPageWords(ram, valueAt(frames, k) * WORDS_PER_PAGE, to, at + k * WORDS_PER_PAGE);
     }
   }
 
-  private end(message: WorkerMessage): void {
-    if (this.state === 'ended') return;
-    this.state = 'ended';
-    this.flushOutput();
-    this.send(message);
+  #end(message: WorkerMessage): void {
+    if (this.#state === 'ended') return;
+    this.#state = 'ended';
+    this.#flushOutput();
+    this.#send(message);
   }
 
-  private putOutput(byte: number): void {
-    if (this.outputLength === 0) setImmediate(() => this.flushOutput());
-    if (this.outputLength === this.output.length) {
-      const grown = new Uint8Array(this.output.length * 2);
-      grown.set(this.output);
-      this.output = grown;
+  #putOutput(byte: number): void {
+    if (this.#outputLength === 0) setImmediate(() => this.#flushOutput());
+    if (this.#outputLength === this.#output.length) {
+      const grown = new Uint8Array(this.#output.length * 2);
+      grown.set(this.#output);
+      this.#output = grown;
     }
-    this.output[this.outputLength++] = byte;
+    this.#output[this.#outputLength++] = byte;
   }
 
-  private flushOutput(): void {
-    if (this.outputLength === 0) return;
-    this.send({ kind: 'output', bytes: this.output.slice(0, this.outputLength) });
-    this.outputLength = 0;
+  #flushOutput(): void {
+    if (this.#outputLength === 0) return;
+    this.#send({ kind: 'output', bytes: this.#output.slice(0, this.#outputLength) });
+    this.#outputLength = 0;
   }
 }
 
@@ -250,7 +251,7 @@ function toMessage(thrown: unknown): ErrorMessage {
 }
 
 async function main(): Promise<void> {
-  if (!parentPort) throw new Error('This file is the entry of a worker thread.');
+  if (!parentPort) throw new Error('this file is the entry of a worker thread');
   const port = parentPort;
   const send = (message: WorkerMessage): void => port.postMessage(message);
   const start = workerData as WorkerStart;

@@ -70,10 +70,10 @@ const RESERVED = new Set(
 
 const NETWORK = new Set(['netdev', 'nic', 'net'].flatMap((option) => [`-${option}`, `--${option}`]));
 
-/** Fails with BAD_CONFIGURATION. */
+/** @throws HypervisorError BAD_CONFIGURATION */
 export function checkConfig(config: QemuConfig): void {
   const refuse = (key: string, value: string | number, expected: string): HypervisorError =>
-    new HypervisorError('BAD_CONFIGURATION', `${key} must be ${expected}.`, { key, value });
+    new HypervisorError('BAD_CONFIGURATION', `${key} must be ${expected}`, { key, value });
   const { memoryBytes, machine, cpus } = config;
   if (
     !Number.isInteger(memoryBytes) ||

@@ -17,8 +17,8 @@ export { QemuSource } from './source.js';
 export { QemuTarget } from './target.js';
 
 /**
- * Launches QEMU; stopped before its first instruction. `signal` gives up. Fails with BAD_CONFIGURATION, UNSUPPORTED,
- * OUT_OF_MEMORY or FAILED.
+ * Launches QEMU; stopped before its first instruction. `signal` gives up.
+ * @throws HypervisorError BAD_CONFIGURATION, UNSUPPORTED, OUT_OF_MEMORY or FAILED
  */
 export async function openQemuSource(config: QemuConfig, signal?: AbortSignal): Promise<QemuPrimary> {
   const netdevs = (config.network ?? []).map(({ id }) => id);
@@ -27,14 +27,14 @@ export async function openQemuSource(config: QemuConfig, signal?: AbortSignal): 
 
 /**
  * Attaches to a QEMU that is there, its guest running or not; what it sends through its netdevs is held from now on.
- * Fails with BAD_CONFIGURATION or FAILED.
+ * @throws HypervisorError BAD_CONFIGURATION or FAILED
  */
 export async function attachQemuSource(config: AttachConfig): Promise<QemuPrimary> {
   const { machine, status } = await attachQemu(config);
   return QemuPrimary.open(machine, config.netdevs ?? [], status);
 }
 
-/** Launches a QEMU that waits to be filled. Its configuration must be the source's. Fails as openQemuSource does. */
+/** Launches a QEMU that waits to be filled. Its configuration must be the source's. @throws as openQemuSource() */
 export async function openQemuTarget(config: QemuConfig, signal?: AbortSignal): Promise<QemuTarget> {
   return QemuTarget.open(config, signal);
 }

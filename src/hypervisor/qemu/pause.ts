@@ -5,6 +5,7 @@
 //              └─ stopped ─┬─ capture RAM ──────┐
 //                          └─ device state ─────┴─ copied ─ cont
 
+import { monotonicMs } from '../../flow/clock.js';
 import { HypervisorError } from '../port.js';
 import type { FullStates } from './state/full-state.js';
 import type { QemuMachine } from './machine.js';
@@ -31,9 +32,12 @@ export interface CapturedState {
 }
 
 export class Pause {
-  /** Rejects as the capture does; for whoever needs the image. */
+  /** For whoever needs the image. @throws as DirtyTracking.capture() */
   readonly capture: Promise<void>;
-  /** The device state; rejects with QmpError, FAILED, BAD_CONTEXT, or MACHINE_CHANGED if there can be none any more. */
+  /**
+   * The device state.
+   * @throws QmpError, HypervisorError FAILED, BAD_CONTEXT, or MACHINE_CHANGED if there can be none any more
+   */
   readonly context: Promise<CapturedState>;
   /** What the stop found. */
   readonly before: RunStatus;
@@ -44,13 +48,13 @@ export class Pause {
 
   /**
    * Stops the guest, and begins the rest. QEMU may die when it is to save a device that it cannot save. Ours takes none
-   * (-only-migratable); any other is asked first, with the stop: somebody may plug one in at any moment. Fails with
-   * QmpError, FAILED (a stop that is late may happen yet) or DOMAIN_GONE.
+   * (-only-migratable); any other is asked first, with the stop: somebody may plug one in at any moment.
+   * @throws QmpError, HypervisorError FAILED (a stop that is late may happen yet) or DOMAIN_GONE
    */
   static async begin(machine: QemuMachine, logging: boolean, states: FullStates): Promise<Pause> {
     const { qmp, deviceState, guard } = machine;
     deviceState.clear();
-    const stoppingAt = performance.now();
+    const stoppingAt = monotonicMs();
     const saving: QmpCommand = ['xen-save-devices-state', { filename: deviceState.path, live: false }];
     const third: QmpCommand = guard ? ['query-migrate'] : saving;
     const [before, stop, answer] = qmp.executeAll([['query-status'], ['stop'], third]);
@@ -72,7 +76,7 @@ export class Pause {
   ) {
     this.before = begun.before;
     this.#stoppingAt = begun.stoppingAt;
-    this.#stoppedAt = this.#capturedAt = this.#savedAt = performance.now();
+    this.#stoppedAt = this.#capturedAt = this.#savedAt = monotonicMs();
     this.context = Promise.resolve(begun.save).then(async () => {
       const state = deviceState.read();
       return { state, memory: await begun.states.memoryBeside(state) };
@@ -80,11 +84,11 @@ export class Pause {
     this.capture = begun.logging ? tracking.capture() : Promise.resolve();
     // Their failures are looked at by whoever needs them.
     this.capture.then(
-      () => (this.#capturedAt = performance.now()),
+      () => (this.#capturedAt = monotonicMs()),
       () => undefined,
     );
     this.context.then(
-      () => (this.#savedAt = performance.now()),
+      () => (this.#savedAt = monotonicMs()),
       () => undefined,
     );
   }

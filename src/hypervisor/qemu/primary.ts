@@ -36,8 +36,9 @@ export class QemuPrimary extends QemuSource {
   #pausing = false;
 
   /**
-   * `netdevs`: their ids; `status`: of a QEMU that was found. Fails with BAD_CONFIGURATION, also if the guest was stopped
-   * because a secondary runs it; the machine is closed then.
+   * `netdevs`: their ids; `status`: of a QEMU that was found.
+   * @throws HypervisorError BAD_CONFIGURATION, also if the guest was stopped because a secondary runs it; the machine
+   * is closed then
    */
   static async open(
     machine: QemuMachine,
@@ -74,10 +75,10 @@ export class QemuPrimary extends QemuSource {
     if (machine.shared) this.expose = (on) => this.#expose(on);
   }
 
-  /** A guest that runs already is left to run. Fails with FAILED if a gate is not safe. */
+  /** A guest that runs already is left to run. @throws HypervisorError FAILED if a gate is not safe */
   override start(): Promise<void> {
     if (this.#started !== null) {
-      return Promise.reject(new HypervisorError('WRONG_STATE', 'The domain was started already.'));
+      return Promise.reject(new HypervisorError('WRONG_STATE', 'the domain was started already'));
     }
     this.#started = this.#start();
     return this.#started;
@@ -162,8 +163,8 @@ export class QemuPrimary extends QemuSource {
         return undoing.length === 0
           ? []
           : [
-              `The guest of ${name} goes on without its network, because a secondary may take it over. If none does, ` +
-                `say in its QEMU's monitor: ${undoing.join(', ')}.`,
+              `the guest of ${name} goes on without its network, because a secondary may take it over; if none does, ` +
+                `say in its QEMU's monitor: ${undoing.join(', ')}`,
             ];
       case 'stopped':
         try {

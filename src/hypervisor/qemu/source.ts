@@ -11,6 +11,7 @@
 // stopped (run-state.ts), and its device state says so.
 
 import { ReplaySubject, Subject, type Observable } from 'rxjs';
+import { monotonicMs } from '../../flow/clock.js';
 import { DomainType } from '../../stream/format.js';
 import type { Bitmap } from '../bitmap.js';
 import {
@@ -129,7 +130,7 @@ export class QemuSource implements SourceDomain {
     return this.end('running');
   }
 
-  /** `guest`: how that of a QEMU that is not ours is left. Fails with QmpError or FAILED if it cannot be stopped. */
+  /** `guest`: how one that is not ours is left. @throws QmpError, or HypervisorError FAILED if it cannot be stopped */
   protected async end(guest: 'running' | 'stopped'): Promise<void> {
     const { guard, qmp } = this.machine;
     const before = this.#state;
@@ -166,7 +167,7 @@ export class QemuSource implements SourceDomain {
     for (let attempts = 1; !(await this.#stop()); attempts++) {
       await this.#dropPause();
       if (attempts === STOP_ATTEMPTS) {
-        throw new HypervisorError('WRONG_STATE', 'Somebody else lets the domain run whenever it is stopped.');
+        throw new HypervisorError('WRONG_STATE', 'somebody else lets the domain run whenever it is stopped');
       }
     }
     // What the guest said before it stopped is in the serial socket, and is read in this turn of the event loop.
@@ -234,7 +235,7 @@ export class QemuSource implements SourceDomain {
   async emulatorContext(): Promise<Uint8Array> {
     this.require('suspended');
     const pause = this.#pause;
-    if (!pause) throw new HypervisorError('WRONG_STATE', 'The domain was not suspended by us.');
+    if (!pause) throw new HypervisorError('WRONG_STATE', 'the domain was not suspended by us');
     const { state, memory } = await pause.context;
     this.#shipped = true;
     setRunState(state, this.stoppedBy ?? RUNNING);
@@ -259,12 +260,12 @@ export class QemuSource implements SourceDomain {
     this.requireGuest();
     if (this.#state === state) return;
     const facts = { state: this.#state, needed: state };
-    throw new HypervisorError('WRONG_STATE', `The domain is ${this.#state}, not ${state}.`, facts);
+    throw new HypervisorError('WRONG_STATE', `the domain is ${this.#state}, not ${state}`, facts);
   }
 
   protected requireGuest(): void {
     if (this.#state === 'destroyed' || this.#state === 'shutdown' || this.#state === 'crashed') {
-      throw new HypervisorError('DOMAIN_GONE', `The domain is ${this.#state}.`, { name: this.machine.name });
+      throw new HypervisorError('DOMAIN_GONE', `the domain is ${this.#state}`, { name: this.machine.name });
     }
   }
 
@@ -305,7 +306,7 @@ export class QemuSource implements SourceDomain {
   /** The guest runs from here on, unless somebody else stopped it. */
   async #go(): Promise<void> {
     const pause = this.#pause;
-    const resuming = performance.now();
+    const resuming = monotonicMs();
     this.#run.resuming();
     try {
       if (this.stoppedBy === null && !this.#run.resumedByOthers) await this.machine.qmp.execute('cont');
@@ -318,7 +319,7 @@ export class QemuSource implements SourceDomain {
     this.#pause = null;
     this.requireGuest();
     this.#state = 'running';
-    if (pause) this.#lastPause = pause.times(resuming, performance.now());
+    if (pause) this.#lastPause = pause.times(resuming, monotonicMs());
   }
 
   #hear(event: QmpEvent): void {

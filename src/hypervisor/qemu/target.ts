@@ -60,7 +60,7 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
   readonly #checks: NodeJS.Timeout;
   #destroyed: Promise<void> | null = null;
 
-  /** Fails as launchQemu and openTracking do; nothing is left then. */
+  /** @throws as launchQemu() and openTracking(); nothing is left then */
   static async open(config: QemuConfig, signal?: AbortSignal): Promise<QemuTarget> {
     const memory = await openTracking(config, { standby: true, signal });
     const target = new QemuTarget(config, new Seat(config), memory);
@@ -94,11 +94,11 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
     this.#checks = setInterval(() => void this.#checkMemory(), CHECK_INTERVAL_MS);
   }
 
-  /** The QEMU that waits, or runs. Fails with WRONG_STATE if there is none at the moment. */
+  /** The QEMU that waits, or runs. @throws HypervisorError WRONG_STATE if there is none at the moment */
   get machine(): QemuMachine {
     const seated = this.#seat.of(this);
     if (!seated)
-      throw new HypervisorError('WRONG_STATE', 'The standby has no QEMU now.', { name: this.#config.name });
+      throw new HypervisorError('WRONG_STATE', 'the standby has no QEMU now', { name: this.#config.name });
     return seated.machine;
   }
 
@@ -121,7 +121,7 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
 
   async info(): Promise<DomainInfo> {
     const facts = this.#facts;
-    if (!facts) throw new HypervisorError('WRONG_STATE', 'The domain is not made yet.');
+    if (!facts) throw new HypervisorError('WRONG_STATE', 'the domain is not made yet');
     // Whether it is suspended only the source knows.
     const state = this.#state === 'running' ? (await this.#source?.info())?.state : undefined;
     return {
@@ -136,7 +136,7 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
     };
   }
 
-  /** Another memory that the same QEMU is for. Fails as openTracking does. */
+  /** Another memory that the same QEMU is for. @throws as openTracking() */
   async another(): Promise<QemuTarget> {
     const memory = await openTracking(this.#config, { standby: true });
     const target = new QemuTarget(this.#config, this.#seat, memory);
@@ -179,8 +179,8 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
 
   /**
    * A checkpoint is complete in memory, and this is its device state: it may be loaded on trial, and the first one is.
-   * Fails with BAD_CONTEXT if QEMU does not take it; the domain is then as of `checkpointsBack` checkpoints before, if
-   * there is a way back.
+   * @throws HypervisorError BAD_CONTEXT if QEMU does not take it; the domain is then as of `checkpointsBack`
+   * checkpoints before, if there is a way back
    */
   checkpoint(context: Uint8Array): Promise<void> {
     return this.#work.do(async () => {
@@ -190,7 +190,10 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
     });
   }
 
-  /** The device state to start from. Fails with BAD_CONTEXT if it is none; whether QEMU takes it shows at the start. */
+  /**
+   * The device state to start from.
+   * @throws HypervisorError BAD_CONTEXT if it is none; whether QEMU takes it shows at the start
+   */
   setEmulatorContext(context: Uint8Array): Promise<void> {
     return this.#work.do(async () => {
       this.#require('created');
@@ -285,7 +288,7 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
 
   #running(work: (source: QemuSource) => Promise<void>): Promise<void> {
     if (this.#source) return work(this.#source);
-    return Promise.reject(new HypervisorError('WRONG_STATE', 'The domain does not run yet.'));
+    return Promise.reject(new HypervisorError('WRONG_STATE', 'the domain does not run yet'));
   }
 
   async #run(machine: QemuMachine): Promise<void> {
@@ -333,11 +336,11 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
     this.#requireAlive();
     if (this.#state === state) return;
     const facts = { state: this.#state, needed: state };
-    throw new HypervisorError('WRONG_STATE', `The domain is ${this.#state}, not ${state}.`, facts);
+    throw new HypervisorError('WRONG_STATE', `the domain is ${this.#state}, not ${state}`, facts);
   }
 
   #requireAlive(): void {
     if (this.#state === 'created' || this.#state === 'running') return;
-    throw new HypervisorError('DOMAIN_GONE', `The domain is ${this.#state}.`, { name: this.#config.name });
+    throw new HypervisorError('DOMAIN_GONE', `the domain is ${this.#state}`, { name: this.#config.name });
   }
 }

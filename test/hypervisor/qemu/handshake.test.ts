@@ -194,7 +194,7 @@ describe('qemu: the handshake', function () {
     await ip('tuntap', 'add', tap, 'mode', 'tap', 'multi_queue');
     const queues = { ...HYPERVISOR, arguments: [...GUEST, '-set', 'netdev.lan.queues=2'] };
     const several = await primaryOf({ ...queues, network: [{ id: 'lan', tap }] });
-    expect(several.statuses()[0]?.error?.message).to.include('The output of netdev lan cannot be held');
+    expect(several.statuses()[0]?.error?.message).to.include('the output of netdev lan cannot be held');
   });
 
   it('a network card past the gates does not start', async () => {
@@ -218,7 +218,7 @@ describe('qemu: the handshake', function () {
     });
     const [status] = primary.statuses();
     expect(status?.role).to.equal('failed');
-    expect(status?.error?.message).to.include('The output of the network card back-door would not be held');
+    expect(status?.error?.message).to.include('the output of the network card back-door would not be held');
   });
 
   it('output that passes unprotected is held while a secondary is linked, and passes again', async () => {

@@ -200,7 +200,7 @@ describe('qemu: a machine that changes while it is protected', function () {
         await qmp().execute('netdev_add', {
           ...{ type: 'socket', id: 'wan', udp: `${address}:${port}`, localaddr: '127.0.0.1:0' },
         });
-        await until('the netdev is unplugged', () => said.some((line) => line.includes('The netdev wan')));
+        await until('the netdev is unplugged', () => said.some((line) => line.includes('the netdev wan')));
         await qmp().execute('device_add', { driver: 'e1000', netdev: 'wan', id: 'door', bus: 'port0' });
         await elsewhere.hears(0, () => announce(qmp()));
       },

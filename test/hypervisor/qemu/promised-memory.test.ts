@@ -163,7 +163,7 @@ describe('qemu: promised memory', function () {
     const { kind, ...rest } = await ended;
     expect([kind, 'reason' in rest && rest.reason]).to.deep.equal([
       'crashed',
-      'Guest RAM is lost: the process that serves it has ended',
+      'guest RAM is lost: the process that serves it has ended',
     ]);
     await expectLost(standby.machine.tracking, 'has ended');
   });
@@ -222,7 +222,7 @@ describe('qemu: promised memory', function () {
     await primary.progress(3);
     process.kill(serverIn(place), 'SIGKILL');
     await until('noticed', () => secondary.losses.length === 1, PATIENCE_MS);
-    expect(secondary.losses[0]?.reason).to.include('Guest RAM is lost');
+    expect(secondary.losses[0]?.reason).to.include('guest RAM is lost');
     await until('the next one', () => secondary.targets.length === 2, PATIENCE_MS);
     await until('protected', () => secondary.status.link === 'replicating', PATIENCE_MS);
     await primary.progress(3);

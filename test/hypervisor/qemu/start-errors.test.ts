@@ -104,7 +104,7 @@ describe('qemu: what does not start', function () {
       made(this, 'tap');
       const first = await openQemuSource(withTap());
       cleanup.add(() => first.destroy());
-      await expectCode(openQemuSource(withTap()), 'BAD_CONFIGURATION', 'Another program has the tap');
+      await expectCode(openQemuSource(withTap()), 'BAD_CONFIGURATION', 'another program has the tap');
     });
   });
 

@@ -26,7 +26,7 @@ const WORKING_SET_PAGES_MAX = 1 << 18;
 // A kernel that panics reboots, and under -no-reboot ends QEMU. Without IPv6 the guest sends nothing by itself.
 const KERNEL_ARGUMENTS = 'console=ttyS0 quiet panic=-1 ipv6.disable=1';
 
-/** For QEMU's -append. Fails with BAD_CONFIGURATION and the facts `key`, `value` and what was expected. */
+/** For QEMU's -append. @throws HypervisorError BAD_CONFIGURATION and the facts `key`, `value` and what was expected */
 export function guestCommandLine(options: GuestOptions = {}): string {
   const pages = options.workingSetPages ?? 1024;
   const dirty = options.dirtyPages ?? Math.min(200, pages);
@@ -46,7 +46,7 @@ export function guestCommandLine(options: GuestOptions = {}): string {
 
 function checkRange(key: string, value: number, low: number, high: number): void {
   if (Number.isInteger(value) && value >= low && value <= high) return;
-  throw new HypervisorError('BAD_CONFIGURATION', `${key} must be a whole number from ${low} to ${high}.`, {
+  throw new HypervisorError('BAD_CONFIGURATION', `${key} must be a whole number from ${low} to ${high}`, {
     key,
     value,
     low,
@@ -57,7 +57,7 @@ function checkRange(key: string, value: number, low: number, high: number): void
 function checkAddress(value: string): string {
   const [, ip, prefix] = /^([^/]*)\/(\d{1,2})$/.exec(value) ?? [];
   if (ip !== undefined && isIPv4(ip) && ip !== '0.0.0.0' && Number(prefix) <= 32) return value;
-  throw new HypervisorError('BAD_CONFIGURATION', 'address must be an IPv4 address and a prefix length.', {
+  throw new HypervisorError('BAD_CONFIGURATION', 'address must be an IPv4 address and a prefix length', {
     key: 'address',
     value,
     expected: '10.0.0.2/24',

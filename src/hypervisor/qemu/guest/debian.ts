@@ -66,7 +66,7 @@ async function kernelPackage(options: readonly string[], signal: AbortSignal): P
   if (debianPackage !== undefined) return debianPackage;
   throw new HypervisorError(
     'UNSUPPORTED',
-    `apt knows no ${META_PACKAGE}: the test guest needs a Debian (amd64) with its archive in reach, or a kernel and an initramfs of your own.`,
+    `apt knows no ${META_PACKAGE}: the test guest needs a Debian (amd64) with its archive in reach, or a kernel and an initramfs of your own`,
     { debianPackage: META_PACKAGE },
   );
 }
@@ -83,7 +83,7 @@ async function onlyEntry(folder: string, name: RegExp): Promise<string> {
   const found = (await readdir(folder)).filter((entry) => name.test(entry));
   const [entry] = found;
   if (entry === undefined || found.length > 1) {
-    throw new HypervisorError('FAILED', 'A kernel’s package is not laid out as expected.', {
+    throw new HypervisorError('FAILED', 'a kernel’s package is not laid out as expected', {
       folder,
       found: found.join(' '),
     });

@@ -38,7 +38,7 @@ export async function modulesInOrder(
     visited.add(name);
     const file = files.get(name);
     if (file === undefined) {
-      throw new HypervisorError('FAILED', 'The kernel has no such module.', {
+      throw new HypervisorError('FAILED', 'the kernel has no such module', {
         module: name,
         neededBy,
         folder,
@@ -64,7 +64,7 @@ async function readModule(file: string, signal: AbortSignal): Promise<Buffer> {
   if (file.endsWith('.ko.xz')) {
     return run(xz, ['--decompress', '--stdout', file], { signal, maxBuffer: MODULE_BYTES_MAX });
   }
-  throw new HypervisorError('UNSUPPORTED', 'A kernel module is compressed in a way that is not known.', {
+  throw new HypervisorError('UNSUPPORTED', 'a kernel module is compressed in a way that is not known', {
     file,
   });
 }

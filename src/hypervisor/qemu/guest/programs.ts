@@ -55,7 +55,7 @@ export async function run(program: Program, given: readonly string[], options: R
     if ('code' in cause && cause.code === 'ENOENT') {
       throw new HypervisorError(
         'UNSUPPORTED',
-        `The test guest is made from Debian's packages, and ${command} is not here: install ${debianPackage} (on Debian), or give a kernel and an initramfs of your own.`,
+        `the test guest is made from Debian's packages, and ${command} is not here: install ${debianPackage} (on Debian), or give a kernel and an initramfs of your own`,
         { command, debianPackage },
         { cause },
       );
@@ -63,7 +63,7 @@ export async function run(program: Program, given: readonly string[], options: R
     const stderr = 'stderr' in cause && Buffer.isBuffer(cause.stderr) ? cause.stderr.toString() : '';
     throw new HypervisorError(
       'FAILED',
-      `${command} failed.`,
+      `${command} failed`,
       { command, given: given.join(' '), stderr: stderr.trim().slice(-SHOWN_CHARACTERS) },
       { cause },
     );

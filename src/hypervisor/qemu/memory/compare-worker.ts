@@ -28,38 +28,42 @@ const CHUNK_BYTES = 256 * 1024;
 const STRIDE_BYTES = 64 * 1024;
 
 class Comparison {
-  private readonly ramFd: number;
-  private readonly image: RamImage;
-  private readonly marks: Marks;
-  private readonly chunk = Buffer.alloc(CHUNK_BYTES);
-  private readonly zeroes = Buffer.alloc(STRIDE_BYTES);
+  readonly #ramFd: number;
+  readonly #image: RamImage;
+  readonly #marks: Marks;
+  readonly #chunk = Buffer.alloc(CHUNK_BYTES);
+  readonly #zeroes = Buffer.alloc(STRIDE_BYTES);
   /** 1: the image holds something of this stride. */
-  private readonly touched: Uint8Array;
+  readonly #touched: Uint8Array;
 
   constructor(start: CompareStart) {
-    this.ramFd = start.ramFd;
-    this.image = new RamImage(start.image);
-    this.marks = new Marks(this.image.bytes / PAGE_SIZE, start.marks);
-    this.touched = new Uint8Array(Math.ceil(this.image.bytes / STRIDE_BYTES));
+    this.#ramFd = start.ramFd;
+    this.#image = new RamImage(start.image);
+    this.#marks = new Marks(this.#image.bytes / PAGE_SIZE, start.marks);
+    this.#touched = new Uint8Array(Math.ceil(this.#image.bytes / STRIDE_BYTES));
   }
 
   scan(): void {
-    const { image, chunk } = this;
+    const image = this.#image;
+    const chunk = this.#chunk;
     for (let at = 0; at < image.bytes; at += CHUNK_BYTES) {
       const length = Math.min(CHUNK_BYTES, image.bytes - at);
       for (let have = 0; have < length;) {
-        const count = readSync(this.ramFd, chunk, have, length - have, at + have);
+        const count = readSync(this.#ramFd, chunk, have, length - have, at + have);
         if (count === 0) throw new Error(`the RAM file ends at octet ${at + have}`);
         have += count;
       }
       // Chunks never cross segments: a segment is a multiple of them.
       const segment = image.segment(at);
-      this.compareChunk(segment, at % SEGMENT_BYTES, length, at);
+      this.#compareChunk(segment, at % SEGMENT_BYTES, length, at);
     }
   }
 
-  private compareChunk(segment: Buffer, segmentAt: number, length: number, ramAt: number): void {
-    const { chunk, zeroes, touched, marks } = this;
+  #compareChunk(segment: Buffer, segmentAt: number, length: number, ramAt: number): void {
+    const chunk = this.#chunk;
+    const zeroes = this.#zeroes;
+    const touched = this.#touched;
+    const marks = this.#marks;
     for (let start = 0; start < length; start += STRIDE_BYTES) {
       const end = Math.min(start + STRIDE_BYTES, length);
       const stride = (ramAt + start) / STRIDE_BYTES;

@@ -6,6 +6,7 @@ import { closeSync, fdatasync } from 'node:fs';
 import { promisify } from 'node:util';
 import { asError } from '../../../errors.js';
 import { InOrder } from '../../../flow/in-order.js';
+import { valueAt } from '../../../stream/bounds.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
 import { HypervisorError } from '../../port.js';
 import type { CompareAnswer, CompareStart } from './compare-worker.js';
@@ -60,7 +61,7 @@ export class CompareTracking implements DirtyTracking {
     this.#worker = worker;
     worker.on('message', (answer: CompareAnswer) => {
       if (answer.error === null) this.#settle(null);
-      else this.#settle(new HypervisorError('FAILED', 'Guest RAM cannot be read.', { reason: answer.error }));
+      else this.#settle(new HypervisorError('FAILED', 'guest RAM cannot be read', { reason: answer.error }));
     });
     worker.on('error', (error) => this.#fail(worker, asError(error)));
     worker.on('exit', () => this.#fail(worker));
@@ -85,7 +86,7 @@ export class CompareTracking implements DirtyTracking {
         new Promise<void>((resolve, reject) => {
           const worker = this.#worker;
           if (!worker || this.#failure) {
-            reject(this.#failure ?? new HypervisorError('LOG_DIRTY', 'Log-dirty is not enabled.'));
+            reject(this.#failure ?? new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled'));
             return;
           }
           this.#scan = { resolve, reject };
@@ -102,14 +103,14 @@ export class CompareTracking implements DirtyTracking {
     const worker = this.#worker;
     this.#worker = null;
     this.#image = null;
-    this.#settle(new HypervisorError('LOG_DIRTY', 'Log-dirty was disabled.'));
+    this.#settle(new HypervisorError('LOG_DIRTY', 'log-dirty was disabled'));
     await worker?.terminate();
   }
 
   copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): void {
     const image = this.#image;
-    if (!image) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is not enabled.');
-    for (let k = 0; k < count; k++) image.copyPage(gfns[k] ?? 0, slab, offset + k * PAGE_SIZE);
+    if (!image) throw new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled');
+    for (let k = 0; k < count; k++) image.copyPage(valueAt(gfns, k), slab, offset + k * PAGE_SIZE);
   }
 
   /** In a tmpfs there is nothing to wait for. */
@@ -134,7 +135,7 @@ export class CompareTracking implements DirtyTracking {
     } catch (error) {
       const cause = asError(error);
       throw this.#loss.report(
-        new HypervisorError('FAILED', `Guest RAM is lost: ${cause.message}`, {}, { cause }),
+        new HypervisorError('FAILED', `guest RAM is lost: ${cause.message}`, {}, { cause }),
       );
     }
   }
@@ -150,7 +151,7 @@ export class CompareTracking implements DirtyTracking {
     if (worker !== this.#worker) return;
     this.#failure ??= new HypervisorError(
       'FAILED',
-      'The thread that compares guest RAM has ended.',
+      'the thread that compares guest RAM has ended',
       { reason: cause?.message },
       { cause },
     );

@@ -8,7 +8,7 @@
 //
 //   guest RAM ──▶ (its own thread or process) ──▶ image, marks ──▶ copyPages, cleanLogDirty
 
-import type { Bitmap } from '../../bitmap.js';
+import { wordAt, type Bitmap } from '../../bitmap.js';
 import type { HypervisorError } from '../../port.js';
 import type { RamAccess } from './ram-access.js';
 
@@ -31,13 +31,17 @@ export interface DirtyTracking {
   end(): Promise<void>;
   /** QEMU was ended: whoever still waits for its RAM gets an error, so that nobody's end waits for who does not answer. */
   abandon(): void;
-  /** Pages of the image, what RAM was at the last capture (fuse: or later). Fails with LOG_DIRTY or FAILED. */
+  /**
+   * Pages of the image, what RAM was at the last capture (fuse: or later).
+   * @throws HypervisorError LOG_DIRTY or FAILED
+   */
   copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): void;
   /** Resolves, and never rejects, when what was written to RAM may be lost: it is not to be trusted any more. */
   readonly lost: Promise<HypervisorError>;
   /**
    * Asks whether all that was written to RAM has arrived, and waits until it has: the kernel tells who asks, and tells
-   * him once. For a standby about once a second. A server that hangs is waited for. Fails as `lost` says.
+   * him once. For a standby about once a second. A server that hangs is waited for.
+   * @throws as `lost` says
    */
   check(): Promise<void>;
   /** Frees everything; nobody but us may hold the RAM file any more. May be called twice. */
@@ -54,7 +58,7 @@ export class Loss {
     this.lost = new Promise((resolve) => (this.#tell = resolve));
   }
 
-  /** Fails as was reported, if it was. */
+  /** @throws as was reported, if it was */
   requireNone(): void {
     if (this.#error !== null) throw this.#error;
   }
@@ -87,7 +91,7 @@ export class Marks {
   /** Adds the marks of a bitmap's words. */
   or(words: Uint32Array): void {
     for (let w = 0; w < words.length; w++) {
-      const word = words[w] ?? 0;
+      const word = wordAt(words, w);
       if (word !== 0) Atomics.or(this.words, w, word);
     }
   }

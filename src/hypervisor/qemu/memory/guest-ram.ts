@@ -25,9 +25,12 @@ export class GuestRam {
     return this.#logged;
   }
 
-  /** `first`: what has to be done before pages are marked. Fails with LOG_DIRTY, or as it does, or as tracking does. */
+  /**
+   * `first`: what has to be done before pages are marked.
+   * @throws HypervisorError LOG_DIRTY, or as it does, or as tracking does
+   */
   async log(first: () => Promise<void>): Promise<void> {
-    if (this.#logged) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is enabled already.');
+    if (this.#logged) throw new HypervisorError('LOG_DIRTY', 'log-dirty is enabled already');
     this.#logged = true;
     try {
       await first();
@@ -38,7 +41,7 @@ export class GuestRam {
     }
   }
 
-  /** `pause`: of the guest, settled when nothing of it is under way any more. Fails with LOG_DIRTY. */
+  /** `pause`: of the guest, settled when nothing of it is under way any more. @throws HypervisorError LOG_DIRTY */
   async endLog(pause: Promise<void> | undefined): Promise<void> {
     this.#requireLog();
     this.#logged = false;
@@ -46,7 +49,7 @@ export class GuestRam {
     await this.#tracking.end();
   }
 
-  /** Fails with LOG_DIRTY, or FAILED for a bitmap of another size. */
+  /** @throws HypervisorError LOG_DIRTY, or FAILED for a bitmap of another size */
   async readLog(into: Bitmap, clean: boolean, capture: Capture): Promise<DirtyStats> {
     this.#requireLog();
     this.frames.checkBitmap(into);
@@ -72,6 +75,6 @@ export class GuestRam {
   }
 
   #requireLog(): void {
-    if (!this.#logged) throw new HypervisorError('LOG_DIRTY', 'Log-dirty is not enabled.');
+    if (!this.#logged) throw new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled');
   }
 }

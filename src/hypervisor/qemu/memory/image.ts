@@ -11,9 +11,9 @@ import { requireHostMemory } from './reserve.js';
 
 export const SEGMENT_BYTES = 2 ** 30;
 
-/** Fails with OUT_OF_MEMORY. */
+/** @throws HypervisorError OUT_OF_MEMORY */
 export function requireImageMemory(bytes: number): void {
-  requireHostMemory(bytes, 'The copy of guest RAM that it is compared with');
+  requireHostMemory(bytes, 'the copy of guest RAM that it is compared with');
 }
 
 export function allocateImage(bytes: number): SharedArrayBuffer[] {

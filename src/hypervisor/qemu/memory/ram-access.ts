@@ -17,9 +17,9 @@ import { SLAB_PAGES, type RamAnswer, type RamRequest, type RamThreadStart } from
 import { readFrames, writeFrames } from './ram-file.js';
 
 export interface RamAccess {
-  /** Copies `count` frames into `into` from `offset` on. Fails with FAILED. */
+  /** Copies `count` frames into `into` from `offset` on. @throws HypervisorError FAILED */
   read(gfns: Uint32Array, count: number, into: Uint8Array, offset: number): Promise<void>;
-  /** Writes `count` pages, one after another in `data`, to the frames. Fails with FAILED. */
+  /** Writes `count` pages, one after another in `data`, to the frames. @throws HypervisorError FAILED */
   write(gfns: Uint32Array, count: number, data: Uint8Array): Promise<void>;
 }
 
@@ -45,7 +45,10 @@ export class PlainAccess implements RamAccess {
 /** Pages that are compared at a time. */
 const COMPARE_PAGES = 256;
 
-/** The indices (into gfns) of the first `count` pages of `data` that differ from RAM's. Fails with FAILED. */
+/**
+ * The indices (into gfns) of the first `count` pages of `data` that differ from RAM's.
+ * @throws HypervisorError FAILED
+ */
 export async function differingFrames(
   ram: RamAccess,
   gfns: Uint32Array,
@@ -125,7 +128,7 @@ export class ServedAccess implements RamAccess {
     });
   }
 
-  /** Fails with FAILED. */
+  /** @throws HypervisorError FAILED */
   #start(): Worker {
     if (this.#closed) throw failed(new Error('it was given up'));
     if (this.#thread !== null) return this.#thread;
@@ -163,5 +166,5 @@ export class ServedAccess implements RamAccess {
 }
 
 function failed(cause: Error): HypervisorError {
-  return new HypervisorError('FAILED', `Guest RAM cannot be accessed: ${cause.message}`, {}, { cause });
+  return new HypervisorError('FAILED', `guest RAM cannot be accessed: ${cause.message}`, {}, { cause });
 }

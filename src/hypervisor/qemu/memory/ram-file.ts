@@ -4,13 +4,15 @@ import { closeSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { randomUUID } from 'node:crypto';
 import { asError } from '../../../errors.js';
+import { valueAt } from '../../../stream/bounds.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
 import { HypervisorError } from '../../port.js';
 import { memoryDirectory, reserve, type MemoryPlace } from './reserve.js';
 
 /**
  * A file in memory without a name, which the kernel frees with its last descriptor, however its holders end. Its memory
- * is reserved. Fails with OUT_OF_MEMORY, with UNSUPPORTED where none can be reserved, or FAILED.
+ * is reserved.
+ * @throws HypervisorError OUT_OF_MEMORY, UNSUPPORTED where none can be reserved, or FAILED
  */
 export async function openAnonymousFile(bytes: number, place: MemoryPlace = {}): Promise<number> {
   const directory = await memoryDirectory(place);
@@ -26,7 +28,7 @@ export async function openAnonymousFile(bytes: number, place: MemoryPlace = {}):
     if (error instanceof HypervisorError) throw error;
     throw new HypervisorError(
       'FAILED',
-      'No file for the guest’s RAM.',
+      'no file for the guest’s RAM',
       { directory, bytes },
       { cause: asError(error) },
     );
@@ -35,7 +37,7 @@ export async function openAnonymousFile(bytes: number, place: MemoryPlace = {}):
 
 /** How many of the frames from `from` on follow one another. */
 function runLength(gfns: Uint32Array, from: number, count: number): number {
-  const first = gfns[from] ?? 0;
+  const first = valueAt(gfns, from);
   let length = 1;
   while (from + length < count && gfns[from + length] === first + length) length++;
   return length;
@@ -51,7 +53,7 @@ export function readFrames(
 ): void {
   for (let k = 0; k < count;) {
     const run = runLength(gfns, k, count);
-    transfer(readSync, fd, slab, offset + k * PAGE_SIZE, run * PAGE_SIZE, (gfns[k] ?? 0) * PAGE_SIZE);
+    transfer(readSync, fd, slab, offset + k * PAGE_SIZE, run * PAGE_SIZE, valueAt(gfns, k) * PAGE_SIZE);
     k += run;
   }
 }
@@ -60,7 +62,7 @@ export function readFrames(
 export function writeFrames(fd: number, gfns: Uint32Array, count: number, data: Uint8Array): void {
   for (let k = 0; k < count;) {
     const run = runLength(gfns, k, count);
-    transfer(writeSync, fd, data, k * PAGE_SIZE, run * PAGE_SIZE, (gfns[k] ?? 0) * PAGE_SIZE);
+    transfer(writeSync, fd, data, k * PAGE_SIZE, run * PAGE_SIZE, valueAt(gfns, k) * PAGE_SIZE);
     k += run;
   }
 }
@@ -83,7 +85,7 @@ function transfer(
   } catch (error) {
     throw new HypervisorError(
       'FAILED',
-      'Guest RAM cannot be accessed.',
+      'guest RAM cannot be accessed',
       { position: position + done, length },
       { cause: asError(error) },
     );

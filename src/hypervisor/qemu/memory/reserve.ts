@@ -40,7 +40,7 @@ export async function memoryDirectory({ memoryDirectory: chosen }: MemoryPlace):
   return (await isTmpfs(SHARED_MEMORY)) ? SHARED_MEMORY : tmpdir();
 }
 
-/** Makes an empty file's `bytes` its own. Fails with OUT_OF_MEMORY, with both sizes, or FAILED. */
+/** Makes an empty file's `bytes` its own. @throws HypervisorError OUT_OF_MEMORY, with both sizes, or FAILED */
 export async function reserve(
   fd: number,
   bytes: number,
@@ -53,8 +53,8 @@ export async function reserve(
   const zeroes = Buffer.alloc(Math.min(PIECE_BYTES, bytes));
   for (let at = 0; at < bytes;) {
     if (signal?.aborted === true)
-      throw new HypervisorError('FAILED', 'Interrupted while memory was reserved.');
-    if (inMemory && at % ASK_EVERY_BYTES === 0) requireHostMemory(bytes - at, 'The guest’s RAM');
+      throw new HypervisorError('FAILED', 'interrupted while memory was reserved');
+    if (inMemory && at % ASK_EVERY_BYTES === 0) requireHostMemory(bytes - at, 'the guest’s RAM');
     try {
       const { bytesWritten } = await writeAt(fd, zeroes, 0, Math.min(zeroes.length, bytes - at), at);
       at += bytesWritten;
@@ -66,12 +66,15 @@ export async function reserve(
   if (missing(fd, bytes) === 0) return;
   throw new HypervisorError(
     'UNSUPPORTED',
-    `${directory} does not keep room for what is written there (does it compress?): memoryDirectory must be a tmpfs.`,
+    `${directory} does not keep room for what is written there (does it compress?): memoryDirectory must be a tmpfs`,
     { directory, bytes },
   );
 }
 
-/** A file that somebody else made has its pages, or its place has room for them. Fails with OUT_OF_MEMORY. */
+/**
+ * A file that somebody else made has its pages, or its place has room for them.
+ * @throws HypervisorError OUT_OF_MEMORY
+ */
 export async function requireBacking(fd: number, bytes: number, path: string): Promise<void> {
   const needed = missing(fd, bytes);
   if (needed === 0) return;
@@ -79,19 +82,22 @@ export async function requireBacking(fd: number, bytes: number, path: string): P
   if (needed <= free) return;
   throw new HypervisorError(
     'OUT_OF_MEMORY',
-    `The file of guest RAM, ${path}, lacks ${inMebibytes(needed)}, and its file system has ${inMebibytes(free)} left: ` +
-      'make that larger, and start QEMU with prealloc=on for its memory backend.',
+    `the file of guest RAM, ${path}, lacks ${inMebibytes(needed)}, and its file system has ${inMebibytes(free)} left: ` +
+      'make that larger, and start QEMU with prealloc=on for its memory backend',
     { path, needed, free },
   );
 }
 
-/** The host has so much memory to give, as far as it can be known. `what` begins the sentence. Fails with OUT_OF_MEMORY. */
+/**
+ * The host has so much memory to give, as far as it can be known. `what` begins the message.
+ * @throws HypervisorError OUT_OF_MEMORY
+ */
 export function requireHostMemory(bytes: number, what: string): void {
   const available = hostMemory();
   if (bytes <= available) return;
   throw new HypervisorError(
     'OUT_OF_MEMORY',
-    `${what} needs ${inMebibytes(bytes)} of memory, and this host has ${inMebibytes(available)} available.`,
+    `${what} needs ${inMebibytes(bytes)} of memory, and this host has ${inMebibytes(available)} available`,
     { needed: bytes, free: available },
   );
 }
@@ -124,8 +130,8 @@ function missing(fd: number, bytes: number): number {
 function noRoom(directory: string, needed: number, free: number, cause?: Error): HypervisorError {
   return new HypervisorError(
     'OUT_OF_MEMORY',
-    `The guest’s RAM needs ${inMebibytes(needed)} in ${directory}, where ${inMebibytes(free)} are free: make it larger ` +
-      `(mount -o remount,size=SIZE ${directory}), or give another tmpfs as memoryDirectory.`,
+    `the guest’s RAM needs ${inMebibytes(needed)} in ${directory}, where ${inMebibytes(free)} are free: make it larger ` +
+      `(mount -o remount,size=SIZE ${directory}), or give another tmpfs as memoryDirectory`,
     { directory, needed, free },
     { cause },
   );

@@ -6,6 +6,7 @@
 //   addr=00000000fffc0000 size=0x040000 mem=rom name="bios-256k.bin"           a block of its own
 //   /rom@etc/acpi/tables size=0x200000 name="etc/acpi/tables"                  a block of its own
 
+import { valueAt } from '../../../stream/bounds.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
 import { HypervisorError } from '../../port.js';
 import type { QmpClient } from '../monitor/qmp.js';
@@ -17,21 +18,25 @@ const LOW_RAM_END = 0x8000_0000;
 const FIRMWARE_START = 0xfe00_0000;
 const FIRMWARE_END = 0x1_0000_0000;
 
-/** Rising. Fails with BAD_CONFIGURATION if QEMU puts something where it cannot be followed, or as QmpClient.human does. */
+/**
+ * Rising.
+ * @throws HypervisorError BAD_CONFIGURATION if QEMU puts something where it cannot be followed, or as QmpClient.human()
+ */
 export async function framesOfReset(qmp: QmpClient): Promise<Uint32Array> {
   return framesIn(await qmp.human('info roms'));
 }
 
+/** Rising. `roms`: what "info roms" says. @throws HypervisorError BAD_CONFIGURATION as framesOfReset() */
 export function framesIn(roms: string): Uint32Array {
   const frames = new Set<number>();
   for (const match of roms.matchAll(/^addr=([0-9a-f]+) size=0x([0-9a-f]+) mem=ram\b/gm)) {
-    const start = Number.parseInt(match[1] ?? '', 16);
-    const end = start + Number.parseInt(match[2] ?? '', 16);
+    const start = Number.parseInt(valueAt(match, 1), 16);
+    const end = start + Number.parseInt(valueAt(match, 2), 16);
     if (start >= FIRMWARE_START && end <= FIRMWARE_END) continue;
     if (end > LOW_RAM_END) {
       throw new HypervisorError(
         'BAD_CONFIGURATION',
-        'QEMU is told to put an image into memory above 2 GiB, where a standby cannot keep it.',
+        'QEMU is told to put an image into memory above 2 GiB, where a standby cannot keep it',
         { start, end },
       );
     }
@@ -64,14 +69,14 @@ export class ResetFrames {
     return this.#kept;
   }
 
-  /** Memory is written: a reset that comes meanwhile waits for it. Fails as `work` does. */
+  /** Memory is written: a reset that comes meanwhile waits for it. @throws as `work` */
   async whileWriting(work: () => Promise<void>): Promise<void> {
     const written = work();
     this.#writing = written.catch(() => undefined); // told to the caller
     await written;
   }
 
-  /** Before a reset. What is kept already is the truth until release(). Fails with FAILED. */
+  /** Before a reset. What is kept already is the truth until release(). @throws HypervisorError FAILED */
   async keep(): Promise<void> {
     if (this.#kept || this.#frames.length === 0) return;
     this.#kept = true; // at once: no write begins from here on
@@ -84,7 +89,7 @@ export class ResetFrames {
     }
   }
 
-  /** After a reset. Fails with FAILED. */
+  /** After a reset. @throws HypervisorError FAILED */
   async putBack(): Promise<void> {
     if (this.#kept) await this.#ram.write(this.#frames, this.#frames.length, this.#content);
   }

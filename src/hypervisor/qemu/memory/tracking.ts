@@ -22,8 +22,8 @@ interface Options {
 }
 
 /**
- * Fails with UNSUPPORTED if the way asked for does not work here, OUT_OF_MEMORY if what guest RAM needs cannot be
- * reserved, or FAILED.
+ * @throws HypervisorError UNSUPPORTED if the way asked for does not work here, OUT_OF_MEMORY if what guest RAM needs
+ * cannot be reserved, or FAILED
  */
 export async function openTracking(
   { name, dirty = 'auto', memoryBytes, memoryDirectory }: QemuConfig,

@@ -6,7 +6,8 @@
 //
 // Limited: beyond the limit nothing is kept, and there is no way back.
 
-import { INVALID_FRAME, PAGE_SIZE } from '../../../stream/format.js';
+import { valueAt } from '../../../stream/bounds.js';
+import { PAGE_SIZE } from '../../../stream/format.js';
 import { Bitmap } from '../../bitmap.js';
 import type { RamAccess } from './ram-access.js';
 
@@ -38,13 +39,13 @@ export class Undo {
     return this.#count;
   }
 
-  /** The frames are about to be written. Fails with FAILED. */
+  /** The frames are about to be written. @throws HypervisorError FAILED */
   async keep(gfns: Uint32Array, count: number): Promise<void> {
     if (this.#overflown) return;
     const before = this.#count;
     this.#reserve(before + count);
     for (let k = 0; k < count; k++) {
-      const gfn = gfns[k] ?? INVALID_FRAME;
+      const gfn = valueAt(gfns, k);
       if (this.#kept.has(gfn)) continue;
       if (this.#count === this.#pagesMax) {
         this.#overflown = true;
@@ -57,7 +58,7 @@ export class Undo {
     if (frames.length > 0) await this.#ram.read(frames, frames.length, this.#pages, before * PAGE_SIZE);
   }
 
-  /** Exchanges what is kept and what RAM holds: back, or forward again. Fails with FAILED. */
+  /** Exchanges what is kept and what RAM holds: back, or forward again. @throws HypervisorError FAILED */
   async swap(): Promise<void> {
     const now = Buffer.alloc(SWAP_PAGES * PAGE_SIZE);
     for (let from = 0; from < this.#count; from += SWAP_PAGES) {
@@ -72,7 +73,7 @@ export class Undo {
 
   /** What RAM is now is what to go back to. */
   clear(): void {
-    for (let k = 0; k < this.#count; k++) this.#kept.clear(this.#frames[k] ?? INVALID_FRAME);
+    for (let k = 0; k < this.#count; k++) this.#kept.clear(valueAt(this.#frames, k));
     this.#count = 0;
     this.#overflown = false;
   }

@@ -1,6 +1,7 @@
 // What keeps a QEMU from being replicated by Romulus, found by asking it: memory that is neither in the RAM file nor
 // constant, disks that only this host has, and network cards whose output is not held.
 
+import { valueAt } from '../../../stream/bounds.js';
 import { HypervisorError } from '../../port.js';
 import { listNics, type Nic } from '../network/network-list.js';
 import { isObject } from './qmp-parser.js';
@@ -11,36 +12,37 @@ const CONSTANT_BLOCK = /^\/rom@|(^|[./])(bios|rom|flash\d*)$/;
 
 /** The names in "info ramblock" that are neither `ram` nor constant. */
 export function blocksOutside(ramBlocks: string, ram: string): string[] {
-  const names = [...ramBlocks.matchAll(/^\s*(\S+)\s+\d+ [KMG]iB\s+0x/gm)].map((match) => match[1] ?? '');
+  const names = [...ramBlocks.matchAll(/^\s*(\S+)\s+\d+ [KMG]iB\s+0x/gm)].map((match) => valueAt(match, 1));
   return names.filter((name) => name !== ram && !CONSTANT_BLOCK.test(name));
 }
 
-/** The device state holds no RAM blocks. Fails with BAD_CONFIGURATION, naming the block. */
+/** The device state holds no RAM blocks. @throws HypervisorError BAD_CONFIGURATION, naming the block */
 export async function checkRamBlocks(qmp: QmpClient, ram: string): Promise<void> {
   const outside = blocksOutside(await qmp.human('info ramblock'), ram);
   const [block] = outside;
   if (block === undefined) return;
   throw new HypervisorError(
     'BAD_CONFIGURATION',
-    `The device with the memory block ${block} cannot be replicated: its memory lies outside guest RAM. ` +
-      'Use a machine without a graphics card (-nodefaults, no -vga, no -device VGA).',
+    `the device with the memory block ${block} cannot be replicated: its memory lies outside guest RAM; ` +
+      'use a machine without a graphics card (-nodefaults, no -vga, no -device VGA)',
     { blocks: outside.join(' ') },
   );
 }
 
 /**
- * Every network card must be plugged into a netdev whose output is held (`gated`, their ids), or into nothing. Fails with
- * BAD_CONFIGURATION, naming the card. One that QEMU's filters cannot hold though it is named is refused by its gate.
+ * Every network card must be plugged into a netdev whose output is held (`gated`, their ids), or into nothing. One that
+ * QEMU's filters cannot hold though it is named is refused by its gate.
+ * @throws HypervisorError BAD_CONFIGURATION, naming the card
  */
 export async function checkNetwork(qmp: QmpClient, gated: readonly string[]): Promise<void> {
   const nic = ungatedNic(await qmp.human('info network'), gated);
   if (!nic?.peer) return;
   const { name, peer } = nic;
   const how = isVhost(nic)
-    ? `cannot be held: its netdev ${peer.name} (${peer.type}) bypasses QEMU. Use one without vhost.`
+    ? `cannot be held: its netdev ${peer.name} (${peer.type}) bypasses QEMU; use one without vhost`
     : `would not be held: name its netdev in the configuration, "network: [{ id: ${peer.name} }]" ` +
-      '(one that QEMU has named itself needs -netdev …,id=NAME first).';
-  throw new HypervisorError('BAD_CONFIGURATION', `The output of the network card ${name} ${how}`, {
+      '(one that QEMU has named itself needs -netdev …,id=NAME first)';
+  throw new HypervisorError('BAD_CONFIGURATION', `the output of the network card ${name} ${how}`, {
     card: name,
     netdev: peer.name,
     type: peer.type,
@@ -58,10 +60,10 @@ function isVhost({ peer }: Nic): boolean {
   return peer?.type.startsWith('vhost') === true;
 }
 
-/** Fails with BAD_CONFIGURATION if there is a writable disk that is not declared shared. */
+/** @throws HypervisorError BAD_CONFIGURATION if there is a writable disk that is not declared shared */
 export async function checkDisks(qmp: QmpClient, shared: readonly string[]): Promise<void> {
   const disks = await qmp.execute('query-block');
-  if (!Array.isArray(disks)) throw new HypervisorError('FAILED', 'QEMU does not list its disks.');
+  if (!Array.isArray(disks)) throw new HypervisorError('FAILED', 'QEMU does not list its disks');
   for (const disk of disks as unknown[]) {
     const inserted = isObject(disk) ? disk['inserted'] : undefined;
     if (!isObject(disk) || !isObject(inserted) || inserted['ro'] === true) continue;
@@ -71,7 +73,7 @@ export async function checkDisks(qmp: QmpClient, shared: readonly string[]): Pro
     if (names.some((name) => shared.includes(name))) continue;
     throw new HypervisorError(
       'BAD_CONFIGURATION',
-      'A local writable disk is not replicated: make it read-only, or put it on storage that both hosts share and name it in sharedDisks.',
+      'a local writable disk is not replicated: make it read-only, or put it on storage that both hosts share and name it in sharedDisks',
       { disk: names.join(' '), file: String(inserted['file']) },
     );
   }

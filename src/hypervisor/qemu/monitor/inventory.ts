@@ -8,13 +8,17 @@
 // card that was on one cannot be loaded into one that is not), what else it is plugged into is not. Nor is its id, which
 // whoever starts a QEMU gives as he likes: its state is found by its place. A user network has a state of its own.
 
+import { valueAt } from '../../../stream/bounds.js';
 import { HypervisorError } from '../../port.js';
 import { inventoryText, type Inventory } from '../../inventory.js';
 import { listNics, type Nic } from '../network/network-list.js';
 import { isObject } from './qmp-parser.js';
 import type { QmpClient } from './qmp.js';
 
-/** `ram`: the name of guest RAM's block, which may be another on each side. Fails with FAILED or DOMAIN_GONE. */
+/**
+ * `ram`: the name of guest RAM's block, which may be another on each side.
+ * @throws HypervisorError FAILED or DOMAIN_GONE
+ */
 export async function takeInventory(qmp: QmpClient, ram: string): Promise<Inventory> {
   const { major, minor, micro, package: packaged } = qmp.version;
   const [machine, kvm, cpus, tree, network, blocks] = await Promise.all([
@@ -67,7 +71,7 @@ export function listBlocks(ramBlocks: string, ram: string): string[] {
   const lines = ramBlocks.matchAll(/^\s*(\S+)\s+\d+ [KMG]iB\s+0x[0-9a-f]+\s+0x[0-9a-f]+\s+0x([0-9a-f]+)/gm);
   return [...lines]
     .filter((match) => match[1] !== ram)
-    .map((match) => `${match[1] ?? ''} ${Number.parseInt(match[2] ?? '', 16)}`)
+    .map((match) => `${valueAt(match, 1)} ${Number.parseInt(valueAt(match, 2), 16)}`)
     .sort();
 }
 
@@ -95,11 +99,11 @@ interface Cpus {
 async function takeCpus(qmp: QmpClient): Promise<Cpus> {
   const cpus = await qmp.execute('query-cpus-fast');
   if (!Array.isArray(cpus) || cpus.length === 0) {
-    throw new HypervisorError('FAILED', 'QEMU does not list its vCPUs.');
+    throw new HypervisorError('FAILED', 'QEMU does not list its vCPUs');
   }
   const vcpus = await Promise.all(
     (cpus as unknown[]).map(async (cpu) => {
-      if (!isObject(cpu)) throw new HypervisorError('FAILED', 'QEMU does not describe its vCPUs.');
+      if (!isObject(cpu)) throw new HypervisorError('FAILED', 'QEMU does not describe its vCPUs');
       const type = await qmp.execute('qom-get', { path: cpu['qom-path'], property: 'type' });
       const place = isObject(cpu['props']) ? cpu['props'] : {};
       const names = Object.keys(place).sort();
@@ -112,7 +116,7 @@ async function takeCpus(qmp: QmpClient): Promise<Cpus> {
     path: isObject(first) ? first['qom-path'] : '',
     property: 'feature-words',
   });
-  if (!Array.isArray(words)) throw new HypervisorError('FAILED', 'QEMU does not list its vCPUs’ features.');
+  if (!Array.isArray(words)) throw new HypervisorError('FAILED', 'QEMU does not list its vCPUs’ features');
   return { vcpus, features: (words as unknown[]).flatMap(describeFeatures) };
 }
 

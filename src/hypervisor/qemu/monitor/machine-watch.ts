@@ -11,6 +11,7 @@
 
 import { ReplaySubject, Subject } from 'rxjs';
 import { asError } from '../../../errors.js';
+import { monotonicMs } from '../../../flow/clock.js';
 import { compareInventories, describeDifference, type Inventory } from '../../inventory.js';
 import { HypervisorError, type MachineChange } from '../../port.js';
 import { ForeignNetdevs } from '../network/foreign-netdevs.js';
@@ -67,7 +68,7 @@ export class MachineWatch {
     return this.#inventory;
   }
 
-  /** Looks once, and goes on looking until end(). Fails as QMP does. */
+  /** Looks once, and goes on looking until end(). @throws as QmpClient.execute() */
   async begin(): Promise<void> {
     await this.#look();
     this.#again();
@@ -85,14 +86,14 @@ export class MachineWatch {
     return this.#foreign.plug();
   }
 
-  /** A device state is of this machine. Fails with MACHINE_CHANGED, or as QMP does. */
+  /** A device state is of this machine. @throws HypervisorError MACHINE_CHANGED, or as QmpClient.execute() */
   async confirm(state: Uint8Array): Promise<void> {
     if (this.#known.some((sections) => sections.match(state))) return;
     await this.reconsider();
     this.#known = [StateSections.of(state), ...this.#known].slice(0, KNOWN_MAX);
   }
 
-  /** Takes the inventory anew. Fails with MACHINE_CHANGED if it is another one, or as QMP does. */
+  /** Takes the inventory anew. @throws HypervisorError MACHINE_CHANGED if it is another one, or as QmpClient.execute() */
   async reconsider(): Promise<void> {
     this.#taking ??= this.#take().finally(() => (this.#taking = null));
     const change = await this.#taking;
@@ -122,7 +123,7 @@ export class MachineWatch {
     for (const warning of await this.#foreign.unplug(await qmp.human('info network'))) {
       this.warnings$.next(warning);
     }
-    const now = performance.now();
+    const now = monotonicMs();
     if (now - this.#listedAt < MACHINE_MS) return;
     this.#listedAt = now;
     const [tree, blocks] = await Promise.all([qmp.human('info qtree'), qmp.human('info ramblock')]);
@@ -152,6 +153,6 @@ export class MachineWatch {
     const { message } = asError(error);
     const code = error instanceof HypervisorError ? error.code : null;
     if (this.#ended || code === 'MACHINE_CHANGED' || code === 'DOMAIN_GONE') return;
-    this.warnings$.next(`The machine cannot be watched: ${message}`);
+    this.warnings$.next(`the machine cannot be watched: ${message}`);
   }
 }

@@ -39,7 +39,10 @@ export class QmpParser {
     this.#limit = limit;
   }
 
-  /** The messages that this chunk completes, in order. Fails with FAILED if a line is too long or no QMP message. */
+  /**
+   * The messages that this chunk completes, in order.
+   * @throws HypervisorError FAILED if a line is too long or no QMP message
+   */
   push(chunk: Uint8Array): QmpMessage[] {
     const messages: QmpMessage[] = [];
     let from = 0;
@@ -58,7 +61,7 @@ export class QmpParser {
   #hold(part: Uint8Array): void {
     this.#held += part.length;
     if (this.#held > this.#limit) {
-      throw new HypervisorError('FAILED', 'QEMU sent a line that is too long.', { limit: this.#limit });
+      throw new HypervisorError('FAILED', 'QEMU sent a line that is too long', { limit: this.#limit });
     }
     this.#parts.push(part);
   }
@@ -110,7 +113,7 @@ export function isObject(value: unknown): value is JsonObject {
 function strange(line: string, options?: ErrorOptions): HypervisorError {
   return new HypervisorError(
     'FAILED',
-    'What came over the monitor socket is no QMP message.',
+    'what came over the monitor socket is no QMP message',
     { line: line.slice(0, 200) },
     options,
   );

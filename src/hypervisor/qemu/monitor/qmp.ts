@@ -76,7 +76,7 @@ export class QmpClient {
   /**
    * Takes over a connected stream, or one for each direction; resolves when QEMU takes commands. If it fails, they are
    * destroyed.
-   * Fails with FAILED (no greeting in time, nonsense) or DOMAIN_GONE (closed).
+   * @throws HypervisorError FAILED (no greeting in time, nonsense) or DOMAIN_GONE (closed)
    */
   static async open(stream: Duplex | QmpStreams, options: QmpOptions = {}): Promise<QmpClient> {
     const client = new QmpClient(stream, options);
@@ -116,7 +116,7 @@ export class QmpClient {
     return this.#events;
   }
 
-  /** Fails with QmpError, FAILED (no answer in time) or DOMAIN_GONE (no connection any more). */
+  /** @throws QmpError, HypervisorError FAILED (no answer in time) or DOMAIN_GONE (no connection any more) */
   execute(command: string, argument?: JsonObject, timeoutMs = this.#timeoutMs): Promise<unknown> {
     const { promise, line } = this.#prepare(command, argument, timeoutMs);
     this.#write(line);
@@ -138,7 +138,7 @@ export class QmpClient {
 
   /** May be called twice. */
   close(): void {
-    this.#finish(new HypervisorError('DOMAIN_GONE', 'The monitor connection was closed.'));
+    this.#finish(new HypervisorError('DOMAIN_GONE', 'the monitor connection was closed'));
   }
 
   #prepare(
@@ -152,7 +152,7 @@ export class QmpClient {
       const cancel = afterAwake(timeoutMs, () => {
         this.#pending.delete(id);
         this.#late.add(id);
-        reject(fail(`QEMU did not answer ${command} in time.`, { command, timeoutMs }));
+        reject(fail(`QEMU did not answer ${command} in time`, { command, timeoutMs }));
       });
       this.#pending.set(id, { command, resolve, reject, cancel });
     });
@@ -167,9 +167,9 @@ export class QmpClient {
 
   #greeting(): Promise<QmpVersion> {
     return new Promise((resolve, reject) => {
-      const cancel = afterAwake(this.#timeoutMs, () => {
-        this.#finish(fail('QEMU did not greet in time.', { timeoutMs: this.#timeoutMs }));
-      });
+      const cancel = afterAwake(this.#timeoutMs, () =>
+        this.#finish(fail('QEMU did not greet in time', { timeoutMs: this.#timeoutMs })),
+      );
       this.#greeted = {
         resolve: (version) => {
           cancel();
@@ -189,7 +189,7 @@ export class QmpClient {
       for (const message of this.#parser.push(chunk)) this.#take(message);
     } catch (error) {
       const known =
-        error instanceof HypervisorError ? error : fail('The monitor connection failed.', {}, error);
+        error instanceof HypervisorError ? error : fail('the monitor connection failed', {}, error);
       this.#finish(known);
     }
   }
@@ -211,7 +211,7 @@ export class QmpClient {
         if (pending) {
           pending.reject(new QmpError(pending.command, message.errorClass, message.description));
         } else if (message.id === null) {
-          throw fail('QEMU could not read what we sent.', { description: message.description });
+          throw fail('QEMU could not read what we sent', { description: message.description });
         }
         break;
       }
@@ -222,7 +222,7 @@ export class QmpClient {
     const pending = this.#pending.get(id);
     if (!pending) {
       if (this.#late.delete(id)) return undefined;
-      throw fail('QEMU answered a command that was never given.', { id });
+      throw fail('QEMU answered a command that was never given', { id });
     }
     this.#pending.delete(id);
     pending.cancel();
@@ -247,7 +247,7 @@ export class QmpClient {
 }
 
 function lost(cause?: Error): HypervisorError {
-  return new HypervisorError('DOMAIN_GONE', 'The connection to QEMU’s monitor is lost.', {}, { cause });
+  return new HypervisorError('DOMAIN_GONE', 'the connection to QEMU’s monitor is lost', {}, { cause });
 }
 
 function fail(message: string, facts: Facts, cause?: unknown): HypervisorError {

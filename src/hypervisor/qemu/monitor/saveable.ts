@@ -6,6 +6,7 @@
 //                                ──▶ "… expects a valid migration protocol"              it can
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { monotonicMs } from '../../../flow/clock.js';
 import { HypervisorError } from '../../port.js';
 import { isObject, type JsonObject } from './qmp-parser.js';
 import { QmpError, type QmpClient } from './qmp.js';
@@ -27,7 +28,7 @@ const MIGRATING: ReadonlySet<string> = new Set([
   ...['device', 'wait-unplug', 'colo', 'cancelling'],
 ]);
 
-/** Fails with BAD_CONFIGURATION, in QEMU's words, or DOMAIN_GONE. */
+/** @throws HypervisorError BAD_CONFIGURATION, in QEMU's words, or DOMAIN_GONE */
 export async function checkSaveable(qmp: QmpClient): Promise<void> {
   const blocked = await whyBlocked(qmp);
   if (blocked === null) return;
@@ -36,11 +37,11 @@ export async function checkSaveable(qmp: QmpClient): Promise<void> {
   });
 }
 
-/** Why the guest cannot be saved, in QEMU's words; null: it can. Fails with FAILED or DOMAIN_GONE. */
+/** Why the guest cannot be saved, in QEMU's words; null: it can. @throws HypervisorError FAILED or DOMAIN_GONE */
 export async function whyBlocked(qmp: QmpClient): Promise<string | null> {
   // One that is under way may be ours.
-  const limit = performance.now() + TAKING_MS;
-  while ((await migrationUnderWay(qmp)) !== null && performance.now() < limit) await sleep(5);
+  const limit = monotonicMs() + TAKING_MS;
+  while ((await migrationUnderWay(qmp)) !== null && monotonicMs() < limit) await sleep(5);
   const blocked = await reasonsKnown(qmp);
   if (blocked !== null) return blocked;
   try {
@@ -53,7 +54,7 @@ export async function whyBlocked(qmp: QmpClient): Promise<string | null> {
     const can = [NOTHING_BLOCKS, WAITS, WAS_SAVED].some((words) => words.test(description));
     return can ? null : description;
   }
-  throw new HypervisorError('FAILED', 'QEMU migrates to nowhere.', { uri: NOWHERE });
+  throw new HypervisorError('FAILED', 'QEMU migrates to nowhere', { uri: NOWHERE });
 }
 
 /** What QEMU says without being told to migrate: not all of it, but it costs one question. */

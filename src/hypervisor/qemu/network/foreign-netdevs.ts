@@ -20,7 +20,7 @@ export class ForeignNetdevs {
     this.#ours = new Set(ours);
   }
 
-  /** `network`: what "info network" says. Returns what people should know of it. Fails as QmpClient.execute does. */
+  /** `network`: what "info network" says. Returns what people should know of it. @throws as QmpClient.execute() */
   async unplug(network: string): Promise<readonly string[]> {
     const filters = new Set(listFilters(network));
     const isHeld = (name: string): boolean =>
@@ -35,9 +35,9 @@ export class ForeignNetdevs {
     this.#unplugged = new Set(foreign.map(({ name }) => name));
     return news.map(({ name, type }) =>
       this.#ours.has(name)
-        ? `The netdev ${name} was unplugged, because its filters are gone: nothing holds its output. Start Romulus again.`
-        : `The netdev ${name} (${type}) was unplugged, because nothing holds its output. To use it, add it to the ` +
-          `configuration, on both sides ("network: [{ id: ${name}, … }]"), and start Romulus again.`,
+        ? `the netdev ${name} was unplugged, because its filters are gone: nothing holds its output; start Romulus again`
+        : `the netdev ${name} (${type}) was unplugged, because nothing holds its output; to use it, add it to the ` +
+          `configuration, on both sides ("network: [{ id: ${name}, … }]"), and start Romulus again`,
     );
   }
 

@@ -16,6 +16,7 @@
 // It has the shape of an output gate, but counts nothing: QEMU does not say how much a filter holds.
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { monotonicMs } from '../../../flow/clock.js';
 import { HypervisorError } from '../../port.js';
 import type { QmpCommand } from '../monitor/qmp.js';
 import { QmpError, type QmpClient } from '../monitor/qmp.js';
@@ -25,7 +26,7 @@ import type { DeviceStateFile } from '../state/device-state.js';
 const INTERVAL_US = 4_000_000_000;
 /** How long the self-test gives a frame that must not come, and one that must. */
 const SELF_TEST_QUIET_MS = 30;
-const SELF_TEST_LIMIT_MS = 5000;
+const SELF_TEST_TIMEOUT_MS = 5000;
 /** A capture file with no frame in it. */
 const CAPTURE_HEADER_BYTES = 24;
 
@@ -49,8 +50,8 @@ export class NetdevGate {
 
   /**
    * Puts the filters on a netdev, holding. Filters that an agent before us left are taken over with what they hold.
-   * Fails with BAD_CONFIGURATION if there is no such netdev, or one that bypasses QEMU (vhost). `intervalUs`, guest time:
-   * when what nobody releases is lost.
+   * `intervalUs`, guest time: when what nobody releases is lost.
+   * @throws HypervisorError BAD_CONFIGURATION if there is no such netdev, or one that bypasses QEMU (vhost)
    */
   static async open(qmp: QmpClient, netdev: string, intervalUs = INTERVAL_US): Promise<NetdevGate> {
     const ids = idsOf(netdev);
@@ -80,7 +81,7 @@ export class NetdevGate {
         for (const [command, argument] of made) await qmp.execute(command, argument);
         throw new HypervisorError(
           'BAD_CONFIGURATION',
-          `The output of netdev ${netdev} cannot be held: ${error.description}`,
+          `the output of netdev ${netdev} cannot be held: ${error.description}`,
           { netdev },
           { cause: error },
         );
@@ -110,14 +111,14 @@ export class NetdevGate {
     this.#valveId = valve;
   }
 
-  /** Fails with FAILED if the gate could not be closed. */
+  /** @throws HypervisorError FAILED if the gate could not be closed */
   async seal(epoch: number): Promise<void> {
     if (this.#mode !== 'holding') return;
     if (this.#leaky) {
       const { netdev } = this;
       throw new HypervisorError(
         'FAILED',
-        `The output of netdev ${netdev} is not held: its filters could not be closed.`,
+        `the output of netdev ${netdev} is not held: its filters could not be closed`,
         {
           netdev,
         },
@@ -179,11 +180,11 @@ export class NetdevGate {
    * Sends a frame (an announcement of the guest's address, harmless) through the gate, and watches behind it that it
    * leaves at the release and not before. The guest runs and the gate holds; no epoch is sealed. `capture` is a file
    * that QEMU may write. A gate that was taken over releases nothing: a secondary may run on from before what it holds.
-   * Fails with FAILED if a frame came early or not at all.
+   * @throws HypervisorError FAILED if a frame came early or not at all
    */
   async selfTest(capture: DeviceStateFile): Promise<void> {
     const fail = (message: string): HypervisorError =>
-      new HypervisorError('FAILED', `The output of netdev ${this.netdev} is not safe: ${message}`, {
+      new HypervisorError('FAILED', `the output of netdev ${this.netdev} is not safe: ${message}`, {
         netdev: this.netdev,
       });
     capture.clear();
@@ -198,15 +199,15 @@ export class NetdevGate {
     try {
       await this.#qmp.execute('announce-self', { initial: 1, max: 1, rounds: 1, step: 1 });
       await sleep(SELF_TEST_QUIET_MS);
-      if (capture.size > CAPTURE_HEADER_BYTES) throw fail('a frame left before its epoch was sealed.');
+      if (capture.size > CAPTURE_HEADER_BYTES) throw fail('a frame left before its epoch was sealed');
       await this.#run(toggle(this.#openId));
       await sleep(SELF_TEST_QUIET_MS);
-      if (capture.size > CAPTURE_HEADER_BYTES) throw fail('a frame left before its epoch was released.');
+      if (capture.size > CAPTURE_HEADER_BYTES) throw fail('a frame left before its epoch was released');
       if (this.takenOver) return;
       await this.#run(this.#letOut());
-      const limit = performance.now() + SELF_TEST_LIMIT_MS;
+      const limit = monotonicMs() + SELF_TEST_TIMEOUT_MS;
       while (capture.size <= CAPTURE_HEADER_BYTES) {
-        if (performance.now() > limit) throw fail('a frame did not leave when it was released.');
+        if (monotonicMs() > limit) throw fail('a frame did not leave when it was released');
         await sleep(1);
       }
     } finally {

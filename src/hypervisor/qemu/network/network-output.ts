@@ -66,7 +66,7 @@ export class NetworkOutput implements OutputGate {
     return this.#gate.undoing;
   }
 
-  /** Runs a test that needs the gate to hold. Fails as the test does. */
+  /** Runs a test that needs the gate to hold. @throws as the test */
   test(run: (gate: NetdevOutput) => Promise<void>): Promise<void> {
     return this.#order.do(async () => {
       if (this.#passing) await this.#gate.hold();

@@ -25,13 +25,13 @@ export interface NetworkDevice {
   readonly model?: string;
 }
 
-/** Fails with BAD_CONFIGURATION. `machine` as for -machine. */
+/** `machine` as for -machine. @throws HypervisorError BAD_CONFIGURATION */
 export function networkArguments(devices: readonly NetworkDevice[], machine: string): string[] {
   const virtio = /^microvm(,|$)/.test(machine) ? 'virtio-net-device' : 'virtio-net-pci';
   const seen = new Set<string>();
   return devices.flatMap(({ id, backend, mac, model = virtio }) => {
     if (!/^[a-z][a-z0-9-]{0,31}$/i.test(id) || seen.has(id)) {
-      throw new HypervisorError('BAD_CONFIGURATION', `The network device ${id} needs a name of its own.`, {
+      throw new HypervisorError('BAD_CONFIGURATION', `the network device ${id} needs a name of its own`, {
         key: 'id',
         value: id,
       });
@@ -42,7 +42,10 @@ export function networkArguments(devices: readonly NetworkDevice[], machine: str
   });
 }
 
-/** QEMU makes a tap that is not there, if it may, and nobody has plugged that in. Fails with BAD_CONFIGURATION. */
+/**
+ * QEMU makes a tap that is not there, if it may, and nobody has plugged that in.
+ * @throws HypervisorError BAD_CONFIGURATION
+ */
 export async function checkTaps(devices: readonly NetworkDevice[]): Promise<void> {
   const taps = devices.flatMap(({ backend }) => (backend.kind === 'tap' ? [backend.interface] : []));
   if (taps.length === 0) return;
@@ -53,7 +56,7 @@ export async function checkTaps(devices: readonly NetworkDevice[]): Promise<void
   if (missing === undefined) return;
   throw new HypervisorError(
     'BAD_CONFIGURATION',
-    `There is no tap ${missing}: make it (ip tuntap add ${missing} mode tap), and plug it into a bridge.`,
+    `there is no tap ${missing}: make it (ip tuntap add ${missing} mode tap), and plug it into a bridge`,
     { key: 'tap', value: missing },
   );
 }

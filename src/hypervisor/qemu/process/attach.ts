@@ -43,8 +43,9 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const GREETING_TIMEOUT_MS = 5000;
 
 /**
- * The machine, and what its guest does. Fails with BAD_CONFIGURATION (it lacks something, or has what cannot be
- * replicated), OUT_OF_MEMORY or FAILED; it is as it was then.
+ * The machine, and what its guest does.
+ * @throws HypervisorError BAD_CONFIGURATION (it lacks something, or has what cannot be replicated), OUT_OF_MEMORY or
+ * FAILED; it is as it was then
  */
 export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuMachine; status: RunStatus }> {
   const qmp = await openMonitor(config.monitor);
@@ -171,7 +172,7 @@ interface RamBackend {
 
 async function findRam(qmp: QmpClient): Promise<RamBackend> {
   const lacks = (what: string, option: string): HypervisorError =>
-    new HypervisorError('BAD_CONFIGURATION', `The QEMU ${what}: start it with ${option}`, { option });
+    new HypervisorError('BAD_CONFIGURATION', `the QEMU ${what}: start it with ${option}`, { option });
   const backend = `-object memory-backend-file,id=ram,size=SIZE,mem-path=FILE,share=on -machine …,memory-backend=ram`;
   const id = String(
     await qmp.execute('qom-get', { path: '/machine', property: 'memory-backend' }).catch(() => ''),
@@ -204,7 +205,7 @@ function openRam({ path, bytes }: RamBackend): number {
     const cause = asError(error);
     throw new HypervisorError(
       'BAD_CONFIGURATION',
-      `The file of guest RAM, ${path}, cannot be used: ${cause.message}. Start QEMU with mem-path=FILE, a file that this process may open.`,
+      `the file of guest RAM, ${path}, cannot be used: ${cause.message}; start QEMU with mem-path=FILE, a file that this process may open`,
       { path, bytes },
       { cause },
     );
@@ -226,7 +227,7 @@ async function openDeviceState(): Promise<DeviceStateFile> {
   }
 }
 
-/** Fails with BAD_CONFIGURATION where nobody greets, or what answers is none; else as QmpClient.open does. */
+/** @throws HypervisorError BAD_CONFIGURATION where nobody greets, or what answers is none; else as QmpClient.open() */
 async function openMonitor(path: string): Promise<QmpClient> {
   const socket = await connectTo(path, 'monitor');
   const heard = { nothing: false };
@@ -241,7 +242,7 @@ async function openMonitor(path: string): Promise<QmpClient> {
     const cause = asError(thrown);
     if (heard.nothing) throw taken(path, cause);
     if (socket.bytesRead === 0 || codeOf(cause) === 'DOMAIN_GONE') throw cause;
-    const message = `What answers at ${path} is no QMP monitor: ${cause.message} Start QEMU with ${monitorOption(path)}`;
+    const message = `what answers at ${path} is no QMP monitor: ${cause.message}; start QEMU with ${monitorOption(path)}`;
     throw new HypervisorError('BAD_CONFIGURATION', message, { key: 'monitor', value: path }, { cause });
   } finally {
     clearTimeout(timer);
@@ -257,12 +258,12 @@ function taken(path: string, cause: Error): HypervisorError {
   const libvirt = /\/libvirt\/(.*\/)?monitor\.sock$/.test(path);
   const own = '/run/romulus-NAME.qmp';
   const message = libvirt
-    ? `${path} is libvirt's own monitor, and libvirt does not share it. Give the domain a second one, with virsh edit: ` +
+    ? `${path} is libvirt's own monitor, and libvirt does not share it; give the domain a second one, with virsh edit: ` +
       `<domain … xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'> and, as its last element, <qemu:commandline>` +
       `<qemu:arg value='-qmp'/><qemu:arg value='unix:${own},server=on,wait=off'/></qemu:commandline>; start the domain ` +
-      `anew, and write "qmp: ${own}".`
-    : `The monitor at ${path} does not greet: another program has it (a monitor has one client at a time), or QEMU ` +
-      `hangs. Give Romulus one of its own, beside the other: ${monitorOption(own)}`;
+      `anew, and write "qmp: ${own}"`
+    : `the monitor at ${path} does not greet: another program has it (a monitor has one client at a time), or QEMU ` +
+      `hangs; give Romulus one of its own, beside the other: ${monitorOption(own)}`;
   return new HypervisorError('BAD_CONFIGURATION', message, { key: 'monitor', value: path }, { cause });
 }
 
@@ -273,8 +274,8 @@ function unreachable(path: string, key: string, cause: Error): HypervisorError {
   if (code === 'EAGAIN') return taken(path, cause);
   const message =
     code === 'EACCES' || code === 'EPERM'
-      ? `This process may not connect to ${path}: run as root or as the user that QEMU runs as.`
-      : `There is no QEMU at ${path}: ${cause.message}. Start it with ${monitorOption(path)}`;
+      ? `this process may not connect to ${path}: run as root or as the user that QEMU runs as`
+      : `there is no QEMU at ${path}: ${cause.message}; start it with ${monitorOption(path)}`;
   return new HypervisorError('BAD_CONFIGURATION', message, { key, value: path }, { cause });
 }
 

@@ -13,7 +13,7 @@ export type Mark = 'fenced' | 'exposed';
 
 const idOf = (mark: Mark): string => `romulus-${mark}`;
 
-/** Fails as QmpClient.execute does. */
+/** @throws as QmpClient.execute() */
 export async function setMark(qmp: QmpClient, mark: Mark): Promise<void> {
   try {
     await qmp.execute('chardev-add', { id: idOf(mark), backend: { type: 'null', data: {} } });
@@ -22,20 +22,23 @@ export async function setMark(qmp: QmpClient, mark: Mark): Promise<void> {
   }
 }
 
-/** Fails as QmpClient.execute does. */
+/** @throws as QmpClient.execute() */
 export async function clearMark(qmp: QmpClient, mark: Mark): Promise<void> {
   if (await hasMark(qmp, mark)) await qmp.execute('chardev-remove', { id: idOf(mark) });
 }
 
-/** Fails as QmpClient.execute does, or with FAILED. */
+/** @throws as QmpClient.execute(), or HypervisorError FAILED */
 export async function hasMark(qmp: QmpClient, mark: Mark): Promise<boolean> {
   const devices = await qmp.execute('query-chardev');
   if (!Array.isArray(devices))
-    throw new HypervisorError('FAILED', 'QEMU does not list its character devices.');
+    throw new HypervisorError('FAILED', 'QEMU does not list its character devices');
   return (devices as unknown[]).some((device) => isObject(device) && device['label'] === idOf(mark));
 }
 
-/** Fails with BAD_CONFIGURATION if the guest is fenced; `name` is the domain's, `undoing` what else is to be undone. */
+/**
+ * `name` is the domain's, `undoing` what else is to be undone.
+ * @throws HypervisorError BAD_CONFIGURATION if the guest is fenced
+ */
 export async function checkFenced(qmp: QmpClient, name: string, undoing: readonly string[]): Promise<void> {
   if (await hasMark(qmp, 'fenced')) {
     throw new HypervisorError('BAD_CONFIGURATION', fencedAdvice(name, undoing), { name });
@@ -44,15 +47,15 @@ export async function checkFenced(qmp: QmpClient, name: string, undoing: readonl
 
 export function fencedAdvice(name: string, undoing: readonly string[]): string {
   return (
-    `The guest of ${name} was stopped, because a secondary runs it. To let it go on here after all, end it there ` +
-    `and say in its QEMU's monitor: ${[...undoing, unmarking('fenced'), 'cont'].join(', ')}.`
+    `the guest of ${name} was stopped, because a secondary runs it; to let it go on here after all, end it there ` +
+    `and say in its QEMU's monitor: ${[...undoing, unmarking('fenced'), 'cont'].join(', ')}`
   );
 }
 
 export function exposedAdvice(name: string, undoing: readonly string[]): string {
   return (
-    `The guest of ${name} was stopped, because a secondary may take it over, and both would write to its disks. If none ` +
-    `does, say in its QEMU's monitor: ${[...undoing, unmarking('exposed'), 'cont'].join(', ')}.`
+    `the guest of ${name} was stopped, because a secondary may take it over, and both would write to its disks; if none ` +
+    `does, say in its QEMU's monitor: ${[...undoing, unmarking('exposed'), 'cont'].join(', ')}`
   );
 }
 

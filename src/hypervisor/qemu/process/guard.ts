@@ -13,6 +13,7 @@ import { rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { asError, codeOf } from '../../../errors.js';
+import { monotonicMs } from '../../../flow/clock.js';
 import { HypervisorError } from '../../port.js';
 import { heedNoSignals } from './deaf.js';
 import { hasMark } from './fence.js';
@@ -32,10 +33,13 @@ export interface Guard {
 
 const FILE = fileURLToPath(import.meta.url);
 /** How long it tries to let a guest run: QEMU takes the next client when it has noticed that we are gone. */
-const LIMIT_MS = 10_000;
+const GO_ON_TIMEOUT_MS = 10_000;
 const RETRY_MS = 20;
 
-/** Resolves when it is on guard: over the guest of a monitor socket, and our directory. Fails with FAILED. */
+/**
+ * Resolves when it is on guard: over the guest of a monitor socket, and our directory.
+ * @throws HypervisorError FAILED
+ */
 export async function startGuard(monitor: string, directory: string): Promise<Guard> {
   const child = spawn(process.execPath, [FILE, monitor, directory], {
     stdio: ['pipe', 'pipe', 'ignore'],
@@ -49,7 +53,7 @@ export async function startGuard(monitor: string, directory: string): Promise<Gu
       closed.then(() => Promise.reject(new Error('it has ended'))),
     ]);
   } catch (error) {
-    throw new HypervisorError('FAILED', 'The guest’s guard does not start.', {}, { cause: asError(error) });
+    throw new HypervisorError('FAILED', 'the guest’s guard does not start', {}, { cause: asError(error) });
   }
   child.stdin.on('error', () => undefined); // it has ended already
   return {
@@ -83,7 +87,7 @@ async function stand(monitor: string, directory: string): Promise<void> {
   rmSync(directory, { recursive: true, force: true, maxRetries: 5 });
   // There is no limit to the stop: as long as QEMU is there and the guest may run, it is needed.
   if (exposed) await withMonitor(monitor, Infinity, stopExposed);
-  else if (stopped) await withMonitor(monitor, LIMIT_MS, goOn);
+  else if (stopped) await withMonitor(monitor, GO_ON_TIMEOUT_MS, goOn);
 }
 
 async function goOn(qmp: QmpClient): Promise<void> {
@@ -101,12 +105,12 @@ async function withMonitor(
   limitMs: number,
   work: (qmp: QmpClient) => Promise<void>,
 ): Promise<void> {
-  const limit = performance.now() + limitMs;
-  while (performance.now() < limit) {
+  const limit = monotonicMs() + limitMs;
+  while (monotonicMs() < limit) {
     const socket = connect(monitor);
     try {
       await once(socket, 'connect');
-      const qmp = await QmpClient.open(socket, { timeoutMs: LIMIT_MS });
+      const qmp = await QmpClient.open(socket, { timeoutMs: GO_ON_TIMEOUT_MS });
       await work(qmp);
       qmp.close();
       return;

@@ -43,7 +43,10 @@ export interface LaunchOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Stopped before its first instruction. Fails with BAD_CONFIGURATION, OUT_OF_MEMORY or FAILED; then nothing is left. */
+/**
+ * Stopped before its first instruction.
+ * @throws HypervisorError BAD_CONFIGURATION, OUT_OF_MEMORY or FAILED; then nothing is left
+ */
 export async function launchQemu(
   config: QemuConfig,
   { role, memory, signal }: LaunchOptions,
@@ -53,7 +56,7 @@ export async function launchQemu(
   const binary = config.binary ?? 'qemu-system-x86_64';
   const executable = await findExecutable(binary);
   if (executable === null) {
-    throw new HypervisorError('BAD_CONFIGURATION', `There is no ${binary}: install QEMU (qemu-system-x86).`, {
+    throw new HypervisorError('BAD_CONFIGURATION', `there is no ${binary}: install QEMU (qemu-system-x86)`, {
       key: 'binary',
       value: binary,
     });
@@ -62,7 +65,7 @@ export async function launchQemu(
   if (setpriv === null && (config.sharedDisks ?? []).length > 0) {
     throw new HypervisorError(
       'BAD_CONFIGURATION',
-      'There is no setpriv: install it (util-linux). Without it a QEMU outlives a killed agent, and writes to its shared disks beside the secondary’s.',
+      'there is no setpriv: install it (util-linux); without it a QEMU outlives a killed agent, and writes to its shared disks beside the secondary’s',
       { key: 'sharedDisks', value: (config.sharedDisks ?? []).join(' ') },
     );
   }
@@ -152,7 +155,7 @@ class LaunchedMachine implements QemuMachine {
       child.on('error', (error) => resolve(error.message));
       // 'close', not 'exit': what it wrote to standard error is here, too.
       child.on('close', (code, signal) => {
-        const how = signal === null ? `QEMU ended with code ${code ?? 0}` : `QEMU was killed by ${signal}`;
+        const how = signal === null ? `QEMU ended with code ${String(code)}` : `QEMU was killed by ${signal}`;
         const said = this.#stderr.trim();
         resolve(withAdvice(said === '' ? how : `${how}: ${said}`));
       });
@@ -164,7 +167,7 @@ class LaunchedMachine implements QemuMachine {
   }
 
   get qmp(): QmpClient {
-    if (!this.#qmp) throw new HypervisorError('WRONG_STATE', 'QEMU is not connected yet.');
+    if (!this.#qmp) throw new HypervisorError('WRONG_STATE', 'QEMU is not connected yet');
     return this.#qmp;
   }
 

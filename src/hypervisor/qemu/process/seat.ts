@@ -66,7 +66,7 @@ export class Seat {
     return this.#occupied?.by === occupant ? this.#occupied : null;
   }
 
-  /** The QEMU of this occupant: as it is, or started now in the place of another's. Fails as launchQemu does. */
+  /** The QEMU of this occupant: as it is, or started now in the place of another's. @throws as launchQemu() */
   claim(occupant: Occupant): Promise<Seated> {
     return this.#order.do(async () => this.of(occupant) ?? (await this.#start(occupant)));
   }
@@ -101,7 +101,7 @@ export class Seat {
   async #start(occupant: Occupant): Promise<Seated> {
     const before = this.#occupied?.by;
     if (before && before !== occupant) {
-      if (before.stays) throw new HypervisorError('WRONG_STATE', 'The domain that has the QEMU runs.');
+      if (before.stays) throw new HypervisorError('WRONG_STATE', 'the domain that has the QEMU runs');
       this.#evicted = before;
     }
     await this.#end();
@@ -147,12 +147,12 @@ export class Seat {
   }
 }
 
-/** Fails as QmpClient.human does, or with BAD_CONFIGURATION. */
+/** @throws as QmpClient.human(), or HypervisorError BAD_CONFIGURATION */
 export async function factsOf({ qmp, inventory }: QemuMachine): Promise<Facts> {
   return { inventory, version: qmp.version, resetFrames: await framesOfReset(qmp) };
 }
 
-/** Asks a QEMU like the one to come what it is; its disks are not opened for writing. Fails as launchQemu does. */
+/** Asks a QEMU like the one to come what it is; its disks are not opened for writing. @throws as launchQemu() */
 export async function probe(config: QemuConfig, memory: ChosenTracking): Promise<Facts> {
   const machine = await launchQemu(config, { role: 'probe', memory });
   try {

@@ -6,13 +6,13 @@ import { HypervisorError } from '../../port.js';
 /** Octets that may wait. */
 const INPUT_BYTES_MAX = 64 * 1024;
 
-/** `serial` null: it is not ours. Fails with UNSUPPORTED, or FAILED if the guest does not read. */
+/** `serial` null: it is not ours. @throws HypervisorError UNSUPPORTED, or FAILED if the guest does not read */
 export function sendInput(serial: Duplex | null, bytes: Uint8Array): void {
-  if (!serial) throw new HypervisorError('UNSUPPORTED', 'The guest’s serial port is not ours.');
+  if (!serial) throw new HypervisorError('UNSUPPORTED', 'the guest’s serial port is not ours');
   const waiting = serial.writableLength;
   if (waiting + bytes.length > INPUT_BYTES_MAX) {
     const facts = { waiting, length: bytes.length, limit: INPUT_BYTES_MAX };
-    throw new HypervisorError('FAILED', 'The domain does not read its serial input.', facts);
+    throw new HypervisorError('FAILED', 'the domain does not read its serial input', facts);
   }
   serial.write(new Uint8Array(bytes));
 }

@@ -33,17 +33,17 @@ export function adviceOn(said: string): Advice | null {
 /** The words, and the advice. */
 export function withAdvice(said: string): string {
   const advice = adviceOn(said);
-  return advice === null ? said : `${said.replace(/[.\s]+$/, '')}. ${advice.text}`;
+  return advice === null ? said : `${said.replace(/[.\s]+$/, '')}; ${advice.text}`;
 }
 
 function kvmAdvice(said: string): string {
-  const instead = 'write "accelerator: tcg" on both sides, which is slower and needs nothing.';
+  const instead = 'write "accelerator: tcg" on both sides, which is slower and needs nothing';
   if (said.includes('Permission denied')) {
-    return `This process may not use /dev/kvm: put its user into the group kvm, or ${instead}`;
+    return `this process may not use /dev/kvm: put its user into the group kvm, or ${instead}`;
   }
   if (said.includes('No such file or directory')) {
     return (
-      'There is no /dev/kvm here: switch virtualisation on in the firmware (in a virtual machine: nested ' +
+      'there is no /dev/kvm here: switch virtualisation on in the firmware (in a virtual machine: nested ' +
       `virtualisation, at its host) and load kvm_intel or kvm_amd, or ${instead}`
     );
   }
@@ -54,25 +54,25 @@ function kvmAdvice(said: string): string {
 }
 
 function tapAdvice(tap: string, reason: string): string | null {
-  const anew = `make it anew (ip link delete ${tap}; ip tuntap add ${tap} mode tap) and plug it into its bridge.`;
+  const anew = `make it anew (ip link delete ${tap}; ip tuntap add ${tap} mode tap) and plug it into its bridge`;
   if (reason.includes('busy')) {
-    return `Another program has the tap ${tap}, another QEMU perhaps: each guest, and each standby, needs one of its own.`;
+    return `another program has the tap ${tap}, another QEMU perhaps: each guest, and each standby, needs one of its own`;
   }
   if (reason.includes('not permitted')) {
-    return `The tap ${tap} belongs to another user: ip tuntap add ${tap} mode tap user NAME, or run as root.`;
+    return `the tap ${tap} belongs to another user: ip tuntap add ${tap} mode tap user NAME, or run as root`;
   }
   const flags = tunFlags(tap);
-  if (flags === null) return `${tap} is no tap.`;
+  if (flags === null) return `${tap} is no tap`;
   if ((flags & IFF_TUN) !== 0) return `${tap} is a tun, which has no Ethernet frames: ${anew}`;
-  if ((flags & IFF_MULTI_QUEUE) !== 0) return `The tap ${tap} has many queues (multi_queue): ${anew}`;
+  if ((flags & IFF_MULTI_QUEUE) !== 0) return `the tap ${tap} has many queues (multi_queue): ${anew}`;
   return null;
 }
 
 function tunAdvice(reason: string): string {
-  if (reason.includes('No such file')) return 'Load the module tun (modprobe tun).';
+  if (reason.includes('No such file')) return 'load the module tun (modprobe tun)';
   return (
-    'This process may not open /dev/net/tun: run as root, or let its user read and write that file and own the tap ' +
-    '(ip tuntap add NAME mode tap user USER).'
+    'this process may not open /dev/net/tun: run as root, or let its user read and write that file and own the tap ' +
+    '(ip tuntap add NAME mode tap user USER)'
   );
 }
 

@@ -4,26 +4,26 @@
 import type { Facts } from '../../../errors.js';
 import { HypervisorError, type CpuPolicy, type HvmParam, type TscInfo } from '../../port.js';
 
-/** All fail with UNSUPPORTED, for what is not nothing. */
+/** @throws HypervisorError UNSUPPORTED, all of them, for what is not nothing */
 export abstract class DeviceStateOnly {
   /** The vCPUs come with the device state. */
   setHvmContext(): Promise<void> {
-    return unsupported('A QEMU domain has no HVM context of its own.', {});
+    return unsupported('a QEMU domain has no HVM context of its own', {});
   }
 
   setHvmParam({ index, value }: HvmParam): Promise<void> {
-    return unsupported('A QEMU domain has no HVM parameters.', { index, value });
+    return unsupported('a QEMU domain has no HVM parameters', { index, value });
   }
 
   setTscInfo({ mode }: TscInfo): Promise<void> {
     if (mode === 0) return Promise.resolve();
-    return unsupported('A QEMU domain knows TSC mode 0 only.', { mode });
+    return unsupported('a QEMU domain knows TSC mode 0 only', { mode });
   }
 
   setCpuPolicy({ cpuid, msrs }: CpuPolicy): Promise<void> {
     if (cpuid.length === 0 && msrs.length === 0) return Promise.resolve();
     const facts = { cpuid: cpuid.length, msrs: msrs.length };
-    return unsupported('A QEMU domain has no CPU policy of its own.', facts);
+    return unsupported('a QEMU domain has no CPU policy of its own', facts);
   }
 }
 

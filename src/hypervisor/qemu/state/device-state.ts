@@ -38,7 +38,7 @@ export class DeviceStateFile {
     return fstatSync(this.fd).size;
   }
 
-  /** Fails with FAILED or BAD_CONTEXT. */
+  /** @throws HypervisorError FAILED or BAD_CONTEXT */
   read(): Uint8Array {
     try {
       const { size } = this;
@@ -52,7 +52,7 @@ export class DeviceStateFile {
       return blob;
     } catch (error) {
       if (error instanceof HypervisorError) throw error;
-      throw new HypervisorError('FAILED', 'The device state cannot be read.', {}, { cause: asError(error) });
+      throw new HypervisorError('FAILED', 'the device state cannot be read', {}, { cause: asError(error) });
     }
   }
 
@@ -64,19 +64,19 @@ export class DeviceStateFile {
   }
 }
 
-/** Refuses, with BAD_CONTEXT, what is no device state of QEMU. */
+/** @throws HypervisorError BAD_CONTEXT if it is no device state of QEMU */
 export function checkDeviceState(blob: Uint8Array): void {
   const refuse = (message: string, facts = {}): HypervisorError =>
     new HypervisorError('BAD_CONTEXT', message, { length: blob.length, ...facts });
   if (blob.length > DEVICE_STATE_BYTES_MAX) {
-    throw refuse('The device state is too large.', { limit: DEVICE_STATE_BYTES_MAX });
+    throw refuse('the device state is too large', { limit: DEVICE_STATE_BYTES_MAX });
   }
   if (blob.length < DEVICE_STATE_HEADER_BYTES || MAGIC.compare(blob, 0, MAGIC.length) !== 0) {
-    throw refuse('The device state is not one of QEMU.');
+    throw refuse('the device state is not one of QEMU');
   }
   const version = new DataView(blob.buffer, blob.byteOffset, blob.length).getUint32(4, false);
   if (version !== VERSION) {
-    throw refuse('The device state has an unknown format.', { version, expected: VERSION });
+    throw refuse('the device state has an unknown format', { version, expected: VERSION });
   }
 }
 

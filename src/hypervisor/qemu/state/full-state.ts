@@ -44,7 +44,7 @@ export class FullStates {
     this.#of = of;
   }
 
-  /** A new stream. Fails as QmpClient.human does. */
+  /** A new stream. @throws as QmpClient.human() */
   async restart(): Promise<void> {
     this.forget();
     this.#writable ??= await hasWritableBlocks(this.#of.qmp, this.#of.ramBlock);
@@ -57,7 +57,8 @@ export class FullStates {
 
   /**
    * The guest is stopped, and `state` its device state: the section of memory that is to be shipped with it; null: what
-   * was shipped before still holds. Fails as takeFullState does.
+   * was shipped before still holds.
+   * @throws as takeFullState()
    */
   async memoryBeside(state: Uint8Array): Promise<Uint8Array | null> {
     const tables = tablesOf(state);
@@ -79,7 +80,10 @@ function tablesOf(state: Uint8Array): string {
 /** Of whose guest the state is: its monitor, the name of guest RAM's block, and a directory of ours if there is one. */
 export type StateOf = Pick<QemuMachine, 'qmp' | 'ramBlock' | 'directory'>;
 
-/** The guest is stopped. Fails with QmpError, FAILED, BAD_CONTEXT or DOMAIN_GONE; the guest can go on then. */
+/**
+ * The guest is stopped.
+ * @throws QmpError, HypervisorError FAILED, BAD_CONTEXT or DOMAIN_GONE; the guest can go on then
+ */
 export async function takeFullState({ qmp, ramBlock, directory }: StateOf): Promise<Uint8Array> {
   // Nobody else may connect to it: a socket is its maker's to write to.
   const path = join(directory ?? tmpdir(), `romulus-state-${randomUUID()}`);
@@ -131,7 +135,7 @@ async function receive(server: Server, connected: () => Promise<void>): Promise<
     await once(socket, 'end', { signal });
     return Buffer.concat(chunks);
   } catch (error) {
-    throw new HypervisorError('FAILED', 'QEMU does not hand its state over.', {}, { cause: asError(error) });
+    throw new HypervisorError('FAILED', 'QEMU does not hand its state over', {}, { cause: asError(error) });
   } finally {
     cancel();
     socket?.destroy();
@@ -150,7 +154,7 @@ async function completed(qmp: QmpClient): Promise<void> {
     }
     await sleep(1);
   }
-  throw new HypervisorError('FAILED', 'QEMU does not come to an end with its state.', {
+  throw new HypervisorError('FAILED', 'QEMU does not come to an end with its state', {
     timeoutMs: TIMEOUT_MS,
   });
 }

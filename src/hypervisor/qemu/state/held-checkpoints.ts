@@ -8,6 +8,7 @@
 
 import { Subject } from 'rxjs';
 import { asError } from '../../../errors.js';
+import { monotonicMs } from '../../../flow/clock.js';
 import { HypervisorError } from '../../port.js';
 import type { TrialLoads } from '../config.js';
 import { splitState, type StateParts } from './memory-section.js';
@@ -73,14 +74,14 @@ export class HeldCheckpoints {
     return !this.#tried || this.#pace.isDue(this.#undo.overflown);
   }
 
-  /** The frames are about to be written. Fails with FAILED. */
+  /** The frames are about to be written. @throws HypervisorError FAILED */
   async writing(gfns: Uint32Array, count: number): Promise<void> {
     if (this.#good !== null) await this.#undo.keep(gfns, count);
   }
 
   /**
-   * Memory is complete, and this is the device state that belongs to it. Fails with BAD_CONTEXT if it is none: then back to
-   * the good one.
+   * Memory is complete, and this is the device state that belongs to it.
+   * @throws HypervisorError BAD_CONTEXT if it is none: then back to the good one
    */
   async accept(context: Uint8Array): Promise<Held> {
     if (this.#current?.context === context) return this.#current;
@@ -104,9 +105,9 @@ export class HeldCheckpoints {
     });
   }
 
-  /** Loads it to see whether it can be; if it cannot, goes back to the one that could. Fails as load() does. */
+  /** Loads it to see whether it can be; if it cannot, goes back to the one that could. @throws as load() */
   async try(held: Held): Promise<void> {
-    const started = performance.now();
+    const started = monotonicMs();
     try {
       await this.load(held);
     } catch (error) {
@@ -119,11 +120,11 @@ export class HeldCheckpoints {
       await this.#goBack();
       throw error;
     } finally {
-      this.#pace.took(performance.now() - started);
+      this.#pace.took(monotonicMs() - started);
     }
   }
 
-  /** Into the QEMU that is there, or else into another one. Fails as the second one does. */
+  /** Into the QEMU that is there, or else into another one. @throws as the second one */
   async load(held: Held): Promise<Seated> {
     try {
       return await this.#loadOnce(held);
@@ -135,13 +136,13 @@ export class HeldCheckpoints {
   }
 
   /**
-   * A QEMU that holds the last checkpoint, or the good one if it does not take that. If it takes neither, all is as it was:
-   * fails as load() does for the last one, or with WRONG_STATE if there is none.
+   * A QEMU that holds the last checkpoint, or the good one if it does not take that. If it takes neither, all is as it was.
+   * @throws as load() for the last one, or HypervisorError WRONG_STATE if there is none
    */
   async readyToRun(): Promise<Seated> {
     this.#back = 0;
     const held = this.#current;
-    if (!held) throw new HypervisorError('WRONG_STATE', 'The domain has no context to start from.');
+    if (!held) throw new HypervisorError('WRONG_STATE', 'the domain has no context to start from');
     try {
       return await this.load(held);
     } catch (error) {

@@ -55,11 +55,14 @@ export interface StateParts {
   readonly devices: Uint8Array;
 }
 
-/** Of a full state as QEMU wrote it: as we ship it, without the block of guest RAM. Fails with BAD_CONTEXT. */
+/**
+ * Of a full state as QEMU wrote it: as we ship it, without the block of guest RAM.
+ * @throws HypervisorError BAD_CONTEXT
+ */
 export function packFullState(state: Uint8Array, ram: string): Uint8Array {
   checkDeviceState(state);
   const at = findMemory(state);
-  if (at === null) throw bad('QEMU’s state has no section of memory.', { length: state.length });
+  if (at === null) throw bad('QEMU’s state has no section of memory', { length: state.length });
   const { sectionId, blocks, pages, end } = readMemory(state, at);
   const others = blocks.filter(({ name }) => name.toString('latin1') !== ram);
   const parts: Uint8Array[] = [
@@ -87,7 +90,7 @@ export function packFullState(state: Uint8Array, ram: string): Uint8Array {
   return Buffer.concat(parts);
 }
 
-/** Takes a state as we ship it apart. Fails with BAD_CONTEXT. */
+/** Takes a state as we ship it apart. @throws HypervisorError BAD_CONTEXT */
 export function splitState(state: Uint8Array): StateParts {
   checkDeviceState(state);
   // Here or nowhere: elsewhere it may be what a guest has put into its registers.
@@ -212,7 +215,7 @@ class Reader {
   }
 
   bad(what: string, facts: Record<string, number> = {}): HypervisorError {
-    return bad(`QEMU’s memory cannot be read: ${what}.`, { offset: this.at, ...facts });
+    return bad(`QEMU’s memory cannot be read: ${what}`, { offset: this.at, ...facts });
   }
 }
 

@@ -37,7 +37,7 @@ export class StateImage {
   readonly fd: number;
   #closed = false;
 
-  /** Fails with FAILED. */
+  /** @throws HypervisorError FAILED */
   static async open(): Promise<StateImage> {
     // As long as the longest state, of which no more than what is put in takes memory: it is not reserved.
     const image = new StateImage(await openAnonymousFile(0));
@@ -59,7 +59,7 @@ export class StateImage {
   put(parts: readonly Uint8Array[]): void {
     const length = parts.reduce((sum, part) => sum + part.length, 0);
     if (length > DEVICE_STATE_BYTES_MAX) {
-      throw new HypervisorError('BAD_CONTEXT', 'The device state is too large.', {
+      throw new HypervisorError('BAD_CONTEXT', 'the device state is too large', {
         length,
         limit: DEVICE_STATE_BYTES_MAX,
       });
@@ -83,7 +83,7 @@ export class StateImage {
         done += writeSync(this.fd, octets, done, octets.length - done, at + done);
       }
     } catch (error) {
-      throw new HypervisorError('FAILED', 'The device state cannot be handed to QEMU.', {}, { cause: error });
+      throw new HypervisorError('FAILED', 'the device state cannot be handed to QEMU', {}, { cause: error });
     }
   }
 }

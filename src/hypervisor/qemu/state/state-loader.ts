@@ -29,10 +29,10 @@ export class StateLoader {
   #holds: StateParts | null = null;
   #loads = 0;
 
-  /** Fails with QmpError, DOMAIN_GONE or UNSUPPORTED. */
+  /** @throws QmpError, HypervisorError DOMAIN_GONE or UNSUPPORTED */
   static async open(machine: QemuMachine): Promise<StateLoader> {
     const { qmp, stateImage } = machine;
-    if (!stateImage) throw new HypervisorError('UNSUPPORTED', 'This QEMU was not started as a standby.');
+    if (!stateImage) throw new HypervisorError('UNSUPPORTED', 'this QEMU was not started as a standby');
     await qmp.execute(...ignoreShared(true));
     return new StateLoader(machine, stateImage);
   }
@@ -53,8 +53,9 @@ export class StateLoader {
   }
 
   /**
-   * `reset`: of the memory that QEMU runs on. Fails with BAD_CONTEXT (QEMU's reason), FAILED or DOMAIN_GONE: then RAM may
-   * not be put back before this QEMU has ended.
+   * `reset`: of the memory that QEMU runs on.
+   * @throws HypervisorError BAD_CONTEXT (QEMU's reason), FAILED or DOMAIN_GONE: then RAM may not be put back before
+   * this QEMU has ended
    */
   async load(state: StateParts, reset: ResetFrames): Promise<void> {
     const { memory, devices } = state;
@@ -89,7 +90,7 @@ export class StateLoader {
     } catch (error) {
       throw new HypervisorError(
         'FAILED',
-        'QEMU does not load the device state.',
+        'QEMU does not load the device state',
         { id },
         { cause: asError(error) },
       );
@@ -98,7 +99,7 @@ export class StateLoader {
     const job = Array.isArray(jobs)
       ? (jobs as unknown[]).find((one) => isObject(one) && one['id'] === id)
       : null;
-    if (!isObject(job)) throw new HypervisorError('FAILED', 'QEMU does not know what it has loaded.', { id });
+    if (!isObject(job)) throw new HypervisorError('FAILED', 'QEMU does not know what it has loaded', { id });
     const { error } = job;
     if (typeof error !== 'string') return;
     const reason = (await this.#lastWords(before)) ?? error;

@@ -124,7 +124,7 @@ interface Header {
 
 function headerAt(blob: Buffer, at: number): Header | null {
   if (at + HEADER_BEFORE > blob.length || blob[at] !== SECTION_FULL) return null;
-  const nameEnd = at + HEADER_BEFORE + (blob[at + 5] ?? 0);
+  const nameEnd = at + HEADER_BEFORE + blob.readUInt8(at + 5);
   const end = nameEnd + HEADER_AFTER;
   if (nameEnd === at + HEADER_BEFORE || end > blob.length) return null;
   const name = blob.toString('latin1', at + HEADER_BEFORE, nameEnd);

@@ -1,5 +1,6 @@
 // Which checkpoints are loaded on trial: all, or as many as cost no more than a share of a core.
 
+import { monotonicMs } from '../../../flow/clock.js';
 import type { TrialLoads } from '../config.js';
 
 /** Of one core, for `auto`. */
@@ -11,7 +12,7 @@ export class TrialPace {
   #nextAtMs = -Infinity;
 
   /** `now`: milliseconds, monotonic. */
-  constructor(loads: TrialLoads, now: () => number = () => performance.now()) {
+  constructor(loads: TrialLoads, now: () => number = monotonicMs) {
     this.#loads = loads;
     this.#now = now;
   }

@@ -7,7 +7,7 @@
 
 import type { QmpClient } from '../monitor/qmp.js';
 
-/** `ram`: the name of guest RAM's block. Fails as QmpClient.human does. */
+/** `ram`: the name of guest RAM's block. @throws as QmpClient.human() */
 export async function hasWritableBlocks(qmp: QmpClient, ram: string): Promise<boolean> {
   return writableBlocksIn(await qmp.human('info mtree -f'), ram).length > 0;
 }

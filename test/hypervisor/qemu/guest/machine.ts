@@ -136,9 +136,7 @@ export class GuestMachine {
   async ended(): Promise<number | null> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        reject(new Error(`QEMU still runs: ${this.text.slice(-500)}`));
-      }, WAIT_MS);
+      timer = setTimeout(() => reject(new Error(`QEMU still runs: ${this.text.slice(-500)}`)), WAIT_MS);
     });
     try {
       return await Promise.race([this.#closed, late]);

@@ -23,7 +23,7 @@ const SCRIPT = 'mount -i -t fuse -o "$1" romulus "$2" && exec 3<&- && echo mount
 /**
  * Mounts the file system of `deviceFd`, calls `serve`, and opens its file, guest RAM. `serve` closes `deviceFd`: once
  * only the server has it, the server's death ends every request, and so the opening.
- * Fails with UNSUPPORTED if this process may not mount, or FAILED.
+ * @throws HypervisorError UNSUPPORTED if this process may not mount, or FAILED
  */
 export async function openMounted(deviceFd: number, serve: () => void): Promise<FileHandle> {
   const directory = tmpdir(); // any: what it covers, it covers for the helper only
@@ -33,7 +33,7 @@ export async function openMounted(deviceFd: number, serve: () => void): Promise<
   const script = ['--mount', '--propagation', 'private', 'sh', '-c', SCRIPT, 'sh', options, directory];
   const helper = spawn('unshare', script, { stdio: ['pipe', 'pipe', 'pipe', deviceFd] });
   const { stdin, stdout, stderr } = helper;
-  if (!stdin || !stdout || !stderr) throw new HypervisorError('FAILED', 'The helper has no pipes.');
+  if (!stdin || !stdout || !stderr) throw new HypervisorError('FAILED', 'the helper has no pipes');
   let said = '';
   const closed = once(helper, 'close');
   closed.catch(() => undefined); // an 'error' is told by `mounted`
@@ -49,7 +49,7 @@ export async function openMounted(deviceFd: number, serve: () => void): Promise<
     } catch (error) {
       throw new HypervisorError(
         'UNSUPPORTED',
-        `The file system for guest RAM cannot be mounted: ${asError(error).message}`,
+        `the file system for guest RAM cannot be mounted: ${asError(error).message}`,
         {},
         { cause: asError(error) },
       );

@@ -8,11 +8,11 @@ export const IN_HEADER_BYTES = 40;
 export const OUT_HEADER_BYTES = 16;
 /** What stands between the header and the data of a WRITE. */
 export const WRITE_IN_BYTES = 40;
-/** The largest read or write: MAX_PAGES pages. */
-export const MAX_PAGES = 256;
-export const MAX_WRITE_BYTES = MAX_PAGES * 4096;
+/** The largest read or write: TRANSFER_PAGES_MAX pages. */
+export const TRANSFER_PAGES_MAX = 256;
+export const WRITE_BYTES_MAX = TRANSFER_PAGES_MAX * 4096;
 /** Readahead that is allowed: a guest that touches its memory for the first time is asked for in larger pieces. */
-export const MAX_READAHEAD_BYTES = 1024 * 1024;
+export const READAHEAD_BYTES_MAX = 1024 * 1024;
 
 export const Opcode = {
   LOOKUP: 1,
@@ -117,13 +117,13 @@ export function putInit(body: DataView, request: Request): number | null {
   const wanted = InitFlag.ASYNC_READ | InitFlag.BIG_WRITES | InitFlag.PARALLEL_DIROPS | InitFlag.MAX_PAGES;
   body.setUint32(0, PROTOCOL_MAJOR, true);
   body.setUint32(4, PROTOCOL_MINOR_MIN, true);
-  body.setUint32(8, Math.min(request.u32(8), MAX_READAHEAD_BYTES), true);
+  body.setUint32(8, Math.min(request.u32(8), READAHEAD_BYTES_MAX), true);
   body.setUint32(12, (request.u32(12) & wanted) >>> 0, true);
   body.setUint16(16, 64, true); // requests in the background
   body.setUint16(18, 48, true); // congestion: writers wait
-  body.setUint32(20, MAX_WRITE_BYTES, true);
+  body.setUint32(20, WRITE_BYTES_MAX, true);
   body.setUint32(24, 1, true); // time granularity, ns
-  body.setUint16(28, MAX_PAGES, true);
+  body.setUint16(28, TRANSFER_PAGES_MAX, true);
   return 64;
 }
 

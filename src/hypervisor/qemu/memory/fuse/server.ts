@@ -11,8 +11,8 @@ import {
   FOPEN_KEEP_CACHE,
   FOPEN_NOFLUSH,
   IN_HEADER_BYTES,
-  MAX_READAHEAD_BYTES,
-  MAX_WRITE_BYTES,
+  READAHEAD_BYTES_MAX,
+  WRITE_BYTES_MAX,
   OUT_HEADER_BYTES,
   Opcode,
   RAM_NAME,
@@ -29,8 +29,8 @@ import {
 } from './protocol.js';
 
 /** No request is larger. (The kernel refuses reads into less than 8 KiB, or less than a write and its header.) */
-export const REQUEST_BYTES_MAX = MAX_WRITE_BYTES + 4096;
-const ANSWER_BYTES_MAX = OUT_HEADER_BYTES + Math.max(MAX_WRITE_BYTES, MAX_READAHEAD_BYTES);
+export const REQUEST_BYTES_MAX = WRITE_BYTES_MAX + 4096;
+const ANSWER_BYTES_MAX = OUT_HEADER_BYTES + Math.max(WRITE_BYTES_MAX, READAHEAD_BYTES_MAX);
 /** The part of an answer that must be zeroed before it is filled in. */
 const FIXED_ANSWER_BYTES = 256;
 /** SETATTR: the size is to be set. */

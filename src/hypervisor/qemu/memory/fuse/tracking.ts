@@ -54,8 +54,8 @@ export class FuseTracking implements DirtyTracking {
   #closed: Promise<void> | null = null;
 
   /**
-   * `name` is for people who list processes. Fails with UNSUPPORTED if there is no FUSE for us here, OUT_OF_MEMORY or
-   * FAILED.
+   * `name` is for people who list processes.
+   * @throws HypervisorError UNSUPPORTED if there is no FUSE for us here, OUT_OF_MEMORY or FAILED
    */
   static async open(bytes: number, name: string, place: MemoryPlace = {}): Promise<FuseTracking> {
     let deviceFd: number;
@@ -93,7 +93,7 @@ export class FuseTracking implements DirtyTracking {
       const said = server?.said.trim() ?? '';
       throw new HypervisorError(
         'FAILED',
-        `Guest RAM cannot be served: ${said === '' ? cause.message : said}`,
+        `guest RAM cannot be served: ${said === '' ? cause.message : said}`,
         {},
         { cause },
       );
@@ -206,7 +206,7 @@ export class FuseTracking implements DirtyTracking {
   #failed(cause: Error): HypervisorError {
     return this.#closed === null
       ? this.#loss.report(this.#lossOf(cause.message, cause))
-      : new HypervisorError('DOMAIN_GONE', 'Guest RAM was given up.', {}, { cause });
+      : new HypervisorError('DOMAIN_GONE', 'guest RAM was given up', {}, { cause });
   }
 
   /** The server's own words say more than the kernel's. */
@@ -214,7 +214,7 @@ export class FuseTracking implements DirtyTracking {
     const said = this.#server.said.trim();
     return new HypervisorError(
       'FAILED',
-      `Guest RAM is lost: ${said === '' ? otherwise : said}`,
+      `guest RAM is lost: ${said === '' ? otherwise : said}`,
       {},
       { cause },
     );

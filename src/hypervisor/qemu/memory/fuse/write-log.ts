@@ -7,6 +7,7 @@
 // The number is the last to be written, and is seen before the rest is read.
 
 import { readSync, writeSync } from 'node:fs';
+import { valueAt } from '../../../../stream/bounds.js';
 import type { Bitmap } from '../../../bitmap.js';
 
 const ENTRY_BYTES = 16;
@@ -57,7 +58,7 @@ export class WriteLogReader {
       }
       if (count === room) continue;
       // What stands next is from the round before (or nothing), unless the writer has come around.
-      const ahead = ((this.#chunk[count * ENTRY_WORDS + 3] ?? 0) - this.#expected) >>> 0;
+      const ahead = (valueAt(this.#chunk, count * ENTRY_WORDS + 3) - this.#expected) >>> 0;
       if (count === 0 && ahead < 2 ** 31) {
         into.setAll();
         this.#expected = (this.#expected + ahead + 1) >>> 0;
@@ -85,8 +86,8 @@ export class WriteLogReader {
 
   #take(count: number, into: Bitmap): void {
     for (let k = 0; k < count; k++) {
-      const first = this.#chunk[k * ENTRY_WORDS] ?? 0;
-      const end = Math.min(into.size, first + (this.#chunk[k * ENTRY_WORDS + 1] ?? 0));
+      const first = valueAt(this.#chunk, k * ENTRY_WORDS);
+      const end = Math.min(into.size, first + valueAt(this.#chunk, k * ENTRY_WORDS + 1));
       for (let page = first; page < end; page++) into.set(page);
     }
     this.#expected = (this.#expected + count) >>> 0;
