@@ -39,7 +39,7 @@ export function nameDescriptorLimit(error: Error): Error {
   for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) {
     if (codeOf(cause) !== 'EMFILE') continue;
     const limit = descriptorLimit();
-    const message = `${error.message} This process has all the ${limit} files open that it may have: ${raise(2 * limit)}`;
+    const message = `${error.message}; this process has all the ${limit} files open that it may have: ${raise(2 * limit)}`;
     return new ServiceError('TOO_FEW_DESCRIPTORS', message, { limit }, { cause: error });
   }
   return error;

@@ -24,10 +24,10 @@ describe('file descriptors', () => {
 
   it('are named where they ran out, however deep', () => {
     const system = Object.assign(new Error('EMFILE: too many open files'), { code: 'EMFILE' });
-    const error = new RomulusError('FAILED', 'No file for the guest’s RAM.', {}, { cause: system });
+    const error = new RomulusError('FAILED', 'no file for the guest’s RAM', {}, { cause: system });
     const named = nameDescriptorLimit(error);
     expect(named).to.be.instanceOf(ServiceError).and.to.have.property('code', 'TOO_FEW_DESCRIPTORS');
-    expect(named.message).to.match(/^No file for the guest’s RAM\. This process has all the \d+ files open/);
+    expect(named.message).to.match(/^no file for the guest’s RAM; this process has all the \d+ files open/);
     const other = new RomulusError('FAILED', 'else', {}, { cause: new Error('x') });
     expect(nameDescriptorLimit(other)).to.equal(other);
   });
