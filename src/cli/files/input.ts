@@ -35,7 +35,7 @@ export class InputFile {
     this.#octets = octets;
   }
 
-  /** Fails with Node's system error, or a UsageError for what is no file. "-" is standard input. */
+  /** "-" is standard input. @throws Node's system error; UsageError for what is no file */
   static async open(path: string, options: OpenOptions = {}): Promise<InputFile> {
     const place = await findPlace(path, 0);
     return new InputFile(nameOf(path), place, await openOctets(place, options));
