@@ -20,18 +20,22 @@ export interface Origin {
   readonly file?: string;
 }
 
+/** @throws ConfigError */
 export async function loadPrimaryConfig(file: string): Promise<PrimaryConfig> {
   return parsePrimaryConfig(await readYaml(file), { directory: path.dirname(path.resolve(file)), file });
 }
 
+/** @throws ConfigError */
 export async function loadSecondaryConfig(file: string): Promise<SecondaryConfig> {
   return parseSecondaryConfig(await readYaml(file), { directory: path.dirname(path.resolve(file)), file });
 }
 
+/** @throws ConfigError INVALID */
 export function parsePrimaryConfig(given: unknown, origin: Origin = {}): PrimaryConfig {
   return check(primarySchema(origin.directory ?? process.cwd()), given, origin);
 }
 
+/** @throws ConfigError INVALID */
 export function parseSecondaryConfig(given: unknown, origin: Origin = {}): SecondaryConfig {
   return check(secondarySchema(origin.directory ?? process.cwd()), given, origin);
 }

@@ -27,7 +27,7 @@ export interface Connection {
   readonly peer: string;
 }
 
-/** What an end of the link does with what comes in. May throw a ChannelError: the link is destroyed with it. */
+/** What an end of the link does with what comes in. @throws ChannelError: the link is destroyed with it */
 export interface LinkReceiver {
   control(message: ControlMessage): void;
   /** The octets of a stream piece, without the kind. */

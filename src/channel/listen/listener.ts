@@ -153,6 +153,7 @@ export class PrimaryListener {
   /**
    * Offers a domain; the function that comes back takes the offer away again. A link that stands is not touched by
    * that: it belongs to whoever it was given to.
+   * @throws ChannelError INTERNAL if the domain is offered already
    */
   offer(offer: DomainOffer): () => void {
     if (this.#offers.has(offer.domain)) {

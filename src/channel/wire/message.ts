@@ -104,7 +104,7 @@ function wireFacts(facts: Facts): Record<string, Fact> {
 
 /**
  * The control message in a WebSocket message of kind 1 (whole, kind included).
- * Errors: MESSAGE_TOO_LARGE, BAD_MESSAGE; PROTOCOL_VERSION for a hello or welcome of another version.
+ * @throws ChannelError MESSAGE_TOO_LARGE, BAD_MESSAGE; PROTOCOL_VERSION for a hello or welcome of another version
  */
 export function decodeControl(bytes: Uint8Array): ControlMessage {
   if (bytes.length > CONTROL_BYTES_MAX) {
@@ -141,6 +141,7 @@ class Fields {
     this.#map = value as Readonly<Record<string, unknown>>;
   }
 
+  /** @throws ChannelError BAD_MESSAGE, PROTOCOL_VERSION */
   message(): ControlMessage {
     this.#kind = this.#text('kind', 32);
     switch (this.#kind) {

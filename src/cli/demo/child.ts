@@ -65,7 +65,7 @@ export class DemoChild {
     return signalCode ? `was ended by ${signalCode}` : `ended with exit code ${String(exitCode)}`;
   }
 
-  /** SIGKILL: the host dies. Returns the moment. */
+  /** SIGKILL: the host dies. Returns the moment. @throws RomulusError NOT_RUNNING */
   kill(): number {
     const atMs = monotonicMs();
     if (!this.#process.kill('SIGKILL')) {

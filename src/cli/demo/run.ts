@@ -52,6 +52,7 @@ const entry = fileURLToPath(new URL('../main.js', import.meta.url));
 
 type Listening = Extract<SupervisorMessage, { kind: 'listening' }>;
 
+/** @throws RomulusError NO_TAKEOVER, TIMEOUT, CHILD_ENDED; the signal's reason */
 export async function runDemo(
   options: DemoOptions,
   screen: Screen,

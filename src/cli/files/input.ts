@@ -76,7 +76,7 @@ export class InputFile {
     }
   }
 
-  /** Reads octets at a place of what has a size; all of them, or fails. */
+  /** Reads octets at a place of what has a size: all of them. @throws Node's system error; UsageError */
   async readAt(target: Uint8Array, start: number, length: number, position: number): Promise<void> {
     for (let done = 0; done < length;) {
       const count = await this.#octets.read(target, start + done, length - done, position + done);
