@@ -19,6 +19,7 @@ export interface ConsolePiece {
 }
 
 export class DemoChild {
+  readonly name: 'primary' | 'secondary';
   readonly messages$ = new Subject<SupervisorMessage>();
   readonly console$ = new Subject<ConsolePiece>();
   /** The last lines of its log. */
@@ -27,11 +28,8 @@ export class DemoChild {
   readonly closed: Promise<void>;
   readonly #process: ChildProcess;
 
-  constructor(
-    readonly name: 'primary' | 'secondary',
-    entry: string,
-    configFile: string,
-  ) {
+  constructor(name: 'primary' | 'secondary', entry: string, configFile: string) {
+    this.name = name;
     this.#process = spawn(process.execPath, [entry, name, '--config', configFile], {
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     });
