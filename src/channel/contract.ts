@@ -138,7 +138,7 @@ export interface SecondaryLink extends Link {
   readonly source: RecordSource;
   /**
    * The boundary that follows the records read so far: resolves when its message is here and the digest is right.
-   * Rejects with DIGEST_MISMATCH, or with the error of the lost link.
+   * @throws ChannelError DIGEST_MISMATCH, BAD_MESSAGE, or that of the lost link
    */
   boundary(): Promise<CheckpointBoundary>;
   /** Tells the primary that the epoch is safe here. Resolves when it is with the kernel. */

@@ -5,7 +5,7 @@ import { RECORD_LENGTH_MAX } from '../stream/format.js';
 /** Octets of a control message, kind included. Checked before it is unpacked. */
 export const CONTROL_BYTES_MAX = 64 * 1024;
 /** Octets of any message that the primary takes: it is sent control messages only. */
-export const INBOUND_BYTES_MAX_PRIMARY = CONTROL_BYTES_MAX + 1;
+export const PRIMARY_INBOUND_BYTES_MAX = CONTROL_BYTES_MAX + 1;
 /** Octets of the largest message that the secondary takes: the longest record, the two headers, room to spare. */
 export const MESSAGE_BYTES_MAX = RECORD_LENGTH_MAX + 64 * 1024;
 /** Octets given to the primary's socket and not yet taken by the kernel. */

@@ -18,6 +18,7 @@ export interface DemoVerbOptions {
   readonly json?: boolean;
 }
 
+/** @throws UsageError; as runDemo() */
 export async function demoVerb(options: DemoVerbOptions): Promise<ExitCode> {
   const last = options.checkpoints - 1;
   // Somewhere in the last half, so that no two demos show the same moment.

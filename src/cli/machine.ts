@@ -13,8 +13,9 @@ export function showConsole(domain: Domain, to: NodeJS.WritableStream = process.
 }
 
 /**
- * Resolves when the domain has printed `count` tick lines from now on, or has shut down by itself; rejects when it
- * crashed or the signal was aborted. `count` null: only the end of the domain or of the user's patience.
+ * Resolves when the domain has printed `count` tick lines from now on, or has shut down by itself. `count` null: only
+ * the end of the domain or of the user's patience.
+ * @throws RomulusError CRASHED; the signal's reason
  */
 export async function watchTicks(
   domain: Domain,

@@ -1,5 +1,7 @@
 // Text for people, out and in.
 
+import { valueAt } from '../stream/bounds.js';
+
 export function formatBytes(bytes: number): string {
   if (bytes < 1024) return `${bytes} B`;
   if (bytes < 1024 * 1024) return `${(bytes / 1024).toFixed(1)} KiB`;
@@ -8,13 +10,16 @@ export function formatBytes(bytes: number): string {
 
 /** Cuts a byte stream of console output into lines. */
 export class LineCutter {
-  private rest = '';
+  readonly #line: (line: string) => void;
+  #rest = '';
 
-  constructor(private readonly line: (line: string) => void) {}
+  constructor(line: (line: string) => void) {
+    this.#line = line;
+  }
 
   push(text: string): void {
-    const lines = (this.rest + text).split('\n');
-    this.rest = lines.pop() ?? '';
-    for (const line of lines) this.line(line.replace(/\r$/, ''));
+    const lines = (this.#rest + text).split('\n');
+    this.#rest = valueAt(lines, lines.length - 1);
+    for (const line of lines.slice(0, -1)) this.#line(line.replace(/\r$/, ''));
   }
 }

@@ -5,14 +5,14 @@ import { z } from 'zod';
 import { choice, list, pathField, type Resolve, section, size, text, wholeNumber } from './fields.js';
 
 /** A page, and the guest's count of how often it rewrote it. */
-const WORKING_SET_PAGE_OCTETS = 4096 + 4;
+const WORKING_SET_PAGE_BYTES = 4096 + 4;
 const MEBIBYTE = 2 ** 20;
 
 /** The first megabyte is the PC's, the second holds the guest itself. */
-const GUEST_RESERVED_OCTETS = 2 * MEBIBYTE;
+const GUEST_RESERVED_BYTES = 2 * MEBIBYTE;
 /** The emulator puts an initrd at 64 MiB at most. */
-const INITRD_MEMORY_OCTETS = 64 * MEBIBYTE;
-const DEFAULT_QEMU_MEMORY_OCTETS = 512 * MEBIBYTE;
+const INITRD_MEMORY_BYTES = 64 * MEBIBYTE;
+const DEFAULT_QEMU_MEMORY_BYTES = 512 * MEBIBYTE;
 
 /** The guest that Romulus brings: it rewrites memory at a known rate, and checks it. */
 function guestSchema() {
@@ -80,7 +80,7 @@ function embeddedSchema(resolve: Resolve) {
           message: 'either guest or image, not both',
         });
       }
-      if (image?.initrd !== undefined && memory < INITRD_MEMORY_OCTETS) {
+      if (image?.initrd !== undefined && memory < INITRD_MEMORY_BYTES) {
         context.issues.push({
           code: 'custom',
           path: ['memory'],
@@ -90,7 +90,7 @@ function embeddedSchema(resolve: Resolve) {
       }
       if (image) return;
       const workingSetPages = guest?.workingSetPages ?? guestSchema().parse({}).workingSetPages;
-      const room = Math.max(0, Math.floor((memory - GUEST_RESERVED_OCTETS) / WORKING_SET_PAGE_OCTETS));
+      const room = Math.max(0, Math.floor((memory - GUEST_RESERVED_BYTES) / WORKING_SET_PAGE_BYTES));
       if (workingSetPages <= room) return;
       context.issues.push({
         code: 'custom',
@@ -207,7 +207,7 @@ function qemuSchema(resolve: Resolve) {
         machine: rest.machine ?? 'q35',
         cpu: rest.cpu,
         cpus: rest.cpus ?? 1,
-        memoryBytes: memory ?? DEFAULT_QEMU_MEMORY_OCTETS,
+        memoryBytes: memory ?? DEFAULT_QEMU_MEMORY_BYTES,
         memoryDirectory: rest.memoryDirectory,
         arguments: rest.arguments ?? [],
         dirty: rest.dirty ?? ('auto' as const),

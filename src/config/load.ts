@@ -9,8 +9,8 @@ import { asError } from '../errors.js';
 import { ConfigError, type ConfigErrorCode, type ConfigProblem } from './error.js';
 import { type PrimaryConfig, primarySchema, type SecondaryConfig, secondarySchema } from './schema.js';
 
-const LIMIT_OCTETS = 2 ** 20;
-const GIVEN_LIMIT_CHARACTERS = 80;
+const FILE_BYTES_MAX = 2 ** 20;
+const GIVEN_CHARACTERS_MAX = 80;
 
 /** Where an object came from. */
 export interface Origin {
@@ -20,18 +20,22 @@ export interface Origin {
   readonly file?: string;
 }
 
+/** @throws ConfigError */
 export async function loadPrimaryConfig(file: string): Promise<PrimaryConfig> {
   return parsePrimaryConfig(await readYaml(file), { directory: path.dirname(path.resolve(file)), file });
 }
 
+/** @throws ConfigError */
 export async function loadSecondaryConfig(file: string): Promise<SecondaryConfig> {
   return parseSecondaryConfig(await readYaml(file), { directory: path.dirname(path.resolve(file)), file });
 }
 
+/** @throws ConfigError INVALID */
 export function parsePrimaryConfig(given: unknown, origin: Origin = {}): PrimaryConfig {
   return check(primarySchema(origin.directory ?? process.cwd()), given, origin);
 }
 
+/** @throws ConfigError INVALID */
 export function parseSecondaryConfig(given: unknown, origin: Origin = {}): SecondaryConfig {
   return check(secondarySchema(origin.directory ?? process.cwd()), given, origin);
 }
@@ -40,8 +44,8 @@ async function readYaml(file: string): Promise<unknown> {
   let source: string;
   try {
     const { size } = await stat(file);
-    if (size > LIMIT_OCTETS) {
-      throw problem('TOO_LARGE', file, `${size} octets`, `at most ${LIMIT_OCTETS} octets`);
+    if (size > FILE_BYTES_MAX) {
+      throw problem('TOO_LARGE', file, `${size} octets`, `at most ${FILE_BYTES_MAX} octets`);
     }
     source = await readFile(file, 'utf8');
   } catch (thrown) {
@@ -81,7 +85,7 @@ function problem(
 }
 
 function firstLine(message: string): string {
-  return message.split('\n', 1)[0] ?? '';
+  return message.replace(/\n.*/s, '');
 }
 
 function check<Schema extends z.ZodType>(schema: Schema, given: unknown, origin: Origin): z.output<Schema> {
@@ -110,8 +114,9 @@ function problemsOf(issue: Issue, top: unknown, prefix: Keys): ConfigProblem[] {
   if (issue.code === 'invalid_union') {
     // One member took the value for its own and found fault inside it: its complaints are the useful ones.
     const members = issue.errors.filter((issues) => !issues.some((inner) => refusesTheWhole(inner)));
-    if (members.length === 1) {
-      return (members[0] ?? []).flatMap((inner) => problemsOf(inner, top, keys));
+    const [member, another] = members;
+    if (member !== undefined && another === undefined) {
+      return member.flatMap((inner) => problemsOf(inner, top, keys));
     }
   }
   const value = valueAt(top, keys);
@@ -150,5 +155,5 @@ function print(value: unknown): string {
   // In one line: `compact: true` is what keeps long arrays from being set in columns.
   const oneLine = { compact: true, breakLength: Infinity };
   const text = inspect(value, { ...oneLine, depth: 1, maxArrayLength: 8, maxStringLength: 64 });
-  return text.length > GIVEN_LIMIT_CHARACTERS ? `${text.slice(0, GIVEN_LIMIT_CHARACTERS)}…` : text;
+  return text.length > GIVEN_CHARACTERS_MAX ? `${text.slice(0, GIVEN_CHARACTERS_MAX)}…` : text;
 }

@@ -1,5 +1,7 @@
 // "Did you mean …": the known word that is nearest to a misspelt one.
 
+import { valueAt } from '../stream/bounds.js';
+
 /** Null if nothing is near: a wrong hint is worse than none. */
 export function nearest(word: string, known: readonly string[]): string | null {
   if (word.length > 64) return null;
@@ -22,14 +24,14 @@ export function nearest(word: string, known: readonly string[]): string | null {
 function editDistance(from: string, to: string): number {
   const row = Array.from({ length: to.length + 1 }, (_, column) => column);
   for (let i = 1; i <= from.length; i++) {
-    let diagonal = row[0] ?? 0;
+    let diagonal = valueAt(row, 0);
     row[0] = i;
     for (let j = 1; j <= to.length; j++) {
-      const above = row[j] ?? 0;
+      const above = valueAt(row, j);
       const cost = from[i - 1] === to[j - 1] ? 0 : 1;
-      row[j] = Math.min(above + 1, (row[j - 1] ?? 0) + 1, diagonal + cost);
+      row[j] = Math.min(above + 1, valueAt(row, j - 1) + 1, diagonal + cost);
       diagonal = above;
     }
   }
-  return row[to.length] ?? 0;
+  return valueAt(row, to.length);
 }

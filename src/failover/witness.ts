@@ -12,7 +12,7 @@ export interface Lease {
 }
 
 export interface Witness {
-  /** The lease, or null if another side holds it. Rejects if the witness cannot be asked. */
+  /** The lease, or null if another side holds it. @throws Error if the witness cannot be asked */
   acquire(domain: string): Promise<Lease | null>;
 }
 

@@ -7,7 +7,7 @@ export interface Closable {
   close(failure: Error | null): Promise<Error | null>;
 }
 
-/** Does the work with what is open, and closes it. */
+/** Does the work with what is open, and closes it. @throws what close() makes of the failures */
 export async function closing<T>(open: Closable, work: () => Promise<T>): Promise<T> {
   let result: T;
   try {

@@ -4,33 +4,32 @@
 import { asError } from '../errors.js';
 
 export class Tasks {
-  private readonly running = new Set<Promise<void>>();
+  readonly #failed: (error: Error, what: string) => void;
+  readonly #running = new Set<Promise<void>>();
 
-  constructor(private readonly failed: (error: Error, what: string) => void) {}
+  constructor(failed: (error: Error, what: string) => void) {
+    this.#failed = failed;
+  }
 
   /** Starts the work at once. `what` completes "could not …". */
   run(what: string, work: () => Promise<unknown>): void {
     const task = work().then(
       () => undefined,
-      (error: unknown) => {
-        this.failed(asError(error), what);
-      },
+      (error: unknown) => this.#failed(asError(error), what),
     );
-    this.running.add(task);
-    void task.then(() => this.running.delete(task));
+    this.#running.add(task);
+    void task.then(() => this.#running.delete(task));
   }
 
   /** Resolves to true when nothing is under way any more, to false when the time is over before. */
   async settle(timeoutMs: number): Promise<boolean> {
     let timer: NodeJS.Timeout | undefined;
     const timeout = new Promise<false>((resolve) => {
-      timer = setTimeout(() => {
-        resolve(false);
-      }, timeoutMs);
+      timer = setTimeout(() => resolve(false), timeoutMs);
     });
     try {
-      while (this.running.size > 0) {
-        const settled = Promise.all(this.running).then(() => true);
+      while (this.#running.size > 0) {
+        const settled = Promise.all(this.#running).then(() => true);
         if (!(await Promise.race([settled, timeout]))) return false;
       }
       return true;

@@ -29,95 +29,97 @@ interface Mark {
 }
 
 export class ByteGate implements OutputGate {
-  private readonly queue = new ByteQueue();
-  private readonly pressure = new BehaviorSubject(false);
-  private readonly pump: Pump;
-  private marks: Mark[] = [];
-  private mode: 'holding' | 'passing' | 'discarded' = 'holding';
-  private emitted = 0;
-  private released = 0;
+  readonly #limitBytes: number;
+  readonly #queue = new ByteQueue();
+  readonly #pressure = new BehaviorSubject(false);
+  readonly #pump: Pump;
+  #marks: Mark[] = [];
+  #mode: 'holding' | 'passing' | 'discarded' = 'holding';
+  #emitted = 0;
+  #released = 0;
   /** What is before this position may leave. */
-  private bar = 0;
+  #bar = 0;
 
   /** True while more than the limit is held. Says the present state first. */
-  readonly pressure$: Observable<boolean> = this.pressure.asObservable();
+  readonly pressure$: Observable<boolean> = this.#pressure.asObservable();
 
-  constructor(private readonly options: ByteGateOptions) {
-    this.pump = new Pump(
+  constructor(options: ByteGateOptions) {
+    this.#limitBytes = options.limitBytes;
+    this.#pump = new Pump(
       options.outlet,
-      { next: () => this.next(), taken: (count) => this.taken(count) },
+      { next: () => this.#next(), taken: (count) => this.#taken(count) },
       options,
     );
   }
 
   get heldBytes(): number {
-    return this.queue.length;
+    return this.#queue.length;
   }
 
   /** Of the held ones, those that may leave, if only the outlet took them. */
   get waitingBytes(): number {
-    return Math.max(0, Math.min(this.bar - this.released, this.queue.length));
+    return Math.max(0, Math.min(this.#bar - this.#released, this.#queue.length));
   }
 
   get emittedBytes(): number {
-    return this.emitted;
+    return this.#emitted;
   }
 
   /** What the outlet has taken. */
   get releasedBytes(): number {
-    return this.released;
+    return this.#released;
   }
 
   /** The domain says something. */
   push(bytes: Uint8Array): void {
-    this.emitted += bytes.length;
-    if (this.mode === 'discarded') return;
-    this.queue.push(bytes);
-    if (this.mode === 'passing') this.pump.run();
-    this.updatePressure();
+    this.#emitted += bytes.length;
+    if (this.#mode === 'discarded') return;
+    this.#queue.push(bytes);
+    if (this.#mode === 'passing') this.#pump.run();
+    this.#updatePressure();
   }
 
   seal(epoch: number): Promise<void> {
-    if (this.mode === 'holding') this.marks.push({ epoch, position: this.emitted });
+    if (this.#mode === 'holding') this.#marks.push({ epoch, position: this.#emitted });
     return Promise.resolve();
   }
 
   release(epoch: number): Promise<void> {
-    if (this.mode !== 'holding') return Promise.resolve();
-    while (this.marks[0] !== undefined && this.marks[0].epoch <= epoch) {
-      this.bar = this.marks[0].position;
-      this.marks.shift();
+    if (this.#mode !== 'holding') return Promise.resolve();
+    while (this.#marks[0] !== undefined && this.#marks[0].epoch <= epoch) {
+      this.#bar = this.#marks[0].position;
+      this.#marks.shift();
     }
-    this.pump.run();
+    this.#pump.run();
     return Promise.resolve();
   }
 
   discard(): Promise<void> {
-    this.mode = 'discarded';
-    this.marks = [];
-    this.queue.clear();
-    this.updatePressure();
+    this.#mode = 'discarded';
+    this.#marks = [];
+    this.#queue.clear();
+    this.#updatePressure();
     return Promise.resolve();
   }
 
   pass(): Promise<void> {
-    if (this.mode === 'discarded') return Promise.resolve();
-    this.mode = 'passing';
-    this.marks = [];
-    this.bar = Infinity;
-    this.pump.run();
+    if (this.#mode === 'discarded') return Promise.resolve();
+    this.#mode = 'passing';
+    this.#marks = [];
+    this.#bar = Infinity;
+    this.#pump.run();
     return Promise.resolve();
   }
 
   hold(): Promise<void> {
-    if (this.mode === 'discarded') return Promise.resolve();
-    this.mode = 'holding';
-    this.bar = this.released;
+    if (this.#mode === 'discarded') return Promise.resolve();
+    this.#mode = 'holding';
+    this.#bar = this.#released;
     return Promise.resolve();
   }
 
   restart(): Promise<void> {
-    this.marks = [];
+    this.#marks = [];
     return Promise.resolve();
   }
 
@@ -126,24 +128,24 @@ export class ByteGate implements OutputGate {
    * might have left.
    */
   async end(timeoutMs: number): Promise<number> {
-    await this.pump.settled(timeoutMs);
-    this.pump.end();
+    await this.#pump.settled(timeoutMs);
+    this.#pump.end();
     return this.waitingBytes;
   }
 
-  private next(): Uint8Array | null {
-    if (this.mode === 'discarded') return null;
-    return this.queue.peek(Math.min(PIECE_BYTES, this.bar - this.released));
+  #next(): Uint8Array | null {
+    if (this.#mode === 'discarded') return null;
+    return this.#queue.peek(Math.min(PIECE_BYTES, this.#bar - this.#released));
   }
 
-  private taken(count: number): void {
-    this.released += count;
-    this.queue.drop(count);
-    this.updatePressure();
+  #taken(count: number): void {
+    this.#released += count;
+    this.#queue.drop(count);
+    this.#updatePressure();
   }
 
-  private updatePressure(): void {
-    const full = this.queue.length > this.options.limitBytes;
-    if (full !== this.pressure.value) this.pressure.next(full);
+  #updatePressure(): void {
+    const full = this.#queue.length > this.#limitBytes;
+    if (full !== this.#pressure.value) this.#pressure.next(full);
   }
 }

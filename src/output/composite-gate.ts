@@ -10,53 +10,57 @@
 import type { OutputGate } from './gate.js';
 
 export class CompositeGate implements OutputGate {
-  constructor(private readonly gates: readonly OutputGate[]) {}
+  readonly #gates: readonly OutputGate[];
+
+  constructor(gates: readonly OutputGate[]) {
+    this.#gates = gates;
+  }
 
   get heldBytes(): number {
-    return this.sum((gate) => gate.heldBytes);
+    return this.#sum((gate) => gate.heldBytes);
   }
 
   get emittedBytes(): number {
-    return this.sum((gate) => gate.emittedBytes);
+    return this.#sum((gate) => gate.emittedBytes);
   }
 
   get releasedBytes(): number {
-    return this.sum((gate) => gate.releasedBytes);
+    return this.#sum((gate) => gate.releasedBytes);
   }
 
   seal(epoch: number): Promise<void> {
-    return this.all((gate) => gate.seal(epoch));
+    return this.#all((gate) => gate.seal(epoch));
   }
 
   release(epoch: number): Promise<void> {
-    return this.all((gate) => gate.release(epoch));
+    return this.#all((gate) => gate.release(epoch));
   }
 
   discard(): Promise<void> {
-    return this.all((gate) => gate.discard());
+    return this.#all((gate) => gate.discard());
   }
 
   pass(): Promise<void> {
-    return this.all((gate) => gate.pass());
+    return this.#all((gate) => gate.pass());
   }
 
   hold(): Promise<void> {
-    return this.all((gate) => gate.hold());
+    return this.#all((gate) => gate.hold());
   }
 
   restart(): Promise<void> {
-    return this.all((gate) => gate.restart());
+    return this.#all((gate) => gate.restart());
   }
 
-  private sum(count: (gate: OutputGate) => number): number {
+  #sum(count: (gate: OutputGate) => number): number {
     let total = 0;
-    for (const gate of this.gates) total += count(gate);
+    for (const gate of this.#gates) total += count(gate);
     return total;
   }
 
-  private async all(action: (gate: OutputGate) => Promise<void>): Promise<void> {
+  async #all(action: (gate: OutputGate) => Promise<void>): Promise<void> {
     // The calls are made before this returns: what a gate does at once is done when its caller goes on.
-    const results = await Promise.allSettled(this.gates.map((gate) => attempt(gate, action)));
+    const results = await Promise.allSettled(this.#gates.map((gate) => attempt(gate, action)));
     for (const result of results) {
       if (result.status === 'rejected') throw result.reason;
     }

@@ -23,7 +23,7 @@ export interface ConsoleWriter {
 /** What was let out has so long to leave when a domain ends. */
 export const LAST_OUTPUT_MS = 1000;
 
-/** `own` in the place of what is configured. Fails with Node's system error if the file cannot be opened. */
+/** `own` in the place of what is configured. @throws Node's system error if the file cannot be opened */
 export async function openConsole(
   config: ConsoleConfig,
   own: ConsoleWriter | undefined,

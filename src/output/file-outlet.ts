@@ -49,8 +49,8 @@ export class FileOutlet implements Outlet {
   }
 
   /**
-   * To know at the start what is wrong. Fails with the system error, unless it may pass: then the file is opened when
-   * it can be.
+   * To know at the start what is wrong.
+   * @throws Node's system error, unless it may pass: then the file is opened when it can be
    */
   async open(): Promise<void> {
     try {

@@ -9,6 +9,7 @@ import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { asError, codeOf } from '../errors.js';
+import { monotonicMs } from '../flow/clock.js';
 import { InOrder } from '../flow/in-order.js';
 import {
   encodeMessage,
@@ -75,7 +76,7 @@ async function carryOut(request: FileRequest, file: File, took: (count: number) 
     case 'write': {
       const fd = await opened(file, request.target);
       for (let left = request.bytes; ;) {
-        if (Number(process.hrtime.bigint()) / 1e6 > request.untilMs) return;
+        if (monotonicMs() > request.untilMs) return;
         const count = await written(fd, left);
         took(count);
         left = left.subarray(count);

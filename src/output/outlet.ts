@@ -8,16 +8,18 @@
 
 export interface Outlet {
   /**
-   * Offers octets: how many of the first were taken, at once or when that is known. 0: none, for now. Throws, or rejects,
-   * with the error that kept it from taking any; they may be offered again. One call at a time; the memory is not
-   * changed afterwards. `untilMs`, of the monotonic clock: where somebody else does it for us, it is not done later.
+   * Offers octets: how many of the first were taken, at once or when that is known. 0: none, for now. One call at a
+   * time; the memory is not changed afterwards. `untilMs`, of the monotonic clock: where somebody else does it for us,
+   * it is not done later.
+   * @throws the error that kept it from taking any, at once or as a rejection; they may be offered again
    */
   write(bytes: Uint8Array, untilMs?: number): number | Promise<number>;
   /** Resolves when what was taken is where it belongs. Not there: it always is. */
   settled?(): Promise<void>;
   /**
    * Opens it anew by its name: what comes from now on goes there, what was written stays where it is. Not there: it has
-   * no name. Rejects with the system error if it cannot be opened; then all goes on as before.
+   * no name.
+   * @throws Node's system error if it cannot be opened; then all goes on as before
    */
   reopen?(): Promise<void>;
   /** Safe to call twice. A write that is under way may still be carried out. */

@@ -19,7 +19,7 @@ export class Tap {
   readonly #log: Logger;
   #lostBytes = 0;
 
-  /** Fails with Node's system error if the file cannot be opened. */
+  /** @throws Node's system error if the file cannot be opened */
   static async open(path: string, log: Logger): Promise<Tap> {
     const outlet = new FileOutlet(
       { path },

@@ -25,7 +25,7 @@ export interface Written {
 }
 
 export interface OpenFile {
-  /** Fails with the system error, or WRITER_ENDED. */
+  /** @throws Node's system error; OutputError WRITER_ENDED */
   open(target: FileTarget): Promise<void>;
   /** Never fails. `whole`: not before all are written, or never can be. `untilMs`: see FileRequest. */
   write(target: FileTarget, bytes: Uint8Array, whole: boolean, untilMs: number): Promise<Written>;

@@ -6,6 +6,7 @@
 //               ▲
 //               3 4 5 were dropped: a line says so before 6
 
+import { monotonicMs } from '../flow/clock.js';
 import { PIECE_BYTES, type Outlet } from '../output/outlet.js';
 import { Pump } from '../output/pump.js';
 
@@ -70,10 +71,10 @@ export class LogSink {
   /** The same for a process that ends, and can only stand still for it. */
   flushNow(timeoutMs: number): void {
     const sleeper = new Int32Array(new SharedArrayBuffer(4));
-    const limit = performance.now() + timeoutMs;
+    const limit = monotonicMs() + timeoutMs;
     for (;;) {
       this.#pump.hurry();
-      if (this.#next() === null || performance.now() > limit) return;
+      if (this.#next() === null || monotonicMs() > limit) return;
       Atomics.wait(sleeper, 0, 0, 1);
     }
   }

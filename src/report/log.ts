@@ -16,7 +16,7 @@ export type { Logger } from 'pino';
 
 const STANDARD_ERROR = 2;
 /** A chain of causes longer than this is a loop. */
-const CAUSES_LIMIT = 8;
+const CAUSES_MAX = 8;
 /** For the lines that wait when the process ends: nobody who waits for its end shall notice. */
 const LAST_LINES_MS = 100;
 
@@ -95,7 +95,7 @@ export function domainLogger(log: Logger, domain: string): Logger {
 
 /** An error as data: code and facts as fields of their own, causes nested. */
 export function serialiseError(thrown: unknown): unknown {
-  return serialise(thrown, CAUSES_LIMIT);
+  return serialise(thrown, CAUSES_MAX);
 }
 
 function serialise(thrown: unknown, depth: number): unknown {

@@ -18,7 +18,8 @@ export interface StreamPiece {
 export interface StreamSink {
   /**
    * Takes a piece. Resolves when the sink can take another (back-pressure); the memory still belongs to the sink
-   * until drain() resolves. Rejects when the stream cannot be written any more.
+   * until drain() resolves.
+   * @throws Error when the stream cannot be written any more
    */
   write(piece: StreamPiece): Promise<void>;
   /**
@@ -43,12 +44,12 @@ export interface StreamHeaders {
 }
 
 export interface RecordSource {
-  /** libxc's image and domain headers. Fails with a StreamError if they are wrong or do not come. */
+  /** libxc's image and domain headers. @throws StreamError if they are wrong or do not come */
   headers(): Promise<StreamHeaders>;
   /**
    * The next record, in order, libxl's between libxc's as layers.ts draws it. null: the stream is broken here (end of
-   * file, cut inside a record, link lost) and no record follows. Bytes that are wrong, rather than missing, reject
-   * with a StreamError.
+   * file, cut inside a record, link lost) and no record follows.
+   * @throws StreamError for bytes that are wrong, rather than missing
    */
   read(): Promise<StreamRecord | null>;
   /**

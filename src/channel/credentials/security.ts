@@ -19,7 +19,7 @@ export function isLoopback(host: string): boolean {
   return bare === 'localhost' || bare === '::1' || /^(::ffff:)?127(\.\d{1,3}){3}$/.test(bare);
 }
 
-/** Throws PLAINTEXT_REFUSED for plaintext that would leave the host unasked. */
+/** @throws ChannelError PLAINTEXT_REFUSED for plaintext that would leave the host unasked */
 export function checkPlaintext(host: string, encrypted: boolean, plaintext: boolean | undefined): void {
   if (encrypted || plaintext === true || isLoopback(host)) return;
   throw new ChannelError(

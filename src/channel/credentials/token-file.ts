@@ -94,8 +94,8 @@ export function readToken(file: string): ChannelToken {
   } catch (thrown) {
     if (thrown instanceof CredentialsError) throw thrown;
     const cause = asError(thrown);
-    const advice = 'Plaintext on loopback needs a token; "token" in the configuration names another file';
-    throw bad(file, `the token cannot be had: ${cause.message}. ${advice}`, { cause });
+    const advice = 'plaintext on loopback needs a token; "token" in the configuration names another file';
+    throw bad(file, `the token cannot be had: ${cause.message}; ${advice}`, { cause });
   }
 }
 

@@ -12,7 +12,7 @@ export const POLL_MS = 5_000;
 
 export interface WatchedFilesOptions {
   readonly files: readonly string[];
-  /** Reads them, and takes what they hold; rejects if that is of no use. One call at a time. */
+  /** Reads them, and takes what they hold. One call at a time. @throws Error if that is of no use */
   readonly read: () => Promise<void>;
   readonly complain: (error: Error) => void;
   readonly pollMs: number;

@@ -75,7 +75,7 @@ export interface DialOptions {
 /** What a primary says before it has said who it is: nothing that a decision may follow from. */
 const TOLD_BY_ANYBODY: readonly ChannelErrorCode[] = ['BAD_SUBPROTOCOL', 'BAD_MESSAGE', 'NOT_AUTHENTICATED'];
 
-/** One attempt; rejects with a ChannelError, or with the signal's reason. */
+/** One attempt. @throws ChannelError, or the signal's reason */
 export function dial(options: DialOptions): Promise<SecondaryLink> {
   return new Promise((resolve, reject) => {
     options.signal?.throwIfAborted();
@@ -120,9 +120,9 @@ class Dial {
       this.#socket = response.socket;
       this.#upgraded(response);
     });
-    websocket.on('unexpected-response', (_request, response: IncomingMessage) => {
-      this.#refusedByHttp(response);
-    });
+    websocket.on('unexpected-response', (_request, response: IncomingMessage) =>
+      this.#refusedByHttp(response),
+    );
     websocket.on('open', () => {
       this.#opened = true;
       if (this.#verdict !== null) {
@@ -166,9 +166,7 @@ class Dial {
           request.once('socket', (socket) => {
             this.#tap.attach(socket);
             socket.once('connect', this.#connected);
-            socket.once('secureConnect', () => {
-              this.#secured(request, socket, target.hostname);
-            });
+            socket.once('secureConnect', () => this.#secured(request, socket, target.hostname));
           });
           if (target.protocol !== 'wss:') request.end();
         },
@@ -318,9 +316,7 @@ class Dial {
     }
   };
 
-  readonly #closed = (closeCode: number) => {
-    this.#end(errorOfClose(closeCode, this.#options.url));
-  };
+  readonly #closed = (closeCode: number) => this.#end(errorOfClose(closeCode, this.#options.url));
 
   #fail(code: ChannelError['code'], message: string, facts: ChannelError['facts'], cause?: Error): void {
     this.#end(new ChannelError(code, message, { url: this.#options.url, ...facts }, cause && { cause }));

@@ -12,6 +12,7 @@ import type { Socket } from 'node:net';
 import { Subject, defer, from, type Observable } from 'rxjs';
 import { WebSocket, type RawData } from 'ws';
 import { asError, codeOf } from '../../errors.js';
+import { monotonicMs } from '../../flow/clock.js';
 import { CLOSE_NORMAL, closeCodeOf, errorOfCloseCode } from '../wire/close-codes.js';
 import { ChannelError, type ByeReason, type LinkEvent } from '../contract.js';
 import { startHeartbeat, step, type HeartbeatEvent, type HeartbeatState } from './heartbeat.js';
@@ -26,7 +27,7 @@ export interface Connection {
   readonly peer: string;
 }
 
-/** What an end of the link does with what comes in. May throw a ChannelError: the link is destroyed with it. */
+/** What an end of the link does with what comes in. @throws ChannelError: the link is destroyed with it */
 export interface LinkReceiver {
   control(message: ControlMessage): void;
   /** The octets of a stream piece, without the kind. */
@@ -56,12 +57,8 @@ export function channelErrorOf(thrown: unknown): ChannelError {
 /** Ends a WebSocket with a close code, and cuts it if the other side does not answer in time. */
 export function closeWebSocket(websocket: WebSocket, closeCode: number, reason: string): void {
   if (websocket.readyState === WebSocket.CLOSED) return;
-  const cut = setTimeout(() => {
-    websocket.terminate();
-  }, CLOSE_TIMEOUT_MS);
-  websocket.once('close', () => {
-    clearTimeout(cut);
-  });
+  const cut = setTimeout(() => websocket.terminate(), CLOSE_TIMEOUT_MS);
+  websocket.once('close', () => clearTimeout(cut));
   // A paused socket would not see the other side's close frame.
   if (websocket.isPaused) websocket.resume();
   websocket.close(closeCode, reason);
@@ -144,14 +141,10 @@ export class LinkCore {
     this.events$ = defer(() => (this.#error === null ? this.#events : from(this.#last)));
     this.#bytesRead = socket.bytesRead;
     const { heartbeatIntervalMs, heartbeatTimeoutMs } = heartbeat;
-    this.#heartbeat = startHeartbeat(heartbeatIntervalMs, heartbeatTimeoutMs, performance.now());
-    this.#timer = setInterval(() => {
-      this.#tick();
-    }, heartbeatIntervalMs);
+    this.#heartbeat = startHeartbeat(heartbeatIntervalMs, heartbeatTimeoutMs, monotonicMs());
+    this.#timer = setInterval(() => this.#tick(), heartbeatIntervalMs);
     websocket.removeAllListeners('message');
-    websocket.on('message', (data, isBinary) => {
-      this.#message(data, isBinary);
-    });
+    websocket.on('message', (data, isBinary) => this.#message(data, isBinary));
     websocket.on('error', (error) => {
       this.#lose(errorOfWebSocket(error, peer));
       closeWebSocket(websocket, CLOSE_NORMAL, '');
@@ -192,7 +185,7 @@ export class LinkCore {
 
   resume(): void {
     this.#connection.websocket.resume();
-    this.#heartbeatStep({ kind: 'resumed', nowMs: performance.now() });
+    this.#heartbeatStep({ kind: 'resumed', nowMs: monotonicMs() });
   }
 
   async bye(reason: ByeReason): Promise<boolean> {
@@ -259,7 +252,7 @@ export class LinkCore {
     const open = this.#connection.websocket.readyState === WebSocket.OPEN;
     const heard = bytesRead !== this.#bytesRead && open;
     this.#bytesRead = bytesRead;
-    this.#heartbeatStep({ kind: 'tick', nowMs: performance.now(), heard });
+    this.#heartbeatStep({ kind: 'tick', nowMs: monotonicMs(), heard });
   }
 
   #heartbeatStep(event: HeartbeatEvent): void {

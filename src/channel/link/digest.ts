@@ -5,19 +5,19 @@
 import xxhash from '@node-rs/xxhash';
 
 export class StreamDigest {
-  private readonly hash = xxhash.xxh3.Xxh3.withSeed();
-  private octets = 0;
+  readonly #hash = xxhash.xxh3.Xxh3.withSeed();
+  #octets = 0;
 
   update(bytes: Uint8Array): void {
-    this.hash.update(bytes);
-    this.octets += bytes.length;
+    this.#hash.update(bytes);
+    this.#octets += bytes.length;
   }
 
   /** The digest of the octets since the last take(), and a new beginning. */
   take(): { readonly bytes: number; readonly digest: bigint } {
-    const taken = { bytes: this.octets, digest: this.hash.digest() };
-    this.hash.reset();
-    this.octets = 0;
+    const taken = { bytes: this.#octets, digest: this.#hash.digest() };
+    this.#hash.reset();
+    this.#octets = 0;
     return taken;
   }
 }

@@ -13,6 +13,7 @@
 // messages is kept: ws delivers what it is given before it returns.
 
 import type { OnReadOpts, Socket } from 'node:net';
+import { valueAt } from '../../stream/bounds.js';
 import type { MessagePool } from './pool.js';
 
 const SCRATCH_BYTES = 64 * 1024;
@@ -104,8 +105,8 @@ export class FrameTap {
       return rest.subarray(rest.length);
     }
     const header = headerLength(rest);
-    const first = rest[0] ?? 0;
-    const plain = (first & FINAL) !== 0 && ((rest[1] ?? 0) & MASKED) === 0;
+    const first = valueAt(rest, 0);
+    const plain = (first & FINAL) !== 0 && (valueAt(rest, 1) & MASKED) === 0;
     if (!plain || length > this.#messageBytesMax) {
       this.stop();
       return rest;
@@ -146,7 +147,7 @@ export class FrameTap {
 
 /** Octets of the payload, as the frame header says; null if not all of the header is there. */
 function payloadLength(frame: Buffer): number | null {
-  const short = (frame[1] ?? 0) & 0x7f;
+  const short = valueAt(frame, 1) & 0x7f;
   if (short < 126) return short;
   if (short === 126) return frame.length < 4 ? null : frame.readUInt16BE(2);
   // 2^53 and more are far above any limit, exact or not.
@@ -154,6 +155,6 @@ function payloadLength(frame: Buffer): number | null {
 }
 
 function headerLength(frame: Buffer): number {
-  const short = (frame[1] ?? 0) & 0x7f;
+  const short = valueAt(frame, 1) & 0x7f;
   return short < 126 ? 2 : short === 126 ? 4 : HEADER_BYTES_MAX;
 }

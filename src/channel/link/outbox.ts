@@ -40,7 +40,7 @@ export class Outbox {
     return this.#bufferedBytes;
   }
 
-  /** Resolves when the message is with the socket; rejects with the error given to fail(). */
+  /** Resolves when the message is with the socket. @throws what fail() was given */
   push(message: Uint8Array): Promise<void> {
     if (this.#error !== null) return Promise.reject(this.#error);
     this.#pushed++;
@@ -53,7 +53,7 @@ export class Outbox {
     });
   }
 
-  /** Resolves when the kernel has all that was pushed so far. */
+  /** Resolves when the kernel has all that was pushed so far. @throws what fail() was given */
   drain(): Promise<void> {
     if (this.#error !== null) return Promise.reject(this.#error);
     if (this.#done === this.#pushed) return Promise.resolve();

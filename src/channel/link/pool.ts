@@ -7,6 +7,7 @@
 // Only a message that holds exactly one record comes back: other records could still be views of the same memory.
 // What is never released is left to the garbage collector.
 
+import { valueAt } from '../../stream/bounds.js';
 import { RECORD_HEADER_BYTES, paddedLength } from '../../stream/format.js';
 import type { StreamRecord } from '../../stream/record.js';
 
@@ -53,7 +54,10 @@ export class MessagePool {
     this.#taken.delete(buffer);
     this.#free.push(buffer);
     this.#freeBytes += buffer.byteLength;
-    while (this.#freeBytes > this.#limitBytes) this.#freeBytes -= this.#free.shift()?.byteLength ?? 0;
+    while (this.#freeBytes > this.#limitBytes) {
+      this.#freeBytes -= valueAt(this.#free, 0).byteLength;
+      this.#free.shift();
+    }
   }
 
   /** The first that is large enough and not twice as large. */

@@ -31,19 +31,13 @@ export class SocketPrimaryLink implements PrimaryLink {
   constructor(connection: Connection, hello: Hello, welcome: Welcome, socketBufferBytes: number) {
     this.hello = hello;
     this.streamUuid = welcome.streamUuid;
-    this.#outbox = new Outbox(socketBufferBytes, (message, done) => {
-      this.#core.sendOctets(message, done);
-    });
+    this.#outbox = new Outbox(socketBufferBytes, (message, done) => this.#core.sendOctets(message, done));
     const receiver: LinkReceiver = {
-      control: (message) => {
-        this.#control(message);
-      },
+      control: (message) => this.#control(message),
       piece: () => {
         throw badMessage('the secondary sent a stream piece');
       },
-      lost: (error) => {
-        this.#outbox.fail(error);
-      },
+      lost: (error) => this.#outbox.fail(error),
     };
     this.#core = new LinkCore(connection, welcome, receiver);
     this.peer = this.#core.peer;

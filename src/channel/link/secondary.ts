@@ -56,15 +56,9 @@ export class SocketSecondaryLink implements SecondaryLink {
     this.welcome = welcome;
     this.#receiveBufferBytes = receiveBufferBytes;
     const receiver: LinkReceiver = {
-      control: (message) => {
-        this.#control(message);
-      },
-      piece: (bytes) => {
-        this.#piece(bytes);
-      },
-      lost: () => {
-        this.#wake();
-      },
+      control: (message) => this.#control(message),
+      piece: (bytes) => this.#piece(bytes),
+      lost: () => this.#wake(),
     };
     this.#core = new LinkCore(connection, welcome, receiver);
     this.peer = this.#core.peer;
@@ -72,9 +66,7 @@ export class SocketSecondaryLink implements SecondaryLink {
     this.source = {
       headers: () => this.#headers(),
       read: () => this.#read(),
-      release: (record) => {
-        pool.release(record);
-      },
+      release: (record) => pool.release(record),
     };
   }
 
@@ -126,7 +118,7 @@ export class SocketSecondaryLink implements SecondaryLink {
     for (;;) {
       const headers = this.#reader.headers();
       if (headers !== null) return headers;
-      // Throws TRUNCATED: the headers are not there, and nothing comes any more.
+      // That throws TRUNCATED: the headers are not there, and nothing comes any more.
       if (this.#core.error !== null) this.#reader.end();
       await this.#more();
     }

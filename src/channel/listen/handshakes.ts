@@ -36,9 +36,7 @@ export class Handshakes {
         socket.destroy();
       },
     };
-    const timer = setTimeout(() => {
-      this.#expire(handshake);
-    }, this.#timeoutMs);
+    const timer = setTimeout(() => this.#expire(handshake), this.#timeoutMs);
     this.#pending.set(handshake.peer, { handshake, timer });
     socket.once('close', () => {
       this.end(handshake);

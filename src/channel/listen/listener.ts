@@ -28,7 +28,7 @@ import { Handshakes, peerOf, type Handshake } from './handshakes.js';
 import {
   HANDSHAKES_MAX,
   HANDSHAKE_TIMEOUT_MS,
-  INBOUND_BYTES_MAX_PRIMARY,
+  PRIMARY_INBOUND_BYTES_MAX,
   SOCKET_BUFFER_BYTES,
 } from '../limits.js';
 import {
@@ -103,7 +103,7 @@ export class PrimaryListener {
       clientTracking: false,
       perMessageDeflate: false,
       skipUTF8Validation: true,
-      maxPayload: INBOUND_BYTES_MAX_PRIMARY,
+      maxPayload: PRIMARY_INBOUND_BYTES_MAX,
       handleProtocols: () => SUBPROTOCOL,
     });
     this.#websockets.on('headers', (headers, request) => {
@@ -122,12 +122,10 @@ export class PrimaryListener {
     this.#server.on('request', (_request, response) => {
       response.writeHead(426, { connection: 'close', upgrade: 'websocket' }).end();
     });
-    this.#server.on('clientError', (_error, socket) => {
-      refuseHttp(socket, 'BAD_MESSAGE');
-    });
-    this.#server.on('upgrade', (request: IncomingMessage, socket, head) => {
-      this.#upgrade(request, socket, head);
-    });
+    this.#server.on('clientError', (_error, socket) => refuseHttp(socket, 'BAD_MESSAGE'));
+    this.#server.on('upgrade', (request: IncomingMessage, socket, head) =>
+      this.#upgrade(request, socket, head),
+    );
   }
 
   /** @throws ChannelError LISTEN_FAILED, with the system's code as fact `cause` */
@@ -143,9 +141,9 @@ export class PrimaryListener {
       this.#server.once('error', failed);
       this.#server.listen({ host, port }, () => {
         this.#server.off('error', failed);
-        this.#server.on('error', (error) => {
-          this.#options.log?.warn({ cause: codeOf(error) }, `the replication port: ${error.message}`);
-        });
+        this.#server.on('error', (error) =>
+          this.#options.log?.warn({ cause: codeOf(error) }, `the replication port: ${error.message}`),
+        );
         resolve();
       });
     });
@@ -155,6 +153,7 @@ export class PrimaryListener {
   /**
    * Offers a domain; the function that comes back takes the offer away again. A link that stands is not touched by
    * that: it belongs to whoever it was given to.
+   * @throws ChannelError INTERNAL if the domain is offered already
    */
   offer(offer: DomainOffer): () => void {
     if (this.#offers.has(offer.domain)) {
@@ -198,9 +197,7 @@ export class PrimaryListener {
     this.#offers.clear();
     const closed = new Promise<void>((resolve) => {
       // An error here says that the server was not listening: closed is closed.
-      this.#server.close(() => {
-        resolve();
-      });
+      this.#server.close(() => resolve());
     });
     this.#handshakes.expireAll();
     await Promise.all([...this.#links].map((link) => link.bye('shutdown')));
@@ -224,9 +221,9 @@ export class PrimaryListener {
       refuseHttp(duplex, error.code, error.message);
       return;
     }
-    this.#websockets.handleUpgrade(request, duplex, head, (websocket) => {
-      this.#await({ websocket, socket, peer: handshake.peer }, handshake);
-    });
+    this.#websockets.handleUpgrade(request, duplex, head, (websocket) =>
+      this.#await({ websocket, socket, peer: handshake.peer }, handshake),
+    );
   }
 
   /** Waits for the hello. */
@@ -240,9 +237,8 @@ export class PrimaryListener {
       this.#logNews(error, socket, domain);
       refuse(websocket, error);
     };
-    handshake.expire = () => {
+    handshake.expire = () =>
       refused(new ChannelError('HANDSHAKE_TIMEOUT', 'no hello came in time', { peer }));
-    };
     const hello = (data: Parameters<typeof octetsOf>[0], isBinary: boolean) => {
       try {
         if (!isBinary) throw badMessage('a text message');

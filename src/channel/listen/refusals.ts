@@ -3,6 +3,7 @@
 // then one now and again; so he can neither fill a disk nor push out what else the log says. Those who have shown that
 // they may speak have lines of their own, which he cannot use up.
 
+import { monotonicMs } from '../../flow/clock.js';
 import type { ChannelError } from '../contract.js';
 
 /** Secondaries remembered, those that were refused last. */
@@ -20,12 +21,7 @@ export class Refusals {
    * Remembers the refusal; false if it was the last one of this domain's secondary at this address, too, or if there were
    * too many. `domain`: empty while it has said nothing that counts. `nowMs`: of the monotonic clock.
    */
-  isNews(
-    address: string,
-    domain: string,
-    { code, message }: ChannelError,
-    nowMs = performance.now(),
-  ): boolean {
+  isNews(address: string, domain: string, { code, message }: ChannelError, nowMs = monotonicMs()): boolean {
     const key = keyOf(address, domain);
     const reason = `${code} ${message}`;
     const before = this.#reasons.get(key);

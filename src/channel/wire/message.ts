@@ -104,7 +104,7 @@ function wireFacts(facts: Facts): Record<string, Fact> {
 
 /**
  * The control message in a WebSocket message of kind 1 (whole, kind included).
- * Errors: MESSAGE_TOO_LARGE, BAD_MESSAGE; PROTOCOL_VERSION for a hello or welcome of another version.
+ * @throws ChannelError MESSAGE_TOO_LARGE, BAD_MESSAGE; PROTOCOL_VERSION for a hello or welcome of another version
  */
 export function decodeControl(bytes: Uint8Array): ControlMessage {
   if (bytes.length > CONTROL_BYTES_MAX) {
@@ -133,104 +133,105 @@ export function decodeControl(bytes: Uint8Array): ControlMessage {
 
 /** Reads one message's fields, each checked as it is read. */
 class Fields {
-  private readonly map: Readonly<Record<string, unknown>>;
-  private kind = '';
+  readonly #map: Readonly<Record<string, unknown>>;
+  #kind = '';
 
   constructor(value: unknown) {
     // The look before unpacking has seen a map; the unpacker makes a plain object of it.
-    this.map = value as Readonly<Record<string, unknown>>;
+    this.#map = value as Readonly<Record<string, unknown>>;
   }
 
+  /** @throws ChannelError BAD_MESSAGE, PROTOCOL_VERSION */
   message(): ControlMessage {
-    this.kind = this.text('kind', 32);
-    switch (this.kind) {
+    this.#kind = this.#text('kind', 32);
+    switch (this.#kind) {
       case 'hello':
-        return this.hello();
+        return this.#hello();
       case 'welcome':
-        return this.welcome();
+        return this.#welcome();
       case 'ack':
-        return { kind: 'ack', epoch: this.integer('epoch') };
+        return { kind: 'ack', epoch: this.#integer('epoch') };
       case 'heartbeat':
         return { kind: 'heartbeat' };
       case 'checkpoint':
         return {
           kind: 'checkpoint',
-          epoch: this.integer('epoch'),
-          bytes: this.integer('bytes', 1),
-          digest: this.digest('digest'),
-          outputBytes: this.integer('outputBytes'),
-          end: this.flag('end'),
+          epoch: this.#integer('epoch'),
+          bytes: this.#integer('bytes', 1),
+          digest: this.#digest('digest'),
+          outputBytes: this.#integer('outputBytes'),
+          end: this.#flag('end'),
         };
       case 'bye':
         return {
           kind: 'bye',
-          reason: this.oneOf('reason', ['domain-ended', 'shutdown', 'fenced']),
+          reason: this.#oneOf('reason', ['domain-ended', 'shutdown', 'fenced']),
         };
       case 'error':
-        return this.error();
+        return this.#error();
       default:
-        throw this.bad('kind', 'is unknown');
+        throw this.#bad('kind', 'is unknown');
     }
   }
 
-  private hello(): ControlMessage {
+  #hello(): ControlMessage {
     return {
       kind: 'hello',
-      protocolVersion: this.version(),
-      domain: this.text('domain', NAME_MAX),
-      software: this.text('software', NAME_MAX),
-      hypervisor: this.text('hypervisor', NAME_MAX),
-      domainType: this.integer('domainType', 0, 0xffffffff),
-      p2mSize: this.integer('p2mSize', 0, PFN_MAX + 1),
-      inventory: this.inventory('inventory'),
-      role: this.oneOf('role', ['standby', 'active']),
-      streamUuid: this.value('streamUuid') === null ? null : this.text('streamUuid', NAME_MAX),
-      epoch: this.value('epoch') === null ? null : this.integer('epoch'),
-      ...(Object.hasOwn(this.map, 'proof') && { proof: this.text('proof', NAME_MAX) }),
+      protocolVersion: this.#version(),
+      domain: this.#text('domain', NAME_MAX),
+      software: this.#text('software', NAME_MAX),
+      hypervisor: this.#text('hypervisor', NAME_MAX),
+      domainType: this.#integer('domainType', 0, 0xffffffff),
+      p2mSize: this.#integer('p2mSize', 0, PFN_MAX + 1),
+      inventory: this.#inventory('inventory'),
+      role: this.#oneOf('role', ['standby', 'active']),
+      streamUuid: this.#value('streamUuid') === null ? null : this.#text('streamUuid', NAME_MAX),
+      epoch: this.#value('epoch') === null ? null : this.#integer('epoch'),
+      ...(Object.hasOwn(this.#map, 'proof') && { proof: this.#text('proof', NAME_MAX) }),
     };
   }
 
   /** A map of texts. Not there: empty. */
-  private inventory(field: string): Inventory {
-    if (!Object.hasOwn(this.map, field)) return {};
-    const map = this.map[field];
+  #inventory(field: string): Inventory {
+    if (!Object.hasOwn(this.#map, field)) return {};
+    const map = this.#map[field];
     if (typeof map !== 'object' || map === null || map instanceof Uint8Array) {
-      throw this.bad(field, 'is not a map');
+      throw this.#bad(field, 'is not a map');
     }
     const entries = Object.entries(map);
-    if (entries.length > INVENTORY_FACTS_MAX) throw this.bad(field, 'has too many facts');
+    if (entries.length > INVENTORY_FACTS_MAX) throw this.#bad(field, 'has too many facts');
     return Object.fromEntries(
       entries.map(([name, text]: [string, unknown]) => {
-        if (name.length > INVENTORY_NAME_MAX) throw this.bad(field, 'has a name that is too long');
-        if (typeof text !== 'string') throw this.bad(field, 'holds more than texts');
-        if (text.length > INVENTORY_TEXT_BYTES_MAX) throw this.bad(field, 'has a text that is too long');
+        if (name.length > INVENTORY_NAME_MAX) throw this.#bad(field, 'has a name that is too long');
+        if (typeof text !== 'string') throw this.#bad(field, 'holds more than texts');
+        if (text.length > INVENTORY_TEXT_BYTES_MAX) throw this.#bad(field, 'has a text that is too long');
         return [name, text];
       }),
     );
   }
 
-  private welcome(): ControlMessage {
+  #welcome(): ControlMessage {
     return {
       kind: 'welcome',
-      protocolVersion: this.version(),
-      software: this.text('software', NAME_MAX),
-      streamUuid: this.text('streamUuid', NAME_MAX),
-      heartbeatIntervalMs: this.integer('heartbeatIntervalMs', 1, MILLISECONDS_MAX),
-      heartbeatTimeoutMs: this.integer('heartbeatTimeoutMs', 1, MILLISECONDS_MAX),
-      windowEpochs: this.integer('windowEpochs', 1, WINDOW_MAX),
-      continuous: this.flag('continuous'),
+      protocolVersion: this.#version(),
+      software: this.#text('software', NAME_MAX),
+      streamUuid: this.#text('streamUuid', NAME_MAX),
+      heartbeatIntervalMs: this.#integer('heartbeatIntervalMs', 1, MILLISECONDS_MAX),
+      heartbeatTimeoutMs: this.#integer('heartbeatTimeoutMs', 1, MILLISECONDS_MAX),
+      windowEpochs: this.#integer('windowEpochs', 1, WINDOW_MAX),
+      continuous: this.#flag('continuous'),
     };
   }
 
-  private error(): ErrorMessage {
-    const code = this.text('code', NAME_MAX);
+  #error(): ErrorMessage {
+    const code = this.#text('code', NAME_MAX);
     const facts: Record<string, Fact> = {};
-    const map = this.value('facts');
+    const map = this.#value('facts');
     if (typeof map !== 'object' || map === null || map instanceof Uint8Array) {
-      throw this.bad('facts', 'is not a map');
+      throw this.#bad('facts', 'is not a map');
     }
     for (const [name, value] of Object.entries(map as Record<string, unknown>)) {
-      if (typeof value === 'object' && value !== null) throw this.bad('facts', 'holds more than scalars');
+      if (typeof value === 'object' && value !== null) throw this.#bad('facts', 'holds more than scalars');
       facts[name] = value as Fact;
     }
     // A later version may know more codes: what it says stays in the facts.
@@ -238,14 +239,14 @@ class Fields {
     return {
       kind: 'error',
       code: known ? code : 'INTERNAL',
-      message: this.text('message', TEXT_MAX),
+      message: this.#text('message', TEXT_MAX),
       facts: known ? facts : { ...facts, code },
     };
   }
 
   /** Read before everything else of its message: another version's fields may be others. */
-  private version(): number {
-    const version = this.integer('protocolVersion');
+  #version(): number {
+    const version = this.#integer('protocolVersion');
     if (version !== PROTOCOL_VERSION) {
       throw new ChannelError('PROTOCOL_VERSION', `the other side speaks version ${version} of the protocol`, {
         ours: PROTOCOL_VERSION,
@@ -255,45 +256,46 @@ class Fields {
     return version;
   }
 
-  private value(field: string): unknown {
-    if (!Object.hasOwn(this.map, field)) throw this.bad(field, 'is missing');
-    return this.map[field];
+  #value(field: string): unknown {
+    if (!Object.hasOwn(this.#map, field)) throw this.#bad(field, 'is missing');
+    return this.#map[field];
   }
 
-  private text(field: string, charactersMax: number): string {
-    const value = this.value(field);
-    if (typeof value !== 'string') throw this.bad(field, 'is not a string');
-    if (value.length > charactersMax) throw this.bad(field, 'is too long');
+  #text(field: string, charactersMax: number): string {
+    const value = this.#value(field);
+    if (typeof value !== 'string') throw this.#bad(field, 'is not a string');
+    if (value.length > charactersMax) throw this.#bad(field, 'is too long');
     return value;
   }
 
-  private integer(field: string, min = 0, max = Number.MAX_SAFE_INTEGER): number {
-    const value = this.value(field);
-    if (typeof value !== 'number' || !Number.isSafeInteger(value)) throw this.bad(field, 'is not an integer');
-    if (value < min || value > max) throw this.bad(field, 'is out of range');
+  #integer(field: string, min = 0, max = Number.MAX_SAFE_INTEGER): number {
+    const value = this.#value(field);
+    if (typeof value !== 'number' || !Number.isSafeInteger(value))
+      throw this.#bad(field, 'is not an integer');
+    if (value < min || value > max) throw this.#bad(field, 'is out of range');
     return value;
   }
 
-  private flag(field: string): boolean {
-    const value = this.value(field);
-    if (typeof value !== 'boolean') throw this.bad(field, 'is not a boolean');
+  #flag(field: string): boolean {
+    const value = this.#value(field);
+    if (typeof value !== 'boolean') throw this.#bad(field, 'is not a boolean');
     return value;
   }
 
-  private digest(field: string): bigint {
-    const value = this.value(field);
-    if (!(value instanceof Uint8Array) || value.length !== 8) throw this.bad(field, 'is not 8 octets');
+  #digest(field: string): bigint {
+    const value = this.#value(field);
+    if (!(value instanceof Uint8Array) || value.length !== 8) throw this.#bad(field, 'is not 8 octets');
     return new DataView(value.buffer, value.byteOffset, 8).getBigUint64(0);
   }
 
-  private oneOf<Name extends string>(field: string, names: readonly Name[]): Name {
-    const value = this.text(field, NAME_MAX);
+  #oneOf<Name extends string>(field: string, names: readonly Name[]): Name {
+    const value = this.#text(field, NAME_MAX);
     for (const name of names) if (name === value) return name;
-    throw this.bad(field, 'has an unknown value');
+    throw this.#bad(field, 'has an unknown value');
   }
 
-  private bad(field: string, problem: string): ChannelError {
-    const kind = this.kind.slice(0, 32);
+  #bad(field: string, problem: string): ChannelError {
+    const kind = this.#kind.slice(0, 32);
     return new ChannelError('BAD_MESSAGE', `a control message's field "${field}" ${problem}`, {
       message: kind,
       field,

@@ -17,7 +17,7 @@ function bad(reason: string, offset: number): ChannelError {
   return new ChannelError('BAD_MESSAGE', `a control message ${reason}`, { reason, offset });
 }
 
-/** Throws a ChannelError BAD_MESSAGE unless bytes[start …] is exactly one plain map. */
+/** @throws ChannelError BAD_MESSAGE unless bytes[start …] is exactly one plain map */
 export function checkPlainMap(bytes: Uint8Array, start: number): void {
   const end = checkMap(bytes, start, 1);
   if (end !== bytes.length) throw bad('has octets left over', end);

@@ -19,31 +19,29 @@ export interface ConsolePiece {
 }
 
 export class DemoChild {
+  readonly name: 'primary' | 'secondary';
   readonly messages$ = new Subject<SupervisorMessage>();
   readonly console$ = new Subject<ConsolePiece>();
   /** The last lines of its log. */
   readonly log: string[] = [];
   /** Resolves when the process has ended and all that it wrote has been read. */
   readonly closed: Promise<void>;
-  private readonly process: ChildProcess;
+  readonly #process: ChildProcess;
 
-  constructor(
-    readonly name: 'primary' | 'secondary',
-    entry: string,
-    configFile: string,
-  ) {
-    this.process = spawn(process.execPath, [entry, name, '--config', configFile], {
+  constructor(name: 'primary' | 'secondary', entry: string, configFile: string) {
+    this.name = name;
+    this.#process = spawn(process.execPath, [entry, name, '--config', configFile], {
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     });
-    this.closed = once(this.process, 'close').then(() => {
+    this.closed = once(this.#process, 'close').then(() => {
       this.messages$.complete();
       this.console$.complete();
     });
     // 'error' is the failure to start or to be signalled; 'close' follows where there was a process.
-    this.process.on('error', (error) => this.messages$.error(error));
-    this.process.on('message', (message) => this.messages$.next(message as SupervisorMessage));
-    this.process.stdout?.on('data', (bytes: Buffer) => this.console$.next({ bytes, atMs: monotonicMs() }));
-    this.process.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    this.#process.on('error', (error) => this.messages$.error(error));
+    this.#process.on('message', (message) => this.messages$.next(message as SupervisorMessage));
+    this.#process.stdout?.on('data', (bytes: Buffer) => this.console$.next({ bytes, atMs: monotonicMs() }));
+    this.#process.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.log.push(...text.split('\n').filter((line) => line !== ''));
       this.log.splice(0, this.log.length - LOG_LINES_KEPT);
     });
@@ -51,24 +49,24 @@ export class DemoChild {
 
   /** Of a process that was started. */
   get pid(): number {
-    return this.process.pid ?? 0;
+    return this.#process.pid ?? 0;
   }
 
   get running(): boolean {
-    return this.process.exitCode === null && this.process.signalCode === null;
+    return this.#process.exitCode === null && this.#process.signalCode === null;
   }
 
   /** How it ended, in words. */
   get ending(): string {
-    const { exitCode, signalCode } = this.process;
+    const { exitCode, signalCode } = this.#process;
     if (this.running) return 'is running';
     return signalCode ? `was ended by ${signalCode}` : `ended with exit code ${String(exitCode)}`;
   }
 
-  /** SIGKILL: the host dies. Returns the moment. */
+  /** SIGKILL: the host dies. Returns the moment. @throws RomulusError NOT_RUNNING */
   kill(): number {
     const atMs = monotonicMs();
-    if (!this.process.kill('SIGKILL')) {
+    if (!this.#process.kill('SIGKILL')) {
       throw new RomulusError('NOT_RUNNING', `the ${this.name} could not be killed: it ${this.ending}`);
     }
     return atMs;
@@ -76,8 +74,8 @@ export class DemoChild {
 
   /** SIGTERM, and SIGKILL if that does not do; resolves when it is gone. */
   async stop(): Promise<void> {
-    if (this.running) this.process.kill('SIGTERM');
-    const timer = setTimeout(() => this.process.kill('SIGKILL'), STOP_TIMEOUT_MS);
+    if (this.running) this.#process.kill('SIGTERM');
+    const timer = setTimeout(() => this.#process.kill('SIGKILL'), STOP_TIMEOUT_MS);
     try {
       await this.closed;
     } finally {

@@ -41,7 +41,8 @@ export function embeddedMachine({ memory, dirtyPages }: LoadOptions): DemoMachin
 
 /**
  * Debian's kernel in QEMU, without KVM so that it runs anywhere; its network card is there to be held. The first time
- * the kernel is downloaded. Fails with UsageError where something must be installed first, else as prepareGuest does.
+ * the kernel is downloaded.
+ * @throws UsageError where something must be installed first; else as prepareGuest()
  */
 export async function qemuMachine(
   { memory, dirtyPages }: LoadOptions,
@@ -73,7 +74,7 @@ async function qemuVersion(signal: AbortSignal): Promise<string> {
   } catch (error) {
     signal.throwIfAborted();
     throw new UsageError(
-      `${QEMU} does not run here (${asError(error).message}). Install it first: apt-get install qemu-system-x86`,
+      `${QEMU} does not run here (${asError(error).message}); install it first: apt-get install qemu-system-x86`,
     );
   }
 }

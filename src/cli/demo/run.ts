@@ -52,6 +52,7 @@ const entry = fileURLToPath(new URL('../main.js', import.meta.url));
 
 type Listening = Extract<SupervisorMessage, { kind: 'listening' }>;
 
+/** @throws RomulusError NO_TAKEOVER, TIMEOUT, CHILD_ENDED; the signal's reason */
 export async function runDemo(
   options: DemoOptions,
   screen: Screen,
@@ -71,40 +72,48 @@ export async function runDemo(
 }
 
 class DemoRun {
-  private readonly children: DemoChild[] = [];
-  private readonly subscriptions = new Subscription();
-  private readonly checkpoints: CheckpointReport[] = [];
-  private readonly commits: CommitReport[] = [];
-  private readonly seenOnPrimary: SeenOutput[] = [];
-  private readonly failover$ = new ReplaySubject<FailoverEvent>();
-  private saidOnSecondary = '';
+  readonly #options: DemoOptions;
+  readonly #screen: Screen;
+  readonly #directory: string;
+  readonly #interruption: AbortSignal;
+  readonly #children: DemoChild[] = [];
+  readonly #subscriptions = new Subscription();
+  readonly #checkpoints: CheckpointReport[] = [];
+  readonly #commits: CommitReport[] = [];
+  readonly #seenOnPrimary: SeenOutput[] = [];
+  readonly #failover$ = new ReplaySubject<FailoverEvent>();
+  #saidOnSecondary = '';
 
-  constructor(
-    private readonly options: DemoOptions,
-    private readonly screen: Screen,
-    private readonly directory: string,
-    private readonly interruption: AbortSignal,
-  ) {}
+  constructor(options: DemoOptions, screen: Screen, directory: string, interruption: AbortSignal) {
+    this.#options = options;
+    this.#screen = screen;
+    this.#directory = directory;
+    this.#interruption = interruption;
+  }
 
   async run(): Promise<DemoReport> {
-    const { screen, options } = this;
-    const tap = join(this.directory, 'said-on-primary');
-    const primaryConfig = await this.primaryConfig(tap);
+    const screen = this.#screen;
+    const options = this.#options;
+    const tap = join(this.#directory, 'said-on-primary');
+    const primaryConfig = await this.#primaryConfig(tap);
     // What the options make of it is checked here, where the error can name it, before anything is started.
     parsePrimaryConfig(primaryConfig);
     screen.say(
       `${options.machine.description} on a primary, a checkpoint every ${options.intervalMs} ms to a secondary. ` +
         `The primary will be killed after epoch ${options.killAt}${options.machine.boots ? ' of the ticking machine' : ''}.`,
     );
-    const primary = await this.startChild('primary', primaryConfig);
-    this.watchPrimary(primary.child);
-    const secondary = await this.startChild('secondary', await this.secondaryConfig(primary.listening.port));
-    this.watchSecondary(secondary.child);
+    const primary = await this.#startChild('primary', primaryConfig);
+    this.#watchPrimary(primary.child);
+    const secondary = await this.#startChild(
+      'secondary',
+      await this.#secondaryConfig(primary.listening.port),
+    );
+    this.#watchSecondary(secondary.child);
     screen.say(`metrics: http://127.0.0.1:${String(primary.listening.httpPort)}/metrics (primary)`);
     screen.say(`         http://127.0.0.1:${String(secondary.listening.httpPort)}/metrics (secondary)`);
 
-    const lastEpoch = options.killAt + (await this.epochOfFirstTick(primary.child));
-    await this.step(
+    const lastEpoch = options.killAt + (await this.#epochOfFirstTick(primary.child));
+    await this.#step(
       'the checkpoints',
       firstWhere(
         secondary.child.messages$,
@@ -118,20 +127,20 @@ class DemoRun {
     screen.endStatus();
     screen.say('the primary was killed (SIGKILL)');
 
-    const { started, completed } = await this.step('the failover', this.failover());
+    const { started, completed } = await this.#step('the failover', this.#failover());
     screen.say(
       `the secondary took over at epoch ${completed.epoch} (${completed.reason}), ` +
         `${(completed.atMs - killedAtMs).toFixed(1)} ms after the kill`,
     );
-    await this.step('the machine on the secondary', this.ticksOnSecondary(secondary.child));
-    await this.step("the killed primary's end", primary.child.closed);
+    await this.#step('the machine on the secondary', this.#ticksOnSecondary(secondary.child));
+    await this.#step("the killed primary's end", primary.child.closed);
     await secondary.child.stop();
     return measure({
-      checkpoints: this.checkpoints,
-      commits: this.commits,
-      seenOnPrimary: this.seenOnPrimary,
-      saidOnPrimary: await this.saidOnPrimary(tap),
-      saidOnSecondary: this.saidOnSecondary,
+      checkpoints: this.#checkpoints,
+      commits: this.#commits,
+      seenOnPrimary: this.#seenOnPrimary,
+      saidOnPrimary: await this.#saidOnPrimary(tap),
+      saidOnSecondary: this.#saidOnSecondary,
       killedAtMs,
       failoverStartedAtMs: started.atMs,
       runningAtMs: completed.atMs,
@@ -139,9 +148,9 @@ class DemoRun {
   }
 
   /** The tap is written by a process of the primary's, which lives a moment longer. */
-  private async saidOnPrimary(tap: string): Promise<string> {
+  async #saidOnPrimary(tap: string): Promise<string> {
     const limit = monotonicMs() + TAP_TIMEOUT_MS;
-    const committed = this.commits.at(-1)?.outputBytes ?? 0;
+    const committed = this.#commits.at(-1)?.outputBytes ?? 0;
     for (;;) {
       const said = await readFile(tap, 'latin1');
       if (said.length >= committed || monotonicMs() > limit) return said;
@@ -151,48 +160,48 @@ class DemoRun {
 
   /** Ends what is left; safe at any point of the run. */
   async end(): Promise<void> {
-    this.subscriptions.unsubscribe();
-    this.screen.endStatus();
-    await Promise.all(this.children.map((child) => child.stop()));
+    this.#subscriptions.unsubscribe();
+    this.#screen.endStatus();
+    await Promise.all(this.#children.map((child) => child.stop()));
   }
 
   showLogs(): void {
-    for (const child of this.children) {
-      this.screen.say(`--- the ${child.name} ${child.ending}; the end of its log:`);
-      for (const line of child.log.slice(-20)) this.screen.say(line);
+    for (const child of this.#children) {
+      this.#screen.say(`--- the ${child.name} ${child.ending}; the end of its log:`);
+      for (const line of child.log.slice(-20)) this.#screen.say(line);
     }
   }
 
-  private async startChild(
+  async #startChild(
     name: 'primary' | 'secondary',
     config: object,
   ): Promise<{ child: DemoChild; listening: Listening }> {
-    const file = join(this.directory, `${name}.yaml`);
+    const file = join(this.#directory, `${name}.yaml`);
     await writeFile(file, stringify(config));
     const child = new DemoChild(name, entry, file);
-    this.children.push(child);
-    const listening = await this.step(
+    this.#children.push(child);
+    const listening = await this.#step(
       `the ${name}'s start`,
       firstWhere(child.messages$, (message): message is Listening => message.kind === 'listening'),
     );
     return { child, listening };
   }
 
-  private watchPrimary(child: DemoChild): void {
-    const lines = new LineCutter((line) => this.screen.say(`primary   │ ${line}`));
-    this.subscriptions.add(
+  #watchPrimary(child: DemoChild): void {
+    const lines = new LineCutter((line) => this.#screen.say(`primary   │ ${line}`));
+    this.#subscriptions.add(
       child.console$.subscribe(({ bytes, atMs }) => {
-        this.seenOnPrimary.push({ bytes: bytes.length, atMs });
+        this.#seenOnPrimary.push({ bytes: bytes.length, atMs });
         lines.push(bytes.toString('latin1'));
       }),
     );
     let acknowledgedAtMs: number | null = null;
-    this.subscriptions.add(
+    this.#subscriptions.add(
       child.messages$.subscribe((message) => {
         if (message.kind !== 'checkpoint') return;
         const now = monotonicMs();
-        this.checkpoints.push(message.report);
-        this.screen.status(
+        this.#checkpoints.push(message.report);
+        this.#screen.status(
           formatCheckpoint(message.report, acknowledgedAtMs === null ? null : now - acknowledgedAtMs),
           now,
         );
@@ -201,45 +210,45 @@ class DemoRun {
     );
   }
 
-  private watchSecondary(child: DemoChild): void {
-    const lines = new LineCutter((line) => this.screen.say(`secondary │ ${line}`));
-    this.subscriptions.add(
+  #watchSecondary(child: DemoChild): void {
+    const lines = new LineCutter((line) => this.#screen.say(`secondary │ ${line}`));
+    this.#subscriptions.add(
       child.console$.subscribe(({ bytes }) => {
         const text = bytes.toString('latin1');
-        this.saidOnSecondary += text;
+        this.#saidOnSecondary += text;
         lines.push(text);
       }),
     );
-    this.subscriptions.add(
+    this.#subscriptions.add(
       child.messages$.subscribe((message) => {
-        if (message.kind === 'commit') this.commits.push(message.report);
-        if (message.kind === 'failover') this.failover$.next(message.event);
+        if (message.kind === 'commit') this.#commits.push(message.report);
+        if (message.kind === 'failover') this.#failover$.next(message.event);
       }),
     );
   }
 
-  private async failover(): Promise<{ started: FailoverStarted; completed: FailoverCompleted }> {
-    const first = await firstWhere(this.failover$, () => true);
-    const last = await firstWhere(this.failover$, (event) => event.phase !== 'started');
+  async #failover(): Promise<{ started: FailoverStarted; completed: FailoverCompleted }> {
+    const first = await firstWhere(this.#failover$, () => true);
+    const last = await firstWhere(this.#failover$, (event) => event.phase !== 'started');
     if (first.phase === 'started' && last.phase === 'completed') return { started: first, completed: last };
     const why = last.phase === 'failed' ? last.error.message : '';
     throw new RomulusError('NO_TAKEOVER', `the secondary did not take over: ${why}`);
   }
 
   /** The epoch in which the machine has come to ticking, as the outside sees it; 0 for one that does so at once. */
-  private async epochOfFirstTick(primary: DemoChild): Promise<number> {
-    if (!this.options.machine.boots) return 0;
+  async #epochOfFirstTick(primary: DemoChild): Promise<number> {
+    if (!this.#options.machine.boots) return 0;
     let said = '';
     const ticking = firstWhere(primary.console$, ({ bytes }) => {
       said += bytes.toString('latin1');
       return ticks(said).length > 0;
     });
-    await this.step("the machine's first tick", ticking, BOOT_TIMEOUT_MS);
-    return this.commits.at(-1)?.epoch ?? 0;
+    await this.#step("the machine's first tick", ticking, BOOT_TIMEOUT_MS);
+    return this.#commits.at(-1)?.epoch ?? 0;
   }
 
-  private async ticksOnSecondary(child: DemoChild): Promise<void> {
-    let lines = this.saidOnSecondary.split('\n').length;
+  async #ticksOnSecondary(child: DemoChild): Promise<void> {
+    let lines = this.#saidOnSecondary.split('\n').length;
     if (lines > TICKS_AFTER_TAKEOVER) return;
     await firstWhere(child.console$, ({ bytes }) => {
       lines += bytes.toString('latin1').split('\n').length - 1;
@@ -248,8 +257,8 @@ class DemoRun {
   }
 
   /** Waits for a step, but not for ever, nor past the end of a child or a Ctrl-C. */
-  private async step<T>(what: string, promise: Promise<T>, limitMs = STEP_TIMEOUT_MS): Promise<T> {
-    const { interruption } = this;
+  async #step<T>(what: string, promise: Promise<T>, limitMs = STEP_TIMEOUT_MS): Promise<T> {
+    const interruption = this.#interruption;
     let onAbort: (() => void) | undefined;
     let timer: NodeJS.Timeout | undefined;
     const stop = new Promise<never>((_resolve, reject) => {
@@ -265,7 +274,7 @@ class DemoRun {
       return await Promise.race([promise, stop]);
     } catch (error) {
       if (!(error instanceof EmptyError)) throw error;
-      const endings = this.children.map((child) => `the ${child.name} ${child.ending}`).join(', ');
+      const endings = this.#children.map((child) => `the ${child.name} ${child.ending}`).join(', ');
       throw new RomulusError('CHILD_ENDED', `${what} did not come: ${endings}`, {}, { cause: error });
     } finally {
       clearTimeout(timer);
@@ -274,29 +283,29 @@ class DemoRun {
   }
 
   /** Of its own: it leaves nothing behind. The primary makes it. */
-  private get token(): string {
-    return join(this.directory, 'token');
+  get #token(): string {
+    return join(this.#directory, 'token');
   }
 
-  private async primaryConfig(tap: string): Promise<object> {
+  async #primaryConfig(tap: string): Promise<object> {
     return {
-      listen: { host: '127.0.0.1', port: 0, token: this.token },
+      listen: { host: '127.0.0.1', port: 0, token: this.#token },
       http: { host: '127.0.0.1', port: await freePort(PREFERRED_HTTP_PORTS.primary) },
       log: { level: 'info', format: 'json' },
       domains: [
         {
           name: DOMAIN,
-          hypervisor: this.options.machine.hypervisor,
+          hypervisor: this.#options.machine.hypervisor,
           // Nothing is said before there is somebody to protect it, so all that is said belongs to an epoch.
           start: 'with-secondary',
-          checkpoint: { intervalMs: this.options.intervalMs },
+          checkpoint: { intervalMs: this.#options.intervalMs },
           output: { console: 'stdout', tap },
         },
       ],
     };
   }
 
-  private async secondaryConfig(primaryPort: number | null): Promise<object> {
+  async #secondaryConfig(primaryPort: number | null): Promise<object> {
     return {
       http: { host: '127.0.0.1', port: await freePort(PREFERRED_HTTP_PORTS.secondary) },
       log: { level: 'info', format: 'json' },
@@ -304,8 +313,8 @@ class DemoRun {
         {
           name: DOMAIN,
           primary: `ws://127.0.0.1:${String(primaryPort)}`,
-          token: this.token,
-          hypervisor: this.options.machine.hypervisor,
+          token: this.#token,
+          hypervisor: this.#options.machine.hypervisor,
           output: { console: 'stdout' },
         },
       ],

@@ -8,37 +8,37 @@ import { formatBytes } from '../text.js';
 const PLAIN_INTERVAL_MS = 1000;
 
 export class Screen {
-  private readonly out: NodeJS.WriteStream;
-  private readonly live: boolean;
-  private liveLine = '';
-  private lastPlainMs = 0;
+  readonly #out: NodeJS.WriteStream;
+  readonly #live: boolean;
+  #liveLine = '';
+  #lastPlainMs = 0;
 
   constructor(out: NodeJS.WriteStream) {
-    this.out = out;
-    this.live = out.isTTY;
+    this.#out = out;
+    this.#live = out.isTTY;
   }
 
   /** A line that stays. */
   say(line: string): void {
-    if (this.live) this.out.write(`\r\x1b[K${line}\n${this.liveLine}`);
-    else this.out.write(`${line}\n`);
+    if (this.#live) this.#out.write(`\r\x1b[K${line}\n${this.#liveLine}`);
+    else this.#out.write(`${line}\n`);
   }
 
   /** The live line; `now` in milliseconds. */
   status(line: string, now: number): void {
-    if (this.live) {
-      this.liveLine = line.slice(0, Math.max(20, this.out.columns - 1));
-      this.out.write(`\r\x1b[K${this.liveLine}`);
-    } else if (now - this.lastPlainMs >= PLAIN_INTERVAL_MS) {
-      this.lastPlainMs = now;
-      this.out.write(`${line}\n`);
+    if (this.#live) {
+      this.#liveLine = line.slice(0, Math.max(20, this.#out.columns - 1));
+      this.#out.write(`\r\x1b[K${this.#liveLine}`);
+    } else if (now - this.#lastPlainMs >= PLAIN_INTERVAL_MS) {
+      this.#lastPlainMs = now;
+      this.#out.write(`${line}\n`);
     }
   }
 
   /** The live line goes; what comes now is printed plainly. */
   endStatus(): void {
-    if (this.live) this.out.write('\r\x1b[K');
-    this.liveLine = '';
+    if (this.#live) this.#out.write('\r\x1b[K');
+    this.#liveLine = '';
   }
 }
 

@@ -38,6 +38,7 @@ export class ImageOutput {
     return this.#place.fd === 1;
   }
 
+  /** @throws Node's system error; UsageError; what the job throws */
   async write<Result>(
     options: ImageOutputOptions,
     job: (sink: ImageSink) => Promise<Result>,

@@ -35,7 +35,7 @@ export class InputFile {
     this.#octets = octets;
   }
 
-  /** Fails with Node's system error, or a UsageError for what is no file. "-" is standard input. */
+  /** "-" is standard input. @throws Node's system error; UsageError for what is no file */
   static async open(path: string, options: OpenOptions = {}): Promise<InputFile> {
     const place = await findPlace(path, 0);
     return new InputFile(nameOf(path), place, await openOctets(place, options));
@@ -76,7 +76,7 @@ export class InputFile {
     }
   }
 
-  /** Reads octets at a place of what has a size; all of them, or fails. */
+  /** Reads octets at a place of what has a size: all of them. @throws Node's system error; UsageError */
   async readAt(target: Uint8Array, start: number, length: number, position: number): Promise<void> {
     for (let done = 0; done < length;) {
       const count = await this.#octets.read(target, start + done, length - done, position + done);

@@ -31,6 +31,7 @@ export interface Octets {
   close(): Promise<void>;
 }
 
+/** @throws Node's system error; UsageError for what no stream can come from */
 export async function openOctets(place: Place, options: OpenOptions): Promise<Octets> {
   const { kind, path } = place;
   switch (kind) {

@@ -24,7 +24,7 @@ export class TextOutput {
     this.#pieces.push(text, '\n');
   }
 
-  /** Resolves when the reader can take more; rejects when it has gone. */
+  /** Resolves when the reader can take more. @throws Node's system error when it has gone */
   async flush(): Promise<void> {
     if (this.#error !== null) {
       throw this.#error;

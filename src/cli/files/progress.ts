@@ -1,6 +1,8 @@
 // How far a long job on a file is: a bar on standard error, on a terminal only, and not before the job turns out to be
 // a long one.
 
+import { monotonicMs } from '../../flow/clock.js';
+
 const FIRST_AFTER_MS = 300;
 const INTERVAL_MS = 100;
 const WIDTH = 30;
@@ -17,11 +19,11 @@ export class Progress {
     this.#what = what;
     this.#total = total;
     this.#out = out;
-    this.#nextMs = out.isTTY ? performance.now() + FIRST_AFTER_MS : Infinity;
+    this.#nextMs = out.isTTY ? monotonicMs() + FIRST_AFTER_MS : Infinity;
   }
 
   at(done: number): void {
-    const now = performance.now();
+    const now = monotonicMs();
     if (now < this.#nextMs) {
       return;
     }

@@ -35,6 +35,7 @@ export class Physmap {
     return this.width === 4 ? valueAt(page, pfn & 1023) : frameOf(page, (pfn & 511) * 2);
   }
 
+  /** @throws RangeError above the p2m */
   setPfnToMfn(pfn: number, mfn: number): void {
     const page = this.p2m[pfn >>> this.entryShift];
     if (page === undefined || pfn > this.maxPfn) {

@@ -87,13 +87,14 @@ export class X86PvRestoreState {
   }
 }
 
-/** Asked for every page: comparing the constructor is a third of what instanceof costs. */
+/** Asked for every page: comparing the constructor is a third of what instanceof costs. @throws GuestError INCOMPLETE */
 export function saveStateOf(context: SaveOpsContext): X86PvSaveState {
   const { guestState } = context;
   if (guestState?.constructor === X86PvSaveState) return guestState;
   throw new GuestError('INCOMPLETE', 'the save of the PV domain was not set up');
 }
 
+/** @throws GuestError INCOMPLETE */
 export function restoreStateOf(context: RestoreOpsContext): X86PvRestoreState {
   const { guestState } = context;
   if (guestState?.constructor === X86PvRestoreState) return guestState;

@@ -21,7 +21,7 @@ import {
 
 export type FrameRole = 'start info' | 'GDT frame' | 'cr3' | 'cr1';
 
-/** The frame that shall stand in its place; INVALID_FRAME comes in where 32 bits cannot hold it. Throws if it is bad. */
+/** The frame that shall stand in its place; INVALID_FRAME comes in where 32 bits cannot hold it. @throws if it is bad */
 export type TranslateFrame = (frame: number, role: FrameRole) => number;
 
 /**

@@ -8,7 +8,7 @@ import { asError, codeOf } from '../../errors.js';
 import type { HookEvent } from './events.js';
 import type { HookRun } from './outcome.js';
 
-const STANDARD_ERROR_TAIL_OCTETS = 4096;
+const STANDARD_ERROR_TAIL_BYTES = 4096;
 /** Between SIGTERM and SIGKILL. */
 const GRACE_MS = 500;
 /** After the command has ended, for a child of its that keeps standard error open. */
@@ -34,7 +34,7 @@ export function runCommand(hook: CommandHook): Promise<HookRun> {
     }
     let tail = Buffer.alloc(0);
     child.stderr?.on('data', (chunk: Buffer) => {
-      tail = Buffer.concat([tail, chunk]).subarray(-STANDARD_ERROR_TAIL_OCTETS);
+      tail = Buffer.concat([tail, chunk]).subarray(-STANDARD_ERROR_TAIL_BYTES);
     });
     // EPIPE: the command does not read its input, as is its right.
     child.stdin?.on('error', () => undefined);
@@ -62,18 +62,18 @@ export function runCommand(hook: CommandHook): Promise<HookRun> {
       if (why !== null) signalGroup(child, 'SIGKILL');
       resolve(run);
     };
-    child.once('error', (error) => {
-      finish({ result: 'failure', details: { error: codeOf(error), message: error.message } });
-    });
+    child.once('error', (error) =>
+      finish({ result: 'failure', details: { error: codeOf(error), message: error.message } }),
+    );
     child.once('exit', () => {
       drain = setTimeout(() => child.stderr?.destroy(), DRAIN_MS);
     });
-    child.once('close', (code, signal) => {
+    child.once('close', (code, signal) =>
       finish({
         result: why ?? (code === 0 ? 'success' : 'failure'),
         details: { exitCode: code, signal, standardError: tail.toString('utf8').trimEnd() },
-      });
-    });
+      }),
+    );
   });
 }
 

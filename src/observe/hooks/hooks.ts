@@ -27,7 +27,7 @@ export interface HookRunner {
 }
 
 /** Events of one domain that may wait for a hook: a domain has three in its life. */
-const QUEUE_LIMIT = 32;
+const QUEUE_MAX = 32;
 
 export function startHooks(config: HooksConfig, events$: Observable<HookEvent>, log: Logger): HookRunner {
   const outcomes = new Subject<HookOutcome>();
@@ -47,7 +47,7 @@ export function startHooks(config: HooksConfig, events$: Observable<HookEvent>, 
     const key = `${hook} ${event.domain}`;
     const queue = queues.get(key) ?? { order: new InOrder(), length: 0 };
     queues.set(key, queue);
-    if (queue.length >= QUEUE_LIMIT) {
+    if (queue.length >= QUEUE_MAX) {
       finish(hook, event, monotonicMs(), {
         result: 'cancelled',
         details: { why: 'too many events wait' },

@@ -8,7 +8,7 @@ import type { Logger } from '../../report/log.js';
 import { VERSION } from '../../version.js';
 import type { HookResult, HookRun } from './outcome.js';
 
-const DELAY_LIMIT_MS = 60_000;
+const DELAY_MS_MAX = 60_000;
 const TIMED_OUT = new Error('no answer in time');
 
 export interface WebhookHook {
@@ -26,7 +26,7 @@ export async function callWebhook({ webhook, message, signal, log }: WebhookHook
     if (final || attempt >= webhook.attempts || signal.aborted) {
       return { result: signal.aborted && run.result !== 'success' ? 'cancelled' : run.result, details };
     }
-    const delayMs = Math.min(webhook.retryDelayMs * 2 ** (attempt - 1), DELAY_LIMIT_MS);
+    const delayMs = Math.min(webhook.retryDelayMs * 2 ** (attempt - 1), DELAY_MS_MAX);
     log.warn({ ...details, delayMs }, 'webhook not delivered, will try again');
     try {
       await delay(delayMs, undefined, { signal });

@@ -32,7 +32,7 @@ export interface HttpServerOptions {
 }
 
 export interface HttpServer {
-  /** Resolves when it listens. Rejects with an HttpError. */
+  /** Resolves when it listens. @throws HttpError */
   start(): Promise<void>;
   /** Closes the port and every connection; safe to call twice, and without start(). */
   stop(): Promise<void>;
@@ -43,8 +43,8 @@ export interface HttpServer {
 const HEADERS_TIMEOUT_MS = 5000;
 const REQUEST_TIMEOUT_MS = 10_000;
 const IDLE_TIMEOUT_MS = 15_000;
-const HEADERS_LIMIT_OCTETS = 8192;
-const CONNECTIONS_LIMIT = 64;
+const HEADERS_BYTES_MAX = 8192;
+const CONNECTIONS_MAX = 64;
 
 export function createHttpServer(options: HttpServerOptions): HttpServer {
   const { log } = options;
@@ -54,7 +54,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
       requestTimeout: REQUEST_TIMEOUT_MS,
       keepAliveTimeout: HEADERS_TIMEOUT_MS,
       connectionsCheckingInterval: 1000,
-      maxHeaderSize: HEADERS_LIMIT_OCTETS,
+      maxHeaderSize: HEADERS_BYTES_MAX,
     },
     (request, response) => {
       answer(options, request).then(
@@ -66,7 +66,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
       );
     },
   );
-  server.maxConnections = CONNECTIONS_LIMIT;
+  server.maxConnections = CONNECTIONS_MAX;
   // A client that neither reads nor writes is let go.
   server.setTimeout(IDLE_TIMEOUT_MS, (socket) => socket.destroy());
   server.on('clientError', (error, socket) => {

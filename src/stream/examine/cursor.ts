@@ -51,6 +51,7 @@ export class Cursor {
     return octets;
   }
 
+  /** @throws Cut where that is the end of the file */
   *takeAll(length: number, where: string): Walk<Uint8Array> {
     if (length === 0) {
       return EMPTY;
@@ -68,6 +69,7 @@ export class Cursor {
     return concatenate([first, rest]);
   }
 
+  /** @throws Cut where that is the end of the file */
   *skip(length: number, where: string): Walk<void> {
     if (length === 0) {
       return;
@@ -79,7 +81,7 @@ export class Cursor {
     }
   }
 
-  /** What decode returns; what it throws ends the walk. */
+  /** What decode returns. @throws Stop for a StreamError, which ends the walk */
   decoded<Value>(rule: RuleId, offset: number, decode: () => Value): Value {
     try {
       return decode();

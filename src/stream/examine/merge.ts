@@ -83,6 +83,7 @@ export class MergedState implements StreamVisitor {
     }
   }
 
+  /** @throws StreamError BAD_RECORD for more emulators' records than are kept */
   record({ layer, type, offset, length, body }: WalkedRecord): void {
     const span = { offset, length: recordSpan(length) };
     if (layer === 'libxl') {

@@ -25,19 +25,21 @@ export function badRecord(record: StreamRecord, what: string): StreamError {
   return recordError('BAD_RECORD', record, `${what} (it has ${record.body.length} octets)`);
 }
 
+/** @throws StreamError BAD_RECORD */
 export function demandAtLeast(record: StreamRecord, bytes: number): void {
   if (record.body.length < bytes) {
     throw badRecord(record, `shorter than ${bytes} octets`);
   }
 }
 
+/** @throws StreamError BAD_RECORD */
 export function demandExactly(record: StreamRecord, bytes: number): void {
   if (record.body.length !== bytes) {
     throw badRecord(record, `of another length than ${bytes} octets`);
   }
 }
 
-/** An array of at least one element of `bytes` octets. */
+/** An array of at least one element of `bytes` octets. @throws StreamError BAD_RECORD */
 export function demandArrayOf(record: StreamRecord, bytes: number): void {
   if (record.body.length === 0 || record.body.length % bytes !== 0) {
     throw badRecord(record, `that is not a number of elements of ${bytes} octets`);
