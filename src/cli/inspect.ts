@@ -164,7 +164,9 @@ function summaryLines(survey: Survey, last: string | null): [string, string][] {
   }
   if (guest !== null) {
     const width =
-      survey.width === null ? '' : `, ${survey.width * 8} bit, ${survey.levels ?? 0} levels of page tables`;
+      survey.width === null || survey.levels === null
+        ? ''
+        : `, ${survey.width * 8} bit, ${survey.levels} levels of page tables`;
     const vcpus = survey.vcpus === null ? '' : `, ${survey.vcpus} vCPU${survey.vcpus === 1 ? '' : 's'}`;
     lines.push(['guest', `${guest}${width}${vcpus}`]);
     lines.push([
@@ -174,9 +176,9 @@ function summaryLines(survey: Survey, last: string | null): [string, string][] {
         : `Xen ${survey.xen ?? '?'}`,
     ]);
     const size =
-      memory.pages === null
+      memory.pages === null || memory.bytes === null
         ? 'pages too scattered to count'
-        : `${memory.pages} pages (${formatBytes(memory.bytes ?? 0)})`;
+        : `${memory.pages} pages (${formatBytes(memory.bytes)})`;
     const highest = memory.highestPfn === null ? '' : `, highest pfn 0x${memory.highestPfn.toString(16)}`;
     lines.push(['memory', `${size}${highest}`]);
     const types = Object.entries(pageData.types).map(([type, count]) => `${type} ${count}`);

@@ -45,15 +45,16 @@ export function text(expected: string) {
     .max(4096, { error: expected });
 }
 
-/** Octets come out. */
+/** Octets come out. @throws RangeError if the bounds are no sizes */
 export function size(
   minimum: string,
   maximum: string,
   accept: (octets: number) => boolean = () => true,
   rule = '',
 ) {
-  const least = parseSize(minimum) ?? 0;
-  const most = parseSize(maximum) ?? 0;
+  const least = parseSize(minimum);
+  const most = parseSize(maximum);
+  if (least === null || most === null) throw new RangeError(`no sizes: ${minimum}, ${maximum}`);
   const expected = `a size from ${minimum} to ${maximum}${rule} (such as ${formatSize(least)}; B, KiB, MiB, GiB)`;
   return z.union([z.string(), z.number()], { error: expected }).transform((given, context): number => {
     const octets = parseSize(given);
