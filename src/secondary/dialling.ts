@@ -6,10 +6,10 @@
 import { EMPTY, Observable, catchError, concat, map, mergeMap, of, switchMap, tap } from 'rxjs';
 import { ChannelError, type ChannelErrorCode, type SecondaryLink } from '../channel/contract.js';
 import { asError, codeOf } from '../errors.js';
+import type { Performer } from '../flow/feedback.js';
 import { ofKind } from '../flow/of-kind.js';
-import type { Effect, Perform } from './performer.js';
 import type { SecondaryPorts, StreamLink } from './ports.js';
-import type { SecondaryEvent } from './vigil-state.js';
+import type { Effect, SecondaryEffect, SecondaryEvent } from './vigil-state.js';
 
 export type DiallingPorts = Pick<
   SecondaryPorts,
@@ -25,7 +25,7 @@ const MISFITS: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'TOKEN_MISMATCH',
 ]);
 
-export function dialling(ports: DiallingPorts): Perform {
+export function dialling(ports: DiallingPorts): Performer<SecondaryEvent, SecondaryEffect> {
   const { links, work, error$ } = ports;
   const refusals = new Refusals(ports);
   const attempt = (effect: Effect<'dial'>): Observable<Attempt> =>

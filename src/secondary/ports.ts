@@ -3,15 +3,14 @@
 
 import type { BehaviorSubject, Observable, ObservableInput, Subject } from 'rxjs';
 import type { SecondaryLink } from '../channel/contract.js';
+import type { Work } from '../flow/work.js';
 import type { TargetDomain } from '../hypervisor/port.js';
 import type { Logger } from '../report/log.js';
 import type { CommitReport, DomainStatus, FailoverEvent, StandbyLossReport } from '../report/reports.js';
 import type { RestoreSteps } from '../restore/steps.js';
 import type { RecordSource } from '../stream/flow.js';
-import type { Effect } from './performer.js';
 import type { StreamProgress } from './stream-progress.js';
-import type { SecondaryEvent } from './vigil-state.js';
-import type { Work } from './work.js';
+import type { Effect, SecondaryEvent } from './vigil-state.js';
 
 export type Answering<Port> = {
   readonly [Call in keyof Port]: Port[Call] extends (...given: infer Given) => Promise<infer Answer>

@@ -2,6 +2,7 @@
 // vigil.ts.
 
 import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
+import type { Of } from '../flow/performers.js';
 import type { LinkState, StandbyState } from '../report/reports.js';
 
 export interface SecondarySettings {
@@ -165,6 +166,9 @@ export type SecondaryEffect =
   | { readonly kind: 'standby-lost'; readonly was: Exclude<StandbyState, 'spare'>; readonly reason: string }
   | { readonly kind: 'transition'; readonly reason: string }
   | { readonly kind: 'finished' };
+
+/** An effect of one kind. */
+export type Effect<Kind extends SecondaryEffect['kind']> = Of<SecondaryEffect, Kind>;
 
 /** What a decision asks for, in the order in which it is done. */
 export type Effects = SecondaryEffect[];
