@@ -7,7 +7,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { codeOf } from '../errors.js';
-import type { Outlet } from './outlet.js';
+import type { Outlet } from './image-sink.js';
 import type { Place } from './place.js';
 
 /** Between two looks whether a FIFO is read. */
