@@ -95,20 +95,19 @@ export async function recordEmbedded(checkpoints: number): Promise<Recording> {
     const sink = new RecordingSink();
     const snapshots: Snapshot[] = [];
     // Asked once: v86 counts a cycle each time that it is asked for its context.
-    const watched: SourceDomain = Object.create(domain, {
-      hvmContext: {
-        value: async () => {
-          await domain.copyPages(everyFrame, pages, copy, 0);
-          const context = await domain.hvmContext();
-          snapshots.push({
-            memory: copy.slice(),
-            context: context.slice(),
-            emulatorState: new Uint8Array(0),
-          });
-          return context;
-        },
+    const hvmContext = async () => {
+      await domain.copyPages(everyFrame, pages, copy, 0);
+      const context = await domain.hvmContext();
+      snapshots.push({ memory: copy.slice(), context: context.slice(), emulatorState: new Uint8Array(0) });
+      return context;
+    };
+    const watched: SourceDomain = new Proxy(domain, {
+      get: (target, key): unknown => {
+        if (key === 'hvmContext') return hvmContext;
+        const value: unknown = Reflect.get(target, key, target);
+        return typeof value === 'function' ? (value as () => unknown).bind(target) : value;
       },
-    }) as SourceDomain;
+    });
     await domain.start();
     await saveDomain({
       domain: watched,
