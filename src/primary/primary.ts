@@ -93,10 +93,7 @@ export function primary(
     inTurn('replicate', ({ streamUuid }) =>
       isLeft(streamUuid) ? EMPTY : stream(streamUuid, ports, settings, left(streamUuid), clock),
     ),
-    atOnce('hold', () => domain.gate.hold()),
-    atOnce('pass', () => domain.gate.pass()),
-    atOnce('restart', () => domain.gate.restart()),
-    atOnce('discard', () => domain.gate.discard()),
+    ...(['hold', 'pass', 'restart', 'discard'] as const).map((ask) => atOnce(ask, () => domain.gate(ask))),
     atOnce('start-domain', () => domain.start()),
     atOnce('halt-domain', () => domain.halt()),
     atOnce('unhalt-domain', () => domain.unhalt()),

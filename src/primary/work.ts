@@ -15,7 +15,6 @@ import { makeSlabs, type Slab } from '../save/slab.js';
 import { Capture } from './capture.js';
 import type { LifeEvent } from './life-state.js';
 import type { Release } from './ledger.js';
-import type { OrderedGate } from './ordered-gate.js';
 import type { Saver } from './stream.js';
 import type { World } from './world.js';
 
@@ -32,14 +31,6 @@ export class DomainWork {
   /** What checkpoints are captured into, in one stream after another; made for the first. */
   #slabs: readonly Slab[] | null = null;
 
-  /** Asked one after another; discard at once. */
-  readonly gate = {
-    hold: () => this.#gate((gate) => gate.hold()),
-    pass: () => this.#gate((gate) => gate.pass()),
-    restart: () => this.#gate((gate) => gate.restart()),
-    discard: () => this.#gate((gate) => gate.discard()),
-  };
-
   constructor(config: PrimaryDomainConfig, log: Logger) {
     this.#config = config;
     this.#log = log;
@@ -55,6 +46,11 @@ export class DomainWork {
     const error = nameDescriptorLimit(asError(thrown));
     this.#log.error({ err: error }, what);
     return { kind: 'domain-failed', code: codeOf(error), message: error.message };
+  }
+
+  /** Of its gate, one after another; discard at once. */
+  gate(ask: 'hold' | 'pass' | 'restart' | 'discard'): Observable<never> {
+    return defer(() => this.world?.gate[ask]() ?? EMPTY).pipe(ignoreElements());
   }
 
   /** domain-failed, if it does not start. */
@@ -170,11 +166,6 @@ export class DomainWork {
       await gate.pass();
     }
     for (const advice of await domain.leave(how)) this.#log.warn({ how }, advice);
-  }
-
-  #gate(work: (gate: OrderedGate) => Promise<void>): Observable<never> {
-    const gate = this.world?.gate;
-    return gate ? defer(() => work(gate)).pipe(ignoreElements()) : EMPTY;
   }
 
   /** What comes of a failure is an event, or nothing. */

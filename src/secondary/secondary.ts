@@ -57,14 +57,14 @@ export function secondary(
     told('report-impossible', ({ gone, reason }) => failover.impossible(gone, reason)),
     told('adopt', () => error$.next(null)),
     atOnce('adopt', () => destroying(() => ports.adopt())),
-    atOnce('discard-filling', () => destroying(() => ports.discardFilling())),
-    atOnce('discard-held', () => destroying(() => ports.discardHeld())),
+    atOnce('discard-filling', () => destroying(() => ports.discard('filling'))),
+    atOnce('discard-held', () => destroying(() => ports.discard('held'))),
     told('standby-lost', ({ was, reason }) => tellLoss(was, reason, ports, clock)),
     // Of no effect of the vigil's: the next stream finds no spare, and makes a domain.
     () =>
       ports.spareEnded$.pipe(
         tap((reason) => tellLoss('spare', reason, ports, clock)),
-        mergeMap(() => destroying(() => ports.discardSpare())),
+        mergeMap(() => destroying(() => ports.discard('spare'))),
       ),
     atOnce('bye', ({ streamUuid, reason }) =>
       work.attempt('say goodbye', () => links.get(streamUuid)?.bye(reason) ?? EMPTY),

@@ -276,9 +276,11 @@ class VirtualSecondary {
       },
       openRestore: () => of(this.#steps()),
       adopt: changed('standby: hold the filled one'),
-      discardFilling: changed('standby: destroy the filled one'),
-      discardHeld: changed('standby: destroy the held one'),
-      discardSpare: changed('standby: destroy the spare'),
+      discard: (was) => {
+        const named = { filling: 'the filled one', held: 'the held one', spare: 'the spare' };
+        this.#say(`standby: destroy ${named[was]}`);
+        return EMPTY;
+      },
       acquire: () => {
         this.#say('witness: ask');
         return new Observable((subscriber) => (this.#asking = subscriber));
