@@ -11,10 +11,10 @@
 import { romulusError } from '../errors.js';
 import { Bitmap } from '../hypervisor/bitmap.js';
 import { endDirtyLog, takeDirtyLog } from '../hypervisor/log-dirty.js';
-import { HEADROOM, type StreamPiece } from '../stream/flow.js';
+import type { StreamPiece } from '../stream/flow.js';
 import { RecordType } from '../stream/format.js';
 import { encodeDirtyPfnList } from '../stream/records/dirty-pfns.js';
-import { recordParts } from '../stream/writer.js';
+import { pieceOf, recordParts } from '../stream/writer.js';
 import type { ColoRestoreOptions } from './callbacks.js';
 import type { RestoreContext } from './context.js';
 import { RestoreError } from './error.js';
@@ -105,14 +105,5 @@ function dirtyPfnPiece(bitmap: Bitmap): StreamPiece {
   const pfns = new Uint32Array(bitmap.count());
   let count = 0;
   for (let pfn = bitmap.next(0); pfn >= 0; pfn = bitmap.next(pfn + 1)) pfns[count++] = pfn;
-  const parts = recordParts(RecordType.CHECKPOINT_DIRTY_PFN_LIST, encodeDirtyPfnList(pfns));
-  let end = HEADROOM;
-  for (const part of parts) end += part.length;
-  const memory = new Uint8Array(end);
-  let at = HEADROOM;
-  for (const part of parts) {
-    memory.set(part, at);
-    at += part.length;
-  }
-  return { memory, start: HEADROOM, end };
+  return pieceOf(recordParts(RecordType.CHECKPOINT_DIRTY_PFN_LIST, encodeDirtyPfnList(pfns)));
 }

@@ -6,9 +6,9 @@ import type { SaveOps, SaveOpsContext, StreamType } from '../guest/ops.js';
 import { saveOpsFor } from '../guest/tables.js';
 import { Bitmap } from '../hypervisor/bitmap.js';
 import type { DomainInfo, SourceDomain } from '../hypervisor/port.js';
-import { HEADROOM, type StreamPiece, type StreamSink } from '../stream/flow.js';
+import type { StreamPiece, StreamSink } from '../stream/flow.js';
 import { MAX_BATCH_SIZE } from '../stream/format.js';
-import { recordParts } from '../stream/writer.js';
+import { pieceOf, recordParts } from '../stream/writer.js';
 import type { PrecopyStats, SaveStepCallbacks } from './callbacks.js';
 import type { BackSource } from './colo.js';
 import type { Boundary, Posting } from './posting.js';
@@ -165,13 +165,7 @@ export class SaveContext implements SaveOpsContext {
       return;
     }
     slab.closePiece();
-    const memory = new Uint8Array(HEADROOM + bytes);
-    let at = HEADROOM;
-    for (const part of parts) {
-      memory.set(part, at);
-      at += part.length;
-    }
-    this.addPiece({ memory, start: HEADROOM, end: at });
+    this.addPiece(pieceOf(parts));
   }
 
   /** While the domain runs: what is ready leaves, the slab goes on being filled. */
