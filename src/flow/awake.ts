@@ -4,6 +4,8 @@
 //   asked ──────────────────── limit ── answered? ── late
 //     └ if it was we who were stopped (the timer is late), they get their time once more
 
+import { monotonicMs } from './clock.js';
+
 /** Timers are late by less than this on a busy host. */
 const LATE_MS = 500;
 
@@ -11,9 +13,9 @@ const LATE_MS = 500;
 export function afterAwake(delayMs: number, over: () => void): () => void {
   let timer: NodeJS.Timeout;
   const arm = (): void => {
-    const dueMs = performance.now() + delayMs;
+    const dueMs = monotonicMs() + delayMs;
     timer = setTimeout(() => {
-      if (performance.now() - dueMs > LATE_MS) arm();
+      if (monotonicMs() - dueMs > LATE_MS) arm();
       // What has been answered by now is read first.
       else timer = setTimeout(over, 1);
     }, delayMs);
@@ -22,7 +24,10 @@ export function afterAwake(delayMs: number, over: () => void): () => void {
   return () => clearTimeout(timer);
 }
 
-/** Fails with `late` if the work is not done in time; what becomes of it then is nobody's. */
+/**
+ * What becomes of work that is not done in time is nobody's.
+ * @throws late() then, or as the work
+ */
 export function withinAwake<Result>(
   limitMs: number,
   work: Promise<Result>,

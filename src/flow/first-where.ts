@@ -2,7 +2,10 @@
 
 import { filter, firstValueFrom, type Observable } from 'rxjs';
 
-/** The first value that is so. Rejects as the source does, and with RxJS's EmptyError if it completes without one. */
+/**
+ * The first value that is so.
+ * @throws as the source, or RxJS's EmptyError if it completes without one
+ */
 export function firstWhere<T, Sought extends T>(
   source$: Observable<T>,
   is: (value: T) => value is Sought,

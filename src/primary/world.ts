@@ -49,7 +49,7 @@ export interface World {
   close(): Promise<void>;
 }
 
-/** Fails as openSource does, or with Node's system error if an output cannot be opened. */
+/** @throws as openSource, or Node's system error if an output cannot be opened */
 export async function openWorld(
   config: PrimaryDomainConfig,
   dependencies: PrimaryDependencies,

@@ -14,7 +14,7 @@ import { RestoreError } from './error.js';
 import { PopulatedPfns } from './populated-pfns.js';
 import { RecordBuffer } from './record-buffer.js';
 
-const DEFAULT_BUFFER_LIMIT_BYTES = 256 * 1024 * 1024;
+const BUFFER_DEFAULT_BYTES = 256 * 1024 * 1024;
 
 export interface RestoreStepOptions {
   /** Created, empty, not started; it is not started here either, but by a callback in COLO. */
@@ -91,7 +91,7 @@ export class RestoreContext implements RestoreOpsContext {
     this.guestType = headers.domainType;
     this.guestPageSize = 2 ** headers.pageShift;
     this.p2mSize = domainInfo.p2mSize;
-    this.bufferedRecords = new RecordBuffer(options.bufferLimitBytes ?? DEFAULT_BUFFER_LIMIT_BYTES);
+    this.bufferedRecords = new RecordBuffer(options.bufferLimitBytes ?? BUFFER_DEFAULT_BYTES);
   }
 
   /** Records of more than 1024 pages are legal to read: the arrays follow the largest seen. */

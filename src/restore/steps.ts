@@ -118,8 +118,9 @@ export class RestoreSteps implements Closable {
 
   /**
    * Reads records until the open checkpoint, or the stream, is whole and well-formed (buffered; the first is applied
-   * as it comes), or the channel breaks: broken is a result, not an exception. Rejects when the domain fails while the
-   * first checkpoint is applied. COLO: the domain runs until the primary takes that checkpoint.
+   * as it comes), or the channel breaks: broken is a result, not an exception. COLO: the domain runs until the
+   * primary takes that checkpoint.
+   * @throws when the domain fails while the first checkpoint is applied
    */
   receive(): Promise<Received> {
     return this.#step(async () => {

@@ -22,9 +22,7 @@ export async function openStreamOutlet(place: Place, signal?: AbortSignal): Prom
   });
   // What a reader says is not listened to.
   socket.resume();
-  const onAbort = (): void => {
-    socket.destroy(signal?.reason as Error);
-  };
+  const onAbort = () => socket.destroy(signal?.reason as Error);
   signal?.addEventListener('abort', onAbort);
   return {
     write: (memory, start, length) =>
