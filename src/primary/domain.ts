@@ -109,8 +109,8 @@ export class PrimaryDomain {
         machineChange: (change: MachineChange) => this.#machineChanged(change),
         stoppedBy: (stoppedBy: string | null) => this.#stoppedByOthers(stoppedBy),
       };
-      const { run } = this.#work;
-      this.#work.world = await openWorld(this.#config, this.#dependencies, hooks, run, this.#log);
+      const { tasks } = this.#work;
+      this.#work.world = await openWorld(this.#config, this.#dependencies, hooks, tasks, this.#log);
     } catch (error) {
       this.#events$.next(this.#work.failed(error, 'the domain cannot be made'));
     }
@@ -215,7 +215,7 @@ export class PrimaryDomain {
     const link = this.#links.get(streamUuid);
     let confirmed = false;
     return concat(
-      this.#work.doing('say goodbye', async () => {
+      this.#work.tasks.attempt('say goodbye', async () => {
         confirmed = (await link?.bye(reason)) ?? false;
       }),
       defer(() => of<LifeEvent>({ kind: 'goodbye', streamUuid, confirmed })),
@@ -253,7 +253,7 @@ export class PrimaryDomain {
 
   async #stop(): Promise<void> {
     this.#events$.next({ kind: 'stop' });
-    if (!(await this.#work.settled(STOP_TIMEOUT_MS))) {
+    if (!(await this.#work.tasks.settled(STOP_TIMEOUT_MS))) {
       this.#log.warn('the domain did not come to rest in time');
     }
     await this.#work.world?.close();

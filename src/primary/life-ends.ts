@@ -8,7 +8,7 @@ import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
 import type { LifeEffect, LifeState, StreamState } from './life-state.js';
 
 /** More are forgotten: a secondary that holds one of them has let as many resyncs go by. */
-const STREAMS_SENT = 1024;
+const STREAMS_SENT_MAX = 1024;
 
 export function shutDown(state: LifeState, effects: LifeEffect[]): void {
   if (state.role !== 'primary') return;
@@ -133,7 +133,7 @@ export function leaveStream(state: LifeState): void {
   if (!state.stream) return;
   state.lastStream = state.stream;
   const { streamUuid, captured: epochs } = state.stream;
-  if (epochs >= 0) state.sent = [...state.sent, { streamUuid, captured: epochs }].slice(-STREAMS_SENT);
+  if (epochs >= 0) state.sent = [...state.sent, { streamUuid, captured: epochs }].slice(-STREAMS_SENT_MAX);
   state.stream = null;
 }
 

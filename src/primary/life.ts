@@ -30,7 +30,7 @@ import type { Ledger } from './ledger.js';
 import type { StreamEnd } from './stream.js';
 
 /** More streams in a row that never got a checkpoint through are not remembered as valid points. */
-const STREAMS_REMEMBERED = 16;
+const STREAMS_REMEMBERED_MAX = 16;
 
 /** `atMs`: of the monotonic clock. */
 export function stepLife(
@@ -185,7 +185,7 @@ function linked(state: LifeState, streamUuid: string, effects: LifeEffect[]): vo
     heardAtMs: null,
     begun: false,
   };
-  const streamsSince = [...state.letOut.streamsSince, streamUuid].slice(-STREAMS_REMEMBERED);
+  const streamsSince = [...state.letOut.streamsSince, streamUuid].slice(-STREAMS_REMEMBERED_MAX);
   state.letOut = { ...state.letOut, streamsSince };
   begin(state, state.stream, effects);
   effects.push({ kind: 'transition', reason: 'linked' });

@@ -40,7 +40,7 @@ export function withLimits<Limited extends SourceDomain>(
   });
 }
 
-/** Fails with HUNG if the work is not done in time. */
+/** @throws HypervisorError HUNG if the work is not done in time */
 export function within<Result>(limitMs: number, what: string, work: Promise<Result>): Promise<Result> {
   return withinAwake(limitMs, work, () => hung(what, limitMs));
 }

@@ -8,23 +8,21 @@
 
 import { MONOTONIC } from '../flow/clock.js';
 import { InOrder } from '../flow/in-order.js';
+import type { Work } from '../flow/work.js';
 import { CompositeGate } from '../output/composite-gate.js';
 import type { OutputGate } from '../output/gate.js';
 import type { Release } from './ledger.js';
 
-/** Runs work, keeps it from being forgotten, and logs its failure; `what` completes "could not …". */
-export type Run = (what: string, work: () => Promise<unknown>) => void;
-
 export class OrderedGate {
-  readonly #run: Run;
+  readonly #tasks: Work;
   readonly #before: OutputGate;
   readonly #after: OutputGate;
   readonly #all: OutputGate;
   readonly #order = new InOrder();
 
   /** `before`: what is sealed before the domain is suspended; `after`: what is sealed when it is. */
-  constructor(before: OutputGate, after: OutputGate, run: Run) {
-    this.#run = run;
+  constructor(before: OutputGate, after: OutputGate, tasks: Work) {
+    this.#tasks = tasks;
     this.#before = before;
     this.#after = after;
     this.#all = new CompositeGate([after, before]);
@@ -68,14 +66,10 @@ export class OrderedGate {
 
   /** At once, not after whatever else the gate still has to do. */
   discard(): Promise<void> {
-    return this.#settled('discard output', () => this.#all.discard());
+    return this.#tasks.run('discard output', () => this.#all.discard());
   }
 
   #ask(what: string, work: (gate: OutputGate) => Promise<void>): Promise<void> {
-    return this.#settled(what, () => this.#order.do(() => work(this.#all)));
-  }
-
-  #settled(what: string, work: () => Promise<void>): Promise<void> {
-    return new Promise((resolve) => this.#run(what, () => work().finally(resolve)));
+    return this.#tasks.run(what, () => this.#order.do(() => work(this.#all)));
   }
 }

@@ -9,7 +9,6 @@
 import {
   EMPTY,
   concat,
-  concatMap,
   defer,
   distinctUntilChanged,
   exhaustMap,
@@ -30,13 +29,14 @@ import {
 import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
 import { feedback, type Performer } from '../flow/feedback.js';
 import { ofKind } from '../flow/of-kind.js';
-import type { Leave } from '../hypervisor/port.js';
+import { performersOf } from '../flow/performers.js';
 import type { LoopSettings } from './checkpoints.js';
 import { stepLife } from './life.js';
 import type { LifeEffect, LifeEvent, LifeState } from './life-state.js';
 import { stream, type StreamLink, type StreamPorts } from './stream.js';
+import type { DomainWork } from './work.js';
 
-type Perform = Performer<LifeEvent, LifeEffect>;
+const { atOnce, inTurn, told } = performersOf<LifeEvent, LifeEffect>();
 
 /** What comes from the world, and is done to it: done when it is subscribed to, and complete when it is over. */
 export interface PrimaryPorts extends StreamPorts {
@@ -50,20 +50,11 @@ export interface PrimaryPorts extends StreamPorts {
   readonly host: HostPorts;
 }
 
-export interface DomainPorts {
-  /** Of its gate, one after another; discard at once. */
-  readonly gate: Readonly<Record<'hold' | 'pass' | 'restart' | 'discard', () => Observable<never>>>;
-  /** domain-failed, if it does not start. */
-  start(): Observable<LifeEvent>;
-  /** A secondary may run it, so it must stand still: domain-failed, if it does not. */
-  halt(): Observable<LifeEvent>;
-  unhalt(): Observable<never>;
-  /** It says more than is let out, and must stop talking. `again`: somebody else may have let it run. */
-  pause(again: boolean): Observable<never>;
-  unpause(): Observable<never>;
-  expose(on: boolean): Observable<never>;
-  letGo(how: Leave): Observable<never>;
-}
+/** What is done to the domain, by whoever holds it. */
+export type DomainPorts = Pick<
+  DomainWork,
+  'gate' | 'start' | 'halt' | 'unhalt' | 'pause' | 'unpause' | 'expose' | 'letGo'
+>;
 
 export interface LinkPorts {
   /** goodbye, when it is over. */
@@ -97,15 +88,12 @@ export function primary(
   const isLeft = (streamUuid: string) => state$.value.stream?.streamUuid !== streamUuid;
   const gone$ = state$.pipe(filter(({ role, stopped }) => role !== 'primary' || stopped));
 
-  const performers: readonly Perform[] = [
+  const performers: readonly Performer<LifeEvent, LifeEffect>[] = [
     // A domain has one dirty log and one set of slabs: the stream before must be done with them. One that is left meanwhile is not begun.
     inTurn('replicate', ({ streamUuid }) =>
       isLeft(streamUuid) ? EMPTY : stream(streamUuid, ports, settings, left(streamUuid), clock),
     ),
-    atOnce('hold', () => domain.gate.hold()),
-    atOnce('pass', () => domain.gate.pass()),
-    atOnce('restart', () => domain.gate.restart()),
-    atOnce('discard', () => domain.gate.discard()),
+    ...(['hold', 'pass', 'restart', 'discard'] as const).map((ask) => atOnce(ask, () => domain.gate(ask))),
     atOnce('start-domain', () => domain.start()),
     atOnce('halt-domain', () => domain.halt()),
     atOnce('unhalt-domain', () => domain.unhalt()),
@@ -129,23 +117,6 @@ export function primary(
     tap(([state]) => state$.next(state)),
     ignoreElements(),
   );
-}
-
-type Of<Kind> = LifeEffect & { readonly kind: Kind };
-type Work<Kind> = (effect: Of<Kind>) => Observable<LifeEvent>;
-
-/** Of the effects of one kind: what is done about each, and what comes of it. */
-function atOnce<Kind extends LifeEffect['kind']>(kind: Kind, work: Work<Kind>): Perform {
-  return (effects$) => effects$.pipe(ofKind<LifeEffect, Kind>(kind), mergeMap(work));
-}
-
-/** When what was done about the one before is over. */
-function inTurn<Kind extends LifeEffect['kind']>(kind: Kind, work: Work<Kind>): Perform {
-  return (effects$) => effects$.pipe(ofKind<LifeEffect, Kind>(kind), concatMap(work));
-}
-
-function told<Kind extends LifeEffect['kind']>(kind: Kind, tell: (effect: Of<Kind>) => void): Perform {
-  return (effects$) => effects$.pipe(ofKind<LifeEffect, Kind>(kind), tap(tell), ignoreElements());
 }
 
 /** Of a link, whether or not its stream has begun; what it acknowledges is the stream's. */

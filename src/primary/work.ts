@@ -2,11 +2,11 @@
 // subscribed to, and is over when its Observable completes; a failure is logged, and told as an event where the domain
 // cannot go on without it.
 
-import { EMPTY, Observable, concat, defer, ignoreElements, of } from 'rxjs';
+import { EMPTY, concat, defer, ignoreElements, of, type Observable } from 'rxjs';
 import type { PrimaryLink } from '../channel/contract.js';
 import type { PrimaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
-import { Tasks } from '../flow/tasks.js';
+import { Work } from '../flow/work.js';
 import type { Leave } from '../hypervisor/port.js';
 import { nameDescriptorLimit } from '../report/descriptors.js';
 import type { Logger } from '../report/log.js';
@@ -15,60 +15,30 @@ import { makeSlabs, type Slab } from '../save/slab.js';
 import { Capture } from './capture.js';
 import type { LifeEvent } from './life-state.js';
 import type { Release } from './ledger.js';
-import type { OrderedGate } from './ordered-gate.js';
-import type { DomainPorts } from './primary.js';
 import type { Saver } from './stream.js';
 import type { World } from './world.js';
 
-export class DomainWork implements DomainPorts {
+export class DomainWork {
   /** Null until the domain is made. */
   world: World | null = null;
+  readonly tasks: Work;
 
   readonly #config: PrimaryDomainConfig;
   readonly #log: Logger;
-  readonly #tasks: Tasks;
   /** Whether its hypervisor knows who may take the domain over. */
   #exposed: Promise<void> = Promise.resolve();
   #capture: Capture | null = null;
   /** What checkpoints are captured into, in one stream after another; made for the first. */
   #slabs: readonly Slab[] | null = null;
 
-  readonly gate: DomainPorts['gate'] = {
-    hold: () => this.#gate((gate) => gate.hold()),
-    pass: () => this.#gate((gate) => gate.pass()),
-    restart: () => this.#gate((gate) => gate.restart()),
-    discard: () => this.#gate((gate) => gate.discard()),
-  };
-
   constructor(config: PrimaryDomainConfig, log: Logger) {
     this.#config = config;
     this.#log = log;
-    this.#tasks = new Tasks((error, what) => {
+    this.tasks = new Work((err, what) => {
       // Of a domain that ends with us nothing gets out any more; how it ended is told as such.
-      const over = codeOf(error) === 'DOMAIN_GONE' && this.world?.domain.leave === undefined;
-      log[over ? 'debug' : 'warn']({ err: error }, `could not ${what}`);
+      const over = codeOf(err) === 'DOMAIN_GONE' && this.world?.domain.leave === undefined;
+      log[over ? 'debug' : 'warn']({ err }, `could not ${what}`);
     });
-  }
-
-  /** Work that nobody waits for but settled(): its failure is logged. `what` completes "could not …". */
-  readonly run = (what: string, work: () => Promise<unknown>): void => this.#tasks.run(what, work);
-
-  /** The same, for who waits. */
-  doing(what: string, work: () => Promise<unknown>): Observable<never> {
-    return new Observable((subscriber) => {
-      this.run(what, async () => {
-        try {
-          await work();
-        } finally {
-          subscriber.complete();
-        }
-      });
-    });
-  }
-
-  /** False if the work that is under way is not over in time. */
-  settled(timeoutMs: number): Promise<boolean> {
-    return this.#tasks.settle(timeoutMs);
   }
 
   /** The domain is of no use any more, and why. */
@@ -78,6 +48,12 @@ export class DomainWork implements DomainPorts {
     return { kind: 'domain-failed', code: codeOf(error), message: error.message };
   }
 
+  /** Of its gate, one after another; discard at once. */
+  gate(ask: 'hold' | 'pass' | 'restart' | 'discard'): Observable<never> {
+    return defer(() => this.world?.gate[ask]() ?? EMPTY).pipe(ignoreElements());
+  }
+
+  /** domain-failed, if it does not start. */
   start(): Observable<LifeEvent> {
     return this.#orFailed(
       'start the domain',
@@ -86,7 +62,10 @@ export class DomainWork implements DomainPorts {
     );
   }
 
-  /** One that cannot be stopped is let go as one that has failed: ended, or stopped by whatever means are left. */
+  /**
+   * A secondary may run it, so it must stand still: domain-failed, if it does not. One that cannot be stopped is let go as one that has failed: ended, or stopped by
+   * whatever means are left.
+   */
   halt(): Observable<LifeEvent> {
     this.#log.warn(
       'the secondary is out of sight and may take the domain over: it stands still (sharedDisks)',
@@ -102,9 +81,10 @@ export class DomainWork implements DomainPorts {
 
   unhalt(): Observable<never> {
     this.#log.info('the secondary stands by: the domain goes on');
-    return this.doing('let the domain go on', async () => this.world?.stop.remove('unlinked'));
+    return this.tasks.attempt('let the domain go on', async () => this.world?.stop.remove('unlinked'));
   }
 
+  /** It says more than is let out, and must stop talking. `again`: somebody else may have let it run. */
   pause(again: boolean): Observable<never> {
     if (!again) {
       this.#log.warn(
@@ -112,18 +92,21 @@ export class DomainWork implements DomainPorts {
         'output over its limit: domain stopped',
       );
     }
-    return this.doing('stop the domain', async () => this.world?.stop.add('pressure'));
+    return this.tasks.attempt('stop the domain', async () => this.world?.stop.add('pressure'));
   }
 
   unpause(): Observable<never> {
-    return this.doing('let the domain go on', async () => this.world?.stop.remove('pressure'));
+    return this.tasks.attempt('let the domain go on', async () => this.world?.stop.remove('pressure'));
   }
 
   expose(on: boolean): Observable<never> {
     const before = this.#exposed.catch(() => undefined);
     const exposed = before.then(() => this.world?.domain.expose?.(on));
     this.#exposed = exposed;
-    return this.doing('tell the hypervisor whether a secondary may take the domain over', () => exposed);
+    return this.tasks.attempt(
+      'tell the hypervisor whether a secondary may take the domain over',
+      () => exposed,
+    );
   }
 
   release(release: Release): void {
@@ -151,7 +134,7 @@ export class DomainWork implements DomainPorts {
       report: (epoch) => capture.report(epoch),
       close: () =>
         concat(
-          this.doing('save the domain', () => capture.close()),
+          this.tasks.attempt('save the domain', () => capture.close()),
           // What was given to the socket is sent from where it lies, in slabs that the next stream will fill.
           defer(() => link.closed).pipe(ignoreElements()),
         ),
@@ -159,7 +142,7 @@ export class DomainWork implements DomainPorts {
   }
 
   letGo(how: Leave): Observable<never> {
-    return this.doing('let the domain go', async () => {
+    return this.tasks.attempt('let the domain go', async () => {
       if (this.world) await this.#letGo(this.world, how);
     });
   }
@@ -185,11 +168,6 @@ export class DomainWork implements DomainPorts {
     for (const advice of await domain.leave(how)) this.#log.warn({ how }, advice);
   }
 
-  #gate(work: (gate: OrderedGate) => Promise<void>): Observable<never> {
-    const gate = this.world?.gate;
-    return gate ? defer(() => work(gate)).pipe(ignoreElements()) : EMPTY;
-  }
-
   /** What comes of a failure is an event, or nothing. */
   #orFailed(
     what: string,
@@ -197,7 +175,7 @@ export class DomainWork implements DomainPorts {
     failed: (error: unknown) => LifeEvent | null,
   ): Observable<LifeEvent> {
     let event: LifeEvent | null = null;
-    const worked = this.doing(what, async () => {
+    const worked = this.tasks.attempt(what, async () => {
       try {
         if (this.world) await work(this.world);
       } catch (error) {

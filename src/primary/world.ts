@@ -11,10 +11,11 @@ import { CompositeGate } from '../output/composite-gate.js';
 import type { Outlet } from '../output/outlet.js';
 import { monotonicMs } from '../flow/clock.js';
 import type { Reloaded } from '../flow/reloaded.js';
+import type { Work } from '../flow/work.js';
 import { consoleFile, consoleReports, LAST_OUTPUT_MS, openConsole, reopenAll } from '../output/console.js';
 import type { PrimaryDependencies } from '../report/dependencies.js';
 import { withLimits } from './limits.js';
-import { OrderedGate, type Run } from './ordered-gate.js';
+import { OrderedGate } from './ordered-gate.js';
 import { DomainStop } from '../hypervisor/standstill.js';
 import { PAGE_SIZE } from '../stream/format.js';
 import type { Logger } from '../report/log.js';
@@ -48,12 +49,12 @@ export interface World {
   close(): Promise<void>;
 }
 
-/** Fails as openSource does, or with Node's system error if an output cannot be opened. */
+/** @throws as openSource, or Node's system error if an output cannot be opened */
 export async function openWorld(
   config: PrimaryDomainConfig,
   dependencies: PrimaryDependencies,
   hooks: WorldHooks,
-  run: Run,
+  tasks: Work,
   log: Logger,
 ): Promise<World> {
   const { output, checkpoint } = config;
@@ -98,7 +99,7 @@ export async function openWorld(
       domain: limited,
       info,
       stop: new DomainStop(limited),
-      gate: new OrderedGate(new CompositeGate(opened.gates ?? []), gate, run),
+      gate: new OrderedGate(new CompositeGate(opened.gates ?? []), gate, tasks),
       get waitingBytes() {
         return gate.waitingBytes;
       },

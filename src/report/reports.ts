@@ -141,7 +141,7 @@ export interface TransitionReport {
   readonly atMs: number;
 }
 
-interface ReplicationService {
+export interface ReplicationService {
   /** Resolves when listening (primary) or when the first dial is under way (secondary). */
   start(): Promise<void>;
   /** Ends everything in order: links with a bye, domains destroyed, sockets closed. Safe to call twice. */

@@ -1,6 +1,8 @@
 // What the restorer asks of whoever drives it: libxc's restore_callbacks.
 
-import type { MissingStaticData } from '../guest/ops.js';
+import type { MissingStaticData, RestoreEndpoints } from '../guest/ops.js';
+import type { DirtyLog } from '../hypervisor/log-dirty.js';
+import type { StreamSink } from '../stream/flow.js';
 
 /** libxc's XGR_CHECKPOINT_SUCCESS, _FAILOVER and _ERROR (which here is a rejection). */
 export type CheckpointVerdict = 'success' | 'failover';
@@ -39,4 +41,23 @@ export interface RestoreCallbacks extends RestoreStepCallbacks {
   checkpoint(epoch: number): Promise<CheckpointVerdict>;
   /** The epoch is applied. */
   applied?(checkpoint: AppliedCheckpoint): void;
+}
+
+/** What COLO needs besides what every restore needs. 'failover': the channel broke; the domain shall run on alone. */
+export interface ColoRestoreOptions {
+  /** The dirty log of the domain that is restored. */
+  readonly dirtyLog: DirtyLog;
+  /** The back channel: one record without headers, and a boundary, for each checkpoint but the first. */
+  readonly back: StreamSink;
+  /** The domain is complete: where its xenstore and console rings are. Before each postcopy. */
+  restoreResults?(endpoints: RestoreEndpoints): Promise<void>;
+  /**
+   * Lets the domain run: starts it the first time, resumes it later. Called at a failover, too, if the domain stands;
+   * it runs when this resolves, whatever the verdict.
+   */
+  postcopy(epoch: number): Promise<CheckpointVerdict>;
+  /** Resolves when the primary takes the next checkpoint, or with 'failover' when the channel is lost. */
+  waitCheckpoint(): Promise<CheckpointVerdict>;
+  /** Suspends the domain for the epoch that comes. */
+  suspend(epoch: number): Promise<CheckpointVerdict>;
 }

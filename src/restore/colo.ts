@@ -9,35 +9,15 @@
 // What it has written itself since the last checkpoint is not undone by a failover: its output was the primary's.
 
 import { romulusError } from '../errors.js';
-import type { RestoreEndpoints } from '../guest/ops.js';
 import { Bitmap } from '../hypervisor/bitmap.js';
-import { type DirtyLog, endDirtyLog, takeDirtyLog } from '../hypervisor/log-dirty.js';
-import { HEADROOM, type StreamPiece, type StreamSink } from '../stream/flow.js';
+import { endDirtyLog, takeDirtyLog } from '../hypervisor/log-dirty.js';
+import type { StreamPiece } from '../stream/flow.js';
 import { RecordType } from '../stream/format.js';
 import { encodeDirtyPfnList } from '../stream/records/dirty-pfns.js';
-import { recordParts } from '../stream/writer.js';
-import type { CheckpointVerdict } from './callbacks.js';
+import { pieceOf, recordParts } from '../stream/writer.js';
+import type { ColoRestoreOptions } from './callbacks.js';
 import type { RestoreContext } from './context.js';
 import { RestoreError } from './error.js';
-
-/** What COLO needs besides what every restore needs. 'failover': the channel broke; the domain shall run on alone. */
-export interface ColoRestoreOptions {
-  /** The dirty log of the domain that is restored. */
-  readonly dirtyLog: DirtyLog;
-  /** The back channel: one record without headers, and a boundary, for each checkpoint but the first. */
-  readonly back: StreamSink;
-  /** The domain is complete: where its xenstore and console rings are. Before each postcopy. */
-  restoreResults?(endpoints: RestoreEndpoints): Promise<void>;
-  /**
-   * Lets the domain run: starts it the first time, resumes it later. Called at a failover, too, if the domain stands;
-   * it runs when this resolves, whatever the verdict.
-   */
-  postcopy(epoch: number): Promise<CheckpointVerdict>;
-  /** Resolves when the primary takes the next checkpoint, or with 'failover' when the channel is lost. */
-  waitCheckpoint(): Promise<CheckpointVerdict>;
-  /** Suspends the domain for the epoch that comes. */
-  suspend(epoch: number): Promise<CheckpointVerdict>;
-}
 
 export class ColoSecondary {
   /** Why the back channel could not be written, if that broke the channel. */
@@ -125,14 +105,5 @@ function dirtyPfnPiece(bitmap: Bitmap): StreamPiece {
   const pfns = new Uint32Array(bitmap.count());
   let count = 0;
   for (let pfn = bitmap.next(0); pfn >= 0; pfn = bitmap.next(pfn + 1)) pfns[count++] = pfn;
-  const parts = recordParts(RecordType.CHECKPOINT_DIRTY_PFN_LIST, encodeDirtyPfnList(pfns));
-  let end = HEADROOM;
-  for (const part of parts) end += part.length;
-  const memory = new Uint8Array(end);
-  let at = HEADROOM;
-  for (const part of parts) {
-    memory.set(part, at);
-    at += part.length;
-  }
-  return { memory, start: HEADROOM, end };
+  return pieceOf(recordParts(RecordType.CHECKPOINT_DIRTY_PFN_LIST, encodeDirtyPfnList(pfns)));
 }

@@ -1,29 +1,37 @@
 // The state of one restore, what libxc keeps in xc_sr_context.restore, under libxc's names.
 
+import { monotonicMs } from '../flow/clock.js';
 import type { RestoreEndpoints, RestoreOps, RestoreOpsContext, StreamType } from '../guest/ops.js';
 import { NO_CPU_POLICY } from '../guest/x86.js';
 import type { CpuPolicy, DomainInfo, TargetDomain } from '../hypervisor/port.js';
 import { valueAt } from '../stream/bounds.js';
-import type { StreamHeaders } from '../stream/flow.js';
+import type { RecordSource, StreamHeaders } from '../stream/flow.js';
 import { MAX_BATCH_SIZE, isPopulatedPageType } from '../stream/format.js';
 import { PageBatch } from '../stream/page-data.js';
 import type { StreamRecord } from '../stream/record.js';
-import type { RestoreStepCallbacks } from './callbacks.js';
+import type { ColoRestoreOptions, RestoreStepCallbacks } from './callbacks.js';
 import { RestoreError } from './error.js';
 import { PopulatedPfns } from './populated-pfns.js';
 import { RecordBuffer } from './record-buffer.js';
 
-export interface RestoreContextFacts {
+const BUFFER_DEFAULT_BYTES = 256 * 1024 * 1024;
+
+export interface RestoreStepOptions {
+  /** Created, empty, not started; it is not started here either, but by a callback in COLO. */
   readonly domain: TargetDomain;
-  readonly domainInfo: DomainInfo;
+  readonly source: RecordSource;
   readonly streamType: StreamType;
-  readonly headers: StreamHeaders;
   readonly callbacks: RestoreStepCallbacks;
-  readonly ops: RestoreOps;
-  readonly endpoints: RestoreEndpoints;
-  readonly bufferLimitBytes: number;
-  /** Milliseconds, monotonic. */
-  readonly clock: () => number;
+  /** COLO only, and needed there. */
+  readonly colo?: ColoRestoreOptions;
+  /** The most that the records of an open checkpoint may take. Default: 256 MiB. */
+  readonly bufferLimitBytes?: number;
+  /** Xenstore's and the console's event channels, where there are any; their frames come back in it. */
+  readonly endpoints?: RestoreEndpoints;
+  /** Milliseconds, monotonic. Default: the services' clock. */
+  readonly clock?: () => number;
+  /** Default: the table of the domain's type. */
+  readonly ops?: RestoreOps;
 }
 
 export class RestoreContext implements RestoreOpsContext {
@@ -70,20 +78,20 @@ export class RestoreContext implements RestoreOpsContext {
   #newPfns = new Uint32Array(MAX_BATCH_SIZE);
   #newGfns = new Uint32Array(MAX_BATCH_SIZE);
 
-  constructor(facts: RestoreContextFacts) {
-    this.domain = facts.domain;
-    this.domainInfo = facts.domainInfo;
-    this.streamType = facts.streamType;
-    this.callbacks = facts.callbacks;
-    this.ops = facts.ops;
-    this.endpoints = facts.endpoints;
-    this.clock = facts.clock;
-    this.formatVersion = facts.headers.version;
-    this.layered = facts.headers.layer === 'libxl';
-    this.guestType = facts.headers.domainType;
-    this.guestPageSize = 2 ** facts.headers.pageShift;
-    this.p2mSize = facts.domainInfo.p2mSize;
-    this.bufferedRecords = new RecordBuffer(facts.bufferLimitBytes);
+  constructor(options: RestoreStepOptions, domainInfo: DomainInfo, ops: RestoreOps, headers: StreamHeaders) {
+    this.domain = options.domain;
+    this.domainInfo = domainInfo;
+    this.streamType = options.streamType;
+    this.callbacks = options.callbacks;
+    this.ops = ops;
+    this.endpoints = options.endpoints ?? noEndpoints();
+    this.clock = options.clock ?? monotonicMs;
+    this.formatVersion = headers.version;
+    this.layered = headers.layer === 'libxl';
+    this.guestType = headers.domainType;
+    this.guestPageSize = 2 ** headers.pageShift;
+    this.p2mSize = domainInfo.p2mSize;
+    this.bufferedRecords = new RecordBuffer(options.bufferLimitBytes ?? BUFFER_DEFAULT_BYTES);
   }
 
   /** Records of more than 1024 pages are legal to read: the arrays follow the largest seen. */
@@ -139,4 +147,15 @@ export class RestoreContext implements RestoreOpsContext {
     const missing = await this.ops.staticDataComplete(this);
     await this.callbacks.staticDataDone?.(missing);
   }
+}
+
+function noEndpoints(): RestoreEndpoints {
+  return {
+    xenstoreGfn: 0,
+    consoleGfn: 0,
+    xenstoreEvtchn: 0,
+    consoleEvtchn: 0,
+    xenstoreDomid: 0,
+    consoleDomid: 0,
+  };
 }

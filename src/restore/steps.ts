@@ -16,40 +16,21 @@
 //
 // In COLO the domain is completed by each commit and runs until the next checkpoint is received (see colo.ts).
 
-import { asError } from '../errors.js';
+import { asError, romulusError } from '../errors.js';
 import { type Closable, cleanUp } from '../flow/closing.js';
-import type { RestoreEndpoints, RestoreOps, StreamType } from '../guest/ops.js';
 import { restoreOpsFor } from '../guest/tables.js';
-import type { TargetDomain } from '../hypervisor/port.js';
 import type { RecordSource } from '../stream/flow.js';
 import { RecordType, recordTypeName } from '../stream/format.js';
 import type { StreamRecord } from '../stream/record.js';
+import { type Admission, admit } from './admit.js';
 import { processRecord } from './apply.js';
-import { BROKEN, type Broken, nextArrival } from './arrival.js';
-import type { AppliedCheckpoint, RestoreStepCallbacks } from './callbacks.js';
-import { type ColoRestoreOptions, ColoSecondary } from './colo.js';
-import { RestoreContext } from './context.js';
+import type { AppliedCheckpoint } from './callbacks.js';
+import { ColoSecondary } from './colo.js';
+import { RestoreContext, type RestoreStepOptions } from './context.js';
 import { RestoreError } from './error.js';
 
 export type { RestoreStepCallbacks } from './callbacks.js';
-
-export interface RestoreStepOptions {
-  /** Created, empty, not started; it is not started here either, but by a callback in COLO. */
-  readonly domain: TargetDomain;
-  readonly source: RecordSource;
-  readonly streamType: StreamType;
-  readonly callbacks: RestoreStepCallbacks;
-  /** COLO only, and needed there. */
-  readonly colo?: ColoRestoreOptions;
-  /** The most that the records of an open checkpoint may take. Default: 256 MiB. */
-  readonly bufferLimitBytes?: number;
-  /** Xenstore's and the console's event channels, where there are any; their frames come back in it. */
-  readonly endpoints?: RestoreEndpoints;
-  /** Milliseconds, monotonic. Default: performance.now. */
-  readonly clock?: () => number;
-  /** Default: the table of the domain's type. */
-  readonly ops?: RestoreOps;
-}
+export type { RestoreStepOptions } from './context.js';
 
 /**
  * Either way the domain can be started: it equals the last checkpoint. In COLO it has been: after 'failover' it runs,
@@ -76,7 +57,10 @@ export type Received =
   | { readonly kind: 'checkpoint'; readonly epoch: number }
   /** The stream is whole. */
   | { readonly kind: 'end'; readonly epochs: number }
-  | Broken;
+  /** libxc's BROKEN_CHANNEL, with the cause where the stream did not simply end: bad bytes, a full buffer. */
+  | { readonly kind: 'broken'; readonly cause: Error | null };
+
+const BROKEN: Received = { kind: 'broken', cause: null };
 
 export type Committed =
   | { readonly kind: 'applied'; readonly applied: AppliedCheckpoint }
@@ -84,46 +68,15 @@ export type Committed =
   | { readonly kind: 'unusable'; readonly outcome: RestoreOutcome };
 
 /**
- * One step at a time. If one rejects, the domain is in no state to run (in COLO: may not be), and close() alone may
- * follow.
- * @throws RestoreError, StreamError, GuestError, HypervisorError, and whatever a callback fails with
- */
-export interface RestoreSteps extends Closable {
-  /**
-   * Reads records until the open checkpoint, or the stream, is whole and well-formed (buffered; the first is applied
-   * as it comes), or the channel breaks: broken is a result, not an exception. Rejects when the domain fails while the
-   * first checkpoint is applied. COLO: the domain runs until the primary takes that checkpoint.
-   */
-  receive(): Promise<Received>;
-  /** After 'checkpoint': applies what is buffered. Acknowledged is acknowledged: not to be given up half-way. */
-  commit(): Promise<Committed>;
-  /**
-   * The channel broke: drops what is buffered, completes the domain so that it can be started (COLO: it runs on).
-   * Rejects with the cause, or NO_CONSISTENT_CHECKPOINT, if no checkpoint was committed.
-   */
-  breakOff(cause: Error | null): Promise<RestoreOutcome>;
-  /** After 'end': completes the domain. */
-  complete(): Promise<RestoreOutcome>;
-  /**
-   * Once, whatever happened: waits for the step under way, cleans up. Resolves to the one error that tells of
-   * `failure` and of what failed here, or null.
-   */
-  close(failure: Error | null): Promise<Error | null>;
-}
-
-const DEFAULT_BUFFER_LIMIT_BYTES = 256 * 1024 * 1024;
-
-/**
  * Waits for the stream's headers. Nothing is done to the domain yet, so nothing is to be closed if this fails.
  * @throws RestoreError BAD_OPTIONS, StreamError, GuestError UNSUPPORTED_DOMAIN_TYPE, HypervisorError
  */
 export async function openRestore(options: RestoreStepOptions): Promise<RestoreSteps> {
-  const { domain, source, streamType, callbacks } = options;
-  const bufferLimitBytes = options.bufferLimitBytes ?? DEFAULT_BUFFER_LIMIT_BYTES;
+  const { domain, source, streamType, bufferLimitBytes } = options;
   if (streamType === 'colo' && options.colo === undefined) {
     throw new RestoreError('BAD_OPTIONS', 'a COLO restore needs the option colo', { streamType });
   }
-  if (!(bufferLimitBytes > 0)) {
+  if (bufferLimitBytes !== undefined && !(bufferLimitBytes > 0)) {
     throw new RestoreError('BAD_OPTIONS', `bufferLimitBytes must be positive, not ${bufferLimitBytes}`, {
       bufferLimitBytes,
     });
@@ -134,24 +87,19 @@ export async function openRestore(options: RestoreStepOptions): Promise<RestoreS
     streamType === 'colo' && options.colo !== undefined
       ? new ColoSecondary(options.colo, domainInfo.p2mSize)
       : null;
-  const context = new RestoreContext({
-    domain,
-    domainInfo,
-    streamType,
-    headers: await source.headers(),
-    callbacks,
-    ops,
-    endpoints: options.endpoints ?? noEndpoints(),
-    bufferLimitBytes,
-    clock: options.clock ?? (() => performance.now()),
-  });
-  return new Restorer(context, source, colo);
+  const context = new RestoreContext(options, domainInfo, ops, await source.headers());
+  return new RestoreSteps(context, source, colo);
 }
 
 /** What an op says of the channel (libxc's BROKEN_CHANNEL). */
 type Processed = 'processed' | 'BROKEN_CHANNEL';
 
-class Restorer implements RestoreSteps {
+/**
+ * One step at a time. If one rejects, the domain is in no state to run (in COLO: may not be), and close() alone may
+ * follow.
+ * @throws RestoreError, StreamError, GuestError, HypervisorError, and whatever a callback fails with
+ */
+export class RestoreSteps implements Closable {
   readonly #context: RestoreContext;
   readonly #source: RecordSource;
   /** null but for COLO. */
@@ -168,6 +116,12 @@ class Restorer implements RestoreSteps {
     this.#colo = colo;
   }
 
+  /**
+   * Reads records until the open checkpoint, or the stream, is whole and well-formed (buffered; the first is applied
+   * as it comes), or the channel breaks: broken is a result, not an exception. COLO: the domain runs until the
+   * primary takes that checkpoint.
+   * @throws when the domain fails while the first checkpoint is applied
+   */
   receive(): Promise<Received> {
     return this.#step(async () => {
       const context = this.#context;
@@ -184,14 +138,20 @@ class Restorer implements RestoreSteps {
     });
   }
 
+  /** After 'checkpoint': applies what is buffered. Acknowledged is acknowledged: not to be given up half-way. */
   commit(): Promise<Committed> {
     return this.#step(() => this.#commit());
   }
 
+  /**
+   * The channel broke: drops what is buffered, completes the domain so that it can be started (COLO: it runs on).
+   * @throws the cause, or NO_CONSISTENT_CHECKPOINT, if no checkpoint was committed
+   */
   breakOff(cause: Error | null): Promise<RestoreOutcome> {
     return this.#step(() => this.#breakOff(cause));
   }
 
+  /** After 'end': completes the domain. */
   complete(): Promise<RestoreOutcome> {
     const context = this.#context;
     return this.#step(async () => {
@@ -200,6 +160,7 @@ class Restorer implements RestoreSteps {
     });
   }
 
+  /** As Closable says: when the step under way is over. */
   async close(failure: Error | null): Promise<Error | null> {
     const context = this.#context;
     await this.#settled;
@@ -220,14 +181,24 @@ class Restorer implements RestoreSteps {
   async #receive(): Promise<Received> {
     const context = this.#context;
     for (;;) {
-      const arrival = await nextArrival(context, this.#source);
-      switch (arrival.kind) {
-        case 'kept':
+      let record: StreamRecord | null;
+      let admission: Admission;
+      try {
+        record = await this.#source.read();
+        if (record === null) return BROKEN;
+        admission = admit(context, record);
+        if (admission === 'take' && context.bufferAllRecords) {
+          context.bufferedRecords.push(record);
+          continue;
+        }
+      } catch (error) {
+        return { kind: 'broken', cause: romulusError(error, sourceFailed) };
+      }
+      switch (admission) {
+        case 'skip':
           break;
-        case 'broken':
-          return arrival;
-        case 'record':
-          if ((await this.#apply(arrival.record)) === 'BROKEN_CHANNEL') return BROKEN;
+        case 'take':
+          if ((await this.#apply(record)) === 'BROKEN_CHANNEL') return BROKEN;
           break;
         case 'checkpoint':
           // A version 2 stream whose first checkpoint had no memory.
@@ -319,13 +290,6 @@ function needProcessed(record: StreamRecord, result: Processed | 'RECORD_NOT_PRO
   });
 }
 
-function noEndpoints(): RestoreEndpoints {
-  return {
-    xenstoreGfn: 0,
-    consoleGfn: 0,
-    xenstoreEvtchn: 0,
-    consoleEvtchn: 0,
-    xenstoreDomid: 0,
-    consoleDomid: 0,
-  };
+function sourceFailed(cause: Error): RestoreError {
+  return new RestoreError('SOURCE_FAILED', `the stream cannot be read: ${cause.message}`, {}, { cause });
 }

@@ -1,30 +1,43 @@
 // The state of one save, what libxc keeps in xc_sr_context.save, under libxc's names. The algorithms (batch.ts,
 // memory.ts, steps.ts) work on it; the ops tables see the part that SaveOpsContext names.
 
+import { monotonicMs } from '../flow/clock.js';
 import type { SaveOps, SaveOpsContext, StreamType } from '../guest/ops.js';
+import { saveOpsFor } from '../guest/tables.js';
 import { Bitmap } from '../hypervisor/bitmap.js';
 import type { DomainInfo, SourceDomain } from '../hypervisor/port.js';
-import { HEADROOM, type StreamPiece } from '../stream/flow.js';
+import type { StreamPiece, StreamSink } from '../stream/flow.js';
 import { MAX_BATCH_SIZE } from '../stream/format.js';
-import { recordParts } from '../stream/writer.js';
+import { pieceOf, recordParts } from '../stream/writer.js';
 import type { PrecopyStats, SaveStepCallbacks } from './callbacks.js';
 import type { BackSource } from './colo.js';
 import type { Boundary, Posting } from './posting.js';
 import type { Slab } from './slab.js';
 
-export interface SaveContextFacts {
+export interface SaveStepOptions {
   readonly domain: SourceDomain;
-  readonly domainInfo: DomainInfo;
+  readonly sink: StreamSink;
   readonly streamType: StreamType;
+  /** Send memory while the domain runs before suspending it. */
   readonly live: boolean;
-  readonly debug: boolean;
+  /** After a live plain save, send everything again for comparison (VERIFY). Default: false. */
+  readonly debug?: boolean;
   readonly callbacks: SaveStepCallbacks;
-  /** null but for COLO. */
-  readonly back: BackSource | null;
-  readonly ops: SaveOps;
-  readonly posting: Posting;
-  /** Milliseconds, monotonic. */
-  readonly clock: () => number;
+  /** COLO only, and needed there: where the secondary says which pages it has changed. */
+  readonly back?: BackSource;
+  /** Octets of one slab: a checkpoint that fits is sent while the domain runs. Default: 32 MiB. */
+  readonly slabBytes?: number;
+  /** One more than the checkpoints that may be on their way while the next is captured. Default: 2. */
+  readonly slabCount?: number;
+  /**
+   * Instead of new ones, whose memory is free again only when the garbage collector has come to it: those of a stream
+   * that is over, when neither its sink nor its domain touches them any more.
+   */
+  readonly slabs?: readonly Slab[];
+  /** Milliseconds, monotonic. Default: the services' clock. */
+  readonly clock?: () => number;
+  /** Default: the table of the domain's type. */
+  readonly ops?: SaveOps;
 }
 
 /** Readings of the clock along one checkpoint. */
@@ -42,6 +55,7 @@ export class SaveContext implements SaveOpsContext {
   readonly streamType: StreamType;
   readonly debug: boolean;
   readonly callbacks: SaveStepCallbacks;
+  /** null but for COLO. */
   readonly back: BackSource | null;
   readonly ops: SaveOps;
   readonly clock: () => number;
@@ -82,18 +96,18 @@ export class SaveContext implements SaveOpsContext {
   #slab: Slab | null = null;
   #pieces: StreamPiece[] = [];
 
-  constructor(facts: SaveContextFacts) {
-    this.domain = facts.domain;
-    this.domainInfo = facts.domainInfo;
-    this.streamType = facts.streamType;
-    this.live = facts.live;
-    this.debug = facts.debug;
-    this.callbacks = facts.callbacks;
-    this.back = facts.back;
-    this.ops = facts.ops;
-    this.clock = facts.clock;
-    this.layered = facts.domain.emulatorContext !== undefined;
-    this.#posting = facts.posting;
+  constructor(options: SaveStepOptions, domainInfo: DomainInfo, posting: Posting) {
+    this.domain = options.domain;
+    this.domainInfo = domainInfo;
+    this.streamType = options.streamType;
+    this.live = options.live;
+    this.debug = options.debug ?? false;
+    this.callbacks = options.callbacks;
+    this.back = (options.streamType === 'colo' && options.back) || null;
+    this.ops = options.ops ?? saveOpsFor(domainInfo.type);
+    this.clock = options.clock ?? monotonicMs;
+    this.layered = options.domain.emulatorContext !== undefined;
+    this.#posting = posting;
   }
 
   /** Once p2mSize is known. Shared, so that a domain in a worker can fill them. */
@@ -151,13 +165,7 @@ export class SaveContext implements SaveOpsContext {
       return;
     }
     slab.closePiece();
-    const memory = new Uint8Array(HEADROOM + bytes);
-    let at = HEADROOM;
-    for (const part of parts) {
-      memory.set(part, at);
-      at += part.length;
-    }
-    this.addPiece({ memory, start: HEADROOM, end: at });
+    this.addPiece(pieceOf(parts));
   }
 
   /** While the domain runs: what is ready leaves, the slab goes on being filled. */

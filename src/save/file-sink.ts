@@ -9,36 +9,32 @@ import { randomBytes } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
 import { access, open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import type { StreamPiece } from '../stream/flow.js';
-import type { ImageSink } from './image-sink.js';
-import { PieceWriter } from './outlet.js';
+import { ImageSink } from './image-sink.js';
 
 const PERMISSIONS = 0o7777;
 /** An image is a machine's memory: what it holds is nobody else's business. */
 const NEW_FILE_MODE = 0o600;
 
-export class FileSink implements ImageSink {
+export class FileSink extends ImageSink {
   readonly path: string;
-  readonly room = null;
   readonly through = false;
   readonly #temporaryPath: string;
   readonly #file: FileHandle;
-  readonly #writer: PieceWriter;
 
   private constructor(path: string, temporaryPath: string, file: FileHandle) {
-    this.path = path;
-    this.#temporaryPath = temporaryPath;
-    this.#file = file;
-    this.#writer = new PieceWriter({
+    super({
       write: async (memory, start, length) => (await file.write(memory, start, length)).bytesWritten,
       sync: () => file.sync(),
       close: () => file.close(),
     });
+    this.path = path;
+    this.#temporaryPath = temporaryPath;
+    this.#file = file;
   }
 
   /**
-   * Fails with Node's system error if the folder cannot be written to, or the file that it replaces.
    * @param path a name that is free, or a regular file's; openImageSink() sees to that
+   * @throws Node's system error, if the folder cannot be written to, or the file that it replaces
    */
   static async create(path: string, replaced: Stats | null = null): Promise<FileSink> {
     if (replaced !== null) await access(path, constants.W_OK);
@@ -53,28 +49,11 @@ export class FileSink implements ImageSink {
     return sink;
   }
 
-  /** Octets written. */
-  get bytes(): number {
-    return this.#writer.bytes;
-  }
-
-  write(piece: StreamPiece): Promise<void> {
-    return this.#writer.write(piece);
-  }
-
-  boundary(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  drain(): Promise<void> {
-    return this.#writer.drain();
-  }
-
   /** The file is whole: it takes its name. What goes wrong here leaves nothing behind. */
   async commit(): Promise<void> {
     try {
-      await this.#writer.sync();
-      await this.#writer.close();
+      await this.sync();
+      await this.close();
       await rename(this.#temporaryPath, this.path);
       await syncFolder(dirname(this.path));
     } catch (error) {
@@ -83,9 +62,8 @@ export class FileSink implements ImageSink {
     }
   }
 
-  /** Gives the file up. Safe to call twice, and after a failed write. */
   async discard(): Promise<void> {
-    await this.#writer.close();
+    await this.close();
     await rm(this.#temporaryPath, { force: true });
   }
 

@@ -16,7 +16,7 @@ import { SaveError } from './error.js';
 import { simplePrecopyPolicy } from './policy.js';
 
 /** How often one checkpoint is begun, if somebody else lets the domain run in it. */
-const SUSPEND_ATTEMPTS = 20;
+const SUSPEND_ATTEMPTS_MAX = 20;
 
 /** 'domain-gone': it had ended by itself when it should have been suspended, and there are checkpoints before. */
 export type PassResult = 'sent' | 'domain-gone';
@@ -120,7 +120,7 @@ async function suspendAndSendDirty(context: SaveContext): Promise<PassResult> {
   for (let attempts = 1; ; attempts++) {
     if ((await sendDirtySuspended(context)) === 'domain-gone') return 'domain-gone';
     if ((await context.domain.stoodStill?.()) !== false) return 'sent';
-    if (attempts === SUSPEND_ATTEMPTS) {
+    if (attempts === SUSPEND_ATTEMPTS_MAX) {
       throw new SaveError('NOT_SUSPENDED', 'somebody else lets the domain run whenever it is suspended', {
         epoch: context.epoch,
         attempts,

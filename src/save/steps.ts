@@ -14,16 +14,11 @@
 // A domain whose device model has a state of its own is saved in libxl's layer (libxl.ts).
 
 import { type Closable, cleanUp } from '../flow/closing.js';
-import type { SaveOps, StreamType } from '../guest/ops.js';
-import { saveOpsFor } from '../guest/tables.js';
 import { endDirtyLog } from '../hypervisor/log-dirty.js';
-import type { SourceDomain } from '../hypervisor/port.js';
-import type { StreamSink } from '../stream/flow.js';
 import { RecordType } from '../stream/format.js';
 import { encodeHeaders } from '../stream/writer.js';
-import type { SavedCheckpoint, SaveStepCallbacks } from './callbacks.js';
-import type { BackSource } from './colo.js';
-import { SaveContext } from './context.js';
+import type { SavedCheckpoint } from './callbacks.js';
+import { SaveContext, type SaveStepOptions } from './context.js';
 import { SaveError } from './error.js';
 import {
   type PassResult,
@@ -33,35 +28,10 @@ import {
 } from './memory.js';
 import { endLibxlCheckpoint, endLibxlStream, libxlOpening } from './libxl.js';
 import { Posting } from './posting.js';
-import { makeSlabs, type Slab } from './slab.js';
+import { makeSlabs } from './slab.js';
 
 export type { SaveStepCallbacks } from './callbacks.js';
-
-export interface SaveStepOptions {
-  readonly domain: SourceDomain;
-  readonly sink: StreamSink;
-  readonly streamType: StreamType;
-  /** Send memory while the domain runs before suspending it. */
-  readonly live: boolean;
-  /** After a live plain save, send everything again for comparison (VERIFY). Default: false. */
-  readonly debug?: boolean;
-  readonly callbacks: SaveStepCallbacks;
-  /** COLO only, and needed there: where the secondary says which pages it has changed. */
-  readonly back?: BackSource;
-  /** Octets of one slab: a checkpoint that fits is sent while the domain runs. Default: 32 MiB. */
-  readonly slabBytes?: number;
-  /** One more than the checkpoints that may be on their way while the next is captured. Default: 2. */
-  readonly slabCount?: number;
-  /**
-   * Instead of new ones, whose memory is free again only when the garbage collector has come to it: those of a stream
-   * that is over, when neither its sink nor its domain touches them any more.
-   */
-  readonly slabs?: readonly Slab[];
-  /** Milliseconds, monotonic. Default: performance.now. */
-  readonly clock?: () => number;
-  /** Default: the table of the domain's type. */
-  readonly ops?: SaveOps;
-}
+export type { SaveStepOptions } from './context.js';
 
 export interface SaveResult {
   /**
@@ -74,34 +44,6 @@ export interface SaveResult {
   readonly bytes: number;
   /** How often a suspended domain had to wait because its dirty pages did not fit the slab. */
   readonly suspendedFlushes: number;
-}
-
-/**
- * One step at a time; send() alone need not be awaited. A step that rejects is the last but close(). None of them
- * resumes or destroys a domain because of a failure: whoever takes the steps knows whether it may run.
- * @throws SaveError, GuestError, HypervisorError, StreamError, and whatever the sink or a callback fails with
- */
-export interface SaveSteps extends Closable {
-  /**
-   * Suspends the domain and captures the next epoch whole into its slab (epoch 0: headers, static data and the live
-   * pre-copy before), CHECKPOINT included. The domain is suspended then. 'gone': it had ended by itself, after an
-   * epoch; only end() may follow.
-   */
-  capture(): Promise<'captured' | 'gone'>;
-  /** callbacks.postcopy: lets the domain run again. */
-  resume(): Promise<void>;
-  /**
-   * Sends the captured epoch on its way; resolves when it has left. Need not be awaited, or watched, before the next
-   * capture: a failure is kept, and the capture, send or end that comes next fails with it.
-   */
-  send(): Promise<SavedCheckpoint>;
-  /** END. Resolves when everything has left. */
-  end(ended: SaveResult['ended']): Promise<SaveResult>;
-  /**
-   * Once, whatever happened: waits for the step under way, ends the dirty log, cleans up. Resolves to the one error
-   * that tells of `failure` and of what failed here, or null.
-   */
-  close(failure: Error | null): Promise<Error | null>;
 }
 
 const DEFAULT_SLAB_BYTES = 32 * 1024 * 1024;
@@ -118,24 +60,16 @@ export async function openSave(options: SaveStepOptions): Promise<SaveSteps> {
   if (streamType === 'colo' && back === undefined) {
     throw new SaveError('BAD_OPTIONS', 'a COLO save needs a back channel', { streamType });
   }
-  const domainInfo = await domain.info();
   const posting = new Posting(sink, slabs);
-  const context = new SaveContext({
-    domain,
-    domainInfo,
-    streamType,
-    live: options.live,
-    debug: options.debug ?? false,
-    callbacks: options.callbacks,
-    back: streamType === 'colo' && back !== undefined ? back : null,
-    ops: options.ops ?? saveOpsFor(domainInfo.type),
-    posting,
-    clock: options.clock ?? (() => performance.now()),
-  });
-  return new Saver(context, posting);
+  return new SaveSteps(new SaveContext(options, await domain.info(), posting), posting);
 }
 
-class Saver implements SaveSteps {
+/**
+ * One step at a time; send() alone need not be awaited. A step that rejects is the last but close(). None of them
+ * resumes or destroys a domain because of a failure: whoever takes the steps knows whether it may run.
+ * @throws SaveError, GuestError, HypervisorError, StreamError, and whatever the sink or a callback fails with
+ */
+export class SaveSteps implements Closable {
   readonly #context: SaveContext;
   readonly #posting: Posting;
   /** Epochs that are captured. */
@@ -148,6 +82,11 @@ class Saver implements SaveSteps {
     this.#posting = posting;
   }
 
+  /**
+   * Suspends the domain and captures the next epoch whole into its slab (epoch 0: headers, static data and the live
+   * pre-copy before), CHECKPOINT included. The domain is suspended then. 'gone': it had ended by itself, after an
+   * epoch; only end() may follow.
+   */
   capture(): Promise<'captured' | 'gone'> {
     return this.#step(async () => {
       const context = this.#context;
@@ -159,14 +98,20 @@ class Saver implements SaveSteps {
     });
   }
 
+  /** callbacks.postcopy: lets the domain run again. */
   resume(): Promise<void> {
     return this.#step(() => resume(this.#context));
   }
 
+  /**
+   * Sends the captured epoch on its way; resolves when it has left. Need not be awaited, or watched, before the next
+   * capture: a failure is kept, and the capture, send or end that comes next fails with it.
+   */
   send(): Promise<SavedCheckpoint> {
     return sendEpoch(this.#context);
   }
 
+  /** END. Resolves when everything has left. */
   end(ended: SaveResult['ended']): Promise<SaveResult> {
     const context = this.#context;
     const checkpoints = context.streamType === 'plain' ? 0 : this.#epochs;
@@ -179,6 +124,7 @@ class Saver implements SaveSteps {
     });
   }
 
+  /** As Closable says: the dirty log ends when the step under way is over. */
   async close(failure: Error | null): Promise<Error | null> {
     const context = this.#context;
     await this.#settled;

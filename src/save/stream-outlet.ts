@@ -7,7 +7,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { codeOf } from '../errors.js';
-import type { Outlet } from './outlet.js';
+import type { Outlet } from './image-sink.js';
 import type { Place } from './place.js';
 
 /** Between two looks whether a FIFO is read. */
@@ -22,9 +22,7 @@ export async function openStreamOutlet(place: Place, signal?: AbortSignal): Prom
   });
   // What a reader says is not listened to.
   socket.resume();
-  const onAbort = (): void => {
-    socket.destroy(signal?.reason as Error);
-  };
+  const onAbort = () => socket.destroy(signal?.reason as Error);
   signal?.addEventListener('abort', onAbort);
   return {
     write: (memory, start, length) =>

@@ -10,22 +10,19 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { isatty } from 'node:tty';
 import { promisify } from 'node:util';
 import { codeOf } from '../errors.js';
-import type { StreamPiece } from '../stream/flow.js';
 import { SaveError } from './error.js';
-import type { ImageSink } from './image-sink.js';
-import { type Outlet, PieceWriter } from './outlet.js';
+import { ImageSink, type Outlet } from './image-sink.js';
 import { type Place, blockDeviceBytes } from './place.js';
 import { openStreamOutlet } from './stream-outlet.js';
 
-export class ThroughSink implements ImageSink {
-  readonly room: number | null;
+export class ThroughSink extends ImageSink {
+  override readonly room: number | null;
   readonly through = true;
   readonly #path: string;
-  readonly #writer: PieceWriter;
 
   private constructor(path: string, outlet: Outlet, room: number | null) {
+    super(outlet);
     this.#path = path;
-    this.#writer = new PieceWriter(outlet, (cause, left) => this.#named(cause, left));
     this.room = room;
   }
 
@@ -38,35 +35,19 @@ export class ThroughSink implements ImageSink {
     return new ThroughSink(path, await openWriteOutlet(place), room);
   }
 
-  get bytes(): number {
-    return this.#writer.bytes;
-  }
-
-  write(piece: StreamPiece): Promise<void> {
-    return this.#writer.write(piece);
-  }
-
-  boundary(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  drain(): Promise<void> {
-    return this.#writer.drain();
-  }
-
   async commit(): Promise<void> {
     try {
-      await this.#writer.sync();
+      await this.sync();
     } finally {
-      await this.#writer.close();
+      await this.close();
     }
   }
 
   discard(): Promise<void> {
-    return this.#writer.close();
+    return this.close();
   }
 
-  #named(cause: unknown, left: number): unknown {
+  protected override named(cause: unknown, left: number): unknown {
     const { bytes } = this;
     const facts = { path: this.#path, written: bytes };
     switch (codeOf(cause)) {

@@ -6,16 +6,17 @@
 import { EMPTY, Observable, catchError, concat, map, mergeMap, of, switchMap, tap } from 'rxjs';
 import { ChannelError, type ChannelErrorCode, type SecondaryLink } from '../channel/contract.js';
 import { asError, codeOf } from '../errors.js';
+import type { Performer } from '../flow/feedback.js';
 import { ofKind } from '../flow/of-kind.js';
-import type { Effect, Perform } from './performer.js';
 import type { SecondaryPorts, StreamLink } from './ports.js';
-import type { SecondaryEvent } from './vigil-state.js';
+import type { Effect, SecondaryEffect, SecondaryEvent } from './vigil-state.js';
 
 export type DiallingPorts = Pick<
   SecondaryPorts,
   'dial' | 'standstillMs' | 'links' | 'error$' | 'work' | 'log'
 >;
 
+/** Refusals that stand until somebody changes one of the two sides. */
 const MISFITS: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'DOMAIN_MISMATCH',
   'PROTOCOL_VERSION',
@@ -25,7 +26,7 @@ const MISFITS: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'TOKEN_MISMATCH',
 ]);
 
-export function dialling(ports: DiallingPorts): Perform {
+export function dialling(ports: DiallingPorts): Performer<SecondaryEvent, SecondaryEffect> {
   const { links, work, error$ } = ports;
   const refusals = new Refusals(ports);
   const attempt = (effect: Effect<'dial'>): Observable<Attempt> =>
@@ -40,7 +41,7 @@ export function dialling(ports: DiallingPorts): Perform {
       );
   const dialled = (dial: number, link: StreamLink): SecondaryEvent => {
     const { streamUuid, continuous } = link.welcome;
-    if (error$.value !== null && isMisfit(error$.value.code)) error$.next(null);
+    if (error$.value !== null && MISFITS.has(error$.value.code)) error$.next(null);
     refusals.forget();
     links.set(streamUuid, link);
     return { kind: 'dialled', dial, streamUuid, continuous, standstillMs: ports.standstillMs(link) };
@@ -96,11 +97,6 @@ export function attemptOf(start: (signal: AbortSignal) => Promise<SecondaryLink>
   });
 }
 
-/** A refusal that stands until somebody changes one of the two sides. */
-function isMisfit(code: string): boolean {
-  return MISFITS.has(code);
-}
-
 /** Why there is no link: said once for each reason, not for each attempt. What somebody has to mend is shown until one stands. */
 class Refusals {
   readonly #ports: Pick<DiallingPorts, 'error$' | 'log'>;
@@ -118,7 +114,7 @@ class Refusals {
     this.#said = message;
     if (!news) {
       log.debug({ err: error }, 'dial failed');
-    } else if (isMisfit(code) || (role === 'active' && code === 'UNKNOWN_STREAM')) {
+    } else if (MISFITS.has(code) || (role === 'active' && code === 'UNKNOWN_STREAM')) {
       error$.next({ code, message });
       log.warn({ err: error }, `refused: ${message}`);
     } else {

@@ -1,7 +1,7 @@
 // The host's face of one domain of the secondary: it is opened, started, asked how it is, and stopped. What happens in
 // between is the pipeline of secondary.ts; here its ports are put together from the world of the domain.
 
-import { BehaviorSubject, Subject, firstValueFrom, merge, tap, timer, type Subscription } from 'rxjs';
+import { BehaviorSubject, Subject, type Subscription } from 'rxjs';
 import { standstillMsOf } from '../channel/link/silence.js';
 import { sharesDisks } from '../config/hypervisor.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
@@ -9,6 +9,7 @@ import { asError, codeOf } from '../errors.js';
 import type { Witness } from '../failover/witness.js';
 import { MONOTONIC, monotonicMs } from '../flow/clock.js';
 import type { Reloaded } from '../flow/reloaded.js';
+import { Work } from '../flow/work.js';
 import type { DomainEvent } from '../hypervisor/port.js';
 import type { SecondaryDependencies } from '../report/dependencies.js';
 import { nameDescriptorLimit } from '../report/descriptors.js';
@@ -32,7 +33,6 @@ import {
   type SecondaryEvent,
   type SecondaryState,
 } from './vigil-state.js';
-import { Work } from './work.js';
 import { SecondaryWorld } from './world.js';
 
 /** Where a domain reports to; shared by all domains of a service. */
@@ -77,7 +77,7 @@ export class SecondaryDomain {
     this.#witness = witness;
     this.#reports = reports;
     this.#log = log;
-    this.#work = new Work(log);
+    this.#work = new Work((err, what) => log.warn({ err }, `could not ${what}`));
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     const ended = (was: StandbyState, event: DomainEvent) => this.#standbyEnded(was, event);
     const stopped = () => this.#stopped();
@@ -165,9 +165,7 @@ export class SecondaryDomain {
           },
         }),
       adopt: () => world.standbys.adopt(),
-      discardFilling: () => world.standbys.discardFilling(),
-      discardHeld: () => world.standbys.discardHeld(),
-      discardSpare: () => world.standbys.discardSpare(),
+      discard: (was) => world.standbys.discard(was),
       held: () => world.standbys.held,
       acquire: () => this.#witness.acquire(this.name),
       failed: (error) => this.#failed(error, 'the domain does not start'),
@@ -220,20 +218,14 @@ export class SecondaryDomain {
 
   async #stop(): Promise<void> {
     this.#events$.next({ kind: 'stop' });
-    merge(
-      this.#work.attempt('destroy a domain', () => this.#world.endStandbys()),
-      // A link whose domain has ended waits for the primary to close it.
-      ...[...this.#links.values()].map((link) =>
-        this.#work.attempt('say goodbye', () => link.bye('shutdown')),
-      ),
-    ).subscribe();
-    const { idle$ } = this.#work;
+    void this.#work.run('destroy a domain', () => this.#world.endStandbys());
+    // A link whose domain has ended waits for the primary to close it.
+    for (const link of this.#links.values()) void this.#work.run('say goodbye', () => link.bye('shutdown'));
     // What does not come to rest in time is ended when it does.
-    idle$.subscribe(() => this.#pipeline.unsubscribe());
-    const late$ = timer(STOP_TIMEOUT_MS).pipe(
-      tap(() => this.#log.warn('the domain did not come to rest in time')),
-    );
-    await firstValueFrom(merge(idle$, late$));
+    this.#work.idle$.subscribe(() => this.#pipeline.unsubscribe());
+    if (!(await this.#work.settled(STOP_TIMEOUT_MS))) {
+      this.#log.warn('the domain did not come to rest in time');
+    }
     await this.#world.close();
   }
 }

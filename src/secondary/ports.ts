@@ -3,15 +3,20 @@
 
 import type { BehaviorSubject, Observable, ObservableInput, Subject } from 'rxjs';
 import type { SecondaryLink } from '../channel/contract.js';
+import type { Work } from '../flow/work.js';
 import type { TargetDomain } from '../hypervisor/port.js';
 import type { Logger } from '../report/log.js';
-import type { CommitReport, DomainStatus, FailoverEvent, StandbyLossReport } from '../report/reports.js';
+import type {
+  CommitReport,
+  DomainStatus,
+  FailoverEvent,
+  StandbyLossReport,
+  StandbyState,
+} from '../report/reports.js';
 import type { RestoreSteps } from '../restore/steps.js';
 import type { RecordSource } from '../stream/flow.js';
-import type { Effect } from './performer.js';
 import type { StreamProgress } from './stream-progress.js';
-import type { SecondaryEvent } from './vigil-state.js';
-import type { Work } from './work.js';
+import type { Effect, SecondaryEvent } from './vigil-state.js';
 
 export type Answering<Port> = {
   readonly [Call in keyof Port]: Port[Call] extends (...given: infer Given) => Promise<infer Answer>
@@ -50,7 +55,10 @@ export interface SecondaryPorts {
   /** The spare has ended by itself, and why: nothing is to be decided. */
   readonly spareEnded$: Observable<string>;
 
-  /** One attempt; to unsubscribe is to give it up. Fails with a ChannelError. */
+  /**
+   * One attempt; to unsubscribe is to give it up.
+   * @throws ChannelError
+   */
   dial(effect: Effect<'dial'>): Observable<StreamLink>;
   /** How long the primary's guest may run on after the link is lost, milliseconds; 0: it is not heard. */
   standstillMs(link: StreamLink): number;
@@ -62,9 +70,7 @@ export interface SecondaryPorts {
   fill(): ObservableInput<Fillable>;
   /** The one that is filled is held from now on. Over when the one held before is destroyed; so below. */
   adopt(): ObservableInput<void>;
-  discardFilling(): ObservableInput<void>;
-  discardHeld(): ObservableInput<void>;
-  discardSpare(): ObservableInput<void>;
+  discard(was: StandbyState): ObservableInput<void>;
   held(): Takeable | null;
 
   /** The links that stand, by their streams. */

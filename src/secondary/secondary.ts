@@ -10,13 +10,13 @@ import { EMPTY, catchError, map, merge, mergeMap, of, tap } from 'rxjs';
 import type { Observable, ObservableInput, TimestampProvider } from 'rxjs';
 import { ChannelError } from '../channel/contract.js';
 import { spreadMs } from '../flow/backoff.js';
-import { feedback, type Transition } from '../flow/feedback.js';
+import { feedback, type Performer, type Transition } from '../flow/feedback.js';
 import { ofKind } from '../flow/of-kind.js';
+import { performersOf } from '../flow/performers.js';
 import { timers } from '../flow/timers.js';
 import type { StandbyState } from '../report/reports.js';
 import { dialling } from './dialling.js';
 import { FailoverReport } from './failover-report.js';
-import { atOnce, inTurn, told, type Perform } from './performer.js';
 import type { SecondaryPorts } from './ports.js';
 import { restoring } from './restoring.js';
 import { takingOver } from './taking-over.js';
@@ -28,6 +28,10 @@ import {
   type SecondarySettings,
   type SecondaryState,
 } from './vigil-state.js';
+
+type Perform = Performer<SecondaryEvent, SecondaryEffect>;
+
+const { atOnce, inTurn, told } = performersOf<SecondaryEvent, SecondaryEffect>();
 
 /** Emits where each event led, before anything is done about it. With the subscription everything begins, and ends. */
 export function secondary(
@@ -53,14 +57,14 @@ export function secondary(
     told('report-impossible', ({ gone, reason }) => failover.impossible(gone, reason)),
     told('adopt', () => error$.next(null)),
     atOnce('adopt', () => destroying(() => ports.adopt())),
-    atOnce('discard-filling', () => destroying(() => ports.discardFilling())),
-    atOnce('discard-held', () => destroying(() => ports.discardHeld())),
+    atOnce('discard-filling', () => destroying(() => ports.discard('filling'))),
+    atOnce('discard-held', () => destroying(() => ports.discard('held'))),
     told('standby-lost', ({ was, reason }) => tellLoss(was, reason, ports, clock)),
     // Of no effect of the vigil's: the next stream finds no spare, and makes a domain.
     () =>
       ports.spareEnded$.pipe(
         tap((reason) => tellLoss('spare', reason, ports, clock)),
-        mergeMap(() => destroying(() => ports.discardSpare())),
+        mergeMap(() => destroying(() => ports.discard('spare'))),
       ),
     atOnce('bye', ({ streamUuid, reason }) =>
       work.attempt('say goodbye', () => links.get(streamUuid)?.bye(reason) ?? EMPTY),

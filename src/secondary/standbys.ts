@@ -48,7 +48,7 @@ export interface StandbyOptions {
 
 /** Somebody else may let a domain run that stands still for its console: it is stopped again after at most so long. */
 const STOP_AGAIN_MS = 250;
-const END_LIMIT_MS = 10_000;
+const END_TIMEOUT_MS = 10_000;
 
 export class Standby {
   readonly gate: ByteGate;
@@ -104,7 +104,10 @@ export class Standby {
     });
   }
 
-  /** It runs from now on, and stands still while its console does not take what it says. Fails as takeOver() does. */
+  /**
+   * It runs from now on, and stands still while its console does not take what it says.
+   * @throws as takeOver()
+   */
   async takeOver(): Promise<void> {
     await takeOver(this.domain, this.gate);
     this.#subscriptions.add(
@@ -145,9 +148,7 @@ export class Standby {
 }
 
 export class Standbys {
-  held: Standby | null = null;
-  #spare: Standby | null = null;
-  #filling: Standby | null = null;
+  readonly #now: Record<StandbyState, Standby | null> = { spare: null, filling: null, held: null };
   /** What is being destroyed: it may still have what only one can have. */
   readonly #ending = new Set<Promise<void>>();
   #closed = false;
@@ -157,51 +158,46 @@ export class Standbys {
     this.#options = options;
   }
 
-  /** Makes the spare. Fails as openTarget does, or with DOMAIN_GONE if the domain has ended already. */
+  get held(): Standby | null {
+    return this.#now.held;
+  }
+
+  /**
+   * Makes the spare.
+   * @throws as openTarget, or HypervisorError DOMAIN_GONE if the domain has ended already
+   */
   async prepare(): Promise<TargetDomain> {
     const spare = await this.#make();
-    this.#spare = spare;
+    this.#now.spare = spare;
     return requireAlive(spare).domain;
   }
 
-  /** The domain for a new stream: the spare, or one made now. Fails as prepare() does. */
+  /**
+   * The domain for a new stream: the spare, or one made now.
+   * @throws as prepare()
+   */
   async fill(): Promise<Standby> {
-    const spare = this.#spare;
-    this.#spare = null;
-    this.#filling = spare ?? (await this.#make());
-    return requireAlive(this.#filling);
+    const filling = this.#take('spare') ?? (await this.#make());
+    this.#now.filling = filling;
+    return requireAlive(filling);
   }
 
   /** The one being filled is held from now on; resolves when the one held before is destroyed. */
   async adopt(): Promise<void> {
     const before = this.held;
-    this.held = this.#filling;
-    this.#filling = null;
+    this.#now.held = this.#take('filling');
     await this.#destroy(before);
   }
 
-  async discardFilling(): Promise<void> {
-    const filling = this.#filling;
-    this.#filling = null;
-    await this.#destroy(filling);
-  }
-
-  async discardHeld(): Promise<void> {
-    const { held } = this;
-    this.held = null;
-    await this.#destroy(held);
-  }
-
-  async discardSpare(): Promise<void> {
-    const spare = this.#spare;
-    this.#spare = null;
-    await this.#destroy(spare);
+  /** Resolves when it is destroyed. */
+  discard(was: StandbyState): Promise<void> {
+    return this.#destroy(this.#take(was));
   }
 
   /** From now on no domain is made; one that is being made is destroyed when it is there. */
   async close(): Promise<void> {
     this.#closed = true;
-    await this.discardSpare();
+    await this.discard('spare');
   }
 
   async #make(): Promise<Standby> {
@@ -209,7 +205,7 @@ export class Standbys {
     const domain = await (this.held?.domain.another?.() ?? this.#open());
     if (this.#closed) {
       await domain.destroy();
-      throw new HypervisorError('DOMAIN_GONE', 'The standby came too late.');
+      throw new HypervisorError('DOMAIN_GONE', 'the standby came too late');
     }
     return new Standby(domain, this.#options, {
       ended: (standby, event) => this.#ended(standby, event),
@@ -219,9 +215,12 @@ export class Standbys {
     });
   }
 
-  /** When those before it have ended. Fails with FAILED if they do not in time, or as `open` does. */
+  /**
+   * When those before it have ended.
+   * @throws HypervisorError FAILED if they do not in time, or as `open`
+   */
   async #open(): Promise<TargetDomain> {
-    const { open, endLimitMs = END_LIMIT_MS } = this.#options;
+    const { open, endLimitMs = END_TIMEOUT_MS } = this.#options;
     if (this.#ending.size === 0) return open();
     const given = new AbortController();
     try {
@@ -230,7 +229,7 @@ export class Standbys {
     } finally {
       given.abort();
     }
-    throw new HypervisorError('FAILED', 'The standby before this one does not end.', { endLimitMs });
+    throw new HypervisorError('FAILED', 'the standby before this one does not end', { endLimitMs });
   }
 
   async #destroy(standby: Standby | null): Promise<void> {
@@ -244,17 +243,22 @@ export class Standbys {
   }
 
   #ended(standby: Standby, event: DomainEvent): void {
-    const { ended } = this.#options;
-    if (standby === this.held) ended('held', event);
-    else if (standby === this.#filling) ended('filling', event);
-    else if (standby === this.#spare) ended('spare', event);
+    for (const was of ['held', 'filling', 'spare'] as const) {
+      if (standby === this.#now[was]) this.#options.ended(was, event);
+    }
     // Else it is being destroyed, or has ended before it was anything: see requireAlive().
+  }
+
+  #take(was: StandbyState): Standby | null {
+    const standby = this.#now[was];
+    this.#now[was] = null;
+    return standby;
   }
 }
 
 function requireAlive(standby: Standby): Standby {
   if (standby.end === null) return standby;
-  throw new HypervisorError('DOMAIN_GONE', `The standby has ended already: ${reasonOf(standby.end)}.`);
+  throw new HypervisorError('DOMAIN_GONE', `the standby has ended already: ${reasonOf(standby.end)}`);
 }
 
 export function reasonOf(event: DomainEvent): string {

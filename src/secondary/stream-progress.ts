@@ -42,8 +42,15 @@ export class StreamProgress {
     const { bytes, outputBytes } = boundary;
     const { streamUuid } = this;
     return {
-      ...{ domain: this.#domain, streamUuid, epoch },
-      ...{ records, pages, bytes, applySeconds, acknowledgedAtMs: atMs, outputBytes },
+      domain: this.#domain,
+      streamUuid,
+      epoch,
+      records,
+      pages,
+      bytes,
+      applySeconds,
+      acknowledgedAtMs: atMs,
+      outputBytes,
     };
   }
 

@@ -39,6 +39,6 @@ export function takingOver(
 
 const NOTHING: Takeable = {
   takeOver: () =>
-    throwError(() => new HypervisorError('DOMAIN_GONE', 'There is no standby to be taken over.')),
+    throwError(() => new HypervisorError('DOMAIN_GONE', 'there is no standby to be taken over')),
   domain: {},
 };

@@ -9,27 +9,26 @@ export function over(
   reason: string,
   effects: Effects,
 ): void {
-  giveUpDial(state, effects);
-  effects.push({ kind: 'disarm', timer: 'reconnect' });
-  if (state.held !== null) discardHeld(state, effects);
-  effects.push({ kind: 'disarm', timer: 'steady' });
   if (state.session) state.session.linked = false;
-  state.phase = 'over';
+  letGo(state, effects);
   state.role = role;
   effects.push({ kind: 'transition', reason }, { kind: 'finished' });
 }
 
 export function stop(state: SecondaryState, effects: Effects): void {
-  giveUpDial(state, effects);
-  effects.push({ kind: 'disarm', timer: 'reconnect' });
   if (state.session?.linked === true) {
     state.session.linked = false;
     effects.push({ kind: 'bye', streamUuid: state.session.streamUuid, reason: 'shutdown' });
   }
-  if (state.held !== null) discardHeld(state, effects);
-  effects.push({ kind: 'disarm', timer: 'steady' });
-  state.phase = 'over';
+  letGo(state, effects);
   effects.push({ kind: 'transition', reason: 'stopped' });
+}
+
+function letGo(state: SecondaryState, effects: Effects): void {
+  giveUpDial(state, effects);
+  effects.push({ kind: 'disarm', timer: 'reconnect' }, { kind: 'disarm', timer: 'steady' });
+  if (state.held !== null) discardHeld(state, effects);
+  state.phase = 'over';
 }
 
 export function loseHeld(state: SecondaryState, reason: string, effects: Effects): void {

@@ -2,7 +2,9 @@
 // vigil.ts.
 
 import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
+import type { Of } from '../flow/performers.js';
 import type { LinkState, StandbyState } from '../report/reports.js';
+import type { Restored } from './restore-news.js';
 
 export interface SecondarySettings {
   /** How long a primary that cannot be reached is tried again before its domain is taken over. */
@@ -100,14 +102,10 @@ export type SecondaryEvent =
    * The restorer is done: its domain equals the last acknowledged epoch, or (BAD_CONTEXT: the hypervisor does not take
    * that) one so many before it; or is of no use.
    */
-  | {
-      readonly kind: 'restored';
-      readonly streamUuid: string;
-      readonly consistent: boolean;
-      readonly epochsBack: number;
-      readonly code: string;
-      readonly message: string;
-    }
+  | ({ readonly streamUuid: string } & Pick<
+      Restored,
+      'kind' | 'consistent' | 'epochsBack' | 'code' | 'message'
+    >)
   /** `lateMs`: how long after its time it fired. */
   | { readonly kind: 'timer'; readonly timer: SecondaryTimer; readonly lateMs: number }
   | { readonly kind: 'witness'; readonly granted: boolean }
@@ -165,6 +163,9 @@ export type SecondaryEffect =
   | { readonly kind: 'standby-lost'; readonly was: Exclude<StandbyState, 'spare'>; readonly reason: string }
   | { readonly kind: 'transition'; readonly reason: string }
   | { readonly kind: 'finished' };
+
+/** An effect of one kind. */
+export type Effect<Kind extends SecondaryEffect['kind']> = Of<SecondaryEffect, Kind>;
 
 /** What a decision asks for, in the order in which it is done. */
 export type Effects = SecondaryEffect[];

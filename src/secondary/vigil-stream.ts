@@ -85,12 +85,7 @@ function tookLeave(state: SecondaryState, session: Session, effects: Effects): v
 }
 
 /** How the restorer has ended. */
-interface Restored {
-  readonly consistent: boolean;
-  readonly epochsBack: number;
-  readonly code: string;
-  readonly message: string;
-}
+type Restored = Omit<SecondaryEvent & { readonly kind: 'restored' }, 'kind' | 'streamUuid'>;
 
 export function restored(
   state: SecondaryState,

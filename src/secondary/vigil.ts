@@ -52,7 +52,7 @@ const PRIMARY_LIVES: ReadonlySet<string> = new Set<ChannelErrorCode>([
 ]);
 
 /** Timers are late by less than this on a busy host. */
-const LATE_MS_MIN = 100;
+const LATE_MIN_MS = 100;
 
 export function stepSecondary(
   before: SecondaryState,
@@ -186,7 +186,7 @@ function timer(state: SecondaryState, which: SecondaryTimer, lateMs: number, eff
   if (which === 'reconnect') {
     if (state.phase !== 'suspect') return;
     // It was we who were stopped: the primary has had no chance to answer.
-    if (lateMs > Math.max(LATE_MS_MIN, reconnectWindowMs(state))) armReconnect(state, effects);
+    if (lateMs > Math.max(LATE_MIN_MS, reconnectWindowMs(state))) armReconnect(state, effects);
     else if (state.session) state.windowOver = true;
     else decide(state, effects);
     return;

@@ -28,7 +28,10 @@ type DomainConfig = Pick<PrimaryDomainConfig | SecondaryDomainConfig, 'name'> & 
   readonly hypervisor: HypervisorConfig;
 };
 
-/** `signal` gives up what lasts. Fails with HypervisorError BAD_CONFIGURATION, UNSUPPORTED, OUT_OF_MEMORY or FAILED. */
+/**
+ * @param signal gives up what lasts
+ * @throws HypervisorError BAD_CONFIGURATION, UNSUPPORTED, OUT_OF_MEMORY or FAILED
+ */
 export function openSource({ name, hypervisor }: DomainConfig, signal?: AbortSignal): Promise<SourceDomain> {
   switch (hypervisor.kind) {
     case 'embedded':
@@ -48,7 +51,7 @@ export function openTarget({ name, hypervisor }: DomainConfig, signal?: AbortSig
     case 'qemu':
       if (hypervisor.mode === 'managed') return openQemuTarget(managedQemu(name, hypervisor), signal);
       return Promise.reject(
-        new HypervisorError('BAD_CONFIGURATION', 'A standby runs in a QEMU that is started here.', { name }),
+        new HypervisorError('BAD_CONFIGURATION', 'a standby runs in a QEMU that is started here', { name }),
       );
   }
 }
@@ -68,14 +71,12 @@ export function managedQemu(name: string, section: ManagedQemu): QemuConfig {
     dirty: section.dirty,
     sharedDisks: section.sharedDisks,
     trialLoads: section.trialLoads,
-    ...(cpu !== undefined && { cpu }),
-    ...(memoryDirectory !== undefined && { memoryDirectory }),
+    ...given({ cpu, memoryDirectory }),
     arguments: section.arguments,
     network: section.network.map(({ id, backend, mac, model }) => ({
       id,
       backend,
-      ...(mac !== undefined && { mac }),
-      ...(model !== undefined && { model }),
+      ...given({ mac, model }),
     })),
   };
 }
@@ -84,7 +85,7 @@ export function attachedQemu(
   name: string,
   { qmp, serial, sharedDisks, netdevs }: AttachedQemu,
 ): AttachConfig {
-  return { name, monitor: qmp, sharedDisks, netdevs, ...(serial !== undefined && { serial }) };
+  return { name, monitor: qmp, sharedDisks, netdevs, ...given({ serial }) };
 }
 
 function embedded(name: string, { memoryBytes, boot }: EmbeddedSection): EmbeddedConfig {
@@ -95,18 +96,13 @@ function builtin({ dirtyPages, workingSetPages, tickMs }: BootConfig & { kind: '
   return { kind: 'builtin', dirtyPages, workingSetPages, tickMs };
 }
 
-function image(boot: BootConfig & { kind: 'image' }): ImageGuest {
-  const { bios, vgaBios, kernel, initrd, commandLine, multiboot, disk, cdrom, floppy } = boot;
-  return {
-    kind: 'image',
-    ...(bios !== undefined && { bios }),
-    ...(vgaBios !== undefined && { vgaBios }),
-    ...(kernel !== undefined && { kernel }),
-    ...(initrd !== undefined && { initrd }),
-    ...(commandLine !== undefined && { commandLine }),
-    ...(multiboot !== undefined && { multiboot }),
-    ...(disk !== undefined && { hda: disk }),
-    ...(cdrom !== undefined && { cdrom }),
-    ...(floppy !== undefined && { fda: floppy }),
-  };
+function image({ kind, disk, floppy, ...same }: BootConfig & { kind: 'image' }): ImageGuest {
+  return { kind, ...given({ ...same, hda: disk, fda: floppy }) };
+}
+
+/** What the section leaves out is left out. */
+function given<Fields extends object>(
+  fields: Fields,
+): { [Key in keyof Fields]?: Exclude<Fields[Key], undefined> } {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as Fields;
 }

@@ -1,19 +1,18 @@
 // The primary service: one port, any number of domains, each with a pipeline of its own.
 
-import { Subject, type Observable } from 'rxjs';
+import { Subject } from 'rxjs';
+import { Credentials } from '../channel/credentials/credentials.js';
 import { PrimaryListener } from '../channel/listen/listener.js';
 import type { PrimaryConfig } from '../config/schema.js';
-import { VERSION } from '../version.js';
-import { Credentials } from '../channel/credentials/credentials.js';
+import type { Reloaded } from '../flow/reloaded.js';
+import { PrimaryDomain } from '../primary/domain.js';
 import type { PrimaryDependencies } from '../report/dependencies.js';
 import { ServiceError } from '../report/error.js';
-import { checkDescriptors } from '../report/descriptors.js';
+import { createLogger, domainLogger } from '../report/log.js';
+import type { CheckpointReport, DomainStatus, PrimaryService } from '../report/reports.js';
+import { VERSION } from '../version.js';
+import { DomainService } from './domain-service.js';
 import { openSource } from './hypervisors.js';
-import { createLogger, domainLogger, type Logger } from '../report/log.js';
-import { tellReloaded } from '../report/reload.js';
-import { PrimaryDomain } from '../primary/domain.js';
-import type { CheckpointReport, DomainStatus, PrimaryService, TransitionReport } from '../report/reports.js';
-import { Coalesced } from '../flow/coalesced.js';
 
 /** @throws ChannelError, CredentialsError, or Node's system error, if the replication port cannot be set up as configured */
 export function createPrimaryService(
@@ -23,32 +22,16 @@ export function createPrimaryService(
   return new Primary(config, { log: createLogger(config.log), openSource, ...dependencies });
 }
 
-class Primary implements PrimaryService {
-  readonly checkpoints$: Observable<CheckpointReport>;
-  readonly transitions$: Observable<TransitionReport>;
-  readonly finished: Promise<void>;
-
-  readonly #checkpoints = new Subject<CheckpointReport>();
-  readonly #transitions = new Subject<TransitionReport>();
-  readonly #config: PrimaryConfig;
-  readonly #log: Logger;
+class Primary extends DomainService<PrimaryDomain> implements PrimaryService {
+  readonly checkpoints$ = new Subject<CheckpointReport>();
+  protected readonly domains: readonly PrimaryDomain[];
   readonly #credentials: Credentials;
   readonly #listener: PrimaryListener;
-  readonly #domains: readonly PrimaryDomain[];
   #port: number;
-  readonly #interruption = new AbortController();
-  #opening: Promise<unknown> = Promise.resolve();
-  #starting: Promise<void> | null = null;
-  #stopping: Promise<void> | null = null;
-  readonly #reloads = new Coalesced(() => this.#reload());
 
-  constructor(config: PrimaryConfig, dependencies: PrimaryDependencies) {
+  constructor({ listen, domains }: PrimaryConfig, dependencies: PrimaryDependencies) {
     const { log } = dependencies;
-    const { listen, domains } = config;
-    this.#config = config;
-    this.#log = log;
-    this.checkpoints$ = this.#checkpoints.asObservable();
-    this.transitions$ = this.#transitions.asObservable();
+    super(domains, log);
     this.#port = listen.port;
     this.#credentials = new Credentials(listen, listen.host, log);
     this.#listener = new PrimaryListener({
@@ -68,75 +51,40 @@ class Primary implements PrimaryService {
     this.#credentials.changes$.subscribe((shown) => this.#listener.renew(shown));
     const interruptible: PrimaryDependencies = {
       ...dependencies,
-      openSource: (domain) => dependencies.openSource(domain, this.#interruption.signal),
+      openSource: (domain) => dependencies.openSource(domain, this.interrupted),
     };
-    const reports = { checkpoints$: this.#checkpoints, transitions$: this.#transitions };
-    this.#domains = domains.map(
-      (domain) => new PrimaryDomain(domain, interruptible, reports, domainLogger(log, domain.name)),
+    this.domains = domains.map(
+      (domain) => new PrimaryDomain(domain, interruptible, this, domainLogger(log, domain.name)),
     );
-    this.finished = Promise.all(this.#domains.map((domain) => domain.finished)).then(() => undefined);
   }
 
   get port(): number {
     return this.#port;
   }
 
-  start(): Promise<void> {
-    this.#starting ??= this.#start();
-    return this.#starting;
-  }
-
-  stop(): Promise<void> {
-    this.#stopping ??= this.#stop();
-    return this.#stopping;
-  }
-
-  reload(): Promise<void> {
-    return this.#reloads.run();
-  }
-
-  statuses(): readonly DomainStatus[] {
+  override statuses(): readonly DomainStatus[] {
     const certificates = this.#credentials.expiries;
-    return this.#domains.map((domain) => ({ ...domain.status(), certificates }));
+    return super.statuses().map((status) => ({ ...status, certificates }));
   }
 
   requestCheckpoint(domain: string): void {
-    const known = this.#domains.find(({ name }) => name === domain);
+    const known = this.domains.find(({ name }) => name === domain);
     if (!known) throw new ServiceError('UNKNOWN_DOMAIN', `there is no domain ${domain} here`, { domain });
     known.requestCheckpoint();
   }
 
-  async #reload(): Promise<void> {
-    // A domain that is being made has opened its files, perhaps before they were moved.
-    await this.#opening;
-    if (this.#stopping) return;
-    const reloads = [this.#credentials.reload(), ...this.#domains.map((domain) => domain.reload())];
-    tellReloaded((await Promise.all(reloads)).flat(), this.#log);
+  protected override async listen(): Promise<void> {
+    for (const domain of this.domains) domain.offer((offer) => this.#listener.offer(offer));
+    this.#port = (await this.#listener.listen()).port;
   }
 
-  async #start(): Promise<void> {
-    try {
-      checkDescriptors(this.#config.domains, this.#log);
-      this.#opening = Promise.all(this.#domains.map((domain) => domain.open()));
-      await this.#opening;
-      if (this.#stopping) throw new ServiceError('STOPPED', 'stopped while it started');
-      for (const domain of this.#domains) domain.offer((offer) => this.#listener.offer(offer));
-      this.#port = (await this.#listener.listen()).port;
-    } catch (error) {
-      await this.stop();
-      throw error;
-    }
-    for (const domain of this.#domains) domain.start();
+  protected override reloadOwn(): Promise<readonly Reloaded[]> {
+    return this.#credentials.reload();
   }
 
-  async #stop(): Promise<void> {
-    // A domain that is being made is given up, or destroyed when it is made.
-    this.#interruption.abort();
-    await this.#opening;
-    await Promise.all(this.#domains.map((domain) => domain.stop()));
+  protected async close(): Promise<void> {
     await this.#listener.close();
     this.#credentials.close();
-    this.#checkpoints.complete();
-    this.#transitions.complete();
+    this.checkpoints$.complete();
   }
 }

@@ -7,6 +7,7 @@
 //            writeRecordHeader  writePageDataHeader  writePfnEntry
 
 import { StreamError } from './error.js';
+import { HEADROOM, type StreamPiece } from './flow.js';
 import {
   RECORD_ALIGN,
   RECORD_HEADER_BYTES,
@@ -68,6 +69,12 @@ export function concatenate(parts: readonly Uint8Array[]): Uint8Array {
     offset += part.length;
   }
   return whole;
+}
+
+/** The parts, one after another, as a piece of a stream in memory of its own. */
+export function pieceOf(parts: readonly Uint8Array[]): StreamPiece {
+  const memory = concatenate([new Uint8Array(HEADROOM), ...parts]);
+  return { memory, start: HEADROOM, end: memory.length };
 }
 
 /** Writes the 8 octets of a record header to target[offset]. `length` is the body's, without padding. */

@@ -7,7 +7,7 @@ import type { PrimaryLink } from '../../src/channel/contract.js';
 import { parsePrimaryConfig } from '../../src/config/load.js';
 import type { PrimaryDomainConfig } from '../../src/config/schema.js';
 import { codeOf } from '../../src/errors.js';
-import { Tasks } from '../../src/flow/tasks.js';
+import { Work } from '../../src/flow/work.js';
 import { DomainStop } from '../../src/hypervisor/standstill.js';
 import { Capture } from '../../src/primary/capture.js';
 import { withLimits } from '../../src/primary/limits.js';
@@ -86,7 +86,7 @@ async function made(held: Partial<Record<string, Promise<void>>> = {}) {
     ...{ heldBytes: 0, emittedBytes: 0, releasedBytes: 0 },
   };
   const console = new ByteGate({ outlet: { write: () => 0, close: () => undefined }, limitBytes: 1 });
-  const tasks = new Tasks(() => undefined);
+  const tasks = new Work(() => undefined);
   const reports: CheckpointReport[] = [];
   const capture = new Capture({
     config,
@@ -94,7 +94,7 @@ async function made(held: Partial<Record<string, Promise<void>>> = {}) {
       domain,
       info: await domain.info(),
       stop: new DomainStop(domain),
-      gate: new OrderedGate(network, console, (what, work) => tasks.run(what, work)),
+      gate: new OrderedGate(network, console, tasks),
       waitingBytes: 0,
       reopen: () => Promise.resolve([]),
       close: () => Promise.resolve(),

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { monotonicMs } from '../../src/flow/clock.js';
-import { Tasks } from '../../src/flow/tasks.js';
+import { Work } from '../../src/flow/work.js';
 import type { OutputGate } from '../../src/output/gate.js';
 import { OrderedGate } from '../../src/primary/ordered-gate.js';
 
@@ -27,16 +27,16 @@ describe('primary/ordered-gate', () => {
   const asked: string[] = [];
   const failures: string[] = [];
   let answer: (what: string) => Promise<void>;
-  let tasks: Tasks;
+  let tasks: Work;
   let ordered: OrderedGate;
 
   beforeEach(() => {
     asked.length = 0;
     failures.length = 0;
     answer = () => Promise.resolve();
-    tasks = new Tasks((error, what) => failures.push(`${what}: ${error.message}`));
+    tasks = new Work((error, what) => failures.push(`${what}: ${error.message}`));
     const made = (name: string) => gate(name, asked, (what) => answer(what));
-    ordered = new OrderedGate(made('network'), made('console'), (what, work) => tasks.run(what, work));
+    ordered = new OrderedGate(made('network'), made('console'), tasks);
   });
 
   it('asks for one thing after another, the network sealed before and the console after', async () => {
@@ -50,7 +50,7 @@ describe('primary/ordered-gate', () => {
     expect(asked).to.deep.equal(['console hold', 'network hold']);
     go();
     await sealed;
-    await tasks.settle(1000);
+    await tasks.settled(1000);
     expect(asked.slice(2)).to.deep.equal([
       ...['network seal 0', 'console release 0', 'network release 0', 'console seal 0'],
     ]);
@@ -67,14 +67,14 @@ describe('primary/ordered-gate', () => {
   it('does not carry out a release when its time is over', async () => {
     ordered.release({ epoch: 0, untilMs: monotonicMs() - 1 });
     ordered.release({ epoch: 1, untilMs: monotonicMs() + 10_000 });
-    await tasks.settle(1000);
+    await tasks.settled(1000);
     expect(asked).to.deep.equal(['console release 1', 'network release 1']);
   });
 
   it('says in the log what it could not do, and goes on; a seal fails for who asked for it', async () => {
     answer = () => Promise.reject(new Error('no answer'));
     await ordered.hold();
-    await tasks.settle(1000);
+    await tasks.settled(1000);
     expect(failures).to.deep.equal(['hold output: no answer']);
     const error: unknown = await ordered.sealBefore(1).catch((thrown: unknown) => thrown);
     expect(error).to.be.instanceOf(Error);

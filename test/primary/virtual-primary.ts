@@ -228,12 +228,7 @@ class VirtualPrimary {
       beat$: interval(BEAT_MS).pipe(share()),
       ended$: this.#ended$,
       domain: {
-        gate: {
-          hold: () => does('gate: hold'),
-          pass: () => does('gate: pass'),
-          restart: () => does('gate: restart'),
-          discard: () => does('gate: discard'),
-        },
+        gate: (ask) => does(`gate: ${ask}`),
         start: () => does('domain: start'),
         halt: () => does('domain: halt'),
         unhalt: () => does('domain: go on'),

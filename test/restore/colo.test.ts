@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import type { RomulusError } from '../../src/errors.js';
 import { MemoryDomain } from '../memory/domain.js';
 import { ChunkSource } from '../../src/restore/file-source.js';
-import type { ColoRestoreOptions } from '../../src/restore/colo.js';
+import type { ColoRestoreOptions } from '../../src/restore/callbacks.js';
 import { type RestoreOptions, type RestoreOutcome, restoreDomain } from '../../src/restore/restore.js';
 import { PAGE_SIZE, RecordType } from '../../src/stream/format.js';
 import { StreamReader } from '../../src/stream/reader.js';

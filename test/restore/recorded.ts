@@ -95,7 +95,7 @@ export async function recordEmbedded(checkpoints: number): Promise<Recording> {
     const sink = new RecordingSink();
     const snapshots: Snapshot[] = [];
     // Asked once: v86 counts a cycle each time that it is asked for its context.
-    const hvmContext = async (): Promise<Uint8Array> => {
+    const hvmContext = async () => {
       await domain.copyPages(everyFrame, pages, copy, 0);
       const context = await domain.hvmContext();
       snapshots.push({ memory: copy.slice(), context: context.slice(), emulatorState: new Uint8Array(0) });
@@ -105,7 +105,7 @@ export async function recordEmbedded(checkpoints: number): Promise<Recording> {
       get: (target, key): unknown => {
         if (key === 'hvmContext') return hvmContext;
         const value: unknown = Reflect.get(target, key, target);
-        return typeof value === 'function' ? value.bind(target) : value;
+        return typeof value === 'function' ? (value as () => unknown).bind(target) : value;
       },
     });
     await domain.start();

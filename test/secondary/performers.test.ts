@@ -1,19 +1,19 @@
 // The performers of the secondary in marbles: what is under way, what ends it, and what waits for what.
 
 import { expect } from 'chai';
-import { BehaviorSubject, EMPTY, NEVER, Subject, finalize, map, of, tap, type Observable } from 'rxjs';
+import { BehaviorSubject, NEVER, Subject, finalize, map, of, tap, type Observable } from 'rxjs';
 import { TestScheduler } from 'rxjs/testing';
 import { ChannelError, type LinkEvent, type SecondaryLink } from '../../src/channel/contract.js';
+import { performersOf } from '../../src/flow/performers.js';
+import { Work } from '../../src/flow/work.js';
 import { HypervisorError, type TargetDomain } from '../../src/hypervisor/port.js';
 import type { CommitReport, DomainStatus } from '../../src/report/reports.js';
 import { attemptOf, dialling, type DiallingPorts } from '../../src/secondary/dialling.js';
-import { inTurn, type Effect } from '../../src/secondary/performer.js';
 import type { Restorer, StreamLink } from '../../src/secondary/ports.js';
 import { restoring, type RestoringPorts } from '../../src/secondary/restoring.js';
 import type { StreamProgress } from '../../src/secondary/stream-progress.js';
 import { takingOver } from '../../src/secondary/taking-over.js';
-import type { SecondaryEffect, SecondaryEvent } from '../../src/secondary/vigil-state.js';
-import { Work } from '../../src/secondary/work.js';
+import type { Effect, SecondaryEffect, SecondaryEvent } from '../../src/secondary/vigil-state.js';
 import { log } from '../service/world.js';
 import { captureLog } from '../support/capture.js';
 
@@ -55,7 +55,7 @@ describe('secondary/dialling', () => {
     standstillMs: () => 0,
     links: new Map(),
     error$: new BehaviorSubject<DomainStatus['error']>(null),
-    work: new Work(log),
+    work: new Work(() => undefined),
     log,
     ...changes,
   });
@@ -199,7 +199,7 @@ describe('secondary/restoring', () => {
         stream$: new BehaviorSubject<StreamProgress | null>(null),
         commits$,
         error$: new BehaviorSubject<DomainStatus['error']>(null),
-        work: new Work(log),
+        work: new Work(() => undefined),
         log,
       };
       const effects$ = hot<SecondaryEffect>('a 1ms b 1ms l', {
@@ -208,7 +208,9 @@ describe('secondary/restoring', () => {
         l: { kind: 'restore', streamUuid: 'lost' },
       });
       const events$ = effects$.pipe(
-        inTurn('restore', ({ streamUuid }) => restoring(streamUuid, ports, test)),
+        performersOf<SecondaryEvent, SecondaryEffect>().inTurn('restore', ({ streamUuid }) =>
+          restoring(streamUuid, ports, test),
+        ),
         map(worded),
       );
       expectObservable(events$, '^ 99ms !').toBe(marbles, seen);
@@ -258,7 +260,7 @@ describe('secondary/taking over', () => {
         }),
         failed: () => undefined,
         error$: new BehaviorSubject<DomainStatus['error']>(null),
-        work: new Work(log),
+        work: new Work(() => undefined),
       });
       expectObservable(taking$).toBe('5ms s 49ms |', {
         s: { kind: 'started', epochsBack: 1 },
@@ -272,26 +274,10 @@ describe('secondary/taking over', () => {
         held: () => null,
         failed: () => undefined,
         error$: new BehaviorSubject<DomainStatus['error']>(null),
-        work: new Work(log),
+        work: new Work(() => undefined),
       });
       expectObservable(taking$.pipe(map(worded))).toBe('(a|)', {
         a: 'start-failed DOMAIN_GONE',
-      });
-    });
-  });
-});
-
-describe('secondary/work', () => {
-  it('is at rest when all is over, and what one piece of work begins is counted before it ends', () => {
-    scheduler().run(({ cold, expectObservable }) => {
-      const { log: captured, lines } = captureLog();
-      const work = new Work(captured);
-      const second$ = work.attempt('do it', () => cold('10ms #'));
-      work.keep(() => cold('5ms (a|)')).subscribe(() => second$.subscribe());
-      const kept = work.keep(() => EMPTY);
-      kept.subscribe();
-      expectObservable(work.idle$.pipe(map(() => lines().map(({ msg }) => msg)))).toBe('15ms (r|)', {
-        r: ['could not do it'],
       });
     });
   });

@@ -194,7 +194,7 @@ describe('service: a standby that ends by itself', () => {
         };
         await standbys.fill();
         if (was === 'held') await standbys.adopt();
-        const discarded = was === 'held' ? standbys.discardHeld() : standbys.discardFilling();
+        const discarded = standbys.discard(was);
         const filled = standbys.fill();
         await turns();
         expect(opened()).to.equal(1);
@@ -202,7 +202,7 @@ describe('service: a standby that ends by itself', () => {
         expect((await filled).domain).to.equal(next);
         expect(before.state).to.equal('destroyed');
         await discarded;
-        await standbys.discardFilling();
+        await standbys.discard('filling');
       });
     }
 
@@ -212,14 +212,14 @@ describe('service: a standby that ends by itself', () => {
       let end: () => void = () => undefined;
       before.destroy = () => new Promise<void>((resolve) => (end = resolve));
       await standbys.fill();
-      const discarded = standbys.discardFilling();
+      const discarded = standbys.discard('filling');
       const outcome = await standbys.fill().catch((error: unknown) => error);
       expect(outcome).to.have.property('code', 'FAILED');
       expect(opened()).to.equal(1);
       end();
       await discarded;
       expect((await standbys.fill()).domain).to.equal(next);
-      await standbys.discardFilling();
+      await standbys.discard('filling');
     });
   });
 

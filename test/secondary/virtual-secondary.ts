@@ -42,7 +42,7 @@ import {
   type SecondarySettings,
   type SecondaryState,
 } from '../../src/secondary/vigil-state.js';
-import { Work } from '../../src/secondary/work.js';
+import { Work } from '../../src/flow/work.js';
 import { log } from '../service/world.js';
 
 const settings: SecondarySettings = { reconnectWindowMs: 300, redialMinMs: 50, redialMaxMs: 2000 };
@@ -252,7 +252,15 @@ class VirtualSecondary {
     };
     const domain = {} as TargetDomain;
     return {
-      ...{ name: 'web', log, work: new Work(log), links: this.#links, error$, losses$, failover$ },
+      ...{
+        name: 'web',
+        log,
+        work: new Work(() => undefined),
+        links: this.#links,
+        error$,
+        losses$,
+        failover$,
+      },
       stream$: new BehaviorSubject<StreamProgress | null>(null),
       commits$: new Subject<CommitReport>(),
       events$: this.#events$,
@@ -268,9 +276,11 @@ class VirtualSecondary {
       },
       openRestore: () => of(this.#steps()),
       adopt: changed('standby: hold the filled one'),
-      discardFilling: changed('standby: destroy the filled one'),
-      discardHeld: changed('standby: destroy the held one'),
-      discardSpare: changed('standby: destroy the spare'),
+      discard: (was) => {
+        const named = { filling: 'the filled one', held: 'the held one', spare: 'the spare' };
+        this.#say(`standby: destroy ${named[was]}`);
+        return EMPTY;
+      },
       acquire: () => {
         this.#say('witness: ask');
         return new Observable((subscriber) => (this.#asking = subscriber));
