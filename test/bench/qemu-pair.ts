@@ -67,6 +67,8 @@ export interface PairOptions {
   readonly intervalMs: number;
   /** The guest has booted and works before there is a secondary. Default: it boots under protection. */
   readonly joinAtWork?: boolean;
+  /** As in the configuration. Default: auto. */
+  readonly trialLoads?: 'each' | 'first';
 }
 
 export class Pair {
@@ -75,7 +77,13 @@ export class Pair {
   readonly secondaryTicks = new Ticks();
   readonly #messages: { readonly message: SupervisorMessage; readonly atMs: number }[] = [];
 
-  static async start({ files, load, intervalMs, joinAtWork = false }: PairOptions): Promise<Pair> {
+  static async start({
+    files,
+    load,
+    intervalMs,
+    joinAtWork = false,
+    trialLoads,
+  }: PairOptions): Promise<Pair> {
     const pair = new Pair(await mkdtemp(path.join(tmpdir(), 'romulus-bench-')));
     try {
       const hypervisor = {
@@ -86,7 +94,7 @@ export class Pair {
         arguments: guestArguments(files, load),
         network: [{ id: 'net', user: 'restrict=on' }],
       };
-      const common = { name: 'bench', hypervisor };
+      const common = { name: 'bench', hypervisor: { ...hypervisor, ...(trialLoads && { trialLoads }) } };
       const quiet = { http: false, log: { level: 'warn', format: 'json' } };
       const primary = {
         ...quiet,
