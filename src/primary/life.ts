@@ -86,6 +86,8 @@ function handle(state: LifeState, event: LifeEvent, effects: LifeEffect[]): void
     case 'fenced':
       fenced(state, effects);
       return;
+    // That it comes tells whether we were stopped; a capture begins with it.
+    case 'suspending':
     case 'beat':
     case 'goodbye':
       return;
@@ -99,7 +101,7 @@ type OfStream = Extract<LifeEvent, { streamUuid: string }>;
 
 function ofStream(
   state: LifeState,
-  event: Exclude<OfStream, { kind: 'linked' | 'goodbye' }>,
+  event: Exclude<OfStream, { kind: 'linked' | 'goodbye' | 'suspending' }>,
   effects: LifeEffect[],
 ): void {
   if (event.kind === 'lost') noteRefusal(state, event.code, event.message);

@@ -18,6 +18,7 @@ import {
   subscribeOn,
   takeUntil,
   tap,
+  throwError,
   type Observable,
   type TimestampProvider,
 } from 'rxjs';
@@ -34,6 +35,7 @@ export type StreamEnd =
 
 export type StreamNews = { readonly streamUuid: string } & (
   | { readonly kind: 'captured' | 'acknowledged'; readonly ledger: Ledger }
+  | { readonly kind: 'suspending' }
   | { readonly kind: 'stream-over'; readonly end: StreamEnd }
 );
 
@@ -72,8 +74,8 @@ export function stream(
     const saver = ports.openSaver(streamUuid);
     const loop: LoopPorts = {
       ...ports,
-      capture: (epoch) => saver.capture(epoch),
-      end: (epoch) => saver.end(epoch),
+      capture: (epoch) => saver.capture(epoch).pipe(catchError(ofSaver)),
+      end: (epoch) => saver.end(epoch).pipe(catchError(ofSaver)),
       acknowledged$: ports.acknowledged(streamUuid),
     };
     const news$ = checkpoints(loop, settings, clock).pipe(
@@ -89,7 +91,7 @@ export function stream(
     return concat(
       concat(news$, over({ how: 'ended' })).pipe(
         takeUntil(left$),
-        catchError((error: unknown) => over(endOf(asError(error)))),
+        catchError((error: unknown) => over(endOf(error))),
       ),
       // In a turn of its own: what the end is answered with (discard, halt) comes first.
       defer(() => saver.close()).pipe(subscribeOn(queueScheduler)),
@@ -100,14 +102,29 @@ export function stream(
 /** What is news of a ledger: END's leaving is the last capture. */
 function newsOf(streamUuid: string, ledger: Ledger): StreamNews | null {
   const { last } = ledger;
+  if (last === 'suspending') return { kind: last, streamUuid };
   if (last === 'acknowledged') return { kind: last, streamUuid, ledger };
   return last === 'captured' || last === 'ending' ? { kind: 'captured', streamUuid, ledger } : null;
 }
 
-function endOf(error: Error): StreamEnd {
-  const { message } = error;
-  if (error instanceof ChannelError && BREACHES.has(error.code)) {
-    return { how: 'broken', code: error.code, message };
+/** The saver could not go on. */
+class SaverFailed extends Error {
+  constructor(override readonly cause: Error) {
+    super(cause.message);
   }
-  return { how: 'failed', code: codeOf(error), message };
+}
+
+function ofSaver(error: unknown): Observable<never> {
+  return throwError(() => new SaverFailed(asError(error)));
+}
+
+/** @throws what is neither the saver's nor the other side's: a fault of ours, which ends the pipeline */
+function endOf(error: unknown): StreamEnd {
+  if (error instanceof SaverFailed) {
+    return { how: 'failed', code: codeOf(error.cause), message: error.cause.message };
+  }
+  if (error instanceof ChannelError && BREACHES.has(error.code)) {
+    return { how: 'broken', code: error.code, message: error.message };
+  }
+  throw error;
 }

@@ -7,9 +7,11 @@ import {
   EMPTY,
   ReplaySubject,
   catchError,
+  concatAll,
   concatMap,
   defer,
   from,
+  map,
   mergeMap,
   of,
   tap,
@@ -55,11 +57,16 @@ export function restoring(
     );
   return work.keep(() => {
     stream$.next(stream);
-    return defer(() => ports.fill()).pipe(
-      concatMap((standby) => standby.occupied(restored(standby.domain))),
-      mergeMap((news) => (news.kind === 'committed' ? EMPTY : of({ ...news, streamUuid }))),
-      catchError((error: unknown) => of({ kind: 'domain-failed' as const, code: codeOf(error) })),
+    const filling$: Observable<Observable<SecondaryEvent>> = defer(() => ports.fill()).pipe(
+      map((standby) =>
+        standby
+          .occupied(restored(standby.domain))
+          .pipe(mergeMap((news) => (news.kind === 'committed' ? EMPTY : of({ ...news, streamUuid })))),
+      ),
+      // Of the domain that cannot be made, no more: a fault in what follows is ours, and ends the pipeline.
+      catchError((error: unknown) => of(of({ kind: 'domain-failed' as const, code: codeOf(error) }))),
     );
+    return filling$.pipe(concatAll());
   });
 }
 

@@ -84,7 +84,8 @@ export abstract class DomainService<Domain extends ServedDomain> implements Repl
       if (this.#stopping) throw new ServiceError('STOPPED', 'stopped while it started');
       await this.listen();
     } catch (error) {
-      await this.stop();
+      // Why it did not start is what is told.
+      await this.stop().catch((failure: unknown) => this.#log.error({ err: failure }, 'could not stop'));
       throw error;
     }
     for (const domain of this.domains) domain.start();

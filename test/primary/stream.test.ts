@@ -6,6 +6,7 @@ import {
   concat,
   concatMap,
   defer,
+  filter,
   from,
   ignoreElements,
   map,
@@ -65,12 +66,14 @@ function play(
     ...ports,
   };
   return stream(streamUuid, all, settings, left$, t).pipe(
+    // Of each capture: it tells life whether we were stopped, and nobody else anything.
+    filter((news) => news.kind !== 'suspending'),
     map(wordOf),
     tap((word) => says(`news ${word}`)),
   );
 }
 
-function wordOf(news: StreamNews): string {
+function wordOf(news: Exclude<StreamNews, { kind: 'suspending' }>): string {
   if (news.kind === 'stream-over') {
     const { end } = news;
     return end.how === 'ended' ? 'ended' : `${end.how} ${end.code}`;
@@ -92,6 +95,21 @@ describe('primary/stream', () => {
       '10 report 0',
       '10 news acknowledged 0',
     ]);
+  });
+
+  it('a fault of ours is no failure of the saver: it ends the pipeline', () => {
+    scheduler().run(({ expectObservable }) => {
+      const fault = new TypeError('ours');
+      const report = () => {
+        throw fault;
+      };
+      const acknowledged$ = concat(timer(10).pipe(map(() => 0)), NEVER);
+      expectObservable(play(scheduler(), [], { acknowledged$, saver: { report } })).toBe(
+        '3ms a 6ms #',
+        { a: 'captured 0' },
+        fault,
+      );
+    });
   });
 
   it('END’s acknowledgement lets nothing out by itself: the end is told, and the saver closes', () => {

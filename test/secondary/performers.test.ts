@@ -168,6 +168,7 @@ describe('secondary/restoring', () => {
     fill: (began: string[]) => RestoringPorts['fill'],
     marbles: string,
     seen: Record<string, string>,
+    fault?: Error,
   ) {
     const began: string[] = [];
     const commits$ = new Subject<CommitReport>();
@@ -213,7 +214,7 @@ describe('secondary/restoring', () => {
         ),
         map(worded),
       );
-      expectObservable(events$, '^ 99ms !').toBe(marbles, seen);
+      expectObservable(events$, '^ 99ms !').toBe(marbles, seen, fault);
     });
     return began;
   }
@@ -247,6 +248,17 @@ describe('secondary/restoring', () => {
       c: 'restored B 0',
       d: 'restored lost LINK_CLOSED',
     });
+  });
+
+  it('a fault of ours in what follows is no domain that cannot be made: it ends the pipeline', () => {
+    const fault = new TypeError('ours');
+    const faulty = <T>(work$: Observable<T>): Observable<T> =>
+      work$.pipe(
+        tap(() => {
+          throw fault;
+        }),
+      );
+    play(() => () => of({ domain, occupied: faulty }), '5ms #', {}, fault);
   });
 });
 
