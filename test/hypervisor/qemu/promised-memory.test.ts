@@ -119,7 +119,7 @@ describe('qemu: promised memory', function () {
       const interruption = new AbortController();
       const opening = openQemuTarget(config, interruption.signal);
       setImmediate(() => interruption.abort());
-      await expectCode(opening, 'FAILED', 'Interrupted');
+      await expectCode(opening, 'FAILED', 'interrupted');
     });
   }
 
