@@ -101,18 +101,17 @@ export function identifier() {
   return z.string({ error: expected }).regex(/^[a-z0-9][a-z0-9-]{0,62}$/, { error: expected });
 }
 
-/** Domains are told apart by their names. */
-export function distinctNames(context: z.core.ParsePayload<readonly { readonly name: string }[]>): void {
-  const seen = new Set<string>();
-  context.value.forEach(({ name }, index) => {
-    if (seen.has(name)) {
-      context.issues.push({
-        code: 'custom',
-        path: [index, 'name'],
-        input: name,
-        message: 'a name that no other domain here has',
-      });
-    }
-    seen.add(name);
-  });
+/** One of several fields that do not go together: its keys from what is checked, and what was expected there. */
+export function problem(context: z.core.ParsePayload, keys: PropertyKey[], expected: string): void {
+  context.issues.push({ code: 'custom', path: keys, input: context.value, message: expected });
+}
+
+/** For a list whose items are told apart by this key of theirs. */
+export function distinct<Key extends string>(key: Key, expected: string) {
+  return (context: z.core.ParsePayload<readonly Readonly<Record<Key, string>>[]>): void => {
+    const given = context.value.map((item) => item[key]);
+    given.forEach((one, index) => {
+      if (given.indexOf(one) !== index) problem(context, [index, key], expected);
+    });
+  };
 }

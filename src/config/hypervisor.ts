@@ -2,7 +2,8 @@
 // hypervisor adds its section to the union at the end.
 
 import { z } from 'zod';
-import { choice, list, pathField, type Resolve, section, size, text, wholeNumber } from './fields.js';
+import { choice, distinct, list, pathField, problem, section, size, text, wholeNumber } from './fields.js';
+import type { Resolve } from './fields.js';
 
 /** A page, and the guest's count of how often it rewrote it. */
 const WORKING_SET_PAGE_BYTES = 4096 + 4;
@@ -21,14 +22,8 @@ function guestSchema() {
     workingSetPages: wholeNumber(1, 2 ** 19).default(1024),
     tickMs: wholeNumber(1, 60_000, 'a whole number of milliseconds from 1 to 60000').default(50),
   }).check((context) => {
-    const { dirtyPages, workingSetPages } = context.value;
-    if (dirtyPages <= workingSetPages) return;
-    context.issues.push({
-      code: 'custom',
-      path: ['dirtyPages'],
-      input: dirtyPages,
-      message: `at most guest.workingSetPages (${workingSetPages})`,
-    });
+    const { dirtyPages, workingSetPages: most } = context.value;
+    if (dirtyPages > most) problem(context, ['dirtyPages'], `at most guest.workingSetPages (${most})`);
   });
 }
 
@@ -47,17 +42,16 @@ function imageSchema(resolve: Resolve) {
     floppy: file().optional(),
   }).check((context) => {
     const { bios, kernel, multiboot, disk, cdrom, floppy, initrd, commandLine } = context.value;
-    const issue = (key: string | null, input: unknown, message: string) =>
-      context.issues.push({ code: 'custom', path: key === null ? [] : [key], input, message });
+    const refuse = (key: string, expected: string) => problem(context, [key], expected);
     if ([kernel, multiboot, disk, cdrom, floppy].every((source) => source === undefined)) {
-      issue(null, context.value, 'something to boot: one of kernel, multiboot, disk, cdrom, floppy');
+      problem(context, [], 'something to boot: one of kernel, multiboot, disk, cdrom, floppy');
     }
     // The emulator brings no BIOS, and without one it boots multiboot images only.
-    if (bios === undefined && multiboot === undefined) issue('bios', bios, 'a BIOS, or a multiboot image');
-    if (bios === undefined && kernel !== undefined) issue('kernel', kernel, 'no kernel without bios');
-    if (initrd !== undefined && kernel === undefined) issue('initrd', initrd, 'no initrd without kernel');
+    if (bios === undefined && multiboot === undefined) refuse('bios', 'a BIOS, or a multiboot image');
+    if (bios === undefined && kernel !== undefined) refuse('kernel', 'no kernel without bios');
+    if (initrd !== undefined && kernel === undefined) refuse('initrd', 'no initrd without kernel');
     if (commandLine !== undefined && kernel === undefined && multiboot === undefined) {
-      issue('commandLine', commandLine, 'no commandLine without kernel or multiboot');
+      refuse('commandLine', 'no commandLine without kernel or multiboot');
     }
   });
 }
@@ -72,32 +66,16 @@ function embeddedSchema(resolve: Resolve) {
   })
     .check((context) => {
       const { memory, guest, image } = context.value;
-      if (guest && image) {
-        context.issues.push({
-          code: 'custom',
-          path: ['image'],
-          input: image,
-          message: 'either guest or image, not both',
-        });
-      }
+      if (guest && image) problem(context, ['image'], 'either guest or image, not both');
       if (image?.initrd !== undefined && memory < INITRD_MEMORY_BYTES) {
-        context.issues.push({
-          code: 'custom',
-          path: ['memory'],
-          input: memory,
-          message: 'at least 64MiB where image.initrd is given',
-        });
+        problem(context, ['memory'], 'at least 64MiB where image.initrd is given');
       }
       if (image) return;
       const workingSetPages = guest?.workingSetPages ?? guestSchema().parse({}).workingSetPages;
       const room = Math.max(0, Math.floor((memory - GUEST_RESERVED_BYTES) / WORKING_SET_PAGE_BYTES));
       if (workingSetPages <= room) return;
-      context.issues.push({
-        code: 'custom',
-        path: ['guest', 'workingSetPages'],
-        input: workingSetPages,
-        message: `at most ${room} pages in this memory, not ${workingSetPages}`,
-      });
+      const expected = `at most ${room} pages in this memory, not ${workingSetPages}`;
+      problem(context, ['guest', 'workingSetPages'], expected);
     })
     .transform(({ kind, memory, guest, image }) => ({
       kind,
@@ -126,14 +104,7 @@ function networkSchema() {
     0,
     16,
     'a list of at most 16 network devices',
-  ).check((context) => {
-    const ids = context.value.map((device) => device.id);
-    ids.forEach((given, index) => {
-      if (ids.indexOf(given) === index) return;
-      const message = 'an id that no other device here has';
-      context.issues.push({ code: 'custom', path: [index, 'id'], input: given, message });
-    });
-  });
+  ).check(distinct('id', 'an id that no other device here has'));
 }
 
 type Network = z.output<ReturnType<typeof networkSchema>>;
@@ -174,23 +145,21 @@ function qemuSchema(resolve: Resolve) {
     .check((context) => {
       const { value } = context;
       const { qmp, serial, network, sharedDisks, fence } = value;
-      const issue = (keys: PropertyKey[], input: unknown, message: string) =>
-        context.issues.push({ code: 'custom', path: keys, input, message });
       if (qmp === undefined && serial !== undefined) {
-        issue(['serial'], serial, 'no serial without qmp: the serial port of a QEMU started here is ours');
+        problem(context, ['serial'], 'no serial without qmp: the serial port of a QEMU started here is ours');
       }
-      if (sharedDisks.length > 0 && fence === undefined) issue(['fence'], fence, FENCE_NEEDED);
+      if (sharedDisks.length > 0 && fence === undefined) problem(context, ['fence'], FENCE_NEEDED);
       for (const key of MANAGED_KEYS) {
         if (qmp === undefined || value[key] === undefined) continue;
-        issue([key], value[key], `no ${key} where qmp is given: that QEMU runs already`);
+        problem(context, [key], `no ${key} where qmp is given: that QEMU runs already`);
       }
       network.forEach((device, index) => {
         const plugs = PLUGS.filter((key) => device[key] !== undefined);
         if (qmp === undefined && plugs.length !== 1) {
-          issue(['network', index], device, 'one of tap, user, socket beside the id');
+          problem(context, ['network', index], 'one of tap, user, socket beside the id');
         }
         if (qmp !== undefined && Object.values(device).filter((given) => given !== undefined).length > 1) {
-          issue(['network', index], device, 'only the id of a netdev where qmp is given');
+          problem(context, ['network', index], 'only the id of a netdev where qmp is given');
         }
       });
     })
@@ -238,8 +207,6 @@ export type HypervisorConfig = z.output<ReturnType<typeof hypervisorSchema>>;
 export type EmbeddedConfig = Extract<HypervisorConfig, { kind: 'embedded' }>;
 export type QemuHypervisorConfig = Extract<HypervisorConfig, { kind: 'qemu' }>;
 export type BootConfig = EmbeddedConfig['boot'];
-export type GuestConfig = Extract<BootConfig, { kind: 'guest' }>;
-export type ImageConfig = Extract<BootConfig, { kind: 'image' }>;
 
 /** The domain writes to disks that the other host sees: nobody may run it while somebody else may. */
 export function sharesDisks(hypervisor: HypervisorConfig): boolean {

@@ -103,30 +103,19 @@ function problemsOf(issue: Issue, top: unknown, prefix: Keys): ConfigProblem[] {
   if (issue.code === 'unrecognized_keys') {
     const hints = issue.message.split('\n');
     return issue.keys.map((key, index) => {
-      const unknownKeys = [...keys, key];
-      return {
-        path: pathText(unknownKeys),
-        given: print(valueAt(top, unknownKeys)),
-        expected: hints[index] ?? issue.message,
-      };
+      const unknown = [...keys, key];
+      const given = print(valueAt(top, unknown));
+      return { path: pathText(unknown), given, expected: hints[index] ?? issue.message };
     });
   }
   if (issue.code === 'invalid_union') {
     // One member took the value for its own and found fault inside it: its complaints are the useful ones.
-    const members = issue.errors.filter((issues) => !issues.some((inner) => refusesTheWhole(inner)));
-    const [member, another] = members;
-    if (member !== undefined && another === undefined) {
-      return member.flatMap((inner) => problemsOf(inner, top, keys));
-    }
+    const [member, another] = issue.errors.filter((issues) => !issues.some(refusesTheWhole));
+    if (member && !another) return member.flatMap((inner) => problemsOf(inner, top, keys));
   }
   const value = valueAt(top, keys);
-  return [
-    {
-      path: pathText(keys),
-      given: value === undefined ? null : print(value),
-      expected: issue.message,
-    },
-  ];
+  const given = value === undefined ? null : print(value);
+  return [{ path: pathText(keys), given, expected: issue.message }];
 }
 
 function refusesTheWhole(issue: Issue): boolean {

@@ -10,11 +10,12 @@ import { z } from 'zod';
 import { isLoopback } from '../channel/credentials/security.js';
 import {
   choice,
-  distinctNames,
+  distinct,
   flag,
   identifier,
   list,
   pathField,
+  problem,
   type Resolve,
   section,
   size,
@@ -28,6 +29,8 @@ const MILLISECONDS_PER_HOUR = 3_600_000;
 
 const duration = (minimum: number, maximum: number) =>
   wholeNumber(minimum, maximum, `a whole number of milliseconds from ${minimum} to ${maximum}`);
+
+const distinctNames = distinct('name', 'a name that no other domain here has');
 
 const portField = () => wholeNumber(0, 65_535, 'a port number from 0 (any free one) to 65535');
 
@@ -59,20 +62,13 @@ function listenSchema(resolve: Resolve) {
     .check((context) => {
       const listen = context.value;
       if (listen.tls && listen.plaintext) {
-        context.issues.push({
-          code: 'custom',
-          path: ['plaintext'],
-          input: listen.plaintext,
-          message: 'false where tls is given',
-        });
+        problem(context, ['plaintext'], 'false where tls is given');
       } else if (!listen.tls && !listen.plaintext && !isLoopback(listen.host)) {
-        context.issues.push({
-          code: 'custom',
-          path: ['host'],
-          input: listen.host,
-          message:
-            'a loopback address, or tls beside it, or "plaintext: true" (whoever reaches the port reads the memory)',
-        });
+        problem(
+          context,
+          ['host'],
+          'a loopback address, or tls beside it, or "plaintext: true" (whoever reaches the port reads the memory)',
+        );
       }
     })
     .transform(({ socketBuffer, ...rest }) => ({ ...rest, socketBufferBytes: socketBuffer }));
@@ -145,12 +141,8 @@ function heartbeatSchema() {
     .check((context) => {
       const { intervalMs, timeoutMs } = context.value;
       if (timeoutMs >= 2 * intervalMs) return;
-      context.issues.push({
-        code: 'custom',
-        path: ['timeoutMs'],
-        input: timeoutMs,
-        message: `at least twice heartbeat.intervalMs (${2 * intervalMs}): one late heartbeat is no dead host`,
-      });
+      const expected = `at least twice heartbeat.intervalMs (${2 * intervalMs}): one late heartbeat is no dead host`;
+      problem(context, ['timeoutMs'], expected);
     })
     .prefault({});
 }
@@ -184,13 +176,11 @@ function primaryDomainSchema(resolve: Resolve) {
     .check((context) => {
       const { hypervisor, output } = context.value;
       if (output.whenUnprotected !== 'pass' || !sharesDisks(hypervisor)) return;
-      context.issues.push({
-        code: 'custom',
-        path: ['output', 'whenUnprotected'],
-        input: output.whenUnprotected,
-        message:
-          'hold where the hypervisor has sharedDisks (the guest stands still while a secondary may have taken over)',
-      });
+      problem(
+        context,
+        ['output', 'whenUnprotected'],
+        'hold where the hypervisor has sharedDisks (the guest stands still while a secondary may have taken over)',
+      );
     })
     .transform(({ start, ...rest }) => ({ ...rest, start: start ?? defaultStart(rest.hypervisor) }));
 }
@@ -211,12 +201,7 @@ function failoverSchema() {
     .check((context) => {
       const { redialMinMs, redialMaxMs } = context.value;
       if (redialMaxMs >= redialMinMs) return;
-      context.issues.push({
-        code: 'custom',
-        path: ['redialMaxMs'],
-        input: redialMaxMs,
-        message: `at least failover.redialMinMs (${redialMinMs})`,
-      });
+      problem(context, ['redialMaxMs'], `at least failover.redialMinMs (${redialMinMs})`);
     })
     .prefault({});
 }
@@ -243,28 +228,21 @@ function secondaryDomainSchema(resolve: Resolve) {
     .check((context) => {
       const { primary, tls, primaryName, plaintext, hypervisor } = context.value;
       const { protocol, hostname } = new URL(primary);
-      const issue = (key: string, input: unknown, message: string) =>
-        context.issues.push({ code: 'custom', path: [key], input, message });
+      const refuse = (key: string, expected: string) => problem(context, [key], expected);
       if (hypervisor.kind === 'qemu' && hypervisor.mode === 'attached') {
-        context.issues.push({
-          code: 'custom',
-          path: ['hypervisor', 'qmp'],
-          input: hypervisor.qmp,
-          message: 'no qmp: a standby runs in a QEMU that is started here',
-        });
+        problem(context, ['hypervisor', 'qmp'], 'no qmp: a standby runs in a QEMU that is started here');
       }
       if (primaryName !== undefined && !tls) {
-        issue('primaryName', primaryName, 'none where there is no tls: it is the name in a certificate');
+        refuse('primaryName', 'none where there is no tls: it is the name in a certificate');
       }
       if (protocol === 'wss:') {
-        if (!tls) issue('tls', tls, 'a section with cert, key and ca where primary is a wss:// address');
-        if (plaintext) issue('plaintext', plaintext, 'false where primary is a wss:// address');
+        if (!tls) refuse('tls', 'a section with cert, key and ca where primary is a wss:// address');
+        if (plaintext) refuse('plaintext', 'false where primary is a wss:// address');
       } else if (tls) {
-        issue('primary', primary, 'a wss:// address where tls is given');
+        refuse('primary', 'a wss:// address where tls is given');
       } else if (!plaintext && !isLoopback(hostname)) {
-        issue(
+        refuse(
           'primary',
-          primary,
           'a loopback address, or wss:// with tls, or "plaintext: true" beside it (whoever is on the way reads the memory)',
         );
       }
@@ -285,12 +263,7 @@ export function primarySchema(directory: string) {
     const { listen, domains } = context.value;
     domains.forEach(({ secondaryNames }, index) => {
       if ((listen.tls !== undefined) === (secondaryNames !== undefined)) return;
-      context.issues.push({
-        code: 'custom',
-        path: ['domains', index, 'secondaryNames'],
-        input: secondaryNames,
-        message: SECONDARY_NAMES,
-      });
+      problem(context, ['domains', index, 'secondaryNames'], SECONDARY_NAMES);
     });
   });
 }
@@ -310,17 +283,9 @@ export type PrimaryConfig = z.output<ReturnType<typeof primarySchema>>;
 export type SecondaryConfig = z.output<ReturnType<typeof secondarySchema>>;
 export type PrimaryDomainConfig = PrimaryConfig['domains'][number];
 export type SecondaryDomainConfig = SecondaryConfig['domains'][number];
-export type ListenConfig = PrimaryConfig['listen'];
 /** False: no HTTP server. */
 export type HttpConfig = PrimaryConfig['http'];
 export type LogConfig = PrimaryConfig['log'];
 export type HooksConfig = PrimaryConfig['hooks'];
 export type WebhookConfig = NonNullable<HooksConfig['webhook']>;
-export type {
-  BootConfig,
-  EmbeddedConfig,
-  GuestConfig,
-  HypervisorConfig,
-  ImageConfig,
-  QemuHypervisorConfig,
-} from './hypervisor.js';
+export type { BootConfig, EmbeddedConfig, HypervisorConfig, QemuHypervisorConfig } from './hypervisor.js';
