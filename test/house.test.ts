@@ -37,7 +37,7 @@ function floors(): void {
     ['src/protection/x.ts', '../primary/primary.js'],
     ['src/primary/x.ts', '../report/reports.js'],
     ['src/secondary/x.ts', '../restore/steps.js'],
-    ['src/observe/metrics/x.ts', '../hooks/outcome.js'],
+    ['src/observe/metrics/x.ts', '../hooks/events.js'],
     ['src/report/x.ts', '../config/schema.js'],
     ['src/config/x.ts', '../channel/credentials/security.js'],
     ['src/save/x.ts', '../guest/ops.js'],

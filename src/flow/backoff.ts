@@ -1,16 +1,11 @@
 // How long to wait before the next attempt: doubled each time up to a limit; and somewhere in the upper half of that, so
 // that many who try do not come back in step.
 
-export interface BackoffOptions {
-  readonly firstMs: number;
-  readonly maxMs: number;
-}
-
 /** More are no longer told apart: the delay has reached its limit long before. */
 const DOUBLINGS_MAX = 30;
 
 /** Milliseconds before attempt number `attempt`, not spread yet; 0 is the first retry. */
-export function backoffMs({ firstMs, maxMs }: BackoffOptions, attempt: number): number {
+export function backoffMs(firstMs: number, maxMs: number, attempt: number): number {
   return Math.min(maxMs, firstMs * 2 ** Math.min(attempt, DOUBLINGS_MAX));
 }
 

@@ -51,5 +51,5 @@ export function reconnectWindowMs({ settings, standstillMs }: SecondaryState): n
 }
 
 function redialMs({ settings: { redialMinMs, redialMaxMs } }: SecondaryState, attempt: number): number {
-  return backoffMs({ firstMs: redialMinMs, maxMs: redialMaxMs }, attempt);
+  return backoffMs(redialMinMs, redialMaxMs, attempt);
 }

@@ -3,7 +3,7 @@
 
 import { expect } from 'chai';
 import { Subject } from 'rxjs';
-import type { HookOutcome } from '../../src/observe/hooks/outcome.js';
+import type { HookOutcome } from '../../src/observe/hooks/events.js';
 import {
   createPrimaryMetrics,
   createSecondaryMetrics,

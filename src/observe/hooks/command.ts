@@ -5,8 +5,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { asError, codeOf } from '../../errors.js';
-import type { HookEvent } from './events.js';
-import type { HookRun } from './outcome.js';
+import type { HookEvent, HookRun } from './events.js';
 
 const STANDARD_ERROR_TAIL_BYTES = 4096;
 /** Between SIGTERM and SIGKILL. */
@@ -29,7 +28,7 @@ export function runCommand(hook: CommandHook): Promise<HookRun> {
   return new Promise((resolve) => {
     const child = spawnHook(hook);
     if (child instanceof Error) {
-      resolve({ result: 'failure', details: { error: codeOf(child), message: child.message } });
+      resolve(failure(child));
       return;
     }
     let tail = Buffer.alloc(0);
@@ -62,9 +61,7 @@ export function runCommand(hook: CommandHook): Promise<HookRun> {
       if (why !== null) signalGroup(child, 'SIGKILL');
       resolve(run);
     };
-    child.once('error', (error) =>
-      finish({ result: 'failure', details: { error: codeOf(error), message: error.message } }),
-    );
+    child.once('error', (error) => finish(failure(error)));
     child.once('exit', () => {
       drain = setTimeout(() => child.stderr?.destroy(), DRAIN_MS);
     });
@@ -75,6 +72,10 @@ export function runCommand(hook: CommandHook): Promise<HookRun> {
       }),
     );
   });
+}
+
+function failure(error: Error): HookRun {
+  return { result: 'failure', details: { error: codeOf(error), message: error.message } };
 }
 
 function spawnHook({ command, event, ...hook }: CommandHook): ChildProcess | Error {

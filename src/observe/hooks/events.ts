@@ -1,4 +1,5 @@
-// What hooks are told: the failover as the secondary sees it, and its mirror image on the old primary.
+// What hooks are told: the failover as the secondary sees it, and its mirror image on the old primary. And what becomes of
+// a hook.
 
 import { filter, map, type Observable } from 'rxjs';
 import type { PrimaryService, SecondaryService } from '../../report/reports.js';
@@ -17,6 +18,24 @@ export interface HookEvent {
   readonly takeoverSeconds?: number;
   /** failover-failed. */
   readonly error?: { readonly code: string; readonly message: string };
+}
+
+export type HookKind = 'command' | 'webhook';
+/** `cancelled`: the service stopped, or the queue was full. */
+export type HookResult = 'success' | 'failure' | 'timeout' | 'cancelled';
+
+/** What one attempt, or a row of them, came to. */
+export interface HookRun {
+  readonly result: HookResult;
+  /** What an operator needs to know: exit code, signal, HTTP status, the command's last words. */
+  readonly details: Readonly<Record<string, string | number | null>>;
+}
+
+export interface HookOutcome extends HookRun {
+  readonly hook: HookKind;
+  readonly event: HookEvent['event'];
+  readonly domain: string;
+  readonly seconds: number;
 }
 
 export function failoverHookEvents(service: Pick<SecondaryService, 'failover$'>): Observable<HookEvent> {

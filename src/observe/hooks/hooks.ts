@@ -13,8 +13,7 @@ import { monotonicMs } from '../../flow/clock.js';
 import { InOrder } from '../../flow/in-order.js';
 import type { Logger } from '../../report/log.js';
 import { runCommand } from './command.js';
-import type { HookEvent } from './events.js';
-import type { HookKind, HookOutcome, HookRun } from './outcome.js';
+import type { HookEvent, HookKind, HookOutcome, HookRun } from './events.js';
 import { callWebhook } from './webhook.js';
 
 export interface HookRunner {
@@ -25,6 +24,8 @@ export interface HookRunner {
   /** Takes no more events, ends what runs (commands are killed, requests aborted); safe to call twice. */
   stop(): Promise<void>;
 }
+
+const cancelled = (why: string): HookRun => ({ result: 'cancelled', details: { why } });
 
 /** Events of one domain that may wait for a hook: a domain has three in its life. */
 const QUEUE_MAX = 32;
@@ -48,18 +49,13 @@ export function startHooks(config: HooksConfig, events$: Observable<HookEvent>, 
     const queue = queues.get(key) ?? { order: new InOrder(), length: 0 };
     queues.set(key, queue);
     if (queue.length >= QUEUE_MAX) {
-      finish(hook, event, monotonicMs(), {
-        result: 'cancelled',
-        details: { why: 'too many events wait' },
-      });
+      finish(hook, event, monotonicMs(), cancelled('too many events wait'));
       return;
     }
     queue.length++;
     const turn = queue.order.do(async () => {
       const startedAtMs = monotonicMs();
-      const outcome: HookRun = aborter.signal.aborted
-        ? { result: 'cancelled', details: { why: 'the service stopped' } }
-        : await run();
+      const outcome = aborter.signal.aborted ? cancelled('the service stopped') : await run();
       queue.length--;
       finish(hook, event, startedAtMs, outcome);
     });
@@ -77,7 +73,7 @@ export function startHooks(config: HooksConfig, events$: Observable<HookEvent>, 
       );
     }
     if (webhook) {
-      enqueue('webhook', event, () => callWebhook({ webhook, message, signal: aborter.signal, log }));
+      enqueue('webhook', event, () => callWebhook(webhook, message, aborter.signal, log));
     }
   });
 

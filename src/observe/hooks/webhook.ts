@@ -4,29 +4,28 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { WebhookConfig } from '../../config/schema.js';
 import { asError, codeOf } from '../../errors.js';
+import { backoffMs } from '../../flow/backoff.js';
 import type { Logger } from '../../report/log.js';
 import { VERSION } from '../../version.js';
-import type { HookResult, HookRun } from './outcome.js';
+import type { HookResult, HookRun } from './events.js';
 
 const DELAY_MS_MAX = 60_000;
 const TIMED_OUT = new Error('no answer in time');
 
-export interface WebhookHook {
-  readonly webhook: WebhookConfig;
-  readonly message: string;
-  readonly signal: AbortSignal;
-  readonly log: Logger;
-}
-
 /** Never rejects: what goes wrong is the result. */
-export async function callWebhook({ webhook, message, signal, log }: WebhookHook): Promise<HookRun> {
+export async function callWebhook(
+  webhook: WebhookConfig,
+  message: string,
+  signal: AbortSignal,
+  log: Logger,
+): Promise<HookRun> {
   for (let attempt = 1; ; attempt++) {
     const { final, run } = await post(webhook, message, signal);
     const details = { ...run.details, attempts: attempt };
     if (final || attempt >= webhook.attempts || signal.aborted) {
       return { result: signal.aborted && run.result !== 'success' ? 'cancelled' : run.result, details };
     }
-    const delayMs = Math.min(webhook.retryDelayMs * 2 ** (attempt - 1), DELAY_MS_MAX);
+    const delayMs = backoffMs(webhook.retryDelayMs, DELAY_MS_MAX, attempt - 1);
     log.warn({ ...details, delayMs }, 'webhook not delivered, will try again');
     try {
       await delay(delayMs, undefined, { signal });
@@ -37,12 +36,12 @@ export async function callWebhook({ webhook, message, signal, log }: WebhookHook
   }
 }
 
-interface Attempt {
-  readonly final: boolean;
-  readonly run: HookRun;
-}
-
-async function post(webhook: WebhookConfig, message: string, signal: AbortSignal): Promise<Attempt> {
+/** `final`: no use in another attempt. */
+async function post(
+  webhook: WebhookConfig,
+  message: string,
+  signal: AbortSignal,
+): Promise<{ readonly final: boolean; readonly run: HookRun }> {
   const request = new AbortController();
   const stop = () => request.abort();
   const limit = setTimeout(() => request.abort(TIMED_OUT), webhook.timeoutMs);

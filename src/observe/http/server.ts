@@ -89,25 +89,14 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   };
 }
 
-function whyNot(error: Error): string {
-  return codeOf(error) === 'EADDRINUSE' ? 'another process listens there' : error.message;
-}
-
-async function listen(server: http.Server, { host, port, log }: HttpServerOptions): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
+function listen(server: http.Server, { host, port, log }: HttpServerOptions): Promise<void> {
+  return new Promise((resolve, reject) => {
     const failed = (error: Error) => {
-      const code = codeOf(error) === 'EADDRINUSE' ? 'ADDRESS_IN_USE' : 'LISTEN_FAILED';
-      const facts = { host, port };
-      reject(
-        new HttpError(
-          code,
-          `cannot serve HTTP on ${host}:${port}: ${whyNot(error)} (http.host, http.port)`,
-          facts,
-          {
-            cause: error,
-          },
-        ),
-      );
+      const inUse = codeOf(error) === 'EADDRINUSE';
+      const code = inUse ? 'ADDRESS_IN_USE' : 'LISTEN_FAILED';
+      const why = inUse ? 'another process listens there' : error.message;
+      const message = `cannot serve HTTP on ${host}:${port}: ${why} (http.host, http.port)`;
+      reject(new HttpError(code, message, { host, port }, { cause: error }));
     };
     server.once('error', failed);
     server.listen(port, host, () => {
@@ -147,11 +136,8 @@ async function answer(options: HttpServerOptions, request: http.IncomingMessage)
       return json(200, { status: 'ok', side: options.side, uptimeSeconds: process.uptime() });
     case '/readyz': {
       const reasons = unreadiness(options.statuses());
-      return json(reasons.length === 0 ? 200 : 503, {
-        ready: reasons.length === 0,
-        side: options.side,
-        reasons,
-      });
+      const ready = reasons.length === 0;
+      return json(ready ? 200 : 503, { ready, side: options.side, reasons });
     }
   }
 }

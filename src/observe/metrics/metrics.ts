@@ -8,25 +8,18 @@ import { Gauge, Registry } from 'prom-client';
 import { EMPTY, type Observable, Subscription } from 'rxjs';
 import { VERSION } from '../../version.js';
 import { monotonicMs } from '../../flow/clock.js';
-import type { HookOutcome } from '../hooks/outcome.js';
-import { gauge, stateSet, type GaugeRow, type StateRow, type Statuses } from './kinds.js';
-import {
-  LINK_STATES,
-  watchCheckpoints,
-  watchCommits,
-  watchFailovers,
-  watchHooks,
-  watchLinks,
-  watchStandbys,
-} from './reports.js';
-import { registerProcessMetrics } from './process.js';
 import type {
   DomainRole,
   DomainStatus,
   PrimaryService,
+  ReplicationService,
   SecondaryService,
-  TransitionReport,
 } from '../../report/reports.js';
+import type { HookOutcome } from '../hooks/events.js';
+import { registerProcessMetrics } from './process.js';
+import { LINK_STATES, watchCheckpoints, watchCommits, watchFailovers } from './reports.js';
+import { watchHooks, watchLinks, watchStandbys } from './reports.js';
+import { DomainSeries } from './series.js';
 
 export interface Metrics {
   /** Its own for each service: two services in one process do not disturb each other. */
@@ -43,139 +36,109 @@ export interface MetricsOptions {
 
 const ROLES: readonly DomainRole[] = ['primary', 'standby', 'active', 'fenced', 'ended', 'failed'];
 
-const STATES: readonly StateRow[] = [
-  {
-    name: 'romulus_domain_role',
-    label: 'role',
-    states: ROLES,
-    help: 'Which part this side plays for the domain: 1 for the role it has, else 0.',
-    read: (status) => status.role,
-  },
-  {
-    name: 'romulus_link_state',
-    label: 'state',
-    states: LINK_STATES,
-    help: 'State of the link to the other side: 1 for the state it is in, else 0.',
-    read: (status) => status.link,
-  },
-];
-
-/** What both sides have. */
-const GAUGES: readonly GaugeRow[] = [
-  {
-    name: 'romulus_domain_protected',
-    help: '1 if the domain survives the death of its primary host now, as far as this side knows.',
-    read: (status) => Number(isLive(status) && status.link === 'replicating'),
-  },
-  {
-    name: 'romulus_epoch_acknowledged',
-    help: 'The last epoch acknowledged; -1: none.',
-    read: (status) => status.epochAcknowledged,
-  },
-  {
-    name: 'romulus_lag_epochs',
-    help: 'Epochs captured (primary) or received (secondary) and not yet safe: acknowledged, or applied.',
-    read: lagEpochs,
-  },
-  {
-    name: 'romulus_lag_seconds',
-    help: 'Time since the last acknowledgement: how much work of the domain a failover would lose.',
-    read: (status, nowMs) =>
-      isLive(status) && status.acknowledgedAtMs !== null
-        ? Math.max(0, nowMs - status.acknowledgedAtMs) / 1000
-        : null,
-  },
-  {
-    name: 'romulus_buffered_bytes',
-    help: 'Primary: octets of the stream in slabs and socket. Secondary: octets received and not yet applied.',
-    read: (status) => status.bufferedBytes,
-  },
-  {
-    name: 'romulus_held_output_bytes',
-    help: 'Octets of the output of the domain that wait behind the gate.',
-    read: (status) => status.heldOutputBytes,
-  },
-];
-
-const PRIMARY_GAUGES: readonly GaugeRow[] = [
-  {
-    name: 'romulus_epoch_captured',
-    help: 'The last epoch captured; -1: none.',
-    read: (status) => status.epochSeen,
-  },
-];
-
-const SECONDARY_GAUGES: readonly GaugeRow[] = [
-  {
-    name: 'romulus_epoch_received',
-    help: 'The last epoch received whole; -1: none.',
-    read: (status) => status.epochSeen,
-  },
-  {
-    name: 'romulus_epoch_committed',
-    help: 'The last epoch applied to the standby domain; -1: none.',
-    read: (status) => status.epochCommitted,
-  },
-];
-
 export function createPrimaryMetrics(service: PrimaryService, options: MetricsOptions = {}): Metrics {
-  const { registry, subscriptions, statuses } = start('primary', service, options, PRIMARY_GAUGES);
-  subscriptions.add(watchCheckpoints(registry, statuses, service.checkpoints$));
-  return finish(registry, subscriptions);
+  const { series, subscriptions, metrics } = start('primary', service, options);
+  series.gauge('romulus_epoch_captured', 'The last epoch captured; -1: none.', (status) => status.epochSeen);
+  subscriptions.add(watchCheckpoints(series, service.checkpoints$));
+  return metrics;
 }
 
 export function createSecondaryMetrics(service: SecondaryService, options: MetricsOptions = {}): Metrics {
-  const { registry, subscriptions, statuses } = start('secondary', service, options, SECONDARY_GAUGES);
-  subscriptions.add(watchCommits(registry, statuses, service.commits$));
-  subscriptions.add(watchFailovers(registry, statuses, service.failover$));
-  subscriptions.add(watchStandbys(registry, statuses, service.standbyLosses$));
-  return finish(registry, subscriptions);
+  const { series, subscriptions, metrics } = start('secondary', service, options);
+  series.gauge(
+    'romulus_epoch_received',
+    'The last epoch received whole; -1: none.',
+    (status) => status.epochSeen,
+  );
+  series.gauge(
+    'romulus_epoch_committed',
+    'The last epoch applied to the standby domain; -1: none.',
+    (status) => status.epochCommitted,
+  );
+  subscriptions.add(watchCommits(series, service.commits$));
+  subscriptions.add(watchFailovers(series, service.failover$));
+  subscriptions.add(watchStandbys(series, service.standbyLosses$));
+  return metrics;
 }
 
-function finish(registry: Registry, subscriptions: Subscription): Metrics {
-  return { registry, stop: () => subscriptions.unsubscribe() };
-}
-
-/** `own`: what this side has beside what both have. */
+/** With what both sides have. */
 function start(
   side: 'primary' | 'secondary',
-  service: { statuses(): readonly DomainStatus[]; readonly transitions$: Observable<TransitionReport> },
-  options: MetricsOptions,
-  own: readonly GaugeRow[],
-): { registry: Registry; subscriptions: Subscription; statuses: Statuses } {
+  service: ReplicationService,
+  { hookOutcomes$ = EMPTY, nowMs = monotonicMs }: MetricsOptions,
+) {
   const registry = new Registry();
   const subscriptions = new Subscription();
-  const statuses = () => service.statuses();
-  const nowMs = options.nowMs ?? monotonicMs;
+  const series = new DomainSeries(registry, () => service.statuses());
   new Gauge({
     name: 'romulus_build_info',
     help: 'Always 1; what runs is in the labels.',
     labelNames: ['side', 'version', 'node_version'],
     registers: [registry],
   }).set({ side, version: VERSION, node_version: process.version }, 1);
-  for (const row of STATES) stateSet(registry, row, statuses);
-  for (const row of [...GAUGES, ...own]) gauge(registry, row, statuses, nowMs);
-  certificateGauge(registry, statuses);
-  subscriptions.add(watchLinks(registry, statuses, service.transitions$));
-  subscriptions.add(watchHooks(registry, statuses, options.hookOutcomes$ ?? EMPTY));
+  ofStatuses(series, nowMs);
+  subscriptions.add(watchLinks(series, service.transitions$));
+  subscriptions.add(watchHooks(series, hookOutcomes$));
   registerProcessMetrics(registry);
-  return { registry, subscriptions, statuses };
+  const metrics: Metrics = { registry, stop: () => subscriptions.unsubscribe() };
+  return { series, subscriptions, metrics };
 }
 
-function certificateGauge(registry: Registry, statuses: Statuses): void {
-  new Gauge({
-    name: 'romulus_certificate_expiry_timestamp_seconds',
-    help: 'When a certificate of this side ends, since 1970: its own, and that of the authority that it trusts. None without TLS.',
-    labelNames: ['domain', 'certificate'],
-    registers: [registry],
-    collect() {
-      this.reset();
-      for (const { domain, certificates = [] } of statuses()) {
-        for (const { certificate, expiresAtMs } of certificates)
-          this.set({ domain, certificate }, expiresAtMs / 1000);
-      }
-    },
-  });
+function ofStatuses(series: DomainSeries, nowMs: () => number): void {
+  series.states(
+    'romulus_domain_role',
+    'Which part this side plays for the domain: 1 for the role it has, else 0.',
+    'role',
+    ROLES,
+    (status) => status.role,
+  );
+  series.states(
+    'romulus_link_state',
+    'State of the link to the other side: 1 for the state it is in, else 0.',
+    'state',
+    LINK_STATES,
+    (status) => status.link,
+  );
+  series.gauge(
+    'romulus_domain_protected',
+    '1 if the domain survives the death of its primary host now, as far as this side knows.',
+    (status) => Number(isLive(status) && status.link === 'replicating'),
+  );
+  series.gauge(
+    'romulus_epoch_acknowledged',
+    'The last epoch acknowledged; -1: none.',
+    (status) => status.epochAcknowledged,
+  );
+  series.gauge(
+    'romulus_lag_epochs',
+    'Epochs captured (primary) or received (secondary) and not yet safe: acknowledged, or applied.',
+    lagEpochs,
+  );
+  series.gauge(
+    'romulus_lag_seconds',
+    'Time since the last acknowledgement: how much work of the domain a failover would lose.',
+    (status) =>
+      isLive(status) && status.acknowledgedAtMs !== null
+        ? Math.max(0, nowMs() - status.acknowledgedAtMs) / 1000
+        : null,
+  );
+  series.gauge(
+    'romulus_buffered_bytes',
+    'Primary: octets of the stream in slabs and socket. Secondary: octets received and not yet applied.',
+    (status) => status.bufferedBytes,
+  );
+  series.gauge(
+    'romulus_held_output_bytes',
+    'Octets of the output of the domain that wait behind the gate.',
+    (status) => status.heldOutputBytes,
+  );
+  series.gauges(
+    'romulus_certificate_expiry_timestamp_seconds',
+    'When a certificate of this side ends, since 1970: its own, and that of the authority that it trusts. None without TLS.',
+    ['certificate'],
+    ({ certificates = [] }) =>
+      certificates.map(({ certificate, expiresAtMs }) => [{ certificate }, expiresAtMs / 1000]),
+  );
 }
 
 /** Replication still goes on or is to come: a lag means something. */

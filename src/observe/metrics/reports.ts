@@ -1,9 +1,7 @@
 // From the services' reports to counters and histograms: one function for each kind of report.
 
-import { Gauge, Histogram, type Registry } from 'prom-client';
 import type { Observable, Subscription } from 'rxjs';
-import type { HookOutcome } from '../hooks/outcome.js';
-import { counter, type Statuses } from './kinds.js';
+import type { HookOutcome } from '../hooks/events.js';
 import type {
   CheckpointPhases,
   CheckpointReport,
@@ -14,16 +12,12 @@ import type {
   StandbyState,
   TransitionReport,
 } from '../../report/reports.js';
+import type { DomainSeries } from './series.js';
 
 export const LINK_STATES: readonly LinkState[] = ['down', 'connecting', 'syncing', 'replicating', 'suspect'];
-
+const STANDBY_STATES: readonly StandbyState[] = ['spare', 'filling', 'held'];
 const PHASES: readonly (keyof CheckpointPhases)[] = [
-  'suspend',
-  'copy',
-  'state',
-  'resume',
-  'send',
-  'acknowledge',
+  ...(['suspend', 'copy', 'state', 'resume', 'send', 'acknowledge'] as const),
 ];
 
 /** Dense where a pause is felt or not: single milliseconds. */
@@ -37,37 +31,29 @@ const PHASE_BUCKETS = [
 ];
 
 export function watchCheckpoints(
-  registry: Registry,
-  statuses: Statuses,
+  series: DomainSeries,
   checkpoints$: Observable<CheckpointReport>,
 ): Subscription {
-  const checkpoints = counter(registry, 'romulus_checkpoints_total', 'Checkpoints acknowledged.', statuses);
-  const dirtyPages = counter(
-    registry,
+  const checkpoints = series.counter('romulus_checkpoints_total', 'Checkpoints acknowledged.');
+  const dirtyPages = series.counter(
     'romulus_checkpoint_dirty_pages_total',
     'Pages captured in the pauses of acknowledged checkpoints.',
-    statuses,
   );
-  const bytes = counter(
-    registry,
+  const bytes = series.counter(
     'romulus_checkpoint_bytes_total',
     'Octets of the stream in acknowledged checkpoints.',
-    statuses,
   );
-  const pause = new Histogram({
-    name: 'romulus_checkpoint_pause_seconds',
-    help: 'How long the domain stood still for a checkpoint.',
-    labelNames: ['domain'],
-    buckets: PAUSE_BUCKETS,
-    registers: [registry],
-  });
-  const phase = new Histogram({
-    name: 'romulus_checkpoint_phase_seconds',
-    help: 'The phases of a checkpoint: suspend, copy, state and resume make up the pause; send and acknowledge follow it.',
-    labelNames: ['domain', 'phase'],
-    buckets: PHASE_BUCKETS,
-    registers: [registry],
-  });
+  const pause = series.histogram(
+    'romulus_checkpoint_pause_seconds',
+    'How long the domain stood still for a checkpoint.',
+    PAUSE_BUCKETS,
+  );
+  const phase = series.histogram(
+    'romulus_checkpoint_phase_seconds',
+    'The phases of a checkpoint: suspend, copy, state and resume make up the pause; send and acknowledge follow it.',
+    PHASE_BUCKETS,
+    ['phase'],
+  );
   return checkpoints$.subscribe((report) => {
     const { domain } = report;
     checkpoints.inc({ domain });
@@ -78,42 +64,19 @@ export function watchCheckpoints(
   });
 }
 
-export function watchCommits(
-  registry: Registry,
-  statuses: Statuses,
-  commits$: Observable<CommitReport>,
-): Subscription {
-  const commits = counter(
-    registry,
-    'romulus_commits_total',
-    'Epochs applied to the standby domain.',
-    statuses,
-  );
-  const records = counter(
-    registry,
-    'romulus_commit_records_total',
-    'Records applied to the standby domain.',
-    statuses,
-  );
-  const pages = counter(
-    registry,
-    'romulus_commit_pages_total',
-    'Pages written into the standby domain.',
-    statuses,
-  );
-  const bytes = counter(
-    registry,
+export function watchCommits(series: DomainSeries, commits$: Observable<CommitReport>): Subscription {
+  const commits = series.counter('romulus_commits_total', 'Epochs applied to the standby domain.');
+  const records = series.counter('romulus_commit_records_total', 'Records applied to the standby domain.');
+  const pages = series.counter('romulus_commit_pages_total', 'Pages written into the standby domain.');
+  const bytes = series.counter(
     'romulus_commit_bytes_total',
     'Octets of the stream applied to the standby domain.',
-    statuses,
   );
-  const apply = new Histogram({
-    name: 'romulus_commit_apply_seconds',
-    help: 'How long it took to apply an epoch to the standby domain.',
-    labelNames: ['domain'],
-    buckets: PHASE_BUCKETS,
-    registers: [registry],
-  });
+  const apply = series.histogram(
+    'romulus_commit_apply_seconds',
+    'How long it took to apply an epoch to the standby domain.',
+    PHASE_BUCKETS,
+  );
   return commits$.subscribe((report) => {
     const { domain } = report;
     commits.inc({ domain });
@@ -124,73 +87,42 @@ export function watchCommits(
   });
 }
 
-export function watchFailovers(
-  registry: Registry,
-  statuses: Statuses,
-  failover$: Observable<FailoverEvent>,
-): Subscription {
-  const failovers = counter(registry, 'romulus_failovers_total', 'Failovers by how they ended.', statuses, [
-    { result: 'completed' },
-    { result: 'failed' },
-  ]);
-  const detect = new Gauge({
-    name: 'romulus_failover_detect_seconds',
-    help: 'From the last acknowledgement to the decision to fail over: at most this long the death of the primary went unnoticed.',
-    labelNames: ['domain'],
-    registers: [registry],
-  });
-  const takeover = new Gauge({
-    name: 'romulus_failover_takeover_seconds',
-    help: 'From the decision to fail over to the domain running here.',
-    labelNames: ['domain'],
-    registers: [registry],
-  });
+export function watchFailovers(series: DomainSeries, failover$: Observable<FailoverEvent>): Subscription {
+  const results = [{ result: 'completed' }, { result: 'failed' }];
+  const failovers = series.counter('romulus_failovers_total', 'Failovers by how they ended.', results);
+  const detect = series.reported(
+    'romulus_failover_detect_seconds',
+    'From the last acknowledgement to the decision to fail over: at most this long the death of the primary went unnoticed.',
+  );
+  const takeover = series.reported(
+    'romulus_failover_takeover_seconds',
+    'From the decision to fail over to the domain running here.',
+  );
   return failover$.subscribe((event) => {
-    const { domain } = event;
-    switch (event.phase) {
-      case 'started': {
-        const at = statuses().find((status) => status.domain === domain)?.acknowledgedAtMs ?? null;
-        if (at !== null) detect.set({ domain }, Math.max(0, event.atMs - at) / 1000);
-        break;
-      }
-      case 'completed':
-        failovers.inc({ domain, result: 'completed' });
-        takeover.set({ domain }, event.takeoverSeconds);
-        break;
-      case 'failed':
-        failovers.inc({ domain, result: 'failed' });
-        break;
+    const { domain, phase: result } = event;
+    if (event.phase === 'started') {
+      const at = series.statuses().find((status) => status.domain === domain)?.acknowledgedAtMs ?? null;
+      if (at !== null) detect.set({ domain }, Math.max(0, event.atMs - at) / 1000);
+      return;
     }
+    failovers.inc({ domain, result });
+    if (event.phase === 'completed') takeover.set({ domain }, event.takeoverSeconds);
   });
 }
 
-const STANDBY_STATES: readonly StandbyState[] = ['spare', 'filling', 'held'];
-
-export function watchStandbys(
-  registry: Registry,
-  statuses: Statuses,
-  losses$: Observable<StandbyLossReport>,
-): Subscription {
-  const losses = counter(
-    registry,
+export function watchStandbys(series: DomainSeries, losses$: Observable<StandbyLossReport>): Subscription {
+  const losses = series.counter(
     'romulus_standby_losses_total',
     'Standby domains that ended by themselves or were of no use, and were replaced, by what they were.',
-    statuses,
     STANDBY_STATES.map((was) => ({ was })),
   );
   return losses$.subscribe(({ domain, was }) => losses.inc({ domain, was }));
 }
 
-export function watchLinks(
-  registry: Registry,
-  statuses: Statuses,
-  transitions$: Observable<TransitionReport>,
-): Subscription {
-  const transitions = counter(
-    registry,
+export function watchLinks(series: DomainSeries, transitions$: Observable<TransitionReport>): Subscription {
+  const transitions = series.counter(
     'romulus_link_transitions_total',
     'Changes of the state of the link, by the state that it changed to.',
-    statuses,
     LINK_STATES.map((state) => ({ state })),
   );
   // A transition may be one of the role alone.
@@ -202,19 +134,12 @@ export function watchLinks(
   });
 }
 
-export function watchHooks(
-  registry: Registry,
-  statuses: Statuses,
-  outcomes$: Observable<HookOutcome>,
-): Subscription {
-  const hooks = ['command', 'webhook'];
+export function watchHooks(series: DomainSeries, outcomes$: Observable<HookOutcome>): Subscription {
   const results = ['success', 'failure', 'timeout', 'cancelled'];
-  const runs = counter(
-    registry,
+  const runs = series.counter(
     'romulus_hook_runs_total',
     'Commands and webhooks that were run to tell of a failover, by how they ended.',
-    statuses,
-    hooks.flatMap((hook) => results.map((result) => ({ hook, result }))),
+    ['command', 'webhook'].flatMap((hook) => results.map((result) => ({ hook, result }))),
   );
   return outcomes$.subscribe(({ domain, hook, result }) => runs.inc({ domain, hook, result }));
 }
