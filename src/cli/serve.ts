@@ -6,9 +6,8 @@
 
 import { Subscription, type Observable } from 'rxjs';
 import type { HooksConfig, HttpConfig } from '../config/schema.js';
-import type { HookEvent } from '../observe/hooks/events.js';
+import type { HookEvent, HookOutcome } from '../observe/hooks/events.js';
 import { startHooks } from '../observe/hooks/hooks.js';
-import type { HookOutcome } from '../observe/hooks/events.js';
 import { createHttpServer } from '../observe/http/server.js';
 import type { Logger } from '../report/log.js';
 import type { Metrics } from '../observe/metrics/metrics.js';

@@ -11,13 +11,18 @@
 import {
   Observable,
   Subject,
+  concatMap,
+  ignoreElements,
   mergeMap,
   observeOn,
   queueScheduler,
   scan,
   share,
+  tap,
   type TimestampProvider,
 } from 'rxjs';
+import type { Of } from './kinds.js';
+import { ofKind } from './of-kind.js';
 
 /** `atMs`: when the event was looked at, by the clock that the pipeline was given. */
 export type Step<State, Event, Effect> = (
@@ -70,4 +75,23 @@ export function feedback<State, Event, Effect>(
       }),
     );
   });
+}
+
+/** What is done about each effect of the kind, and what comes of it (`Answer`). */
+type OfKind<Event, Effect extends { readonly kind: string }, Answer> = <Kind extends Effect['kind']>(
+  kind: Kind,
+  work: (effect: Of<Effect, Kind>) => Answer,
+) => Performer<Event, Effect>;
+
+/** Each makes a sentence about what is done, and when; inTurn: when what was done about the one before is over. */
+export function performersOf<Event, Effect extends { readonly kind: string }>(): {
+  readonly atOnce: OfKind<Event, Effect, Observable<Event>>;
+  readonly inTurn: OfKind<Event, Effect, Observable<Event>>;
+  readonly told: OfKind<Event, Effect, void>;
+} {
+  return {
+    atOnce: (kind, work) => (effects$) => effects$.pipe(ofKind(kind), mergeMap(work)),
+    inTurn: (kind, work) => (effects$) => effects$.pipe(ofKind(kind), concatMap(work)),
+    told: (kind, tell) => (effects$) => effects$.pipe(ofKind(kind), tap(tell), ignoreElements()),
+  };
 }

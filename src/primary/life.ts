@@ -11,6 +11,7 @@
 // holds for all of them. After a gap in time, this process was stopped and may have been replaced: what was let out and
 // is still here is held, until an epoch that was captured since is acknowledged.
 
+import { follow, withOneTransition, type Rules } from '../flow/kinds.js';
 import {
   bye,
   dropLink,
@@ -53,83 +54,57 @@ function handle(state: LifeState, event: LifeEvent, effects: LifeEffect[]): void
     // Whatever it says, it may have said it before.
     dropLink(state, 'INTERNAL', 'this process was stopped', effects);
   }
-  switch (event.kind) {
-    case 'start':
-      start(state, event.orphaned, event.running, effects);
-      return;
-    case 'linked':
-      linked(state, event.streamUuid, effects);
-      return;
-    case 'heard':
-    case 'captured':
-    case 'acknowledged':
-    case 'stream-over':
-    case 'bye':
-    case 'lost':
-      ofStream(state, event, effects);
-      return;
-    case 'machine-changed':
-      state.error = { code: 'MACHINE_CHANGED', message: event.message };
-      // The next secondary is compared with what it is now.
-      dropLink(state, 'DOMAIN_MISMATCH', event.message, effects);
-      return;
-    case 'domain-shutdown':
-      shutDown(state, effects);
-      return;
-    case 'domain-crashed':
-      failed(state, `crashed: ${event.reason}`, effects);
-      return;
-    case 'domain-failed':
-      state.error = { code: event.code, message: event.message };
-      failed(state, event.code, effects);
-      return;
-    case 'fenced':
-      fenced(state, effects);
-      return;
-    // That it comes tells whether we were stopped; a capture begins with it.
-    case 'suspending':
-    case 'beat':
-    case 'goodbye':
-      return;
-    case 'stop':
-      stop(state, effects);
-      return;
-  }
+  follow(RULES, event, state, effects);
 }
 
-type OfStream = Extract<LifeEvent, { streamUuid: string }>;
+const NOTHING = (): void => undefined;
 
-function ofStream(
-  state: LifeState,
-  event: Exclude<OfStream, { kind: 'linked' | 'goodbye' | 'suspending' }>,
-  effects: LifeEffect[],
-): void {
-  if (event.kind === 'lost') noteRefusal(state, event.code, event.message);
-  const { stream } = state;
-  // What comes of a stream that is over comes late and means nothing.
-  if (stream?.streamUuid !== event.streamUuid) return;
-  switch (event.kind) {
-    case 'heard':
-      stream.heardAtMs = state.lastAtMs;
-      begin(state, stream, effects);
-      return;
-    case 'captured':
-      captured(state, stream, event.ledger);
-      return;
-    case 'acknowledged':
-      acknowledged(state, stream, event.ledger, effects);
-      return;
-    case 'stream-over':
-      streamOver(state, stream, event.end, effects);
-      return;
-    case 'bye':
-      if (event.reason === 'shutdown') state.exposed = false;
-      unlinked(state, `bye ${event.reason}`, effects);
-      return;
-    case 'lost':
-      unlinked(state, event.code, effects);
-      return;
-  }
+const RULES: Rules<LifeEvent, [LifeState, LifeEffect[]]> = {
+  start: ({ orphaned, running }, state, effects) => start(state, orphaned, running, effects),
+  linked: ({ streamUuid }, state, effects) => linked(state, streamUuid, effects),
+  heard: ofStream((stream, _, state, effects) => {
+    stream.heardAtMs = state.lastAtMs;
+    begin(state, stream, effects);
+  }),
+  captured: ofStream((stream, { ledger }, state) => captured(state, stream, ledger)),
+  acknowledged: ofStream((stream, { ledger }, state, effects) =>
+    acknowledged(state, stream, ledger, effects),
+  ),
+  'stream-over': ofStream((stream, { end }, state, effects) => streamOver(state, stream, end, effects)),
+  bye: ofStream((_, { reason }, state, effects) => {
+    if (reason === 'shutdown') state.exposed = false;
+    unlinked(state, `bye ${reason}`, effects);
+  }),
+  lost: (event, state, effects) => {
+    noteRefusal(state, event.code, event.message);
+    if (state.stream?.streamUuid === event.streamUuid) unlinked(state, event.code, effects);
+  },
+  'machine-changed': ({ message }, state, effects) => {
+    state.error = { code: 'MACHINE_CHANGED', message };
+    // The next secondary is compared with what it is now.
+    dropLink(state, 'DOMAIN_MISMATCH', message, effects);
+  },
+  'domain-shutdown': (_, state, effects) => shutDown(state, effects),
+  'domain-crashed': ({ reason }, state, effects) => failed(state, `crashed: ${reason}`, effects),
+  'domain-failed': ({ code, message }, state, effects) => {
+    state.error = { code, message };
+    failed(state, code, effects);
+  },
+  fenced: (_, state, effects) => fenced(state, effects),
+  // That it comes tells whether we were stopped; a capture begins with it.
+  suspending: NOTHING,
+  beat: NOTHING,
+  goodbye: NOTHING,
+  stop: (_, state, effects) => stop(state, effects),
+};
+
+/** What comes of a stream that is over comes late and means nothing. */
+function ofStream<Event extends { readonly streamUuid: string }>(
+  rule: (stream: StreamState, event: Event, state: LifeState, effects: LifeEffect[]) => void,
+) {
+  return (event: Event, state: LifeState, effects: LifeEffect[]): void => {
+    if (state.stream?.streamUuid === event.streamUuid) rule(state.stream, event, state, effects);
+  };
 }
 
 function stalled(state: LifeState, stream: StreamState, effects: LifeEffect[]): void {
@@ -245,10 +220,4 @@ function streamOver(state: LifeState, stream: StreamState, end: StreamEnd, effec
       else dropLink(state, 'INTERNAL', `the saver failed: ${end.code}`, effects);
       return;
   }
-}
-
-/** A step that passes through several states on its way reports where it arrived: the last transition counts. */
-function withOneTransition(effects: readonly LifeEffect[]): readonly LifeEffect[] {
-  const last = effects.findLastIndex(({ kind }) => kind === 'transition');
-  return effects.filter(({ kind }, index) => kind !== 'transition' || index === last);
 }

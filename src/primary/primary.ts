@@ -27,9 +27,8 @@ import {
   type TimestampProvider,
 } from 'rxjs';
 import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
-import { feedback, type Performer } from '../flow/feedback.js';
+import { feedback, performersOf, type Performer } from '../flow/feedback.js';
 import { ofKind } from '../flow/of-kind.js';
-import { performersOf } from '../flow/performers.js';
 import type { LoopSettings } from './checkpoints.js';
 import { stepLife } from './life.js';
 import type { LifeEffect, LifeEvent, LifeState } from './life-state.js';

@@ -2,7 +2,7 @@
 // vigil.ts.
 
 import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
-import type { Of } from '../flow/performers.js';
+import type { Of } from '../flow/kinds.js';
 import type { LinkState, StandbyState } from '../report/reports.js';
 import type { Restored } from './restore-news.js';
 

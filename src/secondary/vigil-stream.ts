@@ -1,7 +1,7 @@
 // One stream from its link to its end: what its acknowledgements make of the domain that it fills, and what is known when
 // the link is lost and the restorer is done.
 
-import type { ChannelErrorCode } from '../channel/contract.js';
+import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
 import { armReconnect, dial, fillAgain, redialLater } from './redial.js';
 import { loseHeld, over } from './vigil-end.js';
 import { decide } from './vigil-failover.js';
@@ -10,39 +10,7 @@ import type { Effects, SecondaryEvent, SecondaryState, Session } from './vigil-s
 /** The restorer's code where the hypervisor does not take a checkpoint. */
 const REFUSED_STATE = 'BAD_CONTEXT';
 
-type SessionEvent = Extract<
-  SecondaryEvent,
-  { readonly kind: 'acknowledged' | 'ended' | 'lost' | 'bye' | 'restored' }
->;
-
-export function handleSession(
-  state: SecondaryState,
-  session: Session,
-  event: SessionEvent,
-  effects: Effects,
-): void {
-  switch (event.kind) {
-    case 'acknowledged':
-      acknowledged(state, session, event.epoch, effects);
-      return;
-    case 'ended':
-      over(state, 'ended', 'the domain shut down', effects);
-      return;
-    case 'lost':
-      lost(state, session, event.code, effects);
-      return;
-    case 'bye':
-      if (event.reason === 'domain-ended') over(state, 'ended', 'the domain shut down', effects);
-      else if (event.reason === 'shutdown') tookLeave(state, session, effects);
-      else lost(state, session, `bye ${event.reason}`, effects);
-      return;
-    case 'restored':
-      restored(state, session, event, effects);
-      return;
-  }
-}
-
-function acknowledged(state: SecondaryState, session: Session, epoch: number, effects: Effects): void {
+export function acknowledged(state: SecondaryState, session: Session, epoch: number, effects: Effects): void {
   if (session.spoilt) return;
   const first = session.acknowledged < 0;
   session.acknowledged = epoch;
@@ -59,7 +27,7 @@ function acknowledged(state: SecondaryState, session: Session, epoch: number, ef
   }
 }
 
-function lost(state: SecondaryState, session: Session, code: string, effects: Effects): void {
+export function lost(state: SecondaryState, session: Session, code: string, effects: Effects): void {
   if (!session.linked) return;
   session.linked = false;
   state.reason = code;
@@ -73,6 +41,12 @@ function lost(state: SecondaryState, session: Session, code: string, effects: Ef
   }
   // Dialling waits for the restorer: only then it is known what we hold.
   effects.push({ kind: 'transition', reason: code });
+}
+
+export function bye(state: SecondaryState, session: Session, reason: ByeReason, effects: Effects): void {
+  if (reason === 'domain-ended') over(state, 'ended', 'the domain shut down', effects);
+  else if (reason === 'shutdown') tookLeave(state, session, effects);
+  else lost(state, session, `bye ${reason}`, effects);
 }
 
 function tookLeave(state: SecondaryState, session: Session, effects: Effects): void {

@@ -22,16 +22,18 @@
 // checkpoint, the failover has failed, and is reported so; we go on dialling, for whoever comes next.
 
 import type { ChannelErrorCode } from '../channel/contract.js';
+import { follow, withOneTransition, type Rules } from '../flow/kinds.js';
 import { armReconnect, dial, reconnectWindowMs, redialLater } from './redial.js';
 import { activeEnded, decide, startFailed, started, witness } from './vigil-failover.js';
 import { discardHeld, loseHeld, over, stop } from './vigil-end.js';
-import { handleSession, restored, spoilt } from './vigil-stream.js';
+import { acknowledged, bye, lost, restored, spoilt } from './vigil-stream.js';
 import type {
   Effects,
   SecondaryEffect,
   SecondaryEvent,
   SecondaryState,
   SecondaryTimer,
+  Session,
 } from './vigil-state.js';
 
 /** The dialled host is up, and the process that ran our domain is not. */
@@ -64,64 +66,52 @@ export function stepSecondary(
   return [state, withOneTransition(effects)];
 }
 
-/** A step that passes through several states on its way reports where it arrived: the last transition counts. */
-function withOneTransition(effects: readonly SecondaryEffect[]): readonly SecondaryEffect[] {
-  const last = effects.findLastIndex((effect) => effect.kind === 'transition');
-  return effects.filter((effect, index) => effect.kind !== 'transition' || index === last);
-}
-
 function handle(state: SecondaryState, event: SecondaryEvent, effects: Effects): void {
   // A restorer that ends late leaves a domain behind, whatever was decided meanwhile.
-  if (state.phase === 'over' && event.kind !== 'restored') return;
-  switch (event.kind) {
-    case 'start':
-      if (state.dials === 0 && state.phase === 'dialling') dial(state, effects);
-      return;
-    case 'dialled':
-      if (isDialUnderWay(state, event)) dialled(state, event, effects);
-      return;
-    case 'dial-failed':
-      if (isDialUnderWay(state, event)) dialFailed(state, event.code, effects);
-      return;
-    case 'acknowledged':
-    case 'ended':
-    case 'lost':
-    case 'bye':
-    case 'restored':
-      // Events of a session that is over come late and mean nothing.
-      if (state.session?.streamUuid === event.streamUuid) handleSession(state, state.session, event, effects);
-      return;
-    case 'timer':
-      timer(state, event.timer, event.lateMs, effects);
-      return;
-    case 'witness':
-      witness(state, event.granted, effects);
-      return;
-    case 'started':
-      started(state, event.epochsBack, effects);
-      return;
-    case 'start-failed':
-      if (state.phase === 'starting') startFailed(state, event, effects);
-      return;
-    case 'domain-shutdown':
-      domainOver(state, 'shutdown', 'it shut down', effects);
-      return;
-    case 'domain-crashed':
-      domainOver(state, 'crashed', event.reason, effects);
-      return;
-    case 'filling-ended':
-      if (state.session && state.session.acknowledged < 0) {
-        effects.push({ kind: 'standby-lost', was: 'filling', reason: event.reason });
-        spoilt(state, state.session, effects);
-      }
-      return;
-    case 'domain-failed':
-      domainFailed(state, event.code, effects);
-      return;
-    case 'stop':
-      stop(state, effects);
-      return;
-  }
+  if (state.phase !== 'over' || event.kind === 'restored') follow(RULES, event, state, effects);
+}
+
+const RULES: Rules<SecondaryEvent, [SecondaryState, Effects]> = {
+  start: (_, state, effects) => {
+    if (state.dials === 0 && state.phase === 'dialling') dial(state, effects);
+  },
+  dialled: (event, state, effects) => {
+    if (isDialUnderWay(state, event)) dialled(state, event, effects);
+  },
+  'dial-failed': (event, state, effects) => {
+    if (isDialUnderWay(state, event)) dialFailed(state, event.code, effects);
+  },
+  acknowledged: ofSession((session, { epoch }, state, effects) =>
+    acknowledged(state, session, epoch, effects),
+  ),
+  ended: ofSession((_session, _, state, effects) => over(state, 'ended', 'the domain shut down', effects)),
+  lost: ofSession((session, { code }, state, effects) => lost(state, session, code, effects)),
+  bye: ofSession((session, { reason }, state, effects) => bye(state, session, reason, effects)),
+  restored: ofSession((session, event, state, effects) => restored(state, session, event, effects)),
+  timer: ({ timer: which, lateMs }, state, effects) => timer(state, which, lateMs, effects),
+  witness: ({ granted }, state, effects) => witness(state, granted, effects),
+  started: ({ epochsBack }, state, effects) => started(state, epochsBack, effects),
+  'start-failed': (event, state, effects) => {
+    if (state.phase === 'starting') startFailed(state, event, effects);
+  },
+  'domain-shutdown': (_, state, effects) => domainOver(state, 'shutdown', 'it shut down', effects),
+  'domain-crashed': ({ reason }, state, effects) => domainOver(state, 'crashed', reason, effects),
+  'filling-ended': ({ reason }, state, effects) => {
+    if (!state.session || state.session.acknowledged >= 0) return;
+    effects.push({ kind: 'standby-lost', was: 'filling', reason });
+    spoilt(state, state.session, effects);
+  },
+  'domain-failed': ({ code }, state, effects) => domainFailed(state, code, effects),
+  stop: (_, state, effects) => stop(state, effects),
+};
+
+/** Events of a session that is over come late and mean nothing. */
+function ofSession<Event extends { readonly streamUuid: string }>(
+  rule: (session: Session, event: Event, state: SecondaryState, effects: Effects) => void,
+) {
+  return (event: Event, state: SecondaryState, effects: Effects): void => {
+    if (state.session?.streamUuid === event.streamUuid) rule(state.session, event, state, effects);
+  };
 }
 
 function isDialUnderWay(state: SecondaryState, event: { readonly dial: number }): boolean {

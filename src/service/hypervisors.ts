@@ -60,24 +60,13 @@ type ManagedQemu = Extract<QemuHypervisorConfig, { mode: 'managed' }>;
 type AttachedQemu = Extract<QemuHypervisorConfig, { mode: 'attached' }>;
 
 export function managedQemu(name: string, section: ManagedQemu): QemuConfig {
-  const { cpu, memoryDirectory } = section;
+  const { binary, accelerator, machine, cpus, memoryBytes, dirty, sharedDisks, trialLoads } = section;
+  const { cpu, memoryDirectory, network } = section;
   return {
-    name,
-    binary: section.binary,
-    accelerator: section.accelerator,
-    machine: section.machine,
-    cpus: section.cpus,
-    memoryBytes: section.memoryBytes,
-    dirty: section.dirty,
-    sharedDisks: section.sharedDisks,
-    trialLoads: section.trialLoads,
+    ...{ name, binary, accelerator, machine, cpus, memoryBytes, dirty, sharedDisks, trialLoads },
     ...given({ cpu, memoryDirectory }),
     arguments: section.arguments,
-    network: section.network.map(({ id, backend, mac, model }) => ({
-      id,
-      backend,
-      ...given({ mac, model }),
-    })),
+    network: network.map(({ id, backend, mac, model }) => ({ id, backend, ...given({ mac, model }) })),
   };
 }
 
@@ -89,14 +78,12 @@ export function attachedQemu(
 }
 
 function embedded(name: string, { memoryBytes, boot }: EmbeddedSection): EmbeddedConfig {
-  return { name, memoryBytes, guest: boot.kind === 'guest' ? builtin(boot) : image(boot) };
+  return { name, memoryBytes, guest: guestOf(boot) };
 }
 
-function builtin({ dirtyPages, workingSetPages, tickMs }: BootConfig & { kind: 'guest' }): BuiltinGuest {
-  return { kind: 'builtin', dirtyPages, workingSetPages, tickMs };
-}
-
-function image({ kind, disk, floppy, ...same }: BootConfig & { kind: 'image' }): ImageGuest {
+function guestOf(boot: BootConfig): BuiltinGuest | ImageGuest {
+  if (boot.kind === 'guest') return { ...boot, kind: 'builtin' };
+  const { kind, disk, floppy, ...same } = boot;
   return { kind, ...given({ ...same, hda: disk, fda: floppy }) };
 }
 

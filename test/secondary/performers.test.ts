@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { BehaviorSubject, NEVER, Subject, finalize, map, of, tap, type Observable } from 'rxjs';
 import { TestScheduler } from 'rxjs/testing';
 import { ChannelError, type LinkEvent, type SecondaryLink } from '../../src/channel/contract.js';
-import { performersOf } from '../../src/flow/performers.js';
+import { performersOf } from '../../src/flow/feedback.js';
 import { Work } from '../../src/flow/work.js';
 import { HypervisorError, type TargetDomain } from '../../src/hypervisor/port.js';
 import type { CommitReport, DomainStatus } from '../../src/report/reports.js';
