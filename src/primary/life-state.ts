@@ -81,52 +81,49 @@ export interface LifeState {
   lastAtMs: number;
 }
 
-export type LifeEvent =
+export type LifeEvent = Readonly<
   /** `orphaned`: as SourceDomain says; `running`: the domain was found running. */
-  | { readonly kind: 'start'; readonly orphaned: boolean; readonly running: boolean }
-  | { readonly kind: 'linked'; readonly streamUuid: string }
+  | { kind: 'start'; orphaned: boolean; running: boolean }
+  | { kind: 'linked'; streamUuid: string }
   /** Of a link, whether or not its stream has begun. */
-  | { readonly kind: 'heard'; readonly streamUuid: string }
-  | { readonly kind: 'bye'; readonly streamUuid: string; readonly reason: ByeReason }
-  | { readonly kind: 'lost'; readonly streamUuid: string; readonly code: string; readonly message: string }
+  | { kind: 'heard'; streamUuid: string }
+  | { kind: 'bye'; streamUuid: string; reason: ByeReason }
+  | { kind: 'lost'; streamUuid: string; code: string; message: string }
   /** Of a stream. */
   | StreamNews
   /** Our goodbye is over; `confirmed`: the secondary has read it, and will not take over. */
-  | { readonly kind: 'goodbye'; readonly streamUuid: string; readonly confirmed: boolean }
+  | { kind: 'goodbye'; streamUuid: string; confirmed: boolean }
   /** The domain has become another machine than the secondary was compared with. */
-  | { readonly kind: 'machine-changed'; readonly message: string }
-  | { readonly kind: 'domain-shutdown' }
-  | { readonly kind: 'domain-crashed'; readonly reason: string }
+  | { kind: 'machine-changed'; message: string }
+  | { kind: 'domain-shutdown' }
+  | { kind: 'domain-crashed'; reason: string }
   /** The hypervisor failed where the domain cannot go on without it. */
-  | { readonly kind: 'domain-failed'; readonly code: string; readonly message: string }
-  | { readonly kind: 'fenced' }
+  | { kind: 'domain-failed'; code: string; message: string }
+  | { kind: 'fenced' }
   /** Nothing happened, but we live. */
-  | { readonly kind: 'beat' }
-  | { readonly kind: 'stop' };
+  | { kind: 'beat' }
+  | { kind: 'stop' }
+>;
 
-export type LifeEffect =
-  | { readonly kind: 'start-domain' }
+export type LifeEffect = Readonly<
+  | { kind: 'start-domain' }
   /** Ends the domain, or leaves it so if it is not ours to end. */
-  | { readonly kind: 'let-go'; readonly how: Leave }
+  | { kind: 'let-go'; how: Leave }
   /** A secondary may run it: it must stand still, before anything else; and may go on. */
-  | { readonly kind: 'halt-domain' | 'unhalt-domain' }
+  | { kind: 'halt-domain' | 'unhalt-domain' }
   /** Whether its hypervisor is to stop it should we die; in force before the first capture. */
-  | { readonly kind: 'expose'; readonly on: boolean }
+  | { kind: 'expose'; on: boolean }
   /** Begins the stream over its link, when the one before has let go of the domain. */
-  | { readonly kind: 'replicate'; readonly streamUuid: string }
-  | { readonly kind: 'restart' | 'hold' | 'pass' | 'discard' }
-  | { readonly kind: 'bye'; readonly streamUuid: string; readonly reason: ByeReason }
-  | {
-      readonly kind: 'drop-link';
-      readonly streamUuid: string;
-      readonly code: ChannelErrorCode;
-      readonly message: string;
-    }
+  | { kind: 'replicate'; streamUuid: string }
+  | { kind: 'restart' | 'hold' | 'pass' | 'discard' }
+  | { kind: 'bye'; streamUuid: string; reason: ByeReason }
+  | { kind: 'drop-link'; streamUuid: string; code: ChannelErrorCode; message: string }
   /** No secondary will be welcome any more. */
-  | { readonly kind: 'withdraw' }
-  | { readonly kind: 'transition'; readonly reason: string }
+  | { kind: 'withdraw' }
+  | { kind: 'transition'; reason: string }
   /** The domain has come to an end of its own. */
-  | { readonly kind: 'finished' };
+  | { kind: 'finished' }
+>;
 
 export function birth(settings: LifeSettings, atMs: number): LifeState {
   return {

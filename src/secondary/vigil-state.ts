@@ -82,87 +82,65 @@ export interface SecondaryState {
 /** steady: the standby has lasted, what became of those before it is forgotten. */
 export type SecondaryTimer = 'redial' | 'reconnect' | 'steady';
 
-export type SecondaryEvent =
-  | { readonly kind: 'start' }
-  | {
-      readonly kind: 'dialled';
-      readonly dial: number;
-      readonly streamUuid: string;
-      readonly continuous: boolean;
-      readonly standstillMs: number;
-    }
-  | { readonly kind: 'dial-failed'; readonly dial: number; readonly code: string }
+export type SecondaryEvent = Readonly<
+  | { kind: 'start' }
+  | { kind: 'dialled'; dial: number; streamUuid: string; continuous: boolean; standstillMs: number }
+  | { kind: 'dial-failed'; dial: number; code: string }
   /** The epoch is whole here, and the acknowledgement was given to the link: it counts whatever became of that. */
-  | { readonly kind: 'acknowledged'; readonly streamUuid: string; readonly epoch: number }
+  | { kind: 'acknowledged'; streamUuid: string; epoch: number }
   /** END came whole: the domain has shut down by itself. */
-  | { readonly kind: 'ended'; readonly streamUuid: string }
-  | { readonly kind: 'lost'; readonly streamUuid: string; readonly code: string }
-  | { readonly kind: 'bye'; readonly streamUuid: string; readonly reason: ByeReason }
+  | { kind: 'ended'; streamUuid: string }
+  | { kind: 'lost'; streamUuid: string; code: string }
+  | { kind: 'bye'; streamUuid: string; reason: ByeReason }
   /**
    * The restorer is done: its domain equals the last acknowledged epoch, or (BAD_CONTEXT: the hypervisor does not take
    * that) one so many before it; or is of no use.
    */
-  | ({ readonly streamUuid: string } & Pick<
-      Restored,
-      'kind' | 'consistent' | 'epochsBack' | 'code' | 'message'
-    >)
+  | ({ streamUuid: string } & Pick<Restored, 'kind' | 'consistent' | 'epochsBack' | 'code' | 'message'>)
   /** `lateMs`: how long after its time it fired. */
-  | { readonly kind: 'timer'; readonly timer: SecondaryTimer; readonly lateMs: number }
-  | { readonly kind: 'witness'; readonly granted: boolean }
+  | { kind: 'timer'; timer: SecondaryTimer; lateMs: number }
+  | { kind: 'witness'; granted: boolean }
   /** It runs, from so many epochs before the one that is held. */
-  | { readonly kind: 'started'; readonly epochsBack: number }
+  | { kind: 'started'; epochsBack: number }
   /** DOMAIN_GONE: it is lost. Else it can be tried again. */
-  | {
-      readonly kind: 'start-failed';
-      readonly code: string;
-      readonly message: string;
-      readonly epochsBack: number;
-    }
+  | { kind: 'start-failed'; code: string; message: string; epochsBack: number }
   /** The domain that runs here, or the standby that is held, has ended by itself. */
-  | { readonly kind: 'domain-shutdown' }
-  | { readonly kind: 'domain-crashed'; readonly reason: string }
+  | { kind: 'domain-shutdown' }
+  | { kind: 'domain-crashed'; reason: string }
   /** The domain that is being filled has ended by itself. */
-  | { readonly kind: 'filling-ended'; readonly reason: string }
+  | { kind: 'filling-ended'; reason: string }
   /** No domain to fill can be created. */
-  | { readonly kind: 'domain-failed'; readonly code: string }
-  | { readonly kind: 'stop' };
+  | { kind: 'domain-failed'; code: string }
+  | { kind: 'stop' }
+>;
 
-export type SecondaryEffect =
-  | {
-      readonly kind: 'dial';
-      readonly dial: number;
-      readonly role: 'standby' | 'active';
-      readonly held: Held | null;
-    }
+export type SecondaryEffect = Readonly<
+  | { kind: 'dial'; dial: number; role: 'standby' | 'active'; held: Held | null }
   /** Gives up the dial: a link that it brings nevertheless is closed. */
-  | { readonly kind: 'abort-dial' }
+  | { kind: 'abort-dial' }
   /** Creates a domain and restores the stream of the link into it. */
-  | { readonly kind: 'restore'; readonly streamUuid: string }
+  | { kind: 'restore'; streamUuid: string }
   /** The domain being filled is the standby from now on; the older one, if any, is destroyed. */
-  | { readonly kind: 'adopt' }
+  | { kind: 'adopt' }
   /** Destroys the domain that was being filled. */
-  | { readonly kind: 'discard-filling' }
+  | { kind: 'discard-filling' }
   /** Destroys the standby domain. */
-  | { readonly kind: 'discard-held' }
-  | { readonly kind: 'bye'; readonly streamUuid: string; readonly reason: ByeReason }
-  | {
-      readonly kind: 'drop-link';
-      readonly streamUuid: string;
-      readonly code: ChannelErrorCode;
-      readonly message: string;
-    }
-  | { readonly kind: 'arm'; readonly timer: SecondaryTimer; readonly delayMs: number }
-  | { readonly kind: 'disarm'; readonly timer: SecondaryTimer }
-  | { readonly kind: 'ask-witness' }
+  | { kind: 'discard-held' }
+  | { kind: 'bye'; streamUuid: string; reason: ByeReason }
+  | { kind: 'drop-link'; streamUuid: string; code: ChannelErrorCode; message: string }
+  | { kind: 'arm'; timer: SecondaryTimer; delayMs: number }
+  | { kind: 'disarm'; timer: SecondaryTimer }
+  | { kind: 'ask-witness' }
   /** Failover has begun: report it, start the domain. */
-  | { readonly kind: 'take-over'; readonly held: Held; readonly reason: string }
-  | { readonly kind: 'report-completed'; readonly held: Held }
-  | { readonly kind: 'report-failed'; readonly code: string; readonly message: string }
+  | { kind: 'take-over'; held: Held; reason: string }
+  | { kind: 'report-completed'; held: Held }
+  | { kind: 'report-failed'; code: string; message: string }
   /** A failover that cannot be: the checkpoint is lost, and so is the primary. */
-  | { readonly kind: 'report-impossible'; readonly gone: Held; readonly reason: string }
-  | { readonly kind: 'standby-lost'; readonly was: Exclude<StandbyState, 'spare'>; readonly reason: string }
-  | { readonly kind: 'transition'; readonly reason: string }
-  | { readonly kind: 'finished' };
+  | { kind: 'report-impossible'; gone: Held; reason: string }
+  | { kind: 'standby-lost'; was: Exclude<StandbyState, 'spare'>; reason: string }
+  | { kind: 'transition'; reason: string }
+  | { kind: 'finished' }
+>;
 
 /** An effect of one kind. */
 export type Effect<Kind extends SecondaryEffect['kind']> = Of<SecondaryEffect, Kind>;
