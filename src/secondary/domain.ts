@@ -24,7 +24,7 @@ import type {
 } from '../report/reports.js';
 import { openRestore } from '../restore/steps.js';
 import type { SecondaryPorts, StreamLink } from './ports.js';
-import type { StreamProgress } from './stream-progress.js';
+import type { StreamProgress } from './restore-news.js';
 import { secondary } from './secondary.js';
 import { reasonOf } from './standbys.js';
 import {

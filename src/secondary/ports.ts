@@ -15,7 +15,7 @@ import type {
 } from '../report/reports.js';
 import type { RestoreSteps } from '../restore/steps.js';
 import type { RecordSource } from '../stream/flow.js';
-import type { StreamProgress } from './stream-progress.js';
+import type { StreamProgress } from './restore-news.js';
 import type { Effect, SecondaryEvent } from './vigil-state.js';
 
 export type Answering<Port> = {

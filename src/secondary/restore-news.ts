@@ -1,9 +1,12 @@
-// What the restorer of a stream says of it.
+// What the restorer of a stream says of it, and how far the stream has come by that: what the status shows, and what is
+// reported of its commits.
 
-import type { CheckpointBoundary } from '../channel/contract.js';
+import type { CheckpointBoundary, SecondaryLink } from '../channel/contract.js';
 import { codeOf } from '../errors.js';
+import type { CommitReport } from '../report/reports.js';
 import type { AppliedCheckpoint } from '../restore/callbacks.js';
 import type { RestoreOutcome } from '../restore/steps.js';
+import type { RecordSource } from '../stream/flow.js';
 
 /** An epoch that counts. */
 interface Acknowledged {
@@ -70,4 +73,57 @@ export function useless(cause: Error, code = ''): Restored {
     message: cause.message,
     cause,
   };
+}
+
+export class StreamProgress {
+  readonly streamUuid: string;
+  epochAcknowledged = -1;
+  epochCommitted = -1;
+  /** When the last acknowledgement was given. */
+  acknowledgedAtMs: number | null = null;
+  readonly #domain: string;
+  readonly #link: Pick<SecondaryLink, 'bufferedBytes'>;
+  /** Octets of records that the restorer has taken and not applied. */
+  #takenBytes = 0;
+
+  constructor(domain: string, link: Pick<SecondaryLink, 'welcome' | 'bufferedBytes'>) {
+    this.#domain = domain;
+    this.#link = link;
+    this.streamUuid = link.welcome.streamUuid;
+  }
+
+  /** Octets received and not yet applied. */
+  get bufferedBytes(): number {
+    return this.#link.bufferedBytes + this.#takenBytes;
+  }
+
+  note(news: RestoreNews): void {
+    if (news.kind === 'acknowledged') {
+      this.epochAcknowledged = news.epoch;
+      this.acknowledgedAtMs = news.atMs;
+    } else if (news.kind === 'committed') {
+      this.epochCommitted = news.epoch;
+      this.#takenBytes = 0;
+    }
+  }
+
+  report({ epoch, applied, boundary, atMs }: RestoreNews & { readonly kind: 'committed' }): CommitReport {
+    const { records, pages, applySeconds } = applied;
+    const { bytes, outputBytes } = boundary;
+    const what = { domain: this.#domain, streamUuid: this.streamUuid, epoch };
+    return { ...what, records, pages, bytes, applySeconds, acknowledgedAtMs: atMs, outputBytes };
+  }
+
+  /** The source itself, what is taken from it counted. */
+  counted(source: RecordSource): RecordSource {
+    return {
+      headers: () => source.headers(),
+      read: async () => {
+        const record = await source.read();
+        if (record !== null) this.#takenBytes += record.body.length;
+        return record;
+      },
+      release: (record) => source.release?.(record),
+    };
+  }
 }

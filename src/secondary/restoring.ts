@@ -25,8 +25,7 @@ import type { Logger } from '../report/log.js';
 import type { CommitReport } from '../report/reports.js';
 import { commits, type CommitLink } from './commits.js';
 import type { SecondaryPorts, StreamLink } from './ports.js';
-import { useless, type RestoreNews, type Restored } from './restore-news.js';
-import { StreamProgress } from './stream-progress.js';
+import { StreamProgress, useless, type RestoreNews, type Restored } from './restore-news.js';
 import type { SecondaryEvent } from './vigil-state.js';
 
 export function restoring(

@@ -15,10 +15,9 @@ import { ofKind } from '../flow/of-kind.js';
 import { timers } from '../flow/timers.js';
 import type { StandbyState } from '../report/reports.js';
 import { dialling } from './dialling.js';
-import { FailoverReport } from './failover-report.js';
 import type { SecondaryPorts } from './ports.js';
 import { restoring } from './restoring.js';
-import { takingOver } from './taking-over.js';
+import { FailoverReport, takingOver } from './taking-over.js';
 import { stepSecondary } from './vigil.js';
 import {
   initialSecondaryState,

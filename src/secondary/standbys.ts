@@ -9,19 +9,8 @@
 // gets over by itself is logged.
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  EMPTY,
-  catchError,
-  defer,
-  finalize,
-  ignoreElements,
-  repeat,
-  switchMap,
-  timer,
-  type Observable,
-  type Subscription,
-} from 'rxjs';
-import { takeOver } from '../failover/takeover.js';
+import { EMPTY, defer, finalize, repeat, switchMap, timer, type Observable, type Subscription } from 'rxjs';
+import { Work } from '../flow/work.js';
 import { HypervisorError, type DomainEvent, type TargetDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
 import type { Outlet } from '../output/outlet.js';
@@ -61,6 +50,7 @@ export class Standby {
   #restored: Promise<void> = Promise.resolve();
   readonly #stop: DomainStop;
   readonly #log: Logger;
+  readonly #work: Work;
 
   constructor(
     readonly domain: TargetDomain,
@@ -72,6 +62,7 @@ export class Standby {
   ) {
     this.gate = new ByteGate({ outlet: console, limitBytes, ...consoleReports(log) });
     this.#log = log;
+    this.#work = new Work((err, what) => log.warn({ err }, `could not ${what}`));
     this.#stop = new DomainStop(domain);
     this.#subscriptions = domain.output$.subscribe((bytes) => {
       tap?.push(bytes);
@@ -105,11 +96,14 @@ export class Standby {
   }
 
   /**
-   * It runs from now on, and stands still while its console does not take what it says.
-   * @throws as takeOver()
+   * It runs from now on, and stands still while its console does not take what it says. If it does not start, nothing is
+   * let out, and it may be tried again.
+   * @throws as start()
    */
   async takeOver(): Promise<void> {
-    await takeOver(this.domain, this.gate);
+    // It runs, and only then the world hears it.
+    await this.domain.start();
+    await this.gate.pass();
     this.#subscriptions.add(
       this.gate.pressure$.pipe(switchMap((on) => (on ? this.#standStill() : this.#goOn()))).subscribe(),
     );
@@ -126,24 +120,13 @@ export class Standby {
   /** Again and again, until it goes on or has ended. */
   #standStill(): Observable<never> {
     this.#log.warn({ heldBytes: this.gate.heldBytes }, 'output over its limit: domain stopped');
-    return this.#attempt('stop the domain', () => this.#stop.add('pressure')).pipe(
-      repeat({ delay: () => (this.end === null ? timer(STOP_AGAIN_MS) : EMPTY) }),
-    );
+    return this.#work
+      .attempt('stop the domain', () => this.#stop.add('pressure'))
+      .pipe(repeat({ delay: () => (this.end === null ? timer(STOP_AGAIN_MS) : EMPTY) }));
   }
 
   #goOn(): Observable<never> {
-    return this.#attempt('let the domain go on', () => this.#stop.remove('pressure'));
-  }
-
-  /** `what` completes "could not …". */
-  #attempt(what: string, work: () => Promise<void>): Observable<never> {
-    return defer(work).pipe(
-      ignoreElements(),
-      catchError((error: unknown) => {
-        this.#log.warn({ err: error }, `could not ${what}`);
-        return EMPTY;
-      }),
-    );
+    return this.#work.attempt('let the domain go on', () => this.#stop.remove('pressure'));
   }
 }
 

@@ -1,11 +1,10 @@
-// Whether the domain is taken over, and what becomes of it then.
+// Whether the domain is taken over, and what becomes of it then; and how the vigil ends, or what is held.
 //
 //   suspect ──▶ deciding: the witness is asked ──▶ starting ──▶ active ──▶ over
 //      ▲                     │ not granted            │ does not start
 //      └─────────────────────┴────────────────────────┘
 
 import { armReconnect, dial, giveUpDial, redialLater } from './redial.js';
-import { over } from './vigil-end.js';
 import type { Effects, SecondaryState } from './vigil-state.js';
 
 /** The code of a domain that does not start, and never will. */
@@ -84,4 +83,46 @@ export function startFailed(
 export function activeEnded(state: SecondaryState, how: 'shutdown' | 'crashed', effects: Effects): void {
   if (how === 'shutdown') over(state, 'ended', 'the domain shut down', effects);
   else over(state, 'failed', 'the domain crashed', effects);
+}
+
+export function over(
+  state: SecondaryState,
+  role: 'ended' | 'failed',
+  reason: string,
+  effects: Effects,
+): void {
+  if (state.session) state.session.linked = false;
+  letGo(state, effects);
+  state.role = role;
+  effects.push({ kind: 'transition', reason }, { kind: 'finished' });
+}
+
+export function stop(state: SecondaryState, effects: Effects): void {
+  if (state.session?.linked === true) {
+    state.session.linked = false;
+    effects.push({ kind: 'bye', streamUuid: state.session.streamUuid, reason: 'shutdown' });
+  }
+  letGo(state, effects);
+  effects.push({ kind: 'transition', reason: 'stopped' });
+}
+
+function letGo(state: SecondaryState, effects: Effects): void {
+  giveUpDial(state, effects);
+  effects.push({ kind: 'disarm', timer: 'reconnect' }, { kind: 'disarm', timer: 'steady' });
+  if (state.held !== null) discardHeld(state, effects);
+  state.phase = 'over';
+}
+
+export function loseHeld(state: SecondaryState, reason: string, effects: Effects): void {
+  if (state.held === null) return;
+  // A primary that took its leave has nothing that we could fail over from.
+  state.gone = state.phase === 'dialling' ? null : state.held;
+  effects.push({ kind: 'standby-lost', was: 'held', reason });
+  discardHeld(state, effects);
+  effects.push({ kind: 'transition', reason: 'the standby was lost' });
+}
+
+export function discardHeld(state: SecondaryState, effects: Effects): void {
+  state.held = null;
+  effects.push({ kind: 'discard-held' });
 }

@@ -3,8 +3,7 @@
 
 import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
 import { armReconnect, dial, fillAgain, redialLater } from './redial.js';
-import { loseHeld, over } from './vigil-end.js';
-import { decide } from './vigil-failover.js';
+import { decide, loseHeld, over } from './vigil-failover.js';
 import type { Effects, SecondaryEvent, SecondaryState, Session } from './vigil-state.js';
 
 /** The restorer's code where the hypervisor does not take a checkpoint. */

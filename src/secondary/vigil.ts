@@ -24,8 +24,8 @@
 import type { ChannelErrorCode } from '../channel/contract.js';
 import { follow, withOneTransition, type Rules } from '../flow/kinds.js';
 import { armReconnect, dial, reconnectWindowMs, redialLater } from './redial.js';
-import { activeEnded, decide, startFailed, started, witness } from './vigil-failover.js';
-import { discardHeld, loseHeld, over, stop } from './vigil-end.js';
+import { activeEnded, decide, discardHeld, loseHeld, over, startFailed } from './vigil-failover.js';
+import { started, stop, witness } from './vigil-failover.js';
 import { acknowledged, bye, lost, restored, spoilt } from './vigil-stream.js';
 import type {
   Effects,

@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import { BehaviorSubject, Subject } from 'rxjs';
-import { FailoverReport } from '../../src/secondary/failover-report.js';
+import { FailoverReport } from '../../src/secondary/taking-over.js';
 import type { DomainStatus, FailoverEvent } from '../../src/report/reports.js';
 import { captureLog } from '../support/capture.js';
 

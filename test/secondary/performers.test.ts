@@ -11,7 +11,7 @@ import type { CommitReport, DomainStatus } from '../../src/report/reports.js';
 import { attemptOf, dialling, type DiallingPorts } from '../../src/secondary/dialling.js';
 import type { Restorer, StreamLink } from '../../src/secondary/ports.js';
 import { restoring, type RestoringPorts } from '../../src/secondary/restoring.js';
-import type { StreamProgress } from '../../src/secondary/stream-progress.js';
+import type { StreamProgress } from '../../src/secondary/restore-news.js';
 import { takingOver } from '../../src/secondary/taking-over.js';
 import type { Effect, SecondaryEffect, SecondaryEvent } from '../../src/secondary/vigil-state.js';
 import { log } from '../service/world.js';

@@ -32,7 +32,7 @@ import type {
 import { RestoreError } from '../../src/restore/error.js';
 import type { Committed, Received, RestoreOutcome } from '../../src/restore/steps.js';
 import type { Restorer, SecondaryPorts, StreamLink, Takeable } from '../../src/secondary/ports.js';
-import type { StreamProgress } from '../../src/secondary/stream-progress.js';
+import type { StreamProgress } from '../../src/secondary/restore-news.js';
 import { secondary } from '../../src/secondary/secondary.js';
 import {
   initialSecondaryState,

@@ -8,7 +8,7 @@ import { SocketPrimaryLink } from '../../src/channel/link/primary.js';
 import { SocketSecondaryLink } from '../../src/channel/link/secondary.js';
 import type { MemoryDomain } from '../memory/domain.js';
 import { Capture } from '../../src/primary/capture.js';
-import { StreamProgress } from '../../src/secondary/stream-progress.js';
+import { StreamProgress } from '../../src/secondary/restore-news.js';
 import { Cleanup } from '../support/cleanup.js';
 import { until } from '../support/until.js';
 import { Proxy } from './proxy.js';
