@@ -6,7 +6,7 @@
 //                 └──────────────────────── outcomes ◀───────────┘
 //
 // A step that throws, or a performer that fails, is a fault of ours and ends the pipeline with that error: performers
-// turn whatever can go wrong in their work into events.
+// turn whatever can go wrong in their work into events, or log it where it is done.
 
 import {
   Observable,

@@ -106,8 +106,7 @@ export class Capture {
   /** Resolves when the domain is let go of, whatever was under way; never rejects. */
   close(): Promise<void> {
     this.#abandoned = true;
-    this.#closing ??= this.#close();
-    return this.#closing;
+    return (this.#closing ??= this.#close());
   }
 
   #observed<Stage>(work: (stages: Subscriber<Stage>) => Promise<void>): Observable<Stage> {

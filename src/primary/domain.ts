@@ -29,7 +29,6 @@ import type { Logger } from '../report/log.js';
 import type { CheckpointReport, DomainStatus, TransitionReport } from '../report/reports.js';
 import type { LoopSettings } from './checkpoints.js';
 import { birth, linkStateOf, type LifeEvent, type LifeState } from './life-state.js';
-import { OutputNotice } from './output-notice.js';
 import { primary, type PrimaryPorts } from './primary.js';
 import { judgeClaim, judgeHello, newInstance } from './welcome.js';
 import { DomainWork } from './work.js';
@@ -42,6 +41,15 @@ export interface PrimaryReports {
 }
 
 const STOP_TIMEOUT_MS = 5000;
+
+/** Said at the start and on change: whoever waits for a guest that is held looks for the fault in the guest. */
+const OUTPUT_IS = {
+  hold:
+    'what the domain says (console, network) is HELD until a secondary protects it; ' +
+    '"output: { whenUnprotected: pass }" would let it out',
+  pass: 'what the domain says is let out, unprotected (output.whenUnprotected: pass)',
+  protected: 'what the domain says is let out, checkpoint by checkpoint',
+} as const;
 
 export class PrimaryDomain {
   readonly name: string;
@@ -60,10 +68,11 @@ export class PrimaryDomain {
   readonly #links = new Map<string, PrimaryLink>();
   readonly #running: Subscription;
   readonly #instance = newInstance();
-  readonly #outputNotice: OutputNotice;
   #withdraw: (() => void) | null = null;
   #finish: () => void = () => undefined;
   #stoppedBy: string | null = null;
+  /** What was said last of what becomes of its output. */
+  #outputSaid: keyof typeof OUTPUT_IS | null = null;
   #stopping: Promise<void> | null = null;
 
   constructor(
@@ -78,7 +87,6 @@ export class PrimaryDomain {
     this.#reports = reports;
     this.#log = log;
     this.#work = new DomainWork(config, log);
-    this.#outputNotice = new OutputNotice(config.output.whenUnprotected, log);
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     // The secondary takes over after heartbeat.timeoutMs of silence at the earliest.
     const { timeoutMs } = config.heartbeat;
@@ -149,8 +157,7 @@ export class PrimaryDomain {
   }
 
   stop(): Promise<void> {
-    this.#stopping ??= this.#stop();
-    return this.#stopping;
+    return (this.#stopping ??= this.#stop());
   }
 
   status(): DomainStatus {
@@ -185,7 +192,11 @@ export class PrimaryDomain {
       ended$: defer(() => work.world?.domain.events$ ?? EMPTY).pipe(ofKind('shutdown')),
       domain: work,
       release: (release) => work.release(release),
-      acknowledged: (streamUuid) => acknowledged(this.#links.get(streamUuid)),
+      acknowledged: (streamUuid) =>
+        (this.#links.get(streamUuid)?.events$ ?? EMPTY).pipe(
+          ofKind('acknowledged'),
+          map(({ epoch }) => epoch),
+        ),
       openSaver: (streamUuid) =>
         work.saver(this.#links.get(streamUuid), (report) => this.#reports.checkpoints$.next(report)),
       link: {
@@ -230,9 +241,8 @@ export class PrimaryDomain {
   }
 
   #stoppedByOthers(stoppedBy: string | null): void {
-    const before = this.#stoppedBy;
+    if (this.#stoppedBy === stoppedBy) return;
     this.#stoppedBy = stoppedBy;
-    if (before === stoppedBy) return;
     if (stoppedBy === null) this.#log.info('the domain runs again');
     else
       this.#log.warn({ stoppedBy }, `the domain was stopped (${stoppedBy}), not by Romulus, and is left so`);
@@ -248,7 +258,11 @@ export class PrimaryDomain {
 
   #tellOutput(): void {
     const state = this.#state$.value;
-    if (state.role === 'primary' && !state.stopped) this.#outputNotice.tell(linkStateOf(state));
+    if (state.role !== 'primary' || state.stopped) return;
+    const covered = linkStateOf(state) === 'replicating';
+    const now = covered ? 'protected' : this.#config.output.whenUnprotected;
+    if (now !== this.#outputSaid) this.#log[covered ? 'info' : 'warn'](OUTPUT_IS[now]);
+    this.#outputSaid = now;
   }
 
   async #stop(): Promise<void> {
@@ -264,11 +278,4 @@ export class PrimaryDomain {
 function lifeEventOf(event: DomainEvent): LifeEvent {
   if (event.kind === 'shutdown') return { kind: 'domain-shutdown' };
   return { kind: 'domain-crashed', reason: event.reason };
-}
-
-function acknowledged(link: PrimaryLink | undefined): Observable<number> {
-  return (link?.events$ ?? EMPTY).pipe(
-    ofKind('acknowledged'),
-    map(({ epoch }) => epoch),
-  );
 }

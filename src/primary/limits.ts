@@ -8,15 +8,8 @@ import { HypervisorError, type SourceDomain } from '../hypervisor/port.js';
 /** What a saver asks of a domain. Enabling the dirty log copies all memory at once, which takes its time (see below). */
 const LIMITED: ReadonlySet<PropertyKey> = new Set<keyof SourceDomain>([
   ...(['prepareSuspend', 'suspend', 'stoodStill', 'resume', 'confirmMachine', 'emulatorContext'] as const),
-  ...([
-    'enableLogDirty',
-    'cleanLogDirty',
-    'peekLogDirty',
-    'disableLogDirty',
-    'copyPages',
-    'pageTypes',
-  ] as const),
-  ...(['hvmContext', 'hvmParams', 'tscInfo', 'cpuPolicy'] as const),
+  ...(['enableLogDirty', 'cleanLogDirty', 'peekLogDirty', 'disableLogDirty', 'copyPages'] as const),
+  ...(['pageTypes', 'hvmContext', 'hvmParams', 'tscInfo', 'cpuPolicy'] as const),
 ]);
 /** Slower than any memory, or disk that stands for it. */
 const COPY_BYTES_PER_MS = 64 * 1024;
@@ -42,16 +35,6 @@ export function withLimits<Limited extends SourceDomain>(
 
 /** @throws HypervisorError HUNG if the work is not done in time */
 export function within<Result>(limitMs: number, what: string, work: Promise<Result>): Promise<Result> {
-  return withinAwake(limitMs, work, () => hung(what, limitMs));
-}
-
-function hung(what: string, limitMs: number): HypervisorError {
-  return new HypervisorError(
-    'HUNG',
-    `the hypervisor does not answer: ${what} took longer than ${limitMs} ms`,
-    {
-      call: what,
-      limitMs,
-    },
-  );
+  const message = `the hypervisor does not answer: ${what} took longer than ${limitMs} ms`;
+  return withinAwake(limitMs, work, () => new HypervisorError('HUNG', message, { call: what, limitMs }));
 }

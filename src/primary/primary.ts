@@ -2,9 +2,6 @@
 //
 //   links ─▶ replicating: one stream after another ─▶ captured, acknowledged, over ─┐
 //   domain, host, beat ─────────────────────────────────────────────────────────────┴▶ life ─▶ gate, domain, links, reports
-//
-// Each performer is a sentence about the effects of its kind. They cannot fail: what goes wrong in their work is logged
-// where it is done, or comes back as an event. A step that throws ends the process, for it is a fault of ours.
 
 import {
   EMPTY,
@@ -44,29 +41,20 @@ export interface PrimaryPorts extends StreamPorts {
   readonly links$: Observable<StreamLink>;
   /** The gate holds more than its limit. */
   readonly pressure$: Observable<boolean>;
-  readonly domain: DomainPorts;
-  readonly link: LinkPorts;
-  readonly host: HostPorts;
-}
-
-/** What is done to the domain, by whoever holds it. */
-export type DomainPorts = Pick<
-  DomainWork,
-  'gate' | 'start' | 'halt' | 'unhalt' | 'pause' | 'unpause' | 'expose' | 'letGo'
->;
-
-export interface LinkPorts {
-  /** goodbye, when it is over. */
-  bye(streamUuid: string, reason: ByeReason): Observable<LifeEvent>;
-  drop(streamUuid: string, code: ChannelErrorCode, message: string): void;
-}
-
-/** Whoever looks at the domain. */
-export interface HostPorts {
-  requestCheckpoint(): void;
-  withdraw(): void;
-  transition(reason: string): void;
-  finished(): void;
+  /** What is done to the domain, by whoever holds it. */
+  readonly domain: Omit<DomainWork, 'world' | 'tasks' | 'failed' | 'release' | 'saver'>;
+  readonly link: {
+    /** goodbye, when it is over. */
+    bye(streamUuid: string, reason: ByeReason): Observable<LifeEvent>;
+    drop(streamUuid: string, code: ChannelErrorCode, message: string): void;
+  };
+  /** Whoever looks at the domain. */
+  readonly host: {
+    requestCheckpoint(): void;
+    withdraw(): void;
+    transition(reason: string): void;
+    finished(): void;
+  };
 }
 
 /** Keeps what has become of the domain in `state$`, told before anything is done about it. */

@@ -18,17 +18,13 @@ export type DiallingPorts = Pick<
 
 /** Refusals that stand until somebody changes one of the two sides. */
 const MISFITS: ReadonlySet<string> = new Set<ChannelErrorCode>([
-  'DOMAIN_MISMATCH',
-  'PROTOCOL_VERSION',
-  'TLS',
-  'NAME_REFUSED',
-  'NOT_AUTHENTICATED',
-  'TOKEN_MISMATCH',
+  ...(['DOMAIN_MISMATCH', 'PROTOCOL_VERSION', 'TLS', 'NAME_REFUSED'] as const),
+  ...(['NOT_AUTHENTICATED', 'TOKEN_MISMATCH'] as const),
 ]);
 
 export function dialling(ports: DiallingPorts): Performer<SecondaryEvent, SecondaryEffect> {
   const { links, work, error$ } = ports;
-  const refusals = new Refusals(ports);
+  const refusals = refusalsOf(ports);
   const attempt = (effect: Effect<'dial'>): Observable<Attempt> =>
     work
       .keep(() => ports.dial(effect))
@@ -98,31 +94,22 @@ export function attemptOf(start: (signal: AbortSignal) => Promise<SecondaryLink>
 }
 
 /** Why there is no link: said once for each reason, not for each attempt. What somebody has to mend is shown until one stands. */
-class Refusals {
-  readonly #ports: Pick<DiallingPorts, 'error$' | 'log'>;
-  #said: string | null = null;
-
-  constructor(ports: Pick<DiallingPorts, 'error$' | 'log'>) {
-    this.#ports = ports;
-  }
-
-  tell(error: Error, role: 'standby' | 'active'): void {
-    const { log, error$ } = this.#ports;
-    const { message } = error;
-    const code = codeOf(error);
-    const news = this.#said !== message;
-    this.#said = message;
-    if (!news) {
-      log.debug({ err: error }, 'dial failed');
-    } else if (MISFITS.has(code) || (role === 'active' && code === 'UNKNOWN_STREAM')) {
-      error$.next({ code, message });
-      log.warn({ err: error }, `refused: ${message}`);
-    } else {
-      log.info({ code, reason: message }, 'no link to the primary');
-    }
-  }
-
-  forget(): void {
-    this.#said = null;
-  }
+function refusalsOf({ log, error$ }: DiallingPorts) {
+  let said: string | null = null;
+  return {
+    tell(error: Error, role: 'standby' | 'active'): void {
+      const { message } = error;
+      const code = codeOf(error);
+      if (said === message) {
+        log.debug({ err: error }, 'dial failed');
+      } else if (MISFITS.has(code) || (role === 'active' && code === 'UNKNOWN_STREAM')) {
+        error$.next({ code, message });
+        log.warn({ err: error }, `refused: ${message}`);
+      } else {
+        log.info({ code, reason: message }, 'no link to the primary');
+      }
+      said = message;
+    },
+    forget: () => void (said = null),
+  };
 }

@@ -109,8 +109,7 @@ export class SecondaryDomain {
   }
 
   stop(): Promise<void> {
-    this.#stopping ??= this.#stop();
-    return this.#stopping;
+    return (this.#stopping ??= this.#stop());
   }
 
   status(): DomainStatus {

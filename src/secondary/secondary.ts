@@ -2,9 +2,6 @@
 //
 //   dialling ─▶ link ─▶ restoring: one stream after another ─▶ commits$
 //                          └ broken ─▶ suspect ─▶ deciding (witness) ─▶ taking over ─▶ failover$
-//
-// Each performer is a sentence about the effects of a kind. They cannot fail: what goes wrong in their work is logged
-// where it is done, or comes back as an event. A step that throws ends the process, for it is a fault of ours.
 
 import { EMPTY, catchError, map, merge, mergeMap, of, tap } from 'rxjs';
 import type { Observable, ObservableInput, TimestampProvider } from 'rxjs';

@@ -32,13 +32,8 @@ export function takingOver(
       catchError((thrown: unknown) => {
         const error = asError(thrown);
         ports.failed(error);
-        const { message } = error;
-        return of<SecondaryEvent>({
-          kind: 'start-failed',
-          code: codeOf(error),
-          message,
-          epochsBack: epochsBack(),
-        });
+        const why = { code: codeOf(error), message: error.message };
+        return of<SecondaryEvent>({ kind: 'start-failed', ...why, epochsBack: epochsBack() });
       }),
     );
 }
@@ -113,12 +108,7 @@ export class FailoverReport {
     const { log, failover$ } = this.#ports;
     this.#failure = code;
     log.error({ epoch: this.#started.epoch, code, reason: message }, 'failover: the domain does not start');
-    failover$.next({
-      ...this.#started,
-      phase: 'failed',
-      atMs: this.#clock.now(),
-      error: { code, message },
-    });
+    failover$.next({ ...this.#started, phase: 'failed', atMs: this.#clock.now(), error: { code, message } });
   }
 
   /** There was nothing left to take over: no failover was begun. */

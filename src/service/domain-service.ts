@@ -7,7 +7,6 @@ import type { Reloaded } from '../flow/reloaded.js';
 import { checkDescriptors } from '../report/descriptors.js';
 import { ServiceError } from '../report/error.js';
 import type { Logger } from '../report/log.js';
-import { tellReloaded } from '../report/reload.js';
 import type { DomainStatus, ReplicationService, TransitionReport } from '../report/reports.js';
 
 export interface ServedDomain {
@@ -41,13 +40,11 @@ export abstract class DomainService<Domain extends ServedDomain> implements Repl
   }
 
   start(): Promise<void> {
-    this.#starting ??= this.#start();
-    return this.#starting;
+    return (this.#starting ??= this.#start());
   }
 
   stop(): Promise<void> {
-    this.#stopping ??= this.#stop();
-    return this.#stopping;
+    return (this.#stopping ??= this.#stop());
   }
 
   reload(): Promise<void> {
@@ -106,4 +103,20 @@ export abstract class DomainService<Domain extends ServedDomain> implements Repl
     const reloads = [this.reloadOwn(), ...this.domains.map((domain) => domain.reload())];
     tellReloaded((await Promise.all(reloads)).flat(), this.#log);
   }
+}
+
+/** What came of a reload, said once and in one line. */
+function tellReloaded(reloaded: readonly Reloaded[], log: Logger): void {
+  const failed = filesOf(reloaded.filter(({ error }) => error !== null));
+  const files = filesOf(reloaded.filter(({ error }) => error === null));
+  if (failed.length === 0) {
+    log.info({ files }, 'reloaded: output files are opened anew, certificates and token read again');
+  } else {
+    log.warn({ files, failed }, `reloaded, but for what stays as it was: ${failed.join(', ')}`);
+  }
+}
+
+/** Domains may share one. */
+function filesOf(reloaded: readonly Reloaded[]): string[] {
+  return [...new Set(reloaded.map(({ file }) => file))];
 }
