@@ -66,7 +66,11 @@ const RULES: Rules<LifeEvent, [LifeState, LifeEffect[]]> = {
     stream.heardAtMs = state.lastAtMs;
     begin(state, stream, effects);
   }),
-  captured: ofStream((stream, { ledger }, state) => captured(state, stream, ledger)),
+  captured: ofStream((stream, { ledger: { captured, endEpoch } }, state) => {
+    stream.captured = captured;
+    state.exposed = true;
+    if (endEpoch !== null) state.ending = true;
+  }),
   acknowledged: ofStream((stream, { ledger }, state, effects) =>
     acknowledged(state, stream, ledger, effects),
   ),
@@ -173,12 +177,6 @@ function begin(state: LifeState, stream: StreamState, effects: LifeEffect[]): vo
   stream.begun = true;
   startDomain(state, effects);
   effects.push({ kind: 'restart' }, { kind: 'replicate', streamUuid: stream.streamUuid });
-}
-
-function captured(state: LifeState, stream: StreamState, { captured: epoch, endEpoch }: Ledger): void {
-  stream.captured = epoch;
-  state.exposed = true;
-  if (endEpoch !== null) state.ending = true;
 }
 
 function acknowledged(

@@ -142,12 +142,12 @@ export class DomainWork {
   }
 
   letGo(how: Leave): Observable<never> {
-    return this.tasks.attempt('let the domain go', async () => {
-      if (this.world) await this.#letGo(this.world, how);
-    });
+    return this.tasks.attempt('let the domain go', () => this.#letGo(how));
   }
 
-  async #letGo({ domain, gate, stop }: World, how: Leave): Promise<void> {
+  async #letGo(how: Leave): Promise<void> {
+    if (!this.world) return;
+    const { domain, gate, stop } = this.world;
     if (!domain.leave) {
       await domain.destroy();
       return;

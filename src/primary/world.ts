@@ -73,6 +73,10 @@ export async function openWorld(
     const outlet = await openConsole(output.console, dependencies.openConsole?.(config), log);
     console = outlet;
     if (output.tap !== undefined) tap = await Tap.open(output.tap, log);
+    const outputs = [
+      { file: consoleFile(output.console), output: console },
+      { file: output.tap, output: tap },
+    ];
     const opened = await dependencies.openSource(config);
     domain = opened;
     for (const note of opened.notes ?? []) log.info(note);
@@ -103,14 +107,7 @@ export async function openWorld(
       get waitingBytes() {
         return gate.waitingBytes;
       },
-      reopen: () =>
-        reopenAll(
-          [
-            { file: consoleFile(config.output.console), output: console },
-            { file: config.output.tap, output: tap },
-          ],
-          log,
-        ),
+      reopen: () => reopenAll(outputs, log),
       close,
     };
   } catch (error) {

@@ -8,7 +8,7 @@ import { isatty } from 'node:tty';
 import { pino, type DestinationStream, type Logger, type LoggerOptions } from 'pino';
 import { prettyFactory } from 'pino-pretty';
 import type { LogConfig } from '../config/schema.js';
-import { type Facts, RomulusError } from '../errors.js';
+import { RomulusError } from '../errors.js';
 import { standardOutlet } from '../output/standard-outlet.js';
 import { LogSink } from './log-sink.js';
 
@@ -34,7 +34,7 @@ export function createLogger(config: LogConfig, destination?: DestinationStream)
     base: null,
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
-    serializers: { err: serialiseError, error: serialiseError },
+    serializers: { err: errorAsData, error: errorAsData },
   };
   if (destination) return pino(options, destination);
   const terminal = isatty(STANDARD_ERROR);
@@ -93,28 +93,23 @@ export function domainLogger(log: Logger, domain: string): Logger {
   return log.child({ domain });
 }
 
-/** An error as data: code and facts as fields of their own, causes nested. */
-export function serialiseError(thrown: unknown): unknown {
-  return serialise(thrown, CAUSES_MAX);
-}
+const errorAsData = (thrown: unknown): unknown => serialise(thrown, CAUSES_MAX);
 
+/** An error as data: code and facts as fields of their own, causes nested, so many of them. */
 function serialise(thrown: unknown, depth: number): unknown {
   if (!(thrown instanceof Error)) return printable(thrown);
   const code: unknown = (thrown as { code?: unknown }).code;
+  const facts = thrown instanceof RomulusError ? Object.entries((thrown as RomulusError).facts) : null;
   return {
     type: thrown.name,
     message: thrown.message,
     ...(typeof code === 'string' && { code }),
-    ...(thrown instanceof RomulusError && { facts: printableFacts((thrown as RomulusError).facts) }),
+    ...(facts && { facts: Object.fromEntries(facts.map(([key, fact]) => [key, printable(fact)])) }),
     stack: thrown.stack,
     ...(thrown.cause !== undefined && {
       cause: depth > 0 ? serialise(thrown.cause, depth - 1) : 'and more causes',
     }),
   };
-}
-
-function printableFacts(facts: Facts): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(facts).map(([key, fact]) => [key, printable(fact)]));
 }
 
 /** JSON has no integers beyond 2^53, and offsets may be. */

@@ -8,8 +8,8 @@
 // A domain may end by itself in any of these states: whoever decides is told which, and has it destroyed. What a domain
 // gets over by itself is logged.
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { EMPTY, defer, finalize, repeat, switchMap, timer, type Observable, type Subscription } from 'rxjs';
+import { withinAwake } from '../flow/awake.js';
 import { Work } from '../flow/work.js';
 import { HypervisorError, type DomainEvent, type TargetDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
@@ -205,14 +205,10 @@ export class Standbys {
   async #open(): Promise<TargetDomain> {
     const { open, endLimitMs = END_TIMEOUT_MS } = this.#options;
     if (this.#ending.size === 0) return open();
-    const given = new AbortController();
-    try {
-      const late = sleep(endLimitMs, 'late' as const, { signal: given.signal });
-      if ((await Promise.race([Promise.all(this.#ending), late])) !== 'late') return await open();
-    } finally {
-      given.abort();
-    }
-    throw new HypervisorError('FAILED', 'the standby before this one does not end', { endLimitMs });
+    const message = 'the standby before this one does not end';
+    const late = () => new HypervisorError('FAILED', message, { endLimitMs });
+    await withinAwake(endLimitMs, Promise.all(this.#ending), late);
+    return open();
   }
 
   async #destroy(standby: Standby | null): Promise<void> {

@@ -169,23 +169,16 @@ export function initialSecondaryState(settings: SecondarySettings): SecondarySta
   };
 }
 
-export function secondaryLinkState(state: SecondaryState): LinkState {
-  switch (state.phase) {
-    case 'linked':
-      return (state.session?.acknowledged ?? -1) < 0 ? 'syncing' : 'replicating';
-    case 'dialling':
-      return unlinkedState(state);
-    case 'suspect':
-      return state.held === null ? unlinkedState(state) : 'suspect';
-    case 'deciding':
-    case 'starting':
-      return 'suspect';
-    case 'active':
-    case 'over':
-      return 'down';
-  }
-}
-
-function unlinkedState(state: SecondaryState): LinkState {
-  return state.dial === 0 ? 'down' : 'connecting';
+export function secondaryLinkState({ phase, session, held, dial }: SecondaryState): LinkState {
+  const unlinked = dial === 0 ? 'down' : 'connecting';
+  const states: Readonly<Record<SecondaryPhase, LinkState>> = {
+    dialling: unlinked,
+    linked: (session?.acknowledged ?? -1) < 0 ? 'syncing' : 'replicating',
+    suspect: held === null ? unlinked : 'suspect',
+    deciding: 'suspect',
+    starting: 'suspect',
+    active: 'down',
+    over: 'down',
+  };
+  return states[phase];
 }

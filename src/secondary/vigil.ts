@@ -24,8 +24,17 @@
 import type { ChannelErrorCode } from '../channel/contract.js';
 import { follow, withOneTransition, type Rules } from '../flow/kinds.js';
 import { armReconnect, dial, reconnectWindowMs, redialLater } from './redial.js';
-import { activeEnded, decide, discardHeld, loseHeld, over, startFailed } from './vigil-failover.js';
-import { started, stop, witness } from './vigil-failover.js';
+import {
+  activeEnded,
+  decide,
+  discardHeld,
+  loseHeld,
+  over,
+  startFailed,
+  started,
+  stop,
+  witness,
+} from './vigil-failover.js';
 import { acknowledged, bye, lost, restored, spoilt } from './vigil-stream.js';
 import type {
   Effects,
@@ -141,30 +150,17 @@ function dialled(
 }
 
 function dialFailed(state: SecondaryState, code: string, effects: Effects): void {
+  const { phase } = state;
   state.dial = 0;
-  switch (state.phase) {
-    case 'dialling':
-      // Its domain is a new one: what we hold of the old one is of no use, for the old one was stopped in order.
-      if (code === 'UNKNOWN_STREAM' && state.held !== null) discardHeld(state, effects);
-      redialLater(state, effects);
-      return;
-    case 'suspect':
-      if (PRIMARY_DEAD.has(code) && state.standstillMs === 0) {
-        decide(state, effects);
-        return;
-      }
-      if (PRIMARY_LIVES.has(code)) armReconnect(state, effects);
-      redialLater(state, effects);
-      return;
-    case 'active':
-      if (code === 'FENCED') state.primaryTold = true;
-      else redialLater(state, effects);
-      return;
-    case 'linked':
-    case 'deciding':
-    case 'starting':
-    case 'over':
-      return;
+  if (phase === 'suspect' && PRIMARY_DEAD.has(code) && state.standstillMs === 0) {
+    decide(state, effects);
+  } else if (phase === 'active' && code === 'FENCED') {
+    state.primaryTold = true;
+  } else if (phase === 'dialling' || phase === 'suspect' || phase === 'active') {
+    // Its domain is a new one: what we hold of the old one is of no use, for the old one was stopped in order.
+    if (phase === 'dialling' && code === 'UNKNOWN_STREAM' && state.held !== null) discardHeld(state, effects);
+    if (phase === 'suspect' && PRIMARY_LIVES.has(code)) armReconnect(state, effects);
+    redialLater(state, effects);
   }
 }
 

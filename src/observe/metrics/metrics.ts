@@ -17,8 +17,15 @@ import type {
 } from '../../report/reports.js';
 import type { HookOutcome } from '../hooks/events.js';
 import { registerProcessMetrics } from './process.js';
-import { LINK_STATES, watchCheckpoints, watchCommits, watchFailovers } from './reports.js';
-import { watchHooks, watchLinks, watchStandbys } from './reports.js';
+import {
+  LINK_STATES,
+  watchCheckpoints,
+  watchCommits,
+  watchFailovers,
+  watchHooks,
+  watchLinks,
+  watchStandbys,
+} from './reports.js';
 import { DomainSeries } from './series.js';
 
 export interface Metrics {
