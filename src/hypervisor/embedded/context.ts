@@ -113,10 +113,7 @@ export function decodeContext(identity: MachineIdentity, blob: Uint8Array): Mach
   }
   const pages = view.getUint32(24, true);
   if (pages !== identity.pages) {
-    throw refuse('the context is of a machine with another memory size', {
-      pages,
-      expected: identity.pages,
-    });
+    throw refuse('the context is of a machine with another memory size', { pages, expected: identity.pages });
   }
   const fingerprint = view.getUint32(28, true);
   if (fingerprint !== identity.fingerprint) {

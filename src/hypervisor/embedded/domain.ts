@@ -11,6 +11,7 @@ import { Bitmap } from '../bitmap.js';
 import { FlatFrames } from '../frames.js';
 import {
   HypervisorError,
+  failed,
   type CpuPolicy,
   type DirtyStats,
   type DomainEvent,
@@ -296,7 +297,7 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
     const error = new HypervisorError('DOMAIN_GONE', `the domain has ended: ${reason}`, {
       name: this.#spec.name,
     });
-    this.#settleReady?.(new HypervisorError('FAILED', `the machine cannot be made: ${reason}`));
+    this.#settleReady?.(failed(`the machine cannot be made: ${reason}`));
     this.#calls.rejectAll(error);
     this.events$.next(event);
   }

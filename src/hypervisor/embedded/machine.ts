@@ -8,7 +8,7 @@ import type { V86Options } from 'v86';
 import { asError } from '../../errors.js';
 import { valueAt } from '../../stream/bounds.js';
 import { PAGE_SIZE } from '../../stream/format.js';
-import { HypervisorError } from '../port.js';
+import { HypervisorError, badConfiguration, failed } from '../port.js';
 import { GuestClock } from './clock.js';
 import { imageRoles, type ImageRole, type MachineSpec } from './config.js';
 import { decodeContext, encodeContext, type MachineIdentity } from './context.js';
@@ -33,7 +33,7 @@ export async function v86Version(): Promise<string> {
   const file = createRequire(import.meta.url).resolve('v86/package.json');
   const parsed: unknown = JSON.parse(await readFile(file, 'utf8'));
   if (typeof parsed === 'object' && parsed !== null && 'version' in parsed) return String(parsed.version);
-  throw new HypervisorError('FAILED', 'v86 has no version', { file });
+  throw failed('v86 has no version', { file });
 }
 
 async function readImages(spec: MachineSpec): Promise<Partial<Record<ImageRole, { buffer: ArrayBuffer }>>> {
@@ -115,7 +115,7 @@ export class Machine {
     const cpu = this.#cpu;
     const main = this.#main;
     if (cpu.mem8.length !== spec.memoryBytes) {
-      throw new HypervisorError('BAD_CONFIGURATION', 'v86 gave the machine another memory size', {
+      throw badConfiguration('v86 gave the machine another memory size', {
         key: 'memoryBytes',
         value: spec.memoryBytes,
         actual: cpu.mem8.length,
@@ -208,9 +208,7 @@ export class Machine {
         'BAD_CONTEXT',
         'v86 does not accept the state',
         { length: blob.length },
-        {
-          cause: asError(error),
-        },
+        { cause: asError(error) },
       );
     } finally {
       // v86 puts copies in the place of these three views, and so leaves the registers as they were: flags that are

@@ -11,7 +11,7 @@ import { asError } from '../../errors.js';
 import { valueAt } from '../../stream/bounds.js';
 import { PAGE_SIZE } from '../../stream/format.js';
 import { Bitmap } from '../bitmap.js';
-import { HypervisorError, type DomainState } from '../port.js';
+import { HypervisorError, failed, type DomainState } from '../port.js';
 import { Machine, v86Version } from './machine.js';
 import {
   SLOT_PAGES,
@@ -101,7 +101,7 @@ class MachineWorker {
     input: (bytes) => {
       const waiting = this.#theMachine.pendingInput + this.#heldInputBytes;
       if (waiting + bytes.length > INPUT_BYTES_MAX) {
-        throw new HypervisorError('FAILED', 'the domain does not read its serial input', {
+        throw failed('the domain does not read its serial input', {
           waiting,
           length: bytes.length,
           limit: INPUT_BYTES_MAX,
@@ -135,7 +135,7 @@ class MachineWorker {
     copy: ({ frames, slab, offset, memory }) => {
       if (memory) this.#slabs.set(slab, new Uint32Array(memory));
       const words = this.#slabs.get(slab);
-      if (!words) throw new HypervisorError('FAILED', 'a slab that was never named', { slab });
+      if (!words) throw failed('a slab that was never named', { slab });
       this.#copyOut(frames, words, offset / 4);
       return undefined;
     },
@@ -187,7 +187,7 @@ class MachineWorker {
   };
 
   get #theMachine(): Machine {
-    if (!this.#machine) throw new HypervisorError('FAILED', 'the machine is not made yet');
+    if (!this.#machine) throw failed('the machine is not made yet');
     return this.#machine;
   }
 

@@ -8,7 +8,7 @@
 //
 // Sockets and files are handed over as descriptors: there is nothing with a name that could be left behind.
 
-import { HypervisorError } from '../port.js';
+import { badConfiguration, type HypervisorError } from '../port.js';
 import { PAGE_SIZE } from '../../stream/format.js';
 import type { DirtyWay } from './memory/dirty.js';
 import { networkArguments, type NetworkDevice } from './network/network.js';
@@ -73,7 +73,7 @@ const NETWORK = new Set(['netdev', 'nic', 'net'].flatMap((option) => [`-${option
 /** @throws HypervisorError BAD_CONFIGURATION */
 export function checkConfig(config: QemuConfig): void {
   const refuse = (key: string, value: string | number, expected: string): HypervisorError =>
-    new HypervisorError('BAD_CONFIGURATION', `${key} must be ${expected}`, { key, value });
+    badConfiguration(`${key} must be ${expected}`, { key, value });
   const { memoryBytes, machine, cpus } = config;
   if (
     !Number.isInteger(memoryBytes) ||

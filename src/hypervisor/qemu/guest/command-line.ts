@@ -1,7 +1,7 @@
 // What the test guest is told on its kernel's command line. What stands behind "--" the kernel hands to /init.
 
 import { isIPv4 } from 'node:net';
-import { HypervisorError } from '../../port.js';
+import { badConfiguration } from '../../port.js';
 
 export interface GuestOptions {
   /** Pages that are checked at every tick; default 1024. */
@@ -46,18 +46,13 @@ export function guestCommandLine(options: GuestOptions = {}): string {
 
 function checkRange(key: string, value: number, low: number, high: number): void {
   if (Number.isInteger(value) && value >= low && value <= high) return;
-  throw new HypervisorError('BAD_CONFIGURATION', `${key} must be a whole number from ${low} to ${high}`, {
-    key,
-    value,
-    low,
-    high,
-  });
+  throw badConfiguration(`${key} must be a whole number from ${low} to ${high}`, { key, value, low, high });
 }
 
 function checkAddress(value: string): string {
   const [, ip, prefix] = /^([^/]*)\/(\d{1,2})$/.exec(value) ?? [];
   if (ip !== undefined && isIPv4(ip) && ip !== '0.0.0.0' && Number(prefix) <= 32) return value;
-  throw new HypervisorError('BAD_CONFIGURATION', 'address must be an IPv4 address and a prefix length', {
+  throw badConfiguration('address must be an IPv4 address and a prefix length', {
     key: 'address',
     value,
     expected: '10.0.0.2/24',

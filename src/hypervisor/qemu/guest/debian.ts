@@ -2,7 +2,7 @@
 
 import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { HypervisorError } from '../../port.js';
+import { HypervisorError, failed } from '../../port.js';
 import { aptCache, aptGet, dpkgDeb, run } from './programs.js';
 
 /** Depends on the kernel's own package, whose name holds a version. */
@@ -83,10 +83,7 @@ async function onlyEntry(folder: string, name: RegExp): Promise<string> {
   const found = (await readdir(folder)).filter((entry) => name.test(entry));
   const [entry] = found;
   if (entry === undefined || found.length > 1) {
-    throw new HypervisorError('FAILED', 'a kernel’s package is not laid out as expected', {
-      folder,
-      found: found.join(' '),
-    });
+    throw failed('a kernel’s package is not laid out as expected', { folder, found: found.join(' ') });
   }
   return join(folder, entry);
 }

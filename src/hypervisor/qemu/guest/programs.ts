@@ -3,7 +3,7 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { asError } from '../../../errors.js';
-import { HypervisorError } from '../../port.js';
+import { HypervisorError, failed } from '../../port.js';
 
 const execute = promisify(execFile);
 
@@ -61,11 +61,10 @@ export async function run(program: Program, given: readonly string[], options: R
       );
     }
     const stderr = 'stderr' in cause && Buffer.isBuffer(cause.stderr) ? cause.stderr.toString() : '';
-    throw new HypervisorError(
-      'FAILED',
+    throw failed(
       `${command} failed`,
       { command, given: given.join(' '), stderr: stderr.trim().slice(-SHOWN_CHARACTERS) },
-      { cause },
+      cause,
     );
   }
 }

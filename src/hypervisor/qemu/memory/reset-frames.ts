@@ -8,7 +8,7 @@
 
 import { valueAt } from '../../../stream/bounds.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
-import { HypervisorError } from '../../port.js';
+import { badConfiguration } from '../../port.js';
 import type { QmpClient } from '../monitor/qmp.js';
 import type { RamAccess } from './ram-access.js';
 
@@ -34,8 +34,7 @@ export function framesIn(roms: string): Uint32Array {
     const end = start + Number.parseInt(valueAt(match, 2), 16);
     if (start >= FIRMWARE_START && end <= FIRMWARE_END) continue;
     if (end > LOW_RAM_END) {
-      throw new HypervisorError(
-        'BAD_CONFIGURATION',
+      throw badConfiguration(
         'QEMU is told to put an image into memory above 2 GiB, where a standby cannot keep it',
         { start, end },
       );

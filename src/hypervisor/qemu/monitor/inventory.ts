@@ -9,7 +9,7 @@
 // whoever starts a QEMU gives as he likes: its state is found by its place. A user network has a state of its own.
 
 import { valueAt } from '../../../stream/bounds.js';
-import { HypervisorError } from '../../port.js';
+import { failed } from '../../port.js';
 import { inventoryText, type Inventory } from '../../inventory.js';
 import { listNics, type Nic } from '../network/network-list.js';
 import { isObject } from './qmp-parser.js';
@@ -98,12 +98,10 @@ interface Cpus {
 
 async function takeCpus(qmp: QmpClient): Promise<Cpus> {
   const cpus = await qmp.execute('query-cpus-fast');
-  if (!Array.isArray(cpus) || cpus.length === 0) {
-    throw new HypervisorError('FAILED', 'QEMU does not list its vCPUs');
-  }
+  if (!Array.isArray(cpus) || cpus.length === 0) throw failed('QEMU does not list its vCPUs');
   const vcpus = await Promise.all(
     (cpus as unknown[]).map(async (cpu) => {
-      if (!isObject(cpu)) throw new HypervisorError('FAILED', 'QEMU does not describe its vCPUs');
+      if (!isObject(cpu)) throw failed('QEMU does not describe its vCPUs');
       const type = await qmp.execute('qom-get', { path: cpu['qom-path'], property: 'type' });
       const place = isObject(cpu['props']) ? cpu['props'] : {};
       const names = Object.keys(place).sort();
@@ -116,7 +114,7 @@ async function takeCpus(qmp: QmpClient): Promise<Cpus> {
     path: isObject(first) ? first['qom-path'] : '',
     property: 'feature-words',
   });
-  if (!Array.isArray(words)) throw new HypervisorError('FAILED', 'QEMU does not list its vCPUs’ features');
+  if (!Array.isArray(words)) throw failed('QEMU does not list its vCPUs’ features');
   return { vcpus, features: (words as unknown[]).flatMap(describeFeatures) };
 }
 

@@ -1,7 +1,7 @@
 // QEMU's monitor protocol on the wire: one JSON object a line, cut anywhere by the socket. Pure: octets in, messages out.
 
 import { asError } from '../../../errors.js';
-import { HypervisorError } from '../../port.js';
+import { HypervisorError, failed } from '../../port.js';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
@@ -60,9 +60,7 @@ export class QmpParser {
 
   #hold(part: Uint8Array): void {
     this.#held += part.length;
-    if (this.#held > this.#limit) {
-      throw new HypervisorError('FAILED', 'QEMU sent a line that is too long', { limit: this.#limit });
-    }
+    if (this.#held > this.#limit) throw failed('QEMU sent a line that is too long', { limit: this.#limit });
     this.#parts.push(part);
   }
 }

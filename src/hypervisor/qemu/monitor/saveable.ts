@@ -7,7 +7,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonicMs } from '../../../flow/clock.js';
-import { HypervisorError } from '../../port.js';
+import { badConfiguration, failed } from '../../port.js';
 import { isObject, type JsonObject } from './qmp-parser.js';
 import { QmpError, type QmpClient } from './qmp.js';
 
@@ -32,9 +32,7 @@ const MIGRATING: ReadonlySet<string> = new Set([
 export async function checkSaveable(qmp: QmpClient): Promise<void> {
   const blocked = await whyBlocked(qmp);
   if (blocked === null) return;
-  throw new HypervisorError('BAD_CONFIGURATION', `QEMU cannot save the state of this guest: ${blocked}`, {
-    reason: blocked,
-  });
+  throw badConfiguration(`QEMU cannot save the state of this guest: ${blocked}`, { reason: blocked });
 }
 
 /** Why the guest cannot be saved, in QEMU's words; null: it can. @throws HypervisorError FAILED or DOMAIN_GONE */
@@ -54,7 +52,7 @@ export async function whyBlocked(qmp: QmpClient): Promise<string | null> {
     const can = [NOTHING_BLOCKS, WAITS, WAS_SAVED].some((words) => words.test(description));
     return can ? null : description;
   }
-  throw new HypervisorError('FAILED', 'QEMU migrates to nowhere', { uri: NOWHERE });
+  throw failed('QEMU migrates to nowhere', { uri: NOWHERE });
 }
 
 /** What QEMU says without being told to migrate: not all of it, but it costs one question. */

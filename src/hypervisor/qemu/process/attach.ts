@@ -12,7 +12,7 @@ import type { Duplex } from 'node:stream';
 import { asError, codeOf } from '../../../errors.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
 import type { Inventory } from '../../inventory.js';
-import { HypervisorError } from '../../port.js';
+import { badConfiguration, type HypervisorError } from '../../port.js';
 import { checkDisks, checkNetwork, checkRamBlocks } from '../monitor/check.js';
 import { CompareTracking } from '../memory/compare.js';
 import { DeviceStateFile } from '../state/device-state.js';
@@ -172,7 +172,7 @@ interface RamBackend {
 
 async function findRam(qmp: QmpClient): Promise<RamBackend> {
   const lacks = (what: string, option: string): HypervisorError =>
-    new HypervisorError('BAD_CONFIGURATION', `the QEMU ${what}: start it with ${option}`, { option });
+    badConfiguration(`the QEMU ${what}: start it with ${option}`, { option });
   const backend = `-object memory-backend-file,id=ram,size=SIZE,mem-path=FILE,share=on -machine …,memory-backend=ram`;
   const id = String(
     await qmp.execute('qom-get', { path: '/machine', property: 'memory-backend' }).catch(() => ''),
@@ -203,11 +203,10 @@ function openRam({ path, bytes }: RamBackend): number {
   } catch (error) {
     if (fd !== null) closeSync(fd);
     const cause = asError(error);
-    throw new HypervisorError(
-      'BAD_CONFIGURATION',
+    throw badConfiguration(
       `the file of guest RAM, ${path}, cannot be used: ${cause.message}; start QEMU with mem-path=FILE, a file that this process may open`,
       { path, bytes },
-      { cause },
+      cause,
     );
   }
 }
@@ -243,7 +242,7 @@ async function openMonitor(path: string): Promise<QmpClient> {
     if (heard.nothing) throw taken(path, cause);
     if (socket.bytesRead === 0 || codeOf(cause) === 'DOMAIN_GONE') throw cause;
     const message = `what answers at ${path} is no QMP monitor: ${cause.message}; start QEMU with ${monitorOption(path)}`;
-    throw new HypervisorError('BAD_CONFIGURATION', message, { key: 'monitor', value: path }, { cause });
+    throw badConfiguration(message, { key: 'monitor', value: path }, cause);
   } finally {
     clearTimeout(timer);
   }
@@ -264,7 +263,7 @@ function taken(path: string, cause: Error): HypervisorError {
       `anew, and write "qmp: ${own}"`
     : `the monitor at ${path} does not greet: another program has it (a monitor has one client at a time), or QEMU ` +
       `hangs; give Romulus one of its own, beside the other: ${monitorOption(own)}`;
-  return new HypervisorError('BAD_CONFIGURATION', message, { key: 'monitor', value: path }, { cause });
+  return badConfiguration(message, { key: 'monitor', value: path }, cause);
 }
 
 /** What the system says of a socket that cannot be connected to. */
@@ -276,7 +275,7 @@ function unreachable(path: string, key: string, cause: Error): HypervisorError {
     code === 'EACCES' || code === 'EPERM'
       ? `this process may not connect to ${path}: run as root or as the user that QEMU runs as`
       : `there is no QEMU at ${path}: ${cause.message}; start it with ${monitorOption(path)}`;
-  return new HypervisorError('BAD_CONFIGURATION', message, { key, value: path }, { cause });
+  return badConfiguration(message, { key, value: path }, cause);
 }
 
 function connectTo(path: string, key: string): Promise<Socket> {

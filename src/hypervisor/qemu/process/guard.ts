@@ -12,9 +12,9 @@ import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { asError, codeOf } from '../../../errors.js';
+import { codeOf } from '../../../errors.js';
 import { monotonicMs } from '../../../flow/clock.js';
-import { HypervisorError } from '../../port.js';
+import { failed } from '../../port.js';
 import { heedNoSignals } from './deaf.js';
 import { hasMark } from './fence.js';
 import { QmpClient } from '../monitor/qmp.js';
@@ -53,7 +53,7 @@ export async function startGuard(monitor: string, directory: string): Promise<Gu
       closed.then(() => Promise.reject(new Error('it has ended'))),
     ]);
   } catch (error) {
-    throw new HypervisorError('FAILED', 'the guest’s guard does not start', {}, { cause: asError(error) });
+    throw failed('the guest’s guard does not start', {}, error);
   }
   child.stdin.on('error', () => undefined); // it has ended already
   return {

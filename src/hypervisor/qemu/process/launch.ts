@@ -7,7 +7,7 @@ import { delimiter, join } from 'node:path';
 import type { Duplex, Readable, Writable } from 'node:stream';
 import { asError } from '../../../errors.js';
 import type { Inventory } from '../../inventory.js';
-import { HypervisorError } from '../../port.js';
+import { HypervisorError, badConfiguration } from '../../port.js';
 import { checkDisks, checkNetwork, checkRamBlocks } from '../monitor/check.js';
 import {
   checkConfig,
@@ -56,15 +56,14 @@ export async function launchQemu(
   const binary = config.binary ?? 'qemu-system-x86_64';
   const executable = await findExecutable(binary);
   if (executable === null) {
-    throw new HypervisorError('BAD_CONFIGURATION', `there is no ${binary}: install QEMU (qemu-system-x86)`, {
+    throw badConfiguration(`there is no ${binary}: install QEMU (qemu-system-x86)`, {
       key: 'binary',
       value: binary,
     });
   }
   const setpriv = await findExecutable('setpriv');
   if (setpriv === null && (config.sharedDisks ?? []).length > 0) {
-    throw new HypervisorError(
-      'BAD_CONFIGURATION',
+    throw badConfiguration(
       'there is no setpriv: install it (util-linux); without it a QEMU outlives a killed agent, and writes to its shared disks beside the secondary’s',
       { key: 'sharedDisks', value: (config.sharedDisks ?? []).join(' ') },
     );
@@ -186,7 +185,7 @@ class LaunchedMachine implements QemuMachine {
     await this.close();
     if (!endedByItself) return error;
     const { key, value } = adviceOn(reason) ?? {};
-    return new HypervisorError('BAD_CONFIGURATION', `QEMU does not start: ${reason}`, {
+    return badConfiguration(`QEMU does not start: ${reason}`, {
       name: this.name,
       ...(key !== undefined && { key, value }),
     });

@@ -4,8 +4,7 @@
 //   "QEVM"  u32 version (3)  sections of devices and vCPUs …  EOF
 
 import { closeSync, fstatSync, ftruncateSync, readSync } from 'node:fs';
-import { asError } from '../../../errors.js';
-import { HypervisorError } from '../../port.js';
+import { HypervisorError, failed } from '../../port.js';
 
 const MAGIC = Buffer.from('QEVM', 'ascii');
 const VERSION = 3;
@@ -52,7 +51,7 @@ export class DeviceStateFile {
       return blob;
     } catch (error) {
       if (error instanceof HypervisorError) throw error;
-      throw new HypervisorError('FAILED', 'the device state cannot be read', {}, { cause: asError(error) });
+      throw failed('the device state cannot be read', {}, error);
     }
   }
 

@@ -15,9 +15,8 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { asError } from '../../../errors.js';
 import { afterAwake } from '../../../flow/awake.js';
-import { HypervisorError } from '../../port.js';
+import { failed } from '../../port.js';
 import { DEVICE_STATE_BYTES_MAX } from './device-state.js';
 import { packFullState, splitState } from './memory-section.js';
 import type { QemuMachine } from '../machine.js';
@@ -135,7 +134,7 @@ async function receive(server: Server, connected: () => Promise<void>): Promise<
     await once(socket, 'end', { signal });
     return Buffer.concat(chunks);
   } catch (error) {
-    throw new HypervisorError('FAILED', 'QEMU does not hand its state over', {}, { cause: asError(error) });
+    throw failed('QEMU does not hand its state over', {}, error);
   } finally {
     cancel();
     socket?.destroy();
@@ -150,11 +149,9 @@ async function completed(qmp: QmpClient): Promise<void> {
     if (status === 'failed' || status === 'cancelled') {
       const description = isObject(answer) ? answer['error-desc'] : undefined;
       const reason = typeof description === 'string' ? description : status;
-      throw new HypervisorError('FAILED', `QEMU does not hand its state over: ${reason}`, { status });
+      throw failed(`QEMU does not hand its state over: ${reason}`, { status });
     }
     await sleep(1);
   }
-  throw new HypervisorError('FAILED', 'QEMU does not come to an end with its state', {
-    timeoutMs: TIMEOUT_MS,
-  });
+  throw failed('QEMU does not come to an end with its state', { timeoutMs: TIMEOUT_MS });
 }

@@ -8,9 +8,8 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { filter, firstValueFrom } from 'rxjs';
-import { asError } from '../../../errors.js';
 import { withinAwake } from '../../../flow/awake.js';
-import { HypervisorError } from '../../port.js';
+import { HypervisorError, failed } from '../../port.js';
 import { DEVICE_STATE_HEADER } from './device-state.js';
 import { ignoreShared } from './full-state.js';
 import type { StateParts } from './memory-section.js';
@@ -88,18 +87,13 @@ export class StateLoader {
     try {
       await withinAwake(TIMEOUT_MS, concluded, () => new Error('it does not come to an end'));
     } catch (error) {
-      throw new HypervisorError(
-        'FAILED',
-        'QEMU does not load the device state',
-        { id },
-        { cause: asError(error) },
-      );
+      throw failed('QEMU does not load the device state', { id }, error);
     }
     const [jobs] = await Promise.all(qmp.executeAll([['query-jobs'], ['job-dismiss', { id }]]));
     const job = Array.isArray(jobs)
       ? (jobs as unknown[]).find((one) => isObject(one) && one['id'] === id)
       : null;
-    if (!isObject(job)) throw new HypervisorError('FAILED', 'QEMU does not know what it has loaded', { id });
+    if (!isObject(job)) throw failed('QEMU does not know what it has loaded', { id });
     const { error } = job;
     if (typeof error !== 'string') return;
     const reason = (await this.#lastWords(before)) ?? error;

@@ -12,7 +12,7 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { asError } from '../../../../errors.js';
-import { HypervisorError } from '../../../port.js';
+import { HypervisorError, failed } from '../../../port.js';
 import { RAM_NAME } from './protocol.js';
 
 const MOUNT_TIMEOUT_MS = 10_000;
@@ -33,7 +33,7 @@ export async function openMounted(deviceFd: number, serve: () => void): Promise<
   const script = ['--mount', '--propagation', 'private', 'sh', '-c', SCRIPT, 'sh', options, directory];
   const helper = spawn('unshare', script, { stdio: ['pipe', 'pipe', 'pipe', deviceFd] });
   const { stdin, stdout, stderr } = helper;
-  if (!stdin || !stdout || !stderr) throw new HypervisorError('FAILED', 'the helper has no pipes');
+  if (!stdin || !stdout || !stderr) throw failed('the helper has no pipes');
   let said = '';
   const closed = once(helper, 'close');
   closed.catch(() => undefined); // an 'error' is told by `mounted`

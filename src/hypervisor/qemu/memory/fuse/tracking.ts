@@ -16,7 +16,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { asError } from '../../../../errors.js';
 import { PAGE_SIZE } from '../../../../stream/format.js';
-import { HypervisorError } from '../../../port.js';
+import { HypervisorError, failed } from '../../../port.js';
 import { Bitmap } from '../../../bitmap.js';
 import { Loss, Marks, type DirtyTracking } from '../dirty.js';
 import { onProcessExit } from '../../process/exit-hooks.js';
@@ -91,12 +91,7 @@ export class FuseTracking implements DirtyTracking {
       if (error instanceof HypervisorError) throw error;
       const cause = asError(error);
       const said = server?.said.trim() ?? '';
-      throw new HypervisorError(
-        'FAILED',
-        `guest RAM cannot be served: ${said === '' ? cause.message : said}`,
-        {},
-        { cause },
-      );
+      throw failed(`guest RAM cannot be served: ${said === '' ? cause.message : said}`, {}, cause);
     } finally {
       clearTimeout(limit);
       closeDevice();
@@ -212,12 +207,7 @@ export class FuseTracking implements DirtyTracking {
   /** The server's own words say more than the kernel's. */
   #lossOf(otherwise: string, cause?: Error): HypervisorError {
     const said = this.#server.said.trim();
-    return new HypervisorError(
-      'FAILED',
-      `guest RAM is lost: ${said === '' ? otherwise : said}`,
-      {},
-      { cause },
-    );
+    return failed(`guest RAM is lost: ${said === '' ? otherwise : said}`, {}, cause);
   }
 }
 
