@@ -16,7 +16,6 @@ import { checkFenced, clearMark, exposedAdvice, fencedAdvice, setMark } from './
 import type { QemuMachine } from './machine.js';
 import { MachineWatch } from './monitor/machine-watch.js';
 import { NetdevGate, undoingOf } from './network/netdev-gate.js';
-import { NetworkOutput } from './network/network-output.js';
 import type { RunStatus } from './monitor/run-state.js';
 import { reasonsKnown } from './monitor/saveable.js';
 import { QemuSource } from './source.js';
@@ -25,7 +24,7 @@ import { QemuSource } from './source.js';
 const NOT_STARTED = 'prelaunch';
 
 export class QemuPrimary extends QemuSource {
-  readonly gates: readonly NetworkOutput[];
+  readonly gates: readonly NetdevGate[];
   /** Of a QEMU that is not ours. */
   readonly leave?: NonNullable<SourceDomain['leave']>;
   /** Of one whose disks are shared. */
@@ -45,11 +44,11 @@ export class QemuPrimary extends QemuSource {
     netdevs: readonly string[],
     status: RunStatus = { running: false, status: NOT_STARTED },
   ): Promise<QemuPrimary> {
-    const gates: NetworkOutput[] = [];
+    const gates: NetdevGate[] = [];
     const primary = new QemuPrimary(machine, status, { gates, netdevs });
     try {
       if (machine.guard) await checkFenced(machine.qmp, machine.name, netdevs.map(undoingOf));
-      for (const netdev of netdevs) gates.push(new NetworkOutput(await NetdevGate.open(machine.qmp, netdev)));
+      for (const netdev of netdevs) gates.push(await NetdevGate.open(machine.qmp, netdev));
       await primary.#watch.begin();
       return primary;
     } catch (error) {
@@ -62,7 +61,7 @@ export class QemuPrimary extends QemuSource {
   private constructor(
     machine: QemuMachine,
     { running, status }: RunStatus,
-    { gates, netdevs }: { gates: readonly NetworkOutput[]; netdevs: readonly string[] },
+    { gates, netdevs }: { gates: readonly NetdevGate[]; netdevs: readonly string[] },
   ) {
     // Also one that the agent before us, its guard, or we ourselves have stopped, because a secondary may run it.
     const isOurs = status === NOT_STARTED || machine.shared?.exposed === true;
@@ -203,6 +202,6 @@ export class QemuPrimary extends QemuSource {
     if (this.state !== 'running') await super.start();
     if (this.stoppedBy !== null) return; // QEMU delivers nothing while its guest is stopped: there is nothing to see
     // One after another: they share the file that the frames are watched in.
-    for (const gate of this.gates) await gate.test((netdev) => netdev.selfTest(this.machine.deviceState));
+    for (const gate of this.gates) await gate.selfTest(this.machine.deviceState);
   }
 }
