@@ -82,10 +82,10 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
     });
     const worker = this.#startWorker(shared);
     this.worker = worker;
-    this.#calls = new WorkerCalls({
-      post: (message) => worker.postMessage(message),
-      refusal: (name) => this.#refusal(name),
-    });
+    this.#calls = new WorkerCalls(
+      (message) => worker.postMessage(message),
+      (name) => this.#refusal(name),
+    );
     this.#pages = new PageTransfer(this.#calls, shared);
   }
 

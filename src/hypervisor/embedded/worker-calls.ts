@@ -10,28 +10,25 @@ interface Pending {
   readonly reject: (error: HypervisorError) => void;
 }
 
-export interface WorkerCallsOptions {
-  readonly post: (message: CallMessage) => void;
-  /** Why this call cannot be made any more; null: it can. */
-  readonly refusal: (name: CallName) => HypervisorError | null;
-}
-
 export class WorkerCalls {
-  readonly #options: WorkerCallsOptions;
+  readonly #post: (message: CallMessage) => void;
+  readonly #refusal: (name: CallName) => HypervisorError | null;
   readonly #pending = new Map<number, Pending>();
   #next = 0;
 
-  constructor(options: WorkerCallsOptions) {
-    this.#options = options;
+  /** `refusal`: why this call cannot be made any more; null: it can. */
+  constructor(post: (message: CallMessage) => void, refusal: (name: CallName) => HypervisorError | null) {
+    this.#post = post;
+    this.#refusal = refusal;
   }
 
   call<K extends CallName>(name: K, argument: Calls[K]['argument']): Promise<Calls[K]['result']> {
-    const refusal = this.#options.refusal(name);
+    const refusal = this.#refusal(name);
     if (refusal) return Promise.reject(refusal);
     return new Promise((resolve, reject) => {
       const id = this.#next++;
       this.#pending.set(id, { settle: resolve, reject });
-      this.#options.post({ id, name, argument } satisfies CallMessage<K>);
+      this.#post({ id, name, argument } satisfies CallMessage<K>);
     });
   }
 

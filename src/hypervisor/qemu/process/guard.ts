@@ -110,7 +110,7 @@ async function withMonitor(
     const socket = connect(monitor);
     try {
       await once(socket, 'connect');
-      const qmp = await QmpClient.open(socket, { timeoutMs: GO_ON_TIMEOUT_MS });
+      const qmp = await QmpClient.open(socket, GO_ON_TIMEOUT_MS);
       await work(qmp);
       qmp.close();
       return;

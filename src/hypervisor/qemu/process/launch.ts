@@ -175,7 +175,7 @@ class LaunchedMachine implements QemuMachine {
   }
 
   async connect(): Promise<void> {
-    this.#qmp = await QmpClient.open(this.#monitor, { timeoutMs: START_TIMEOUT_MS });
+    this.#qmp = await QmpClient.open(this.#monitor, START_TIMEOUT_MS);
   }
 
   /** Ends it, and says why it could not be used: QEMU's own words if it ended by itself. */
