@@ -8,17 +8,14 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, isAbsolute, join } from 'node:path';
-import type { Duplex } from 'node:stream';
 import { asError, codeOf } from '../../../errors.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
-import type { Inventory } from '../../inventory.js';
 import { badConfiguration, type HypervisorError } from '../../port.js';
 import { checkDisks, checkNetwork, checkRamBlocks } from '../monitor/check.js';
 import { CompareTracking } from '../memory/compare.js';
 import { DeviceStateFile } from '../state/device-state.js';
-import type { DirtyTracking } from '../memory/dirty.js';
 import { hasMark } from './fence.js';
-import { startGuard, type Guard } from './guard.js';
+import { startGuard } from './guard.js';
 import { takeInventory } from '../monitor/inventory.js';
 import type { QemuMachine } from '../machine.js';
 import { requireImageMemory } from '../memory/image.js';
@@ -69,16 +66,41 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
     const guard = await startGuard(config.monitor, dirname(deviceState.path));
     ending.push(() => guard.end());
     const status = runStatusOf(await qmp.execute('query-status'));
-    const machine = new AttachedMachine(config.name, {
-      ram,
+    let lost = false;
+    const gone = new Promise<string>((resolve) => {
+      const complete = (): void => {
+        lost = true;
+        resolve('the connection to QEMU’s monitor is lost');
+      };
+      qmp.events$.subscribe({ complete });
+    });
+    const close = async (): Promise<void> => {
+      const wasLost = lost;
+      qmp.close();
+      serial?.destroy();
+      deviceState.close();
+      await tracking.close();
+      await guard.end(wasLost);
+    };
+    let closed: Promise<void> | null = null;
+    const machine: QemuMachine = {
+      name: config.name,
+      memoryBytes: ram.bytes,
+      ramBlock: ram.id,
+      inventory,
       qmp,
       tracking,
+      trackingReason: 'the file of its RAM is not served by us',
       deviceState,
+      stateImage: null,
       serial,
+      directory: dirname(deviceState.path),
       guard,
-      inventory,
       shared,
-    });
+      gone,
+      said: '',
+      close: () => (closed ??= close()),
+    };
     return { machine, status };
   } catch (error) {
     for (const end of ending.reverse()) await end();
@@ -95,73 +117,6 @@ async function stopIfExposed(
   const exposed = await hasMark(qmp, 'exposed');
   if (exposed) await qmp.execute('stop');
   return { exposed };
-}
-
-interface Parts {
-  readonly ram: RamBackend;
-  readonly qmp: QmpClient;
-  readonly tracking: DirtyTracking;
-  readonly deviceState: DeviceStateFile;
-  readonly serial: Socket | null;
-  readonly guard: Guard;
-  readonly inventory: Inventory;
-  readonly shared: QemuMachine['shared'];
-}
-
-class AttachedMachine implements QemuMachine {
-  readonly name: string;
-  readonly memoryBytes: number;
-  readonly qmp: QmpClient;
-  readonly tracking: DirtyTracking;
-  readonly trackingReason = 'the file of its RAM is not served by us';
-  readonly deviceState: DeviceStateFile;
-  readonly serial: Duplex | null;
-  readonly ramBlock: string;
-  readonly directory: string;
-  readonly stateImage = null;
-  readonly said = '';
-  readonly gone: Promise<string>;
-  readonly guard: Guard;
-  readonly inventory: Inventory;
-  readonly shared: QemuMachine['shared'];
-  #lost = false;
-  #closed: Promise<void> | null = null;
-
-  constructor(name: string, { ram, qmp, tracking, deviceState, serial, guard, inventory, shared }: Parts) {
-    this.name = name;
-    this.memoryBytes = ram.bytes;
-    this.ramBlock = ram.id;
-    this.directory = dirname(deviceState.path);
-    this.qmp = qmp;
-    this.tracking = tracking;
-    this.deviceState = deviceState;
-    this.serial = serial;
-    this.guard = guard;
-    this.inventory = inventory;
-    this.shared = shared;
-    this.gone = new Promise((resolve) => {
-      qmp.events$.subscribe({
-        complete: () => {
-          this.#lost = true;
-          resolve('the connection to QEMU’s monitor is lost');
-        },
-      });
-    });
-  }
-
-  close(): Promise<void> {
-    this.#closed ??= this.#close();
-    return this.#closed;
-  }
-
-  async #close(): Promise<void> {
-    const lost = this.#lost;
-    this.qmp.close();
-    this.serial?.destroy();
-    this.deviceState.close();
-    await this.tracking.close();
-    await this.guard.end(lost);
-  }
 }
 
 interface RamBackend {
