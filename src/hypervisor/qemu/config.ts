@@ -41,7 +41,7 @@ export interface QemuConfig {
   /** Writable disks (their -drive or -blockdev names) that both hosts see: shared storage. */
   readonly sharedDisks?: readonly string[];
   /**
-   * Of a standby: which checkpoints QEMU loads on trial. each; auto (default): as many as take TRIAL_SHARE of one core;
+   * Of a standby: which checkpoints QEMU loads on trial. each; auto (default): as many as take a twentieth of one core;
    * first: only the first of a stream.
    */
   readonly trialLoads?: TrialLoads;

@@ -7,8 +7,8 @@
 // Frame numbers are pages of the RAM file. They are the guest's frame numbers up to the hole that the machine type
 // leaves below 4 GiB, and dense where the guest's are not.
 //
-// A guest that ends, ends the domain (guest-end.ts); QEMU's death is 'crashed'. A guest that somebody else stopped stays
-// stopped (run-state.ts), and its device state says so.
+// A guest that ends, ends the domain; QEMU's death is 'crashed'. A guest that somebody else stopped stays stopped
+// (run-state.ts), and its device state says so.
 
 import { ReplaySubject, Subject, type Observable } from 'rxjs';
 import { monotonicMs } from '../../flow/clock.js';
@@ -28,13 +28,12 @@ import {
 import type { DirtyWay } from './memory/dirty.js';
 import { withMemory } from './state/device-state.js';
 import { FullStates } from './state/full-state.js';
-import { endOf } from './monitor/guest-end.js';
 import type { QemuMachine } from './machine.js';
 import type { QmpEvent } from './monitor/qmp.js';
 import { sendInput } from './process/serial-input.js';
 import { Pause, type PauseTimes } from './pause.js';
 import { GuestRam } from './memory/guest-ram.js';
-import { RunState, runStatusOf } from './monitor/run-state.js';
+import { RunState, endOf, runStatusOf } from './monitor/run-state.js';
 import { RUNNING, setRunState } from './state/state-sections.js';
 
 /** Of somebody else who lets the guest run just when we stop it. */

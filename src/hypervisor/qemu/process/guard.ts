@@ -15,7 +15,7 @@ import { fileURLToPath } from 'node:url';
 import { codeOf } from '../../../errors.js';
 import { monotonicMs } from '../../../flow/clock.js';
 import { failed } from '../../port.js';
-import { heedNoSignals } from './deaf.js';
+import { heedNoSignals } from './exit-hooks.js';
 import { hasMark } from './fence.js';
 import { QmpClient } from '../monitor/qmp.js';
 

@@ -22,7 +22,6 @@ import { packFullState, splitState } from './memory-section.js';
 import type { QemuMachine } from '../machine.js';
 import { isObject } from '../monitor/qmp-parser.js';
 import type { QmpClient, QmpCommand } from '../monitor/qmp.js';
-import { hasWritableBlocks } from './writable-blocks.js';
 
 const TIMEOUT_MS = 5000;
 /** The section that says whether the firmware has asked for the ACPI tables since the last reset. */
@@ -46,7 +45,8 @@ export class FullStates {
   /** A new stream. @throws as QmpClient.human() */
   async restart(): Promise<void> {
     this.forget();
-    this.#writable ??= await hasWritableBlocks(this.#of.qmp, this.#of.ramBlock);
+    const { qmp, ramBlock } = this.#of;
+    this.#writable ??= writableBlocksIn(await qmp.human('info mtree -f'), ramBlock).length > 0;
   }
 
   /** Whoever reads the stream has nothing of this yet. */
@@ -68,6 +68,20 @@ export class FullStates {
     this.#memory = memory;
     return known ? null : memory;
   }
+}
+
+/**
+ * The blocks in "info mtree" beside guest RAM (`ram`) that a guest may write: the firmware of a microvm or an isapc, which
+ * other machine types protect.
+ *
+ *   0000000000100000-0000000003ffffff (prio 0, ram): pc.ram @0000000000100000      guest RAM
+ *   00000000fffc0000-00000000ffffffff (prio 0, rom): pc.bios                       not the guest's to write
+ *   00000000ffff0000-00000000ffffffff (prio 0, ram): pc.bios                       written, maybe
+ */
+export function writableBlocksIn(mtree: string, ram: string): string[] {
+  const blocks = mtree.matchAll(/^\s+[0-9a-f]+-[0-9a-f]+ \(prio -?\d+, ram\): (\S+)/gm);
+  const names = new Set([...blocks].map(([, name = '']) => name));
+  return [...names].filter((name) => name !== ram);
 }
 
 function tablesOf(state: Uint8Array): string {

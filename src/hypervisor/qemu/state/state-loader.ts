@@ -65,7 +65,6 @@ export class StateLoader {
     await reset.keep();
     await this.#job();
     await reset.putBack();
-    reset.release();
     this.#holds = state;
   }
 
