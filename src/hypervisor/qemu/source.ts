@@ -25,7 +25,6 @@ import {
   type SourceDomain,
   type TscInfo,
 } from '../port.js';
-import type { DirtyWay } from './memory/dirty.js';
 import { withMemory } from './state/device-state.js';
 import { FullStates } from './state/full-state.js';
 import type { QemuMachine } from './machine.js';
@@ -94,14 +93,9 @@ export class QemuSource implements SourceDomain {
     return this.#run.stoppedBy;
   }
 
-  /** How changed pages are found, and why this way. */
-  get dirtyTracking(): { readonly way: DirtyWay; readonly reason: string } {
-    return { way: this.machine.tracking.way, reason: this.machine.trackingReason };
-  }
-
   get notes(): readonly string[] {
-    const { way, reason } = this.dirtyTracking;
-    return [`changed pages are found by ${way}: ${reason}`];
+    const { tracking, trackingReason } = this.machine;
+    return [`changed pages are found by ${tracking.way}: ${trackingReason}`];
   }
 
   info(): Promise<DomainInfo> {

@@ -147,11 +147,8 @@ export class CompareTracking implements DirtyTracking {
 
   #fail(worker: Worker, cause?: Error): void {
     if (worker !== this.#worker) return;
-    this.#failure ??= failed(
-      'the thread that compares guest RAM has ended',
-      { reason: cause?.message },
-      cause,
-    );
+    const message = 'the thread that compares guest RAM has ended';
+    this.#failure ??= failed(message, { reason: cause?.message }, cause);
     this.#settle(this.#failure);
   }
 }

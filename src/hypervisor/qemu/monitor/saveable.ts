@@ -8,7 +8,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonicMs } from '../../../flow/clock.js';
 import { badConfiguration, failed } from '../../port.js';
-import { isObject, type JsonObject } from './qmp-parser.js';
+import { isObject } from './qmp-parser.js';
 import { QmpError, type QmpClient } from './qmp.js';
 
 /** No version of QEMU has such a protocol, or will. */
@@ -39,7 +39,7 @@ export async function checkSaveable(qmp: QmpClient): Promise<void> {
 export async function whyBlocked(qmp: QmpClient): Promise<string | null> {
   // One that is under way may be ours.
   const limit = monotonicMs() + TAKING_MS;
-  while ((await migrationUnderWay(qmp)) !== null && monotonicMs() < limit) await sleep(5);
+  while (statusUnderWay(await qmp.execute('query-migrate')) !== null && monotonicMs() < limit) await sleep(5);
   const blocked = await reasonsKnown(qmp);
   if (blocked !== null) return blocked;
   try {
@@ -69,11 +69,7 @@ export function reasonsIn(migration: unknown): string | null {
   return Array.isArray(reasons) && reasons.length > 0 ? (reasons as unknown[]).map(String).join('; ') : null;
 }
 
-async function migrationUnderWay(qmp: QmpClient): Promise<string | null> {
-  const migration = await qmp.execute('query-migrate');
-  return isObject(migration) ? statusUnderWay(migration) : null;
-}
-
-function statusUnderWay({ status }: JsonObject): string | null {
+function statusUnderWay(migration: unknown): string | null {
+  const status = isObject(migration) ? migration['status'] : null;
   return typeof status === 'string' && MIGRATING.has(status) ? status : null;
 }

@@ -78,14 +78,14 @@ export class FuseTracking implements DirtyTracking {
       files.push(imageFd);
       const logFd = await openAnonymousFile(LOG_BYTES, place);
       files.push(logFd);
-      const starting = (server = new Server({ deviceFd, imageFd, logFd, bytes, name }));
+      const starting = (server = new Server(bytes, name, [deviceFd, imageFd, logFd]));
       const file = await openMounted(deviceFd, () => {
         // The server has it: when that ends, nobody waits for an answer that will not come.
         closeDevice();
         starting.begin();
       });
       liftWritebackLimit(file.fd);
-      return new FuseTracking({ file, imageFd, logFd, server });
+      return new FuseTracking(file, server, imageFd, logFd);
     } catch (error) {
       for (const fd of files) closeSync(fd);
       if (error instanceof HypervisorError) throw error;
@@ -100,7 +100,7 @@ export class FuseTracking implements DirtyTracking {
     }
   }
 
-  private constructor({ file, imageFd, logFd, server }: Parts) {
+  private constructor(file: FileHandle, server: Server, imageFd: number, logFd: number) {
     this.#file = file;
     this.ram = new ServedAccess(file.fd, (cause) => this.#failed(cause));
     this.#imageFd = imageFd;
@@ -211,21 +211,6 @@ export class FuseTracking implements DirtyTracking {
   }
 }
 
-interface Parts {
-  readonly file: FileHandle;
-  readonly imageFd: number;
-  readonly logFd: number;
-  readonly server: Server;
-}
-
-interface ServerOptions {
-  readonly deviceFd: number;
-  readonly imageFd: number;
-  readonly logFd: number;
-  readonly bytes: number;
-  readonly name: string;
-}
-
 /** The serving process. It outlives us for as long as anybody holds the files. */
 class Server {
   readonly bytes: number;
@@ -233,10 +218,11 @@ class Server {
   said = '';
   readonly #child: ChildProcess;
 
-  constructor({ deviceFd, imageFd, logFd, bytes, name }: ServerOptions) {
+  /** `fds`: of the device, the image and the log. */
+  constructor(bytes: number, name: string, fds: readonly number[]) {
     this.bytes = bytes;
     this.#child = spawn(process.execPath, [SERVER, String(bytes), name], {
-      stdio: ['pipe', 'ignore', 'pipe', deviceFd, imageFd, logFd],
+      stdio: ['pipe', 'ignore', 'pipe', ...fds],
       detached: true, // what a terminal sends to us is not for it
     });
     this.#child.stderr?.on('data', (chunk: Buffer) => {
