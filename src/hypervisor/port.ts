@@ -51,6 +51,10 @@ function withCause(
 /** `suspended` is libxc's SHUTDOWN_suspend: stopped by us, consistent, may be resumed. */
 export type DomainState = 'created' | 'running' | 'suspended' | 'shutdown' | 'crashed' | 'destroyed';
 
+export function hasEnded(state: DomainState): boolean {
+  return state === 'shutdown' || state === 'crashed' || state === 'destroyed';
+}
+
 export interface DomainInfo {
   readonly name: string;
   readonly type: DomainType;

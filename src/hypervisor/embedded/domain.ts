@@ -4,7 +4,7 @@
 
 import { Worker } from 'node:worker_threads';
 import { ReplaySubject, Subject } from 'rxjs';
-import { asError } from '../../errors.js';
+import { asError, type Facts } from '../../errors.js';
 import { InOrder } from '../../flow/in-order.js';
 import { DomainType, PAGE_SIZE } from '../../stream/format.js';
 import { Bitmap } from '../bitmap.js';
@@ -12,6 +12,7 @@ import { FlatFrames } from '../frames.js';
 import {
   HypervisorError,
   failed,
+  hasEnded,
   type CpuPolicy,
   type DirtyStats,
   type DomainEvent,
@@ -203,23 +204,18 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   }
 
   setHvmParam({ index, value }: HvmParam): Promise<void> {
-    const facts = { index, value };
-    return Promise.reject(
-      new HypervisorError('UNSUPPORTED', 'an embedded machine has no HVM parameters', facts),
-    );
+    return unsupported('an embedded machine has no HVM parameters', { index, value });
   }
 
   setTscInfo({ mode }: TscInfo): Promise<void> {
     if (mode === 0) return Promise.resolve();
-    return Promise.reject(
-      new HypervisorError('UNSUPPORTED', 'an embedded machine knows TSC mode 0 only', { mode }),
-    );
+    return unsupported('an embedded machine knows TSC mode 0 only', { mode });
   }
 
   setCpuPolicy({ cpuid, msrs }: CpuPolicy): Promise<void> {
     if (cpuid.length === 0 && msrs.length === 0) return Promise.resolve();
     const facts = { cpuid: cpuid.length, msrs: msrs.length };
-    return Promise.reject(new HypervisorError('UNSUPPORTED', 'an embedded machine has no CPU policy', facts));
+    return unsupported('an embedded machine has no CPU policy', facts);
   }
 
   async #scan(into: Bitmap, clean: boolean): Promise<DirtyStats> {
@@ -253,18 +249,14 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   }
 
   #refusal(call: CallName): HypervisorError | null {
-    if (!this.#hasEnded()) return null;
+    if (!hasEnded(this.#state)) return null;
     const facts = { name: this.#spec.name, call };
     return new HypervisorError('DOMAIN_GONE', `the domain is ${this.#state}`, facts);
   }
 
-  #hasEnded(): boolean {
-    return this.#state === 'destroyed' || this.#state === 'shutdown' || this.#state === 'crashed';
-  }
-
   #enter(state: DomainState): void {
     // The end may have been heard before the answer to the call.
-    if (!this.#hasEnded()) this.#state = state;
+    if (!hasEnded(this.#state)) this.#state = state;
   }
 
   #receive(message: WorkerMessage): void {
@@ -291,14 +283,17 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   }
 
   #ended(event: DomainEvent): void {
-    if (this.#hasEnded()) return;
+    if (hasEnded(this.#state)) return;
     this.#state = event.kind;
     const reason = event.kind === 'crashed' ? event.reason : 'the guest has shut down';
-    const error = new HypervisorError('DOMAIN_GONE', `the domain has ended: ${reason}`, {
-      name: this.#spec.name,
-    });
+    const facts = { name: this.#spec.name };
+    const error = new HypervisorError('DOMAIN_GONE', `the domain has ended: ${reason}`, facts);
     this.#settleReady?.(failed(`the machine cannot be made: ${reason}`));
     this.#calls.rejectAll(error);
     this.events$.next(event);
   }
+}
+
+function unsupported(message: string, facts: Facts): Promise<never> {
+  return Promise.reject(new HypervisorError('UNSUPPORTED', message, facts));
 }

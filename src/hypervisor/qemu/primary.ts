@@ -12,7 +12,7 @@ import {
   type MachineChange,
   type SourceDomain,
 } from '../port.js';
-import { checkFenced, clearMark, exposedAdvice, fencedAdvice, setMark } from './process/fence.js';
+import { checkFenced, clearMark, exposedAdvice, fencedAdvice, heldAdvice, setMark } from './process/fence.js';
 import type { QemuMachine } from './machine.js';
 import { MachineWatch } from './monitor/machine-watch.js';
 import { NetdevGate, undoingOf } from './network/netdev-gate.js';
@@ -153,24 +153,14 @@ export class QemuPrimary extends QemuSource {
           await this.end('running');
         }
         return [];
-      case 'held':
-        if (this.machine.shared) {
-          await this.#discard().finally(() => this.end('stopped'));
-          return [exposedAdvice(name, undoing)];
-        }
-        await this.#discard().finally(() => this.end('running'));
-        return undoing.length === 0
-          ? []
-          : [
-              `the guest of ${name} goes on without its network, because a secondary may take it over; if none does, ` +
-                `say in its QEMU's monitor: ${undoing.join(', ')}`,
-            ];
+      case 'held': {
+        const { shared } = this.machine;
+        await this.#discard().finally(() => this.end(shared ? 'stopped' : 'running'));
+        if (shared) return [exposedAdvice(name, undoing)];
+        return undoing.length === 0 ? [] : [heldAdvice(name, undoing)];
+      }
       case 'stopped':
-        try {
-          await Promise.all([this.#discard(), this.#fence()]);
-        } finally {
-          await this.end('stopped');
-        }
+        await Promise.all([this.#discard(), this.#fence()]).finally(() => this.end('stopped'));
         return [fencedAdvice(name, undoing)];
     }
   }

@@ -16,6 +16,8 @@ import { DomainType } from '../../stream/format.js';
 import type { Bitmap } from '../bitmap.js';
 import {
   HypervisorError,
+  failed,
+  hasEnded,
   type CpuPolicy,
   type DirtyStats,
   type DomainEvent,
@@ -29,7 +31,6 @@ import { withMemory } from './state/device-state.js';
 import { FullStates } from './state/full-state.js';
 import type { QemuMachine } from './machine.js';
 import type { QmpEvent } from './monitor/qmp.js';
-import { sendInput } from './process/serial-input.js';
 import { Pause, type PauseTimes } from './pause.js';
 import { GuestRam } from './memory/guest-ram.js';
 import { RunState, endOf, runStatusOf } from './monitor/run-state.js';
@@ -37,6 +38,8 @@ import { RUNNING, setRunState } from './state/state-sections.js';
 
 /** Of somebody else who lets the guest run just when we stop it. */
 const STOP_ATTEMPTS = 5;
+/** Octets of serial input that may wait. */
+const INPUT_BYTES_MAX = 64 * 1024;
 
 export class QemuSource implements SourceDomain {
   readonly output$ = new Subject<Uint8Array>();
@@ -112,9 +115,17 @@ export class QemuSource implements SourceDomain {
     });
   }
 
+  /** Kept by the socket until the guest reads it, up to a limit. */
   async input(bytes: Uint8Array): Promise<void> {
     this.requireGuest();
-    sendInput(this.machine.serial, bytes);
+    const { serial } = this.machine;
+    if (!serial) throw new HypervisorError('UNSUPPORTED', 'the guest’s serial port is not ours');
+    const waiting = serial.writableLength;
+    if (waiting + bytes.length > INPUT_BYTES_MAX) {
+      const facts = { waiting, length: bytes.length, limit: INPUT_BYTES_MAX };
+      throw failed('the domain does not read its serial input', facts);
+    }
+    serial.write(new Uint8Array(bytes));
     return Promise.resolve();
   }
 
@@ -257,9 +268,8 @@ export class QemuSource implements SourceDomain {
   }
 
   protected requireGuest(): void {
-    if (this.#state === 'destroyed' || this.#state === 'shutdown' || this.#state === 'crashed') {
-      throw new HypervisorError('DOMAIN_GONE', `the domain is ${this.#state}`, { name: this.machine.name });
-    }
+    if (!hasEnded(this.#state)) return;
+    throw new HypervisorError('DOMAIN_GONE', `the domain is ${this.#state}`, { name: this.machine.name });
   }
 
   /** Begins a pause. False: somebody else let the guest run meanwhile. */
@@ -331,11 +341,7 @@ export class QemuSource implements SourceDomain {
   }
 
   #ended(event: DomainEvent): void {
-    try {
-      this.requireGuest();
-    } catch {
-      return; // ended already
-    }
+    if (hasEnded(this.#state)) return;
     this.#state = event.kind;
     this.events$.next(event);
   }

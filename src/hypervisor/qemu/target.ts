@@ -15,6 +15,7 @@ import { DomainType, PAGE_SIZE } from '../../stream/format.js';
 import { FlatFrames } from '../frames.js';
 import {
   HypervisorError,
+  hasEnded,
   type DomainEvent,
   type DomainInfo,
   type DomainState,
@@ -327,7 +328,7 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
   }
 
   #end(event: DomainEvent): void {
-    if (this.#state === 'destroyed' || this.#state === 'shutdown' || this.#state === 'crashed') return;
+    if (hasEnded(this.#state)) return;
     this.#state = event.kind;
     this.events$.next(event);
   }
@@ -340,7 +341,7 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
   }
 
   #requireAlive(): void {
-    if (this.#state === 'created' || this.#state === 'running') return;
+    if (!hasEnded(this.#state)) return;
     throw new HypervisorError('DOMAIN_GONE', `the domain is ${this.#state}`, { name: this.#config.name });
   }
 }

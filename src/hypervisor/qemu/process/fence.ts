@@ -56,6 +56,13 @@ export function exposedAdvice(name: string, undoing: readonly string[]): string 
   );
 }
 
+export function heldAdvice(name: string, undoing: readonly string[]): string {
+  return (
+    `the guest of ${name} goes on without its network, because a secondary may take it over; if none does, say in its ` +
+    `QEMU's monitor: ${undoing.join(', ')}`
+  );
+}
+
 function unmarking(mark: Mark): string {
   return `chardev-remove ${idOf(mark)}`;
 }

@@ -87,11 +87,7 @@ async function stand(monitor: string, directory: string): Promise<void> {
   rmSync(directory, { recursive: true, force: true, maxRetries: 5 });
   // There is no limit to the stop: as long as QEMU is there and the guest may run, it is needed.
   if (exposed) await withMonitor(monitor, Infinity, stopExposed);
-  else if (stopped) await withMonitor(monitor, GO_ON_TIMEOUT_MS, goOn);
-}
-
-async function goOn(qmp: QmpClient): Promise<void> {
-  await qmp.execute('cont');
+  else if (stopped) await withMonitor(monitor, GO_ON_TIMEOUT_MS, (qmp) => qmp.execute('cont'));
 }
 
 /** Unless somebody was faster than we are, and has said since that nobody else can run it. */
@@ -103,7 +99,7 @@ async function stopExposed(qmp: QmpClient): Promise<void> {
 async function withMonitor(
   monitor: string,
   limitMs: number,
-  work: (qmp: QmpClient) => Promise<void>,
+  work: (qmp: QmpClient) => Promise<unknown>,
 ): Promise<void> {
   const limit = monotonicMs() + limitMs;
   while (monotonicMs() < limit) {

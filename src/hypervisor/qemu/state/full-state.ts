@@ -30,7 +30,7 @@ const ACPI_BYTES = ACPI_SECTION.length + 16;
 
 /** What is shipped of a full state, beside the device states of a stream. */
 export class FullStates {
-  readonly #of: StateOf;
+  readonly #machine: QemuMachine;
   /** The guest may write to memory beside its RAM. */
   #writable: boolean | null = null;
   /** The ACPI section when the last full state was taken. */
@@ -38,14 +38,14 @@ export class FullStates {
   /** What the stream has had last. */
   #memory: Uint8Array | null = null;
 
-  constructor(of: StateOf) {
-    this.#of = of;
+  constructor(machine: QemuMachine) {
+    this.#machine = machine;
   }
 
   /** A new stream. @throws as QmpClient.human() */
   async restart(): Promise<void> {
     this.forget();
-    const { qmp, ramBlock } = this.#of;
+    const { qmp, ramBlock } = this.#machine;
     this.#writable ??= writableBlocksIn(await qmp.human('info mtree -f'), ramBlock).length > 0;
   }
 
@@ -62,7 +62,7 @@ export class FullStates {
   async memoryBeside(state: Uint8Array): Promise<Uint8Array | null> {
     const tables = tablesOf(state);
     if (this.#tables === tables && this.#writable === false) return null;
-    const { memory } = splitState(await takeFullState(this.#of));
+    const { memory } = splitState(await takeFullState(this.#machine));
     this.#tables = tables;
     const known = memory === null || (this.#memory !== null && Buffer.compare(memory, this.#memory) === 0);
     this.#memory = memory;
@@ -90,14 +90,11 @@ function tablesOf(state: Uint8Array): string {
   return at < 0 ? '' : octets.toString('latin1', at, at + ACPI_BYTES);
 }
 
-/** Of whose guest the state is: its monitor, the name of guest RAM's block, and a directory of ours if there is one. */
-export type StateOf = Pick<QemuMachine, 'qmp' | 'ramBlock' | 'directory'>;
-
 /**
  * The guest is stopped.
  * @throws QmpError, HypervisorError FAILED, BAD_CONTEXT or DOMAIN_GONE; the guest can go on then
  */
-export async function takeFullState({ qmp, ramBlock, directory }: StateOf): Promise<Uint8Array> {
+async function takeFullState({ qmp, ramBlock, directory }: QemuMachine): Promise<Uint8Array> {
   // Nobody else may connect to it: a socket is its maker's to write to.
   const path = join(directory ?? tmpdir(), `romulus-state-${randomUUID()}`);
   const bury = () => rm(path, { force: true });
