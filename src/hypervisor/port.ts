@@ -39,6 +39,11 @@ export function badConfiguration(message: string, facts: Facts, cause?: unknown)
   return withCause('BAD_CONFIGURATION', message, facts, cause);
 }
 
+/** UNSUPPORTED. */
+export function unsupported(message: string, facts: Facts = {}, cause?: unknown): HypervisorError {
+  return withCause('UNSUPPORTED', message, facts, cause);
+}
+
 function withCause(
   code: HypervisorErrorCode,
   message: string,

@@ -4,7 +4,7 @@
 
 import { Worker } from 'node:worker_threads';
 import { ReplaySubject, Subject } from 'rxjs';
-import { asError, type Facts } from '../../errors.js';
+import { asError } from '../../errors.js';
 import { InOrder } from '../../flow/in-order.js';
 import { DomainType, PAGE_SIZE } from '../../stream/format.js';
 import { Bitmap } from '../bitmap.js';
@@ -13,6 +13,7 @@ import {
   HypervisorError,
   failed,
   hasEnded,
+  unsupported,
   type CpuPolicy,
   type DirtyStats,
   type DomainEvent,
@@ -27,13 +28,14 @@ import type { MachineSpec } from './config.js';
 import {
   SLOT_COUNT,
   SLOT_PAGES,
+  WorkerCalls,
+  errorOf,
   type CallName,
   type SharedMemory,
   type WorkerMessage,
   type WorkerStart,
 } from './messages.js';
 import { PageTransfer } from './page-transfer.js';
-import { WorkerCalls, errorOf } from './worker-calls.js';
 
 export class EmbeddedDomain implements SourceDomain, TargetDomain {
   readonly output$ = new Subject<Uint8Array>();
@@ -48,7 +50,8 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   readonly #dirty: Bitmap;
   readonly #scans = new InOrder();
   readonly #ready: Promise<void>;
-  #settleReady: ((error?: HypervisorError) => void) | null = null;
+  /** The first call counts. */
+  #settleReady: (error?: HypervisorError) => void = () => undefined;
   #state: DomainState = 'created';
   #version = '0.0';
   #terminated: Promise<unknown> | null = null;
@@ -75,11 +78,7 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
       bitmap: this.#dirty.words.buffer as SharedArrayBuffer, // asked for with `shared`
     };
     this.#ready = new Promise((resolve, reject) => {
-      this.#settleReady = (error) => {
-        this.#settleReady = null;
-        if (error) reject(error);
-        else resolve();
-      };
+      this.#settleReady = (error) => (error ? reject(error) : resolve());
     });
     const worker = this.#startWorker(shared);
     this.worker = worker;
@@ -111,7 +110,7 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
     if (!this.#terminated) {
       this.#state = 'destroyed';
       const gone = new HypervisorError('DOMAIN_GONE', 'the domain was destroyed', { name: this.#spec.name });
-      this.#settleReady?.(gone);
+      this.#settleReady(gone);
       this.#calls.rejectAll(gone);
       this.#terminated = this.worker.terminate();
     }
@@ -204,18 +203,18 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   }
 
   setHvmParam({ index, value }: HvmParam): Promise<void> {
-    return unsupported('an embedded machine has no HVM parameters', { index, value });
+    return Promise.reject(unsupported('an embedded machine has no HVM parameters', { index, value }));
   }
 
   setTscInfo({ mode }: TscInfo): Promise<void> {
     if (mode === 0) return Promise.resolve();
-    return unsupported('an embedded machine knows TSC mode 0 only', { mode });
+    return Promise.reject(unsupported('an embedded machine knows TSC mode 0 only', { mode }));
   }
 
   setCpuPolicy({ cpuid, msrs }: CpuPolicy): Promise<void> {
     if (cpuid.length === 0 && msrs.length === 0) return Promise.resolve();
     const facts = { cpuid: cpuid.length, msrs: msrs.length };
-    return unsupported('an embedded machine has no CPU policy', facts);
+    return Promise.reject(unsupported('an embedded machine has no CPU policy', facts));
   }
 
   async #scan(into: Bitmap, clean: boolean): Promise<DirtyStats> {
@@ -263,10 +262,10 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
     switch (message.kind) {
       case 'ready':
         this.#version = message.version;
-        this.#settleReady?.();
+        this.#settleReady();
         break;
       case 'refused':
-        this.#settleReady?.(errorOf(message.error));
+        this.#settleReady(errorOf(message.error));
         break;
       case 'result':
       case 'failed':
@@ -288,12 +287,8 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
     const reason = event.kind === 'crashed' ? event.reason : 'the guest has shut down';
     const facts = { name: this.#spec.name };
     const error = new HypervisorError('DOMAIN_GONE', `the domain has ended: ${reason}`, facts);
-    this.#settleReady?.(failed(`the machine cannot be made: ${reason}`));
+    this.#settleReady(failed(`the machine cannot be made: ${reason}`));
     this.#calls.rejectAll(error);
     this.events$.next(event);
   }
-}
-
-function unsupported(message: string, facts: Facts): Promise<never> {
-  return Promise.reject(new HypervisorError('UNSUPPORTED', message, facts));
 }

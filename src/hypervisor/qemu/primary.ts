@@ -139,7 +139,7 @@ export class QemuPrimary extends QemuSource {
       await this.end('running');
       return [];
     }
-    const undoing = this.gates.map((gate) => gate.undoing);
+    const undoing = this.gates.map(({ netdev }) => undoingOf(netdev));
     switch (how) {
       case 'free':
         try {

@@ -18,6 +18,7 @@ import {
   HypervisorError,
   failed,
   hasEnded,
+  unsupported,
   type CpuPolicy,
   type DirtyStats,
   type DomainEvent,
@@ -119,7 +120,7 @@ export class QemuSource implements SourceDomain {
   async input(bytes: Uint8Array): Promise<void> {
     this.requireGuest();
     const { serial } = this.machine;
-    if (!serial) throw new HypervisorError('UNSUPPORTED', 'the guest’s serial port is not ours');
+    if (!serial) throw unsupported('the guest’s serial port is not ours');
     const waiting = serial.writableLength;
     if (waiting + bytes.length > INPUT_BYTES_MAX) {
       const facts = { waiting, length: bytes.length, limit: INPUT_BYTES_MAX };

@@ -22,7 +22,7 @@ import {
   type TargetDomain,
 } from '../port.js';
 import { pagesOf, type QemuConfig } from './config.js';
-import { DeviceStateOnly } from './state/device-state-only.js';
+import { DeviceStateOnly } from './state/device-state.js';
 import { HeldCheckpoints } from './state/held-checkpoints.js';
 import type { QemuMachine } from './machine.js';
 import { differingFrames } from './memory/ram-access.js';

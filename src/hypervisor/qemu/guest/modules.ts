@@ -4,7 +4,7 @@
 
 import { readdir, readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { HypervisorError, failed } from '../../port.js';
+import { failed, unsupported } from '../../port.js';
 import { run, xz } from './programs.js';
 
 /** A network card, on either bus that QEMU's machines have for it. */
@@ -58,7 +58,7 @@ async function readModule(file: string, signal: AbortSignal): Promise<Buffer> {
   if (file.endsWith('.ko.xz')) {
     return run(xz, ['--decompress', '--stdout', file], { signal, maxBuffer: MODULE_BYTES_MAX });
   }
-  throw new HypervisorError('UNSUPPORTED', 'a kernel module is compressed in a way that is not known', {
+  throw unsupported('a kernel module is compressed in a way that is not known', {
     file,
   });
 }

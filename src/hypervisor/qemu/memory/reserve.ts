@@ -14,7 +14,7 @@ import { statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { promisify } from 'node:util';
 import { asError, codeOf } from '../../../errors.js';
-import { HypervisorError, failed } from '../../port.js';
+import { HypervisorError, failed, unsupported } from '../../port.js';
 
 const SHARED_MEMORY = '/dev/shm';
 const TMPFS_MAGIC = 0x01021994;
@@ -63,8 +63,7 @@ export async function reserve(
     }
   }
   if (missing(fd, bytes) === 0) return;
-  throw new HypervisorError(
-    'UNSUPPORTED',
+  throw unsupported(
     `${directory} does not keep room for what is written there (does it compress?): memoryDirectory must be a tmpfs`,
     { directory, bytes },
   );

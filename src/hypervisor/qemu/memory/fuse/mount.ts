@@ -12,7 +12,7 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { asError } from '../../../../errors.js';
-import { HypervisorError, failed } from '../../../port.js';
+import { failed, unsupported } from '../../../port.js';
 import { RAM_NAME } from './protocol.js';
 
 const MOUNT_TIMEOUT_MS = 10_000;
@@ -49,7 +49,7 @@ export async function openMounted(deviceFd: number, serve: () => void): Promise<
     } catch (error) {
       const cause = asError(error);
       const message = `the file system for guest RAM cannot be mounted: ${cause.message}`;
-      throw new HypervisorError('UNSUPPORTED', message, {}, { cause });
+      throw unsupported(message, {}, cause);
     } finally {
       clearTimeout(timer);
     }

@@ -16,7 +16,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { asError } from '../../../../errors.js';
 import { PAGE_SIZE } from '../../../../stream/format.js';
-import { HypervisorError, failed } from '../../../port.js';
+import { HypervisorError, failed, unsupported } from '../../../port.js';
 import { Bitmap } from '../../../bitmap.js';
 import { Loss, Marks, type DirtyTracking } from '../dirty.js';
 import { onProcessExit } from '../../process/exit-hooks.js';
@@ -63,7 +63,7 @@ export class FuseTracking implements DirtyTracking {
       deviceFd = openSync('/dev/fuse', 'r+');
     } catch (error) {
       const cause = asError(error);
-      throw new HypervisorError('UNSUPPORTED', `/dev/fuse cannot be opened: ${cause.message}`, {}, { cause });
+      throw unsupported(`/dev/fuse cannot be opened: ${cause.message}`, {}, cause);
     }
     let deviceIsOpen = true;
     const closeDevice = (): void => {
