@@ -4,7 +4,7 @@
 import { valueAt } from '../stream/bounds.js';
 import { INVALID_FRAME, PAGE_SIZE, PageType } from '../stream/format.js';
 import { Bitmap } from './bitmap.js';
-import { HypervisorError } from './port.js';
+import { HypervisorError, failed } from './port.js';
 
 export class FlatFrames {
   readonly size: number;
@@ -54,7 +54,7 @@ export class FlatFrames {
     this.checkAll(gfns, count);
     if (offset + count * PAGE_SIZE <= slab.length) return;
     const facts = { count, offset, length: slab.length };
-    throw new HypervisorError('FAILED', 'the pages do not fit the slab', facts);
+    throw failed('the pages do not fit the slab', facts);
   }
 
   /** @throws HypervisorError FRAME_OUT_OF_RANGE, NOT_POPULATED */
@@ -73,13 +73,13 @@ export class FlatFrames {
     this.checkPopulated(gfns, count);
     if (data.length >= count * PAGE_SIZE) return;
     const facts = { count, length: data.length };
-    throw new HypervisorError('FAILED', 'there are fewer pages than frames', facts);
+    throw failed('there are fewer pages than frames', facts);
   }
 
   /** Of a bitmap that dirty frames go into. @throws HypervisorError FAILED */
   checkBitmap(into: Bitmap): void {
     if (into.size === this.size) return;
     const facts = { size: into.size, p2mSize: this.size };
-    throw new HypervisorError('FAILED', 'the bitmap is not of the domain’s size', facts);
+    throw failed('the bitmap is not of the domain’s size', facts);
   }
 }

@@ -28,12 +28,9 @@ const DIGEST_LINE_BYTES_MAX = 100;
 
 export function compareInventories(primary: Inventory, secondary: Inventory): Difference[] {
   const names = new Set([...Object.keys(primary), ...Object.keys(secondary)]);
-  const differences: Difference[] = [];
-  for (const name of names) {
-    const difference = { name, primary: factOf(primary, name), secondary: factOf(secondary, name) };
-    if (difference.primary !== difference.secondary) differences.push(difference);
-  }
-  return differences;
+  return [...names]
+    .map((name) => ({ name, primary: factOf(primary, name), secondary: factOf(secondary, name) }))
+    .filter((difference) => difference.primary !== difference.secondary);
 }
 
 /** "machine: pc-q35-7.2 on the primary, pc-i440fx-7.2 on the secondary"; of lists, only what is not on both sides. */

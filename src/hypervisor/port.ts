@@ -6,7 +6,7 @@
 // caller again once its promise is settled. Whatever fails, fails with a HypervisorError.
 
 import type { Observable } from 'rxjs';
-import { RomulusError } from '../errors.js';
+import { RomulusError, asError, type Facts } from '../errors.js';
 import type { OutputGate } from '../output/gate.js';
 import type { DomainType } from '../stream/format.js';
 import type { Bitmap } from './bitmap.js';
@@ -29,8 +29,36 @@ export type HypervisorErrorCode =
 
 export class HypervisorError extends RomulusError<HypervisorErrorCode> {}
 
+/** FAILED. `cause`: what was caught, if anything was. */
+export function failed(message: string, facts: Facts = {}, cause?: unknown): HypervisorError {
+  return withCause('FAILED', message, facts, cause);
+}
+
+/** BAD_CONFIGURATION; `facts` name the `key` and its `value` where it is one of the configuration. */
+export function badConfiguration(message: string, facts: Facts, cause?: unknown): HypervisorError {
+  return withCause('BAD_CONFIGURATION', message, facts, cause);
+}
+
+/** UNSUPPORTED. */
+export function unsupported(message: string, facts: Facts = {}, cause?: unknown): HypervisorError {
+  return withCause('UNSUPPORTED', message, facts, cause);
+}
+
+function withCause(
+  code: HypervisorErrorCode,
+  message: string,
+  facts: Facts,
+  cause: unknown,
+): HypervisorError {
+  return new HypervisorError(code, message, facts, cause === undefined ? {} : { cause: asError(cause) });
+}
+
 /** `suspended` is libxc's SHUTDOWN_suspend: stopped by us, consistent, may be resumed. */
 export type DomainState = 'created' | 'running' | 'suspended' | 'shutdown' | 'crashed' | 'destroyed';
+
+export function hasEnded(state: DomainState): boolean {
+  return state === 'shutdown' || state === 'crashed' || state === 'destroyed';
+}
 
 export interface DomainInfo {
   readonly name: string;

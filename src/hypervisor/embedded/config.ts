@@ -2,19 +2,13 @@
 
 import { open, stat } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { asError } from '../../errors.js';
 import { PAGE_SIZE } from '../../stream/format.js';
-import { HypervisorError } from '../port.js';
+import { badConfiguration } from '../port.js';
+import { checkRange, checkWorkload, type Workload } from '../workload.js';
 
 /** The guest that Romulus brings along (guest/tick.s). */
-export interface BuiltinGuest {
+export interface BuiltinGuest extends Workload {
   readonly kind: 'builtin';
-  /** Pages rewritten per tick; default 200. */
-  readonly dirtyPages?: number;
-  /** Pages that are checked at every tick; default 1024. */
-  readonly workingSetPages?: number;
-  /** 1 to 60000; default 50. */
-  readonly tickMs?: number;
 }
 
 /** Any image that v86 boots. All but the command line are file names. */
@@ -79,41 +73,17 @@ const GENERATIONS_AT = 0x110000;
 const MULTIBOOT_MAGIC = 0x1badb002;
 const MULTIBOOT_SEARCH_BYTES = 8192;
 
-export const DEFAULT_DIRTY_PAGES = 200;
-export const DEFAULT_WORKING_SET_PAGES = 1024;
-export const DEFAULT_TICK_MS = 50;
-
 // The compiled file is dist/src/hypervisor/embedded/config.js; assets stay in the source tree.
 export const builtinGuestFile = fileURLToPath(
   new URL('../../../../src/hypervisor/embedded/guest/tick.elf', import.meta.url),
 );
 
-function refuse(message: string, facts: Record<string, string | number>, cause?: unknown): HypervisorError {
-  return new HypervisorError(
-    'BAD_CONFIGURATION',
-    message,
-    facts,
-    cause === undefined ? undefined : { cause: asError(cause) },
-  );
-}
-
-function checkRange(key: string, value: number, low: number, high: number): void {
-  if (!Number.isInteger(value) || value < low || value > high) {
-    throw refuse(`${key} must be a whole number from ${low} to ${high}`, { key, value, low, high });
-  }
-}
-
 function builtinCommandLine(guest: BuiltinGuest, memoryBytes: number): string {
-  const pages = guest.workingSetPages ?? DEFAULT_WORKING_SET_PAGES;
-  const dirty = guest.dirtyPages ?? Math.min(DEFAULT_DIRTY_PAGES, pages);
-  const tickMs = guest.tickMs ?? DEFAULT_TICK_MS;
-  checkRange('guest.workingSetPages', pages, 1, MEMORY_BYTES_MAX / PAGE_SIZE);
-  checkRange('guest.dirtyPages', dirty, 0, pages);
-  checkRange('guest.tickMs', tickMs, 1, 60_000);
+  const { pages, dirty, tickMs } = checkWorkload(guest, 'guest.');
   const tableEnd = Math.ceil((GENERATIONS_AT + pages * 4) / PAGE_SIZE) * PAGE_SIZE;
   const needed = tableEnd + pages * PAGE_SIZE;
   if (needed > memoryBytes) {
-    throw refuse('the guest’s working set does not fit its memory', {
+    throw badConfiguration('the guest’s working set does not fit its memory', {
       key: 'guest.workingSetPages',
       value: pages,
       memoryBytes,
@@ -128,9 +98,12 @@ async function checkFile(role: ImageRole, file: string): Promise<number> {
     const found = await stat(file);
     if (found.isFile() && found.size > 0) return found.size;
   } catch (error) {
-    throw refuse(`guest.${role} cannot be read`, { key: `guest.${role}`, value: file }, error);
+    throw badConfiguration(`guest.${role} cannot be read`, { key: `guest.${role}`, value: file }, error);
   }
-  throw refuse(`guest.${role} is not a file with something in it`, { key: `guest.${role}`, value: file });
+  throw badConfiguration(`guest.${role} is not a file with something in it`, {
+    key: `guest.${role}`,
+    value: file,
+  });
 }
 
 async function checkMultiboot(file: string): Promise<void> {
@@ -145,7 +118,7 @@ async function checkMultiboot(file: string): Promise<void> {
   } finally {
     await handle.close();
   }
-  throw refuse('guest.multiboot has no multiboot header in its first 8 KiB', {
+  throw badConfiguration('guest.multiboot has no multiboot header in its first 8 KiB', {
     key: 'guest.multiboot',
     value: file,
   });
@@ -156,7 +129,7 @@ export async function checkConfig(config: EmbeddedConfig, empty: boolean): Promi
   const { name, memoryBytes, guest } = config;
   checkRange('memoryBytes', memoryBytes, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
   if ((memoryBytes & (memoryBytes - 1)) !== 0) {
-    throw refuse('memoryBytes must be a power of two', { key: 'memoryBytes', value: memoryBytes });
+    throw badConfiguration('memoryBytes must be a power of two', { key: 'memoryBytes', value: memoryBytes });
   }
   const base = { name, memoryBytes, acpi: config.acpi ?? false, empty };
   if (guest.kind === 'builtin') {
@@ -166,13 +139,22 @@ export async function checkConfig(config: EmbeddedConfig, empty: boolean): Promi
   }
 
   if (guest.multiboot === undefined && guest.bios === undefined) {
-    throw refuse('a guest needs a multiboot image or a BIOS to boot from', { key: 'guest.bios', value: '' });
+    throw badConfiguration('a guest needs a multiboot image or a BIOS to boot from', {
+      key: 'guest.bios',
+      value: '',
+    });
   }
   if (guest.kernel !== undefined && guest.bios === undefined) {
-    throw refuse('a bzImage kernel is booted by a BIOS', { key: 'guest.kernel', value: guest.kernel });
+    throw badConfiguration('a bzImage kernel is booted by a BIOS', {
+      key: 'guest.kernel',
+      value: guest.kernel,
+    });
   }
   if (guest.initrd !== undefined && memoryBytes < INITRD_MEMORY_BYTES_MIN) {
-    throw refuse('an initrd needs at least 64 MiB of memory', { key: 'memoryBytes', value: memoryBytes });
+    throw badConfiguration('an initrd needs at least 64 MiB of memory', {
+      key: 'memoryBytes',
+      value: memoryBytes,
+    });
   }
   const images: Partial<Record<ImageRole, string>> = {};
   let writableBytes = 0;
@@ -184,7 +166,7 @@ export async function checkConfig(config: EmbeddedConfig, empty: boolean): Promi
     images[role] = file;
   }
   if (writableBytes > WRITABLE_BYTES_MAX) {
-    throw refuse('disk and floppy together are larger than a checkpoint can carry', {
+    throw badConfiguration('disk and floppy together are larger than a checkpoint can carry', {
       key: 'guest.hda',
       value: guest.hda ?? '',
       writableBytes,

@@ -95,36 +95,21 @@ export function decodeContext(identity: MachineIdentity, blob: Uint8Array): Mach
     });
   }
   const view = new DataView(blob.buffer, blob.byteOffset, blob.length);
-  const format = view.getUint32(8, true);
-  if (format !== FORMAT) throw refuse('the context has an unknown format', { format, expected: FORMAT });
+  const agree = (key: string, found: string | number, expected: string | number, message: string): void => {
+    if (found !== expected) throw refuse(message, { [key]: found, expected });
+  };
+  agree('format', view.getUint32(8, true), FORMAT, 'the context has an unknown format');
   const checksum = view.getUint32(12, true);
   const actual = crc32(blob.subarray(16));
   if (checksum !== actual) throw refuse('the context is damaged', { checksum, actual });
-
-  const end = blob.subarray(48, 48 + VERSION_BYTES).indexOf(0);
-  const v86Version = Buffer.from(blob.subarray(48, end < 0 ? 48 + VERSION_BYTES : 48 + end)).toString(
-    'ascii',
-  );
-  if (v86Version !== identity.v86Version) {
-    throw refuse('the context was saved by another version of v86', {
-      version: v86Version,
-      expected: identity.v86Version,
-    });
-  }
+  const [version = ''] = Buffer.from(blob.subarray(48, 48 + VERSION_BYTES))
+    .toString('ascii')
+    .split('\0');
+  agree('version', version, identity.v86Version, 'the context was saved by another version of v86');
   const pages = view.getUint32(24, true);
-  if (pages !== identity.pages) {
-    throw refuse('the context is of a machine with another memory size', {
-      pages,
-      expected: identity.pages,
-    });
-  }
-  const fingerprint = view.getUint32(28, true);
-  if (fingerprint !== identity.fingerprint) {
-    throw refuse('the context is of a machine with other hardware (ACPI, firmware or disk sizes)', {
-      fingerprint,
-      expected: identity.fingerprint,
-    });
-  }
+  agree('pages', pages, identity.pages, 'the context is of a machine with another memory size');
+  const other = 'the context is of a machine with other hardware (ACPI, firmware or disk sizes)';
+  agree('fingerprint', view.getUint32(28, true), identity.fingerprint, other);
   const clock = view.getFloat64(16, true);
   const stateBytes = view.getUint32(32, true);
   const inputBytes = view.getUint32(36, true);

@@ -11,6 +11,9 @@ import { Bitmap } from '../bitmap.js';
 import { FlatFrames } from '../frames.js';
 import {
   HypervisorError,
+  failed,
+  hasEnded,
+  unsupported,
   type CpuPolicy,
   type DirtyStats,
   type DomainEvent,
@@ -25,13 +28,14 @@ import type { MachineSpec } from './config.js';
 import {
   SLOT_COUNT,
   SLOT_PAGES,
+  WorkerCalls,
+  errorOf,
   type CallName,
   type SharedMemory,
   type WorkerMessage,
   type WorkerStart,
 } from './messages.js';
 import { PageTransfer } from './page-transfer.js';
-import { WorkerCalls, errorOf } from './worker-calls.js';
 
 export class EmbeddedDomain implements SourceDomain, TargetDomain {
   readonly output$ = new Subject<Uint8Array>();
@@ -46,7 +50,8 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   readonly #dirty: Bitmap;
   readonly #scans = new InOrder();
   readonly #ready: Promise<void>;
-  #settleReady: ((error?: HypervisorError) => void) | null = null;
+  /** The first call counts. */
+  #settleReady: (error?: HypervisorError) => void = () => undefined;
   #state: DomainState = 'created';
   #version = '0.0';
   #terminated: Promise<unknown> | null = null;
@@ -73,18 +78,14 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
       bitmap: this.#dirty.words.buffer as SharedArrayBuffer, // asked for with `shared`
     };
     this.#ready = new Promise((resolve, reject) => {
-      this.#settleReady = (error) => {
-        this.#settleReady = null;
-        if (error) reject(error);
-        else resolve();
-      };
+      this.#settleReady = (error) => (error ? reject(error) : resolve());
     });
     const worker = this.#startWorker(shared);
     this.worker = worker;
-    this.#calls = new WorkerCalls({
-      post: (message) => worker.postMessage(message),
-      refusal: (name) => this.#refusal(name),
-    });
+    this.#calls = new WorkerCalls(
+      (message) => worker.postMessage(message),
+      (name) => this.#refusal(name),
+    );
     this.#pages = new PageTransfer(this.#calls, shared);
   }
 
@@ -109,7 +110,7 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
     if (!this.#terminated) {
       this.#state = 'destroyed';
       const gone = new HypervisorError('DOMAIN_GONE', 'the domain was destroyed', { name: this.#spec.name });
-      this.#settleReady?.(gone);
+      this.#settleReady(gone);
       this.#calls.rejectAll(gone);
       this.#terminated = this.worker.terminate();
     }
@@ -202,23 +203,18 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   }
 
   setHvmParam({ index, value }: HvmParam): Promise<void> {
-    const facts = { index, value };
-    return Promise.reject(
-      new HypervisorError('UNSUPPORTED', 'an embedded machine has no HVM parameters', facts),
-    );
+    return Promise.reject(unsupported('an embedded machine has no HVM parameters', { index, value }));
   }
 
   setTscInfo({ mode }: TscInfo): Promise<void> {
     if (mode === 0) return Promise.resolve();
-    return Promise.reject(
-      new HypervisorError('UNSUPPORTED', 'an embedded machine knows TSC mode 0 only', { mode }),
-    );
+    return Promise.reject(unsupported('an embedded machine knows TSC mode 0 only', { mode }));
   }
 
   setCpuPolicy({ cpuid, msrs }: CpuPolicy): Promise<void> {
     if (cpuid.length === 0 && msrs.length === 0) return Promise.resolve();
     const facts = { cpuid: cpuid.length, msrs: msrs.length };
-    return Promise.reject(new HypervisorError('UNSUPPORTED', 'an embedded machine has no CPU policy', facts));
+    return Promise.reject(unsupported('an embedded machine has no CPU policy', facts));
   }
 
   async #scan(into: Bitmap, clean: boolean): Promise<DirtyStats> {
@@ -252,28 +248,24 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   }
 
   #refusal(call: CallName): HypervisorError | null {
-    if (!this.#hasEnded()) return null;
+    if (!hasEnded(this.#state)) return null;
     const facts = { name: this.#spec.name, call };
     return new HypervisorError('DOMAIN_GONE', `the domain is ${this.#state}`, facts);
   }
 
-  #hasEnded(): boolean {
-    return this.#state === 'destroyed' || this.#state === 'shutdown' || this.#state === 'crashed';
-  }
-
   #enter(state: DomainState): void {
     // The end may have been heard before the answer to the call.
-    if (!this.#hasEnded()) this.#state = state;
+    if (!hasEnded(this.#state)) this.#state = state;
   }
 
   #receive(message: WorkerMessage): void {
     switch (message.kind) {
       case 'ready':
         this.#version = message.version;
-        this.#settleReady?.();
+        this.#settleReady();
         break;
       case 'refused':
-        this.#settleReady?.(errorOf(message.error));
+        this.#settleReady(errorOf(message.error));
         break;
       case 'result':
       case 'failed':
@@ -290,13 +282,12 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   }
 
   #ended(event: DomainEvent): void {
-    if (this.#hasEnded()) return;
+    if (hasEnded(this.#state)) return;
     this.#state = event.kind;
     const reason = event.kind === 'crashed' ? event.reason : 'the guest has shut down';
-    const error = new HypervisorError('DOMAIN_GONE', `the domain has ended: ${reason}`, {
-      name: this.#spec.name,
-    });
-    this.#settleReady?.(new HypervisorError('FAILED', `the machine cannot be made: ${reason}`));
+    const facts = { name: this.#spec.name };
+    const error = new HypervisorError('DOMAIN_GONE', `the domain has ended: ${reason}`, facts);
+    this.#settleReady(failed(`the machine cannot be made: ${reason}`));
     this.#calls.rejectAll(error);
     this.events$.next(event);
   }

@@ -8,8 +8,7 @@ import type { V86Options } from 'v86';
 import { asError } from '../../errors.js';
 import { valueAt } from '../../stream/bounds.js';
 import { PAGE_SIZE } from '../../stream/format.js';
-import { HypervisorError } from '../port.js';
-import { GuestClock } from './clock.js';
+import { HypervisorError, badConfiguration, failed } from '../port.js';
 import { imageRoles, type ImageRole, type MachineSpec } from './config.js';
 import { decodeContext, encodeContext, type MachineIdentity } from './context.js';
 import type { Ram } from './scan.js';
@@ -33,7 +32,7 @@ export async function v86Version(): Promise<string> {
   const file = createRequire(import.meta.url).resolve('v86/package.json');
   const parsed: unknown = JSON.parse(await readFile(file, 'utf8'));
   if (typeof parsed === 'object' && parsed !== null && 'version' in parsed) return String(parsed.version);
-  throw new HypervisorError('FAILED', 'v86 has no version', { file });
+  throw failed('v86 has no version', { file });
 }
 
 async function readImages(spec: MachineSpec): Promise<Partial<Record<ImageRole, { buffer: ArrayBuffer }>>> {
@@ -115,18 +114,13 @@ export class Machine {
     const cpu = this.#cpu;
     const main = this.#main;
     if (cpu.mem8.length !== spec.memoryBytes) {
-      throw new HypervisorError('BAD_CONFIGURATION', 'v86 gave the machine another memory size', {
-        key: 'memoryBytes',
-        value: spec.memoryBytes,
-        actual: cpu.mem8.length,
-      });
+      const facts = { key: 'memoryBytes', value: spec.memoryBytes, actual: cpu.mem8.length };
+      throw badConfiguration('v86 gave the machine another memory size', facts);
     }
 
     // RAM travels as pages: the state is saved without, and restored over what is in RAM.
-    cpu.pack_memory = () => ({
-      bitmap: { get_buffer: () => new ArrayBuffer(0) },
-      packed_memory: new Uint8Array(0),
-    });
+    const bitmap = { get_buffer: () => new ArrayBuffer(0) };
+    cpu.pack_memory = () => ({ bitmap, packed_memory: new Uint8Array(0) });
     cpu.unpack_memory = () => undefined;
     // The CD is read-only and stands in the configuration of both sides.
     const cd = cpu.devices.cdrom?.buffer;
@@ -204,23 +198,16 @@ export class Machine {
     try {
       this.#main.restore_state(context.state);
     } catch (error) {
-      throw new HypervisorError(
-        'BAD_CONTEXT',
-        'v86 does not accept the state',
-        { length: blob.length },
-        {
-          cause: asError(error),
-        },
-      );
+      const facts = { length: blob.length };
+      throw new HypervisorError('BAD_CONTEXT', 'v86 does not accept the state', facts, {
+        cause: asError(error),
+      });
     } finally {
       // v86 puts copies in the place of these three views, and so leaves the registers as they were: flags that are
       // computed from the last result, the FPU's status and MXCSR would be those of this machine, not the saved one's.
-      restoreView(cpu.last_result, last_result);
-      restoreView(cpu.fpu_status_word, fpu_status_word);
-      restoreView(cpu.mxcsr, mxcsr);
-      cpu.last_result = last_result;
-      cpu.fpu_status_word = fpu_status_word;
-      cpu.mxcsr = mxcsr;
+      cpu.last_result = restoredView(cpu.last_result, last_result);
+      cpu.fpu_status_word = restoredView(cpu.fpu_status_word, fpu_status_word);
+      cpu.mxcsr = restoredView(cpu.mxcsr, mxcsr);
     }
     cpu.devices.uart0.input = Array.from(context.serialInput);
   }
@@ -235,6 +222,44 @@ export class Machine {
   }
 }
 
-function restoreView(saved: Int32Array | Uint16Array, view: Int32Array | Uint16Array): void {
+function restoredView<View extends Int32Array | Uint16Array>(saved: View, view: View): View {
   if (saved !== view && saved.length === 1) view[0] = valueAt(saved, 0);
+  return view;
+}
+
+/**
+ * The guest's clock: milliseconds that every timer of the machine (PIT, APIC, TSC, ACPI) is read against.
+ *
+ *   running     real time plus an offset: a guest sees the time that a pause took, as on real hardware
+ *   frozen      one value, so that a state saved during a pause is of one instant
+ *   set         frozen at the value of a saved machine; when it runs, time goes on from there, whatever this process's
+ *               own clock says. Without that, absolute times in the saved timers would mean nothing here.
+ */
+class GuestClock {
+  readonly #realNow: () => number;
+  #offset = 0;
+  #frozenAt: number | null = 0;
+  #rebase = true;
+
+  /** Frozen at 0 to begin with. `realNow` gives monotonic milliseconds. */
+  constructor(realNow: () => number) {
+    this.#realNow = realNow;
+  }
+
+  readonly now = (): number => this.#frozenAt ?? this.#realNow() + this.#offset;
+
+  freeze(): void {
+    this.#frozenAt = this.now();
+  }
+
+  set(value: number): void {
+    this.#frozenAt = value;
+    this.#rebase = true;
+  }
+
+  run(): void {
+    if (this.#rebase) this.#offset = this.now() - this.#realNow();
+    this.#rebase = false;
+    this.#frozenAt = null;
+  }
 }

@@ -5,8 +5,7 @@
 //         slab ◀── staging, whole ◀── worker              filled while the worker empties the one before
 
 import { PAGE_SIZE } from '../../stream/format.js';
-import { SLOT_COUNT, SLOT_PAGES, type Calls, type SharedMemory } from './messages.js';
-import type { WorkerCalls } from './worker-calls.js';
+import { SLOT_COUNT, SLOT_PAGES, type Calls, type SharedMemory, type WorkerCalls } from './messages.js';
 
 /** Slabs that the worker remembers; the oldest is forgotten for the next. */
 const SLABS_REMEMBERED = 8;

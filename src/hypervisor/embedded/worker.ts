@@ -11,7 +11,7 @@ import { asError } from '../../errors.js';
 import { valueAt } from '../../stream/bounds.js';
 import { PAGE_SIZE } from '../../stream/format.js';
 import { Bitmap } from '../bitmap.js';
-import { HypervisorError, type DomainState } from '../port.js';
+import { HypervisorError, failed, type DomainState } from '../port.js';
 import { Machine, v86Version } from './machine.js';
 import {
   SLOT_PAGES,
@@ -84,28 +84,22 @@ class MachineWorker {
         throw new HypervisorError('WRONG_STATE', 'the domain has no context to start from');
       }
       this.#go();
-      return undefined;
     },
     suspend: () => {
       this.#require('suspend', 'running');
       this.#theMachine.stop();
       this.#state = 'suspended';
       this.#flushOutput();
-      return undefined;
     },
     resume: () => {
       this.#require('resume', 'suspended');
       this.#go();
-      return undefined;
     },
     input: (bytes) => {
       const waiting = this.#theMachine.pendingInput + this.#heldInputBytes;
       if (waiting + bytes.length > INPUT_BYTES_MAX) {
-        throw new HypervisorError('FAILED', 'the domain does not read its serial input', {
-          waiting,
-          length: bytes.length,
-          limit: INPUT_BYTES_MAX,
-        });
+        const facts = { waiting, length: bytes.length, limit: INPUT_BYTES_MAX };
+        throw failed('the domain does not read its serial input', facts);
       }
       if (this.#state === 'running') {
         this.#theMachine.input(bytes);
@@ -114,12 +108,10 @@ class MachineWorker {
         this.#heldInput.push(bytes);
         this.#heldInputBytes += bytes.length;
       }
-      return undefined;
     },
     enableLogDirty: () => {
       if (this.#dirtyScan) throw new HypervisorError('LOG_DIRTY', 'log-dirty is enabled already');
       this.#dirtyScan = new DirtyScan(this.#theMachine.ram());
-      return undefined;
     },
     scan: ({ clean }) => {
       if (!this.#dirtyScan) throw new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled');
@@ -130,22 +122,18 @@ class MachineWorker {
     disableLogDirty: () => {
       if (!this.#dirtyScan) throw new HypervisorError('LOG_DIRTY', 'log-dirty is not enabled');
       this.#dirtyScan = null;
-      return undefined;
     },
     copy: ({ frames, slab, offset, memory }) => {
       if (memory) this.#slabs.set(slab, new Uint32Array(memory));
       const words = this.#slabs.get(slab);
-      if (!words) throw new HypervisorError('FAILED', 'a slab that was never named', { slab });
+      if (!words) throw failed('a slab that was never named', { slab });
       this.#copyOut(frames, words, offset / 4);
-      return undefined;
     },
     copyToStaging: ({ frames }) => {
       this.#copyOut(frames, this.#staging, 0);
-      return undefined;
     },
     forgetSlab: (slab) => {
       this.#slabs.delete(slab);
-      return undefined;
     },
     saveContext: () => {
       if (this.#state === 'created' && this.#context) return this.#context;
@@ -157,7 +145,6 @@ class MachineWorker {
       this.#context = null;
       this.#theMachine.restoreContext(context);
       this.#context = context;
-      return undefined;
     },
     write: ({ slot, count }) => {
       this.#require('write', 'created');
@@ -166,7 +153,6 @@ class MachineWorker {
       for (let k = first; k < first + count; k++) {
         copyPageWords(this.#staging, k * WORDS_PER_PAGE, ram, valueAt(this.#frames, k) * WORDS_PER_PAGE);
       }
-      return undefined;
     },
     compare: ({ slot, count }) => {
       const ram = this.#theMachine.ram().octets;
@@ -182,12 +168,11 @@ class MachineWorker {
     clear: (frame) => {
       this.#require('clear', 'created');
       this.#theMachine.ram().octets.fill(0, frame * PAGE_SIZE, (frame + 1) * PAGE_SIZE);
-      return undefined;
     },
   };
 
   get #theMachine(): Machine {
-    if (!this.#machine) throw new HypervisorError('FAILED', 'the machine is not made yet');
+    if (!this.#machine) throw failed('the machine is not made yet');
     return this.#machine;
   }
 

@@ -8,7 +8,7 @@
 //
 // Sockets and files are handed over as descriptors: there is nothing with a name that could be left behind.
 
-import { HypervisorError } from '../port.js';
+import { badConfiguration, type HypervisorError } from '../port.js';
 import { PAGE_SIZE } from '../../stream/format.js';
 import type { DirtyWay } from './memory/dirty.js';
 import { networkArguments, type NetworkDevice } from './network/network.js';
@@ -41,7 +41,7 @@ export interface QemuConfig {
   /** Writable disks (their -drive or -blockdev names) that both hosts see: shared storage. */
   readonly sharedDisks?: readonly string[];
   /**
-   * Of a standby: which checkpoints QEMU loads on trial. each; auto (default): as many as take TRIAL_SHARE of one core;
+   * Of a standby: which checkpoints QEMU loads on trial. each; auto (default): as many as take a twentieth of one core;
    * first: only the first of a stream.
    */
   readonly trialLoads?: TrialLoads;
@@ -73,7 +73,7 @@ const NETWORK = new Set(['netdev', 'nic', 'net'].flatMap((option) => [`-${option
 /** @throws HypervisorError BAD_CONFIGURATION */
 export function checkConfig(config: QemuConfig): void {
   const refuse = (key: string, value: string | number, expected: string): HypervisorError =>
-    new HypervisorError('BAD_CONFIGURATION', `${key} must be ${expected}`, { key, value });
+    badConfiguration(`${key} must be ${expected}`, { key, value });
   const { memoryBytes, machine, cpus } = config;
   if (
     !Number.isInteger(memoryBytes) ||
@@ -89,11 +89,8 @@ export function checkConfig(config: QemuConfig): void {
   }
   for (const argument of config.arguments ?? []) {
     if (NETWORK.has(argument)) {
-      throw refuse(
-        'arguments',
-        argument,
-        'without network devices: in `network` their output is held until a checkpoint covers it',
-      );
+      const why = 'in `network` their output is held until a checkpoint covers it';
+      throw refuse('arguments', argument, `without network devices: ${why}`);
     }
     if (RESERVED.has(argument)) {
       throw refuse('arguments', argument, `without ${argument}, which Romulus says itself or cannot have`);
@@ -110,6 +107,8 @@ export function commandLine(config: QemuConfig, role: QemuRole): string[] {
   const { name, memoryBytes, accelerator = 'kvm', machine = 'q35', cpu, cpus = 1 } = config;
   // The id of the backend is the name of the RAM block: the same on both sides.
   const backend = `memory-backend-file,id=${RAM_ID},size=${memoryBytes},mem-path=/proc/self/fd/${Fd.RAM},share=on`;
+  const file = `file.driver=file,file.locking=off,file.filename=/proc/self/fd/${Fd.IMAGE}`;
+  const stateNode = `driver=qcow2,node-name=${STATE_NODE},cache.no-flush=on,${file}`;
   return [
     ...['-name', name.replaceAll(',', ',,'), '-nodefaults', '-no-user-config', '-display', 'none', '-S'],
     ...['-accel', accelerator, '-machine', `${machine},memory-backend=${RAM_ID},suppress-vmdesc=on`],
@@ -123,15 +122,10 @@ export function commandLine(config: QemuConfig, role: QemuRole): string[] {
     ...['-global', 'migration.send-configuration=off'],
     ...networkArguments(config.network ?? [], machine),
     ...(config.arguments ?? []),
-    ...(role === 'standby' ? ['-blockdev', stateNode()] : []),
+    ...(role === 'standby' ? ['-blockdev', stateNode] : []),
     // Its disks may be in use by the primary's QEMU: this way they are not opened for writing.
     ...(role === 'probe' ? ['-incoming', 'defer'] : []),
   ];
-}
-
-function stateNode(): string {
-  const file = `file.driver=file,file.locking=off,file.filename=/proc/self/fd/${Fd.IMAGE}`;
-  return `driver=qcow2,node-name=${STATE_NODE},cache.no-flush=on,${file}`;
 }
 
 export function pagesOf(config: QemuConfig): number {

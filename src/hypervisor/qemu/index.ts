@@ -10,7 +10,6 @@ export type { AttachConfig } from './process/attach.js';
 export type { QemuConfig } from './config.js';
 export type { DirtyWay } from './memory/dirty.js';
 export type { NetdevGate } from './network/netdev-gate.js';
-export type { NetworkBackend, NetworkDevice } from './network/network.js';
 export { QemuPrimary } from './primary.js';
 export type { PauseTimes } from './pause.js';
 export { QemuSource } from './source.js';

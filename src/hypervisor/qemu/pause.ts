@@ -25,20 +25,14 @@ export interface PauseTimes {
   readonly cont: number;
 }
 
-/** The device state, and what there is in memory beside guest RAM, if the stream needs that now. */
-export interface CapturedState {
-  readonly state: Uint8Array;
-  readonly memory: Uint8Array | null;
-}
-
 export class Pause {
   /** For whoever needs the image. @throws as DirtyTracking.capture() */
   readonly capture: Promise<void>;
   /**
-   * The device state.
+   * The device state, and what there is in memory beside guest RAM, if the stream needs that now.
    * @throws QmpError, HypervisorError FAILED, BAD_CONTEXT, or MACHINE_CHANGED if there can be none any more
    */
-  readonly context: Promise<CapturedState>;
+  readonly context: Promise<{ readonly state: Uint8Array; readonly memory: Uint8Array | null }>;
   /** What the stop found. */
   readonly before: RunStatus;
   readonly #stoppingAt: number;
@@ -61,36 +55,26 @@ export class Pause {
     const save = guard ? saveIfPossible(qmp, answer, saving) : answer;
     save?.catch(() => undefined); // looked at in `context`
     const [status] = await Promise.all([before, stop]);
-    return new Pause(machine, { logging, stoppingAt, save, before: runStatusOf(status), states });
+    return new Pause(machine, { stoppingAt, save, before: runStatusOf(status) }, logging, states);
   }
 
   private constructor(
     { deviceState, tracking }: QemuMachine,
-    begun: {
-      logging: boolean;
-      stoppingAt: number;
-      save: Promise<unknown> | undefined;
-      before: RunStatus;
-      states: FullStates;
-    },
+    begun: { stoppingAt: number; before: RunStatus; save: Promise<unknown> | undefined },
+    logging: boolean,
+    states: FullStates,
   ) {
     this.before = begun.before;
     this.#stoppingAt = begun.stoppingAt;
     this.#stoppedAt = this.#capturedAt = this.#savedAt = monotonicMs();
     this.context = Promise.resolve(begun.save).then(async () => {
       const state = deviceState.read();
-      return { state, memory: await begun.states.memoryBeside(state) };
+      return { state, memory: await states.memoryBeside(state) };
     });
-    this.capture = begun.logging ? tracking.capture() : Promise.resolve();
+    this.capture = logging ? tracking.capture() : Promise.resolve();
     // Their failures are looked at by whoever needs them.
-    this.capture.then(
-      () => (this.#capturedAt = monotonicMs()),
-      () => undefined,
-    );
-    this.context.then(
-      () => (this.#savedAt = monotonicMs()),
-      () => undefined,
-    );
+    this.capture.then(() => (this.#capturedAt = monotonicMs())).catch(() => undefined);
+    this.context.then(() => (this.#savedAt = monotonicMs())).catch(() => undefined);
   }
 
   /** What was begun is over, however it went. */

@@ -12,11 +12,10 @@ import {
   type MachineChange,
   type SourceDomain,
 } from '../port.js';
-import { checkFenced, clearMark, exposedAdvice, fencedAdvice, setMark } from './process/fence.js';
+import { checkFenced, clearMark, exposedAdvice, fencedAdvice, heldAdvice, setMark } from './process/fence.js';
 import type { QemuMachine } from './machine.js';
 import { MachineWatch } from './monitor/machine-watch.js';
 import { NetdevGate, undoingOf } from './network/netdev-gate.js';
-import { NetworkOutput } from './network/network-output.js';
 import type { RunStatus } from './monitor/run-state.js';
 import { reasonsKnown } from './monitor/saveable.js';
 import { QemuSource } from './source.js';
@@ -25,7 +24,7 @@ import { QemuSource } from './source.js';
 const NOT_STARTED = 'prelaunch';
 
 export class QemuPrimary extends QemuSource {
-  readonly gates: readonly NetworkOutput[];
+  readonly gates: readonly NetdevGate[];
   /** Of a QEMU that is not ours. */
   readonly leave?: NonNullable<SourceDomain['leave']>;
   /** Of one whose disks are shared. */
@@ -45,11 +44,11 @@ export class QemuPrimary extends QemuSource {
     netdevs: readonly string[],
     status: RunStatus = { running: false, status: NOT_STARTED },
   ): Promise<QemuPrimary> {
-    const gates: NetworkOutput[] = [];
+    const gates: NetdevGate[] = [];
     const primary = new QemuPrimary(machine, status, { gates, netdevs });
     try {
       if (machine.guard) await checkFenced(machine.qmp, machine.name, netdevs.map(undoingOf));
-      for (const netdev of netdevs) gates.push(new NetworkOutput(await NetdevGate.open(machine.qmp, netdev)));
+      for (const netdev of netdevs) gates.push(await NetdevGate.open(machine.qmp, netdev));
       await primary.#watch.begin();
       return primary;
     } catch (error) {
@@ -62,7 +61,7 @@ export class QemuPrimary extends QemuSource {
   private constructor(
     machine: QemuMachine,
     { running, status }: RunStatus,
-    { gates, netdevs }: { gates: readonly NetworkOutput[]; netdevs: readonly string[] },
+    { gates, netdevs }: { gates: readonly NetdevGate[]; netdevs: readonly string[] },
   ) {
     // Also one that the agent before us, its guard, or we ourselves have stopped, because a secondary may run it.
     const isOurs = status === NOT_STARTED || machine.shared?.exposed === true;
@@ -140,7 +139,7 @@ export class QemuPrimary extends QemuSource {
       await this.end('running');
       return [];
     }
-    const undoing = this.gates.map((gate) => gate.undoing);
+    const undoing = this.gates.map(({ netdev }) => undoingOf(netdev));
     switch (how) {
       case 'free':
         try {
@@ -154,24 +153,14 @@ export class QemuPrimary extends QemuSource {
           await this.end('running');
         }
         return [];
-      case 'held':
-        if (this.machine.shared) {
-          await this.#discard().finally(() => this.end('stopped'));
-          return [exposedAdvice(name, undoing)];
-        }
-        await this.#discard().finally(() => this.end('running'));
-        return undoing.length === 0
-          ? []
-          : [
-              `the guest of ${name} goes on without its network, because a secondary may take it over; if none does, ` +
-                `say in its QEMU's monitor: ${undoing.join(', ')}`,
-            ];
+      case 'held': {
+        const { shared } = this.machine;
+        await this.#discard().finally(() => this.end(shared ? 'stopped' : 'running'));
+        if (shared) return [exposedAdvice(name, undoing)];
+        return undoing.length === 0 ? [] : [heldAdvice(name, undoing)];
+      }
       case 'stopped':
-        try {
-          await Promise.all([this.#discard(), this.#fence()]);
-        } finally {
-          await this.end('stopped');
-        }
+        await Promise.all([this.#discard(), this.#fence()]).finally(() => this.end('stopped'));
         return [fencedAdvice(name, undoing)];
     }
   }
@@ -203,6 +192,6 @@ export class QemuPrimary extends QemuSource {
     if (this.state !== 'running') await super.start();
     if (this.stoppedBy !== null) return; // QEMU delivers nothing while its guest is stopped: there is nothing to see
     // One after another: they share the file that the frames are watched in.
-    for (const gate of this.gates) await gate.test((netdev) => netdev.selfTest(this.machine.deviceState));
+    for (const gate of this.gates) await gate.selfTest(this.machine.deviceState);
   }
 }

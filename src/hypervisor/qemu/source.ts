@@ -7,8 +7,8 @@
 // Frame numbers are pages of the RAM file. They are the guest's frame numbers up to the hole that the machine type
 // leaves below 4 GiB, and dense where the guest's are not.
 //
-// A guest that ends, ends the domain (guest-end.ts); QEMU's death is 'crashed'. A guest that somebody else stopped stays
-// stopped (run-state.ts), and its device state says so.
+// A guest that ends, ends the domain; QEMU's death is 'crashed'. A guest that somebody else stopped stays stopped
+// (run-state.ts), and its device state says so.
 
 import { ReplaySubject, Subject, type Observable } from 'rxjs';
 import { monotonicMs } from '../../flow/clock.js';
@@ -16,6 +16,9 @@ import { DomainType } from '../../stream/format.js';
 import type { Bitmap } from '../bitmap.js';
 import {
   HypervisorError,
+  failed,
+  hasEnded,
+  unsupported,
   type CpuPolicy,
   type DirtyStats,
   type DomainEvent,
@@ -25,20 +28,19 @@ import {
   type SourceDomain,
   type TscInfo,
 } from '../port.js';
-import type { DirtyWay } from './memory/dirty.js';
 import { withMemory } from './state/device-state.js';
 import { FullStates } from './state/full-state.js';
-import { endOf } from './monitor/guest-end.js';
 import type { QemuMachine } from './machine.js';
 import type { QmpEvent } from './monitor/qmp.js';
-import { sendInput } from './process/serial-input.js';
 import { Pause, type PauseTimes } from './pause.js';
 import { GuestRam } from './memory/guest-ram.js';
-import { RunState, runStatusOf } from './monitor/run-state.js';
+import { RunState, endOf, runStatusOf } from './monitor/run-state.js';
 import { RUNNING, setRunState } from './state/state-sections.js';
 
 /** Of somebody else who lets the guest run just when we stop it. */
 const STOP_ATTEMPTS = 5;
+/** Octets of serial input that may wait. */
+const INPUT_BYTES_MAX = 64 * 1024;
 
 export class QemuSource implements SourceDomain {
   readonly output$ = new Subject<Uint8Array>();
@@ -95,14 +97,9 @@ export class QemuSource implements SourceDomain {
     return this.#run.stoppedBy;
   }
 
-  /** How changed pages are found, and why this way. */
-  get dirtyTracking(): { readonly way: DirtyWay; readonly reason: string } {
-    return { way: this.machine.tracking.way, reason: this.machine.trackingReason };
-  }
-
   get notes(): readonly string[] {
-    const { way, reason } = this.dirtyTracking;
-    return [`changed pages are found by ${way}: ${reason}`];
+    const { tracking, trackingReason } = this.machine;
+    return [`changed pages are found by ${tracking.way}: ${trackingReason}`];
   }
 
   info(): Promise<DomainInfo> {
@@ -119,9 +116,17 @@ export class QemuSource implements SourceDomain {
     });
   }
 
+  /** Kept by the socket until the guest reads it, up to a limit. */
   async input(bytes: Uint8Array): Promise<void> {
     this.requireGuest();
-    sendInput(this.machine.serial, bytes);
+    const { serial } = this.machine;
+    if (!serial) throw unsupported('the guest’s serial port is not ours');
+    const waiting = serial.writableLength;
+    if (waiting + bytes.length > INPUT_BYTES_MAX) {
+      const facts = { waiting, length: bytes.length, limit: INPUT_BYTES_MAX };
+      throw failed('the domain does not read its serial input', facts);
+    }
+    serial.write(new Uint8Array(bytes));
     return Promise.resolve();
   }
 
@@ -264,9 +269,8 @@ export class QemuSource implements SourceDomain {
   }
 
   protected requireGuest(): void {
-    if (this.#state === 'destroyed' || this.#state === 'shutdown' || this.#state === 'crashed') {
-      throw new HypervisorError('DOMAIN_GONE', `the domain is ${this.#state}`, { name: this.machine.name });
-    }
+    if (!hasEnded(this.#state)) return;
+    throw new HypervisorError('DOMAIN_GONE', `the domain is ${this.#state}`, { name: this.machine.name });
   }
 
   /** Begins a pause. False: somebody else let the guest run meanwhile. */
@@ -338,11 +342,7 @@ export class QemuSource implements SourceDomain {
   }
 
   #ended(event: DomainEvent): void {
-    try {
-      this.requireGuest();
-    } catch {
-      return; // ended already
-    }
+    if (hasEnded(this.#state)) return;
     this.#state = event.kind;
     this.events$.next(event);
   }

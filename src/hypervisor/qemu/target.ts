@@ -15,13 +15,14 @@ import { DomainType, PAGE_SIZE } from '../../stream/format.js';
 import { FlatFrames } from '../frames.js';
 import {
   HypervisorError,
+  hasEnded,
   type DomainEvent,
   type DomainInfo,
   type DomainState,
   type TargetDomain,
 } from '../port.js';
 import { pagesOf, type QemuConfig } from './config.js';
-import { DeviceStateOnly } from './state/device-state-only.js';
+import { DeviceStateOnly } from './state/device-state.js';
 import { HeldCheckpoints } from './state/held-checkpoints.js';
 import type { QemuMachine } from './machine.js';
 import { differingFrames } from './memory/ram-access.js';
@@ -327,7 +328,7 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
   }
 
   #end(event: DomainEvent): void {
-    if (this.#state === 'destroyed' || this.#state === 'shutdown' || this.#state === 'crashed') return;
+    if (hasEnded(this.#state)) return;
     this.#state = event.kind;
     this.events$.next(event);
   }
@@ -340,7 +341,7 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
   }
 
   #requireAlive(): void {
-    if (this.#state === 'created' || this.#state === 'running') return;
+    if (!hasEnded(this.#state)) return;
     throw new HypervisorError('DOMAIN_GONE', `the domain is ${this.#state}`, { name: this.#config.name });
   }
 }

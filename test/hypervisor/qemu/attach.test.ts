@@ -42,7 +42,7 @@ describe('qemu: attached', function () {
     const source = await attach();
     const screen = new Console(source);
     expect((await source.info()).state).to.equal('running');
-    expect(source.dirtyTracking.way).to.equal('compare');
+    expect(source.machine.tracking.way).to.equal('compare');
     await screen.until(() => screen.ticks().length >= 2);
     const target = await openQemuTarget(tickGuest());
     cleanup.add(() => target.destroy());

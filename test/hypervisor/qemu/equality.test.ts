@@ -159,7 +159,7 @@ describe('qemu: image equality', function () {
         await until('the guest ticks', () => primaryConsole.text.includes('tick 1 ok'), LIMIT_MS);
         const [source] = sources;
         if (!source) throw new Error('the guest ticks, and there is no domain');
-        expect(source.dirtyTracking.way).to.equal(dirty);
+        expect(source.machine.tracking.way).to.equal(dirty);
         await traffic.begin(await forwardedPort(source));
         begun = commits.length;
         watch.restartClock();

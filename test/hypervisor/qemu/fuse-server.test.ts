@@ -7,7 +7,11 @@ import {
   Opcode,
   OUT_HEADER_BYTES,
 } from '../../../src/hypervisor/qemu/memory/fuse/protocol.js';
-import { RamFileServer, REQUEST_BYTES_MAX } from '../../../src/hypervisor/qemu/memory/fuse/server.js';
+import {
+  RamFileServer,
+  REQUEST_BYTES_MAX,
+  type ImageStore,
+} from '../../../src/hypervisor/qemu/memory/fuse/server.js';
 import { RamImage, SEGMENT_BYTES, allocateImage } from '../../../src/hypervisor/qemu/memory/image.js';
 import { PAGE_SIZE } from '../../../src/stream/format.js';
 
@@ -27,8 +31,21 @@ function readWrite(offset: number | bigint, size: number, data = Buffer.alloc(0)
   return Buffer.concat([field(7, 8), field(offset, 8), field(size, 4), Buffer.alloc(20), data]);
 }
 
+class MemoryStore implements ImageStore {
+  readonly bytes = BYTES;
+  readonly #octets = Buffer.alloc(BYTES);
+
+  get(at: number, to: Uint8Array): void {
+    to.set(this.#octets.subarray(at, at + to.length));
+  }
+
+  set(data: Uint8Array, at: number): void {
+    this.#octets.set(data, at);
+  }
+}
+
 describe('qemu: the RAM file’s server', () => {
-  let image: RamImage;
+  let image: MemoryStore;
   let server: RamFileServer;
   const wrote = new Set<number>();
 
@@ -56,7 +73,7 @@ describe('qemu: the RAM file’s server', () => {
   const logged = (): number[] => [...wrote].sort((a, b) => a - b);
 
   beforeEach(() => {
-    image = new RamImage(allocateImage(BYTES));
+    image = new MemoryStore();
     wrote.clear();
     server = new RamFileServer(image, (first, pages) => {
       for (let page = first; page < first + pages; page++) wrote.add(page);
@@ -156,17 +173,24 @@ describe('qemu: the RAM file’s server', () => {
     );
     expect(REQUEST_BYTES_MAX).to.be.at.least(1024 * 1024 + 80);
   });
+});
 
-  it('works across the segments of a large image', () => {
+describe('qemu: the image of dirty tracking by comparison', () => {
+  it('has its pages in segments, however large it is', () => {
     const large = new RamImage(allocateImage(SEGMENT_BYTES + BYTES)); // costs what is written
-    const data = Buffer.alloc(3 * PAGE_SIZE, 5);
-    large.set(data, SEGMENT_BYTES - PAGE_SIZE);
-    const back = Buffer.alloc(data.length);
-    large.get(SEGMENT_BYTES - PAGE_SIZE, back);
-    expect(back.equals(data)).to.equal(true);
-    const page = Buffer.alloc(PAGE_SIZE);
-    large.copyPage(SEGMENT_BYTES / PAGE_SIZE + 1, page, 0);
-    expect(page.equals(data.subarray(0, PAGE_SIZE))).to.equal(true);
+    expect(large.bytes).to.equal(SEGMENT_BYTES + BYTES);
+    const last = SEGMENT_BYTES / PAGE_SIZE - 1;
+    for (const pfn of [last, last + 1, last + 2]) {
+      const at = (pfn * PAGE_SIZE) % SEGMENT_BYTES;
+      large.segment(pfn * PAGE_SIZE).fill(pfn - last + 1, at, at + PAGE_SIZE);
+    }
+    const page = Buffer.alloc(2 * PAGE_SIZE);
+    for (const pfn of [last, last + 1, last + 2]) {
+      large.copyPage(pfn, page, PAGE_SIZE);
+      expect(page.subarray(PAGE_SIZE).equals(Buffer.alloc(PAGE_SIZE, pfn - last + 1))).to.equal(true);
+    }
+    large.copyPage(0, page, 0);
+    expect(page.subarray(0, PAGE_SIZE).equals(Buffer.alloc(PAGE_SIZE))).to.equal(true);
     expect(() => large.copyPage(SEGMENT_BYTES, page, 0)).to.throw(RangeError);
   });
 });

@@ -104,7 +104,7 @@ describe('qemu: the monitor’s client', () => {
       }
     });
     if (options.silent !== true) say(GREETING);
-    return QmpClient.open(socket, options);
+    return QmpClient.open(socket, options.timeoutMs);
   };
 
   beforeEach(async () => {

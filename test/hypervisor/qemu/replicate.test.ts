@@ -36,7 +36,8 @@ describe('qemu: a standby', function () {
       const config = tickGuest({ dirty, network: NETWORK });
       if (!(await canTrack(dirty))) return this.skip();
       const source = keep(await openQemuSource(config));
-      expect(source.dirtyTracking).to.deep.equal({ way: dirty, reason: 'configured' });
+      const { tracking, trackingReason } = source.machine;
+      expect([tracking.way, trackingReason]).to.deep.equal([dirty, 'configured']);
       const screen = new Console(source);
       const target = keep(await openQemuTarget(config));
       const targetScreen = new Console(target);

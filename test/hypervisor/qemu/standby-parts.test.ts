@@ -9,9 +9,9 @@ import { codeOf } from '../../../src/errors.js';
 import { PlainAccess } from '../../../src/hypervisor/qemu/memory/ram-access.js';
 import { writeFrames } from '../../../src/hypervisor/qemu/memory/ram-file.js';
 import { ResetFrames, framesIn } from '../../../src/hypervisor/qemu/memory/reset-frames.js';
-import { TrialPace } from '../../../src/hypervisor/qemu/state/trial.js';
+import { TrialPace } from '../../../src/hypervisor/qemu/state/held-checkpoints.js';
 import { Undo } from '../../../src/hypervisor/qemu/memory/undo.js';
-import { writableBlocksIn } from '../../../src/hypervisor/qemu/state/writable-blocks.js';
+import { writableBlocksIn } from '../../../src/hypervisor/qemu/state/full-state.js';
 import { PAGE_SIZE } from '../../../src/stream/format.js';
 
 const PAGES = 64;
@@ -127,7 +127,6 @@ describe('qemu: the parts of a standby', () => {
       spoil();
       await frames.putBack();
       expect(readFileSync(file).equals(truth)).to.equal(true);
-      frames.release();
       spoil();
       await frames.putBack();
       expect(readFileSync(file).equals(truth)).to.equal(false);

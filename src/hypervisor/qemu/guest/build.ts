@@ -5,7 +5,8 @@
 //     CACHE/making-PID-…/       under way; renamed when whole, so that a guest is there whole or not at all
 
 import { createHash } from 'node:crypto';
-import { access, copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -42,7 +43,7 @@ export async function prepareGuest(options: PrepareOptions): Promise<GuestFiles>
   const program = await readFile(guestProgramFile);
   const hash = createHash('sha256').update(JSON.stringify(GUEST_MODULES)).update(program).digest('hex');
   const folder = join(cache, `qemu-guest-${hash.slice(0, 12)}`);
-  if (!(await isThere(folder))) await make(folder, cache, program, signal);
+  if (!existsSync(folder)) await make(folder, cache, program, signal);
   return { kernel: join(folder, 'kernel'), initramfs: join(folder, 'initramfs') };
 }
 
@@ -61,9 +62,9 @@ async function make(folder: string, cache: string, program: Buffer, signal: Abor
     await mkdir(made);
     await copyFile(tree.kernel, join(made, 'kernel'));
     await writeFile(join(made, 'initramfs'), files.bytes(), { signal });
-    await rename(made, folder).catch(async (error: unknown) => {
+    await rename(made, folder).catch((error: unknown) => {
       // Another process was faster, and its guest is as good.
-      if (!(await isThere(folder))) throw error;
+      if (!existsSync(folder)) throw error;
     });
   } finally {
     await rm(work, { recursive: true, force: true });
@@ -87,13 +88,6 @@ function isAlive(pid: number): boolean {
     // EPERM: alive, and another user's.
     return error instanceof Error && 'code' in error && error.code !== 'ESRCH';
   }
-}
-
-async function isThere(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }
 
 /** By the XDG base directory specification, which has relative paths ignored. */

@@ -1,15 +1,10 @@
 // What the test guest is told on its kernel's command line. What stands behind "--" the kernel hands to /init.
 
 import { isIPv4 } from 'node:net';
-import { HypervisorError } from '../../port.js';
+import { badConfiguration } from '../../port.js';
+import { checkRange, checkWorkload, type Workload } from '../../workload.js';
 
-export interface GuestOptions {
-  /** Pages that are checked at every tick; default 1024. */
-  readonly workingSetPages?: number;
-  /** Pages rewritten per tick; default 200. */
-  readonly dirtyPages?: number;
-  /** 1 to 60000; default 50. */
-  readonly tickMs?: number;
+export interface GuestOptions extends Workload {
   /** Of the first network card, "10.0.0.2/24"; default: no network. */
   readonly address?: string;
   /**
@@ -21,19 +16,12 @@ export interface GuestOptions {
   readonly tscKhz?: number;
 }
 
-const WORKING_SET_PAGES_MAX = 1 << 18;
-
 // A kernel that panics reboots, and under -no-reboot ends QEMU. Without IPv6 the guest sends nothing by itself.
 const KERNEL_ARGUMENTS = 'console=ttyS0 quiet panic=-1 ipv6.disable=1';
 
 /** For QEMU's -append. @throws HypervisorError BAD_CONFIGURATION and the facts `key`, `value` and what was expected */
 export function guestCommandLine(options: GuestOptions = {}): string {
-  const pages = options.workingSetPages ?? 1024;
-  const dirty = options.dirtyPages ?? Math.min(200, pages);
-  const tickMs = options.tickMs ?? 50;
-  checkRange('workingSetPages', pages, 1, WORKING_SET_PAGES_MAX);
-  checkRange('dirtyPages', dirty, 0, pages);
-  checkRange('tickMs', tickMs, 1, 60_000);
+  const { pages, dirty, tickMs } = checkWorkload(options);
   const ours = [`romulus.pages=${pages}`, `romulus.dirty=${dirty}`, `romulus.tick_ms=${tickMs}`];
   if (options.address !== undefined) ours.push(`romulus.ip=${checkAddress(options.address)}`);
   let kernel = KERNEL_ARGUMENTS;
@@ -44,20 +32,10 @@ export function guestCommandLine(options: GuestOptions = {}): string {
   return `${kernel} -- ${ours.join(' ')}`;
 }
 
-function checkRange(key: string, value: number, low: number, high: number): void {
-  if (Number.isInteger(value) && value >= low && value <= high) return;
-  throw new HypervisorError('BAD_CONFIGURATION', `${key} must be a whole number from ${low} to ${high}`, {
-    key,
-    value,
-    low,
-    high,
-  });
-}
-
 function checkAddress(value: string): string {
   const [, ip, prefix] = /^([^/]*)\/(\d{1,2})$/.exec(value) ?? [];
   if (ip !== undefined && isIPv4(ip) && ip !== '0.0.0.0' && Number(prefix) <= 32) return value;
-  throw new HypervisorError('BAD_CONFIGURATION', 'address must be an IPv4 address and a prefix length', {
+  throw badConfiguration('address must be an IPv4 address and a prefix length', {
     key: 'address',
     value,
     expected: '10.0.0.2/24',

@@ -2,7 +2,7 @@
 
 import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { HypervisorError } from '../../port.js';
+import { HypervisorError, failed, unsupported } from '../../port.js';
 import { aptCache, aptGet, dpkgDeb, run } from './programs.js';
 
 /** Depends on the kernel's own package, whose name holds a version. */
@@ -64,8 +64,7 @@ async function kernelPackage(options: readonly string[], signal: AbortSignal): P
   );
   const debianPackage = /Depends: (linux-image-\S+)/.exec(depends.toString())?.[1];
   if (debianPackage !== undefined) return debianPackage;
-  throw new HypervisorError(
-    'UNSUPPORTED',
+  throw unsupported(
     `apt knows no ${META_PACKAGE}: the test guest needs a Debian (amd64) with its archive in reach, or a kernel and an initramfs of your own`,
     { debianPackage: META_PACKAGE },
   );
@@ -83,10 +82,7 @@ async function onlyEntry(folder: string, name: RegExp): Promise<string> {
   const found = (await readdir(folder)).filter((entry) => name.test(entry));
   const [entry] = found;
   if (entry === undefined || found.length > 1) {
-    throw new HypervisorError('FAILED', 'a kernel’s package is not laid out as expected', {
-      folder,
-      found: found.join(' '),
-    });
+    throw failed('a kernel’s package is not laid out as expected', { folder, found: found.join(' ') });
   }
   return join(folder, entry);
 }

@@ -4,7 +4,7 @@
 
 import { readdir, readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { HypervisorError } from '../../port.js';
+import { failed, unsupported } from '../../port.js';
 import { run, xz } from './programs.js';
 
 /** A network card, on either bus that QEMU's machines have for it. */
@@ -37,13 +37,7 @@ export async function modulesInOrder(
     if (visited.has(name)) return;
     visited.add(name);
     const file = files.get(name);
-    if (file === undefined) {
-      throw new HypervisorError('FAILED', 'the kernel has no such module', {
-        module: name,
-        neededBy,
-        folder,
-      });
-    }
+    if (file === undefined) throw failed('the kernel has no such module', { module: name, neededBy, folder });
     const bytes = await readModule(file, signal);
     for (const needed of dependencies(bytes)) await visit(needed, name);
     ordered.push(bytes);
@@ -64,7 +58,7 @@ async function readModule(file: string, signal: AbortSignal): Promise<Buffer> {
   if (file.endsWith('.ko.xz')) {
     return run(xz, ['--decompress', '--stdout', file], { signal, maxBuffer: MODULE_BYTES_MAX });
   }
-  throw new HypervisorError('UNSUPPORTED', 'a kernel module is compressed in a way that is not known', {
+  throw unsupported('a kernel module is compressed in a way that is not known', {
     file,
   });
 }

@@ -3,7 +3,7 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { asError } from '../../../errors.js';
-import { HypervisorError } from '../../port.js';
+import { failed, unsupported } from '../../port.js';
 
 const execute = promisify(execFile);
 
@@ -53,19 +53,17 @@ export async function run(program: Program, given: readonly string[], options: R
     options.signal.throwIfAborted();
     const cause = asError(thrown);
     if ('code' in cause && cause.code === 'ENOENT') {
-      throw new HypervisorError(
-        'UNSUPPORTED',
+      throw unsupported(
         `the test guest is made from Debian's packages, and ${command} is not here: install ${debianPackage} (on Debian), or give a kernel and an initramfs of your own`,
         { command, debianPackage },
-        { cause },
+        cause,
       );
     }
     const stderr = 'stderr' in cause && Buffer.isBuffer(cause.stderr) ? cause.stderr.toString() : '';
-    throw new HypervisorError(
-      'FAILED',
+    throw failed(
       `${command} failed`,
       { command, given: given.join(' '), stderr: stderr.trim().slice(-SHOWN_CHARACTERS) },
-      { cause },
+      cause,
     );
   }
 }

@@ -8,7 +8,7 @@ import { asError } from '../../../errors.js';
 import { InOrder } from '../../../flow/in-order.js';
 import { valueAt } from '../../../stream/bounds.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
-import { HypervisorError } from '../../port.js';
+import { HypervisorError, failed } from '../../port.js';
 import type { CompareAnswer, CompareStart } from './compare-worker.js';
 import { Loss, Marks, type DirtyTracking } from './dirty.js';
 import { PlainAccess } from './ram-access.js';
@@ -61,7 +61,7 @@ export class CompareTracking implements DirtyTracking {
     this.#worker = worker;
     worker.on('message', (answer: CompareAnswer) => {
       if (answer.error === null) this.#settle(null);
-      else this.#settle(new HypervisorError('FAILED', 'guest RAM cannot be read', { reason: answer.error }));
+      else this.#settle(failed('guest RAM cannot be read', { reason: answer.error }));
     });
     worker.on('error', (error) => this.#fail(worker, asError(error)));
     worker.on('exit', () => this.#fail(worker));
@@ -134,9 +134,7 @@ export class CompareTracking implements DirtyTracking {
       await datasync(this.ramFd);
     } catch (error) {
       const cause = asError(error);
-      throw this.#loss.report(
-        new HypervisorError('FAILED', `guest RAM is lost: ${cause.message}`, {}, { cause }),
-      );
+      throw this.#loss.report(failed(`guest RAM is lost: ${cause.message}`, {}, cause));
     }
   }
 
@@ -149,12 +147,8 @@ export class CompareTracking implements DirtyTracking {
 
   #fail(worker: Worker, cause?: Error): void {
     if (worker !== this.#worker) return;
-    this.#failure ??= new HypervisorError(
-      'FAILED',
-      'the thread that compares guest RAM has ended',
-      { reason: cause?.message },
-      { cause },
-    );
+    const message = 'the thread that compares guest RAM has ended';
+    this.#failure ??= failed(message, { reason: cause?.message }, cause);
     this.#settle(this.#failure);
   }
 }

@@ -40,28 +40,6 @@ export class RamImage {
     return segment;
   }
 
-  /** Overwrites the image from `at` on, across segments. */
-  set(data: Uint8Array, at: number): void {
-    let from = 0;
-    while (from < data.length) {
-      const start = (at + from) % SEGMENT_BYTES;
-      const count = Math.min(data.length - from, SEGMENT_BYTES - start);
-      this.segment(at + from).set(data.subarray(from, from + count), start);
-      from += count;
-    }
-  }
-
-  /** Fills `to` with the image from `at` on, across segments. */
-  get(at: number, to: Uint8Array): void {
-    let done = 0;
-    while (done < to.length) {
-      const start = (at + done) % SEGMENT_BYTES;
-      const count = Math.min(to.length - done, SEGMENT_BYTES - start);
-      to.set(this.segment(at + done).subarray(start, start + count), done);
-      done += count;
-    }
-  }
-
   /** Page `pfn` into `to` at `toAt`. */
   copyPage(pfn: number, to: Uint8Array, toAt: number): void {
     const at = pfn * PAGE_SIZE;

@@ -12,7 +12,7 @@ import { Worker } from 'node:worker_threads';
 import { asError } from '../../../errors.js';
 import { InOrder } from '../../../flow/in-order.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
-import { HypervisorError } from '../../port.js';
+import { failed, type HypervisorError } from '../../port.js';
 import { SLAB_PAGES, type RamAnswer, type RamRequest, type RamThreadStart } from './ram-thread.js';
 import { readFrames, writeFrames } from './ram-file.js';
 
@@ -86,7 +86,7 @@ export class ServedAccess implements RamAccess {
   #closed = false;
 
   /** `explain` is told why the file could not be read or written, and says what its callers fail with. */
-  constructor(fd: number, explain: (cause: Error) => HypervisorError = failed) {
+  constructor(fd: number, explain: (cause: Error) => HypervisorError = inaccessible) {
     this.#fd = fd;
     this.#explain = explain;
   }
@@ -116,7 +116,7 @@ export class ServedAccess implements RamAccess {
   async close(): Promise<void> {
     this.#closed = true;
     await this.#thread?.terminate();
-    this.#fail(failed(new Error('it was given up')));
+    this.#fail(inaccessible(new Error('it was given up')));
   }
 
   #do(kind: RamRequest['kind'], gfns: Uint32Array): Promise<void> {
@@ -130,7 +130,7 @@ export class ServedAccess implements RamAccess {
 
   /** @throws HypervisorError FAILED */
   #start(): Worker {
-    if (this.#closed) throw failed(new Error('it was given up'));
+    if (this.#closed) throw inaccessible(new Error('it was given up'));
     if (this.#thread !== null) return this.#thread;
     this.#slab = new Uint8Array(new SharedArrayBuffer(SLAB_PAGES * PAGE_SIZE));
     const start: RamThreadStart = { fd: this.#fd, frames: this.#frames, slab: this.#slab };
@@ -150,10 +150,10 @@ export class ServedAccess implements RamAccess {
       this.#waiting = null;
       waiting?.resolve();
     });
-    thread.on('error', (error) => this.#fail(failed(asError(error))));
+    thread.on('error', (error) => this.#fail(inaccessible(asError(error))));
     thread.on('exit', () => {
       this.#closed = true;
-      this.#fail(failed(new Error('the thread that accesses it has ended')));
+      this.#fail(inaccessible(new Error('the thread that accesses it has ended')));
     });
     return thread;
   }
@@ -165,6 +165,6 @@ export class ServedAccess implements RamAccess {
   }
 }
 
-function failed(cause: Error): HypervisorError {
-  return new HypervisorError('FAILED', `guest RAM cannot be accessed: ${cause.message}`, {}, { cause });
+function inaccessible(cause: Error): HypervisorError {
+  return failed(`guest RAM cannot be accessed: ${cause.message}`, {}, cause);
 }

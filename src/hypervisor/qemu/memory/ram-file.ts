@@ -3,10 +3,9 @@
 import { closeSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { randomUUID } from 'node:crypto';
-import { asError } from '../../../errors.js';
 import { valueAt } from '../../../stream/bounds.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
-import { HypervisorError } from '../../port.js';
+import { HypervisorError, failed } from '../../port.js';
 import { memoryDirectory, reserve, type MemoryPlace } from './reserve.js';
 
 /**
@@ -26,12 +25,7 @@ export async function openAnonymousFile(bytes: number, place: MemoryPlace = {}):
   } catch (error) {
     if (fd !== null) closeSync(fd);
     if (error instanceof HypervisorError) throw error;
-    throw new HypervisorError(
-      'FAILED',
-      'no file for the guest’s RAM',
-      { directory, bytes },
-      { cause: asError(error) },
-    );
+    throw failed('no file for the guest’s RAM', { directory, bytes }, error);
   }
 }
 
@@ -83,11 +77,6 @@ function transfer(
       done += count;
     }
   } catch (error) {
-    throw new HypervisorError(
-      'FAILED',
-      'guest RAM cannot be accessed',
-      { position: position + done, length },
-      { cause: asError(error) },
-    );
+    throw failed('guest RAM cannot be accessed', { position: position + done, length }, error);
   }
 }

@@ -14,7 +14,7 @@ import { statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { promisify } from 'node:util';
 import { asError, codeOf } from '../../../errors.js';
-import { HypervisorError } from '../../port.js';
+import { HypervisorError, failed, unsupported } from '../../port.js';
 
 const SHARED_MEMORY = '/dev/shm';
 const TMPFS_MAGIC = 0x01021994;
@@ -52,8 +52,7 @@ export async function reserve(
   const inMemory = await isTmpfs(directory);
   const zeroes = Buffer.alloc(Math.min(PIECE_BYTES, bytes));
   for (let at = 0; at < bytes;) {
-    if (signal?.aborted === true)
-      throw new HypervisorError('FAILED', 'interrupted while memory was reserved');
+    if (signal?.aborted === true) throw failed('interrupted while memory was reserved');
     if (inMemory && at % ASK_EVERY_BYTES === 0) requireHostMemory(bytes - at, 'the guest’s RAM');
     try {
       const { bytesWritten } = await writeAt(fd, zeroes, 0, Math.min(zeroes.length, bytes - at), at);
@@ -64,8 +63,7 @@ export async function reserve(
     }
   }
   if (missing(fd, bytes) === 0) return;
-  throw new HypervisorError(
-    'UNSUPPORTED',
+  throw unsupported(
     `${directory} does not keep room for what is written there (does it compress?): memoryDirectory must be a tmpfs`,
     { directory, bytes },
   );

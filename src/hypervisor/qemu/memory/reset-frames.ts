@@ -8,8 +8,7 @@
 
 import { valueAt } from '../../../stream/bounds.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
-import { HypervisorError } from '../../port.js';
-import type { QmpClient } from '../monitor/qmp.js';
+import { badConfiguration } from '../../port.js';
 import type { RamAccess } from './ram-access.js';
 
 /** Up to here RAM lies in its file at its own address, on every machine type. */
@@ -19,14 +18,9 @@ const FIRMWARE_START = 0xfe00_0000;
 const FIRMWARE_END = 0x1_0000_0000;
 
 /**
- * Rising.
- * @throws HypervisorError BAD_CONFIGURATION if QEMU puts something where it cannot be followed, or as QmpClient.human()
+ * Rising. `roms`: what "info roms" says.
+ * @throws HypervisorError BAD_CONFIGURATION if QEMU puts something where it cannot be followed
  */
-export async function framesOfReset(qmp: QmpClient): Promise<Uint32Array> {
-  return framesIn(await qmp.human('info roms'));
-}
-
-/** Rising. `roms`: what "info roms" says. @throws HypervisorError BAD_CONFIGURATION as framesOfReset() */
 export function framesIn(roms: string): Uint32Array {
   const frames = new Set<number>();
   for (const match of roms.matchAll(/^addr=([0-9a-f]+) size=0x([0-9a-f]+) mem=ram\b/gm)) {
@@ -34,8 +28,7 @@ export function framesIn(roms: string): Uint32Array {
     const end = start + Number.parseInt(valueAt(match, 2), 16);
     if (start >= FIRMWARE_START && end <= FIRMWARE_END) continue;
     if (end > LOW_RAM_END) {
-      throw new HypervisorError(
-        'BAD_CONFIGURATION',
+      throw badConfiguration(
         'QEMU is told to put an image into memory above 2 GiB, where a standby cannot keep it',
         { start, end },
       );
@@ -76,7 +69,7 @@ export class ResetFrames {
     await written;
   }
 
-  /** Before a reset. What is kept already is the truth until release(). @throws HypervisorError FAILED */
+  /** Before a reset. What is kept already is the truth until putBack(). @throws HypervisorError FAILED */
   async keep(): Promise<void> {
     if (this.#kept || this.#frames.length === 0) return;
     this.#kept = true; // at once: no write begins from here on
@@ -89,13 +82,10 @@ export class ResetFrames {
     }
   }
 
-  /** After a reset. @throws HypervisorError FAILED */
+  /** After the last reset: memory is the truth again. @throws HypervisorError FAILED: then it is not */
   async putBack(): Promise<void> {
-    if (this.#kept) await this.#ram.write(this.#frames, this.#frames.length, this.#content);
-  }
-
-  /** No QEMU is about to reset: memory is the truth. */
-  release(): void {
+    if (!this.#kept) return;
+    await this.#ram.write(this.#frames, this.#frames.length, this.#content);
     this.#kept = false;
   }
 }

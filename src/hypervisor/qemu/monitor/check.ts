@@ -2,7 +2,7 @@
 // constant, disks that only this host has, and network cards whose output is not held.
 
 import { valueAt } from '../../../stream/bounds.js';
-import { HypervisorError } from '../../port.js';
+import { badConfiguration, failed } from '../../port.js';
 import { listNics, type Nic } from '../network/network-list.js';
 import { isObject } from './qmp-parser.js';
 import type { QmpClient } from './qmp.js';
@@ -21,8 +21,7 @@ export async function checkRamBlocks(qmp: QmpClient, ram: string): Promise<void>
   const outside = blocksOutside(await qmp.human('info ramblock'), ram);
   const [block] = outside;
   if (block === undefined) return;
-  throw new HypervisorError(
-    'BAD_CONFIGURATION',
+  throw badConfiguration(
     `the device with the memory block ${block} cannot be replicated: its memory lies outside guest RAM; ` +
       'use a machine without a graphics card (-nodefaults, no -vga, no -device VGA)',
     { blocks: outside.join(' ') },
@@ -42,7 +41,7 @@ export async function checkNetwork(qmp: QmpClient, gated: readonly string[]): Pr
     ? `cannot be held: its netdev ${peer.name} (${peer.type}) bypasses QEMU; use one without vhost`
     : `would not be held: name its netdev in the configuration, "network: [{ id: ${peer.name} }]" ` +
       '(one that QEMU has named itself needs -netdev …,id=NAME first)';
-  throw new HypervisorError('BAD_CONFIGURATION', `the output of the network card ${name} ${how}`, {
+  throw badConfiguration(`the output of the network card ${name} ${how}`, {
     card: name,
     netdev: peer.name,
     type: peer.type,
@@ -63,7 +62,7 @@ function isVhost({ peer }: Nic): boolean {
 /** @throws HypervisorError BAD_CONFIGURATION if there is a writable disk that is not declared shared */
 export async function checkDisks(qmp: QmpClient, shared: readonly string[]): Promise<void> {
   const disks = await qmp.execute('query-block');
-  if (!Array.isArray(disks)) throw new HypervisorError('FAILED', 'QEMU does not list its disks');
+  if (!Array.isArray(disks)) throw failed('QEMU does not list its disks');
   for (const disk of disks as unknown[]) {
     const inserted = isObject(disk) ? disk['inserted'] : undefined;
     if (!isObject(disk) || !isObject(inserted) || inserted['ro'] === true) continue;
@@ -71,8 +70,7 @@ export async function checkDisks(qmp: QmpClient, shared: readonly string[]): Pro
       (name): name is string => typeof name === 'string' && name !== '',
     );
     if (names.some((name) => shared.includes(name))) continue;
-    throw new HypervisorError(
-      'BAD_CONFIGURATION',
+    throw badConfiguration(
       'a local writable disk is not replicated: make it read-only, or put it on storage that both hosts share and name it in sharedDisks',
       { disk: names.join(' '), file: String(inserted['file']) },
     );

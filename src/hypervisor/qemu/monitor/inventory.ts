@@ -9,9 +9,9 @@
 // whoever starts a QEMU gives as he likes: its state is found by its place. A user network has a state of its own.
 
 import { valueAt } from '../../../stream/bounds.js';
-import { HypervisorError } from '../../port.js';
+import { failed } from '../../port.js';
 import { inventoryText, type Inventory } from '../../inventory.js';
-import { listNics, type Nic } from '../network/network-list.js';
+import { listNics } from '../network/network-list.js';
 import { isObject } from './qmp-parser.js';
 import type { QmpClient } from './qmp.js';
 
@@ -77,7 +77,10 @@ export function listBlocks(ramBlocks: string, ram: string): string[] {
 
 /** The network cards in "info network", each with its type, its address, and whether its packets have tap's headers. */
 export function listCards(network: string): string[] {
-  return listNics(network).map(describeNic);
+  return listNics(network).map(({ model, mac, peer }) => {
+    const onTap = model.startsWith('virtio') && peer?.type === 'tap';
+    return `${model} ${mac}${onTap ? ' on a tap' : ''}`;
+  });
 }
 
 /** How many in "info network"; empty: none. */
@@ -86,24 +89,12 @@ export function countUserNetworks(network: string): string {
   return count === 0 ? '' : String(count);
 }
 
-function describeNic({ model, mac, peer }: Nic): string {
-  const onTap = model.startsWith('virtio') && peer?.type === 'tap';
-  return `${model} ${mac}${onTap ? ' on a tap' : ''}`;
-}
-
-interface Cpus {
-  readonly vcpus: readonly string[];
-  readonly features: readonly string[];
-}
-
-async function takeCpus(qmp: QmpClient): Promise<Cpus> {
+async function takeCpus(qmp: QmpClient): Promise<{ vcpus: string[]; features: string[] }> {
   const cpus = await qmp.execute('query-cpus-fast');
-  if (!Array.isArray(cpus) || cpus.length === 0) {
-    throw new HypervisorError('FAILED', 'QEMU does not list its vCPUs');
-  }
+  if (!Array.isArray(cpus) || cpus.length === 0) throw failed('QEMU does not list its vCPUs');
   const vcpus = await Promise.all(
     (cpus as unknown[]).map(async (cpu) => {
-      if (!isObject(cpu)) throw new HypervisorError('FAILED', 'QEMU does not describe its vCPUs');
+      if (!isObject(cpu)) throw failed('QEMU does not describe its vCPUs');
       const type = await qmp.execute('qom-get', { path: cpu['qom-path'], property: 'type' });
       const place = isObject(cpu['props']) ? cpu['props'] : {};
       const names = Object.keys(place).sort();
@@ -116,7 +107,7 @@ async function takeCpus(qmp: QmpClient): Promise<Cpus> {
     path: isObject(first) ? first['qom-path'] : '',
     property: 'feature-words',
   });
-  if (!Array.isArray(words)) throw new HypervisorError('FAILED', 'QEMU does not list its vCPUs’ features');
+  if (!Array.isArray(words)) throw failed('QEMU does not list its vCPUs’ features');
   return { vcpus, features: (words as unknown[]).flatMap(describeFeatures) };
 }
 

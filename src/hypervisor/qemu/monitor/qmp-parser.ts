@@ -1,7 +1,6 @@
 // QEMU's monitor protocol on the wire: one JSON object a line, cut anywhere by the socket. Pure: octets in, messages out.
 
-import { asError } from '../../../errors.js';
-import { HypervisorError } from '../../port.js';
+import { failed, type HypervisorError } from '../../port.js';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
@@ -25,7 +24,7 @@ export interface QmpVersion {
 }
 
 /** No answer that we ask for comes near it. */
-export const LINE_BYTES_MAX = 4 * 1024 * 1024;
+const LINE_BYTES_MAX = 4 * 1024 * 1024;
 
 const NEWLINE = 0x0a;
 
@@ -60,9 +59,7 @@ export class QmpParser {
 
   #hold(part: Uint8Array): void {
     this.#held += part.length;
-    if (this.#held > this.#limit) {
-      throw new HypervisorError('FAILED', 'QEMU sent a line that is too long', { limit: this.#limit });
-    }
+    if (this.#held > this.#limit) throw failed('QEMU sent a line that is too long', { limit: this.#limit });
     this.#parts.push(part);
   }
 }
@@ -72,7 +69,7 @@ function parseMessage(line: string): QmpMessage {
   try {
     value = JSON.parse(line);
   } catch (error) {
-    throw strange(line, { cause: asError(error) });
+    throw strange(line, error);
   }
   if (!isObject(value)) throw strange(line);
   if (isObject(value['QMP'])) return { kind: 'greeting', version: versionOf(value['QMP']['version'], line) };
@@ -98,23 +95,13 @@ function versionOf(version: unknown, line: string): QmpVersion {
   const { major, minor, micro } = qemu;
   if (typeof major !== 'number' || typeof minor !== 'number' || typeof micro !== 'number')
     throw strange(line);
-  return {
-    major,
-    minor,
-    micro,
-    package: typeof version['package'] === 'string' ? version['package'] : '',
-  };
+  return { major, minor, micro, package: typeof version['package'] === 'string' ? version['package'] : '' };
 }
 
 export function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function strange(line: string, options?: ErrorOptions): HypervisorError {
-  return new HypervisorError(
-    'FAILED',
-    'what came over the monitor socket is no QMP message',
-    { line: line.slice(0, 200) },
-    options,
-  );
+function strange(line: string, cause?: unknown): HypervisorError {
+  return failed('what came over the monitor socket is no QMP message', { line: line.slice(0, 200) }, cause);
 }

@@ -7,9 +7,8 @@
 
 import { Duplex, type Readable, type Writable } from 'node:stream';
 import { Subject, type Observable } from 'rxjs';
-import { asError, type Facts } from '../../../errors.js';
-import { afterAwake } from '../../../flow/awake.js';
-import { HypervisorError, type HypervisorErrorCode } from '../../port.js';
+import { afterAwake, withinAwake } from '../../../flow/awake.js';
+import { HypervisorError, failed } from '../../port.js';
 import { QmpParser, type JsonObject, type QmpMessage, type QmpVersion } from './qmp-parser.js';
 
 export interface QmpEvent {
@@ -28,11 +27,6 @@ export interface QmpStreams {
   readonly writable: Writable;
 }
 
-export interface QmpOptions {
-  /** For the greeting, and for each command. Default: 10 seconds. */
-  readonly timeoutMs?: number;
-}
-
 /** QEMU refused a command: `facts` name it, and QEMU's class and description of the error. */
 export class QmpError extends HypervisorError {
   readonly command: string;
@@ -40,17 +34,20 @@ export class QmpError extends HypervisorError {
   readonly description: string;
 
   constructor(command: string, errorClass: string, description: string) {
-    const code: HypervisorErrorCode = errorClass === 'CommandNotFound' ? 'UNSUPPORTED' : 'FAILED';
-    super(code, `QEMU refused ${command}: ${description}`, { command, class: errorClass, description });
+    super(
+      errorClass === 'CommandNotFound' ? 'UNSUPPORTED' : 'FAILED',
+      `QEMU refused ${command}: ${description}`,
+      { command, class: errorClass, description },
+    );
     this.command = command;
     this.errorClass = errorClass;
     this.description = description;
   }
 }
 
-interface Pending {
+interface Pending<T = unknown> {
   readonly command: string;
-  readonly resolve: (value: unknown) => void;
+  readonly resolve: (value: T) => void;
   readonly reject: (error: HypervisorError) => void;
   /** Its time is not limited any more. */
   readonly cancel: () => void;
@@ -68,18 +65,17 @@ export class QmpClient {
   /** Commands whose time was over: their answers, should they come, are nobody's. */
   readonly #late = new Set<number>();
   #nextId = 0;
-  #greeted: { resolve: (version: QmpVersion) => void; reject: (error: HypervisorError) => void } | null =
-    null;
+  #greeted: Pick<Pending<QmpVersion>, 'resolve' | 'reject'> | null = null;
   #version: QmpVersion = { major: 0, minor: 0, micro: 0, package: '' };
   #end: HypervisorError | null = null;
 
   /**
    * Takes over a connected stream, or one for each direction; resolves when QEMU takes commands. If it fails, they are
-   * destroyed.
+   * destroyed. `timeoutMs`: for the greeting, and for each command.
    * @throws HypervisorError FAILED (no greeting in time, nonsense) or DOMAIN_GONE (closed)
    */
-  static async open(stream: Duplex | QmpStreams, options: QmpOptions = {}): Promise<QmpClient> {
-    const client = new QmpClient(stream, options);
+  static async open(stream: Duplex | QmpStreams, timeoutMs = TIMEOUT_MS): Promise<QmpClient> {
+    const client = new QmpClient(stream, timeoutMs);
     try {
       client.#version = await client.#greeting();
       await client.execute('qmp_capabilities');
@@ -90,11 +86,11 @@ export class QmpClient {
     }
   }
 
-  private constructor(stream: Duplex | QmpStreams, options: QmpOptions) {
+  private constructor(stream: Duplex | QmpStreams, timeoutMs: number) {
     const { readable, writable } = stream instanceof Duplex ? { readable: stream, writable: stream } : stream;
     this.#readable = readable;
     this.#writable = writable;
-    this.#timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
+    this.#timeoutMs = timeoutMs;
     readable.on('data', (chunk: Buffer) => this.#receive(chunk));
     readable.on('error', (error) => this.#finish(lost(error)));
     readable.on('close', () => this.#finish(lost()));
@@ -117,7 +113,7 @@ export class QmpClient {
   }
 
   /** @throws QmpError, HypervisorError FAILED (no answer in time) or DOMAIN_GONE (no connection any more) */
-  execute(command: string, argument?: JsonObject, timeoutMs = this.#timeoutMs): Promise<unknown> {
+  execute(command: string, argument?: JsonObject, timeoutMs?: number): Promise<unknown> {
     const { promise, line } = this.#prepare(command, argument, timeoutMs);
     this.#write(line);
     return promise;
@@ -125,7 +121,7 @@ export class QmpClient {
 
   /** In one write. Each promise must be looked at by the caller. */
   executeAll(commands: readonly QmpCommand[]): Promise<unknown>[] {
-    const prepared = commands.map(([command, argument]) => this.#prepare(command, argument, this.#timeoutMs));
+    const prepared = commands.map(([command, argument]) => this.#prepare(command, argument));
     this.#write(prepared.map(({ line }) => line).join(''));
     return prepared.map(({ promise }) => promise);
   }
@@ -141,24 +137,18 @@ export class QmpClient {
     this.#finish(new HypervisorError('DOMAIN_GONE', 'the monitor connection was closed'));
   }
 
-  #prepare(
-    command: string,
-    argument: JsonObject | undefined,
-    timeoutMs: number,
-  ): { promise: Promise<unknown>; line: string } {
+  #prepare(command: string, argument: JsonObject | undefined, timeoutMs = this.#timeoutMs) {
     if (this.#end) return { promise: Promise.reject(this.#end), line: '' };
     const id = this.#nextId++;
     const promise = new Promise<unknown>((resolve, reject) => {
       const cancel = afterAwake(timeoutMs, () => {
         this.#pending.delete(id);
         this.#late.add(id);
-        reject(fail(`QEMU did not answer ${command} in time`, { command, timeoutMs }));
+        reject(failed(`QEMU did not answer ${command} in time`, { command, timeoutMs }));
       });
       this.#pending.set(id, { command, resolve, reject, cancel });
     });
-    const message =
-      argument === undefined ? { execute: command, id } : { execute: command, arguments: argument, id };
-    return { promise, line: `${JSON.stringify(message)}\n` };
+    return { promise, line: `${JSON.stringify({ execute: command, arguments: argument, id })}\n` };
   }
 
   #write(text: string): void {
@@ -166,21 +156,9 @@ export class QmpClient {
   }
 
   #greeting(): Promise<QmpVersion> {
-    return new Promise((resolve, reject) => {
-      const cancel = afterAwake(this.#timeoutMs, () =>
-        this.#finish(fail('QEMU did not greet in time', { timeoutMs: this.#timeoutMs })),
-      );
-      this.#greeted = {
-        resolve: (version) => {
-          cancel();
-          resolve(version);
-        },
-        reject: (error) => {
-          cancel();
-          reject(error);
-        },
-      };
-    });
+    const greeted = new Promise<QmpVersion>((resolve, reject) => (this.#greeted = { resolve, reject }));
+    const timeoutMs = this.#timeoutMs;
+    return withinAwake(timeoutMs, greeted, () => failed('QEMU did not greet in time', { timeoutMs }));
   }
 
   #receive(chunk: Buffer): void {
@@ -188,9 +166,8 @@ export class QmpClient {
     try {
       for (const message of this.#parser.push(chunk)) this.#take(message);
     } catch (error) {
-      const known =
-        error instanceof HypervisorError ? error : fail('the monitor connection failed', {}, error);
-      this.#finish(known);
+      const known = error instanceof HypervisorError;
+      this.#finish(known ? error : failed('the monitor connection failed', {}, error));
     }
   }
 
@@ -211,7 +188,7 @@ export class QmpClient {
         if (pending) {
           pending.reject(new QmpError(pending.command, message.errorClass, message.description));
         } else if (message.id === null) {
-          throw fail('QEMU could not read what we sent', { description: message.description });
+          throw failed('QEMU could not read what we sent', { description: message.description });
         }
         break;
       }
@@ -222,7 +199,7 @@ export class QmpClient {
     const pending = this.#pending.get(id);
     if (!pending) {
       if (this.#late.delete(id)) return undefined;
-      throw fail('QEMU answered a command that was never given', { id });
+      throw failed('QEMU answered a command that was never given', { id });
     }
     this.#pending.delete(id);
     pending.cancel();
@@ -248,13 +225,4 @@ export class QmpClient {
 
 function lost(cause?: Error): HypervisorError {
   return new HypervisorError('DOMAIN_GONE', 'the connection to QEMU’s monitor is lost', {}, { cause });
-}
-
-function fail(message: string, facts: Facts, cause?: unknown): HypervisorError {
-  return new HypervisorError(
-    'FAILED',
-    message,
-    facts,
-    cause === undefined ? undefined : { cause: asError(cause) },
-  );
 }

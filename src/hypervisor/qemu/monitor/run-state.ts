@@ -7,8 +7,12 @@
 // Two of somebody else's commands cannot be told from nothing, for QEMU says nothing of them: a `stop` between the two of
 // that write (some 0.1 ms), and one in a pause of ours, which finds the guest stopped. What stops a guest by itself (an I/O
 // error, a watchdog) is announced, at any time.
+//
+// And how it ends: a shutdown of its own, or QEMU's `quit`, is 'shutdown'; a panic and a signal to QEMU are 'crashed'. A reset
+// is the guest's business.
 
 import { BehaviorSubject, distinctUntilChanged, type Observable } from 'rxjs';
+import type { DomainEvent } from '../../port.js';
 import { isObject } from './qmp-parser.js';
 import type { QmpEvent } from './qmp.js';
 
@@ -131,4 +135,18 @@ export class RunState {
     this.#announced = null;
     this.#stoppedBy.next(status);
   }
+}
+
+const SHUTDOWNS: ReadonlySet<string> = new Set([
+  'guest-shutdown',
+  'guest-reset', // QEMU was told to end at a reset
+  ...['host-qmp-quit', 'host-ui'],
+]);
+
+/** What the event ends the domain with; null: it does not. */
+export function endOf({ name, data }: QmpEvent): DomainEvent | null {
+  if (name === 'GUEST_PANICKED') return { kind: 'crashed', reason: 'the guest panicked' };
+  if (name !== 'SHUTDOWN') return null;
+  const reason = String(data['reason']);
+  return SHUTDOWNS.has(reason) ? { kind: 'shutdown' } : { kind: 'crashed', reason: `QEMU ends: ${reason}` };
 }

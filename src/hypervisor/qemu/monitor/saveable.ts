@@ -7,8 +7,8 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonicMs } from '../../../flow/clock.js';
-import { HypervisorError } from '../../port.js';
-import { isObject, type JsonObject } from './qmp-parser.js';
+import { badConfiguration, failed } from '../../port.js';
+import { isObject } from './qmp-parser.js';
 import { QmpError, type QmpClient } from './qmp.js';
 
 /** No version of QEMU has such a protocol, or will. */
@@ -32,16 +32,14 @@ const MIGRATING: ReadonlySet<string> = new Set([
 export async function checkSaveable(qmp: QmpClient): Promise<void> {
   const blocked = await whyBlocked(qmp);
   if (blocked === null) return;
-  throw new HypervisorError('BAD_CONFIGURATION', `QEMU cannot save the state of this guest: ${blocked}`, {
-    reason: blocked,
-  });
+  throw badConfiguration(`QEMU cannot save the state of this guest: ${blocked}`, { reason: blocked });
 }
 
 /** Why the guest cannot be saved, in QEMU's words; null: it can. @throws HypervisorError FAILED or DOMAIN_GONE */
 export async function whyBlocked(qmp: QmpClient): Promise<string | null> {
   // One that is under way may be ours.
   const limit = monotonicMs() + TAKING_MS;
-  while ((await migrationUnderWay(qmp)) !== null && monotonicMs() < limit) await sleep(5);
+  while (statusUnderWay(await qmp.execute('query-migrate')) !== null && monotonicMs() < limit) await sleep(5);
   const blocked = await reasonsKnown(qmp);
   if (blocked !== null) return blocked;
   try {
@@ -54,7 +52,7 @@ export async function whyBlocked(qmp: QmpClient): Promise<string | null> {
     const can = [NOTHING_BLOCKS, WAITS, WAS_SAVED].some((words) => words.test(description));
     return can ? null : description;
   }
-  throw new HypervisorError('FAILED', 'QEMU migrates to nowhere', { uri: NOWHERE });
+  throw failed('QEMU migrates to nowhere', { uri: NOWHERE });
 }
 
 /** What QEMU says without being told to migrate: not all of it, but it costs one question. */
@@ -71,11 +69,7 @@ export function reasonsIn(migration: unknown): string | null {
   return Array.isArray(reasons) && reasons.length > 0 ? (reasons as unknown[]).map(String).join('; ') : null;
 }
 
-async function migrationUnderWay(qmp: QmpClient): Promise<string | null> {
-  const migration = await qmp.execute('query-migrate');
-  return isObject(migration) ? statusUnderWay(migration) : null;
-}
-
-function statusUnderWay({ status }: JsonObject): string | null {
+function statusUnderWay(migration: unknown): string | null {
+  const status = isObject(migration) ? migration['status'] : null;
   return typeof status === 'string' && MIGRATING.has(status) ? status : null;
 }

@@ -13,13 +13,15 @@
 // elsewhere. The valve is a redirector to a null device, switched off for a release only: what comes to it then is lost,
 // as frames may be.
 //
-// It has the shape of an output gate, but counts nothing: QEMU does not say how much a filter holds.
+// Calls take effect one after another, and a test of the gate on the running guest has its place among them. Discarding
+// waits for nothing. Nothing is counted: QEMU does not say how much a filter holds.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonicMs } from '../../../flow/clock.js';
-import { HypervisorError } from '../../port.js';
-import type { QmpCommand } from '../monitor/qmp.js';
-import { QmpError, type QmpClient } from '../monitor/qmp.js';
+import { InOrder } from '../../../flow/in-order.js';
+import type { OutputGate } from '../../../output/gate.js';
+import { badConfiguration, failed, type HypervisorError } from '../../port.js';
+import { QmpError, type QmpClient, type QmpCommand } from '../monitor/qmp.js';
 import type { DeviceStateFile } from '../state/device-state.js';
 
 /** The largest that the property takes, roughly. */
@@ -30,7 +32,7 @@ const SELF_TEST_TIMEOUT_MS = 5000;
 /** A capture file with no frame in it. */
 const CAPTURE_HEADER_BYTES = 24;
 
-export class NetdevGate {
+export class NetdevGate implements OutputGate {
   readonly heldBytes = 0;
   readonly emittedBytes = 0;
   readonly releasedBytes = 0;
@@ -38,9 +40,8 @@ export class NetdevGate {
   /** The filters were there, left by an agent before us. */
   readonly takenOver: boolean;
   readonly #qmp: QmpClient;
-  readonly #openId: string;
-  readonly #sealedId: string;
-  readonly #valveId: string;
+  readonly #ids: ReturnType<typeof idsOf>;
+  readonly #order = new InOrder();
   #mode: 'holding' | 'passing' | 'discarded' = 'holding';
   #discarded: Promise<void> | null = null;
   /** Holding, but not all filters are known to be closed. */
@@ -79,17 +80,19 @@ export class NetdevGate {
         }
         // In its turn each: a device that a filter uses cannot be removed.
         for (const [command, argument] of made) await qmp.execute(command, argument);
-        throw new HypervisorError(
-          'BAD_CONFIGURATION',
+        throw badConfiguration(
           `the output of netdev ${netdev} cannot be held: ${error.description}`,
           { netdev },
-          { cause: error },
+          error,
         );
       }
     }
     const gate = new NetdevGate(qmp, netdev, takenOver);
     if (takenOver) {
-      await gate.#endSelfTest().catch(passQmpError); // the agent before us may have been killed in its test
+      // The agent before us may have been killed in its test; if not, QEMU refuses.
+      await gate.#endSelfTest().catch((error: unknown) => {
+        if (!(error instanceof QmpError)) throw error;
+      });
       // They may have been left passing, or the cable unplugged.
       await gate.#run([
         status(ids.valve, 'on'),
@@ -105,34 +108,31 @@ export class NetdevGate {
     this.#qmp = qmp;
     this.netdev = netdev;
     this.takenOver = takenOver;
-    const { open, sealed, valve } = idsOf(netdev);
-    this.#openId = open;
-    this.#sealedId = sealed;
-    this.#valveId = valve;
+    this.#ids = idsOf(netdev);
   }
 
   /** @throws HypervisorError FAILED if the gate could not be closed */
-  async seal(epoch: number): Promise<void> {
-    if (this.#mode !== 'holding') return;
-    if (this.#leaky) {
+  seal(epoch: number): Promise<void> {
+    return this.#order.do(async () => {
+      if (this.#mode !== 'holding') return;
       const { netdev } = this;
-      throw new HypervisorError(
-        'FAILED',
-        `the output of netdev ${netdev} is not held: its filters could not be closed`,
-        {
+      if (this.#leaky) {
+        throw failed(`the output of netdev ${netdev} is not held: its filters could not be closed`, {
           netdev,
-        },
-      );
-    }
-    if (this.#sealed !== null) return;
-    this.#sealed = epoch;
-    await this.#run([...toggle(this.#openId)]);
+        });
+      }
+      if (this.#sealed !== null) return;
+      this.#sealed = epoch;
+      await this.#run(toggle(this.#ids.open));
+    });
   }
 
-  async release(epoch: number): Promise<void> {
-    if (this.#mode !== 'holding' || this.#sealed === null || this.#sealed > epoch) return;
-    this.#sealed = null;
-    await this.#run(this.#letOut());
+  release(epoch: number): Promise<void> {
+    return this.#order.do(async () => {
+      if (this.#mode !== 'holding' || this.#sealed === null || this.#sealed > epoch) return;
+      this.#sealed = null;
+      await this.#run(this.#letOut());
+    });
   }
 
   discard(): Promise<void> {
@@ -142,56 +142,76 @@ export class NetdevGate {
     return this.#discarded;
   }
 
-  async pass(): Promise<void> {
+  pass(): Promise<void> {
+    return this.#order.do(() => this.#pass());
+  }
+
+  hold(): Promise<void> {
+    return this.#order.do(() => this.#hold());
+  }
+
+  restart(): Promise<void> {
+    return this.#order.do(async () => {
+      this.#sealed = null;
+      return Promise.resolve();
+    });
+  }
+
+  /** Takes the filters away: what they hold leaves, and all that comes. For good. */
+  remove(): Promise<void> {
+    // The open one first: what it holds passes the sealed one.
+    const { valve, open, sealed } = this.#ids;
+    const commands: QmpCommand[] = [...[valve, open, sealed].map(removal), ['chardev-remove', { id: valve }]];
+    return this.#order.do(() => this.#run(commands));
+  }
+
+  /**
+   * Sends a frame (an announcement of the guest's address, harmless) through the gate, and watches behind it that it
+   * leaves at the release and not before. The guest runs, and no epoch is sealed; a gate that passes holds for it.
+   * `capture` is a file that QEMU may write. A gate that was taken over releases nothing: a secondary may run on from
+   * before what it holds.
+   * @throws HypervisorError FAILED if a frame came early or not at all
+   */
+  selfTest(capture: DeviceStateFile): Promise<void> {
+    return this.#order.do(async () => {
+      const passing = this.#mode === 'passing' || this.#leaky; // leaky: it did not get as far as holding
+      if (passing) await this.#hold();
+      try {
+        await this.#test(capture);
+      } finally {
+        if (passing) await this.#pass();
+      }
+    });
+  }
+
+  async #pass(): Promise<void> {
     if (this.#mode !== 'holding') return;
     this.#mode = 'passing';
     this.#sealed = null;
-    await this.#run([this.#valveId, this.#sealedId, this.#openId].map((id) => status(id, 'off')));
+    const { valve, sealed, open } = this.#ids;
+    await this.#run([valve, sealed, open].map((id) => status(id, 'off')));
   }
 
-  async hold(): Promise<void> {
+  async #hold(): Promise<void> {
     if (this.#mode === 'passing') {
       this.#mode = 'holding';
       this.#leaky = true;
     }
     if (this.#mode !== 'holding' || !this.#leaky) return;
-    await this.#run([this.#sealedId, this.#openId, this.#valveId].map((id) => status(id, 'on')));
+    const { valve, sealed, open } = this.#ids;
+    await this.#run([sealed, open, valve].map((id) => status(id, 'on')));
     this.#leaky = false;
   }
 
-  /** Takes the filters away: what they hold leaves, and all that comes. For good. */
-  async remove(): Promise<void> {
-    // The open one first: what it holds passes the sealed one.
-    const filters = [this.#valveId, this.#openId, this.#sealedId];
-    await this.#run([...filters.map(removal), ['chardev-remove', { id: this.#valveId }]]);
-  }
-
-  /** See undoingOf. */
-  get undoing(): string {
-    return undoingOf(this.netdev);
-  }
-
-  restart(): Promise<void> {
-    this.#sealed = null;
-    return Promise.resolve();
-  }
-
-  /**
-   * Sends a frame (an announcement of the guest's address, harmless) through the gate, and watches behind it that it
-   * leaves at the release and not before. The guest runs and the gate holds; no epoch is sealed. `capture` is a file
-   * that QEMU may write. A gate that was taken over releases nothing: a secondary may run on from before what it holds.
-   * @throws HypervisorError FAILED if a frame came early or not at all
-   */
-  async selfTest(capture: DeviceStateFile): Promise<void> {
+  async #test(capture: DeviceStateFile): Promise<void> {
+    const { netdev } = this;
     const fail = (message: string): HypervisorError =>
-      new HypervisorError('FAILED', `the output of netdev ${this.netdev} is not safe: ${message}`, {
-        netdev: this.netdev,
-      });
+      failed(`the output of netdev ${netdev} is not safe: ${message}`, { netdev });
     capture.clear();
     await this.#qmp.execute('object-add', {
       'qom-type': 'filter-dump',
       id: this.#watcherId,
-      netdev: this.netdev,
+      netdev,
       queue: 'rx',
       file: capture.path,
       position: 'head', // frames of the guest meet it last
@@ -200,7 +220,7 @@ export class NetdevGate {
       await this.#qmp.execute('announce-self', { initial: 1, max: 1, rounds: 1, step: 1 });
       await sleep(SELF_TEST_QUIET_MS);
       if (capture.size > CAPTURE_HEADER_BYTES) throw fail('a frame left before its epoch was sealed');
-      await this.#run(toggle(this.#openId));
+      await this.#run(toggle(this.#ids.open));
       await sleep(SELF_TEST_QUIET_MS);
       if (capture.size > CAPTURE_HEADER_BYTES) throw fail('a frame left before its epoch was released');
       if (this.takenOver) return;
@@ -224,7 +244,8 @@ export class NetdevGate {
   }
 
   #letOut(): QmpCommand[] {
-    return [status(this.#valveId, 'off'), ...toggle(this.#sealedId), status(this.#valveId, 'on')];
+    const { valve, sealed } = this.#ids;
+    return [status(valve, 'off'), ...toggle(sealed), status(valve, 'on')];
   }
 
   async #run(commands: readonly QmpCommand[]): Promise<void> {
@@ -245,11 +266,6 @@ export function undoingOf(netdev: string): string {
 /** The names of the filters that a netdev has while its output is held. */
 export function gateFiltersOf(netdev: string): string[] {
   return Object.values(idsOf(netdev));
-}
-
-/** QEMU refused: there was nothing to do. */
-function passQmpError(error: unknown): void {
-  if (!(error instanceof QmpError)) throw error;
 }
 
 /** The names of a netdev's filters. */

@@ -6,7 +6,7 @@
 // is plugged into need not be, but for a tap (of a virtio card) and a user network: those have a part in QEMU's state.
 
 import { readFile } from 'node:fs/promises';
-import { HypervisorError } from '../../port.js';
+import { badConfiguration } from '../../port.js';
 
 export type NetworkBackend =
   /** A tap that exists, plugged into a bridge by whoever made it. */
@@ -31,10 +31,7 @@ export function networkArguments(devices: readonly NetworkDevice[], machine: str
   const seen = new Set<string>();
   return devices.flatMap(({ id, backend, mac, model = virtio }) => {
     if (!/^[a-z][a-z0-9-]{0,31}$/i.test(id) || seen.has(id)) {
-      throw new HypervisorError('BAD_CONFIGURATION', `the network device ${id} needs a name of its own`, {
-        key: 'id',
-        value: id,
-      });
+      throw badConfiguration(`the network device ${id} needs a name of its own`, { key: 'id', value: id });
     }
     seen.add(id);
     const card = `${model},netdev=${id},id=card-${id}${mac === undefined ? '' : `,mac=${mac}`}`;
@@ -54,8 +51,7 @@ export async function checkTaps(devices: readonly NetworkDevice[]): Promise<void
   const names = new Set([...interfaces.matchAll(/^ *([^ :]+):/gm)].map(([, name]) => name));
   const missing = taps.find((tap) => !names.has(tap));
   if (missing === undefined) return;
-  throw new HypervisorError(
-    'BAD_CONFIGURATION',
+  throw badConfiguration(
     `there is no tap ${missing}: make it (ip tuntap add ${missing} mode tap), and plug it into a bridge`,
     { key: 'tap', value: missing },
   );
@@ -64,16 +60,11 @@ export async function checkTaps(devices: readonly NetworkDevice[]): Promise<void
 function netdev(id: string, backend: NetworkBackend): string {
   switch (backend.kind) {
     case 'tap':
-      // vhost would carry the guest's frames past QEMU, and so past its gate.
-      return `tap,id=${id},ifname=${comma(backend.interface)},script=no,downscript=no,vhost=off`;
+      // A comma in a value is written twice. vhost would carry the guest's frames past QEMU, and so past its gate.
+      return `tap,id=${id},ifname=${backend.interface.replaceAll(',', ',,')},script=no,downscript=no,vhost=off`;
     case 'user':
       return `user,id=${id},${backend.options}`;
     case 'socket':
       return `socket,id=${id},${backend.options}`;
   }
-}
-
-/** A comma in a value is written twice. */
-function comma(value: string): string {
-  return value.replaceAll(',', ',,');
 }

@@ -8,17 +8,14 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, isAbsolute, join } from 'node:path';
-import type { Duplex } from 'node:stream';
 import { asError, codeOf } from '../../../errors.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
-import type { Inventory } from '../../inventory.js';
-import { HypervisorError } from '../../port.js';
+import { badConfiguration, type HypervisorError } from '../../port.js';
 import { checkDisks, checkNetwork, checkRamBlocks } from '../monitor/check.js';
 import { CompareTracking } from '../memory/compare.js';
 import { DeviceStateFile } from '../state/device-state.js';
-import type { DirtyTracking } from '../memory/dirty.js';
 import { hasMark } from './fence.js';
-import { startGuard, type Guard } from './guard.js';
+import { startGuard } from './guard.js';
 import { takeInventory } from '../monitor/inventory.js';
 import type { QemuMachine } from '../machine.js';
 import { requireImageMemory } from '../memory/image.js';
@@ -69,16 +66,41 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
     const guard = await startGuard(config.monitor, dirname(deviceState.path));
     ending.push(() => guard.end());
     const status = runStatusOf(await qmp.execute('query-status'));
-    const machine = new AttachedMachine(config.name, {
-      ram,
+    let lost = false;
+    const gone = new Promise<string>((resolve) => {
+      const complete = (): void => {
+        lost = true;
+        resolve('the connection to QEMU’s monitor is lost');
+      };
+      qmp.events$.subscribe({ complete });
+    });
+    const close = async (): Promise<void> => {
+      const wasLost = lost;
+      qmp.close();
+      serial?.destroy();
+      deviceState.close();
+      await tracking.close();
+      await guard.end(wasLost);
+    };
+    let closed: Promise<void> | null = null;
+    const machine: QemuMachine = {
+      name: config.name,
+      memoryBytes: ram.bytes,
+      ramBlock: ram.id,
+      inventory,
       qmp,
       tracking,
+      trackingReason: 'the file of its RAM is not served by us',
       deviceState,
+      stateImage: null,
       serial,
+      directory: dirname(deviceState.path),
       guard,
-      inventory,
       shared,
-    });
+      gone,
+      said: '',
+      close: () => (closed ??= close()),
+    };
     return { machine, status };
   } catch (error) {
     for (const end of ending.reverse()) await end();
@@ -97,73 +119,6 @@ async function stopIfExposed(
   return { exposed };
 }
 
-interface Parts {
-  readonly ram: RamBackend;
-  readonly qmp: QmpClient;
-  readonly tracking: DirtyTracking;
-  readonly deviceState: DeviceStateFile;
-  readonly serial: Socket | null;
-  readonly guard: Guard;
-  readonly inventory: Inventory;
-  readonly shared: QemuMachine['shared'];
-}
-
-class AttachedMachine implements QemuMachine {
-  readonly name: string;
-  readonly memoryBytes: number;
-  readonly qmp: QmpClient;
-  readonly tracking: DirtyTracking;
-  readonly trackingReason = 'the file of its RAM is not served by us';
-  readonly deviceState: DeviceStateFile;
-  readonly serial: Duplex | null;
-  readonly ramBlock: string;
-  readonly directory: string;
-  readonly stateImage = null;
-  readonly said = '';
-  readonly gone: Promise<string>;
-  readonly guard: Guard;
-  readonly inventory: Inventory;
-  readonly shared: QemuMachine['shared'];
-  #lost = false;
-  #closed: Promise<void> | null = null;
-
-  constructor(name: string, { ram, qmp, tracking, deviceState, serial, guard, inventory, shared }: Parts) {
-    this.name = name;
-    this.memoryBytes = ram.bytes;
-    this.ramBlock = ram.id;
-    this.directory = dirname(deviceState.path);
-    this.qmp = qmp;
-    this.tracking = tracking;
-    this.deviceState = deviceState;
-    this.serial = serial;
-    this.guard = guard;
-    this.inventory = inventory;
-    this.shared = shared;
-    this.gone = new Promise((resolve) => {
-      qmp.events$.subscribe({
-        complete: () => {
-          this.#lost = true;
-          resolve('the connection to QEMU’s monitor is lost');
-        },
-      });
-    });
-  }
-
-  close(): Promise<void> {
-    this.#closed ??= this.#close();
-    return this.#closed;
-  }
-
-  async #close(): Promise<void> {
-    const lost = this.#lost;
-    this.qmp.close();
-    this.serial?.destroy();
-    this.deviceState.close();
-    await this.tracking.close();
-    await this.guard.end(lost);
-  }
-}
-
 interface RamBackend {
   readonly id: string;
   readonly bytes: number;
@@ -172,7 +127,7 @@ interface RamBackend {
 
 async function findRam(qmp: QmpClient): Promise<RamBackend> {
   const lacks = (what: string, option: string): HypervisorError =>
-    new HypervisorError('BAD_CONFIGURATION', `the QEMU ${what}: start it with ${option}`, { option });
+    badConfiguration(`the QEMU ${what}: start it with ${option}`, { option });
   const backend = `-object memory-backend-file,id=ram,size=SIZE,mem-path=FILE,share=on -machine …,memory-backend=ram`;
   const id = String(
     await qmp.execute('qom-get', { path: '/machine', property: 'memory-backend' }).catch(() => ''),
@@ -203,11 +158,10 @@ function openRam({ path, bytes }: RamBackend): number {
   } catch (error) {
     if (fd !== null) closeSync(fd);
     const cause = asError(error);
-    throw new HypervisorError(
-      'BAD_CONFIGURATION',
+    throw badConfiguration(
       `the file of guest RAM, ${path}, cannot be used: ${cause.message}; start QEMU with mem-path=FILE, a file that this process may open`,
       { path, bytes },
-      { cause },
+      cause,
     );
   }
 }
@@ -243,7 +197,7 @@ async function openMonitor(path: string): Promise<QmpClient> {
     if (heard.nothing) throw taken(path, cause);
     if (socket.bytesRead === 0 || codeOf(cause) === 'DOMAIN_GONE') throw cause;
     const message = `what answers at ${path} is no QMP monitor: ${cause.message}; start QEMU with ${monitorOption(path)}`;
-    throw new HypervisorError('BAD_CONFIGURATION', message, { key: 'monitor', value: path }, { cause });
+    throw badConfiguration(message, { key: 'monitor', value: path }, cause);
   } finally {
     clearTimeout(timer);
   }
@@ -264,7 +218,7 @@ function taken(path: string, cause: Error): HypervisorError {
       `anew, and write "qmp: ${own}"`
     : `the monitor at ${path} does not greet: another program has it (a monitor has one client at a time), or QEMU ` +
       `hangs; give Romulus one of its own, beside the other: ${monitorOption(own)}`;
-  return new HypervisorError('BAD_CONFIGURATION', message, { key: 'monitor', value: path }, { cause });
+  return badConfiguration(message, { key: 'monitor', value: path }, cause);
 }
 
 /** What the system says of a socket that cannot be connected to. */
@@ -276,7 +230,7 @@ function unreachable(path: string, key: string, cause: Error): HypervisorError {
     code === 'EACCES' || code === 'EPERM'
       ? `this process may not connect to ${path}: run as root or as the user that QEMU runs as`
       : `there is no QEMU at ${path}: ${cause.message}; start it with ${monitorOption(path)}`;
-  return new HypervisorError('BAD_CONFIGURATION', message, { key, value: path }, { cause });
+  return badConfiguration(message, { key, value: path }, cause);
 }
 
 function connectTo(path: string, key: string): Promise<Socket> {

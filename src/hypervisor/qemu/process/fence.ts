@@ -5,7 +5,7 @@
 //             by hand
 //   exposed   (where its disks are shared) a secondary may take it over: it must not run before that one is linked
 
-import { HypervisorError } from '../../port.js';
+import { badConfiguration, failed } from '../../port.js';
 import { isObject } from '../monitor/qmp-parser.js';
 import { QmpError, type QmpClient } from '../monitor/qmp.js';
 
@@ -30,8 +30,7 @@ export async function clearMark(qmp: QmpClient, mark: Mark): Promise<void> {
 /** @throws as QmpClient.execute(), or HypervisorError FAILED */
 export async function hasMark(qmp: QmpClient, mark: Mark): Promise<boolean> {
   const devices = await qmp.execute('query-chardev');
-  if (!Array.isArray(devices))
-    throw new HypervisorError('FAILED', 'QEMU does not list its character devices');
+  if (!Array.isArray(devices)) throw failed('QEMU does not list its character devices');
   return (devices as unknown[]).some((device) => isObject(device) && device['label'] === idOf(mark));
 }
 
@@ -40,9 +39,7 @@ export async function hasMark(qmp: QmpClient, mark: Mark): Promise<boolean> {
  * @throws HypervisorError BAD_CONFIGURATION if the guest is fenced
  */
 export async function checkFenced(qmp: QmpClient, name: string, undoing: readonly string[]): Promise<void> {
-  if (await hasMark(qmp, 'fenced')) {
-    throw new HypervisorError('BAD_CONFIGURATION', fencedAdvice(name, undoing), { name });
-  }
+  if (await hasMark(qmp, 'fenced')) throw badConfiguration(fencedAdvice(name, undoing), { name });
 }
 
 export function fencedAdvice(name: string, undoing: readonly string[]): string {
@@ -56,6 +53,13 @@ export function exposedAdvice(name: string, undoing: readonly string[]): string 
   return (
     `the guest of ${name} was stopped, because a secondary may take it over, and both would write to its disks; if none ` +
     `does, say in its QEMU's monitor: ${[...undoing, unmarking('exposed'), 'cont'].join(', ')}`
+  );
+}
+
+export function heldAdvice(name: string, undoing: readonly string[]): string {
+  return (
+    `the guest of ${name} goes on without its network, because a secondary may take it over; if none does, say in its ` +
+    `QEMU's monitor: ${undoing.join(', ')}`
   );
 }
 

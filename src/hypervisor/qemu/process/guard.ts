@@ -12,10 +12,10 @@ import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { asError, codeOf } from '../../../errors.js';
+import { codeOf } from '../../../errors.js';
 import { monotonicMs } from '../../../flow/clock.js';
-import { HypervisorError } from '../../port.js';
-import { heedNoSignals } from './deaf.js';
+import { failed } from '../../port.js';
+import { heedNoSignals } from './exit-hooks.js';
 import { hasMark } from './fence.js';
 import { QmpClient } from '../monitor/qmp.js';
 
@@ -53,7 +53,7 @@ export async function startGuard(monitor: string, directory: string): Promise<Gu
       closed.then(() => Promise.reject(new Error('it has ended'))),
     ]);
   } catch (error) {
-    throw new HypervisorError('FAILED', 'the guest’s guard does not start', {}, { cause: asError(error) });
+    throw failed('the guest’s guard does not start', {}, error);
   }
   child.stdin.on('error', () => undefined); // it has ended already
   return {
@@ -87,11 +87,7 @@ async function stand(monitor: string, directory: string): Promise<void> {
   rmSync(directory, { recursive: true, force: true, maxRetries: 5 });
   // There is no limit to the stop: as long as QEMU is there and the guest may run, it is needed.
   if (exposed) await withMonitor(monitor, Infinity, stopExposed);
-  else if (stopped) await withMonitor(monitor, GO_ON_TIMEOUT_MS, goOn);
-}
-
-async function goOn(qmp: QmpClient): Promise<void> {
-  await qmp.execute('cont');
+  else if (stopped) await withMonitor(monitor, GO_ON_TIMEOUT_MS, (qmp) => qmp.execute('cont'));
 }
 
 /** Unless somebody was faster than we are, and has said since that nobody else can run it. */
@@ -103,14 +99,14 @@ async function stopExposed(qmp: QmpClient): Promise<void> {
 async function withMonitor(
   monitor: string,
   limitMs: number,
-  work: (qmp: QmpClient) => Promise<void>,
+  work: (qmp: QmpClient) => Promise<unknown>,
 ): Promise<void> {
   const limit = monotonicMs() + limitMs;
   while (monotonicMs() < limit) {
     const socket = connect(monitor);
     try {
       await once(socket, 'connect');
-      const qmp = await QmpClient.open(socket, { timeoutMs: GO_ON_TIMEOUT_MS });
+      const qmp = await QmpClient.open(socket, GO_ON_TIMEOUT_MS);
       await work(qmp);
       qmp.close();
       return;

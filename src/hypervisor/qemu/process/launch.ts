@@ -5,9 +5,8 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { access, constants } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import type { Duplex, Readable, Writable } from 'node:stream';
-import { asError } from '../../../errors.js';
-import type { Inventory } from '../../inventory.js';
-import { HypervisorError } from '../../port.js';
+import { codeOf } from '../../../errors.js';
+import { badConfiguration } from '../../port.js';
 import { checkDisks, checkNetwork, checkRamBlocks } from '../monitor/check.js';
 import {
   checkConfig,
@@ -53,169 +52,143 @@ export async function launchQemu(
 ): Promise<QemuMachine> {
   checkConfig(config);
   await checkTaps(config.network ?? []);
-  const binary = config.binary ?? 'qemu-system-x86_64';
-  const executable = await findExecutable(binary);
-  if (executable === null) {
-    throw new HypervisorError('BAD_CONFIGURATION', `there is no ${binary}: install QEMU (qemu-system-x86)`, {
-      key: 'binary',
-      value: binary,
-    });
-  }
-  const setpriv = await findExecutable('setpriv');
-  if (setpriv === null && (config.sharedDisks ?? []).length > 0) {
-    throw new HypervisorError(
-      'BAD_CONFIGURATION',
-      'there is no setpriv: install it (util-linux); without it a QEMU outlives a killed agent, and writes to its shared disks beside the secondary’s',
-      { key: 'sharedDisks', value: (config.sharedDisks ?? []).join(' ') },
-    );
-  }
+  const command = await findCommand(config);
+  // What the machine closes, in the order in which it was made.
   const owned: { close(): unknown }[] = [];
+  const end = async (): Promise<void> => {
+    for (const part of owned.reverse()) await part.close();
+  };
   try {
-    const ram = memory ?? (await openTracking(config, { standby: false, signal }));
-    if (!memory) owned.push(ram.tracking);
+    const { tracking, reason } = memory ?? (await openTracking(config, { standby: false, signal }));
+    if (!memory) owned.push(tracking);
     const deviceState = new DeviceStateFile(await openAnonymousFile(0), STATE_PATH);
     owned.push(deviceState);
     const stateImage = role === 'standby' ? await StateImage.open() : null;
     if (stateImage) owned.push(stateImage);
-    const qemuArguments = commandLine(config, role);
-    const [command, ...rest] =
-      setpriv === null
-        ? [executable, ...qemuArguments]
-        : [setpriv, '--pdeathsig', 'KILL', executable, ...qemuArguments];
-    const { ramFd } = ram.tracking;
-    const child = spawn(command, rest, {
-      stdio: ['pipe', 'pipe', 'pipe', 'pipe', ramFd, deviceState.fd, ...(stateImage ? [stateImage.fd] : [])],
-      detached: true, // a Ctrl-C is for us: a QEMU that ends over it has crashed, and is taken over
-    });
-    const machine = new LaunchedMachine(config, child, { ram, deviceState, stateImage, owned });
-    try {
-      await machine.connect();
-      await checkSaveable(machine.qmp);
-      await checkRamBlocks(machine.qmp, RAM_ID);
-      await checkDisks(machine.qmp, config.sharedDisks ?? []);
-      await checkNetwork(
-        machine.qmp,
-        (config.network ?? []).map(({ id }) => id),
-      );
-      machine.inventory = await takeInventory(machine.qmp, RAM_ID);
-      machine.qmp.limit();
-      return machine;
-    } catch (error) {
-      throw await machine.failed(asError(error));
-    }
+    const fds = [tracking.ramFd, deviceState.fd, ...(stateImage ? [stateImage.fd] : [])];
+    const qemu = new QemuProcess([...command, ...commandLine(config, role)], fds);
+    owned.push({ close: () => qemu.end(memory ? null : tracking) });
+    const { qmp, inventory } = await inspect(qemu, config);
+    let closed: Promise<void> | null = null;
+    return {
+      name: config.name,
+      memoryBytes: config.memoryBytes,
+      ramBlock: RAM_ID,
+      inventory,
+      qmp,
+      tracking,
+      trackingReason: reason,
+      deviceState,
+      stateImage,
+      serial: qemu.serial,
+      directory: null,
+      guard: null,
+      gone: qemu.gone,
+      get said() {
+        return qemu.said;
+      },
+      close: () => (closed ??= end()),
+    };
   } catch (error) {
-    for (const part of owned.reverse()) await part.close();
+    await end();
     throw error;
   }
 }
 
-interface Parts {
-  readonly ram: ChosenTracking;
-  readonly deviceState: DeviceStateFile;
-  readonly stateImage: StateImage | null;
-  /** What the machine closes, in the order in which it was made; each may be closed twice. */
-  readonly owned: readonly { close(): unknown }[];
+/** @throws HypervisorError BAD_CONFIGURATION */
+async function findCommand({
+  binary = 'qemu-system-x86_64',
+  sharedDisks = [],
+}: QemuConfig): Promise<string[]> {
+  const executable = await findExecutable(binary);
+  if (executable === null) {
+    const facts = { key: 'binary', value: binary };
+    throw badConfiguration(`there is no ${binary}: install QEMU (qemu-system-x86)`, facts);
+  }
+  const setpriv = await findExecutable('setpriv');
+  if (setpriv !== null) return [setpriv, '--pdeathsig', 'KILL', executable];
+  if (sharedDisks.length === 0) return [executable];
+  throw badConfiguration(
+    'there is no setpriv: install it (util-linux); without it a QEMU outlives a killed agent, and writes to its shared disks beside the secondary’s',
+    { key: 'sharedDisks', value: sharedDisks.join(' ') },
+  );
 }
 
-class LaunchedMachine implements QemuMachine {
-  readonly name: string;
-  readonly memoryBytes: number;
-  readonly tracking: DirtyTracking;
-  readonly trackingReason: string;
-  readonly deviceState: DeviceStateFile;
+/** What it is, and that it can be replicated. @throws HypervisorError, in QEMU's own words if it ended by itself */
+async function inspect(
+  qemu: QemuProcess,
+  { name, sharedDisks = [], network = [] }: QemuConfig,
+): Promise<Pick<QemuMachine, 'qmp' | 'inventory'>> {
+  try {
+    const qmp = await qemu.connect();
+    await checkSaveable(qmp);
+    await checkRamBlocks(qmp, RAM_ID);
+    await checkDisks(qmp, sharedDisks);
+    const netdevs = network.map(({ id }) => id);
+    await checkNetwork(qmp, netdevs);
+    const inventory = await takeInventory(qmp, RAM_ID);
+    qmp.limit();
+    return { qmp, inventory };
+  } catch (error) {
+    if (codeOf(error) !== 'DOMAIN_GONE') throw error;
+    const reason = await qemu.gone;
+    const { key, value } = adviceOn(reason) ?? {};
+    const facts = { name, ...(key !== undefined && { key, value }) };
+    throw badConfiguration(`QEMU does not start: ${reason}`, facts);
+  }
+}
+
+class QemuProcess {
   readonly serial: Duplex;
-  readonly ramBlock = RAM_ID;
-  readonly directory = null;
-  readonly stateImage: StateImage | null;
-  readonly guard = null;
-  inventory: Inventory = {};
   readonly gone: Promise<string>;
+  /** The last of its standard error. */
+  said = '';
   readonly #child: ChildProcess;
-  readonly #owned: Parts['owned'];
   readonly #monitor: QmpStreams;
   readonly #unhook: () => void;
   #qmp: QmpClient | null = null;
-  #stderr = '';
-  #closed: Promise<void> | null = null;
 
-  constructor(config: QemuConfig, child: ChildProcess, { ram, deviceState, stateImage, owned }: Parts) {
-    this.name = config.name;
-    this.memoryBytes = config.memoryBytes;
-    this.tracking = ram.tracking;
-    this.trackingReason = ram.reason;
-    this.deviceState = deviceState;
-    this.stateImage = stateImage;
-    this.#owned = owned;
+  /** `fds`: what it inherits, from Fd.RAM on. */
+  constructor([command = '', ...rest]: readonly string[], fds: readonly number[]) {
+    const child = spawn(command, rest, {
+      stdio: ['pipe', 'pipe', 'pipe', 'pipe', ...fds],
+      detached: true, // a Ctrl-C is for us: a QEMU that ends over it has crashed, and is taken over
+    });
     this.#child = child;
-    const stderr = child.stdio[2] as Readable; // a pipe was asked for
-    stderr.on('data', (chunk: Buffer) => {
-      this.#stderr = (this.#stderr + chunk.toString()).slice(-STDERR_BYTES_MAX);
+    // Pipes were asked for; one beyond the first three is a socket pair.
+    this.#monitor = { readable: child.stdout as Readable, writable: child.stdin as Writable };
+    this.serial = child.stdio[Fd.SERIAL] as Duplex;
+    // QEMU's end is reported by `gone`; what follows from it on its sockets is no news.
+    this.serial.on('error', () => undefined);
+    child.stderr?.on('data', (chunk: Buffer) => {
+      this.said = (this.said + chunk.toString()).slice(-STDERR_BYTES_MAX);
     });
     this.gone = new Promise((resolve) => {
       child.on('error', (error) => resolve(error.message));
       // 'close', not 'exit': what it wrote to standard error is here, too.
       child.on('close', (code, signal) => {
         const how = signal === null ? `QEMU ended with code ${String(code)}` : `QEMU was killed by ${signal}`;
-        const said = this.#stderr.trim();
+        const said = this.said.trim();
         resolve(withAdvice(said === '' ? how : `${how}: ${said}`));
       });
     });
-    // Pipes were asked for.
-    this.#monitor = { readable: child.stdio[1] as Readable, writable: child.stdio[0] as Writable };
-    this.serial = socketOf(child, Fd.SERIAL);
     this.#unhook = onProcessExit(() => child.kill('SIGKILL'));
   }
 
-  get qmp(): QmpClient {
-    if (!this.#qmp) throw new HypervisorError('WRONG_STATE', 'QEMU is not connected yet');
-    return this.#qmp;
+  /** @throws as QmpClient.open() */
+  async connect(): Promise<QmpClient> {
+    return (this.#qmp = await QmpClient.open(this.#monitor, START_TIMEOUT_MS));
   }
 
-  get said(): string {
-    return this.#stderr;
-  }
-
-  async connect(): Promise<void> {
-    this.#qmp = await QmpClient.open(this.#monitor, { timeoutMs: START_TIMEOUT_MS });
-  }
-
-  /** Ends it, and says why it could not be used: QEMU's own words if it ended by itself. */
-  async failed(error: Error): Promise<Error> {
-    const endedByItself = error instanceof HypervisorError && error.code === 'DOMAIN_GONE';
-    const reason = endedByItself ? await this.gone : '';
-    await this.close();
-    if (!endedByItself) return error;
-    const { key, value } = adviceOn(reason) ?? {};
-    return new HypervisorError('BAD_CONFIGURATION', `QEMU does not start: ${reason}`, {
-      name: this.name,
-      ...(key !== undefined && { key, value }),
-    });
-  }
-
-  close(): Promise<void> {
-    this.#closed ??= this.#close();
-    return this.#closed;
-  }
-
-  async #close(): Promise<void> {
+  /** `memory`: its RAM, if that is not to outlive it. */
+  async end(memory: DirtyTracking | null): Promise<void> {
     this.#child.kill('SIGKILL');
-    // Memory that is not ours outlives us.
-    if (this.#owned.includes(this.tracking)) this.tracking.abandon();
+    memory?.abandon();
     await this.gone;
     this.#unhook();
     this.#qmp?.close();
-    this.#monitor.readable.destroy();
-    this.#monitor.writable.destroy();
-    this.serial.destroy();
-    for (const part of this.#owned.toReversed()) await part.close();
+    for (const stream of [this.#monitor.readable, this.#monitor.writable, this.serial]) stream.destroy();
   }
-}
-
-function socketOf(child: ChildProcess, fd: number): Duplex {
-  const socket = child.stdio[fd] as Duplex; // a pipe of Node's is a socket pair
-  // QEMU's end is reported by `gone`; what follows from it on its sockets is no news.
-  socket.on('error', () => undefined);
-  return socket;
 }
 
 async function findExecutable(command: string): Promise<string | null> {

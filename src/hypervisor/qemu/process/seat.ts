@@ -15,7 +15,7 @@ import type { QemuConfig } from '../config.js';
 import { launchQemu } from './launch.js';
 import type { QemuMachine } from '../machine.js';
 import type { QmpVersion } from '../monitor/qmp-parser.js';
-import { framesOfReset, type ResetFrames } from '../memory/reset-frames.js';
+import { framesIn, type ResetFrames } from '../memory/reset-frames.js';
 import { StateLoader } from '../state/state-loader.js';
 import type { ChosenTracking } from '../memory/tracking.js';
 
@@ -82,7 +82,6 @@ export class Seat {
       if (this.of(occupant) === null) return;
       await this.#end();
       await occupant.reset.putBack();
-      occupant.reset.release();
     });
   }
 
@@ -113,14 +112,12 @@ export class Seat {
       machine = await launchQemu(this.#config, { role: 'standby', memory });
       const occupied: Occupied = { machine, loader: await StateLoader.open(machine), by: occupant };
       await reset.putBack();
-      reset.release();
       this.#occupied = occupied;
       void machine.gone.then((reason) => this.#gone(occupied, reason));
       return occupied;
     } catch (error) {
       await machine?.close();
       await reset.putBack();
-      reset.release();
       throw error;
     }
   }
@@ -138,7 +135,6 @@ export class Seat {
     const after = this.#order.do(async () => {
       await machine.close();
       await by.reset.putBack();
-      by.reset.release();
     });
     after.then(
       () => by.ended(reason),
@@ -149,7 +145,7 @@ export class Seat {
 
 /** @throws as QmpClient.human(), or HypervisorError BAD_CONFIGURATION */
 export async function factsOf({ qmp, inventory }: QemuMachine): Promise<Facts> {
-  return { inventory, version: qmp.version, resetFrames: await framesOfReset(qmp) };
+  return { inventory, version: qmp.version, resetFrames: framesIn(await qmp.human('info roms')) };
 }
 
 /** Asks a QEMU like the one to come what it is; its disks are not opened for writing. @throws as launchQemu() */

@@ -4,8 +4,14 @@
 //   "QEVM"  u32 version (3)  sections of devices and vCPUs …  EOF
 
 import { closeSync, fstatSync, ftruncateSync, readSync } from 'node:fs';
-import { asError } from '../../../errors.js';
-import { HypervisorError } from '../../port.js';
+import {
+  HypervisorError,
+  failed,
+  unsupported,
+  type CpuPolicy,
+  type HvmParam,
+  type TscInfo,
+} from '../../port.js';
 
 const MAGIC = Buffer.from('QEVM', 'ascii');
 const VERSION = 3;
@@ -52,7 +58,7 @@ export class DeviceStateFile {
       return blob;
     } catch (error) {
       if (error instanceof HypervisorError) throw error;
-      throw new HypervisorError('FAILED', 'the device state cannot be read', {}, { cause: asError(error) });
+      throw failed('the device state cannot be read', {}, error);
     }
   }
 
@@ -84,4 +90,31 @@ export function checkDeviceState(blob: Uint8Array): void {
 export function withMemory(state: Uint8Array, memory: Uint8Array): Uint8Array {
   const header = state.subarray(0, DEVICE_STATE_HEADER_BYTES);
   return Buffer.concat([header, memory, state.subarray(DEVICE_STATE_HEADER_BYTES)]);
+}
+
+/**
+ * All state of a QEMU domain is in its device state (setEmulatorContext). What a stream may hold beside that, it has no
+ * place for; that there is nothing of a kind is fine.
+ * @throws HypervisorError UNSUPPORTED, all of them, for what is not nothing
+ */
+export abstract class DeviceStateOnly {
+  /** The vCPUs come with the device state. */
+  setHvmContext(): Promise<void> {
+    return Promise.reject(unsupported('a QEMU domain has no HVM context of its own', {}));
+  }
+
+  setHvmParam({ index, value }: HvmParam): Promise<void> {
+    return Promise.reject(unsupported('a QEMU domain has no HVM parameters', { index, value }));
+  }
+
+  setTscInfo({ mode }: TscInfo): Promise<void> {
+    if (mode === 0) return Promise.resolve();
+    return Promise.reject(unsupported('a QEMU domain knows TSC mode 0 only', { mode }));
+  }
+
+  setCpuPolicy({ cpuid, msrs }: CpuPolicy): Promise<void> {
+    if (cpuid.length === 0 && msrs.length === 0) return Promise.resolve();
+    const facts = { cpuid: cpuid.length, msrs: msrs.length };
+    return Promise.reject(unsupported('a QEMU domain has no CPU policy of its own', facts));
+  }
 }

@@ -15,15 +15,13 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { asError } from '../../../errors.js';
 import { afterAwake } from '../../../flow/awake.js';
-import { HypervisorError } from '../../port.js';
+import { failed } from '../../port.js';
 import { DEVICE_STATE_BYTES_MAX } from './device-state.js';
 import { packFullState, splitState } from './memory-section.js';
 import type { QemuMachine } from '../machine.js';
 import { isObject } from '../monitor/qmp-parser.js';
 import type { QmpClient, QmpCommand } from '../monitor/qmp.js';
-import { hasWritableBlocks } from './writable-blocks.js';
 
 const TIMEOUT_MS = 5000;
 /** The section that says whether the firmware has asked for the ACPI tables since the last reset. */
@@ -32,7 +30,7 @@ const ACPI_BYTES = ACPI_SECTION.length + 16;
 
 /** What is shipped of a full state, beside the device states of a stream. */
 export class FullStates {
-  readonly #of: StateOf;
+  readonly #machine: QemuMachine;
   /** The guest may write to memory beside its RAM. */
   #writable: boolean | null = null;
   /** The ACPI section when the last full state was taken. */
@@ -40,14 +38,15 @@ export class FullStates {
   /** What the stream has had last. */
   #memory: Uint8Array | null = null;
 
-  constructor(of: StateOf) {
-    this.#of = of;
+  constructor(machine: QemuMachine) {
+    this.#machine = machine;
   }
 
   /** A new stream. @throws as QmpClient.human() */
   async restart(): Promise<void> {
     this.forget();
-    this.#writable ??= await hasWritableBlocks(this.#of.qmp, this.#of.ramBlock);
+    const { qmp, ramBlock } = this.#machine;
+    this.#writable ??= writableBlocksIn(await qmp.human('info mtree -f'), ramBlock).length > 0;
   }
 
   /** Whoever reads the stream has nothing of this yet. */
@@ -63,12 +62,26 @@ export class FullStates {
   async memoryBeside(state: Uint8Array): Promise<Uint8Array | null> {
     const tables = tablesOf(state);
     if (this.#tables === tables && this.#writable === false) return null;
-    const { memory } = splitState(await takeFullState(this.#of));
+    const { memory } = splitState(await takeFullState(this.#machine));
     this.#tables = tables;
     const known = memory === null || (this.#memory !== null && Buffer.compare(memory, this.#memory) === 0);
     this.#memory = memory;
     return known ? null : memory;
   }
+}
+
+/**
+ * The blocks in "info mtree" beside guest RAM (`ram`) that a guest may write: the firmware of a microvm or an isapc, which
+ * other machine types protect.
+ *
+ *   0000000000100000-0000000003ffffff (prio 0, ram): pc.ram @0000000000100000      guest RAM
+ *   00000000fffc0000-00000000ffffffff (prio 0, rom): pc.bios                       not the guest's to write
+ *   00000000ffff0000-00000000ffffffff (prio 0, ram): pc.bios                       written, maybe
+ */
+export function writableBlocksIn(mtree: string, ram: string): string[] {
+  const blocks = mtree.matchAll(/^\s+[0-9a-f]+-[0-9a-f]+ \(prio -?\d+, ram\): (\S+)/gm);
+  const names = new Set([...blocks].map(([, name = '']) => name));
+  return [...names].filter((name) => name !== ram);
 }
 
 function tablesOf(state: Uint8Array): string {
@@ -77,14 +90,11 @@ function tablesOf(state: Uint8Array): string {
   return at < 0 ? '' : octets.toString('latin1', at, at + ACPI_BYTES);
 }
 
-/** Of whose guest the state is: its monitor, the name of guest RAM's block, and a directory of ours if there is one. */
-export type StateOf = Pick<QemuMachine, 'qmp' | 'ramBlock' | 'directory'>;
-
 /**
  * The guest is stopped.
  * @throws QmpError, HypervisorError FAILED, BAD_CONTEXT or DOMAIN_GONE; the guest can go on then
  */
-export async function takeFullState({ qmp, ramBlock, directory }: StateOf): Promise<Uint8Array> {
+async function takeFullState({ qmp, ramBlock, directory }: QemuMachine): Promise<Uint8Array> {
   // Nobody else may connect to it: a socket is its maker's to write to.
   const path = join(directory ?? tmpdir(), `romulus-state-${randomUUID()}`);
   const bury = () => rm(path, { force: true });
@@ -135,7 +145,7 @@ async function receive(server: Server, connected: () => Promise<void>): Promise<
     await once(socket, 'end', { signal });
     return Buffer.concat(chunks);
   } catch (error) {
-    throw new HypervisorError('FAILED', 'QEMU does not hand its state over', {}, { cause: asError(error) });
+    throw failed('QEMU does not hand its state over', {}, error);
   } finally {
     cancel();
     socket?.destroy();
@@ -150,11 +160,9 @@ async function completed(qmp: QmpClient): Promise<void> {
     if (status === 'failed' || status === 'cancelled') {
       const description = isObject(answer) ? answer['error-desc'] : undefined;
       const reason = typeof description === 'string' ? description : status;
-      throw new HypervisorError('FAILED', `QEMU does not hand its state over: ${reason}`, { status });
+      throw failed(`QEMU does not hand its state over: ${reason}`, { status });
     }
     await sleep(1);
   }
-  throw new HypervisorError('FAILED', 'QEMU does not come to an end with its state', {
-    timeoutMs: TIMEOUT_MS,
-  });
+  throw failed('QEMU does not come to an end with its state', { timeoutMs: TIMEOUT_MS });
 }

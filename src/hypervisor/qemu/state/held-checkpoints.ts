@@ -14,7 +14,6 @@ import type { TrialLoads } from '../config.js';
 import { splitState, type StateParts } from './memory-section.js';
 import type { Occupant, Seat, Seated } from '../process/seat.js';
 import { RUNNING, runStateOf } from './state-sections.js';
-import { TrialPace } from './trial.js';
 import { Undo } from '../memory/undo.js';
 
 /** Of pages that are kept to go back to the last checkpoint that was loaded. */
@@ -22,18 +21,15 @@ const UNDO_BYTES_MAX = 128 * 1024 * 1024;
 /** A QEMU that does not answer within it is replaced before it is told to run. */
 const ANSWER_MS = 1000;
 
+/** Of one core, for trial loads that are `auto`. */
+const TRIAL_SHARE = 0.05;
+
 /** A checkpoint's device state. */
 export interface Held extends StateParts {
   /** As it was given. */
   readonly context: Uint8Array;
   /** By what the guest was stopped on the primary, if not by us: one that stood still is not let run. */
   readonly stoppedBy: string | null;
-}
-
-export interface HeldOptions {
-  readonly pages: number;
-  readonly loads: TrialLoads;
-  readonly warn: (warning: string) => void;
 }
 
 export class HeldCheckpoints {
@@ -52,7 +48,11 @@ export class HeldCheckpoints {
   #back = 0;
   #tried = false;
 
-  constructor(seat: Seat, occupant: Occupant, { pages, loads, warn }: HeldOptions) {
+  constructor(
+    seat: Seat,
+    occupant: Occupant,
+    { pages, loads, warn }: { pages: number; loads: TrialLoads; warn: (warning: string) => void },
+  ) {
     this.#seat = seat;
     this.#occupant = occupant;
     this.#undo = new Undo(occupant.memory.tracking.ram, pages, UNDO_BYTES_MAX);
@@ -206,4 +206,32 @@ export class HeldCheckpoints {
 /** QEMU has seen the state, and does not take it. */
 function isRefusal(error: unknown): boolean {
   return error instanceof HypervisorError && error.code === 'BAD_CONTEXT';
+}
+
+/** Which checkpoints are loaded on trial: all, or as many as cost no more than a share of a core. */
+export class TrialPace {
+  readonly #loads: TrialLoads;
+  readonly #now: () => number;
+  #nextAtMs = -Infinity;
+
+  /** `now`: milliseconds, monotonic. */
+  constructor(loads: TrialLoads, now: () => number = monotonicMs) {
+    this.#loads = loads;
+    this.#now = now;
+  }
+
+  /** Whether there is a way back to keep: there is none where only the first checkpoint is loaded. */
+  get keepsUndo(): boolean {
+    return this.#loads !== 'first';
+  }
+
+  /** `must`: there would be no way back otherwise. */
+  isDue(must: boolean): boolean {
+    return this.#loads === 'each' || (this.#loads === 'auto' && (must || this.#now() >= this.#nextAtMs));
+  }
+
+  /** A load has taken so long. */
+  took(ms: number): void {
+    this.#nextAtMs = this.#now() + ms / TRIAL_SHARE;
+  }
 }

@@ -8,7 +8,7 @@
 // Source: QEMU, docs/interop/qcow2.txt. All numbers are big-endian.
 
 import { closeSync, ftruncateSync, writeSync } from 'node:fs';
-import { HypervisorError } from '../../port.js';
+import { HypervisorError, failed } from '../../port.js';
 import { DEVICE_STATE_BYTES_MAX } from './device-state.js';
 import { openAnonymousFile } from '../memory/ram-file.js';
 
@@ -83,7 +83,7 @@ export class StateImage {
         done += writeSync(this.fd, octets, done, octets.length - done, at + done);
       }
     } catch (error) {
-      throw new HypervisorError('FAILED', 'the device state cannot be handed to QEMU', {}, { cause: error });
+      throw failed('the device state cannot be handed to QEMU', {}, error);
     }
   }
 }

@@ -8,13 +8,13 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { filter, firstValueFrom } from 'rxjs';
-import { asError } from '../../../errors.js';
 import { withinAwake } from '../../../flow/awake.js';
-import { HypervisorError } from '../../port.js';
+import { HypervisorError, failed, unsupported } from '../../port.js';
 import { DEVICE_STATE_HEADER } from './device-state.js';
 import { ignoreShared } from './full-state.js';
 import type { StateParts } from './memory-section.js';
 import type { QemuMachine } from '../machine.js';
+import type { QmpEvent } from '../monitor/qmp.js';
 import { isObject } from '../monitor/qmp-parser.js';
 import type { ResetFrames } from '../memory/reset-frames.js';
 import { SNAPSHOT, STATE_NODE, type StateImage } from './state-image.js';
@@ -32,7 +32,7 @@ export class StateLoader {
   /** @throws QmpError, HypervisorError DOMAIN_GONE or UNSUPPORTED */
   static async open(machine: QemuMachine): Promise<StateLoader> {
     const { qmp, stateImage } = machine;
-    if (!stateImage) throw new HypervisorError('UNSUPPORTED', 'this QEMU was not started as a standby');
+    if (!stateImage) throw unsupported('this QEMU was not started as a standby');
     await qmp.execute(...ignoreShared(true));
     return new StateLoader(machine, stateImage);
   }
@@ -66,7 +66,6 @@ export class StateLoader {
     await reset.keep();
     await this.#job();
     await reset.putBack();
-    reset.release();
     this.#holds = state;
   }
 
@@ -74,32 +73,20 @@ export class StateLoader {
     const { qmp } = this.#machine;
     const before = this.#machine.said.length;
     const id = `romulus-load-${++this.#loads}`;
-    const concluded = firstValueFrom(
-      qmp.events$.pipe(
-        filter(
-          ({ name, data }) =>
-            name === 'JOB_STATUS_CHANGE' && data['id'] === id && data['status'] === 'concluded',
-        ),
-      ),
-    );
+    const isConcluded = ({ name, data }: QmpEvent): boolean =>
+      name === 'JOB_STATUS_CHANGE' && data['id'] === id && data['status'] === 'concluded';
+    const concluded = firstValueFrom(qmp.events$.pipe(filter(isConcluded)));
     concluded.catch(() => undefined); // looked at below
     const where = { tag: SNAPSHOT, vmstate: STATE_NODE, devices: [STATE_NODE] };
     await qmp.execute('snapshot-load', { 'job-id': id, ...where }, TIMEOUT_MS);
     try {
       await withinAwake(TIMEOUT_MS, concluded, () => new Error('it does not come to an end'));
     } catch (error) {
-      throw new HypervisorError(
-        'FAILED',
-        'QEMU does not load the device state',
-        { id },
-        { cause: asError(error) },
-      );
+      throw failed('QEMU does not load the device state', { id }, error);
     }
     const [jobs] = await Promise.all(qmp.executeAll([['query-jobs'], ['job-dismiss', { id }]]));
-    const job = Array.isArray(jobs)
-      ? (jobs as unknown[]).find((one) => isObject(one) && one['id'] === id)
-      : null;
-    if (!isObject(job)) throw new HypervisorError('FAILED', 'QEMU does not know what it has loaded', { id });
+    const job = Array.isArray(jobs) && (jobs as unknown[]).find((one) => isObject(one) && one['id'] === id);
+    if (!isObject(job)) throw failed('QEMU does not know what it has loaded', { id });
     const { error } = job;
     if (typeof error !== 'string') return;
     const reason = (await this.#lastWords(before)) ?? error;

@@ -12,7 +12,7 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { asError } from '../../../../errors.js';
-import { HypervisorError } from '../../../port.js';
+import { failed, unsupported } from '../../../port.js';
 import { RAM_NAME } from './protocol.js';
 
 const MOUNT_TIMEOUT_MS = 10_000;
@@ -33,7 +33,7 @@ export async function openMounted(deviceFd: number, serve: () => void): Promise<
   const script = ['--mount', '--propagation', 'private', 'sh', '-c', SCRIPT, 'sh', options, directory];
   const helper = spawn('unshare', script, { stdio: ['pipe', 'pipe', 'pipe', deviceFd] });
   const { stdin, stdout, stderr } = helper;
-  if (!stdin || !stdout || !stderr) throw new HypervisorError('FAILED', 'the helper has no pipes');
+  if (!stdin || !stdout || !stderr) throw failed('the helper has no pipes');
   let said = '';
   const closed = once(helper, 'close');
   closed.catch(() => undefined); // an 'error' is told by `mounted`
@@ -47,12 +47,9 @@ export async function openMounted(deviceFd: number, serve: () => void): Promise<
         helper.on('close', () => reject(new Error(said.trim() || 'the helper was ended')));
       });
     } catch (error) {
-      throw new HypervisorError(
-        'UNSUPPORTED',
-        `the file system for guest RAM cannot be mounted: ${asError(error).message}`,
-        {},
-        { cause: asError(error) },
-      );
+      const cause = asError(error);
+      const message = `the file system for guest RAM cannot be mounted: ${cause.message}`;
+      throw unsupported(message, {}, cause);
     } finally {
       clearTimeout(timer);
     }
@@ -68,14 +65,13 @@ export async function openMounted(deviceFd: number, serve: () => void): Promise<
  * The kernel lets a FUSE file system have 1 % of the dirty memory before it slows down who writes; a guest is to be
  * slowed down by nobody. Not possible without privileges, and then only slower.
  */
-export function liftWritebackLimit(fd: number): boolean {
+export function liftWritebackLimit(fd: number): void {
   const { dev } = fstatSync(fd);
   const major = (dev >>> 8) & 0xfff;
   const minor = (dev & 0xff) | ((dev >>> 12) & 0xfff00);
   try {
     writeFileSync(`/sys/class/bdi/${major}:${minor}/max_ratio`, '100');
-    return true;
   } catch {
-    return false;
+    // It stays slower.
   }
 }

@@ -11,13 +11,13 @@
 
 import { readSync, writeSync } from 'node:fs';
 import { asError, codeOf } from '../../../../errors.js';
-import { heedNoSignals } from '../../process/deaf.js';
+import { heedNoSignals } from '../../process/exit-hooks.js';
 import { RamFileServer, type ImageStore } from './server.js';
 import { WriteLogWriter } from './write-log.js';
 
-export const DEVICE_FD = 3;
-export const IMAGE_FD = 4;
-export const LOG_FD = 5;
+const DEVICE_FD = 3;
+const IMAGE_FD = 4;
+const LOG_FD = 5;
 
 /** What a read or a write on the device may fail with, and it goes on: the request was given up by who made it. */
 const PASSING = new Set(['EINTR', 'EAGAIN', 'ENOENT']);

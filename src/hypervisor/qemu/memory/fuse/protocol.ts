@@ -9,7 +9,7 @@ export const OUT_HEADER_BYTES = 16;
 /** What stands between the header and the data of a WRITE. */
 export const WRITE_IN_BYTES = 40;
 /** The largest read or write: TRANSFER_PAGES_MAX pages. */
-export const TRANSFER_PAGES_MAX = 256;
+const TRANSFER_PAGES_MAX = 256;
 export const WRITE_BYTES_MAX = TRANSFER_PAGES_MAX * 4096;
 /** Readahead that is allowed: a guest that touches its memory for the first time is asked for in larger pieces. */
 export const READAHEAD_BYTES_MAX = 1024 * 1024;
@@ -25,29 +25,23 @@ export const Opcode = {
   STATFS: 17,
   RELEASE: 18,
   FSYNC: 20,
-  FLUSH: 25,
   INIT: 26,
   OPENDIR: 27,
   RELEASEDIR: 29,
-  ACCESS: 34,
   INTERRUPT: 36,
   DESTROY: 38,
   BATCH_FORGET: 42,
 } as const;
 
-export const InitFlag = {
-  ASYNC_READ: 1 << 0,
-  BIG_WRITES: 1 << 5,
-  PARALLEL_DIROPS: 1 << 18,
-  MAX_PAGES: 1 << 22,
-} as const;
+/** INIT: asynchronous reads, large writes, parallel directory operations, requests of TRANSFER_PAGES_MAX pages. */
+const INIT_FLAGS = (1 << 0) | (1 << 5) | (1 << 18) | (1 << 22);
 
 /** OPEN: what is in the page cache stays valid. */
 export const FOPEN_KEEP_CACHE = 1 << 1;
 /** OPEN: closing a descriptor writes nothing back, without a writeback cache, from Linux 5.16 on. */
 export const FOPEN_NOFLUSH = 1 << 5;
 
-export const Errno = { EPERM: 1, ENOENT: 2, EIO: 5, ENODEV: 19, EINVAL: 22, ENOSYS: 38 } as const;
+export const Errno = { EPERM: 1, ENOENT: 2, EINVAL: 22, ENOSYS: 38 } as const;
 
 export const ROOT_NODE = 1;
 export const RAM_NODE = 2;
@@ -114,11 +108,10 @@ export function putInit(body: DataView, request: Request): number | null {
   const major = request.u32(0);
   const minor = request.u32(4);
   if (major !== PROTOCOL_MAJOR || minor < PROTOCOL_MINOR_MIN) return null;
-  const wanted = InitFlag.ASYNC_READ | InitFlag.BIG_WRITES | InitFlag.PARALLEL_DIROPS | InitFlag.MAX_PAGES;
   body.setUint32(0, PROTOCOL_MAJOR, true);
   body.setUint32(4, PROTOCOL_MINOR_MIN, true);
   body.setUint32(8, Math.min(request.u32(8), READAHEAD_BYTES_MAX), true);
-  body.setUint32(12, (request.u32(12) & wanted) >>> 0, true);
+  body.setUint32(12, (request.u32(12) & INIT_FLAGS) >>> 0, true);
   body.setUint16(16, 64, true); // requests in the background
   body.setUint16(18, 48, true); // congestion: writers wait
   body.setUint32(20, WRITE_BYTES_MAX, true);

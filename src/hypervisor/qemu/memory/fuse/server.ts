@@ -77,9 +77,7 @@ export class RamFileServer {
       default: {
         this.answer.fill(0, 0, FIXED_ANSWER_BYTES);
         const result = this.#handle(opcode, length);
-        return result < 0
-          ? putHeader(this.#head, unique, -result, 0)
-          : putHeader(this.#head, unique, 0, result);
+        return putHeader(this.#head, unique, Math.max(0, -result), Math.max(0, result));
       }
     }
   }
@@ -93,10 +91,11 @@ export class RamFileServer {
       case Opcode.INIT:
         return putInit(this.#body, request) ?? -Errno.EINVAL;
       case Opcode.LOOKUP:
-        return node === ROOT_NODE ? this.#lookUp(request.name(length)) : -Errno.ENOENT;
+        if (node !== ROOT_NODE || request.name(length) !== RAM_NAME) return -Errno.ENOENT;
+        return putEntry(this.#body, RAM_NODE, bytes);
       case Opcode.GETATTR:
         if (node !== ROOT_NODE && node !== RAM_NODE) return -Errno.ENOENT;
-        return putAttributeAnswer(this.#body, node, this.#fileBytes(node));
+        return putAttributeAnswer(this.#body, node, node === RAM_NODE ? bytes : 0);
       case Opcode.SETATTR:
         // Times and the like are nobody's business; the size is what it is.
         if (node !== RAM_NODE) return -Errno.EPERM;
@@ -119,14 +118,6 @@ export class RamFileServer {
       default:
         return -Errno.ENOSYS;
     }
-  }
-
-  #fileBytes(node: number): number {
-    return node === RAM_NODE ? this.#image.bytes : 0;
-  }
-
-  #lookUp(name: string): number {
-    return name === RAM_NAME ? putEntry(this.#body, RAM_NODE, this.#image.bytes) : -Errno.ENOENT;
   }
 
   #read(node: number, offset: number, size: number): number {

@@ -11,23 +11,23 @@
 // the next fdatasync only. So one failure is for ever, and so is the server's end.
 
 import { spawn, type ChildProcess } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { asError } from '../../../../errors.js';
 import { PAGE_SIZE } from '../../../../stream/format.js';
-import { HypervisorError } from '../../../port.js';
+import { HypervisorError, failed, unsupported } from '../../../port.js';
 import { Bitmap } from '../../../bitmap.js';
 import { Loss, Marks, type DirtyTracking } from '../dirty.js';
 import { onProcessExit } from '../../process/exit-hooks.js';
 import { ServedAccess } from '../ram-access.js';
 import { openAnonymousFile, readFrames } from '../ram-file.js';
 import type { MemoryPlace } from '../reserve.js';
-import { HostDirtyPages } from './host-dirty.js';
 import { liftWritebackLimit, openMounted } from './mount.js';
 import { LOG_BYTES, WriteLogReader } from './write-log.js';
 
 const SERVER = fileURLToPath(new URL('./process.js', import.meta.url));
+const NR_DIRTY = Buffer.from('\nnr_dirty ');
 const STDERR_CHARACTERS_MAX = 2000;
 /** Of scattered pages a millisecond flushes some 60 to 100; the device state takes one to two. */
 const FEW_PAGES = 128;
@@ -63,7 +63,7 @@ export class FuseTracking implements DirtyTracking {
       deviceFd = openSync('/dev/fuse', 'r+');
     } catch (error) {
       const cause = asError(error);
-      throw new HypervisorError('UNSUPPORTED', `/dev/fuse cannot be opened: ${cause.message}`, {}, { cause });
+      throw unsupported(`/dev/fuse cannot be opened: ${cause.message}`, {}, cause);
     }
     let deviceIsOpen = true;
     const closeDevice = (): void => {
@@ -78,25 +78,20 @@ export class FuseTracking implements DirtyTracking {
       files.push(imageFd);
       const logFd = await openAnonymousFile(LOG_BYTES, place);
       files.push(logFd);
-      const starting = (server = new Server({ deviceFd, imageFd, logFd, bytes, name }));
+      const starting = (server = new Server(bytes, name, [deviceFd, imageFd, logFd]));
       const file = await openMounted(deviceFd, () => {
         // The server has it: when that ends, nobody waits for an answer that will not come.
         closeDevice();
         starting.begin();
       });
       liftWritebackLimit(file.fd);
-      return new FuseTracking({ file, imageFd, logFd, server });
+      return new FuseTracking(file, server, imageFd, logFd);
     } catch (error) {
       for (const fd of files) closeSync(fd);
       if (error instanceof HypervisorError) throw error;
       const cause = asError(error);
       const said = server?.said.trim() ?? '';
-      throw new HypervisorError(
-        'FAILED',
-        `guest RAM cannot be served: ${said === '' ? cause.message : said}`,
-        {},
-        { cause },
-      );
+      throw failed(`guest RAM cannot be served: ${said === '' ? cause.message : said}`, {}, cause);
     } finally {
       clearTimeout(limit);
       closeDevice();
@@ -105,7 +100,7 @@ export class FuseTracking implements DirtyTracking {
     }
   }
 
-  private constructor({ file, imageFd, logFd, server }: Parts) {
+  private constructor(file: FileHandle, server: Server, imageFd: number, logFd: number) {
     this.#file = file;
     this.ram = new ServedAccess(file.fd, (cause) => this.#failed(cause));
     this.#imageFd = imageFd;
@@ -212,28 +207,8 @@ export class FuseTracking implements DirtyTracking {
   /** The server's own words say more than the kernel's. */
   #lossOf(otherwise: string, cause?: Error): HypervisorError {
     const said = this.#server.said.trim();
-    return new HypervisorError(
-      'FAILED',
-      `guest RAM is lost: ${said === '' ? otherwise : said}`,
-      {},
-      { cause },
-    );
+    return failed(`guest RAM is lost: ${said === '' ? otherwise : said}`, {}, cause);
   }
-}
-
-interface Parts {
-  readonly file: FileHandle;
-  readonly imageFd: number;
-  readonly logFd: number;
-  readonly server: Server;
-}
-
-interface ServerOptions {
-  readonly deviceFd: number;
-  readonly imageFd: number;
-  readonly logFd: number;
-  readonly bytes: number;
-  readonly name: string;
 }
 
 /** The serving process. It outlives us for as long as anybody holds the files. */
@@ -243,10 +218,11 @@ class Server {
   said = '';
   readonly #child: ChildProcess;
 
-  constructor({ deviceFd, imageFd, logFd, bytes, name }: ServerOptions) {
+  /** `fds`: of the device, the image and the log. */
+  constructor(bytes: number, name: string, fds: readonly number[]) {
     this.bytes = bytes;
     this.#child = spawn(process.execPath, [SERVER, String(bytes), name], {
-      stdio: ['pipe', 'ignore', 'pipe', deviceFd, imageFd, logFd],
+      stdio: ['pipe', 'ignore', 'pipe', ...fds],
       detached: true, // what a terminal sends to us is not for it
     });
     this.#child.stderr?.on('data', (chunk: Buffer) => {
@@ -277,5 +253,42 @@ class Server {
 
   kill(): void {
     this.#child.kill('SIGKILL');
+  }
+}
+
+/**
+ * How many pages of files wait to be written back on this host, as the kernel counts them. Guest RAM in a file is among
+ * them, so the growth since our last flush tells roughly how much the next one will have to do. Roughly: others write
+ * files, too, and each CPU may keep up to 125 pages to itself before it tells.
+ */
+class HostDirtyPages {
+  readonly #fd: number | null;
+  /** The line stands in the first kilobyte or two. */
+  readonly #text = Buffer.alloc(4096);
+
+  constructor() {
+    let fd: number | null = null;
+    try {
+      fd = openSync('/proc/vmstat', 'r');
+    } catch {
+      // No /proc: the count is not known.
+    }
+    this.#fd = fd;
+  }
+
+  /** Takes some 20 microseconds. Null: not known. */
+  count(): number | null {
+    if (this.#fd === null) return null;
+    const length = readSync(this.#fd, this.#text, 0, this.#text.length, 0);
+    const at = this.#text.subarray(0, length).indexOf(NR_DIRTY);
+    if (at < 0) return null;
+    return Number.parseInt(
+      this.#text.toString('latin1', at + NR_DIRTY.length, at + NR_DIRTY.length + 20),
+      10,
+    );
+  }
+
+  close(): void {
+    if (this.#fd !== null) closeSync(this.#fd);
   }
 }
