@@ -11,7 +11,7 @@ import type { Finding } from '../stream/examine/rules.js';
 import { tee } from '../stream/examine/tee.js';
 import { type StreamVisitor, type WalkedRecord, recordSpan } from '../stream/examine/walk.js';
 import { RecordType } from '../stream/format.js';
-import type { Layer } from '../stream/layer-item.js';
+import type { Layer } from '../stream/record-reader.js';
 import { LibxlRecordType, encodeLibxlHeader } from '../stream/libxl.js';
 import { concatenate, encodeRecord } from '../stream/writer.js';
 import { encodeXlHeader, xlHeaderOf } from '../stream/xl.js';

@@ -86,12 +86,6 @@ export class RecordFramer {
     return record;
   }
 
-  /** Takes everything that is pending. It counts as never pushed. */
-  drain(): Uint8Array[] {
-    this.#headerSeen = false;
-    return this.#queue.drain();
-  }
-
   /** The error of a stream that ends where something is pending; `what` is cut, or (null) the next record is. */
   truncated(what: string | null): StreamError {
     const facts = { offset: this.#offset, pending: this.#queue.length };

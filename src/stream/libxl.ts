@@ -6,7 +6,7 @@
 //   EMULATOR_CONTEXT        emulator_id u32 | index u32 | blob
 //   CHECKPOINT_STATE        control_id u32                                                          COLO only
 //
-// Source: Xen's docs/specs/libxl-migration-stream.pandoc. How the layers lie in each other: layers.ts.
+// Source: Xen's docs/specs/libxl-migration-stream.pandoc. How the layers lie in each other: record-reader.ts.
 
 import { StreamError } from './error.js';
 import { viewOf } from './octets.js';
@@ -39,6 +39,8 @@ export type CheckpointState = (typeof CheckpointState)[keyof typeof CheckpointSt
 /** Emulator and index, before what an emulator's record holds. */
 export const EMULATOR_HEADER_BYTES = 8;
 const CHECKPOINT_STATE_BYTES = 4;
+/** With the padding counted, as the specification draws it. */
+const CHECKPOINT_STATE_BYTES_MAX = 8;
 
 const typeNames: Readonly<Record<number, string>> = {
   [LibxlRecordType.END]: 'End',
@@ -51,6 +53,14 @@ const typeNames: Readonly<Record<number, string>> = {
 
 export function libxlRecordTypeName(type: number): string {
   return typeNames[type] ?? 'Reserved';
+}
+
+/**
+ * Whether a record that follows CHECKPOINT_END, or stands on COLO's back channel, is libxl's CHECKPOINT_STATE.
+ * X86_PV_VCPU_EXTENDED of libxc has the same type, but never comes first in a checkpoint, and is longer.
+ */
+export function isCheckpointState(type: number, length: number): boolean {
+  return type === LibxlRecordType.CHECKPOINT_STATE && length <= CHECKPOINT_STATE_BYTES_MAX;
 }
 
 export interface LibxlHeader {

@@ -111,18 +111,6 @@ export class OctetQueue {
     this.#dropLeft();
   }
 
-  /** Takes everything, as the chunks that it lies in. */
-  drain(): Uint8Array[] {
-    const rest = this.#chunks.slice(this.#head);
-    const first = rest[0];
-    if (first !== undefined) {
-      rest[0] = first.subarray(this.#headStart);
-    }
-    this.#chunks.length = 0;
-    this.#head = this.#headStart = this.#length = this.#unmergedFrom = this.#unmergedBytes = 0;
-    return rest;
-  }
-
   #demand(length: number): void {
     if (length > this.#length) {
       throw new RangeError(`${length} octets wanted of a queue that holds ${this.#length}`);
@@ -179,6 +167,11 @@ export function writeUint32(octets: Uint8Array, at: number, value: number): void
   octets[at + 1] = value >>> 8;
   octets[at + 2] = value >>> 16;
   octets[at + 3] = value >>> 24;
+}
+
+/** True if the octets may be the beginning of what begins with the magic: all of it that is there agrees. */
+export function beginsWith(octets: Uint8Array, magic: Uint8Array): boolean {
+  return octets.subarray(0, magic.length).every((octet, index) => octet === magic[index]);
 }
 
 /** A view of the octets through which whole numbers are read and written. */

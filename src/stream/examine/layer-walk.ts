@@ -1,4 +1,4 @@
-// The walk through the layers of a stream, as they lie in each other (layers.ts draws it), record by record.
+// The walk through the layers of a stream, as they lie in each other (record-reader.ts draws it), record by record.
 //
 //   ── take 8 ──▶ ◀── record header ──┐            PAGE_DATA │ count │ pfn entries │ pages … │
 //   ── take n ──▶ ◀── body, padding ──┤ record()              take    take, piece   skip
@@ -16,8 +16,8 @@ import {
   paddedLength,
 } from '../format.js';
 import { decodeDomainHeader, decodeImageHeader } from '../headers.js';
-import type { Layer } from '../layer-item.js';
-import { LIBXL_HEADER_BYTES, LibxlRecordType, decodeLibxlHeader } from '../libxl.js';
+import type { Layer } from '../record-reader.js';
+import { LIBXL_HEADER_BYTES, LibxlRecordType, decodeLibxlHeader, isCheckpointState } from '../libxl.js';
 import { viewOf } from '../octets.js';
 import { XL_HEADER_BYTES, beginsLikeXl, decodeXlHeader, xlHeaderLength } from '../xl.js';
 import { type Cursor, Cut } from './cursor.js';
@@ -27,8 +27,6 @@ import type { Checkpoint, StreamVisitor, Walk, WalkedPages } from './visitor.js'
 /** Entries of PAGE_DATA that are taken at once. */
 const PIECE_ENTRIES = 4096;
 const ENTRY_BYTES = 8;
-/** After CHECKPOINT_END a record of type 5 that is no longer is libxl's CHECKPOINT_STATE. */
-const CHECKPOINT_STATE_BYTES_MAX = 8;
 const EMPTY = new Uint8Array(0);
 
 interface RecordHead {
@@ -104,7 +102,7 @@ export class LayerWalker {
       }
       const at = this.#cursor.offset - RECORD_HEADER_BYTES;
       const name = recordName('libxl', head.type);
-      yield* this.#libxlBody(head);
+      yield* this.#body('libxl', head);
       switch (head.type) {
         case LibxlRecordType.LIBXC_CONTEXT:
           if (context !== 'none') {
@@ -149,10 +147,10 @@ export class LayerWalker {
       if (head === null) {
         return 'open';
       }
-      if (head.type !== LibxlRecordType.CHECKPOINT_STATE || head.length > CHECKPOINT_STATE_BYTES_MAX) {
+      if (!isCheckpointState(head.type, head.length)) {
         return yield* this.#libxcRecords(head);
       }
-      yield* this.#libxlBody(head);
+      yield* this.#body('libxl', head);
     }
   }
 
@@ -197,11 +195,7 @@ export class LayerWalker {
     const view = viewOf(first);
     let head: RecordHead | null = { type: view.getUint32(0, true), length: view.getUint32(4, true) };
     while (head !== null) {
-      if (head.type === LibxlRecordType.CHECKPOINT_STATE && head.length <= CHECKPOINT_STATE_BYTES_MAX) {
-        yield* this.#libxlBody(head);
-      } else {
-        yield* this.#body('libxc', head);
-      }
+      yield* this.#body(isCheckpointState(head.type, head.length) ? 'libxl' : 'libxc', head);
       head = yield* this.#recordHead('libxc');
     }
     return false;
@@ -224,10 +218,6 @@ export class LayerWalker {
       throw this.#cursor.stop('length', at, recordName(layer, head.type), `${head.length} octets, ${limit}`);
     }
     return head;
-  }
-
-  *#libxlBody(head: RecordHead): Walk<void> {
-    yield* this.#body('libxl', head);
   }
 
   *#body(layer: 'libxl' | 'libxc', { type, length }: RecordHead): Walk<void> {

@@ -3,7 +3,7 @@
 // `gzip -n` would look like one.
 
 import { viewOf } from '../octets.js';
-import { TELLING_BYTES } from './beginning.js';
+import { TELLING_BYTES } from '../record-reader.js';
 import type { RuleId } from './rules.js';
 
 export interface OtherFile {

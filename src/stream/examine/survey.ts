@@ -4,7 +4,7 @@
 import { valueAt } from '../bounds.js';
 import type { StreamHeaders } from '../flow.js';
 import { DomainType, PAGE_SIZE, RecordType, domainTypeName, isPopulatedPageType } from '../format.js';
-import type { Layer } from '../layer-item.js';
+import type { Layer } from '../record-reader.js';
 import type { LibxlHeader } from '../libxl.js';
 import { viewOf } from '../octets.js';
 import { type GuestWidth, decodePvInfo } from '../records/pv.js';

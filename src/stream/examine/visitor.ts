@@ -1,7 +1,7 @@
 // What a walk says to whoever has the file (wishes), to whoever looks at the stream (a visitor), and at its end.
 
 import type { StreamHeaders } from '../flow.js';
-import type { Layer } from '../layer-item.js';
+import type { Layer } from '../record-reader.js';
 import type { LibxlHeader } from '../libxl.js';
 import type { XlHeader } from '../xl.js';
 import type { RuleId } from './rules.js';

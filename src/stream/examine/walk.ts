@@ -5,9 +5,9 @@
 //   file:  wrapper of libvirt or xenopsd ( stream )  │  stream  │  COLO's back channel        stream: layer-walk.ts
 
 import { PAGE_DATA_HEADER_BYTES, PAGE_SIZE, RECORD_HEADER_BYTES, paddedLength } from '../format.js';
-import type { Layer } from '../layer-item.js';
+import { type Layer, TELLING_BYTES } from '../record-reader.js';
 import { concatenate } from '../writer.js';
-import { type Beginning, SAMPLE_BYTES, TELLING_BYTES, tellBeginning } from './beginning.js';
+import { type Beginning, SAMPLE_BYTES, tellBeginning } from './beginning.js';
 import { Cursor, Cut, Stop } from './cursor.js';
 import { LayerWalker } from './layer-walk.js';
 import { tellOther } from './other-files.js';

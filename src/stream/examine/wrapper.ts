@@ -10,7 +10,7 @@
 // xen-api's ocaml/xenopsd/lib/suspend_image.ml and its document "Suspend image framing format".
 
 import { StreamError } from '../error.js';
-import { viewOf } from '../octets.js';
+import { beginsWith, viewOf } from '../octets.js';
 
 const LIBVIRT_MAGIC = new TextEncoder().encode('libvirt-xml\n \0 \r');
 export const LIBVIRT_HEADER_BYTES = 64;
@@ -50,11 +50,11 @@ const xenopsdNames: ReadonlyMap<number, string> = new Map([
 ]);
 
 export function beginsLikeLibvirt(bytes: Uint8Array): boolean {
-  return agree(bytes, LIBVIRT_MAGIC);
+  return beginsWith(bytes, LIBVIRT_MAGIC);
 }
 
 export function beginsLikeXenopsd(bytes: Uint8Array): boolean {
-  return agree(bytes, XENOPSD_SIGNATURE) || agree(bytes, XENOPSD_SIGNATURE_LEGACY);
+  return beginsWith(bytes, XENOPSD_SIGNATURE) || beginsWith(bytes, XENOPSD_SIGNATURE_LEGACY);
 }
 
 /** @throws StreamError BAD_ID, UNSUPPORTED_VERSION */
@@ -79,14 +79,14 @@ export function decodeLibvirtHeader(bytes: Uint8Array): { readonly xmlLength: nu
 
 /** @throws StreamError BAD_ID, UNSUPPORTED_VERSION */
 export function checkXenopsdSignature(bytes: Uint8Array): void {
-  if (agree(bytes, XENOPSD_SIGNATURE_LEGACY)) {
+  if (beginsWith(bytes, XENOPSD_SIGNATURE_LEGACY)) {
     throw new StreamError(
       'UNSUPPORTED_VERSION',
       "an image of XenServer 6.2 or earlier: it holds a version-1 (legacy) stream, of which Xen's convert-legacy-stream makes a version-2 stream",
       { offset: 0 },
     );
   }
-  if (!agree(bytes, XENOPSD_SIGNATURE)) {
+  if (!beginsWith(bytes, XENOPSD_SIGNATURE)) {
     throw new StreamError('BAD_ID', "it begins like xenopsd's signature, and then does not", { offset: 0 });
   }
 }
@@ -127,9 +127,4 @@ export function xenopsdRecord(
       break;
   }
   return { type, name, length };
-}
-
-/** All of the magic that is there agrees. */
-function agree(bytes: Uint8Array, magic: Uint8Array): boolean {
-  return bytes.subarray(0, magic.length).every((octet, index) => octet === magic[index]);
 }
