@@ -8,7 +8,7 @@ import { readFile } from 'node:fs/promises';
 import { Judge } from '../stream/examine/judge.js';
 import type { Span } from '../stream/examine/merge.js';
 import type { Finding } from '../stream/examine/rules.js';
-import { tee } from '../stream/examine/tee.js';
+import { tee } from '../stream/examine/visitor.js';
 import { type StreamVisitor, type WalkedRecord, recordSpan } from '../stream/examine/walk.js';
 import { RecordType } from '../stream/format.js';
 import type { Layer } from '../stream/record-reader.js';

@@ -7,7 +7,7 @@ import {
 } from '../../src/stream/libxl.js';
 import { viewOf } from '../../src/stream/octets.js';
 import type { StreamRecord } from '../../src/stream/record.js';
-import { CPUID_LEAF_BYTES, MSR_ENTRY_BYTES } from '../../src/stream/records/policy.js';
+import { CPUID_LEAF_BYTES, MSR_ENTRY_BYTES } from '../../src/stream/check.js';
 
 export interface CpuidLeaf {
   readonly leaf: number;

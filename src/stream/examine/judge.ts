@@ -2,9 +2,10 @@
 // how the stream ends. Findings go out as they are made; nothing is kept but what the next record is judged by.
 
 import type { StreamHeaders } from '../flow.js';
-import { DomainType, PFN_MAX, RecordType, isKnownPageType, isOptionalRecord } from '../format.js';
+import { DomainType, PFN_MAX, RecordType, isOptionalRecord } from '../format.js';
 import type { LibxlHeader } from '../libxl.js';
 import { viewOf } from '../octets.js';
+import { KNOWN_TYPES } from '../page-data.js';
 import type { GuestWidth } from '../records/pv.js';
 import { type XlHeader, xlConfigText } from '../xl.js';
 import { libxcForm, libxlForm, pageDataForm } from './form.js';
@@ -19,9 +20,6 @@ const IMAGE_OPTIONS_RESERVED = 0xfffe;
 const ENTRY_REST = 0x0fffffff;
 const ENTRY_RESERVED = 0x0ff00000;
 const UNKNOWN_TYPES = [5, 6, 7, 8];
-const KNOWN_MASK = Array.from({ length: 16 }, (_, type) => (isKnownPageType(type) ? 1 << type : 0)).reduce(
-  (mask, bit) => mask | bit,
-);
 /** What xl's migration says after the stream. */
 const XL_HANDSHAKE = 'domain is yours, you are cleared to unpause\0';
 
@@ -89,7 +87,7 @@ export class Judge implements StreamVisitor {
     let bad = 0;
     for (let at = 0; at < entries.byteLength; at += 8) {
       const high = entries.getUint32(at + 4, true);
-      const known = (KNOWN_MASK >>> (high >>> 28)) & 1;
+      const known = (KNOWN_TYPES >>> (high >>> 28)) & 1;
       if (known === 0 || (high & ENTRY_REST) !== 0 || entries.getUint32(at, true) > this.#lastPfn) {
         bad += 1;
       }

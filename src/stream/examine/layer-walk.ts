@@ -8,6 +8,7 @@ import { valueAt } from '../bounds.js';
 import {
   DOMAIN_HEADER_BYTES,
   IMAGE_HEADER_BYTES,
+  PAGE_DATA_ENTRY_BYTES,
   PAGE_DATA_HEADER_BYTES,
   RECORD_HEADER_BYTES,
   RECORD_LENGTH_MAX,
@@ -26,7 +27,6 @@ import type { Checkpoint, StreamVisitor, Walk, WalkedPages } from './visitor.js'
 
 /** Entries of PAGE_DATA that are taken at once. */
 const PIECE_ENTRIES = 4096;
-const ENTRY_BYTES = 8;
 const EMPTY = new Uint8Array(0);
 
 interface RecordHead {
@@ -243,7 +243,7 @@ export class LayerWalker {
     const offset = this.#cursor.offset - RECORD_HEADER_BYTES;
     const headLength = Math.min(length, PAGE_DATA_HEADER_BYTES);
     const head = yield* this.#cursor.takeAll(headLength, 'PAGE_DATA');
-    const room = Math.floor((length - PAGE_DATA_HEADER_BYTES) / ENTRY_BYTES);
+    const room = Math.floor((length - PAGE_DATA_HEADER_BYTES) / PAGE_DATA_ENTRY_BYTES);
     const counted = headLength === PAGE_DATA_HEADER_BYTES;
     const count = counted ? viewOf(head).getUint32(0, true) : -1;
     const pages: WalkedPages = {
@@ -252,14 +252,14 @@ export class LayerWalker {
       count,
       reserved: counted ? viewOf(head).getUint32(4, true) : 0,
       entries: Math.max(0, Math.min(count, room)),
-      dataOffset: this.#cursor.offset + Math.max(0, count) * ENTRY_BYTES,
+      dataOffset: this.#cursor.offset + Math.max(0, count) * PAGE_DATA_ENTRY_BYTES,
       types: new Uint32Array(16),
       dataPages: 0,
       firstPfn: -1,
     };
     for (let left = pages.entries; left > 0;) {
       const taken = Math.min(left, PIECE_ENTRIES);
-      const entries = viewOf(yield* this.#cursor.takeAll(taken * ENTRY_BYTES, 'PAGE_DATA'));
+      const entries = viewOf(yield* this.#cursor.takeAll(taken * PAGE_DATA_ENTRY_BYTES, 'PAGE_DATA'));
       if (pages.firstPfn < 0) {
         pages.firstPfn = entries.getUint32(0, true) + (entries.getUint32(4, true) & 0xfffff) * 2 ** 32;
       }
@@ -267,7 +267,7 @@ export class LayerWalker {
       countTypes(entries, pages);
       left -= taken;
     }
-    const rest = length - headLength - pages.entries * ENTRY_BYTES;
+    const rest = length - headLength - pages.entries * PAGE_DATA_ENTRY_BYTES;
     yield* this.#cursor.skip(Math.max(0, rest), 'PAGE_DATA');
     const padding = yield* this.#cursor.takeAll(paddedLength(length) - length, 'PAGE_DATA');
     this.#cursor.markWhole();
@@ -291,7 +291,7 @@ export class LayerWalker {
 
 function countTypes(entries: DataView, pages: WalkedPages): void {
   const { types } = pages;
-  for (let at = 4; at < entries.byteLength; at += ENTRY_BYTES) {
+  for (let at = 4; at < entries.byteLength; at += PAGE_DATA_ENTRY_BYTES) {
     const type = entries.getUint32(at, true) >>> 28;
     types[type] = valueAt(types, type) + 1;
   }

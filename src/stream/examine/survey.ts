@@ -307,11 +307,6 @@ function parsed(text: string): unknown {
 }
 
 function nameOf(configuration: unknown): string | null {
-  const info: unknown = fieldOf(configuration, 'c_info');
-  const name: unknown = fieldOf(info, 'name');
+  const { name } = (configuration as { c_info?: { name?: unknown } | null } | null)?.c_info ?? {};
   return typeof name === 'string' ? name : null;
-}
-
-function fieldOf(value: unknown, key: string): unknown {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[key] : undefined;
 }

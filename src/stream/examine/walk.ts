@@ -4,7 +4,13 @@
 //
 //   file:  wrapper of libvirt or xenopsd ( stream )  │  stream  │  COLO's back channel        stream: layer-walk.ts
 
-import { PAGE_DATA_HEADER_BYTES, PAGE_SIZE, RECORD_HEADER_BYTES, paddedLength } from '../format.js';
+import {
+  PAGE_DATA_ENTRY_BYTES,
+  PAGE_DATA_HEADER_BYTES,
+  PAGE_SIZE,
+  RECORD_HEADER_BYTES,
+  paddedLength,
+} from '../format.js';
 import { type Layer, TELLING_BYTES } from '../record-reader.js';
 import { concatenate } from '../writer.js';
 import { type Beginning, SAMPLE_BYTES, tellBeginning } from './beginning.js';
@@ -24,7 +30,6 @@ import {
 
 export type * from './visitor.js';
 
-const ENTRY_BYTES = 8;
 const TRAILING_BYTES = 256;
 const EMPTY = new Uint8Array(0);
 
@@ -196,5 +201,5 @@ export function recordSpan(length: number): number {
 
 /** Octets that a PAGE_DATA record of so many entries and pages has. */
 export function pageDataLength(count: number, dataPages: number): number {
-  return PAGE_DATA_HEADER_BYTES + count * ENTRY_BYTES + dataPages * PAGE_SIZE;
+  return PAGE_DATA_HEADER_BYTES + count * PAGE_DATA_ENTRY_BYTES + dataPages * PAGE_SIZE;
 }

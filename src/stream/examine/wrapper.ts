@@ -35,19 +35,10 @@ export const XenopsdType = {
   END_OF_IMAGE: 0xffff,
 } as const;
 
-const xenopsdNames: ReadonlyMap<number, string> = new Map([
-  [XenopsdType.XENOPS, 'Xenops'],
-  [XenopsdType.LIBXC, 'Libxc'],
-  [XenopsdType.LIBXL, 'Libxl'],
-  [XenopsdType.LIBXC_LEGACY, 'Libxc_legacy'],
-  [XenopsdType.QEMU_TRAD, 'Qemu_trad'],
-  [XenopsdType.QEMU_XEN, 'Qemu_xen'],
-  [XenopsdType.DEMU, 'Demu'],
-  [XenopsdType.VARSTORED, 'Varstored'],
-  [XenopsdType.SWTPM0, 'Swtpm0'],
-  [XenopsdType.SWTPM, 'Swtpm'],
-  [XenopsdType.END_OF_IMAGE, 'End_of_image'],
-]);
+/** As xenopsd calls them: "Libxc_legacy". */
+const xenopsdNames: ReadonlyMap<number, string> = new Map(
+  Object.entries(XenopsdType).map(([name, type]) => [type, name.charAt(0) + name.slice(1).toLowerCase()]),
+);
 
 export function beginsLikeLibvirt(bytes: Uint8Array): boolean {
   return beginsWith(bytes, LIBVIRT_MAGIC);

@@ -17,6 +17,13 @@ const PV_INFO_BYTES = 8;
 const P2M_FRAMES_HEADER_BYTES = 8;
 const VCPU_HEADER_BYTES = 8;
 
+/** What a domain has of each vCPU, in the order in which it is written. */
+export const VCPU_RECORD_TYPES: readonly number[] = [
+  RecordType.X86_PV_VCPU_BASIC,
+  RecordType.X86_PV_VCPU_EXTENDED,
+  RecordType.X86_PV_VCPU_XSAVE,
+  RecordType.X86_PV_VCPU_MSRS,
+];
 /** sizeof(vcpu_guest_context) of a 4-octet and of an 8-octet guest. */
 export const VCPU_CONTEXT_BYTES = { 4: 2800, 8: 5168 } as const;
 /** The most that XEN_DOMCTL_set_ext_vcpucontext takes. */
