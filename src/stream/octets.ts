@@ -174,7 +174,7 @@ export function beginsWith(octets: Uint8Array, magic: Uint8Array): boolean {
   return octets.subarray(0, magic.length).every((octet, index) => octet === magic[index]);
 }
 
-/** A view of the octets through which whole numbers are read and written. */
-export function viewOf(octets: Uint8Array): DataView {
+/** A view of the memory through which whole numbers are read and written. */
+export function viewOf(octets: ArrayBufferView): DataView {
   return new DataView(octets.buffer, octets.byteOffset, octets.byteLength);
 }
