@@ -36,9 +36,7 @@ export class OctetQueue {
 
   /** The chunk belongs to the queue until its octets have left, and to the views of it after that. */
   push(chunk: Uint8Array): void {
-    if (chunk.length === 0) {
-      return;
-    }
+    if (chunk.length === 0) return;
     this.#chunks.push(chunk);
     this.#length += chunk.length;
     this.#unmergedBytes += chunk.length;
@@ -52,18 +50,14 @@ export class OctetQueue {
     this.#demand(at + 4);
     const chunk = valueAt(this.#chunks, this.#head);
     const start = this.#headStart + at;
-    if (start + 4 <= chunk.length) {
-      return readUint32(chunk, start);
-    }
+    if (start + 4 <= chunk.length) return readUint32(chunk, start);
     return readUint32(this.peek(at + 4), at);
   }
 
   /** The next `length` octets without taking them; a copy where they lie in more than one chunk. */
   peek(length: number): Uint8Array {
     this.#demand(length);
-    if (length === 0) {
-      return EMPTY;
-    }
+    if (length === 0) return EMPTY;
     const chunk = valueAt(this.#chunks, this.#head);
     if (this.#headStart + length <= chunk.length) {
       return chunk.subarray(this.#headStart, this.#headStart + length);

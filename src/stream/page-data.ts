@@ -65,13 +65,9 @@ export function checkPageData(record: StreamRecord): number {
     throw badRecord(record, `shorter than its header of ${PAGE_DATA_HEADER_BYTES} octets`);
   }
   const count = readUint32(body, 0);
-  if (count === 0) {
-    throw badRecord(record, 'without a single pfn');
-  }
+  if (count === 0) throw badRecord(record, 'without a single pfn');
   const dataOffset = PAGE_DATA_HEADER_BYTES + count * PAGE_DATA_ENTRY_BYTES;
-  if (body.length < dataOffset) {
-    throw badRecord(record, `too short for its ${count} pfns`);
-  }
+  if (body.length < dataOffset) throw badRecord(record, `too short for its ${count} pfns`);
   const view = viewOf(body);
   let dataPages = 0;
   for (let at = PAGE_DATA_HEADER_BYTES; at < dataOffset; at += PAGE_DATA_ENTRY_BYTES) {
@@ -80,9 +76,7 @@ export function checkPageData(record: StreamRecord): number {
       throw badEntry('PFN_OUT_OF_RANGE', record, at);
     }
     const type = high >>> 28;
-    if (((KNOWN_TYPES >>> type) & 1) === 0) {
-      throw badEntry('UNKNOWN_PAGE_TYPE', record, at);
-    }
+    if (((KNOWN_TYPES >>> type) & 1) === 0) throw badEntry('UNKNOWN_PAGE_TYPE', record, at);
     dataPages += (DATA_TYPES >>> type) & 1;
   }
   const expected = dataOffset + dataPages * PAGE_SIZE;

@@ -77,9 +77,7 @@ export function libxcForm(
     find('toolstack', `${body.length} octets`);
   }
   const form = forms[type];
-  if (form === undefined) {
-    return {};
-  }
+  if (form === undefined) return {};
   if (!isOfGuest(type, domainType)) {
     find('guest', `in the stream of an ${domainTypeName(domainType)} domain`);
     return {};
@@ -152,8 +150,6 @@ function hasUnknownTypes({ types }: WalkedPages): boolean {
 }
 
 function messageOf(error: unknown): string {
-  if (error instanceof StreamError) {
-    return error.message;
-  }
+  if (error instanceof StreamError) return error.message;
   throw error;
 }

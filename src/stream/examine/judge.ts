@@ -120,9 +120,7 @@ export class Judge implements StreamVisitor {
     }
     const headers = this.#headers;
     const domainType = headers?.domainType;
-    if (!headers || (domainType !== DomainType.X86_PV && domainType !== DomainType.X86_HVM)) {
-      return;
-    }
+    if (!headers || (domainType !== DomainType.X86_PV && domainType !== DomainType.X86_HVM)) return;
     if (type === RecordType.CHECKPOINT_DIRTY_PFN_LIST) {
       find('dirty-pfn-list.direction', 'in a stream from the primary');
     }
@@ -140,9 +138,7 @@ export class Judge implements StreamVisitor {
 
   /** Says of the end what is to say. */
   ended(end: WalkEnd, streamLength: number): void {
-    if (end.kind === 'stopped') {
-      return;
-    }
+    if (end.kind === 'stopped') return;
     if (end.kind === 'ended') {
       if (end.trailing.length > 0) {
         this.#trailing(end, streamLength);

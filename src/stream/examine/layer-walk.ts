@@ -67,9 +67,7 @@ export class LayerWalker {
         yield* this.#libxcHeaders(first);
         for (;;) {
           const ended = yield* this.#libxcRecords(null);
-          if (ended !== 'checkpoint') {
-            return ended === 'end';
-          }
+          if (ended !== 'checkpoint') return ended === 'end';
           this.#completeCheckpoint();
         }
     }
@@ -97,17 +95,13 @@ export class LayerWalker {
     let context: 'none' | 'open' | 'checkpoint' | 'ended' = 'none';
     for (;;) {
       const head = yield* this.#recordHead('libxl');
-      if (head === null) {
-        return false;
-      }
+      if (head === null) return false;
       const at = this.#cursor.offset - RECORD_HEADER_BYTES;
       const name = recordName('libxl', head.type);
       yield* this.#body('libxl', head);
       switch (head.type) {
         case LibxlRecordType.LIBXC_CONTEXT:
-          if (context !== 'none') {
-            throw this.#cursor.stop('libxl.order', at, name, 'a second LIBXC_CONTEXT');
-          }
+          if (context !== 'none') throw this.#cursor.stop('libxl.order', at, name, 'a second LIBXC_CONTEXT');
           yield* this.#libxcHeaders(EMPTY);
           context = 'open';
           break;
@@ -129,9 +123,7 @@ export class LayerWalker {
       }
       if (context === 'open') {
         const next = yield* this.#afterCheckpoint(head.type === LibxlRecordType.CHECKPOINT_END);
-        if (next === 'open') {
-          return false;
-        }
+        if (next === 'open') return false;
         context = next === 'end' ? 'ended' : 'checkpoint';
       }
     }
@@ -139,17 +131,11 @@ export class LayerWalker {
 
   /** libxc's records up to its END or CHECKPOINT; after CHECKPOINT_END, CHECKPOINT_STATE may come before. */
   *#afterCheckpoint(stateMayCome: boolean): Walk<'end' | 'checkpoint' | 'open'> {
-    if (!stateMayCome) {
-      return yield* this.#libxcRecords(null);
-    }
+    if (!stateMayCome) return yield* this.#libxcRecords(null);
     for (;;) {
       const head = yield* this.#recordHead('libxc');
-      if (head === null) {
-        return 'open';
-      }
-      if (!isCheckpointState(head.type, head.length)) {
-        return yield* this.#libxcRecords(head);
-      }
+      if (head === null) return 'open';
+      if (!isCheckpointState(head.type, head.length)) return yield* this.#libxcRecords(head);
       yield* this.#body('libxl', head);
     }
   }
@@ -204,12 +190,8 @@ export class LayerWalker {
   /** Type and length of the next record; null where the stream ends before it. */
   *#recordHead(layer: 'libxl' | 'libxc'): Walk<RecordHead | null> {
     const bytes = yield* this.#cursor.take(RECORD_HEADER_BYTES);
-    if (bytes.length === 0) {
-      return null;
-    }
-    if (bytes.length < RECORD_HEADER_BYTES) {
-      throw new Cut(`a record header of ${layer}`);
-    }
+    if (bytes.length === 0) return null;
+    if (bytes.length < RECORD_HEADER_BYTES) throw new Cut(`a record header of ${layer}`);
     const view = viewOf(bytes);
     const head = { type: view.getUint32(0, true), length: view.getUint32(4, true) };
     if (paddedLength(head.length) > RECORD_LENGTH_MAX) {
@@ -224,9 +206,7 @@ export class LayerWalker {
     const offset = this.#cursor.offset - RECORD_HEADER_BYTES;
     const padded = paddedLength(length);
     const octets = padded === 0 ? EMPTY : yield* this.#cursor.take(padded);
-    if (octets.length < padded) {
-      throw new Cut(recordName(layer, type));
-    }
+    if (octets.length < padded) throw new Cut(recordName(layer, type));
     this.#cursor.markWhole();
     this.#visitor.record?.({
       layer,

@@ -71,13 +71,9 @@ export function tellOther(bytes: Uint8Array): OtherFile {
     }
   }
   const virtual = qemu(bytes) ?? elf(bytes);
-  if (virtual !== null) {
-    return none(virtual);
-  }
+  if (virtual !== null) return none(virtual);
   for (const [magic, at, says] of OTHERS) {
-    if (hasAt(bytes, at, magic)) {
-      return none(says);
-    }
+    if (hasAt(bytes, at, magic)) return none(says);
   }
   if (bytes.every((octet) => octet === 0)) {
     return none('begins with zeros: an empty disk or volume, or a file that was never written');
@@ -100,9 +96,7 @@ function qemu(bytes: Uint8Array): string | null {
 const ELF_TYPE_CORE = 4;
 
 function elf(bytes: Uint8Array): string | null {
-  if (!hasAt(bytes, 0, '\x7fELF') || bytes.length < 18) {
-    return null;
-  }
+  if (!hasAt(bytes, 0, '\x7fELF') || bytes.length < 18) return null;
   const littleEndian = bytes[5] !== 2;
   return viewOf(bytes).getUint16(16, littleEndian) === ELF_TYPE_CORE
     ? 'is a core dump (ELF), as xl dump-core and virsh dump write it: for a debugger, nothing restores it'
@@ -110,14 +104,10 @@ function elf(bytes: Uint8Array): string | null {
 }
 
 function text(bytes: Uint8Array): OtherFile | null {
-  if (bytes.some((octet) => octet === 0x7f || (octet < 0x20 && !(octet >= 9 && octet <= 13)))) {
-    return null;
-  }
+  if (bytes.some((octet) => octet === 0x7f || (octet < 0x20 && !(octet >= 9 && octet <= 13)))) return null;
   const sample = new TextDecoder('utf-8', { fatal: false }).decode(bytes);
   // A character may be cut at the end of the sample.
-  if (sample.slice(0, -1).includes('\ufffd')) {
-    return null;
-  }
+  if (sample.slice(0, -1).includes('\ufffd')) return null;
   const first = sample.trimStart();
   const [, what] = TEXTS.find(([form]) => form.test(first)) ?? [null, 'text: a configuration or a log'];
   return none(`is ${what} perhaps, and no stream`);
@@ -128,12 +118,8 @@ function legacy(bytes: Uint8Array): OtherFile | null {
   const view = viewOf(bytes);
   const pages = view.getUint32(0, true);
   const second = view.getInt32(4, true);
-  if (pages === 0) {
-    return null;
-  }
-  if (second === 0) {
-    return { rule: 'legacy', message: legacyMessage(64, pages) };
-  }
+  if (pages === 0) return null;
+  if (second === 0) return { rule: 'legacy', message: legacyMessage(64, pages) };
   return pages <= LEGACY_PAGES_MAX && second >= LEGACY_CHUNK_MIN && second <= LEGACY_BATCH_MAX
     ? { rule: 'legacy', message: legacyMessage(32, pages) }
     : null;

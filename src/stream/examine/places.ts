@@ -126,9 +126,7 @@ export class Places {
   }
 
   #wholeDomain(domainType: DomainType, record: WalkedRecord, find: Find): void {
-    if (this.#checkedWhole) {
-      return;
-    }
+    if (this.#checkedWhole) return;
     this.#checkedWhole = true;
     const missing = NEEDED[domainType].filter((type) => !this.#seen.has(type));
     if (this.layered && missing.length === 1 && missing[0] === RecordType.HVM_CONTEXT) {

@@ -259,9 +259,7 @@ export class Surveyor implements StreamVisitor {
         ({ guestWidth: this.#width, levels: this.#levels } = decodePvInfo(record));
       } catch (error) {
         // What is wrong with it is verify's business; here it is not known.
-        if (!(error instanceof StreamError)) {
-          throw error;
-        }
+        if (!(error instanceof StreamError)) throw error;
       }
     }
   }
@@ -276,14 +274,10 @@ function hvmVcpus(context: Uint8Array): number | null {
   let count = 0;
   for (let at = 0; at + HVM_DESCRIPTOR_BYTES <= context.length;) {
     const type = view.getUint16(at, true);
-    if (at === 0 && type !== HVM_SAVE_HEADER) {
-      return null;
-    }
+    if (at === 0 && type !== HVM_SAVE_HEADER) return null;
     count += type === HVM_SAVE_CPU ? 1 : 0;
     at += HVM_DESCRIPTOR_BYTES + view.getUint32(at + 4, true);
-    if (at > context.length) {
-      return null;
-    }
+    if (at > context.length) return null;
   }
   return count;
 }

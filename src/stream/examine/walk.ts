@@ -61,12 +61,8 @@ export class StreamWalker {
     try {
       return this.#end((yield* this.#stream()) ? 'ended' : 'open', null);
     } catch (thrown) {
-      if (thrown instanceof Cut) {
-        return this.#end('cut', thrown.where);
-      }
-      if (thrown instanceof Stop) {
-        return this.#end('stopped', null);
-      }
+      if (thrown instanceof Cut) return this.#end('cut', thrown.where);
+      if (thrown instanceof Stop) return this.#end('stopped', null);
       throw thrown;
     }
   }
@@ -166,9 +162,7 @@ export class StreamWalker {
         case XenopsdType.LIBXL:
           this.#wrapperPart(name, at);
           ended = yield* this.#inside(type === XenopsdType.LIBXC ? 'libxc' : 'libxl');
-          if (!ended) {
-            return false;
-          }
+          if (!ended) return false;
           break;
         case XenopsdType.END_OF_IMAGE:
           this.#wrapperPart(name, at);

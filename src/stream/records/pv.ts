@@ -62,12 +62,8 @@ export function decodePvInfo(record: StreamRecord): PvInfo {
   const view = viewOf(record.body);
   const width = view.getUint8(0);
   const levels = view.getUint8(1);
-  if (width === 4 && levels === 3) {
-    return { guestWidth: 4, levels: 3 };
-  }
-  if (width === 8 && levels === 4) {
-    return { guestWidth: 8, levels: 4 };
-  }
+  if (width === 4 && levels === 3) return { guestWidth: 4, levels: 3 };
+  if (width === 8 && levels === 4) return { guestWidth: 8, levels: 4 };
   throw badRecord(record, `with width ${width} and ${levels} levels of page tables`);
 }
 
@@ -90,9 +86,7 @@ export function checkPvP2mFrames(record: StreamRecord, guestWidth: GuestWidth | 
   const view = viewOf(record.body);
   const startPfn = view.getUint32(0, true);
   const endPfn = view.getUint32(4, true);
-  if (startPfn > endPfn) {
-    throw badRecord(record, `whose first pfn ${startPfn} is above its last ${endPfn}`);
-  }
+  if (startPfn > endPfn) throw badRecord(record, `whose first pfn ${startPfn} is above its last ${endPfn}`);
   if (endPfn > PFN_MAX) {
     throw recordError('PFN_OUT_OF_RANGE', record, `with the last pfn ${endPfn}`, { pfn: endPfn });
   }
