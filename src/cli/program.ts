@@ -8,7 +8,7 @@ import { RestoreError } from '../restore/error.js';
 import { SaveError, type SaveErrorCode } from '../save/error.js';
 import { writeToStandardError } from '../report/log.js';
 import { StreamError } from '../stream/error.js';
-import type { Layer } from '../stream/layer-item.js';
+import type { Layer } from '../stream/record-reader.js';
 import { VERSION } from '../version.js';
 import { convertVerb } from './convert.js';
 import { demoVerb, type DemoVerbOptions } from './demo.js';

@@ -9,7 +9,7 @@ import { StreamError } from '../stream/error.js';
 import { Judge } from '../stream/examine/judge.js';
 import { MergedState } from '../stream/examine/merge.js';
 import type { Finding, RuleId } from '../stream/examine/rules.js';
-import { tee } from '../stream/examine/tee.js';
+import { tee } from '../stream/examine/visitor.js';
 import type { WalkEnd } from '../stream/examine/walk.js';
 import { RecordType } from '../stream/format.js';
 import { LibxlRecordType } from '../stream/libxl.js';

@@ -52,16 +52,13 @@ export function checkFits(context: RestoreOpsContext, type: number): void {
   const { guestType, guestPageSize, domainInfo } = context;
   const wanted = domainTypeName(type);
   if (guestType !== type) {
-    throw new GuestError(
-      'DOMAIN_TYPE_MISMATCH',
-      `the stream holds an ${domainTypeName(guestType)} domain, this one is ${wanted}`,
-      { streamType: guestType, domainType: domainInfo.type },
-    );
+    const message = `the stream holds an ${domainTypeName(guestType)} domain, this one is ${wanted}`;
+    const facts = { streamType: guestType, domainType: domainInfo.type };
+    throw new GuestError('DOMAIN_TYPE_MISMATCH', message, facts);
   }
   if (guestPageSize !== PAGE_SIZE) {
-    throw new GuestError('BAD_PAGE_SIZE', `pages of ${guestPageSize} octets in an ${wanted} domain`, {
-      pageSize: guestPageSize,
-    });
+    const message = `pages of ${guestPageSize} octets in an ${wanted} domain`;
+    throw new GuestError('BAD_PAGE_SIZE', message, { pageSize: guestPageSize });
   }
 }
 

@@ -2,21 +2,20 @@
 
 import { createReadStream } from 'node:fs';
 import type { RecordSource, StreamHeaders } from '../stream/flow.js';
-import { RecordReader } from '../stream/record-reader.js';
-import { StreamReader, type StreamReaderOptions } from '../stream/reader.js';
+import { RecordReader, type RecordReaderOptions } from '../stream/record-reader.js';
 import type { StreamRecord } from '../stream/record.js';
 import { RestoreError } from './error.js';
 
 const FILE_CHUNK_BYTES = 1024 * 1024;
 
-export interface ChunkSourceOptions extends StreamReaderOptions {
+export interface ChunkSourceOptions extends RecordReaderOptions {
   /** What is read ends with the stream: octets after END are an error, and END waits for the end. Default: true. */
   readonly nothingAfterEnd?: boolean;
 }
 
 export class ChunkSource implements RecordSource {
   readonly #chunks: AsyncIterator<Uint8Array>;
-  readonly #reader: RecordReader | StreamReader;
+  readonly #reader: RecordReader;
   readonly #withoutHeaders: boolean;
   readonly #nothingAfterEnd: boolean;
   #done = false;
@@ -25,7 +24,7 @@ export class ChunkSource implements RecordSource {
   constructor(chunks: AsyncIterable<Uint8Array>, options: ChunkSourceOptions = {}) {
     this.#chunks = chunks[Symbol.asyncIterator]();
     this.#withoutHeaders = options.withoutHeaders ?? false;
-    this.#reader = this.#withoutHeaders ? new StreamReader(options) : new RecordReader(options);
+    this.#reader = new RecordReader(options);
     this.#nothingAfterEnd = options.nothingAfterEnd ?? true;
   }
 

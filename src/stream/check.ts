@@ -11,7 +11,6 @@ import { checkPageData } from './page-data.js';
 import type { StreamRecord } from './record.js';
 import { checkDirtyPfnList } from './records/dirty-pfns.js';
 import { checkHvmParams, decodeHvmContext } from './records/hvm.js';
-import { CPUID_LEAF_BYTES, MSR_ENTRY_BYTES } from './records/policy.js';
 import {
   type GuestWidth,
   checkPvP2mFrames,
@@ -21,6 +20,45 @@ import {
 } from './records/pv.js';
 import { badRecord, demandArrayOf, demandExactly } from './records/shape.js';
 import { decodeTscInfo } from './records/tsc.js';
+
+/** X86_CPUID_POLICY is an array of xen_cpuid_leaf_t: leaf u32 | subleaf u32 | a u32 | b u32 | c u32 | d u32 */
+export const CPUID_LEAF_BYTES = 24;
+/** X86_MSR_POLICY is an array of xen_msr_entry_t: idx u32 | flags u32 | val u64 */
+export const MSR_ENTRY_BYTES = 16;
+
+interface Form {
+  /** The type of domain whose record it is; left out: of both. */
+  readonly guest?: DomainType;
+  /** @throws StreamError */
+  readonly check: (record: StreamRecord, guestWidth: GuestWidth | null) => unknown;
+}
+
+const PV = DomainType.X86_PV;
+const HVM = DomainType.X86_HVM;
+const EMPTY: Form = { check: (record) => demandExactly(record, 0) };
+const VCPU: Form = { guest: PV, check: decodePvVcpu };
+
+/** TOOLSTACK is opaque, other types are not known here. */
+const forms: Readonly<Record<number, Form>> = {
+  [RecordType.PAGE_DATA]: { check: checkPageData },
+  [RecordType.END]: EMPTY,
+  [RecordType.VERIFY]: EMPTY,
+  [RecordType.CHECKPOINT]: EMPTY,
+  [RecordType.STATIC_DATA_END]: EMPTY,
+  [RecordType.X86_TSC_INFO]: { check: decodeTscInfo },
+  [RecordType.X86_CPUID_POLICY]: { check: (record) => demandArrayOf(record, CPUID_LEAF_BYTES) },
+  [RecordType.X86_MSR_POLICY]: { check: (record) => demandArrayOf(record, MSR_ENTRY_BYTES) },
+  [RecordType.CHECKPOINT_DIRTY_PFN_LIST]: { check: checkDirtyPfnList },
+  [RecordType.HVM_CONTEXT]: { guest: HVM, check: decodeHvmContext },
+  [RecordType.HVM_PARAMS]: { guest: HVM, check: checkHvmParams },
+  [RecordType.X86_PV_INFO]: { guest: PV, check: decodePvInfo },
+  [RecordType.X86_PV_P2M_FRAMES]: { guest: PV, check: checkPvP2mFrames },
+  [RecordType.X86_PV_VCPU_BASIC]: VCPU,
+  [RecordType.X86_PV_VCPU_EXTENDED]: VCPU,
+  [RecordType.X86_PV_VCPU_XSAVE]: VCPU,
+  [RecordType.X86_PV_VCPU_MSRS]: VCPU,
+  [RecordType.SHARED_INFO]: { guest: PV, check: decodeSharedInfo },
+};
 
 /**
  * Checks a record's form.
@@ -32,63 +70,14 @@ export function checkRecord(
   domainType: DomainType,
   guestWidth: GuestWidth | null = null,
 ): void {
-  switch (record.type) {
-    case RecordType.PAGE_DATA:
-      checkPageData(record);
-      break;
-    case RecordType.END:
-    case RecordType.VERIFY:
-    case RecordType.CHECKPOINT:
-    case RecordType.STATIC_DATA_END:
-      demandExactly(record, 0);
-      break;
-    case RecordType.X86_TSC_INFO:
-      decodeTscInfo(record);
-      break;
-    case RecordType.X86_CPUID_POLICY:
-      demandArrayOf(record, CPUID_LEAF_BYTES);
-      break;
-    case RecordType.X86_MSR_POLICY:
-      demandArrayOf(record, MSR_ENTRY_BYTES);
-      break;
-    case RecordType.CHECKPOINT_DIRTY_PFN_LIST:
-      checkDirtyPfnList(record);
-      break;
-    case RecordType.HVM_CONTEXT:
-      demandDomainType(record, domainType, DomainType.X86_HVM);
-      decodeHvmContext(record);
-      break;
-    case RecordType.HVM_PARAMS:
-      demandDomainType(record, domainType, DomainType.X86_HVM);
-      checkHvmParams(record);
-      break;
-    case RecordType.X86_PV_INFO:
-      demandDomainType(record, domainType, DomainType.X86_PV);
-      decodePvInfo(record);
-      break;
-    case RecordType.X86_PV_P2M_FRAMES:
-      demandDomainType(record, domainType, DomainType.X86_PV);
-      checkPvP2mFrames(record, guestWidth);
-      break;
-    case RecordType.X86_PV_VCPU_BASIC:
-    case RecordType.X86_PV_VCPU_EXTENDED:
-    case RecordType.X86_PV_VCPU_XSAVE:
-    case RecordType.X86_PV_VCPU_MSRS:
-      demandDomainType(record, domainType, DomainType.X86_PV);
-      decodePvVcpu(record, guestWidth);
-      break;
-    case RecordType.SHARED_INFO:
-      demandDomainType(record, domainType, DomainType.X86_PV);
-      decodeSharedInfo(record);
-      break;
-    default:
-      // TOOLSTACK is opaque, other types are not known here.
-      break;
-  }
-}
-
-function demandDomainType(record: StreamRecord, domainType: DomainType, wanted: DomainType): void {
-  if (domainType !== wanted) {
+  if (!isOfGuest(record.type, domainType)) {
     throw badRecord(record, `in the stream of an ${domainTypeName(domainType)} domain`);
   }
+  forms[record.type]?.check(record, guestWidth);
+}
+
+/** False for a record that only the other type of guest has. */
+export function isOfGuest(type: number, domainType: DomainType): boolean {
+  const guest = forms[type]?.guest;
+  return guest === undefined || guest === domainType;
 }

@@ -47,7 +47,7 @@ export interface RecordSource {
   /** libxc's image and domain headers. @throws StreamError if they are wrong or do not come */
   headers(): Promise<StreamHeaders>;
   /**
-   * The next record, in order, libxl's between libxc's as layers.ts draws it. null: the stream is broken here (end of
+   * The next record, in order, libxl's between libxc's as record-reader.ts draws it. null: the stream is broken here (end of
    * file, cut inside a record, link lost) and no record follows.
    * @throws StreamError for bytes that are wrong, rather than missing
    */

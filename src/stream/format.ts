@@ -15,6 +15,8 @@ export const DOMAIN_HEADER_BYTES = 16;
 export const RECORD_HEADER_BYTES = 8;
 /** Octets of PAGE_DATA's own header (count u32, reserved u32), before the pfn list. */
 export const PAGE_DATA_HEADER_BYTES = 8;
+/** Octets of an entry of that list. */
+export const PAGE_DATA_ENTRY_BYTES = 8;
 /** Records are padded with zeroes to a multiple of this. */
 export const RECORD_ALIGN = 8;
 

@@ -71,13 +71,9 @@ export class RecordFramer {
    * @throws StreamError RECORD_TOO_LONG
    */
   next(): StreamRecord | null {
-    if (!this.#readHeader()) {
-      return null;
-    }
+    if (!this.#readHeader()) return null;
     const padded = paddedLength(this.#length);
-    if (this.#queue.length < RECORD_HEADER_BYTES + padded) {
-      return null;
-    }
+    if (this.#queue.length < RECORD_HEADER_BYTES + padded) return null;
     this.#queue.skip(RECORD_HEADER_BYTES);
     const record = { type: this.#type, body: this.#queue.take(this.#length), offset: this.#offset };
     this.#queue.skip(padded - this.#length);
@@ -86,18 +82,10 @@ export class RecordFramer {
     return record;
   }
 
-  /** Takes everything that is pending. It counts as never pushed. */
-  drain(): Uint8Array[] {
-    this.#headerSeen = false;
-    return this.#queue.drain();
-  }
-
   /** The error of a stream that ends where something is pending; `what` is cut, or (null) the next record is. */
   truncated(what: string | null): StreamError {
     const facts = { offset: this.#offset, pending: this.#queue.length };
-    if (what !== null) {
-      return new StreamError('TRUNCATED', `the stream ends inside ${what}`, facts);
-    }
+    if (what !== null) return new StreamError('TRUNCATED', `the stream ends inside ${what}`, facts);
     if (!this.#readHeader()) {
       return new StreamError('TRUNCATED', 'the stream ends inside a record header', facts);
     }

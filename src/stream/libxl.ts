@@ -6,7 +6,7 @@
 //   EMULATOR_CONTEXT        emulator_id u32 | index u32 | blob
 //   CHECKPOINT_STATE        control_id u32                                                          COLO only
 //
-// Source: Xen's docs/specs/libxl-migration-stream.pandoc. How the layers lie in each other: layers.ts.
+// Source: Xen's docs/specs/libxl-migration-stream.pandoc. How the layers lie in each other: record-reader.ts.
 
 import { StreamError } from './error.js';
 import { viewOf } from './octets.js';
@@ -39,6 +39,8 @@ export type CheckpointState = (typeof CheckpointState)[keyof typeof CheckpointSt
 /** Emulator and index, before what an emulator's record holds. */
 export const EMULATOR_HEADER_BYTES = 8;
 const CHECKPOINT_STATE_BYTES = 4;
+/** With the padding counted, as the specification draws it. */
+const CHECKPOINT_STATE_BYTES_MAX = 8;
 
 const typeNames: Readonly<Record<number, string>> = {
   [LibxlRecordType.END]: 'End',
@@ -51,6 +53,14 @@ const typeNames: Readonly<Record<number, string>> = {
 
 export function libxlRecordTypeName(type: number): string {
   return typeNames[type] ?? 'Reserved';
+}
+
+/**
+ * Whether a record that follows CHECKPOINT_END, or stands on COLO's back channel, is libxl's CHECKPOINT_STATE.
+ * X86_PV_VCPU_EXTENDED of libxc has the same type, but never comes first in a checkpoint, and is longer.
+ */
+export function isCheckpointState(type: number, length: number): boolean {
+  return type === LibxlRecordType.CHECKPOINT_STATE && length <= CHECKPOINT_STATE_BYTES_MAX;
 }
 
 export interface LibxlHeader {
@@ -80,14 +90,8 @@ export function decodeLibxlHeader(bytes: Uint8Array, offset = 0): LibxlHeader {
   }
   const version = view.getUint32(8);
   if (version !== VERSION) {
-    throw new StreamError(
-      'UNSUPPORTED_VERSION',
-      `libxl stream of version ${version}, only ${VERSION} is read`,
-      {
-        offset: offset + 8,
-        version,
-      },
-    );
+    const message = `libxl stream of version ${version}, only ${VERSION} is read`;
+    throw new StreamError('UNSUPPORTED_VERSION', message, { offset: offset + 8, version });
   }
   const options = view.getUint32(12);
   if ((options & OPTION_BIG_ENDIAN) !== 0) {
@@ -123,39 +127,35 @@ export function checkLibxlRecord(record: StreamRecord): void {
     case LibxlRecordType.END:
     case LibxlRecordType.LIBXC_CONTEXT:
     case LibxlRecordType.CHECKPOINT_END:
-      if (record.body.length !== 0) {
-        throw bad(record, 'that is not empty');
-      }
+      if (record.body.length !== 0) throw bad(record, 'that is not empty');
       break;
     case LibxlRecordType.EMULATOR_CONTEXT:
       decodeEmulatorHeader(record);
       break;
     case LibxlRecordType.EMULATOR_XENSTORE_DATA:
-      checkXenstoreData(record);
+      decodeEmulatorHeader(record);
+      if (!isPairsOfStrings(record.body.subarray(EMULATOR_HEADER_BYTES))) {
+        throw bad(record, 'that is not pairs of key and value');
+      }
       break;
     case LibxlRecordType.CHECKPOINT_STATE:
-      checkCheckpointState(record);
+      if (!isKnownState(record.body)) throw bad(record, 'with no state that is known');
       break;
     default:
       break;
   }
 }
 
-/** Pairs of key and value, each with its NUL. */
-function checkXenstoreData(record: StreamRecord): void {
-  decodeEmulatorHeader(record);
-  const text = record.body.subarray(EMULATOR_HEADER_BYTES);
-  const strings = text.reduce((count, octet) => count + Number(octet === 0), 0);
-  if ((text.length > 0 && text[text.length - 1] !== 0) || strings % 2 !== 0) {
-    throw bad(record, 'that is not pairs of key and value');
-  }
+/** An even number of strings, each with its NUL; none is possible. */
+export function isPairsOfStrings(octets: Uint8Array): boolean {
+  const strings = octets.reduce((count, octet) => count + Number(octet === 0), 0);
+  return strings % 2 === 0 && (octets.length === 0 || octets[octets.length - 1] === 0);
 }
 
-function checkCheckpointState(record: StreamRecord): void {
-  const { body } = record;
-  if (body.length < CHECKPOINT_STATE_BYTES || viewOf(body).getUint32(0, true) > CheckpointState.SVM_RESUMED) {
-    throw bad(record, 'with no state that is known');
-  }
+function isKnownState(body: Uint8Array): boolean {
+  return (
+    body.length >= CHECKPOINT_STATE_BYTES && viewOf(body).getUint32(0, true) <= CheckpointState.SVM_RESUMED
+  );
 }
 
 function decodeEmulatorHeader(record: StreamRecord): { emulatorId: number; index: number } {

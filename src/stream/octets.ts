@@ -36,9 +36,7 @@ export class OctetQueue {
 
   /** The chunk belongs to the queue until its octets have left, and to the views of it after that. */
   push(chunk: Uint8Array): void {
-    if (chunk.length === 0) {
-      return;
-    }
+    if (chunk.length === 0) return;
     this.#chunks.push(chunk);
     this.#length += chunk.length;
     this.#unmergedBytes += chunk.length;
@@ -52,18 +50,14 @@ export class OctetQueue {
     this.#demand(at + 4);
     const chunk = valueAt(this.#chunks, this.#head);
     const start = this.#headStart + at;
-    if (start + 4 <= chunk.length) {
-      return readUint32(chunk, start);
-    }
+    if (start + 4 <= chunk.length) return readUint32(chunk, start);
     return readUint32(this.peek(at + 4), at);
   }
 
   /** The next `length` octets without taking them; a copy where they lie in more than one chunk. */
   peek(length: number): Uint8Array {
     this.#demand(length);
-    if (length === 0) {
-      return EMPTY;
-    }
+    if (length === 0) return EMPTY;
     const chunk = valueAt(this.#chunks, this.#head);
     if (this.#headStart + length <= chunk.length) {
       return chunk.subarray(this.#headStart, this.#headStart + length);
@@ -109,18 +103,6 @@ export class OctetQueue {
     }
     this.#headStart = start;
     this.#dropLeft();
-  }
-
-  /** Takes everything, as the chunks that it lies in. */
-  drain(): Uint8Array[] {
-    const rest = this.#chunks.slice(this.#head);
-    const first = rest[0];
-    if (first !== undefined) {
-      rest[0] = first.subarray(this.#headStart);
-    }
-    this.#chunks.length = 0;
-    this.#head = this.#headStart = this.#length = this.#unmergedFrom = this.#unmergedBytes = 0;
-    return rest;
   }
 
   #demand(length: number): void {
@@ -181,7 +163,12 @@ export function writeUint32(octets: Uint8Array, at: number, value: number): void
   octets[at + 3] = value >>> 24;
 }
 
-/** A view of the octets through which whole numbers are read and written. */
-export function viewOf(octets: Uint8Array): DataView {
+/** True if the octets may be the beginning of what begins with the magic: all of it that is there agrees. */
+export function beginsWith(octets: Uint8Array, magic: Uint8Array): boolean {
+  return octets.subarray(0, magic.length).every((octet, index) => octet === magic[index]);
+}
+
+/** A view of the memory through which whole numbers are read and written. */
+export function viewOf(octets: ArrayBufferView): DataView {
   return new DataView(octets.buffer, octets.byteOffset, octets.byteLength);
 }

@@ -10,6 +10,7 @@
 import type { StreamError } from './error.js';
 import {
   MAX_BATCH_SIZE,
+  PAGE_DATA_ENTRY_BYTES,
   PAGE_DATA_HEADER_BYTES,
   PAGE_SIZE,
   PFN_MAX,
@@ -20,12 +21,11 @@ import { readUint32, viewOf } from './octets.js';
 import type { StreamRecord } from './record.js';
 import { badRecord, recordError } from './records/shape.js';
 
-const ENTRY_BYTES = 8;
 /** Bits 32 to 51 of an entry, in its upper half: the part of the pfn that Romulus cannot hold. */
 const PFN_HIGH_MASK = 0x000fffff;
 
 // One bit per page type, so that a loop asks with a shift.
-const KNOWN_TYPES = typeMask(isKnownPageType);
+export const KNOWN_TYPES = typeMask(isKnownPageType);
 const DATA_TYPES = typeMask(hasPageData);
 
 /** The entries of one PAGE_DATA record. Its arrays grow and are used again: valid until the next decodePageData. */
@@ -65,24 +65,18 @@ export function checkPageData(record: StreamRecord): number {
     throw badRecord(record, `shorter than its header of ${PAGE_DATA_HEADER_BYTES} octets`);
   }
   const count = readUint32(body, 0);
-  if (count === 0) {
-    throw badRecord(record, 'without a single pfn');
-  }
-  const dataOffset = PAGE_DATA_HEADER_BYTES + count * ENTRY_BYTES;
-  if (body.length < dataOffset) {
-    throw badRecord(record, `too short for its ${count} pfns`);
-  }
+  if (count === 0) throw badRecord(record, 'without a single pfn');
+  const dataOffset = PAGE_DATA_HEADER_BYTES + count * PAGE_DATA_ENTRY_BYTES;
+  if (body.length < dataOffset) throw badRecord(record, `too short for its ${count} pfns`);
   const view = viewOf(body);
   let dataPages = 0;
-  for (let at = PAGE_DATA_HEADER_BYTES; at < dataOffset; at += ENTRY_BYTES) {
+  for (let at = PAGE_DATA_HEADER_BYTES; at < dataOffset; at += PAGE_DATA_ENTRY_BYTES) {
     const high = view.getUint32(at + 4, true);
     if ((high & PFN_HIGH_MASK) !== 0 || view.getUint32(at, true) > PFN_MAX) {
       throw badEntry('PFN_OUT_OF_RANGE', record, at);
     }
     const type = high >>> 28;
-    if (((KNOWN_TYPES >>> type) & 1) === 0) {
-      throw badEntry('UNKNOWN_PAGE_TYPE', record, at);
-    }
+    if (((KNOWN_TYPES >>> type) & 1) === 0) throw badEntry('UNKNOWN_PAGE_TYPE', record, at);
     dataPages += (DATA_TYPES >>> type) & 1;
   }
   const expected = dataOffset + dataPages * PAGE_SIZE;
@@ -110,7 +104,7 @@ export function decodePageData(record: StreamRecord, into: PageBatch): void {
   for (let index = 0; index < count; index += 1) {
     pfns[index] = view.getUint32(at, true);
     types[index] = view.getUint32(at + 4, true) >>> 28;
-    at += ENTRY_BYTES;
+    at += PAGE_DATA_ENTRY_BYTES;
   }
   into.count = count;
   into.dataPages = dataPages;
@@ -131,7 +125,7 @@ function badEntry(
   at: number,
 ): StreamError {
   const entry = viewOf(record.body).getBigUint64(at, true);
-  const index = (at - PAGE_DATA_HEADER_BYTES) / ENTRY_BYTES;
+  const index = (at - PAGE_DATA_HEADER_BYTES) / PAGE_DATA_ENTRY_BYTES;
   const pfn = entry & 0x000fffffffffffffn;
   const pageType = Number(entry >> 60n);
   return recordError(code, record, `with pfn 0x${pfn.toString(16)} of page type ${pageType}`, {

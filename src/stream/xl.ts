@@ -8,7 +8,7 @@
 // Source: struct save_file_header in Xen's tools/xl, and files that xl 4.17 wrote.
 
 import { StreamError } from './error.js';
-import { viewOf } from './octets.js';
+import { beginsWith, viewOf } from './octets.js';
 
 export const XL_HEADER_BYTES = 48;
 const MAGIC = new TextEncoder().encode('Xen saved domain, xl format\n \0 \r');
@@ -33,9 +33,8 @@ export interface XlHeader {
   readonly more: Uint8Array;
 }
 
-/** True if the octets may be the beginning of xl's header: all of the magic that is there agrees. */
 export function beginsLikeXl(bytes: Uint8Array): boolean {
-  return bytes.subarray(0, MAGIC.length).every((octet, index) => octet === MAGIC[index]);
+  return beginsWith(bytes, MAGIC);
 }
 
 /**

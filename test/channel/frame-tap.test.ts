@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { Socket } from 'node:net';
 import { FrameTap } from '../../src/channel/link/frame-tap.js';
 import { MessagePool } from '../../src/channel/link/pool.js';
-import { StreamReader } from '../../src/stream/reader.js';
+import { RecordReader } from '../../src/stream/record-reader.js';
 import { RecordType } from '../../src/stream/format.js';
 import { encodeRecord } from '../../src/stream/writer.js';
 
@@ -165,7 +165,7 @@ describe('message pool', () => {
     const octets = Buffer.concat([Buffer.from([2]), ...parts]);
     const message = pool.take(octets.length);
     octets.copy(message);
-    const reader = new StreamReader({ withoutHeaders: true });
+    const reader = new RecordReader({ withoutHeaders: true });
     reader.push(message.subarray(1));
     const records = [];
     for (let next = reader.next(); next; next = reader.next()) records.push(next);

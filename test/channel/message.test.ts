@@ -12,7 +12,7 @@ import {
   INVENTORY_TEXT_BYTES_MAX,
 } from '../../src/hypervisor/inventory.js';
 import { StreamError } from '../../src/stream/error.js';
-import { StreamReader } from '../../src/stream/reader.js';
+import { RecordReader } from '../../src/stream/record-reader.js';
 import { StreamDigest } from '../../src/channel/link/digest.js';
 import { concatenate } from '../../src/stream/writer.js';
 import { bulkRecord, checkpointRecord, helloOf, seeded, streamHeaders } from './support.js';
@@ -203,7 +203,7 @@ describe('20,000 mutated messages', () => {
 
 function readPiece(bytes: Uint8Array): void {
   new StreamDigest().update(bytes);
-  const reader = new StreamReader();
+  const reader = new RecordReader();
   reader.push(bytes);
   while (reader.next() !== null);
   try {

@@ -9,10 +9,9 @@ import path from 'node:path';
 import { Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { PAGE_SIZE, RecordType, hasPageData } from '../../src/stream/format.js';
-import type { LayeredItem } from '../../src/stream/layer-item.js';
-import { LayeredReader } from '../../src/stream/layers.js';
 import { PageBatch, decodePageData } from '../../src/stream/page-data.js';
 import { viewOf } from '../../src/stream/octets.js';
+import { RecordReader, layerOf } from '../../src/stream/record-reader.js';
 
 export const entry = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
@@ -84,18 +83,14 @@ const VCPU: readonly number[] = [4, 5, 6, 12];
 
 /** The state at checkpoint `number`; 0: at END. */
 export function stateAt(octets: Uint8Array, number: number): DomainState {
-  const reader = new LayeredReader();
+  const reader = new RecordReader();
   reader.push(octets);
   const pages: DomainState['pages'] = new Map();
   const records: DomainState['records'] = new Map();
   const batch = new PageBatch();
   let checkpoints = 0;
-  for (let item: LayeredItem | null = reader.next(); item !== null; item = reader.next()) {
-    if (item.kind !== 'record') {
-      continue;
-    }
-    const { record } = item;
-    if (item.layer === 'libxl') {
+  for (let record = reader.next(); record !== null; record = reader.next()) {
+    if (record.layer === 'libxl') {
       if (record.type === 2 || record.type === 3) {
         records.set(`libxl ${record.type}`, record.body);
       }
@@ -115,12 +110,12 @@ export function stateAt(octets: Uint8Array, number: number): DomainState {
       const vcpu = VCPU.includes(record.type) ? ` of ${viewOf(record.body).getUint32(0, true)}` : '';
       records.set(`libxc ${record.type}${vcpu}`, record.body);
     }
-    checkpoints += item.layer === 'libxc' && record.type === RecordType.CHECKPOINT ? 1 : 0;
+    checkpoints += record.layer !== 'libxl' && record.type === RecordType.CHECKPOINT ? 1 : 0;
     if (checkpoints > 0 && checkpoints === number) {
       break;
     }
   }
-  return { pages, records, layers: reader.outermost ?? 'none' };
+  return { pages, records, layers: layerOf(octets) ?? 'none' };
 }
 
 /** What differs, in words; empty if nothing does. */

@@ -3,7 +3,7 @@
 
 import { PAGE_SIZE, RecordType, hasPageData } from '../../src/stream/format.js';
 import { PageBatch, decodePageData } from '../../src/stream/page-data.js';
-import { StreamReader } from '../../src/stream/reader.js';
+import { RecordReader } from '../../src/stream/record-reader.js';
 import type { StreamRecord } from '../../src/stream/record.js';
 import {
   type GuestWidth,
@@ -28,7 +28,7 @@ export interface PvImage {
 
 /** Reads the stream's records up to, and not with, checkpoint number `checkpoints` (all of them by default). */
 export function readPvImage(octets: Uint8Array, checkpoints = Infinity): PvImage {
-  const reader = new StreamReader();
+  const reader = new RecordReader();
   reader.push(octets);
   reader.headers();
   const image: PvImage = {

@@ -7,7 +7,7 @@ import { ChunkSource } from '../../src/restore/file-source.js';
 import type { ColoRestoreOptions } from '../../src/restore/callbacks.js';
 import { type RestoreOptions, type RestoreOutcome, restoreDomain } from '../../src/restore/restore.js';
 import { PAGE_SIZE, RecordType } from '../../src/stream/format.js';
-import { StreamReader } from '../../src/stream/reader.js';
+import { RecordReader } from '../../src/stream/record-reader.js';
 import { decodeDirtyPfnList } from '../../src/stream/records/dirty-pfns.js';
 import { encodeRecord } from '../../src/stream/writer.js';
 import { readFixture } from '../fixtures/xen.js';
@@ -19,7 +19,7 @@ import { record, replay } from './recorded.js';
 const XEN_PAGES = 0xff000;
 
 function backLists(octets: Uint8Array): Uint32Array[] {
-  const reader = new StreamReader({ withoutHeaders: true });
+  const reader = new RecordReader({ withoutHeaders: true });
   reader.push(octets);
   const lists: Uint32Array[] = [];
   for (let one = reader.next(); one !== null; one = reader.next()) lists.push(decodeDirtyPfnList(one));

@@ -2,7 +2,7 @@
 // of such streams to compare the restorer with.
 
 import { openEmbeddedSource } from '../../src/hypervisor/embedded/index.js';
-import { HvmParamIndex } from '../../src/guest/x86-hvm/params.js';
+import { HvmParamIndex } from '../../src/guest/x86-hvm/restore.js';
 import { MemoryDomain } from '../memory/domain.js';
 import type { SourceDomain } from '../../src/hypervisor/port.js';
 import { saveDomain } from '../../src/save/save.js';

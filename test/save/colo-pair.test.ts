@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { RomulusError } from '../../src/errors.js';
 import { HypervisorError } from '../../src/hypervisor/port.js';
-import { StreamReader } from '../../src/stream/reader.js';
+import { RecordReader } from '../../src/stream/record-reader.js';
 import { decodeDirtyPfnList } from '../../src/stream/records/dirty-pfns.js';
 import { expectRunsOn, type PairOptions, type PairResult, runPair } from './colo-support.js';
 
@@ -20,7 +20,7 @@ const steady: PairOptions = {
 };
 
 function lists(result: PairResult): number[][] {
-  const reader = new StreamReader({ withoutHeaders: true });
+  const reader = new RecordReader({ withoutHeaders: true });
   reader.push(result.back.octets());
   const found: number[][] = [];
   for (let record = reader.next(); record !== null; record = reader.next()) {
@@ -100,7 +100,7 @@ describe('a COLO pair', () => {
   it('runs on from its own state when the stream is cut at any record, an octet before it or after it', async () => {
     const whole = await runPair(steady);
     const octets = whole.forward.octets();
-    const reader = new StreamReader();
+    const reader = new RecordReader();
     reader.push(octets);
     const cuts: number[] = [0, 17];
     const boundaries: number[] = [];

@@ -12,7 +12,7 @@ import type { BackSource } from '../../src/save/colo.js';
 import { saveDomain } from '../../src/save/save.js';
 import { PAGE_SIZE, RecordType, hasPageData } from '../../src/stream/format.js';
 import { decodePageData, PageBatch } from '../../src/stream/page-data.js';
-import { StreamReader, type StreamReaderOptions } from '../../src/stream/reader.js';
+import { RecordReader, type RecordReaderOptions } from '../../src/stream/record-reader.js';
 import type { StreamRecord } from '../../src/stream/record.js';
 import { decodeHvmParams } from '../../src/stream/records/hvm.js';
 import { decodeTscInfo } from '../../src/stream/records/tsc.js';
@@ -24,7 +24,7 @@ import { driver as remusDriver, RecordingSink } from './support.js';
 /** What Xen's streams walk: 4 GiB less the 16 MiB below it. */
 const XEN_PAGES = 0xff000;
 
-function backOf(octets: Uint8Array, options: StreamReaderOptions = {}): ChunkSource {
+function backOf(octets: Uint8Array, options: RecordReaderOptions = {}): ChunkSource {
   async function* chunks(): AsyncGenerator<Uint8Array> {
     yield await Promise.resolve(octets);
   }
@@ -47,7 +47,7 @@ function driver(domain: MemoryDomain, checkpoints: number): SaveCallbacks {
 
 /** The records of the stream, checkpoint by checkpoint. */
 function checkpointsOf(octets: Uint8Array): StreamRecord[][] {
-  const reader = new StreamReader();
+  const reader = new RecordReader();
   reader.push(octets);
   const checkpoints: StreamRecord[][] = [[]];
   for (let record = reader.next(); record !== null; record = reader.next()) {

@@ -1,21 +1,13 @@
 // Codecs that only tests need: what Romulus carries without looking inside, taken apart and put together.
 
-import { StreamError } from '../../src/stream/error.js';
-import type { StreamHeaders } from '../../src/stream/flow.js';
-import { DomainType } from '../../src/stream/format.js';
-import { encodeDomainHeader, encodeImageHeader } from '../../src/stream/headers.js';
-import type { LayeredItem } from '../../src/stream/layer-item.js';
 import {
   type CheckpointState,
   decodeEmulatorContext,
   encodeEmulatorContext,
-  encodeLibxlHeader,
 } from '../../src/stream/libxl.js';
 import { viewOf } from '../../src/stream/octets.js';
 import type { StreamRecord } from '../../src/stream/record.js';
-import { CPUID_LEAF_BYTES, MSR_ENTRY_BYTES } from '../../src/stream/records/policy.js';
-import { concatenate, recordParts } from '../../src/stream/writer.js';
-import { encodeXlHeader } from '../../src/stream/xl.js';
+import { CPUID_LEAF_BYTES, MSR_ENTRY_BYTES } from '../../src/stream/check.js';
 
 export interface CpuidLeaf {
   readonly leaf: number;
@@ -115,28 +107,4 @@ export function decodeCheckpointState(record: StreamRecord): number {
 
 export function encodeCheckpointState(state: CheckpointState): Uint8Array {
   return Uint8Array.of(state, 0, 0, 0);
-}
-
-/** The octets of an item, in parts; bodies are not copied. What the reader yielded, written again, is what it read. */
-export function itemParts(item: LayeredItem): Uint8Array[] {
-  if (item.kind === 'record') {
-    return recordParts(item.record.type, item.record.body);
-  }
-  switch (item.layer) {
-    case 'xl':
-      return [encodeXlHeader(item.header)];
-    case 'libxl':
-      return [encodeLibxlHeader(item.header)];
-    case 'libxc':
-      return [encodeLibxcHeaders(item.headers)];
-  }
-}
-
-function encodeLibxcHeaders({ version, domainType, xenMajor, xenMinor }: StreamHeaders): Uint8Array {
-  if (domainType !== DomainType.X86_PV && domainType !== DomainType.X86_HVM) {
-    throw new StreamError('UNKNOWN_DOMAIN_TYPE', `domain type ${domainType} cannot be written`, {
-      domainType,
-    });
-  }
-  return concatenate([encodeImageHeader(version), encodeDomainHeader({ domainType, xenMajor, xenMinor })]);
 }

@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import { checkRecord } from '../../src/stream/check.js';
 import { DomainType, PAGE_DATA_HEADER_BYTES, RecordType, paddedLength } from '../../src/stream/format.js';
 import { PageBatch, decodePageData } from '../../src/stream/page-data.js';
-import { StreamReader } from '../../src/stream/reader.js';
+import { RecordReader } from '../../src/stream/record-reader.js';
 import type { StreamRecord } from '../../src/stream/record.js';
 import { decodeDirtyPfnList, encodeDirtyPfnList } from '../../src/stream/records/dirty-pfns.js';
 import { decodeHvmContext, decodeHvmParams, encodeHvmParams } from '../../src/stream/records/hvm.js';
@@ -128,7 +128,7 @@ describe('streams of real Xen', () => {
   for (const { name, list, domainType } of streams) {
     it(`${name}: the record list, every record well-formed, and the same bytes again`, () => {
       const bytes = readFixture(name);
-      const reader = new StreamReader();
+      const reader = new RecordReader();
       reader.push(bytes);
       expect(reader.headers()).to.deep.equal({
         version: 3,
@@ -184,7 +184,7 @@ describe('streams of real Xen', () => {
 
   it('hvm-colo-back.libxc: a back channel has no headers, and five lists of dirty pfns', () => {
     const bytes = readFixture('hvm-colo-back.libxc');
-    const reader = new StreamReader({ withoutHeaders: true });
+    const reader = new RecordReader({ withoutHeaders: true });
     reader.push(bytes);
     expect(reader.headers()).to.equal(null);
     const records = readAll(bytes, { withoutHeaders: true });

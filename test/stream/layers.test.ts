@@ -5,8 +5,6 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { StreamError } from '../../src/stream/error.js';
 import { RecordType, paddedLength } from '../../src/stream/format.js';
-import { type LayeredItem } from '../../src/stream/layer-item.js';
-import { LayeredReader } from '../../src/stream/layers.js';
 import {
   CheckpointState,
   EmulatorId,
@@ -15,33 +13,31 @@ import {
   encodeEmulatorContext,
   encodeLibxlHeader,
 } from '../../src/stream/libxl.js';
+import type { StreamRecord } from '../../src/stream/record.js';
+import { RecordReader, layerOf } from '../../src/stream/record-reader.js';
 import { concatenate, encodeHeaders, encodeRecord } from '../../src/stream/writer.js';
-import { encodeXlHeader, xlConfigText, xlHeaderOf } from '../../src/stream/xl.js';
+import { decodeXlHeader, encodeXlHeader, xlConfigText, xlHeaderOf } from '../../src/stream/xl.js';
 import { readFixture, readRecordList } from '../fixtures/xen.js';
-import { counting, expectSameBytes, expectStreamError, pageDataBody, seeded, shrunk } from './streams.js';
-import { encodeCheckpointState, encodeEmulatorXenstoreData, itemParts } from './codecs.js';
+import { type LayeredItem, itemLength, itemOf, itemParts, itemsOf } from './layered.js';
+import {
+  counting,
+  expectSameBytes,
+  expectStreamError,
+  pageDataBody,
+  seeded,
+  shrunk,
+  takeAll,
+} from './streams.js';
+import { encodeCheckpointState, encodeEmulatorXenstoreData } from './codecs.js';
 
 const { END, LIBXC_CONTEXT, EMULATOR_XENSTORE_DATA, EMULATOR_CONTEXT, CHECKPOINT_END, CHECKPOINT_STATE } =
   LibxlRecordType;
 
-function takeItems(reader: LayeredReader): LayeredItem[] {
-  const items: LayeredItem[] = [];
-  for (let item = reader.next(); item !== null; item = reader.next()) {
-    items.push(item);
-  }
-  return items;
-}
-
 function readItems(bytes: Uint8Array): LayeredItem[] {
-  const reader = new LayeredReader();
-  reader.push(bytes);
-  const items = takeItems(reader);
+  const reader = new RecordReader();
+  const items = itemsOf(bytes, reader);
   reader.end();
   return items;
-}
-
-function itemLength(item: LayeredItem): number {
-  return itemParts(item).reduce((sum, part) => sum + part.length, 0);
 }
 
 /** What a record list says of an item: layer, and name of the record type. */
@@ -53,7 +49,7 @@ function nameOf(item: LayeredItem): string {
   return `${item.layer} ${types.find(([, type]) => type === item.record.type)?.[0] ?? '?'}`;
 }
 
-/** The lists name libxc's two headers apart, the reader yields them in one. */
+/** The lists name libxc's two headers apart, an item has both. */
 function expectedList(name: string) {
   const expected: { offset: number; length: number; name: string }[] = [];
   for (const { offset, length, layer, name: recordName, detail } of readRecordList(name).records) {
@@ -82,12 +78,9 @@ describe('layers', () => {
     for (const name of ['pv-save', 'hvm-save', 'pv-live', 'pv-remus-6ckpt', 'hvm-remus-6ckpt']) {
       it(`${name}: the record list, and the same bytes again`, () => {
         const bytes = readFixture(name);
-        const reader = new LayeredReader();
-        for (let at = 0; at < bytes.length; at += 65536) {
-          reader.push(bytes.subarray(at, at + 65536));
-        }
-        const items = takeItems(reader);
-        expect(reader.outermost).to.equal('xl');
+        const reader = new RecordReader();
+        const items = itemsOf(bytes, reader);
+        expect(layerOf(bytes)).to.equal('xl');
         const list = items.map((item) => ({
           offset: item.offset,
           length: itemLength(item),
@@ -95,10 +88,14 @@ describe('layers', () => {
         }));
         expect(list).to.deep.equal(expectedList(name));
 
-        const remaining = concatenate(reader.remaining());
-        expect(remaining.length).to.equal(tails[name] ?? 0);
+        expect(reader.pendingBytes).to.equal(tails[name] ?? 0);
         expect(reader.finished).to.equal(!name.includes('remus'));
-        reader.end();
+        if (reader.pendingBytes > 0) {
+          expectStreamError('TRAILING_DATA', () => reader.end());
+        } else {
+          reader.end();
+        }
+        const remaining = bytes.subarray(reader.offset);
         expectSameBytes(concatenate([...items.flatMap(itemParts), remaining]), bytes);
 
         const libxc = items.filter((item) => item.layer === 'libxc');
@@ -119,10 +116,9 @@ describe('layers', () => {
 
     it('a bare libxc stream is one layer', () => {
       const bytes = readFixture('pv-remus-6ckpt.libxc');
-      const reader = new LayeredReader();
-      reader.push(bytes);
-      const items = takeItems(reader);
-      expect(reader.outermost).to.equal('libxc');
+      const reader = new RecordReader();
+      const items = itemsOf(bytes, reader);
+      expect(layerOf(bytes)).to.equal('libxc');
       expect(new Set(items.map((item) => item.layer))).to.deep.equal(new Set(['libxc']));
       reader.end();
       expectSameBytes(concatenate(items.flatMap(itemParts)), bytes);
@@ -159,29 +155,33 @@ describe('layers', () => {
       ]);
     }
 
-    it('any cut gives the same items', () => {
+    it('any cut gives the same records', () => {
       const bytes = small();
-      const expected = readItems(bytes).map((item) => [item.offset, nameOf(item), itemLength(item)]);
+      const headers = readItems(bytes).findIndex((item) => item.kind === 'headers');
+      const expected = readItems(bytes)
+        .slice(headers + 1)
+        .map((item) => [item.offset, nameOf(item), itemLength(item)]);
       fc.assert(
         fc.property(
           fc.array(fc.nat({ max: bytes.length }), { maxLength: 40 }),
           fc.boolean(),
           (cuts, eager) => {
             const edges = [0, ...cuts.sort((one, other) => one - other), bytes.length];
-            const reader = new LayeredReader();
-            const items: LayeredItem[] = [];
+            const reader = new RecordReader();
+            const records: StreamRecord[] = [];
             edges.slice(1).forEach((edge, index) => {
               reader.push(bytes.subarray(edges[index], edge));
               if (eager) {
-                items.push(...takeItems(reader));
+                records.push(...takeAll(reader));
               }
             });
-            items.push(...takeItems(reader));
+            records.push(...takeAll(reader));
             reader.end();
+            const items = records.map(itemOf);
             expect(items.map((item) => [item.offset, nameOf(item), itemLength(item)])).to.deep.equal(
               expected,
             );
-            expectSameBytes(concatenate(items.flatMap(itemParts)), bytes);
+            expectSameBytes(concatenate(items.flatMap(itemParts)), bytes.subarray(items[0]?.offset));
           },
         ),
         { numRuns: 60 },
@@ -191,14 +191,13 @@ describe('layers', () => {
     it('cut anywhere, the stream ends at a boundary or is TRUNCATED', () => {
       const bytes = small();
       const items = readItems(bytes);
-      const firstRecord = items.find((item) => item.kind === 'record')?.offset ?? 0;
       const headers = items.find((item) => item.kind === 'headers')?.offset ?? 0;
       const boundaries = new Set([...items.map((item) => item.offset), bytes.length]);
       for (let length = 0; length <= bytes.length; length += 1) {
-        const reader = new LayeredReader();
+        const reader = new RecordReader();
         reader.push(bytes.subarray(0, length));
-        takeItems(reader);
-        if (boundaries.has(length) && length >= firstRecord && length !== headers) {
+        takeAll(reader);
+        if (boundaries.has(length) && length > headers) {
           reader.end();
         } else {
           expectStreamError('TRUNCATED', () => reader.end());
@@ -296,9 +295,11 @@ describe('layers', () => {
     });
 
     it('a long libxl record is refused from its header', () => {
-      const reader = new LayeredReader({ recordLengthMax: 4096 });
-      reader.push(concatenate([encodeLibxlHeader(), Uint8Array.of(3, 0, 0, 0, 1, 16, 0, 0)]));
-      expect(reader.next()?.kind).to.equal('header');
+      const reader = new RecordReader({ recordLengthMax: 4096 });
+      reader.push(encodeLibxlHeader());
+      expect(reader.next()).to.equal(null);
+      expect(reader.offset).to.equal(16);
+      reader.push(Uint8Array.of(3, 0, 0, 0, 1, 16, 0, 0));
       const { message } = expectStreamError('RECORD_TOO_LONG', () => reader.next());
       expect(message).to.contain('Emulator context');
     });
@@ -328,9 +329,12 @@ describe('layers', () => {
       expectStreamError('BAD_RECORD', tried(changed(good.subarray(0, 48), 44, 0)));
       expectStreamError('TRUNCATED', tried(good));
       const later = { ...xlHeaderOf('{}'), optionalFlags: 6, more: counting(9) };
-      const reader = new LayeredReader();
-      reader.push(encodeXlHeader(later));
-      expect(reader.next()).to.deep.equal({ layer: 'xl', kind: 'header', offset: 0, header: later });
+      const bytes = encodeXlHeader(later);
+      expect(decodeXlHeader(bytes)).to.deep.equal(later);
+      const reader = new RecordReader();
+      reader.push(concatenate([bytes, opening]));
+      expect(reader.headers()).to.include({ domainType: 2 });
+      expect(reader.offset).to.equal(bytes.length + opening.length);
     });
 
     it('libxl', () => {
@@ -345,9 +349,7 @@ describe('layers', () => {
       }
       expectStreamError('BIG_ENDIAN', tried(changed(good, 15, 1)));
       const legacy = encodeLibxlHeader({ legacy: true });
-      const reader = new LayeredReader();
-      reader.push(legacy);
-      const item = reader.next();
+      const [item] = readItems(concatenate([legacy, opening.subarray(legacy.length)]));
       expect(item).to.deep.equal({ layer: 'libxl', kind: 'header', offset: 0, header: { legacy: true } });
       expectSameBytes(concatenate(itemParts(item as LayeredItem)), legacy);
     });

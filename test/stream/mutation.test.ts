@@ -6,7 +6,7 @@ import { StreamError } from '../../src/stream/error.js';
 import { checkRecord } from '../../src/stream/check.js';
 import { type DomainType, RECORD_HEADER_BYTES, RecordType } from '../../src/stream/format.js';
 import { PageBatch, decodePageData } from '../../src/stream/page-data.js';
-import { StreamReader } from '../../src/stream/reader.js';
+import { RecordReader } from '../../src/stream/record-reader.js';
 import { readFixture } from '../fixtures/xen.js';
 import { readAll, seeded, shrunk } from './streams.js';
 
@@ -62,7 +62,7 @@ function mutate(
 
 /** Feeds the bytes in random chunks; returns the error's code, or 'clean'. */
 function outcome(bytes: Uint8Array, random: Random, batch: PageBatch): string {
-  const reader = new StreamReader();
+  const reader = new RecordReader();
   const chunkMost = 1 + random(8192);
   let bodies = 0;
   try {

@@ -5,7 +5,7 @@ import { RomulusError } from '../../src/errors.js';
 import { StreamError, type StreamErrorCode } from '../../src/stream/error.js';
 import { PAGE_DATA_HEADER_BYTES, PAGE_SIZE, RecordType, hasPageData } from '../../src/stream/format.js';
 import { PageBatch, decodePageData } from '../../src/stream/page-data.js';
-import { StreamReader, type StreamReaderOptions } from '../../src/stream/reader.js';
+import { RecordReader, type RecordReaderOptions } from '../../src/stream/record-reader.js';
 import type { StreamRecord } from '../../src/stream/record.js';
 import { concatenate, encodeRecord, writePageDataHeader, writePfnEntry } from '../../src/stream/writer.js';
 
@@ -28,13 +28,13 @@ export function expectStreamError(code: StreamErrorCode, action: () => unknown):
   throw new Error(`no error, where ${code} was expected`);
 }
 
-export function readAll(bytes: Uint8Array, options?: StreamReaderOptions): StreamRecord[] {
-  const reader = new StreamReader(options);
+export function readAll(bytes: Uint8Array, options?: RecordReaderOptions): StreamRecord[] {
+  const reader = new RecordReader(options);
   reader.push(bytes);
   return takeAll(reader);
 }
 
-export function takeAll(reader: StreamReader): StreamRecord[] {
+export function takeAll(reader: RecordReader): StreamRecord[] {
   const records: StreamRecord[] = [];
   for (let record = reader.next(); record !== null; record = reader.next()) {
     records.push(record);

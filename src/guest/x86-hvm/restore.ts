@@ -9,7 +9,25 @@ import { decodeHvmParams } from '../../stream/records/hvm.js';
 import { GuestError } from '../error.js';
 import type { RestoreOps, RestoreOpsContext } from '../ops.js';
 import { X86_RECORD_TYPES, checkFits, processX86Record, x86StaticDataComplete } from '../x86.js';
-import { HvmParamIndex, isFrameParam } from './params.js';
+
+/** The parameters that a restore must know by name. Source: Xen's public header hvm/params.h. */
+export const HvmParamIndex = {
+  STORE_PFN: 1n,
+  STORE_EVTCHN: 2n,
+  PAE_ENABLED: 4n,
+  IOREQ_PFN: 5n,
+  BUFIOREQ_PFN: 6n,
+  CONSOLE_PFN: 17n,
+  CONSOLE_EVTCHN: 18n,
+} as const;
+
+/** Those whose value is a frame of the domain that a restore uses itself. */
+const FRAMES: ReadonlySet<bigint> = new Set([
+  HvmParamIndex.STORE_PFN,
+  HvmParamIndex.IOREQ_PFN,
+  HvmParamIndex.BUFIOREQ_PFN,
+  HvmParamIndex.CONSOLE_PFN,
+]);
 
 export const restoreOpsX86Hvm: RestoreOps = {
   recordTypes: new Set([RecordType.HVM_CONTEXT, RecordType.HVM_PARAMS, ...X86_RECORD_TYPES]),
@@ -82,26 +100,17 @@ export const restoreOpsX86Hvm: RestoreOps = {
 
 function needContext(context: RestoreOpsContext): void {
   if (context.hvmContext === null && context.emulatorContext === null) {
-    throw new GuestError(
-      'INCOMPLETE',
-      'the stream has brought no HVM context, and no state of a device model',
-    );
+    const message = 'the stream has brought no HVM context, and no state of a device model';
+    throw new GuestError('INCOMPLETE', message);
   }
 }
 
 function checkFrame(context: RestoreOpsContext, record: StreamRecord, { index, value }: HvmParam): void {
-  if (isFrameParam(index) && value >= BigInt(context.p2mSize)) {
-    throw new StreamError(
-      'PFN_OUT_OF_RANGE',
-      `HVM parameter ${index.toString()} names a frame that is not there`,
-      {
-        offset: record.offset,
-        type: record.type,
-        index,
-        pfn: value,
-        p2mSize: context.p2mSize,
-      },
-    );
+  if (FRAMES.has(index) && value >= BigInt(context.p2mSize)) {
+    const { offset, type } = record;
+    const message = `HVM parameter ${index.toString()} names a frame that is not there`;
+    const facts = { offset, type, index, pfn: value, p2mSize: context.p2mSize };
+    throw new StreamError('PFN_OUT_OF_RANGE', message, facts);
   }
 }
 

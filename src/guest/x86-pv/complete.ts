@@ -6,10 +6,10 @@
 
 import { PIN_BATCH_MAX } from '../../hypervisor/port-pv.js';
 import { valueAt } from '../../stream/bounds.js';
-import { INVALID_FRAME, PageType } from '../../stream/format.js';
+import { INVALID_FRAME, PageType, RecordType } from '../../stream/format.js';
+import { viewOf } from '../../stream/octets.js';
 import { GuestError, type GuestErrorCode } from '../error.js';
 import type { RestoreOpsContext } from '../ops.js';
-import { withFrame } from './frame-view.js';
 import { fitsRole } from './judge.js';
 import {
   CONSOLE_CONNECTION,
@@ -20,7 +20,7 @@ import {
   writeLong,
 } from './layout.js';
 import { tableLevel } from './page-table.js';
-import { type X86PvRestoreState, restoreStateOf } from './state.js';
+import { type X86PvRestoreState, restoreStateOf, withFrame } from './state.js';
 import { type FrameRole, startInfoFrame, translateVcpu } from './vcpu.js';
 
 /** @throws GuestError INCOMPLETE, BAD_FRAME, BAD_PAGE_TYPE, BAD_P2M, BAD_VCPU; HypervisorError */
@@ -35,12 +35,16 @@ export async function completeStream(context: RestoreOpsContext): Promise<void> 
 
 async function updateVcpus(context: RestoreOpsContext, state: X86PvRestoreState): Promise<void> {
   const { pv, vcpus } = state;
-  for (const [id, { basic, extended, xsave, msrs }] of vcpus.entries()) {
-    if (basic !== null) await setBasic(context, state, id, basic);
+  for (const [id, blobs] of vcpus.entries()) {
+    const basic = blobs.get(RecordType.X86_PV_VCPU_BASIC);
+    const extended = blobs.get(RecordType.X86_PV_VCPU_EXTENDED);
+    const xsave = blobs.get(RecordType.X86_PV_VCPU_XSAVE);
+    const msrs = blobs.get(RecordType.X86_PV_VCPU_MSRS);
+    if (basic) await setBasic(context, state, id, basic);
     else if (id === 0) throw new GuestError('INCOMPLETE', 'the stream has not brought the state of vCPU 0');
-    if (extended !== null) await pv.setVcpuExtended(id, extended);
-    if (xsave !== null) await pv.setVcpuXsave(id, xsave);
-    if (msrs !== null) await pv.setVcpuMsrs(id, msrs);
+    if (extended) await pv.setVcpuExtended(id, extended);
+    if (xsave) await pv.setVcpuXsave(id, xsave);
+    if (msrs) await pv.setVcpuMsrs(id, msrs);
   }
 }
 
@@ -56,8 +60,8 @@ async function setBasic(
     ownFrame(state, pfn, `${role} of vCPU ${id}`, role),
   );
   if (id === 0) await updateStartInfo(context, state, startInfoFrame(local, layout));
-  const flags = new DataView(local.buffer, local.byteOffset + layout.vcpu.flags, 4);
-  flags.setUint32(0, flags.getUint32(0, true) | VCPU_ONLINE, true);
+  const view = viewOf(local);
+  view.setUint32(layout.vcpu.flags, view.getUint32(layout.vcpu.flags, true) | VCPU_ONLINE, true);
   await pv.setVcpuContext(id, local);
 }
 
@@ -148,11 +152,9 @@ function ownFrame(
   code: GuestErrorCode = 'BAD_FRAME',
 ): number {
   const { physmap, pfnTypes, layout } = state;
-  if (pfn > physmap.maxPfn) {
-    throw new GuestError(code, `the ${what} is pfn ${pfn}, which is not there`, {
-      pfn,
-      maxPfn: physmap.maxPfn,
-    });
+  const { maxPfn } = physmap;
+  if (pfn > maxPfn) {
+    throw new GuestError(code, `the ${what} is pfn ${pfn}, which is not there`, { pfn, maxPfn });
   }
   const type = valueAt(pfnTypes, pfn);
   if (role !== null && !fitsRole(type, role, layout)) {
@@ -164,11 +166,8 @@ function ownFrame(
   }
   const mfn = physmap.pfnToMfn(pfn);
   if (mfn === INVALID_FRAME || physmap.mfnToPfn(mfn) !== pfn) {
-    throw new GuestError(
-      code,
-      `the ${what}, pfn ${pfn}, has no frame that Xen knows as its`,
-      physmap.facts(mfn),
-    );
+    const message = `the ${what}, pfn ${pfn}, has no frame that Xen knows as its`;
+    throw new GuestError(code, message, physmap.facts(mfn));
   }
   return mfn;
 }

@@ -20,7 +20,6 @@ import { type FrameRole, translateVcpu } from './vcpu.js';
 const UNSEEN = 0xff;
 
 export class StreamJudge {
-  readonly #vcpuCount: number;
   #layout: PvLayout | null = null;
   #maxPfn = -1;
   #types = new Uint8Array(0);
@@ -31,7 +30,6 @@ export class StreamJudge {
   readonly #pages = new PageView();
 
   constructor(vcpuCount: number) {
-    this.#vcpuCount = vcpuCount;
     this.#basics = Array.from({ length: vcpuCount }, () => null);
   }
 
@@ -109,9 +107,7 @@ export class StreamJudge {
       this.#types[pfn] = type;
       if (!hasPageData(type)) continue;
       const level = tableLevel(type);
-      if (level > 0) {
-        this.#judgeTable(record, layout, pfn, level, at);
-      }
+      if (level > 0) this.#judgeTable(record, layout, pfn, level, at);
       at += 4096;
     }
   }
@@ -124,12 +120,8 @@ export class StreamJudge {
     const view = this.#pages.over(record.body);
     const bad = checkTable(view, at, level, this.#maxPfn);
     if (bad === ALL_GOOD) return;
-    const facts = {
-      ...where,
-      index: bad,
-      entry: view.getBigUint64(at + bad * 8, true),
-      maxPfn: this.#maxPfn,
-    };
+    const entry = view.getBigUint64(at + bad * 8, true);
+    const facts = { ...where, index: bad, entry, maxPfn: this.#maxPfn };
     if (isSuperpage(view, at + bad * 8, level)) {
       throw refused('SUPERPAGE', record, `L${level}[${bad}] of pfn ${pfn} maps a superpage`, facts);
     }
@@ -139,11 +131,9 @@ export class StreamJudge {
   #judgeVcpu(record: StreamRecord, layout: PvLayout): void {
     const { vcpuId, context } = decodePvVcpu(record, layout.width);
     if (context.length === 0) return;
-    if (vcpuId >= this.#vcpuCount) {
-      throw refused('BAD_VCPU', record, `the domain has no vCPU ${vcpuId}`, {
-        vcpu: vcpuId,
-        vcpus: this.#vcpuCount,
-      });
+    if (vcpuId >= this.#basics.length) {
+      const facts = { vcpu: vcpuId, vcpus: this.#basics.length };
+      throw refused('BAD_VCPU', record, `the domain has no vCPU ${vcpuId}`, facts);
     }
     if (record.type === RecordType.X86_PV_VCPU_BASIC) this.#basics[vcpuId] = context;
   }
@@ -163,13 +153,8 @@ export class StreamJudge {
       translateVcpu(basic.slice(), layout, vcpu, 'to mfns', (pfn, role) => {
         const type = this.#typeOf(pfn);
         if (!fitsRole(type, role, layout)) {
-          throw refused('BAD_FRAME', record, `the ${role} of vCPU ${vcpu} is not what it must be`, {
-            vcpu,
-            role,
-            pfn,
-            pageType: type,
-            maxPfn: this.#maxPfn,
-          });
+          const facts = { vcpu, role, pfn, pageType: type, maxPfn: this.#maxPfn };
+          throw refused('BAD_FRAME', record, `the ${role} of vCPU ${vcpu} is not what it must be`, facts);
         }
         return pfn;
       });
@@ -177,12 +162,8 @@ export class StreamJudge {
     this.#p2mPfns.forEach((pfn, index) => {
       const type = this.#typeOf(pfn);
       if (type !== PageType.NOTAB) {
-        throw refused('BAD_P2M', record, `page ${index} of the p2m, pfn ${pfn}, is no plain page`, {
-          index,
-          pfn,
-          pageType: type,
-          maxPfn: this.#maxPfn,
-        });
+        const facts = { index, pfn, pageType: type, maxPfn: this.#maxPfn };
+        throw refused('BAD_P2M', record, `page ${index} of the p2m, pfn ${pfn}, is no plain page`, facts);
       }
     });
   }

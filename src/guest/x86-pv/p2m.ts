@@ -11,9 +11,9 @@ import { HypervisorError } from '../../hypervisor/port.js';
 import type { FrameMapping, PvDomain } from '../../hypervisor/port-pv.js';
 import { valueAt } from '../../stream/bounds.js';
 import { INVALID_FRAME, PAGE_SIZE, PFN_MAX } from '../../stream/format.js';
+import { viewOf } from '../../stream/octets.js';
 import { GuestError } from '../error.js';
-import { viewOf } from './frame-view.js';
-import { type PvLayout, cr3ToFrame, readFrame, readLong } from './layout.js';
+import { cr3ToFrame, readFrame, readLong } from './layout.js';
 import { entryFrame } from './page-table.js';
 import type { X86PvSaveState } from './state.js';
 
@@ -44,10 +44,7 @@ export async function mapP2m(state: X86PvSaveState): Promise<void> {
   const p2mCr3 = readLong(sharedInfo, layout.sharedInfo.p2mCr3, layout.width);
   // Read before the list: if the guest moves it in between, the next look at the count tells.
   const generation = p2mCr3 === 0n ? null : readGeneration(state);
-  const pages =
-    p2mCr3 === 0n
-      ? await walkTree(pv, layout, sharedInfo, physmap.maxMfn, maxPfn)
-      : await walkList(pv, layout, sharedInfo, physmap.maxMfn, maxPfn, p2mCr3);
+  const pages = await (p2mCr3 === 0n ? walkTree(state, maxPfn) : walkList(state, maxPfn, p2mCr3));
 
   const mapping = await mapGuestFrames(pv, pages.mfns);
   const before = { p2m: physmap.p2m, maxPfn: physmap.maxPfn };
@@ -77,13 +74,9 @@ export function readGeneration(state: X86PvSaveState): bigint {
 }
 
 /** By the frame list list. */
-async function walkTree(
-  pv: PvDomain,
-  layout: PvLayout,
-  sharedInfo: DataView,
-  maxMfn: number,
-  statedMaxPfn: number,
-): Promise<P2mPages> {
+async function walkTree(state: X86PvSaveState, statedMaxPfn: number): Promise<P2mPages> {
+  const { pv, layout, sharedInfo } = state;
+  const { maxMfn } = state.physmap;
   const { width } = layout;
   const perPage = PAGE_SIZE / width;
   const perList = perPage * perPage;
@@ -135,14 +128,9 @@ async function readMapped(
 }
 
 /** By the guest's own page tables, from p2m_cr3 down. Entries are 64 bits whatever the guest's width. */
-async function walkList(
-  pv: PvDomain,
-  layout: PvLayout,
-  sharedInfo: DataView,
-  maxMfn: number,
-  statedMaxPfn: number,
-  p2mCr3: bigint,
-): Promise<P2mPages> {
+async function walkList(state: X86PvSaveState, statedMaxPfn: number, p2mCr3: bigint): Promise<P2mPages> {
+  const { pv, layout, sharedInfo } = state;
+  const { maxMfn } = state.physmap;
   const { width, levels } = layout;
   const perPage = PAGE_SIZE / width;
   let maxPfn = statedMaxPfn;
@@ -159,18 +147,16 @@ async function walkList(
     // The first of `tables` is the one that maps `start`, the others follow it in the address space.
     const first = Number((start >> shift) & (level === 3 && levels === 3 ? 3n : 511n));
     const count = Number((end >> shift) - (start >> shift)) + 1;
-    const entries = await readEntries(pv, tables, first, count, maxMfn, level);
-    tables = entries;
-    if (level === 2) {
-      const lastRun = startOfLastRun(entries);
-      // A last entry that is like no other is memory; a run of the same one is not.
-      const used = lastRun === count - 1 ? count : lastRun;
-      const trimmed = used * 512 * perPage - 1;
-      if (used > 0 && trimmed < maxPfn) {
-        maxPfn = trimmed;
-        end = lastByte(maxPfn);
-        tables = entries.slice(0, Number((end >> shift) - (start >> shift)) + 1);
-      }
+    tables = await readEntries(pv, tables, first, count, maxMfn, level);
+    if (level !== 2) continue;
+    const lastRun = startOfLastRun(tables);
+    // A last entry that is like no other is memory; a run of the same one is not.
+    const used = lastRun === count - 1 ? count : lastRun;
+    const trimmed = used * 512 * perPage - 1;
+    if (used > 0 && trimmed < maxPfn) {
+      maxPfn = trimmed;
+      end = lastByte(maxPfn);
+      tables = tables.slice(0, Number((end >> shift) - (start >> shift)) + 1);
     }
   }
   return { maxPfn, mfns: tables };
@@ -228,19 +214,15 @@ async function mapGuestFrames(pv: PvDomain, mfns: Uint32Array): Promise<FrameMap
     return await pv.mapFrames(mfns, mfns.length);
   } catch (cause) {
     if (!(cause instanceof HypervisorError) || cause.code !== 'FRAME_OUT_OF_RANGE') throw cause;
-    throw new GuestError('BAD_P2M', `the guest's p2m cannot be used: ${cause.message}`, cause.facts, {
-      cause,
-    });
+    const message = `the guest's p2m cannot be used: ${cause.message}`;
+    throw new GuestError('BAD_P2M', message, cause.facts, { cause });
   }
 }
 
 function checkMfn(mfn: number, maxMfn: number, where: string, index: number): void {
   if (mfn === 0 || mfn > maxMfn) {
-    throw badP2m(`mfn 0x${mfn.toString(16)} at index ${index} of its ${where} is bad`, {
-      mfn,
-      index,
-      maxMfn,
-    });
+    const what = `mfn 0x${mfn.toString(16)} at index ${index} of its ${where} is bad`;
+    throw badP2m(what, { mfn, index, maxMfn });
   }
 }
 

@@ -2,31 +2,31 @@
 // machine gave; vCPUs are kept until the stream is complete (complete.ts), since what they point to comes and changes
 // until then.
 
-import type { TargetDomain } from '../../hypervisor/port.js';
-import type { PvTarget } from '../../hypervisor/port-pv.js';
 import { valueAt } from '../../stream/bounds.js';
 import { DomainType, PAGE_SIZE, PageType, RecordType } from '../../stream/format.js';
 import type { StreamRecord } from '../../stream/record.js';
-import { decodePvInfo, decodePvP2mFrames, decodePvVcpu, decodeSharedInfo } from '../../stream/records/pv.js';
+import {
+  VCPU_RECORD_TYPES,
+  decodePvInfo,
+  decodePvP2mFrames,
+  decodePvVcpu,
+  decodeSharedInfo,
+} from '../../stream/records/pv.js';
 import { GuestError } from '../error.js';
 import type { RestoreOps, RestoreOpsContext } from '../ops.js';
 import { X86_RECORD_TYPES, checkFits, processX86Record, x86StaticDataComplete } from '../x86.js';
 import { completeStream } from './complete.js';
-import { withFrame } from './frame-view.js';
-import { StreamJudge, grownP2mPfns, grownTypes } from './judge.js';
+import { grownP2mPfns, grownTypes } from './judge.js';
 import { VCPU_INFO_BYTES, VCPU_INFO_COUNT, pvLayout, writeLong } from './layout.js';
 import { ALL_GOOD, collectMissing, entryFrame, localiseTable, tableLevel } from './page-table.js';
 import { Physmap } from './physmap.js';
-import { X86PvRestoreState, restoreStateOf } from './state.js';
+import { X86PvRestoreState, needPv, restoreStateOf, withFrame } from './state.js';
 
 export const restoreOpsX86Pv: RestoreOps = {
   recordTypes: new Set([
     RecordType.X86_PV_INFO,
     RecordType.X86_PV_P2M_FRAMES,
-    RecordType.X86_PV_VCPU_BASIC,
-    RecordType.X86_PV_VCPU_EXTENDED,
-    RecordType.X86_PV_VCPU_XSAVE,
-    RecordType.X86_PV_VCPU_MSRS,
+    ...VCPU_RECORD_TYPES,
     RecordType.SHARED_INFO,
     ...X86_RECORD_TYPES,
   ]),
@@ -47,14 +47,9 @@ export const restoreOpsX86Pv: RestoreOps = {
 
   async setup(context) {
     checkFits(context, DomainType.X86_PV);
-    const pv = needPv(context.domain);
+    const pv = needPv(context.domain, 'restore');
     const { guestWidth, maxVcpuId, sharedInfoFrame } = await pv.info();
-    const state = new X86PvRestoreState(pv, {
-      layout: pvLayout(guestWidth),
-      sharedInfoFrame,
-      maxVcpuId,
-      judge: new StreamJudge(maxVcpuId + 1),
-    });
+    const state = new X86PvRestoreState(pv, pvLayout(guestWidth), maxVcpuId, sharedInfoFrame);
     context.guestState = state;
     const table = await pv.mapM2p();
     state.mappings.push(table);
@@ -155,22 +150,19 @@ function localise(state: X86PvRestoreState, level: number, page: Uint8Array, at:
 async function handlePvInfo(context: RestoreOpsContext, record: StreamRecord): Promise<void> {
   const state = restoreStateOf(context);
   const { guestWidth } = decodePvInfo(record);
-  if (guestWidth !== state.layout.width) {
-    // A domain is made with the machine's width; we may be the first to tell Xen.
-    await state.pv.setGuestWidth(guestWidth);
-    const info = await state.pv.info();
-    if (info.guestWidth !== guestWidth) {
-      throw new GuestError('BAD_GUEST_WIDTH', `the guest is ${guestWidth * 8}-bit, the domain is not`, {
-        guestWidth,
-        domainWidth: info.guestWidth,
-      });
-    }
-    const { m2p, maxMfn } = state.physmap;
-    state.layout = pvLayout(guestWidth);
-    state.physmap = new Physmap(guestWidth);
-    state.physmap.m2p = m2p;
-    state.physmap.maxMfn = maxMfn;
+  if (guestWidth === state.layout.width) return;
+  // A domain is made with the machine's width; we may be the first to tell Xen.
+  await state.pv.setGuestWidth(guestWidth);
+  const { guestWidth: domainWidth } = await state.pv.info();
+  if (domainWidth !== guestWidth) {
+    const message = `the guest is ${guestWidth * 8}-bit, the domain is not`;
+    throw new GuestError('BAD_GUEST_WIDTH', message, { guestWidth, domainWidth });
   }
+  const { m2p, maxMfn } = state.physmap;
+  state.layout = pvLayout(guestWidth);
+  state.physmap = new Physmap(guestWidth);
+  state.physmap.m2p = m2p;
+  state.physmap.maxMfn = maxMfn;
 }
 
 async function handleP2mFrames(context: RestoreOpsContext, record: StreamRecord): Promise<void> {
@@ -191,22 +183,7 @@ function handleVcpu(context: RestoreOpsContext, record: StreamRecord): void {
   const { vcpuId, context: blob } = decodePvVcpu(record, state.layout.width);
   // Xen 4.6 to 4.8 wrote empty records, which say nothing.
   if (blob.length === 0) return;
-  const vcpu = valueAt(state.vcpus, vcpuId);
-  const copy = blob.slice();
-  switch (record.type) {
-    case RecordType.X86_PV_VCPU_BASIC:
-      vcpu.basic = copy;
-      break;
-    case RecordType.X86_PV_VCPU_EXTENDED:
-      vcpu.extended = copy;
-      break;
-    case RecordType.X86_PV_VCPU_XSAVE:
-      vcpu.xsave = copy;
-      break;
-    default:
-      vcpu.msrs = copy;
-      break;
-  }
+  valueAt(state.vcpus, vcpuId).set(record.type, blob.slice());
 }
 
 /** What the vCPUs and the architecture own of shared info is taken over; events begin masked, with none pending. */
@@ -226,13 +203,4 @@ async function handleSharedInfo(context: RestoreOpsContext, record: StreamRecord
     page.fill(0xff, at.eventsMask, at.eventsMask + at.eventsBytes);
     return undefined;
   });
-}
-
-function needPv(domain: TargetDomain): PvTarget {
-  if (domain.pv === undefined) {
-    throw new GuestError('UNSUPPORTED_DOMAIN_TYPE', 'this hypervisor cannot restore PV domains', {
-      type: DomainType.X86_PV,
-    });
-  }
-  return domain.pv;
 }

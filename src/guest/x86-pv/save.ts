@@ -5,19 +5,17 @@
 //   start of stream   X86_PV_P2M_FRAMES
 //   end of checkpoint TSC, SHARED_INFO, the vCPUs that are online
 
-import type { SourceDomain } from '../../hypervisor/port.js';
-import type { PvSource } from '../../hypervisor/port-pv.js';
 import { valueAt } from '../../stream/bounds.js';
-import { DomainType, INVALID_FRAME, PAGE_SIZE, RecordType } from '../../stream/format.js';
+import { INVALID_FRAME, PAGE_SIZE, RecordType } from '../../stream/format.js';
+import { viewOf } from '../../stream/octets.js';
 import { encodePvInfo, encodePvP2mFrames, encodePvVcpuHeader } from '../../stream/records/pv.js';
 import { GuestError } from '../error.js';
 import type { NormaliseResult, SaveOps, SaveOpsContext } from '../ops.js';
 import { writeX86CpuPolicyRecords, writeX86TscInfo } from '../x86.js';
-import { viewOf } from './frame-view.js';
 import { pvLayout } from './layout.js';
 import { mapP2m, readGeneration } from './p2m.js';
 import { ALL_GOOD, entryFrame, isSuperpage, normaliseTable, tableLevel } from './page-table.js';
-import { X86PvSaveState, saveStateOf } from './state.js';
+import { X86PvSaveState, needPv, saveStateOf } from './state.js';
 import { translateVcpu } from './vcpu.js';
 
 export const saveOpsX86Pv: SaveOps = {
@@ -26,7 +24,7 @@ export const saveOpsX86Pv: SaveOps = {
   normalisePage,
 
   async setup(context) {
-    const pv = needPv(context.domain);
+    const pv = needPv(context.domain, 'save');
     const { guestWidth, maxVcpuId, sharedInfoFrame } = await pv.info();
     const state = new X86PvSaveState(pv, pvLayout(guestWidth), maxVcpuId);
     context.guestState = state;
@@ -176,13 +174,4 @@ async function writeVcpu(context: SaveOpsContext, vcpu: number): Promise<void> {
     // No state of that kind: no record.
     if (blob.length > 0) await context.writeRecord(type, header, blob);
   }
-}
-
-function needPv(domain: SourceDomain): PvSource {
-  if (domain.pv === undefined) {
-    throw new GuestError('UNSUPPORTED_DOMAIN_TYPE', 'this hypervisor cannot save PV domains', {
-      type: DomainType.X86_PV,
-    });
-  }
-  return domain.pv;
 }

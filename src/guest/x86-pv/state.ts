@@ -1,18 +1,16 @@
-// What the PV ops keep between calls: libxc's x86.pv and x86.pv.restore, under libxc's names where it has them.
+// What the PV ops keep between calls, libxc's x86.pv and x86.pv.restore, under libxc's names where it has them; and how
+// they reach what is the hypervisor's: its calls for PV domains, single frames of the machine.
 
-import type { FrameMapping, PvSource, PvTarget } from '../../hypervisor/port-pv.js';
-import { INVALID_FRAME } from '../../stream/format.js';
+import type { FrameMapping, PvDomain, PvSource, PvTarget } from '../../hypervisor/port-pv.js';
+import { valueAt } from '../../stream/bounds.js';
+import { DomainType, INVALID_FRAME } from '../../stream/format.js';
+import { viewOf } from '../../stream/octets.js';
 import { GuestError } from '../error.js';
 import type { RestoreOpsContext, SaveOpsContext } from '../ops.js';
-import type { StreamJudge } from './judge.js';
+import { StreamJudge } from './judge.js';
 import type { PvLayout } from './layout.js';
 import { PageView } from './page-table.js';
 import { Physmap } from './physmap.js';
-
-/** A mapping that must be given back. */
-export interface Unmappable {
-  unmap(): void;
-}
 
 export class X86PvSaveState {
   readonly pv: PvSource;
@@ -28,7 +26,7 @@ export class X86PvSaveState {
   p2mGeneration: bigint | null = null;
   p2mMapping: FrameMapping | null = null;
   /** The other mappings. */
-  readonly mappings: Unmappable[] = [];
+  readonly mappings: { unmap(): void }[] = [];
   readonly pages = new PageView();
 
   constructor(pv: PvSource, layout: PvLayout, maxVcpuId: number) {
@@ -39,13 +37,8 @@ export class X86PvSaveState {
   }
 }
 
-/** The blobs of one vCPU; each is the last that came (libxc's update_blob). */
-export interface VcpuBlobs {
-  basic: Uint8Array | null;
-  extended: Uint8Array | null;
-  xsave: Uint8Array | null;
-  msrs: Uint8Array | null;
-}
+/** The blobs of one vCPU, by the type of their records; each is the last that came (libxc's update_blob). */
+export type VcpuBlobs = Map<number, Uint8Array>;
 
 export class X86PvRestoreState {
   readonly pv: PvTarget;
@@ -59,31 +52,40 @@ export class X86PvRestoreState {
   readonly vcpus: readonly VcpuBlobs[];
   /** What the domain will look like once all that was admitted is applied. */
   readonly judge: StreamJudge;
-  readonly mappings: Unmappable[] = [];
+  readonly mappings: { unmap(): void }[] = [];
   readonly pages = new PageView();
   /** pfns that a page table points to and that have no frame yet. */
   readonly missing = new Uint32Array(512);
 
-  constructor(
-    pv: PvTarget,
-    facts: {
-      readonly layout: PvLayout;
-      readonly sharedInfoFrame: number;
-      readonly maxVcpuId: number;
-      readonly judge: StreamJudge;
-    },
-  ) {
+  constructor(pv: PvTarget, layout: PvLayout, maxVcpuId: number, sharedInfoFrame: number) {
     this.pv = pv;
-    this.layout = facts.layout;
-    this.sharedInfoFrame = facts.sharedInfoFrame;
-    this.judge = facts.judge;
-    this.physmap = new Physmap(facts.layout.width);
-    this.vcpus = Array.from({ length: facts.maxVcpuId + 1 }, () => ({
-      basic: null,
-      extended: null,
-      xsave: null,
-      msrs: null,
-    }));
+    this.layout = layout;
+    this.sharedInfoFrame = sharedInfoFrame;
+    this.judge = new StreamJudge(maxVcpuId + 1);
+    this.physmap = new Physmap(layout.width);
+    this.vcpus = Array.from({ length: maxVcpuId + 1 }, () => new Map());
+  }
+}
+
+/** @throws GuestError UNSUPPORTED_DOMAIN_TYPE: this hypervisor has no PV domains */
+export function needPv<Pv>({ pv }: { readonly pv?: Pv }, done: 'save' | 'restore'): Pv {
+  if (pv !== undefined) return pv;
+  throw new GuestError('UNSUPPORTED_DOMAIN_TYPE', `this hypervisor cannot ${done} PV domains`, {
+    type: DomainType.X86_PV,
+  });
+}
+
+/** Maps a single frame of the machine, works on its octets 0 … 4095, and unmaps it whatever comes of the work. */
+export async function withFrame(
+  pv: PvDomain,
+  mfn: number,
+  work: (page: DataView) => Promise<void> | undefined,
+): Promise<void> {
+  const mapping = await pv.mapFrames(Uint32Array.of(mfn), 1);
+  try {
+    await work(viewOf(valueAt(mapping.frames, 0)));
+  } finally {
+    mapping.unmap();
   }
 }
 

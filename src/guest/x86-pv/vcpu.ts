@@ -7,6 +7,7 @@
 //   ctrlreg[1]       64-bit guests: page table of the guest's user space; bit 0 says in the stream that there is one
 
 import { INVALID_FRAME } from '../../stream/format.js';
+import { viewOf } from '../../stream/octets.js';
 import { GuestError } from '../error.js';
 import {
   GDT_ENTRIES_MAX,
@@ -39,7 +40,7 @@ export function translateVcpu(
 ): void {
   const { width } = layout;
   const at = layout.vcpu;
-  const view = new DataView(context.buffer, context.byteOffset, context.byteLength);
+  const view = viewOf(context);
 
   if (vcpu === 0) {
     writeFrame(view, at.edx, width, translate(readFrame(view, at.edx, width), 'start info'));
@@ -83,6 +84,6 @@ export function translateVcpu(
 
 /** The page that a suspended vCPU 0 names as its start_info; INVALID_FRAME if 32 bits cannot hold it. */
 export function startInfoFrame(context: Uint8Array, layout: PvLayout): number {
-  const view = new DataView(context.buffer, context.byteOffset, context.byteLength);
+  const view = viewOf(context);
   return context.length === 0 ? INVALID_FRAME : readFrame(view, layout.vcpu.edx, layout.width);
 }

@@ -53,13 +53,9 @@ export class Cursor {
 
   /** @throws Cut where that is the end of the file */
   *takeAll(length: number, where: string): Walk<Uint8Array> {
-    if (length === 0) {
-      return EMPTY;
-    }
+    if (length === 0) return EMPTY;
     const octets = yield* this.take(length);
-    if (octets.length < length) {
-      throw new Cut(where);
-    }
+    if (octets.length < length) throw new Cut(where);
     return octets;
   }
 
@@ -71,14 +67,10 @@ export class Cursor {
 
   /** @throws Cut where that is the end of the file */
   *skip(length: number, where: string): Walk<void> {
-    if (length === 0) {
-      return;
-    }
+    if (length === 0) return;
     const { length: skipped } = yield { kind: 'skip', length };
     this.#offset += skipped;
-    if (skipped < length) {
-      throw new Cut(where);
-    }
+    if (skipped < length) throw new Cut(where);
   }
 
   /** What decode returns. @throws Stop for a StreamError, which ends the walk */
@@ -86,14 +78,10 @@ export class Cursor {
     try {
       return decode();
     } catch (error) {
-      if (!(error instanceof StreamError)) {
-        throw error;
-      }
+      if (!(error instanceof StreamError)) throw error;
       const at = error.facts['offset'];
       const found = typeof at === 'number' ? at : offset;
-      if (error.code === 'BIG_ENDIAN') {
-        throw this.stop('big-endian', found, null, error.message);
-      }
+      if (error.code === 'BIG_ENDIAN') throw this.stop('big-endian', found, null, error.message);
       if (error.code === 'UNSUPPORTED_VERSION') {
         throw this.stop(error.message.includes('legacy') ? 'legacy' : 'version', found, null, error.message);
       }

@@ -2,9 +2,15 @@
 // that it breaks, and what that check lets pass because a restorer ignores it, as it must: reserved fields.
 
 import { StreamError } from '../error.js';
-import { DomainType, RecordType, domainTypeName } from '../format.js';
-import { checkRecord } from '../check.js';
-import { CheckpointState, EMULATOR_HEADER_BYTES, LibxlRecordType, checkLibxlRecord } from '../libxl.js';
+import { type DomainType, RecordType, domainTypeName } from '../format.js';
+import { checkRecord, isOfGuest } from '../check.js';
+import {
+  CheckpointState,
+  EMULATOR_HEADER_BYTES,
+  LibxlRecordType,
+  checkLibxlRecord,
+  isPairsOfStrings,
+} from '../libxl.js';
 import { viewOf } from '../octets.js';
 import { type GuestWidth, decodePvInfo } from '../records/pv.js';
 import type { RuleId } from './rules.js';
@@ -17,17 +23,13 @@ export const VCPUS_MAX = 8192;
 
 interface Form {
   readonly rule: RuleId;
-  /** The guest that it belongs to; both if left out. */
-  readonly guest?: DomainType;
   /** A field that must be zero: [octet, octets]. */
   readonly reserved?: readonly [rule: RuleId, at: number, bytes: number];
   /** The longest body that has no content: tolerated. */
   readonly empty?: number;
 }
 
-const PV = DomainType.X86_PV;
-const HVM = DomainType.X86_HVM;
-const VCPU: Form = { rule: 'vcpu', guest: PV, reserved: ['vcpu.reserved', 4, 4] };
+const VCPU: Form = { rule: 'vcpu', reserved: ['vcpu.reserved', 4, 4] };
 const EMPTY: Form = { rule: 'empty' };
 
 const forms: Readonly<Record<number, Form>> = {
@@ -35,24 +37,26 @@ const forms: Readonly<Record<number, Form>> = {
   [RecordType.VERIFY]: EMPTY,
   [RecordType.CHECKPOINT]: EMPTY,
   [RecordType.STATIC_DATA_END]: EMPTY,
-  [RecordType.X86_PV_INFO]: { rule: 'pv-info', guest: PV, reserved: ['pv-info.reserved', 2, 6] },
-  [RecordType.X86_PV_P2M_FRAMES]: { rule: 'p2m-frames', guest: PV },
+  [RecordType.X86_PV_INFO]: { rule: 'pv-info', reserved: ['pv-info.reserved', 2, 6] },
+  [RecordType.X86_PV_P2M_FRAMES]: { rule: 'p2m-frames' },
   [RecordType.X86_PV_VCPU_BASIC]: VCPU,
   [RecordType.X86_PV_VCPU_EXTENDED]: { ...VCPU, empty: 8 },
   [RecordType.X86_PV_VCPU_XSAVE]: { ...VCPU, empty: 8 },
   [RecordType.X86_PV_VCPU_MSRS]: { ...VCPU, empty: 8 },
-  [RecordType.SHARED_INFO]: { rule: 'shared-info', guest: PV },
+  [RecordType.SHARED_INFO]: { rule: 'shared-info' },
   [RecordType.X86_TSC_INFO]: { rule: 'tsc-info', reserved: ['tsc-info.reserved', 20, 4] },
-  [RecordType.HVM_CONTEXT]: { rule: 'hvm-context', guest: HVM },
-  [RecordType.HVM_PARAMS]: {
-    rule: 'hvm-params',
-    guest: HVM,
-    reserved: ['hvm-params.reserved', 4, 4],
-    empty: 8,
-  },
+  [RecordType.HVM_CONTEXT]: { rule: 'hvm-context' },
+  [RecordType.HVM_PARAMS]: { rule: 'hvm-params', reserved: ['hvm-params.reserved', 4, 4], empty: 8 },
   [RecordType.X86_CPUID_POLICY]: { rule: 'cpuid-policy' },
   [RecordType.X86_MSR_POLICY]: { rule: 'msr-policy' },
   [RecordType.CHECKPOINT_DIRTY_PFN_LIST]: { rule: 'dirty-pfn-list' },
+};
+
+/** Rules of libxl's records that have a body; the others are to be empty. */
+const libxlRules: Readonly<Record<number, RuleId>> = {
+  [LibxlRecordType.EMULATOR_XENSTORE_DATA]: 'libxl.emulator',
+  [LibxlRecordType.EMULATOR_CONTEXT]: 'libxl.emulator',
+  [LibxlRecordType.CHECKPOINT_STATE]: 'libxl.checkpoint-state',
 };
 
 export interface Meaning {
@@ -73,10 +77,8 @@ export function libxcForm(
     find('toolstack', `${body.length} octets`);
   }
   const form = forms[type];
-  if (form === undefined) {
-    return {};
-  }
-  if (form.guest !== undefined && form.guest !== domainType) {
+  if (form === undefined) return {};
+  if (!isOfGuest(type, domainType)) {
     find('guest', `in the stream of an ${domainTypeName(domainType)} domain`);
     return {};
   }
@@ -98,14 +100,8 @@ export function libxcForm(
   if (body.length === form.empty) {
     find('no-content', 'nothing but its header');
   }
-  switch (type) {
-    case RecordType.X86_PV_INFO:
-      return { width: decodePvInfo(record).guestWidth };
-    case RecordType.X86_PV_P2M_FRAMES:
-      return { lastPfn: viewOf(body).getUint32(4, true) };
-    default:
-      return {};
-  }
+  if (type === RecordType.X86_PV_INFO) return { width: decodePvInfo(record).guestWidth };
+  return type === RecordType.X86_PV_P2M_FRAMES ? { lastPfn: viewOf(body).getUint32(4, true) } : {};
 }
 
 export function pageDataForm(pages: WalkedPages, find: Find): void {
@@ -132,10 +128,10 @@ export function libxlForm(record: WalkedRecord, backChannel: boolean, find: Find
   const { type, body } = record;
   const isXenstore = type === LibxlRecordType.EMULATOR_XENSTORE_DATA;
   try {
-    // Of xenstore data its header only: as strings, 128 MiB of NULs would take gigabytes.
+    // Of xenstore data its header only: what follows has a rule of its own.
     checkLibxlRecord(isXenstore ? { ...record, body: body.subarray(0, EMULATOR_HEADER_BYTES) } : record);
   } catch (error) {
-    find(libxlRule(type), messageOf(error));
+    find(libxlRules[type] ?? 'libxl.empty', messageOf(error));
     return;
   }
   if (isXenstore && !isPairsOfStrings(body.subarray(EMULATOR_HEADER_BYTES))) {
@@ -149,34 +145,11 @@ export function libxlForm(record: WalkedRecord, backChannel: boolean, find: Find
   }
 }
 
-/** An even number of strings, each with its NUL; none is possible. */
-function isPairsOfStrings(octets: Uint8Array): boolean {
-  let strings = 0;
-  for (const octet of octets) {
-    strings += octet === 0 ? 1 : 0;
-  }
-  return strings % 2 === 0 && (octets.length === 0 || octets[octets.length - 1] === 0);
-}
-
-function libxlRule(type: number): RuleId {
-  switch (type) {
-    case LibxlRecordType.EMULATOR_XENSTORE_DATA:
-    case LibxlRecordType.EMULATOR_CONTEXT:
-      return 'libxl.emulator';
-    case LibxlRecordType.CHECKPOINT_STATE:
-      return 'libxl.checkpoint-state';
-    default:
-      return 'libxl.empty';
-  }
-}
-
 function hasUnknownTypes({ types }: WalkedPages): boolean {
   return types.subarray(5, 9).some((count) => count > 0);
 }
 
 function messageOf(error: unknown): string {
-  if (error instanceof StreamError) {
-    return error.message;
-  }
+  if (error instanceof StreamError) return error.message;
   throw error;
 }

@@ -2,9 +2,10 @@
 // how the stream ends. Findings go out as they are made; nothing is kept but what the next record is judged by.
 
 import type { StreamHeaders } from '../flow.js';
-import { DomainType, PFN_MAX, RecordType, isKnownPageType, isOptionalRecord } from '../format.js';
+import { DomainType, PFN_MAX, RecordType, isOptionalRecord } from '../format.js';
 import type { LibxlHeader } from '../libxl.js';
 import { viewOf } from '../octets.js';
+import { KNOWN_TYPES } from '../page-data.js';
 import type { GuestWidth } from '../records/pv.js';
 import { type XlHeader, xlConfigText } from '../xl.js';
 import { libxcForm, libxlForm, pageDataForm } from './form.js';
@@ -19,9 +20,6 @@ const IMAGE_OPTIONS_RESERVED = 0xfffe;
 const ENTRY_REST = 0x0fffffff;
 const ENTRY_RESERVED = 0x0ff00000;
 const UNKNOWN_TYPES = [5, 6, 7, 8];
-const KNOWN_MASK = Array.from({ length: 16 }, (_, type) => (isKnownPageType(type) ? 1 << type : 0)).reduce(
-  (mask, bit) => mask | bit,
-);
 /** What xl's migration says after the stream. */
 const XL_HANDSHAKE = 'domain is yours, you are cleared to unpause\0';
 
@@ -89,7 +87,7 @@ export class Judge implements StreamVisitor {
     let bad = 0;
     for (let at = 0; at < entries.byteLength; at += 8) {
       const high = entries.getUint32(at + 4, true);
-      const known = (KNOWN_MASK >>> (high >>> 28)) & 1;
+      const known = (KNOWN_TYPES >>> (high >>> 28)) & 1;
       if (known === 0 || (high & ENTRY_REST) !== 0 || entries.getUint32(at, true) > this.#lastPfn) {
         bad += 1;
       }
@@ -122,9 +120,7 @@ export class Judge implements StreamVisitor {
     }
     const headers = this.#headers;
     const domainType = headers?.domainType;
-    if (!headers || (domainType !== DomainType.X86_PV && domainType !== DomainType.X86_HVM)) {
-      return;
-    }
+    if (!headers || (domainType !== DomainType.X86_PV && domainType !== DomainType.X86_HVM)) return;
     if (type === RecordType.CHECKPOINT_DIRTY_PFN_LIST) {
       find('dirty-pfn-list.direction', 'in a stream from the primary');
     }
@@ -142,9 +138,7 @@ export class Judge implements StreamVisitor {
 
   /** Says of the end what is to say. */
   ended(end: WalkEnd, streamLength: number): void {
-    if (end.kind === 'stopped') {
-      return;
-    }
+    if (end.kind === 'stopped') return;
     if (end.kind === 'ended') {
       if (end.trailing.length > 0) {
         this.#trailing(end, streamLength);

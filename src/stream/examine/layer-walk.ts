@@ -1,4 +1,4 @@
-// The walk through the layers of a stream, as they lie in each other (layers.ts draws it), record by record.
+// The walk through the layers of a stream, as they lie in each other (record-reader.ts draws it), record by record.
 //
 //   ── take 8 ──▶ ◀── record header ──┐            PAGE_DATA │ count │ pfn entries │ pages … │
 //   ── take n ──▶ ◀── body, padding ──┤ record()              take    take, piece   skip
@@ -8,6 +8,7 @@ import { valueAt } from '../bounds.js';
 import {
   DOMAIN_HEADER_BYTES,
   IMAGE_HEADER_BYTES,
+  PAGE_DATA_ENTRY_BYTES,
   PAGE_DATA_HEADER_BYTES,
   RECORD_HEADER_BYTES,
   RECORD_LENGTH_MAX,
@@ -16,8 +17,8 @@ import {
   paddedLength,
 } from '../format.js';
 import { decodeDomainHeader, decodeImageHeader } from '../headers.js';
-import type { Layer } from '../layer-item.js';
-import { LIBXL_HEADER_BYTES, LibxlRecordType, decodeLibxlHeader } from '../libxl.js';
+import type { Layer } from '../record-reader.js';
+import { LIBXL_HEADER_BYTES, LibxlRecordType, decodeLibxlHeader, isCheckpointState } from '../libxl.js';
 import { viewOf } from '../octets.js';
 import { XL_HEADER_BYTES, beginsLikeXl, decodeXlHeader, xlHeaderLength } from '../xl.js';
 import { type Cursor, Cut } from './cursor.js';
@@ -26,9 +27,6 @@ import type { Checkpoint, StreamVisitor, Walk, WalkedPages } from './visitor.js'
 
 /** Entries of PAGE_DATA that are taken at once. */
 const PIECE_ENTRIES = 4096;
-const ENTRY_BYTES = 8;
-/** After CHECKPOINT_END a record of type 5 that is no longer is libxl's CHECKPOINT_STATE. */
-const CHECKPOINT_STATE_BYTES_MAX = 8;
 const EMPTY = new Uint8Array(0);
 
 interface RecordHead {
@@ -69,9 +67,7 @@ export class LayerWalker {
         yield* this.#libxcHeaders(first);
         for (;;) {
           const ended = yield* this.#libxcRecords(null);
-          if (ended !== 'checkpoint') {
-            return ended === 'end';
-          }
+          if (ended !== 'checkpoint') return ended === 'end';
           this.#completeCheckpoint();
         }
     }
@@ -99,17 +95,13 @@ export class LayerWalker {
     let context: 'none' | 'open' | 'checkpoint' | 'ended' = 'none';
     for (;;) {
       const head = yield* this.#recordHead('libxl');
-      if (head === null) {
-        return false;
-      }
+      if (head === null) return false;
       const at = this.#cursor.offset - RECORD_HEADER_BYTES;
       const name = recordName('libxl', head.type);
-      yield* this.#libxlBody(head);
+      yield* this.#body('libxl', head);
       switch (head.type) {
         case LibxlRecordType.LIBXC_CONTEXT:
-          if (context !== 'none') {
-            throw this.#cursor.stop('libxl.order', at, name, 'a second LIBXC_CONTEXT');
-          }
+          if (context !== 'none') throw this.#cursor.stop('libxl.order', at, name, 'a second LIBXC_CONTEXT');
           yield* this.#libxcHeaders(EMPTY);
           context = 'open';
           break;
@@ -131,9 +123,7 @@ export class LayerWalker {
       }
       if (context === 'open') {
         const next = yield* this.#afterCheckpoint(head.type === LibxlRecordType.CHECKPOINT_END);
-        if (next === 'open') {
-          return false;
-        }
+        if (next === 'open') return false;
         context = next === 'end' ? 'ended' : 'checkpoint';
       }
     }
@@ -141,18 +131,12 @@ export class LayerWalker {
 
   /** libxc's records up to its END or CHECKPOINT; after CHECKPOINT_END, CHECKPOINT_STATE may come before. */
   *#afterCheckpoint(stateMayCome: boolean): Walk<'end' | 'checkpoint' | 'open'> {
-    if (!stateMayCome) {
-      return yield* this.#libxcRecords(null);
-    }
+    if (!stateMayCome) return yield* this.#libxcRecords(null);
     for (;;) {
       const head = yield* this.#recordHead('libxc');
-      if (head === null) {
-        return 'open';
-      }
-      if (head.type !== LibxlRecordType.CHECKPOINT_STATE || head.length > CHECKPOINT_STATE_BYTES_MAX) {
-        return yield* this.#libxcRecords(head);
-      }
-      yield* this.#libxlBody(head);
+      if (head === null) return 'open';
+      if (!isCheckpointState(head.type, head.length)) return yield* this.#libxcRecords(head);
+      yield* this.#body('libxl', head);
     }
   }
 
@@ -197,11 +181,7 @@ export class LayerWalker {
     const view = viewOf(first);
     let head: RecordHead | null = { type: view.getUint32(0, true), length: view.getUint32(4, true) };
     while (head !== null) {
-      if (head.type === LibxlRecordType.CHECKPOINT_STATE && head.length <= CHECKPOINT_STATE_BYTES_MAX) {
-        yield* this.#libxlBody(head);
-      } else {
-        yield* this.#body('libxc', head);
-      }
+      yield* this.#body(isCheckpointState(head.type, head.length) ? 'libxl' : 'libxc', head);
       head = yield* this.#recordHead('libxc');
     }
     return false;
@@ -210,12 +190,8 @@ export class LayerWalker {
   /** Type and length of the next record; null where the stream ends before it. */
   *#recordHead(layer: 'libxl' | 'libxc'): Walk<RecordHead | null> {
     const bytes = yield* this.#cursor.take(RECORD_HEADER_BYTES);
-    if (bytes.length === 0) {
-      return null;
-    }
-    if (bytes.length < RECORD_HEADER_BYTES) {
-      throw new Cut(`a record header of ${layer}`);
-    }
+    if (bytes.length === 0) return null;
+    if (bytes.length < RECORD_HEADER_BYTES) throw new Cut(`a record header of ${layer}`);
     const view = viewOf(bytes);
     const head = { type: view.getUint32(0, true), length: view.getUint32(4, true) };
     if (paddedLength(head.length) > RECORD_LENGTH_MAX) {
@@ -226,17 +202,11 @@ export class LayerWalker {
     return head;
   }
 
-  *#libxlBody(head: RecordHead): Walk<void> {
-    yield* this.#body('libxl', head);
-  }
-
   *#body(layer: 'libxl' | 'libxc', { type, length }: RecordHead): Walk<void> {
     const offset = this.#cursor.offset - RECORD_HEADER_BYTES;
     const padded = paddedLength(length);
     const octets = padded === 0 ? EMPTY : yield* this.#cursor.take(padded);
-    if (octets.length < padded) {
-      throw new Cut(recordName(layer, type));
-    }
+    if (octets.length < padded) throw new Cut(recordName(layer, type));
     this.#cursor.markWhole();
     this.#visitor.record?.({
       layer,
@@ -253,7 +223,7 @@ export class LayerWalker {
     const offset = this.#cursor.offset - RECORD_HEADER_BYTES;
     const headLength = Math.min(length, PAGE_DATA_HEADER_BYTES);
     const head = yield* this.#cursor.takeAll(headLength, 'PAGE_DATA');
-    const room = Math.floor((length - PAGE_DATA_HEADER_BYTES) / ENTRY_BYTES);
+    const room = Math.floor((length - PAGE_DATA_HEADER_BYTES) / PAGE_DATA_ENTRY_BYTES);
     const counted = headLength === PAGE_DATA_HEADER_BYTES;
     const count = counted ? viewOf(head).getUint32(0, true) : -1;
     const pages: WalkedPages = {
@@ -262,14 +232,14 @@ export class LayerWalker {
       count,
       reserved: counted ? viewOf(head).getUint32(4, true) : 0,
       entries: Math.max(0, Math.min(count, room)),
-      dataOffset: this.#cursor.offset + Math.max(0, count) * ENTRY_BYTES,
+      dataOffset: this.#cursor.offset + Math.max(0, count) * PAGE_DATA_ENTRY_BYTES,
       types: new Uint32Array(16),
       dataPages: 0,
       firstPfn: -1,
     };
     for (let left = pages.entries; left > 0;) {
       const taken = Math.min(left, PIECE_ENTRIES);
-      const entries = viewOf(yield* this.#cursor.takeAll(taken * ENTRY_BYTES, 'PAGE_DATA'));
+      const entries = viewOf(yield* this.#cursor.takeAll(taken * PAGE_DATA_ENTRY_BYTES, 'PAGE_DATA'));
       if (pages.firstPfn < 0) {
         pages.firstPfn = entries.getUint32(0, true) + (entries.getUint32(4, true) & 0xfffff) * 2 ** 32;
       }
@@ -277,7 +247,7 @@ export class LayerWalker {
       countTypes(entries, pages);
       left -= taken;
     }
-    const rest = length - headLength - pages.entries * ENTRY_BYTES;
+    const rest = length - headLength - pages.entries * PAGE_DATA_ENTRY_BYTES;
     yield* this.#cursor.skip(Math.max(0, rest), 'PAGE_DATA');
     const padding = yield* this.#cursor.takeAll(paddedLength(length) - length, 'PAGE_DATA');
     this.#cursor.markWhole();
@@ -301,7 +271,7 @@ export class LayerWalker {
 
 function countTypes(entries: DataView, pages: WalkedPages): void {
   const { types } = pages;
-  for (let at = 4; at < entries.byteLength; at += ENTRY_BYTES) {
+  for (let at = 4; at < entries.byteLength; at += PAGE_DATA_ENTRY_BYTES) {
     const type = entries.getUint32(at, true) >>> 28;
     types[type] = valueAt(types, type) + 1;
   }

@@ -11,6 +11,7 @@ import { StreamError } from '../error.js';
 import { PAGE_SIZE, RecordType, hasPageData } from '../format.js';
 import { LibxlRecordType } from '../libxl.js';
 import { viewOf } from '../octets.js';
+import { VCPU_RECORD_TYPES } from '../records/pv.js';
 import { VCPUS_MAX } from './form.js';
 import { PageIndex } from './page-index.js';
 import { type StreamVisitor, type WalkedPages, type WalkedRecord, recordSpan } from './walk.js';
@@ -35,12 +36,6 @@ const AFTER_PAGES: readonly number[] = [
   RecordType.HVM_PARAMS,
   RecordType.HVM_CONTEXT,
   RecordType.TOOLSTACK,
-];
-const OF_VCPU: readonly number[] = [
-  RecordType.X86_PV_VCPU_BASIC,
-  RecordType.X86_PV_VCPU_EXTENDED,
-  RecordType.X86_PV_VCPU_XSAVE,
-  RecordType.X86_PV_VCPU_MSRS,
 ];
 const OF_EMULATOR: readonly number[] = [
   LibxlRecordType.EMULATOR_XENSTORE_DATA,
@@ -99,7 +94,7 @@ export class MergedState implements StreamVisitor {
           });
         }
       }
-    } else if (OF_VCPU.includes(type)) {
+    } else if (VCPU_RECORD_TYPES.includes(type)) {
       const id = length > HEADER_BYTES ? viewOf(body).getUint32(0, true) : VCPUS_MAX;
       // A vCPU that no domain has is the judge's to refuse.
       if (id < VCPUS_MAX) {
@@ -120,7 +115,7 @@ export class MergedState implements StreamVisitor {
   recordsAfterPages(): Span[] {
     const spans = this.#of(AFTER_PAGES);
     for (const [, vcpu] of [...this.#vcpus].sort(([one], [other]) => one - other)) {
-      spans.push(...OF_VCPU.flatMap((type) => vcpu.get(type) ?? []));
+      spans.push(...VCPU_RECORD_TYPES.flatMap((type) => vcpu.get(type) ?? []));
     }
     return spans;
   }

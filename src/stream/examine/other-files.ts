@@ -3,7 +3,7 @@
 // `gzip -n` would look like one.
 
 import { viewOf } from '../octets.js';
-import { TELLING_BYTES } from './beginning.js';
+import { TELLING_BYTES } from '../record-reader.js';
 import type { RuleId } from './rules.js';
 
 export interface OtherFile {
@@ -29,7 +29,14 @@ const COMPRESSED: readonly (readonly [magic: string, name: string, command: stri
 ];
 
 const DISK = 'a disk, and no memory of a guest is in it';
+const LIBVIRT_QEMU = "is a save of libvirt's QEMU driver";
 const OTHERS: readonly (readonly [magic: string, at: number, says: string])[] = [
+  [
+    'LibvirtQemudSave',
+    0,
+    `${LIBVIRT_QEMU}: it holds a migration stream of QEMU's, no stream of Xen; virsh restore reads it`,
+  ],
+  ['LibvirtQemudPart', 0, `${LIBVIRT_QEMU} that was not finished: nobody can restore it`],
   ['PK\x03\x04', 0, 'is a zip archive: take the stream out of it first'],
   ['7z\xbc\xaf\x27\x1c', 0, 'is a 7z archive: take the stream out of it first'],
   ['KDMV', 0, `is a VMDK image: ${DISK}`],
@@ -41,6 +48,12 @@ const OTHERS: readonly (readonly [magic: string, at: number, says: string])[] = 
   ['KDUMP   ', 0, 'is a compressed kernel dump (kdump): crash reads it'],
   ['ustar', 257, 'is a tar archive: tar -xOf FILE MEMBER | npx romulus verify -'],
   ['\x55\xaa', 510, `begins with a boot sector: it is ${DISK}`],
+];
+
+const TEXTS: readonly (readonly [form: RegExp, what: string])[] = [
+  [/^</, 'XML, or HTML: a configuration'],
+  [/^[{[]/, 'JSON: a configuration'],
+  [/^(#.*\n\s*)*(---\s|%YAML|[\w.-]+:(\s|$))/, 'YAML: a configuration'],
 ];
 
 /** @param bytes the first SAMPLE_BYTES of the file, fewer only where it ends */
@@ -58,13 +71,9 @@ export function tellOther(bytes: Uint8Array): OtherFile {
     }
   }
   const virtual = qemu(bytes) ?? elf(bytes);
-  if (virtual !== null) {
-    return none(virtual);
-  }
+  if (virtual !== null) return none(virtual);
   for (const [magic, at, says] of OTHERS) {
-    if (hasAt(bytes, at, magic)) {
-      return none(says);
-    }
+    if (hasAt(bytes, at, magic)) return none(says);
   }
   if (bytes.every((octet) => octet === 0)) {
     return none('begins with zeros: an empty disk or volume, or a file that was never written');
@@ -72,7 +81,7 @@ export function tellOther(bytes: Uint8Array): OtherFile {
   return text(bytes) ?? legacy(bytes) ?? none('begins like none of xl, libxl and libxc');
 }
 
-/** What QEMU writes, and libvirt around it. */
+/** What QEMU writes. */
 function qemu(bytes: Uint8Array): string | null {
   const view = viewOf(bytes);
   if (hasAt(bytes, 0, 'QEVM')) {
@@ -81,21 +90,13 @@ function qemu(bytes: Uint8Array): string | null {
   if (hasAt(bytes, 0, 'QFI\xfb')) {
     return `is a qcow2 image, version ${view.getUint32(4)}: ${DISK} (unless qemu-img snapshot -l shows some, for QEMU)`;
   }
-  if (hasAt(bytes, 0, 'LibvirtQemudSave')) {
-    return "is a save of libvirt's QEMU driver: it holds a migration stream of QEMU's, no stream of Xen; virsh restore reads it";
-  }
-  if (hasAt(bytes, 0, 'LibvirtQemudPart')) {
-    return "is a save of libvirt's QEMU driver that was not finished: nobody can restore it";
-  }
   return null;
 }
 
 const ELF_TYPE_CORE = 4;
 
 function elf(bytes: Uint8Array): string | null {
-  if (!hasAt(bytes, 0, '\x7fELF') || bytes.length < 18) {
-    return null;
-  }
+  if (!hasAt(bytes, 0, '\x7fELF') || bytes.length < 18) return null;
   const littleEndian = bytes[5] !== 2;
   return viewOf(bytes).getUint16(16, littleEndian) === ELF_TYPE_CORE
     ? 'is a core dump (ELF), as xl dump-core and virsh dump write it: for a debugger, nothing restores it'
@@ -103,25 +104,13 @@ function elf(bytes: Uint8Array): string | null {
 }
 
 function text(bytes: Uint8Array): OtherFile | null {
-  if (bytes.some((octet) => octet === 0x7f || (octet < 0x20 && !(octet >= 9 && octet <= 13)))) {
-    return null;
-  }
+  if (bytes.some((octet) => octet === 0x7f || (octet < 0x20 && !(octet >= 9 && octet <= 13)))) return null;
   const sample = new TextDecoder('utf-8', { fatal: false }).decode(bytes);
   // A character may be cut at the end of the sample.
-  if (sample.slice(0, -1).includes('\ufffd')) {
-    return null;
-  }
+  if (sample.slice(0, -1).includes('\ufffd')) return null;
   const first = sample.trimStart();
-  if (first.startsWith('<')) {
-    return none('is XML, or HTML: a configuration perhaps, and no stream');
-  }
-  if (/^[{[]/.test(first)) {
-    return none('is JSON: a configuration perhaps, and no stream');
-  }
-  if (/^(#.*\n\s*)*(---\s|%YAML|[\w.-]+:(\s|$))/.test(first)) {
-    return none('is YAML: a configuration perhaps, and no stream');
-  }
-  return none('is text: a configuration or a log perhaps, and no stream');
+  const [, what] = TEXTS.find(([form]) => form.test(first)) ?? [null, 'text: a configuration or a log'];
+  return none(`is ${what} perhaps, and no stream`);
 }
 
 /** 64 bit: pages u32, not 0 | 0.  32 bit: pages u32, not 0 | ff ff ff ff, or a small number. */
@@ -129,12 +118,8 @@ function legacy(bytes: Uint8Array): OtherFile | null {
   const view = viewOf(bytes);
   const pages = view.getUint32(0, true);
   const second = view.getInt32(4, true);
-  if (pages === 0) {
-    return null;
-  }
-  if (second === 0) {
-    return { rule: 'legacy', message: legacyMessage(64, pages) };
-  }
+  if (pages === 0) return null;
+  if (second === 0) return { rule: 'legacy', message: legacyMessage(64, pages) };
   return pages <= LEGACY_PAGES_MAX && second >= LEGACY_CHUNK_MIN && second <= LEGACY_BATCH_MAX
     ? { rule: 'legacy', message: legacyMessage(32, pages) }
     : null;

@@ -31,9 +31,7 @@ export class PageIndex {
 
   /** `offset` of the page's data in the file, below 2^49; meaningless for a type without data. INVALID_FRAME is none. */
   set(pfn: number, type: number, offset: number): void {
-    if (pfn === INVALID_FRAME) {
-      return;
-    }
+    if (pfn === INVALID_FRAME) return;
     const slot = this.#slot(pfn);
     if (this.#pfns[slot] === INVALID_FRAME) {
       this.#pfns[slot] = pfn;
@@ -74,9 +72,7 @@ export class PageIndex {
     let slot = Math.imul(pfn, MULTIPLIER) >>> this.#shift;
     for (;;) {
       const there = this.#pfns[slot];
-      if (there === pfn || there === INVALID_FRAME) {
-        return slot;
-      }
+      if (there === pfn || there === INVALID_FRAME) return slot;
       slot = slot === last ? 0 : slot + 1;
     }
   }

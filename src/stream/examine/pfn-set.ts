@@ -43,9 +43,7 @@ export class PfnSet {
 
   #piece(pfn: number, make: boolean): Uint32Array {
     const index = Math.floor(pfn / PIECE_PFNS);
-    if (index === this.#lastIndex) {
-      return this.#last;
-    }
+    if (index === this.#lastIndex) return this.#last;
     let piece = this.#pieces.get(index);
     if (piece === undefined) {
       if (!make || this.#pieces.size >= PIECES_MAX) {

@@ -4,20 +4,24 @@
 import type { StreamHeaders } from '../flow.js';
 import { DomainType, RecordType, isOptionalRecord } from '../format.js';
 import { EMULATOR_HEADER_BYTES, LibxlRecordType } from '../libxl.js';
+import { VCPU_RECORD_TYPES } from '../records/pv.js';
 import { recordName } from './names.js';
 import type { RuleId } from './rules.js';
 import type { WalkedRecord } from './walk.js';
 
-const VCPU_TYPES: ReadonlySet<number> = new Set([
-  RecordType.X86_PV_VCPU_BASIC,
-  RecordType.X86_PV_VCPU_EXTENDED,
-  RecordType.X86_PV_VCPU_XSAVE,
-  RecordType.X86_PV_VCPU_MSRS,
-]);
 const STATIC_TYPES: ReadonlySet<number> = new Set([
   RecordType.X86_PV_INFO,
   RecordType.X86_CPUID_POLICY,
   RecordType.X86_MSR_POLICY,
+]);
+/** Memory or registers: what STATIC_DATA_END must have come before. */
+const STATE_TYPES: ReadonlySet<number> = new Set([
+  RecordType.PAGE_DATA,
+  RecordType.X86_PV_P2M_FRAMES,
+  RecordType.SHARED_INFO,
+  RecordType.HVM_CONTEXT,
+  RecordType.HVM_PARAMS,
+  ...VCPU_RECORD_TYPES,
 ]);
 const NEEDED: Readonly<Record<DomainType, readonly number[]>> = {
   [DomainType.X86_PV]: [
@@ -69,7 +73,7 @@ export class Places {
       } else if (this.#staticDataEnded) {
         find('static-data.late', 'after STATIC_DATA_END');
       }
-    } else if (version >= 3 && !this.#staticDataEnded && !this.#staticDataMissed && isState(type)) {
+    } else if (version >= 3 && !this.#staticDataEnded && !this.#staticDataMissed && STATE_TYPES.has(type)) {
       this.#staticDataMissed = true;
       find('static-data.end', 'before STATIC_DATA_END');
     }
@@ -111,12 +115,8 @@ export class Places {
       case LibxlRecordType.END:
         if (this.#awaitsEmulator !== null && !this.#seenEmulator) {
           const { offset, name } = this.#awaitsEmulator;
-          this.#finding(
-            'missing',
-            offset,
-            name,
-            'without HVM_CONTEXT, and without EMULATOR_CONTEXT behind it',
-          );
+          const message = 'without HVM_CONTEXT, and without EMULATOR_CONTEXT behind it';
+          this.#finding('missing', offset, name, message);
         }
         this.#awaitsEmulator = null;
         break;
@@ -126,9 +126,7 @@ export class Places {
   }
 
   #wholeDomain(domainType: DomainType, record: WalkedRecord, find: Find): void {
-    if (this.#checkedWhole) {
-      return;
-    }
+    if (this.#checkedWhole) return;
     this.#checkedWhole = true;
     const missing = NEEDED[domainType].filter((type) => !this.#seen.has(type));
     if (this.layered && missing.length === 1 && missing[0] === RecordType.HVM_CONTEXT) {
@@ -141,23 +139,7 @@ export class Places {
 
 /** What a PV record needs before it. */
 function predecessor(type: number): number | null {
-  if (type === RecordType.X86_PV_P2M_FRAMES) {
-    return RecordType.X86_PV_INFO;
-  }
-  if (type === RecordType.PAGE_DATA) {
-    return RecordType.X86_PV_P2M_FRAMES;
-  }
-  return VCPU_TYPES.has(type) ? RecordType.PAGE_DATA : null;
-}
-
-/** Memory or registers: what STATIC_DATA_END must have come before. */
-function isState(type: number): boolean {
-  return (
-    type === RecordType.PAGE_DATA ||
-    type === RecordType.X86_PV_P2M_FRAMES ||
-    type === RecordType.SHARED_INFO ||
-    type === RecordType.HVM_CONTEXT ||
-    type === RecordType.HVM_PARAMS ||
-    VCPU_TYPES.has(type)
-  );
+  if (type === RecordType.X86_PV_P2M_FRAMES) return RecordType.X86_PV_INFO;
+  if (type === RecordType.PAGE_DATA) return RecordType.X86_PV_P2M_FRAMES;
+  return VCPU_RECORD_TYPES.includes(type) ? RecordType.PAGE_DATA : null;
 }

@@ -4,7 +4,7 @@
 import { valueAt } from '../bounds.js';
 import type { StreamHeaders } from '../flow.js';
 import { DomainType, PAGE_SIZE, RecordType, domainTypeName, isPopulatedPageType } from '../format.js';
-import type { Layer } from '../layer-item.js';
+import type { Layer } from '../record-reader.js';
 import type { LibxlHeader } from '../libxl.js';
 import { viewOf } from '../octets.js';
 import { type GuestWidth, decodePvInfo } from '../records/pv.js';
@@ -259,9 +259,7 @@ export class Surveyor implements StreamVisitor {
         ({ guestWidth: this.#width, levels: this.#levels } = decodePvInfo(record));
       } catch (error) {
         // What is wrong with it is verify's business; here it is not known.
-        if (!(error instanceof StreamError)) {
-          throw error;
-        }
+        if (!(error instanceof StreamError)) throw error;
       }
     }
   }
@@ -276,14 +274,10 @@ function hvmVcpus(context: Uint8Array): number | null {
   let count = 0;
   for (let at = 0; at + HVM_DESCRIPTOR_BYTES <= context.length;) {
     const type = view.getUint16(at, true);
-    if (at === 0 && type !== HVM_SAVE_HEADER) {
-      return null;
-    }
+    if (at === 0 && type !== HVM_SAVE_HEADER) return null;
     count += type === HVM_SAVE_CPU ? 1 : 0;
     at += HVM_DESCRIPTOR_BYTES + view.getUint32(at + 4, true);
-    if (at > context.length) {
-      return null;
-    }
+    if (at > context.length) return null;
   }
   return count;
 }
@@ -307,11 +301,6 @@ function parsed(text: string): unknown {
 }
 
 function nameOf(configuration: unknown): string | null {
-  const info: unknown = fieldOf(configuration, 'c_info');
-  const name: unknown = fieldOf(info, 'name');
+  const { name } = (configuration as { c_info?: { name?: unknown } | null } | null)?.c_info ?? {};
   return typeof name === 'string' ? name : null;
-}
-
-function fieldOf(value: unknown, key: string): unknown {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[key] : undefined;
 }

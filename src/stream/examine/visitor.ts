@@ -1,7 +1,7 @@
 // What a walk says to whoever has the file (wishes), to whoever looks at the stream (a visitor), and at its end.
 
 import type { StreamHeaders } from '../flow.js';
-import type { Layer } from '../layer-item.js';
+import type { Layer } from '../record-reader.js';
 import type { LibxlHeader } from '../libxl.js';
 import type { XlHeader } from '../xl.js';
 import type { RuleId } from './rules.js';
@@ -65,18 +65,42 @@ export interface WrapperPart {
   readonly length: number;
 }
 
-export interface StreamVisitor {
-  finding?(rule: RuleId, offset: number, record: string | null, message: string): void;
-  xl?(header: XlHeader, end: number): void;
-  libxl?(header: LibxlHeader, offset: number, options: number): void;
-  libxc?(headers: StreamHeaders, offset: number, image: Uint8Array): void;
-  backChannel?(): void;
-  wrapper?(part: WrapperPart): void;
+/** What a visitor may be told. */
+interface Visits {
+  finding: [rule: RuleId, offset: number, record: string | null, message: string];
+  xl: [header: XlHeader, end: number];
+  libxl: [header: LibxlHeader, offset: number, options: number];
+  libxc: [headers: StreamHeaders, offset: number, image: Uint8Array];
+  backChannel: [];
+  wrapper: [part: WrapperPart];
   /** Entries of a PAGE_DATA record, 8 octets each; pages.dataPages still counts those before them. */
-  pageEntries?(entries: DataView, pages: WalkedPages): void;
-  record?(record: WalkedRecord): void;
+  pageEntries: [entries: DataView, pages: WalkedPages];
+  record: [record: WalkedRecord];
   /** A checkpoint is whole in all layers; `end` is the octet after it. Numbers begin with 1. */
-  checkpoint?(number: number, end: number): void;
+  checkpoint: [number: number, end: number];
+}
+
+export type StreamVisitor = { readonly [Kind in keyof Visits]?: (...about: Visits[Kind]) => void };
+
+/** One walk, two visitors. */
+export function tee(one: StreamVisitor, other: StreamVisitor): StreamVisitor {
+  const both =
+    <Kind extends keyof Visits>(kind: Kind) =>
+    (...about: Visits[Kind]): void => {
+      one[kind]?.(...about);
+      other[kind]?.(...about);
+    };
+  return {
+    finding: both('finding'),
+    xl: both('xl'),
+    libxl: both('libxl'),
+    libxc: both('libxc'),
+    backChannel: both('backChannel'),
+    wrapper: both('wrapper'),
+    pageEntries: both('pageEntries'),
+    record: both('record'),
+    checkpoint: both('checkpoint'),
+  };
 }
 
 export interface Checkpoint {
@@ -87,8 +111,8 @@ export interface Checkpoint {
 
 export interface WalkEnd {
   /**
-   * ended: END of the outermost layer, and of what wraps it. open: no END, but nothing is cut. cut: inside `where`. stopped: for what was
-   * found; nothing is known of what follows.
+   * ended: END of the outermost layer, and of what wraps it. open: no END, but nothing is cut. cut: inside `where`.
+   * stopped: for what was found; nothing is known of what follows.
    */
   readonly kind: 'ended' | 'open' | 'cut' | 'stopped';
   /** The octet after what was whole. */

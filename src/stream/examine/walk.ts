@@ -4,10 +4,16 @@
 //
 //   file:  wrapper of libvirt or xenopsd ( stream )  │  stream  │  COLO's back channel        stream: layer-walk.ts
 
-import { PAGE_DATA_HEADER_BYTES, PAGE_SIZE, RECORD_HEADER_BYTES, paddedLength } from '../format.js';
-import type { Layer } from '../layer-item.js';
+import {
+  PAGE_DATA_ENTRY_BYTES,
+  PAGE_DATA_HEADER_BYTES,
+  PAGE_SIZE,
+  RECORD_HEADER_BYTES,
+  paddedLength,
+} from '../format.js';
+import { type Layer, TELLING_BYTES } from '../record-reader.js';
 import { concatenate } from '../writer.js';
-import { type Beginning, SAMPLE_BYTES, TELLING_BYTES, tellBeginning } from './beginning.js';
+import { type Beginning, SAMPLE_BYTES, tellBeginning } from './beginning.js';
 import { Cursor, Cut, Stop } from './cursor.js';
 import { LayerWalker } from './layer-walk.js';
 import { tellOther } from './other-files.js';
@@ -24,7 +30,6 @@ import {
 
 export type * from './visitor.js';
 
-const ENTRY_BYTES = 8;
 const TRAILING_BYTES = 256;
 const EMPTY = new Uint8Array(0);
 
@@ -56,12 +61,8 @@ export class StreamWalker {
     try {
       return this.#end((yield* this.#stream()) ? 'ended' : 'open', null);
     } catch (thrown) {
-      if (thrown instanceof Cut) {
-        return this.#end('cut', thrown.where);
-      }
-      if (thrown instanceof Stop) {
-        return this.#end('stopped', null);
-      }
+      if (thrown instanceof Cut) return this.#end('cut', thrown.where);
+      if (thrown instanceof Stop) return this.#end('stopped', null);
       throw thrown;
     }
   }
@@ -161,9 +162,7 @@ export class StreamWalker {
         case XenopsdType.LIBXL:
           this.#wrapperPart(name, at);
           ended = yield* this.#inside(type === XenopsdType.LIBXC ? 'libxc' : 'libxl');
-          if (!ended) {
-            return false;
-          }
+          if (!ended) return false;
           break;
         case XenopsdType.END_OF_IMAGE:
           this.#wrapperPart(name, at);
@@ -196,5 +195,5 @@ export function recordSpan(length: number): number {
 
 /** Octets that a PAGE_DATA record of so many entries and pages has. */
 export function pageDataLength(count: number, dataPages: number): number {
-  return PAGE_DATA_HEADER_BYTES + count * ENTRY_BYTES + dataPages * PAGE_SIZE;
+  return PAGE_DATA_HEADER_BYTES + count * PAGE_DATA_ENTRY_BYTES + dataPages * PAGE_SIZE;
 }

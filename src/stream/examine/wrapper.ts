@@ -10,7 +10,7 @@
 // xen-api's ocaml/xenopsd/lib/suspend_image.ml and its document "Suspend image framing format".
 
 import { StreamError } from '../error.js';
-import { viewOf } from '../octets.js';
+import { beginsWith, viewOf } from '../octets.js';
 
 const LIBVIRT_MAGIC = new TextEncoder().encode('libvirt-xml\n \0 \r');
 export const LIBVIRT_HEADER_BYTES = 64;
@@ -35,26 +35,17 @@ export const XenopsdType = {
   END_OF_IMAGE: 0xffff,
 } as const;
 
-const xenopsdNames: ReadonlyMap<number, string> = new Map([
-  [XenopsdType.XENOPS, 'Xenops'],
-  [XenopsdType.LIBXC, 'Libxc'],
-  [XenopsdType.LIBXL, 'Libxl'],
-  [XenopsdType.LIBXC_LEGACY, 'Libxc_legacy'],
-  [XenopsdType.QEMU_TRAD, 'Qemu_trad'],
-  [XenopsdType.QEMU_XEN, 'Qemu_xen'],
-  [XenopsdType.DEMU, 'Demu'],
-  [XenopsdType.VARSTORED, 'Varstored'],
-  [XenopsdType.SWTPM0, 'Swtpm0'],
-  [XenopsdType.SWTPM, 'Swtpm'],
-  [XenopsdType.END_OF_IMAGE, 'End_of_image'],
-]);
+/** As xenopsd calls them: "Libxc_legacy". */
+const xenopsdNames: ReadonlyMap<number, string> = new Map(
+  Object.entries(XenopsdType).map(([name, type]) => [type, name.charAt(0) + name.slice(1).toLowerCase()]),
+);
 
 export function beginsLikeLibvirt(bytes: Uint8Array): boolean {
-  return agree(bytes, LIBVIRT_MAGIC);
+  return beginsWith(bytes, LIBVIRT_MAGIC);
 }
 
 export function beginsLikeXenopsd(bytes: Uint8Array): boolean {
-  return agree(bytes, XENOPSD_SIGNATURE) || agree(bytes, XENOPSD_SIGNATURE_LEGACY);
+  return beginsWith(bytes, XENOPSD_SIGNATURE) || beginsWith(bytes, XENOPSD_SIGNATURE_LEGACY);
 }
 
 /** @throws StreamError BAD_ID, UNSUPPORTED_VERSION */
@@ -79,14 +70,14 @@ export function decodeLibvirtHeader(bytes: Uint8Array): { readonly xmlLength: nu
 
 /** @throws StreamError BAD_ID, UNSUPPORTED_VERSION */
 export function checkXenopsdSignature(bytes: Uint8Array): void {
-  if (agree(bytes, XENOPSD_SIGNATURE_LEGACY)) {
+  if (beginsWith(bytes, XENOPSD_SIGNATURE_LEGACY)) {
     throw new StreamError(
       'UNSUPPORTED_VERSION',
       "an image of XenServer 6.2 or earlier: it holds a version-1 (legacy) stream, of which Xen's convert-legacy-stream makes a version-2 stream",
       { offset: 0 },
     );
   }
-  if (!agree(bytes, XENOPSD_SIGNATURE)) {
+  if (!beginsWith(bytes, XENOPSD_SIGNATURE)) {
     throw new StreamError('BAD_ID', "it begins like xenopsd's signature, and then does not", { offset: 0 });
   }
 }
@@ -127,9 +118,4 @@ export function xenopsdRecord(
       break;
   }
   return { type, name, length };
-}
-
-/** All of the magic that is there agrees. */
-function agree(bytes: Uint8Array, magic: Uint8Array): boolean {
-  return bytes.subarray(0, magic.length).every((octet, index) => octet === magic[index]);
 }

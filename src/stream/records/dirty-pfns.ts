@@ -10,9 +10,7 @@ import { badRecord, recordError } from './shape.js';
 /** @throws StreamError BAD_RECORD, PFN_OUT_OF_RANGE */
 export function checkDirtyPfnList(record: StreamRecord): void {
   const { body } = record;
-  if (body.length % 8 !== 0) {
-    throw badRecord(record, 'that is not a number of pfns of 8 octets');
-  }
+  if (body.length % 8 !== 0) throw badRecord(record, 'that is not a number of pfns of 8 octets');
   const view = viewOf(body);
   for (let at = 0; at < body.length; at += 8) {
     if (view.getUint32(at + 4, true) !== 0 || view.getUint32(at, true) > PFN_MAX) {

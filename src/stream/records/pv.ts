@@ -17,6 +17,13 @@ const PV_INFO_BYTES = 8;
 const P2M_FRAMES_HEADER_BYTES = 8;
 const VCPU_HEADER_BYTES = 8;
 
+/** What a domain has of each vCPU, in the order in which it is written. */
+export const VCPU_RECORD_TYPES: readonly number[] = [
+  RecordType.X86_PV_VCPU_BASIC,
+  RecordType.X86_PV_VCPU_EXTENDED,
+  RecordType.X86_PV_VCPU_XSAVE,
+  RecordType.X86_PV_VCPU_MSRS,
+];
 /** sizeof(vcpu_guest_context) of a 4-octet and of an 8-octet guest. */
 export const VCPU_CONTEXT_BYTES = { 4: 2800, 8: 5168 } as const;
 /** The most that XEN_DOMCTL_set_ext_vcpucontext takes. */
@@ -55,12 +62,8 @@ export function decodePvInfo(record: StreamRecord): PvInfo {
   const view = viewOf(record.body);
   const width = view.getUint8(0);
   const levels = view.getUint8(1);
-  if (width === 4 && levels === 3) {
-    return { guestWidth: 4, levels: 3 };
-  }
-  if (width === 8 && levels === 4) {
-    return { guestWidth: 8, levels: 4 };
-  }
+  if (width === 4 && levels === 3) return { guestWidth: 4, levels: 3 };
+  if (width === 8 && levels === 4) return { guestWidth: 8, levels: 4 };
   throw badRecord(record, `with width ${width} and ${levels} levels of page tables`);
 }
 
@@ -83,9 +86,7 @@ export function checkPvP2mFrames(record: StreamRecord, guestWidth: GuestWidth | 
   const view = viewOf(record.body);
   const startPfn = view.getUint32(0, true);
   const endPfn = view.getUint32(4, true);
-  if (startPfn > endPfn) {
-    throw badRecord(record, `whose first pfn ${startPfn} is above its last ${endPfn}`);
-  }
+  if (startPfn > endPfn) throw badRecord(record, `whose first pfn ${startPfn} is above its last ${endPfn}`);
   if (endPfn > PFN_MAX) {
     throw recordError('PFN_OUT_OF_RANGE', record, `with the last pfn ${endPfn}`, { pfn: endPfn });
   }

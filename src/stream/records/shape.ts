@@ -27,16 +27,12 @@ export function badRecord(record: StreamRecord, what: string): StreamError {
 
 /** @throws StreamError BAD_RECORD */
 export function demandAtLeast(record: StreamRecord, bytes: number): void {
-  if (record.body.length < bytes) {
-    throw badRecord(record, `shorter than ${bytes} octets`);
-  }
+  if (record.body.length < bytes) throw badRecord(record, `shorter than ${bytes} octets`);
 }
 
 /** @throws StreamError BAD_RECORD */
 export function demandExactly(record: StreamRecord, bytes: number): void {
-  if (record.body.length !== bytes) {
-    throw badRecord(record, `of another length than ${bytes} octets`);
-  }
+  if (record.body.length !== bytes) throw badRecord(record, `of another length than ${bytes} octets`);
 }
 
 /** An array of at least one element of `bytes` octets. @throws StreamError BAD_RECORD */

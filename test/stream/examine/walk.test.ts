@@ -8,9 +8,10 @@ import { checkRecord } from '../../../src/stream/check.js';
 import { PageIndex } from '../../../src/stream/examine/page-index.js';
 import { PfnSet } from '../../../src/stream/examine/pfn-set.js';
 import { type DomainType, PFN_MAX, RecordType } from '../../../src/stream/format.js';
-import { LayeredReader } from '../../../src/stream/layers.js';
 import { LibxlRecordType, checkLibxlRecord } from '../../../src/stream/libxl.js';
+import { RecordReader } from '../../../src/stream/record-reader.js';
 import { readFixture, readRecordList } from '../../fixtures/xen.js';
+import { itemsOf } from '../layered.js';
 import { seeded } from '../streams.js';
 import { checkpointed, judged, libxcStream, surveyed, walkOctets } from './support.js';
 
@@ -247,10 +248,9 @@ describe('walk', () => {
 /** The readers and checks of the restorer take all of it. */
 function acceptable(octets: Uint8Array): boolean {
   try {
-    const reader = new LayeredReader();
-    reader.push(octets);
+    const reader = new RecordReader();
     let domainType: DomainType = 2;
-    for (let item = reader.next(); item !== null; item = reader.next()) {
+    for (const item of itemsOf(octets, reader)) {
       if (item.kind === 'headers') {
         domainType = item.headers.domainType as DomainType;
       } else if (item.layer === 'libxc') {
