@@ -5,6 +5,7 @@
 //                                    outwards to xl: with a configuration, which no stream has
 
 import { readFile } from 'node:fs/promises';
+import { libxlOpening } from '../save/libxl.js';
 import { Judge } from '../stream/examine/judge.js';
 import type { Span } from '../stream/examine/merge.js';
 import type { Finding } from '../stream/examine/rules.js';
@@ -12,17 +13,13 @@ import { tee } from '../stream/examine/tee.js';
 import { type StreamVisitor, type WalkedRecord, recordSpan } from '../stream/examine/walk.js';
 import { RecordType } from '../stream/format.js';
 import type { Layer } from '../stream/layer-item.js';
-import { LibxlRecordType, encodeLibxlHeader } from '../stream/libxl.js';
+import { LibxlRecordType } from '../stream/libxl.js';
 import { concatenate, encodeRecord } from '../stream/writer.js';
 import { encodeXlHeader, xlHeaderOf } from '../stream/xl.js';
-import { formatBytes } from './text.js';
-import { ExitCode } from './exit-codes.js';
-import { ImageOutput } from './files/image-output.js';
-import { type ImageMaker, ImageMeasure, ImageWriter } from './files/image-writer.js';
-import { InputFile } from './files/input.js';
-import { LeftOut } from './files/left-out.js';
-import { Progress } from './files/progress.js';
-import { onInterruption } from './signals.js';
+import type { ExitCode } from './exit-codes.js';
+import type { ImageMaker } from './files/image-writer.js';
+import type { InputFile } from './files/input.js';
+import { type OnPause, rewrite } from './files/rewrite.js';
 import { UsageError } from './usage.js';
 
 export interface ConvertVerbOptions {
@@ -38,64 +35,32 @@ interface Facts {
   readonly start: number;
   /** The octet after END or the last checkpoint. */
   readonly end: number;
-  readonly leftOut: LeftOut;
 }
 
 /** @param report where it says what it has written */
-export async function convertVerb(
+export function convertVerb(
   path: string,
   out: string,
   options: ConvertVerbOptions,
   report: NodeJS.WritableStream = process.stderr,
 ): Promise<ExitCode> {
-  const interruption = onInterruption();
-  try {
-    await convert(path, await ImageOutput.find(out), options, report, interruption.signal);
-    return ExitCode.OK;
-  } finally {
-    interruption.dispose();
-  }
-}
-
-async function convert(
-  path: string,
-  output: ImageOutput,
-  options: ConvertVerbOptions,
-  report: NodeJS.WritableStream,
-  signal: AbortSignal,
-): Promise<void> {
-  const input = await InputFile.open(path, { twice: true, signal });
-  const progress = new Progress('convert', input.size);
-  try {
-    const check = (position: number): void => {
-      signal.throwIfAborted();
-      progress.at(position);
-    };
-    const facts = await examine(input, options.to, check);
+  return rewrite('convert', { path, out, report }, async (input, onPause, leftOut) => {
+    const facts = await examine(input, options.to, onPause, leftOut);
     const xlHeader = await headerOfXl(facts.from, options);
-    const make = async (maker: ImageMaker): Promise<void> => {
+    return async (maker) => {
       await maker.octets(xlHeader);
       await makeLayers(input, maker, facts, options.to);
+      return `${facts.from} to ${options.to}`;
     };
-    const measure = async (): Promise<number> => {
-      const image = new ImageMeasure();
-      await make(image);
-      return image.bytes;
-    };
-    const bytes = await output.write({ signal, report, input: input.place, measure }, async (sink) => {
-      await make(new ImageWriter(input, sink, () => check(sink.bytes)));
-      return sink.bytes;
-    });
-    progress.end();
-    report.write(`${output.name}: ${facts.from} to ${options.to}, ${formatBytes(bytes)}\n`);
-    facts.leftOut.report(report);
-  } finally {
-    progress.end();
-    await input.close();
-  }
+  });
 }
 
-async function examine(input: InputFile, to: Layer, onPause: (position: number) => void): Promise<Facts> {
+async function examine(
+  input: InputFile,
+  to: Layer,
+  onPause: OnPause,
+  leftOut: StreamVisitor,
+): Promise<Facts> {
   const { path } = input;
   let start = -1;
   let emulators = 0;
@@ -106,14 +71,9 @@ async function examine(input: InputFile, to: Layer, onPause: (position: number) 
     last = finding;
     bad += (severity === 'error' || severity === 'unreadable') && rule !== 'trailing' ? 1 : 0;
   });
-  const leftOut = new LeftOut();
   const watch: StreamVisitor = {
-    libxl: (_header, offset) => {
-      start = offset;
-    },
-    libxc: (_headers, offset) => {
-      start = start < 0 ? offset : start;
-    },
+    libxl: (_header, offset) => (start = offset),
+    libxc: (_headers, offset) => (start = start < 0 ? offset : start),
     record: ({ layer, type }) => {
       emulators += layer === 'libxl' && isEmulatorRecord(type) ? 1 : 0;
     },
@@ -136,11 +96,10 @@ async function examine(input: InputFile, to: Layer, onPause: (position: number) 
     throw new UsageError(`${path} is in the layers of ${to} already`);
   }
   if (to === 'libxc' && emulators > 0) {
-    throw new UsageError(
-      `${path} has ${emulators} records of emulators, which a bare libxc stream cannot hold`,
-    );
+    const what = `${emulators} records of emulators`;
+    throw new UsageError(`${path} has ${what}, which a bare libxc stream cannot hold`);
   }
-  return { from, start, end: result.streamEnd ?? result.offset, leftOut };
+  return { from, start, end: result.streamEnd ?? result.offset };
 }
 
 async function headerOfXl(from: Layer, { to, config }: ConvertVerbOptions): Promise<Uint8Array> {
@@ -183,7 +142,7 @@ class Rewriter implements StreamVisitor {
 
   libxc(_headers: unknown, offset: number): void {
     if (this.#outwards) {
-      this.#jobs.push(concatenate([encodeLibxlHeader(), encodeRecord(LibxlRecordType.LIBXC_CONTEXT)]));
+      this.#jobs.push(concatenate(libxlOpening()));
     }
     this.#copy({ offset, length: 40 });
   }

@@ -10,7 +10,7 @@ import { ExitCode } from './exit-codes.js';
 import { formatBytes } from './text.js';
 import { ImageOutput } from './files/image-output.js';
 import { showConsole, watchTicks, workingSet } from './machine.js';
-import { onInterruption } from './signals.js';
+import { interruptible } from './signals.js';
 import { UsageError } from './usage.js';
 
 export interface SaveVerbOptions {
@@ -22,10 +22,8 @@ export interface SaveVerbOptions {
 export async function saveVerb(file: string, options: SaveVerbOptions): Promise<ExitCode> {
   const memoryBytes = parseSize(options.memory);
   if (memoryBytes === null) throw new UsageError(`--memory ${options.memory} is no size ("64MiB")`);
-  const interruption = onInterruption();
-  const { signal } = interruption;
   const report = process.stderr;
-  try {
+  return interruptible(async (signal) => {
     const output = await ImageOutput.find(file);
     const domain = await openEmbeddedSource({
       name: 'save',
@@ -46,9 +44,7 @@ export async function saveVerb(file: string, options: SaveVerbOptions): Promise<
       await domain.destroy();
       console.unsubscribe();
     }
-  } finally {
-    interruption.dispose();
-  }
+  });
 }
 
 function saveLive(domain: SourceDomain, sink: ImageSink): ReturnType<typeof saveDomain> {
