@@ -16,11 +16,10 @@ import type { Layer } from '../stream/layer-item.js';
 import { LibxlRecordType } from '../stream/libxl.js';
 import { concatenate, encodeRecord } from '../stream/writer.js';
 import { encodeXlHeader, xlHeaderOf } from '../stream/xl.js';
-import type { ExitCode } from './exit-codes.js';
+import { type ExitCode, UsageError } from './exit-codes.js';
 import type { ImageMaker } from './files/image-writer.js';
 import type { InputFile } from './files/input.js';
 import { type OnPause, rewrite } from './files/rewrite.js';
-import { UsageError } from './usage.js';
 
 export interface ConvertVerbOptions {
   readonly to: Layer;
@@ -103,9 +102,7 @@ async function examine(
 }
 
 async function headerOfXl(from: Layer, { to, config }: ConvertVerbOptions): Promise<Uint8Array> {
-  if (to !== 'xl') {
-    return new Uint8Array(0);
-  }
+  if (to !== 'xl') return new Uint8Array(0);
   if (config === undefined) {
     throw new UsageError(
       `xl's header holds the domain's configuration, which a ${from} stream lacks: give it with --config (libxl's JSON)`,
@@ -141,16 +138,12 @@ class Rewriter implements StreamVisitor {
   }
 
   libxc(_headers: unknown, offset: number): void {
-    if (this.#outwards) {
-      this.#jobs.push(concatenate(libxlOpening()));
-    }
+    if (this.#outwards) this.#jobs.push(concatenate(libxlOpening()));
     this.#copy({ offset, length: 40 });
   }
 
   record({ layer, type, offset, length }: WalkedRecord): void {
-    if (layer !== 'libxc') {
-      return;
-    }
+    if (layer !== 'libxc') return;
     this.#copy({ offset, length: recordSpan(length) });
     if (this.#outwards && type === RecordType.CHECKPOINT) {
       this.#jobs.push(encodeRecord(LibxlRecordType.CHECKPOINT_END));
@@ -162,9 +155,7 @@ class Rewriter implements StreamVisitor {
   async flush(maker: ImageMaker): Promise<void> {
     const jobs = this.#jobs;
     this.#jobs = [];
-    for (const job of jobs) {
-      await (job instanceof Uint8Array ? maker.octets(job) : maker.copy(job));
-    }
+    for (const job of jobs) await (job instanceof Uint8Array ? maker.octets(job) : maker.copy(job));
   }
 
   #copy(span: Span): void {

@@ -4,9 +4,8 @@ import { embeddedMachine, qemuMachine } from './demo/machine.js';
 import type { DemoReport } from './demo/measure.js';
 import { runDemo } from './demo/run.js';
 import { Screen } from './demo/screen.js';
-import { ExitCode } from './exit-codes.js';
+import { ExitCode, UsageError } from './exit-codes.js';
 import { interruptible } from './signals.js';
-import { UsageError } from './usage.js';
 
 export interface DemoVerbOptions {
   readonly interval: number;

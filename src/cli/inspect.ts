@@ -99,9 +99,7 @@ class TextPrinter implements Printer {
     this.#endRun();
     if (this.#begun) this.#output.line('');
     this.#output.line(`${this.#name}: ${survey.bytes} octets (${formatBytes(survey.bytes)})`);
-    for (const [name, value] of summaryLines(survey, last)) {
-      this.#output.line(`${name.padEnd(13)}${value}`);
-    }
+    for (const [name, value] of summaryLines(survey, last)) this.#output.line(`${name.padEnd(13)}${value}`);
   }
 
   #endRun(): void {

@@ -12,16 +12,13 @@ import type { Layer } from '../stream/layer-item.js';
 import { VERSION } from '../version.js';
 import { convertVerb } from './convert.js';
 import { demoVerb, type DemoVerbOptions } from './demo.js';
-import { ExitCode, isInputCode } from './exit-codes.js';
+import { ExitCode, isInputCode, UsageError } from './exit-codes.js';
 import { inspectVerb } from './inspect.js';
-import { lastWords } from './last-words.js';
 import { InterruptedError } from './signals.js';
-import { primaryVerb } from './primary.js';
 import { recoverVerb } from './recover.js';
 import { restoreVerb, type RestoreVerbOptions } from './restore.js';
 import { saveVerb, type SaveVerbOptions } from './save.js';
-import { secondaryVerb } from './secondary.js';
-import { UsageError } from './usage.js';
+import { lastWords, primaryVerb, secondaryVerb } from './serve.js';
 import { verifyVerb } from './verify.js';
 
 function wholeNumber(minimum: number, maximum: number): (text: string) => number {

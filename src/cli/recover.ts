@@ -14,11 +14,10 @@ import type { StreamVisitor, WalkEnd } from '../stream/examine/walk.js';
 import { RecordType } from '../stream/format.js';
 import { LibxlRecordType } from '../stream/libxl.js';
 import { encodeRecord } from '../stream/writer.js';
-import type { ExitCode } from './exit-codes.js';
+import { type ExitCode, UsageError } from './exit-codes.js';
 import type { ImageMaker } from './files/image-writer.js';
 import type { InputFile } from './files/input.js';
 import { type OnPause, rewrite } from './files/rewrite.js';
-import { UsageError } from './usage.js';
 
 /** What may be wrong with a stream and does its domain no harm. */
 const HARMLESS: ReadonlySet<RuleId> = new Set<RuleId>([
@@ -57,9 +56,7 @@ export function recoverVerb(
 async function writeImage(writer: ImageMaker, state: MergedState): Promise<number> {
   await writer.copyAll(state.outerHeaders);
   const layered = state.outerHeaders.length > 0;
-  if (layered) {
-    await writer.octets(encodeRecord(LibxlRecordType.LIBXC_CONTEXT));
-  }
+  if (layered) await writer.octets(encodeRecord(LibxlRecordType.LIBXC_CONTEXT));
   await writer.copy(state.libxcHeaders);
   await writer.copyAll(state.recordsBeforePages());
   const pages = await writer.pages(state.pages);
@@ -85,9 +82,7 @@ async function lastWhole(
   });
   const { result } = await input.walk(tee(leftOut, judge), { onPause });
   const { checkpoint, streamEnd } = result;
-  if (result.backChannel) {
-    throw new UsageError(`${input.path} is COLO's back channel: no domain is in it`);
-  }
+  if (result.backChannel) throw new UsageError(`${input.path} is COLO's back channel: no domain is in it`);
   if (checkpoint !== null) return { offset: checkpoint.end, checkpoint: checkpoint.number };
   if (streamEnd !== null) return { offset: streamEnd, checkpoint: null };
   throw nothingWhole(input.path, result, last);

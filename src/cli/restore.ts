@@ -7,11 +7,10 @@ import { restoreDomain } from '../restore/restore.js';
 import { PAGE_SIZE, RecordType } from '../stream/format.js';
 import { StreamError } from '../stream/error.js';
 import { RULES } from '../stream/examine/rules.js';
-import { ExitCode } from './exit-codes.js';
+import { ExitCode, UsageError } from './exit-codes.js';
 import { InputFile } from './files/input.js';
 import { showConsole, watchTicks, workingSet } from './machine.js';
 import { interruptible } from './signals.js';
-import { UsageError } from './usage.js';
 
 export interface RestoreVerbOptions {
   readonly ticks?: number;

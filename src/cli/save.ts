@@ -6,12 +6,11 @@ import { openEmbeddedSource } from '../hypervisor/embedded/index.js';
 import { saveDomain } from '../save/save.js';
 import type { SourceDomain } from '../hypervisor/port.js';
 import type { ImageSink } from '../save/image-sink.js';
-import { ExitCode } from './exit-codes.js';
+import { ExitCode, UsageError } from './exit-codes.js';
 import { formatBytes } from './text.js';
 import { ImageOutput } from './files/image-output.js';
 import { showConsole, watchTicks, workingSet } from './machine.js';
 import { interruptible } from './signals.js';
-import { UsageError } from './usage.js';
 
 export interface SaveVerbOptions {
   readonly memory: string;

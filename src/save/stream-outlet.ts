@@ -55,9 +55,7 @@ export async function openStreamOutlet(place: Place, signal?: AbortSignal): Prom
 }
 
 async function openSocket({ kind, path, fd }: Place, signal?: AbortSignal): Promise<Socket> {
-  if (fd !== null) {
-    return new Socket({ fd, readable: false, writable: true });
-  }
+  if (fd !== null) return new Socket({ fd, readable: false, writable: true });
   if (kind === 'socket') {
     const socket = connect({ path });
     await once(socket, 'connect', signal === undefined ? {} : { signal });

@@ -78,9 +78,7 @@ export function tooSmall(
 
 /** A descriptor of this process is written where it stands, and left open for whoever shares it. */
 async function openWriteOutlet(place: Place): Promise<Outlet> {
-  if (place.fd !== null) {
-    return writeOutlet(place.fd, place.stat, () => Promise.resolve());
-  }
+  if (place.fd !== null) return writeOutlet(place.fd, place.stat, () => Promise.resolve());
   const file = await openDevice(place);
   if (isatty(file.fd)) {
     await file.close();

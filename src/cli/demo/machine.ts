@@ -8,7 +8,7 @@ import { parseSize } from '../../config/units.js';
 import { workingSet } from '../machine.js';
 import { prepareGuest, type GuestFiles } from '../../hypervisor/qemu/guest/build.js';
 import { guestCommandLine } from '../../hypervisor/qemu/guest/command-line.js';
-import { UsageError } from '../usage.js';
+import { UsageError } from '../exit-codes.js';
 
 export interface DemoMachine {
   /** For people: the beginning of a sentence. */

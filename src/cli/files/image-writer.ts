@@ -59,9 +59,7 @@ export class ImageWriter implements ImageMaker {
   }
 
   async copyAll(spans: readonly Span[]): Promise<void> {
-    for (const span of spans) {
-      await this.copy(span);
-    }
+    for (const span of spans) await this.copy(span);
   }
 
   async pages(index: PageIndex): Promise<number> {
@@ -87,9 +85,7 @@ export class ImageWriter implements ImageMaker {
       const type = index.typeOf(pfn);
       writePfnEntry(memory, entry, pfn, type);
       entry += 8;
-      if (!hasPageData(type)) {
-        continue;
-      }
+      if (!hasPageData(type)) continue;
       const offset = index.offsetOf(pfn);
       if (runPages > 0 && offset !== runStart + runPages * PAGE_SIZE) {
         await this.#input.readAt(memory, page, runPages * PAGE_SIZE, runStart);
@@ -127,9 +123,7 @@ export class ImageMeasure implements ImageMaker {
   }
 
   copyAll(spans: readonly Span[]): Promise<void> {
-    for (const { length } of spans) {
-      this.bytes += length;
-    }
+    for (const { length } of spans) this.bytes += length;
     return Promise.resolve();
   }
 

@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { RomulusError, codeOf } from '../../errors.js';
 import { type Place, blockDeviceBytes } from '../../save/place.js';
-import { UsageError } from '../usage.js';
+import { UsageError } from '../exit-codes.js';
 
 export interface OpenOptions {
   /** The file is read more than once: what cannot be is kept. */
@@ -59,9 +59,7 @@ export async function openOctets(place: Place, options: OpenOptions): Promise<Oc
 async function openSeekable(place: Place): Promise<Octets> {
   const { kind, path, fd, stat } = place;
   const size = kind === 'block' && stat !== null ? await blockDeviceBytes(path, stat) : null;
-  if (fd !== null && stat !== null) {
-    return readable(fd, size ?? stat.size, () => Promise.resolve());
-  }
+  if (fd !== null && stat !== null) return readable(fd, size ?? stat.size, () => Promise.resolve());
   const file = await open(path, 'r');
   return readable(file.fd, size ?? (await file.stat()).size, () => file.close());
 }
