@@ -1,4 +1,5 @@
-// What the process's exit status says, and the error of a command line that cannot be done. Documented in docs/OPERATING.md; scripts rely on it.
+// What the process's exit status says, and the error of a command line that cannot be done. Documented in
+// docs/OPERATING.md; scripts rely on it.
 
 import { RomulusError } from '../errors.js';
 

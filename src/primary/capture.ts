@@ -16,7 +16,7 @@ import type { Logger } from '../report/log.js';
 import type { CheckpointReport } from '../report/reports.js';
 import type { SavedCheckpoint } from '../save/callbacks.js';
 import { SaveError } from '../save/error.js';
-import { precopyPolicy } from '../save/policy.js';
+import { precopyPolicy } from '../save/callbacks.js';
 import type { Slab } from '../save/slab.js';
 import { openSave, type SaveStepCallbacks, type SaveSteps } from '../save/steps.js';
 import type { StreamSink } from '../stream/flow.js';

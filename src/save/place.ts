@@ -64,12 +64,8 @@ export async function blockDeviceBytes(path: string, { rdev }: Stats): Promise<n
     const sectors = Number(await readFile(`/sys/dev/block/${major}:${minor}/size`, 'utf8'));
     return sectors * SECTOR_BYTES;
   } catch (cause) {
-    throw new SaveError(
-      'BAD_PLACE',
-      `nobody says how large the device ${path} (${major}:${minor}) is: it is not in /sys/dev/block`,
-      { path, major, minor },
-      { cause },
-    );
+    const message = `nobody says how large the device ${path} (${major}:${minor}) is: it is not in /sys/dev/block`;
+    throw new SaveError('BAD_PLACE', message, { path, major, minor }, { cause });
   }
 }
 
