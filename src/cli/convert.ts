@@ -84,11 +84,10 @@ async function examine(
     throw new UsageError(`${path}: ${last.message}`);
   }
   if (bad > 0 || from === null || start < 0) {
-    const hint =
-      result.checkpoint === null ? '' : '; romulus recover makes an image of its last complete checkpoint';
-    throw new UsageError(
-      `${path} is ${result.backChannel ? "COLO's back channel" : 'unsound'} (see romulus verify)${hint}`,
-    );
+    const recovers = '; romulus recover makes an image of its last complete checkpoint';
+    const hint = result.checkpoint === null ? '' : recovers;
+    const what = result.backChannel ? "COLO's back channel" : 'unsound';
+    throw new UsageError(`${path} is ${what} (see romulus verify)${hint}`);
   }
   // Taken out of its wrapper it is another file.
   if (from === to && result.wrapper === null) {

@@ -150,11 +150,7 @@ const PLACE_ERRORS: ReadonlySet<SaveErrorCode> = new Set(['BAD_PLACE', 'PLACE_IN
 /** Errors of what was given to us: the command line, a configuration, a file. */
 function isInputError(error: unknown): boolean {
   return (
-    error instanceof ConfigError ||
-    error instanceof UsageError ||
-    error instanceof StreamError ||
-    error instanceof RestoreError ||
-    error instanceof GuestError ||
+    [ConfigError, UsageError, StreamError, RestoreError, GuestError].some((kind) => error instanceof kind) ||
     (error instanceof SaveError && PLACE_ERRORS.has(error.code)) ||
     isInputCode(codeOf(error)) ||
     isWrongAddress(error)

@@ -7,7 +7,7 @@
 
 import { StreamError } from '../stream/error.js';
 import { Judge } from '../stream/examine/judge.js';
-import { MergedState } from '../stream/examine/merge.js';
+import { MergedState, type Span } from '../stream/examine/merge.js';
 import type { Finding, RuleId } from '../stream/examine/rules.js';
 import { tee } from '../stream/examine/tee.js';
 import type { StreamVisitor, WalkEnd } from '../stream/examine/walk.js';
@@ -53,17 +53,21 @@ export function recoverVerb(
   });
 }
 
+async function copyAll(writer: ImageMaker, spans: readonly Span[]): Promise<void> {
+  for (const span of spans) await writer.copy(span);
+}
+
 async function writeImage(writer: ImageMaker, state: MergedState): Promise<number> {
-  await writer.copyAll(state.outerHeaders);
+  await copyAll(writer, state.outerHeaders);
   const layered = state.outerHeaders.length > 0;
   if (layered) await writer.octets(encodeRecord(LibxlRecordType.LIBXC_CONTEXT));
   await writer.copy(state.libxcHeaders);
-  await writer.copyAll(state.recordsBeforePages());
+  await copyAll(writer, state.recordsBeforePages());
   const pages = await writer.pages(state.pages);
-  await writer.copyAll(state.recordsAfterPages());
+  await copyAll(writer, state.recordsAfterPages());
   await writer.octets(encodeRecord(RecordType.END));
   if (layered) {
-    await writer.copyAll(state.emulatorRecords());
+    await copyAll(writer, state.emulatorRecords());
     await writer.octets(encodeRecord(LibxlRecordType.END));
   }
   return pages;
@@ -94,10 +98,8 @@ function nothingWhole(path: string, end: WalkEnd, finding: Finding | undefined):
     return new StreamError('NOTHING_WHOLE', `${path}: ${message}`, { offset, rule });
   }
   const { offset, where } = end;
-  return new StreamError('NOTHING_WHOLE', `${path} holds no complete checkpoint and no END`, {
-    offset,
-    where,
-  });
+  const message = `${path} holds no complete checkpoint and no END`;
+  return new StreamError('NOTHING_WHOLE', message, { offset, where });
 }
 
 /** A judge that remembers the first thing that a domain must not be made of. */

@@ -4,8 +4,7 @@
 import { parseSize } from '../config/units.js';
 import { openEmbeddedSource } from '../hypervisor/embedded/index.js';
 import { saveDomain } from '../save/save.js';
-import type { SourceDomain } from '../hypervisor/port.js';
-import type { ImageSink } from '../save/image-sink.js';
+import type { SaveCallbacks } from '../save/callbacks.js';
 import { ExitCode, UsageError } from './exit-codes.js';
 import { formatBytes } from './text.js';
 import { ImageOutput } from './files/image-output.js';
@@ -35,7 +34,12 @@ export async function saveVerb(file: string, options: SaveVerbOptions): Promise<
         const ticked = watchTicks(domain, options.ticks, signal);
         await domain.start();
         await ticked;
-        return (await saveLive(domain, sink)).bytes;
+        const callbacks: SaveCallbacks = {
+          suspend: () => domain.suspend(),
+          postcopy: () => Promise.resolve(),
+          checkpoint: () => Promise.resolve('finish'),
+        };
+        return (await saveDomain({ domain, sink, streamType: 'plain', live: true, callbacks })).bytes;
       });
       report.write(`${output.name}: ${formatBytes(bytes)}\n`);
       return ExitCode.OK;
@@ -43,19 +47,5 @@ export async function saveVerb(file: string, options: SaveVerbOptions): Promise<
       await domain.destroy();
       console.unsubscribe();
     }
-  });
-}
-
-function saveLive(domain: SourceDomain, sink: ImageSink): ReturnType<typeof saveDomain> {
-  return saveDomain({
-    domain,
-    sink,
-    streamType: 'plain',
-    live: true,
-    callbacks: {
-      suspend: () => domain.suspend(),
-      postcopy: () => Promise.resolve(),
-      checkpoint: () => Promise.resolve('finish'),
-    },
   });
 }

@@ -29,9 +29,6 @@ import { ColoSecondary } from './colo.js';
 import { RestoreContext, type RestoreStepOptions } from './context.js';
 import { RestoreError } from './error.js';
 
-export type { RestoreStepCallbacks } from './callbacks.js';
-export type { RestoreStepOptions } from './context.js';
-
 /**
  * Either way the domain can be started: it equals the last checkpoint. In COLO it has been: after 'failover' it runs,
  * after 'complete' it is suspended, both in its own state, in which the last checkpoint is one that it went through.

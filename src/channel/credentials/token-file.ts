@@ -103,11 +103,8 @@ function make(file: string): void {
   mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 });
   const temporary = `${file}.${process.pid}.${randomBytes(4).toString('hex')}`;
   try {
-    writeFileSync(temporary, `${randomBytes(TOKEN_BYTES).toString('hex')}\n`, {
-      flag: 'wx',
-      mode: 0o600,
-      flush: true,
-    });
+    const secret = randomBytes(TOKEN_BYTES).toString('hex');
+    writeFileSync(temporary, `${secret}\n`, { flag: 'wx', mode: 0o600, flush: true });
     linkSync(temporary, file);
   } catch (thrown) {
     // Somebody was faster.
@@ -145,10 +142,8 @@ function judge(file: string, stats: Stats): void {
     throw bad(file, `belongs to user ${stats.uid}, not to us (${self})`);
   const mode = stats.mode & 0o777;
   if ((mode & 0o077) !== 0) {
-    throw bad(
-      file,
-      `can be read by others (mode ${mode.toString(8)}): chmod 600 it, after a new one is made`,
-    );
+    const problem = `can be read by others (mode ${mode.toString(8)})`;
+    throw bad(file, `${problem}: chmod 600 it, after a new one is made`);
   }
   if (stats.size > 2 * CHARACTERS_MAX) throw bad(file, 'is too large for a token');
 }

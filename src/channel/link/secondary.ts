@@ -140,13 +140,10 @@ export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
   #check(message: CheckpointMessage): void {
     const { bytes, digest } = this.#digest.take();
     if (bytes === message.bytes && digest === message.digest) return;
-    throw new ChannelError('DIGEST_MISMATCH', `checkpoint ${message.epoch} is not the one that was sent`, {
-      epoch: message.epoch,
-      bytesSent: message.bytes,
-      bytesReceived: bytes,
-      digestSent: message.digest,
-      digestReceived: digest,
-    });
+    const { epoch } = message;
+    const sent = { epoch, bytesSent: message.bytes, digestSent: message.digest };
+    const facts = { ...sent, bytesReceived: bytes, digestReceived: digest };
+    throw new ChannelError('DIGEST_MISMATCH', `checkpoint ${epoch} is not the one that was sent`, facts);
   }
 
   /** Resolves when something came, or the link was lost. */

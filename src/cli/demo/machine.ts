@@ -73,9 +73,8 @@ async function qemuVersion(signal: AbortSignal): Promise<string> {
     return /version (\S+)/.exec(stdout)?.[1] ?? '';
   } catch (error) {
     signal.throwIfAborted();
-    throw new UsageError(
-      `${QEMU} does not run here (${asError(error).message}); install it first: apt-get install qemu-system-x86`,
-    );
+    const why = `${QEMU} does not run here (${asError(error).message})`;
+    throw new UsageError(`${why}; install it first: apt-get install qemu-system-x86`);
   }
 }
 

@@ -23,7 +23,6 @@ export interface ImageMaker {
   octets(octets: Uint8Array): Promise<void>;
   /** A run of the input, as it is. */
   copy(span: Span): Promise<void>;
-  copyAll(spans: readonly Span[]): Promise<void>;
   /** The pages of an index, by rising pfn, in as many PAGE_DATA records as they take. Returns the pages of data. */
   pages(index: PageIndex): Promise<number>;
 }
@@ -56,10 +55,6 @@ export class ImageWriter implements ImageMaker {
       await this.#write(HEADROOM + part);
       done += part;
     }
-  }
-
-  async copyAll(spans: readonly Span[]): Promise<void> {
-    for (const span of spans) await this.copy(span);
   }
 
   async pages(index: PageIndex): Promise<number> {
@@ -119,11 +114,6 @@ export class ImageMeasure implements ImageMaker {
 
   copy({ length }: Span): Promise<void> {
     this.bytes += length;
-    return Promise.resolve();
-  }
-
-  copyAll(spans: readonly Span[]): Promise<void> {
-    for (const { length } of spans) this.bytes += length;
     return Promise.resolve();
   }
 

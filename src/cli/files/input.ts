@@ -9,7 +9,7 @@
 import { type Place, findPlace } from '../../save/place.js';
 import type { Given, StreamVisitor, Walk, WalkEnd } from '../../stream/examine/visitor.js';
 import { StreamWalker } from '../../stream/examine/walk.js';
-import { type Octets, type OpenOptions, openOctets } from './octets.js';
+import { type Octets, type OpenOptions, nameOf, openOctets } from './octets.js';
 import { UsageError } from '../exit-codes.js';
 
 const READ_BYTES = 1024 * 1024;
@@ -102,10 +102,6 @@ async function walkWith<Result>(reader: Reader, walk: Walk<Result>): Promise<Res
     step = walk.next(given);
   }
   return step.value;
-}
-
-function nameOf(path: string): string {
-  return path === '-' ? 'standard input' : path;
 }
 
 class Reader {
