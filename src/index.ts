@@ -1,7 +1,7 @@
 // What a program that embeds Romulus imports.
 
 export { ChannelError, type ChannelErrorCode } from './channel/contract.js';
-export { CredentialsError, type CredentialsErrorCode } from './channel/credentials/error.js';
+export { CredentialsError, type CredentialsErrorCode } from './channel/credentials/token-file.js';
 export { ConfigError, type ConfigErrorCode, type ConfigProblem } from './config/error.js';
 export {
   loadPrimaryConfig,

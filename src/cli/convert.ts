@@ -5,6 +5,7 @@
 //                                    outwards to xl: with a configuration, which no stream has
 
 import { readFile } from 'node:fs/promises';
+import { libxlOpening } from '../save/libxl.js';
 import { Judge } from '../stream/examine/judge.js';
 import type { Span } from '../stream/examine/merge.js';
 import type { Finding } from '../stream/examine/rules.js';
@@ -12,18 +13,13 @@ import { tee } from '../stream/examine/visitor.js';
 import { type StreamVisitor, type WalkedRecord, recordSpan } from '../stream/examine/walk.js';
 import { RecordType } from '../stream/format.js';
 import type { Layer } from '../stream/record-reader.js';
-import { LibxlRecordType, encodeLibxlHeader } from '../stream/libxl.js';
+import { LibxlRecordType } from '../stream/libxl.js';
 import { concatenate, encodeRecord } from '../stream/writer.js';
 import { encodeXlHeader, xlHeaderOf } from '../stream/xl.js';
-import { formatBytes } from './text.js';
-import { ExitCode } from './exit-codes.js';
-import { ImageOutput } from './files/image-output.js';
-import { type ImageMaker, ImageMeasure, ImageWriter } from './files/image-writer.js';
-import { InputFile } from './files/input.js';
-import { LeftOut } from './files/left-out.js';
-import { Progress } from './files/progress.js';
-import { onInterruption } from './signals.js';
-import { UsageError } from './usage.js';
+import { type ExitCode, UsageError } from './exit-codes.js';
+import type { ImageMaker } from './files/image-writer.js';
+import type { InputFile } from './files/input.js';
+import { type OnPause, rewrite } from './files/rewrite.js';
 
 export interface ConvertVerbOptions {
   readonly to: Layer;
@@ -38,64 +34,32 @@ interface Facts {
   readonly start: number;
   /** The octet after END or the last checkpoint. */
   readonly end: number;
-  readonly leftOut: LeftOut;
 }
 
 /** @param report where it says what it has written */
-export async function convertVerb(
+export function convertVerb(
   path: string,
   out: string,
   options: ConvertVerbOptions,
   report: NodeJS.WritableStream = process.stderr,
 ): Promise<ExitCode> {
-  const interruption = onInterruption();
-  try {
-    await convert(path, await ImageOutput.find(out), options, report, interruption.signal);
-    return ExitCode.OK;
-  } finally {
-    interruption.dispose();
-  }
-}
-
-async function convert(
-  path: string,
-  output: ImageOutput,
-  options: ConvertVerbOptions,
-  report: NodeJS.WritableStream,
-  signal: AbortSignal,
-): Promise<void> {
-  const input = await InputFile.open(path, { twice: true, signal });
-  const progress = new Progress('convert', input.size);
-  try {
-    const check = (position: number): void => {
-      signal.throwIfAborted();
-      progress.at(position);
-    };
-    const facts = await examine(input, options.to, check);
+  return rewrite('convert', { path, out, report }, async (input, onPause, leftOut) => {
+    const facts = await examine(input, options.to, onPause, leftOut);
     const xlHeader = await headerOfXl(facts.from, options);
-    const make = async (maker: ImageMaker): Promise<void> => {
+    return async (maker) => {
       await maker.octets(xlHeader);
       await makeLayers(input, maker, facts, options.to);
+      return `${facts.from} to ${options.to}`;
     };
-    const measure = async (): Promise<number> => {
-      const image = new ImageMeasure();
-      await make(image);
-      return image.bytes;
-    };
-    const bytes = await output.write({ signal, report, input: input.place, measure }, async (sink) => {
-      await make(new ImageWriter(input, sink, () => check(sink.bytes)));
-      return sink.bytes;
-    });
-    progress.end();
-    report.write(`${output.name}: ${facts.from} to ${options.to}, ${formatBytes(bytes)}\n`);
-    facts.leftOut.report(report);
-  } finally {
-    progress.end();
-    await input.close();
-  }
+  });
 }
 
-async function examine(input: InputFile, to: Layer, onPause: (position: number) => void): Promise<Facts> {
+async function examine(
+  input: InputFile,
+  to: Layer,
+  onPause: OnPause,
+  leftOut: StreamVisitor,
+): Promise<Facts> {
   const { path } = input;
   let start = -1;
   let emulators = 0;
@@ -106,14 +70,9 @@ async function examine(input: InputFile, to: Layer, onPause: (position: number) 
     last = finding;
     bad += (severity === 'error' || severity === 'unreadable') && rule !== 'trailing' ? 1 : 0;
   });
-  const leftOut = new LeftOut();
   const watch: StreamVisitor = {
-    libxl: (_header, offset) => {
-      start = offset;
-    },
-    libxc: (_headers, offset) => {
-      start = start < 0 ? offset : start;
-    },
+    libxl: (_header, offset) => (start = offset),
+    libxc: (_headers, offset) => (start = start < 0 ? offset : start),
     record: ({ layer, type }) => {
       emulators += layer === 'libxl' && isEmulatorRecord(type) ? 1 : 0;
     },
@@ -125,28 +84,24 @@ async function examine(input: InputFile, to: Layer, onPause: (position: number) 
     throw new UsageError(`${path}: ${last.message}`);
   }
   if (bad > 0 || from === null || start < 0) {
-    const hint =
-      result.checkpoint === null ? '' : '; romulus recover makes an image of its last complete checkpoint';
-    throw new UsageError(
-      `${path} is ${result.backChannel ? "COLO's back channel" : 'unsound'} (see romulus verify)${hint}`,
-    );
+    const recovers = '; romulus recover makes an image of its last complete checkpoint';
+    const hint = result.checkpoint === null ? '' : recovers;
+    const what = result.backChannel ? "COLO's back channel" : 'unsound';
+    throw new UsageError(`${path} is ${what} (see romulus verify)${hint}`);
   }
   // Taken out of its wrapper it is another file.
   if (from === to && result.wrapper === null) {
     throw new UsageError(`${path} is in the layers of ${to} already`);
   }
   if (to === 'libxc' && emulators > 0) {
-    throw new UsageError(
-      `${path} has ${emulators} records of emulators, which a bare libxc stream cannot hold`,
-    );
+    const what = `${emulators} records of emulators`;
+    throw new UsageError(`${path} has ${what}, which a bare libxc stream cannot hold`);
   }
-  return { from, start, end: result.streamEnd ?? result.offset, leftOut };
+  return { from, start, end: result.streamEnd ?? result.offset };
 }
 
 async function headerOfXl(from: Layer, { to, config }: ConvertVerbOptions): Promise<Uint8Array> {
-  if (to !== 'xl') {
-    return new Uint8Array(0);
-  }
+  if (to !== 'xl') return new Uint8Array(0);
   if (config === undefined) {
     throw new UsageError(
       `xl's header holds the domain's configuration, which a ${from} stream lacks: give it with --config (libxl's JSON)`,
@@ -182,16 +137,12 @@ class Rewriter implements StreamVisitor {
   }
 
   libxc(_headers: unknown, offset: number): void {
-    if (this.#outwards) {
-      this.#jobs.push(concatenate([encodeLibxlHeader(), encodeRecord(LibxlRecordType.LIBXC_CONTEXT)]));
-    }
+    if (this.#outwards) this.#jobs.push(concatenate(libxlOpening()));
     this.#copy({ offset, length: 40 });
   }
 
   record({ layer, type, offset, length }: WalkedRecord): void {
-    if (layer !== 'libxc') {
-      return;
-    }
+    if (layer !== 'libxc') return;
     this.#copy({ offset, length: recordSpan(length) });
     if (this.#outwards && type === RecordType.CHECKPOINT) {
       this.#jobs.push(encodeRecord(LibxlRecordType.CHECKPOINT_END));
@@ -203,9 +154,7 @@ class Rewriter implements StreamVisitor {
   async flush(maker: ImageMaker): Promise<void> {
     const jobs = this.#jobs;
     this.#jobs = [];
-    for (const job of jobs) {
-      await (job instanceof Uint8Array ? maker.octets(job) : maker.copy(job));
-    }
+    for (const job of jobs) await (job instanceof Uint8Array ? maker.octets(job) : maker.copy(job));
   }
 
   #copy(span: Span): void {

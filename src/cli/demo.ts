@@ -4,9 +4,8 @@ import { embeddedMachine, qemuMachine } from './demo/machine.js';
 import type { DemoReport } from './demo/measure.js';
 import { runDemo } from './demo/run.js';
 import { Screen } from './demo/screen.js';
-import { ExitCode } from './exit-codes.js';
-import { onInterruption } from './signals.js';
-import { UsageError } from './usage.js';
+import { ExitCode, UsageError } from './exit-codes.js';
+import { interruptible } from './signals.js';
 
 export interface DemoVerbOptions {
   readonly interval: number;
@@ -28,11 +27,9 @@ export async function demoVerb(options: DemoVerbOptions): Promise<ExitCode> {
       `--kill-at ${killAt} is past the end of the run: with --checkpoints ${options.checkpoints} the last epoch is ${last}`,
     );
   }
-  const interruption = onInterruption();
-  try {
+  return interruptible(async (signal) => {
     // The report alone on standard output's last line: people read what happens on standard error then.
     const screen = new Screen(options.json === true ? process.stderr : process.stdout);
-    const { signal } = interruption;
     const { memory, dirty: dirtyPages, interval: intervalMs } = options;
     const machine =
       options.qemu === true
@@ -42,13 +39,11 @@ export async function demoVerb(options: DemoVerbOptions): Promise<ExitCode> {
     for (const line of inWords(report)) screen.say(line);
     if (options.json === true) process.stdout.write(`${JSON.stringify(report)}\n`);
     return report.ok ? ExitCode.OK : ExitCode.FAILED;
-  } finally {
-    interruption.dispose();
-  }
+  });
 }
 
 /** The report for people. */
-export function inWords(report: DemoReport): string[] {
+function inWords(report: DemoReport): string[] {
   const { tickCommitted, tickResumed, pauseMs } = report;
   return [
     '',

@@ -1,4 +1,7 @@
-// What the process's exit status says. Documented in docs/OPERATING.md; scripts rely on it.
+// What the process's exit status says, and the error of a command line that cannot be done. Documented in
+// docs/OPERATING.md; scripts rely on it.
+
+import { RomulusError } from '../errors.js';
 
 export const ExitCode = {
   /** Done; for a service: stopped in order, or every domain has ended by itself. */
@@ -15,16 +18,8 @@ export const ExitCode = {
 
 /** Of errors of what was given to us: a configuration, what it names, a file. */
 const INPUT_CODES: ReadonlySet<string> = new Set([
-  ...[
-    'BAD_CONFIGURATION',
-    'UNSUPPORTED',
-    'BAD_CONTEXT',
-    'TLS',
-    'PLAINTEXT_REFUSED',
-    'TOO_FEW_DESCRIPTORS',
-    'BAD_TOKEN',
-  ],
-  ...['ENOENT', 'ENOTDIR', 'EISDIR', 'EACCES', 'EPERM', 'EROFS', 'ECONNREFUSED'],
+  ...['BAD_CONFIGURATION', 'UNSUPPORTED', 'BAD_CONTEXT', 'TLS', 'PLAINTEXT_REFUSED', 'TOO_FEW_DESCRIPTORS'],
+  ...['BAD_TOKEN', 'ENOENT', 'ENOTDIR', 'EISDIR', 'EACCES', 'EPERM', 'EROFS', 'ECONNREFUSED'],
   ...['EADDRNOTAVAIL', 'EAFNOSUPPORT', 'ENOTFOUND'],
 ]);
 
@@ -33,3 +28,10 @@ export function isInputCode(code: string): boolean {
 }
 
 export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode];
+
+/** What was asked on the command line cannot be done. */
+export class UsageError extends RomulusError<'USAGE'> {
+  constructor(message: string) {
+    super('USAGE', message);
+  }
+}

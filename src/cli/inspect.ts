@@ -1,67 +1,52 @@
 // romulus inspect: what is in a stream file of any layer. The list of its records is printed while it is walked, the
 // summary at the end; neither the file nor the list is ever held.
 
-import { type Survey, Surveyor, type SurveyedRecord } from '../stream/examine/survey.js';
+import {
+  type Survey,
+  type SurveyListener,
+  Surveyor,
+  type SurveyedCheckpoint,
+  type SurveyedRecord,
+} from '../stream/examine/survey.js';
 import { lastCheckpoint } from '../stream/examine/judge.js';
 import { formatBytes } from './text.js';
 import { ExitCode } from './exit-codes.js';
-import { InputFile } from './files/input.js';
-import { TextOutput } from './files/output.js';
-import { Progress } from './files/progress.js';
+import { type TextOutput, printWalk } from './files/output.js';
 
 export interface InspectVerbOptions {
   readonly json?: boolean;
 }
 
-export async function inspectVerb(
+export function inspectVerb(
   path: string,
   options: InspectVerbOptions,
   out: NodeJS.WritableStream = process.stdout,
 ): Promise<ExitCode> {
-  const file = await InputFile.open(path);
-  const progress = new Progress('inspect', file.size);
-  try {
-    const output = new TextOutput(out);
-    const printer = options.json === true ? new JsonPrinter(output, path) : new TextPrinter(output);
-    const surveyor = new Surveyor({
-      record: (record) => printer.record(record),
-      checkpoint: (checkpoint) => {
-        const { number, pages, end } = checkpoint;
-        printer.checkpoint(number, pages, end);
+  return printWalk('inspect', path, out, (output, name) => {
+    const printer = options.json === true ? new JsonPrinter(output, path) : new TextPrinter(output, name);
+    const surveyor = new Surveyor(printer);
+    return {
+      visitor: surveyor,
+      end: (result, length) => {
+        const survey = surveyor.result(result, length);
+        printer.summary(survey, result.kind === 'ended' ? null : lastCheckpoint(result));
+        return exitCodeOf(survey);
       },
-    });
-    const { result, length } = await file.walk(surveyor, {
-      onPause: async (position) => {
-        progress.at(position);
-        await output.flush();
-      },
-    });
-    progress.end();
-    const survey = surveyor.result(result, length);
-    printer.summary(survey, file.path, result.kind === 'ended' ? null : lastCheckpoint(result));
-    await output.flush();
-    return exitCodeOf(survey);
-  } finally {
-    progress.end();
-    await file.close();
-  }
+    };
+  });
 }
 
 /** Readable to its end, cut or damaged on the way, or no stream that can be read. */
 function exitCodeOf(survey: Survey): ExitCode {
-  if (survey.findings.some(({ severity }) => severity === 'unreadable')) {
-    return ExitCode.USAGE;
-  }
+  if (survey.findings.some(({ severity }) => severity === 'unreadable')) return ExitCode.USAGE;
   return survey.end === 'stopped' ? ExitCode.FAILED : ExitCode.OK;
 }
 
-interface Printer {
-  record(record: SurveyedRecord): void;
-  checkpoint(number: number, pages: number, end: number): void;
-  summary(survey: Survey, path: string, last: string | null): void;
+interface Printer extends SurveyListener {
+  summary(survey: Survey, last: string | null): void;
 }
 
-/** One object: "file", "records" (a line each), and the fields of Survey. */
+/** One object: "file", "records" (a line each), and the fields of Survey. Checkpoints: the records say it. */
 class JsonPrinter implements Printer {
   readonly #output: TextOutput;
   #first = true;
@@ -76,10 +61,6 @@ class JsonPrinter implements Printer {
     this.#first = false;
   }
 
-  checkpoint(): void {
-    // The records say it.
-  }
-
   summary(survey: Survey): void {
     this.#output.line(`\n],${JSON.stringify(survey).slice(1)}`);
   }
@@ -87,12 +68,14 @@ class JsonPrinter implements Printer {
 
 class TextPrinter implements Printer {
   readonly #output: TextOutput;
+  readonly #name: string;
   /** PAGE_DATA records in a row make one line. */
   #run: { offset: number; length: number; records: number; entries: number } | null = null;
   #begun = false;
 
-  constructor(output: TextOutput) {
+  constructor(output: TextOutput, name: string) {
     this.#output = output;
+    this.#name = name;
   }
 
   record({ layer, name, offset, length, pages, checkpoint }: SurveyedRecord): void {
@@ -107,30 +90,24 @@ class TextPrinter implements Printer {
     this.#line(offset, length, layer, checkpoint === undefined ? name : `${name} #${checkpoint}`);
   }
 
-  checkpoint(number: number, pages: number, end: number): void {
-    this.#output.line(
-      `${' '.repeat(27)}── checkpoint ${number} is whole at ${end}: ${pages} pages of data ──`,
-    );
+  checkpoint({ number, pages, end }: SurveyedCheckpoint): void {
+    const what = `checkpoint ${number} is whole at ${end}: ${pages} pages of data`;
+    this.#output.line(`${' '.repeat(27)}── ${what} ──`);
   }
 
-  summary(survey: Survey, path: string, last: string | null): void {
+  summary(survey: Survey, last: string | null): void {
     this.#endRun();
-    if (this.#begun) {
-      this.#output.line('');
-    }
-    this.#output.line(`${path}: ${survey.bytes} octets (${formatBytes(survey.bytes)})`);
-    for (const [name, value] of summaryLines(survey, last)) {
-      this.#output.line(`${name.padEnd(13)}${value}`);
-    }
+    if (this.#begun) this.#output.line('');
+    this.#output.line(`${this.#name}: ${survey.bytes} octets (${formatBytes(survey.bytes)})`);
+    for (const [name, value] of summaryLines(survey, last)) this.#output.line(`${name.padEnd(13)}${value}`);
   }
 
   #endRun(): void {
-    if (this.#run !== null) {
-      const { offset, length, records, entries } = this.#run;
-      const what = records === 1 ? 'PAGE_DATA' : `PAGE_DATA × ${records}`;
-      this.#line(offset, length, 'libxc', `${what}, ${entries} pfns`);
-      this.#run = null;
-    }
+    if (this.#run === null) return;
+    const { offset, length, records, entries } = this.#run;
+    const what = records === 1 ? 'PAGE_DATA' : `PAGE_DATA × ${records}`;
+    this.#line(offset, length, 'libxc', `${what}, ${entries} pfns`);
+    this.#run = null;
   }
 
   #line(offset: number, length: number, layer: string, what: string): void {
@@ -153,54 +130,46 @@ function summaryLines(survey: Survey, last: string | null): [string, string][] {
       layer === 'libxl' && survey.libxl?.legacy === true ? 'libxl (converted)' : layer,
     );
     const outer = survey.wrapper === null ? '' : `${survey.wrapper} › `;
-    lines.push([
-      'layers',
-      `${outer}${layers.join(' › ')}${libxc === null ? '' : ` version ${libxc.version}`}`,
-    ]);
+    const version = libxc === null ? '' : ` version ${libxc.version}`;
+    lines.push(['layers', `${outer}${layers.join(' › ')}${version}`]);
   }
   const name = survey.xl?.name ?? null;
-  if (name !== null) {
-    lines.push(['domain', name]);
-  }
+  if (name !== null) lines.push(['domain', name]);
   if (guest !== null) {
     const width =
       survey.width === null || survey.levels === null
         ? ''
         : `, ${survey.width * 8} bit, ${survey.levels} levels of page tables`;
     const vcpus = survey.vcpus === null ? '' : `, ${survey.vcpus} vCPU${survey.vcpus === 1 ? '' : 's'}`;
-    lines.push(['guest', `${guest}${width}${vcpus}`]);
-    lines.push([
-      'written by',
-      survey.xen?.startsWith('0.') === true
-        ? "Xen's converter of legacy streams"
-        : `Xen ${survey.xen ?? '?'}`,
-    ]);
+    const converted = survey.xen?.startsWith('0.') === true;
+    const writer = converted ? "Xen's converter of legacy streams" : `Xen ${survey.xen ?? '?'}`;
     const size =
       memory.pages === null || memory.bytes === null
         ? 'pages too scattered to count'
         : `${memory.pages} pages (${formatBytes(memory.bytes)})`;
     const highest = memory.highestPfn === null ? '' : `, highest pfn 0x${memory.highestPfn.toString(16)}`;
-    lines.push(['memory', `${size}${highest}`]);
-    const types = Object.entries(pageData.types).map(([type, count]) => `${type} ${count}`);
-    lines.push(['page data', `${pageData.entries} pfns, ${pageData.pages} pages of data`]);
-    lines.push(['page types', types.join(', ') || 'none']);
-    lines.push(['checkpoints', survey.checkpoints === 0 ? 'none' : String(survey.checkpoints)]);
+    lines.push(
+      ['guest', `${guest}${width}${vcpus}`],
+      ['written by', writer],
+      ['memory', `${size}${highest}`],
+      ['page data', `${pageData.entries} pfns, ${pageData.pages} pages of data`],
+      ['page types', counted(pageData.types)],
+      ['checkpoints', survey.checkpoints === 0 ? 'none' : String(survey.checkpoints)],
+    );
   }
-  lines.push([
-    'records',
-    Object.entries(survey.recordCounts)
-      .map(([name, count]) => `${name} ${count}`)
-      .join(', ') || 'none',
-  ]);
+  lines.push(['records', counted(survey.recordCounts)]);
   if (last !== null && survey.end !== 'stopped' && !survey.backChannel) {
     const where = survey.where === null ? 'without END' : `inside ${survey.where}`;
     lines.push(['end', `${where}; ${last}`]);
   }
-  if (survey.trailingBytes > 0) {
-    lines.push(['after END', `${survey.trailingBytes} octets`]);
-  }
+  if (survey.trailingBytes > 0) lines.push(['after END', `${survey.trailingBytes} octets`]);
   for (const { rule, offset, message } of survey.findings) {
     lines.push(['found', `${rule} at ${offset}: ${message}`]);
   }
   return lines;
+}
+
+function counted(counts: Readonly<Record<string, number>>): string {
+  const each = Object.entries(counts).map(([name, count]) => `${name} ${count}`);
+  return each.join(', ') || 'none';
 }

@@ -12,16 +12,13 @@ import type { Layer } from '../stream/record-reader.js';
 import { VERSION } from '../version.js';
 import { convertVerb } from './convert.js';
 import { demoVerb, type DemoVerbOptions } from './demo.js';
-import { ExitCode, isInputCode } from './exit-codes.js';
+import { ExitCode, isInputCode, UsageError } from './exit-codes.js';
 import { inspectVerb } from './inspect.js';
-import { lastWords } from './last-words.js';
 import { InterruptedError } from './signals.js';
-import { primaryVerb } from './primary.js';
 import { recoverVerb } from './recover.js';
 import { restoreVerb, type RestoreVerbOptions } from './restore.js';
 import { saveVerb, type SaveVerbOptions } from './save.js';
-import { secondaryVerb } from './secondary.js';
-import { UsageError } from './usage.js';
+import { lastWords, primaryVerb, secondaryVerb } from './serve.js';
 import { verifyVerb } from './verify.js';
 
 function wholeNumber(minimum: number, maximum: number): (text: string) => number {
@@ -153,11 +150,7 @@ const PLACE_ERRORS: ReadonlySet<SaveErrorCode> = new Set(['BAD_PLACE', 'PLACE_IN
 /** Errors of what was given to us: the command line, a configuration, a file. */
 function isInputError(error: unknown): boolean {
   return (
-    error instanceof ConfigError ||
-    error instanceof UsageError ||
-    error instanceof StreamError ||
-    error instanceof RestoreError ||
-    error instanceof GuestError ||
+    [ConfigError, UsageError, StreamError, RestoreError, GuestError].some((kind) => error instanceof kind) ||
     (error instanceof SaveError && PLACE_ERRORS.has(error.code)) ||
     isInputCode(codeOf(error)) ||
     isWrongAddress(error)

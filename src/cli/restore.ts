@@ -7,29 +7,25 @@ import { restoreDomain } from '../restore/restore.js';
 import { PAGE_SIZE, RecordType } from '../stream/format.js';
 import { StreamError } from '../stream/error.js';
 import { RULES } from '../stream/examine/rules.js';
-import { ExitCode } from './exit-codes.js';
+import { ExitCode, UsageError } from './exit-codes.js';
 import { InputFile } from './files/input.js';
 import { showConsole, watchTicks, workingSet } from './machine.js';
-import { onInterruption } from './signals.js';
-import { UsageError } from './usage.js';
+import { interruptible } from './signals.js';
 
 export interface RestoreVerbOptions {
   readonly ticks?: number;
 }
 
-export async function restoreVerb(file: string, options: RestoreVerbOptions): Promise<ExitCode> {
-  const interruption = onInterruption();
-  try {
-    const input = await InputFile.open(file, { twice: true, signal: interruption.signal });
+export function restoreVerb(file: string, options: RestoreVerbOptions): Promise<ExitCode> {
+  return interruptible(async (signal) => {
+    const input = await InputFile.open(file, { twice: true, signal });
     try {
-      await restore(input, options, interruption.signal);
+      await restore(input, options, signal);
+      return ExitCode.OK;
     } finally {
       await input.close();
     }
-    return ExitCode.OK;
-  } finally {
-    interruption.dispose();
-  }
+  });
 }
 
 async function restore(input: InputFile, options: RestoreVerbOptions, signal: AbortSignal): Promise<void> {

@@ -4,14 +4,12 @@
 import { parseSize } from '../config/units.js';
 import { openEmbeddedSource } from '../hypervisor/embedded/index.js';
 import { saveDomain } from '../save/save.js';
-import type { SourceDomain } from '../hypervisor/port.js';
-import type { ImageSink } from '../save/image-sink.js';
-import { ExitCode } from './exit-codes.js';
+import type { SaveCallbacks } from '../save/callbacks.js';
+import { ExitCode, UsageError } from './exit-codes.js';
 import { formatBytes } from './text.js';
 import { ImageOutput } from './files/image-output.js';
 import { showConsole, watchTicks, workingSet } from './machine.js';
-import { onInterruption } from './signals.js';
-import { UsageError } from './usage.js';
+import { interruptible } from './signals.js';
 
 export interface SaveVerbOptions {
   readonly memory: string;
@@ -22,10 +20,8 @@ export interface SaveVerbOptions {
 export async function saveVerb(file: string, options: SaveVerbOptions): Promise<ExitCode> {
   const memoryBytes = parseSize(options.memory);
   if (memoryBytes === null) throw new UsageError(`--memory ${options.memory} is no size ("64MiB")`);
-  const interruption = onInterruption();
-  const { signal } = interruption;
   const report = process.stderr;
-  try {
+  return interruptible(async (signal) => {
     const output = await ImageOutput.find(file);
     const domain = await openEmbeddedSource({
       name: 'save',
@@ -38,7 +34,12 @@ export async function saveVerb(file: string, options: SaveVerbOptions): Promise<
         const ticked = watchTicks(domain, options.ticks, signal);
         await domain.start();
         await ticked;
-        return (await saveLive(domain, sink)).bytes;
+        const callbacks: SaveCallbacks = {
+          suspend: () => domain.suspend(),
+          postcopy: () => Promise.resolve(),
+          checkpoint: () => Promise.resolve('finish'),
+        };
+        return (await saveDomain({ domain, sink, streamType: 'plain', live: true, callbacks })).bytes;
       });
       report.write(`${output.name}: ${formatBytes(bytes)}\n`);
       return ExitCode.OK;
@@ -46,21 +47,5 @@ export async function saveVerb(file: string, options: SaveVerbOptions): Promise<
       await domain.destroy();
       console.unsubscribe();
     }
-  } finally {
-    interruption.dispose();
-  }
-}
-
-function saveLive(domain: SourceDomain, sink: ImageSink): ReturnType<typeof saveDomain> {
-  return saveDomain({
-    domain,
-    sink,
-    streamType: 'plain',
-    live: true,
-    callbacks: {
-      suspend: () => domain.suspend(),
-      postcopy: () => Promise.resolve(),
-      checkpoint: () => Promise.resolve('finish'),
-    },
   });
 }

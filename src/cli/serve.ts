@@ -1,58 +1,109 @@
-// What `romulus primary` and `romulus secondary` have in common: a service with its metrics, its HTTP side and its
-// hooks, from start to an end in order.
+// romulus primary and romulus secondary: a service with its metrics, its HTTP side and its hooks, from start to an end in
+// order.
 //
 //   start: service, HTTP, reports to a supervisor ── until: signal, supervisor gone, or all domains at their end
 //   end:   service (says bye), hooks settled, HTTP last, so that the last scrape sees the end; then the log's last lines
+//
+// What Node would write to standard error by itself goes through the log: its warnings, and the error that ends the
+// process. Node waits until they are written, and if nobody reads them, the process neither lives nor dies.
 
-import { Subscription, type Observable } from 'rxjs';
+import type { Observable, Subscription } from 'rxjs';
+import { loadPrimaryConfig, loadSecondaryConfig } from '../config/load.js';
 import type { HooksConfig, HttpConfig } from '../config/schema.js';
-import type { HookEvent, HookOutcome } from '../observe/hooks/events.js';
+import {
+  failoverHookEvents,
+  fencedHookEvents,
+  type HookEvent,
+  type HookOutcome,
+} from '../observe/hooks/events.js';
 import { startHooks } from '../observe/hooks/hooks.js';
 import { createHttpServer } from '../observe/http/server.js';
-import type { Logger } from '../report/log.js';
-import type { Metrics } from '../observe/metrics/metrics.js';
+import { createPrimaryMetrics, createSecondaryMetrics, type Metrics } from '../observe/metrics/metrics.js';
+import { createLogger, flushLog, type Logger } from '../report/log.js';
 import type { DomainStatus, PrimaryService, SecondaryService } from '../report/reports.js';
+import { createPrimaryService } from '../service/primary-service.js';
+import { createSecondaryService } from '../service/secondary-service.js';
 import { ExitCode, isInputCode } from './exit-codes.js';
-import { lastWords, lastWordsTo } from './last-words.js';
 import { aborted, onInterruption } from './signals.js';
-import { leaveSupervisor, supervisorGone, tellSupervisor, type SupervisorMessage } from './supervisor.js';
+import { leaveSupervisor, supervisorGone, tellSupervisor } from './supervisor.js';
 
-export interface Side<Service extends PrimaryService | SecondaryService> {
-  readonly side: 'primary' | 'secondary';
-  readonly service: Service;
-  readonly log: Logger;
+const FLUSH_MS = 1000;
+
+/** What a service is configured to do beside its own. */
+interface SideConfig {
   readonly http: HttpConfig;
   readonly hooks: HooksConfig;
+}
+
+interface Side {
+  readonly side: 'primary' | 'secondary';
+  readonly service: PrimaryService | SecondaryService;
+  readonly log: Logger;
   readonly hookEvents$: Observable<HookEvent>;
   metrics(hookOutcomes$: Observable<HookOutcome>): Metrics;
   /** Beside 'listening': what a supervising program is told. */
-  report(tell: (message: SupervisorMessage) => void): readonly Subscription[];
+  tell(): readonly Subscription[];
   /** The port of the replication; null for a secondary, which dials. */
   port(): number | null;
 }
 
-export async function serve<Service extends PrimaryService | SecondaryService>(
-  side: Side<Service>,
-): Promise<ExitCode> {
+export async function primaryVerb(file: string): Promise<ExitCode> {
+  const config = await loadPrimaryConfig(file);
+  const log = createLogger(config.log);
+  const service = createPrimaryService(config, { log });
+  return serve(config, {
+    side: 'primary',
+    service,
+    log,
+    hookEvents$: fencedHookEvents(service),
+    metrics: (hookOutcomes$) => createPrimaryMetrics(service, { hookOutcomes$ }),
+    tell: () => [
+      service.checkpoints$.subscribe((report) => tellSupervisor({ kind: 'checkpoint', report })),
+      service.transitions$.subscribe((report) => tellSupervisor({ kind: 'transition', report })),
+    ],
+    port: () => service.port,
+  });
+}
+
+export async function secondaryVerb(file: string): Promise<ExitCode> {
+  const config = await loadSecondaryConfig(file);
+  const log = createLogger(config.log);
+  const service = createSecondaryService(config, { log });
+  return serve(config, {
+    side: 'secondary',
+    service,
+    log,
+    hookEvents$: failoverHookEvents(service),
+    metrics: (hookOutcomes$) => createSecondaryMetrics(service, { hookOutcomes$ }),
+    tell: () => [
+      service.commits$.subscribe((report) => tellSupervisor({ kind: 'commit', report })),
+      service.failover$.subscribe((event) => tellSupervisor({ kind: 'failover', event })),
+      service.transitions$.subscribe((report) => tellSupervisor({ kind: 'transition', report })),
+    ],
+    port: () => null,
+  });
+}
+
+async function serve(config: SideConfig, side: Side): Promise<ExitCode> {
   const { service, log } = side;
   lastWordsTo(log);
   // Before anything is open that could be opened anew.
   const interruption = onInterruption(() => void service.reload());
   const orphaned = supervisorGone();
-  const hooks = startHooks(side.hooks, side.hookEvents$, log);
+  const hooks = startHooks(config.hooks, side.hookEvents$, log);
   const metrics = side.metrics(hooks.outcomes$);
+  const { registry } = metrics;
   const http =
-    side.http === false
+    config.http === false
       ? null
       : createHttpServer({
-          ...side.http,
+          ...config.http,
           side: side.side,
-          registry: metrics.registry,
+          registry,
           statuses: () => service.statuses(),
           log,
         });
-  const reports = new Subscription();
-  for (const subscription of side.report(tellSupervisor)) reports.add(subscription);
+  const told = side.tell();
   try {
     await http?.start();
     await service.start();
@@ -75,7 +126,7 @@ export async function serve<Service extends PrimaryService | SecondaryService>(
     await hooks.stop();
     metrics.stop();
     await http?.stop();
-    reports.unsubscribe();
+    for (const subscription of told) subscription.unsubscribe();
     leaveSupervisor();
     await lastWords();
     interruption.dispose();
@@ -97,4 +148,18 @@ function exitCodeOf(statuses: readonly DomainStatus[], unusable: ReadonlySet<str
   if (failed.length > 0) return ExitCode.USAGE;
   if (statuses.some((status) => status.role === 'fenced')) return ExitCode.FENCED;
   return ExitCode.OK;
+}
+
+function lastWordsTo(log: Logger): void {
+  process.removeAllListeners('warning');
+  process.on('warning', (warning) => log.warn({ err: warning }, 'a warning of Node'));
+  process.on('uncaughtException', (error) => {
+    log.fatal({ err: error }, 'an error that nobody expected: the process ends');
+    process.exit(ExitCode.FAILED);
+  });
+}
+
+/** At an orderly end: what the log still has to write has its time. */
+export function lastWords(): Promise<void> {
+  return flushLog(FLUSH_MS);
 }

@@ -76,6 +76,19 @@ export function onInterruption(onHangUp?: () => void): Interruption {
   };
 }
 
+/** Does the job, which a signal ends in order. */
+export async function interruptible<Result>(
+  job: (signal: AbortSignal) => Promise<Result>,
+  onHangUp?: () => void,
+): Promise<Result> {
+  const interruption = onInterruption(onHangUp);
+  try {
+    return await job(interruption.signal);
+  } finally {
+    interruption.dispose();
+  }
+}
+
 /** Resolves when the signal is aborted (at once if it is already). */
 export function aborted(signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {

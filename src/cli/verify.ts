@@ -5,9 +5,7 @@ import { Judge, lastCheckpoint } from '../stream/examine/judge.js';
 import { type Finding, RULES, type Severity } from '../stream/examine/rules.js';
 import type { WalkEnd } from '../stream/examine/walk.js';
 import { ExitCode } from './exit-codes.js';
-import { InputFile } from './files/input.js';
-import { TextOutput } from './files/output.js';
-import { Progress } from './files/progress.js';
+import { printWalk } from './files/output.js';
 
 export interface VerifyVerbOptions {
   readonly json?: boolean;
@@ -18,57 +16,42 @@ const FINDINGS_PRINTED_MAX = 10_000;
 
 export type Verdict = 'sound' | 'unsound' | 'unreadable';
 
-export async function verifyVerb(
+export function verifyVerb(
   path: string,
   options: VerifyVerbOptions,
   out: NodeJS.WritableStream = process.stdout,
 ): Promise<ExitCode> {
-  const file = await InputFile.open(path);
-  const progress = new Progress('verify', file.size);
-  try {
-    const json = options.json === true;
-    const output = new TextOutput(out);
+  const json = options.json === true;
+  return printWalk('verify', path, out, (output, name) => {
     let printed = 0;
-    if (json) {
-      output.write(`{"file":${JSON.stringify(path)},"findings":[`);
-    }
+    if (json) output.write(`{"file":${JSON.stringify(path)},"findings":[`);
     const judge = new Judge((finding) => {
       if (printed < FINDINGS_PRINTED_MAX) {
-        output.write(
-          json ? `${printed === 0 ? '' : ','}\n${JSON.stringify(finding)}` : `${lineOf(finding)}\n`,
-        );
+        const comma = printed === 0 ? '' : ',';
+        output.write(json ? `${comma}\n${JSON.stringify(finding)}` : `${lineOf(finding)}\n`);
       }
       printed += 1;
     });
-    const { result, length } = await file.walk(judge, {
-      onPause: async (position) => {
-        progress.at(position);
-        await output.flush();
+    return {
+      visitor: judge,
+      end: (result, length) => {
+        judge.ended(result, length);
+        const verdict = verdictOf(judge);
+        if (json) {
+          output.line(`\n],${JSON.stringify(summary(verdict, judge, result, length)).slice(1)}`);
+        } else {
+          const more = printed - FINDINGS_PRINTED_MAX;
+          if (more > 0) output.line(`… and ${more} more`);
+          output.line(`${name}: ${inWords(verdict, judge, result)}`);
+        }
+        return { sound: ExitCode.OK, unsound: ExitCode.FAILED, unreadable: ExitCode.USAGE }[verdict];
       },
-    });
-    judge.ended(result, length);
-    progress.end();
-    const verdict = verdictOf(judge);
-    if (json) {
-      output.line(`\n],${JSON.stringify(summary(verdict, judge, result, length)).slice(1)}`);
-    } else {
-      if (printed > FINDINGS_PRINTED_MAX) {
-        output.line(`… and ${printed - FINDINGS_PRINTED_MAX} more`);
-      }
-      output.line(`${file.path}: ${inWords(verdict, judge, result)}`);
-    }
-    await output.flush();
-    return { sound: ExitCode.OK, unsound: ExitCode.FAILED, unreadable: ExitCode.USAGE }[verdict];
-  } finally {
-    progress.end();
-    await file.close();
-  }
+    };
+  });
 }
 
 function verdictOf(judge: Judge): Verdict {
-  if (judge.count('unreadable') > 0) {
-    return 'unreadable';
-  }
+  if (judge.count('unreadable') > 0) return 'unreadable';
   return judge.count('error') > 0 ? 'unsound' : 'sound';
 }
 

@@ -17,7 +17,7 @@ import {
   type Subscription,
 } from 'rxjs';
 import { ChannelError, type ByeReason, type DomainOffer, type PrimaryLink } from '../channel/contract.js';
-import { beatMsOf, stallMsOf } from '../channel/link/silence.js';
+import { beatMsOf, stallMsOf } from '../channel/link/heartbeat.js';
 import { sharesDisks } from '../config/hypervisor.js';
 import type { PrimaryDomainConfig } from '../config/schema.js';
 import { MONOTONIC, monotonicMs } from '../flow/clock.js';

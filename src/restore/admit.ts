@@ -1,6 +1,7 @@
 // The gate of the restorer: every record is judged here before it is applied or buffered, without touching the
 // domain. What passes can be applied, so a checkpoint of such records may be acknowledged before it is.
 
+import type { Facts } from '../errors.js';
 import { valueAt } from '../stream/bounds.js';
 import { RecordType, isOptionalRecord, recordTypeName } from '../stream/format.js';
 import { checkRecord } from '../stream/check.js';
@@ -30,7 +31,8 @@ export type Admission =
 /** @throws StreamError, GuestError, RestoreError UNKNOWN_RECORD, UNEXPECTED_RECORD, NO_EMULATOR */
 export function admit(context: RestoreContext, record: StreamRecord): Admission {
   if (record.layer === 'libxl') return admitLibxl(context, record);
-  if (!isKnown(context, record.type)) return admitUnknown(context, record);
+  const known = COMMON_RECORDS.has(record.type) || context.ops.recordTypes.has(record.type);
+  if (!known) return admitUnknown(context, record);
   checkPlace(context, record);
   if (record.type === RecordType.PAGE_DATA) checkPageData(context, record);
   else checkRecord(record, context.domainInfo.type);
@@ -40,14 +42,9 @@ export function admit(context: RestoreContext, record: StreamRecord): Admission 
     return 'skip';
   }
   context.ops.checkRecord(context, record);
-  switch (record.type) {
-    case RecordType.CHECKPOINT:
-      return 'checkpoint';
-    case RecordType.END:
-      return context.layered ? 'skip' : 'end';
-    default:
-      return 'take';
-  }
+  if (record.type === RecordType.CHECKPOINT) return 'checkpoint';
+  if (record.type !== RecordType.END) return 'take';
+  return context.layered ? 'skip' : 'end';
 }
 
 /** Where libxl's records may stand is the reader's to see to. Xenstore and COLO's control records have no place here. */
@@ -83,33 +80,19 @@ function admitUnknown(context: RestoreContext, record: StreamRecord): 'skip' {
 function checkEmulatorContext({ domain }: RestoreContext, record: StreamRecord): void {
   const { emulatorId, index, context } = decodeEmulatorContext(record);
   if (domain.setEmulatorContext === undefined || emulatorId !== EmulatorId.QEMU_UPSTREAM || index !== 0) {
-    throw new RestoreError('NO_EMULATOR', `the domain has no emulator ${emulatorId} (number ${index})`, {
-      emulatorId,
-      index,
-      offset: record.offset,
-    });
+    const message = `the domain has no emulator ${emulatorId} (number ${index})`;
+    throw new RestoreError('NO_EMULATOR', message, { emulatorId, index, offset: record.offset });
   }
   if (context.length === 0) {
-    throw new StreamError('BAD_RECORD', 'the state of the device model is empty', {
-      offset: record.offset,
-      type: record.type,
-      length: record.body.length,
-    });
+    throw new StreamError('BAD_RECORD', 'the state of the device model is empty', factsOf(record));
   }
 }
 
-function isKnown(context: RestoreContext, type: number): boolean {
-  switch (type) {
-    case RecordType.END:
-    case RecordType.PAGE_DATA:
-    case RecordType.VERIFY:
-    case RecordType.CHECKPOINT:
-    case RecordType.STATIC_DATA_END:
-      return true;
-    default:
-      return context.ops.recordTypes.has(type);
-  }
-}
+/** Those of every guest; its ops know the others. */
+const COMMON_RECORDS: ReadonlySet<number> = new Set([
+  ...[RecordType.END, RecordType.PAGE_DATA, RecordType.VERIFY],
+  ...[RecordType.CHECKPOINT, RecordType.STATIC_DATA_END],
+]);
 
 function checkPlace(context: RestoreContext, record: StreamRecord): void {
   const checkpointed = context.streamType !== 'plain';
@@ -147,13 +130,9 @@ function checkPageData(context: RestoreContext, record: StreamRecord): void {
   for (let i = 0; i < count; i++) {
     const pfn = valueAt(pfns, i);
     if (!ops.pfnIsValid(context, pfn)) {
-      throw new StreamError('PFN_OUT_OF_RANGE', `the domain has no pfn ${pfn}`, {
-        offset: record.offset,
-        type: record.type,
-        index: i,
-        pfn,
-        p2mSize: context.p2mSize,
-      });
+      const { offset, type } = record;
+      const facts = { offset, type, index: i, pfn, p2mSize: context.p2mSize };
+      throw new StreamError('PFN_OUT_OF_RANGE', `the domain has no pfn ${pfn}`, facts);
     }
   }
 }
@@ -165,9 +144,9 @@ function unexpected(record: StreamRecord, where: string): RestoreError {
 function refused(code: RestoreErrorCode, record: StreamRecord, what: string): RestoreError {
   const type = record.type.toString(16);
   const name = record.layer === 'libxl' ? libxlRecordTypeName(record.type) : recordTypeName(record.type);
-  return new RestoreError(code, `record 0x${type} (${name}) ${what}`, {
-    type: record.type,
-    offset: record.offset,
-    length: record.body.length,
-  });
+  return new RestoreError(code, `record 0x${type} (${name}) ${what}`, factsOf(record));
+}
+
+function factsOf({ type, offset, body }: StreamRecord): Facts {
+  return { type, offset, length: body.length };
 }

@@ -50,10 +50,8 @@ export class ColoSecondary {
     if ((await options.suspend(epoch + 1)) === 'failover') return 'BROKEN_CHANNEL';
     const { state } = await context.domain.info();
     if (state !== 'suspended') {
-      throw new RestoreError('NOT_SUSPENDED', `the secondary is ${state} after the suspend callback`, {
-        epoch: epoch + 1,
-        state,
-      });
+      const message = `the secondary is ${state} after the suspend callback`;
+      throw new RestoreError('NOT_SUSPENDED', message, { epoch: epoch + 1, state });
     }
     return this.#sendDirtyPfns(epoch + 1);
   }
@@ -75,10 +73,10 @@ export class ColoSecondary {
     const { dirtyLog } = this.#options;
     if (this.#logging) {
       await dirtyLog.cleanLogDirty(this.#bitmap);
-      return;
+    } else {
+      await takeDirtyLog(dirtyLog);
+      this.#logging = true;
     }
-    await takeDirtyLog(dirtyLog);
-    this.#logging = true;
   }
 
   /** libxc's send_checkpoint_dirty_pfn_list. */

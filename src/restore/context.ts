@@ -3,6 +3,7 @@
 import { monotonicMs } from '../flow/clock.js';
 import type { RestoreEndpoints, RestoreOps, RestoreOpsContext, StreamType } from '../guest/ops.js';
 import { NO_CPU_POLICY } from '../guest/x86.js';
+import { Bitmap } from '../hypervisor/bitmap.js';
 import type { CpuPolicy, DomainInfo, TargetDomain } from '../hypervisor/port.js';
 import { valueAt } from '../stream/bounds.js';
 import type { RecordSource, StreamHeaders } from '../stream/flow.js';
@@ -11,7 +12,6 @@ import { PageBatch } from '../stream/page-data.js';
 import type { StreamRecord } from '../stream/record.js';
 import type { ColoRestoreOptions, RestoreStepCallbacks } from './callbacks.js';
 import { RestoreError } from './error.js';
-import { PopulatedPfns } from './populated-pfns.js';
 import { RecordBuffer } from './record-buffer.js';
 
 const BUFFER_DEFAULT_BYTES = 256 * 1024 * 1024;
@@ -150,12 +150,37 @@ export class RestoreContext implements RestoreOpsContext {
 }
 
 function noEndpoints(): RestoreEndpoints {
-  return {
-    xenstoreGfn: 0,
-    consoleGfn: 0,
-    xenstoreEvtchn: 0,
-    consoleEvtchn: 0,
-    xenstoreDomid: 0,
-    consoleDomid: 0,
-  };
+  const frames = { xenstoreGfn: 0, consoleGfn: 0 };
+  return { ...frames, xenstoreEvtchn: 0, consoleEvtchn: 0, xenstoreDomid: 0, consoleDomid: 0 };
+}
+
+/** 32 MiB of guest. */
+const INITIAL_PFNS = 8192;
+
+/**
+ * Which pfns of the domain have memory. The map grows to the next power of two when a higher pfn comes, so that a small
+ * domain with a large address space costs little.
+ */
+export class PopulatedPfns {
+  #bitmap = new Bitmap(INITIAL_PFNS);
+
+  /** Pfns that can be held before the map grows: a power of two. */
+  get capacity(): number {
+    return this.#bitmap.size;
+  }
+
+  has(pfn: number): boolean {
+    return this.#bitmap.has(pfn);
+  }
+
+  set(pfn: number): void {
+    if (pfn >= this.#bitmap.size) this.#grow(pfn);
+    this.#bitmap.set(pfn);
+  }
+
+  #grow(pfn: number): void {
+    const grown = new Bitmap(2 ** (Math.floor(Math.log2(pfn)) + 1));
+    grown.words.set(this.#bitmap.words);
+    this.#bitmap = grown;
+  }
 }

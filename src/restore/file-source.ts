@@ -1,12 +1,9 @@
 // A stream out of a file, a pipe or anything else that yields chunks: bare, or in libxl's or xl's layer.
 
-import { createReadStream } from 'node:fs';
 import type { RecordSource, StreamHeaders } from '../stream/flow.js';
 import { RecordReader, type RecordReaderOptions } from '../stream/record-reader.js';
 import type { StreamRecord } from '../stream/record.js';
 import { RestoreError } from './error.js';
-
-const FILE_CHUNK_BYTES = 1024 * 1024;
 
 export interface ChunkSourceOptions extends RecordReaderOptions {
   /** What is read ends with the stream: octets after END are an error, and END waits for the end. Default: true. */
@@ -71,10 +68,4 @@ export class ChunkSource implements RecordSource {
     this.#reader.push(next.value);
     return true;
   }
-}
-
-/** The file's stream. Close it when done; a file that cannot be opened fails the first read. */
-export function openFileSource(path: string): ChunkSource {
-  const stream: AsyncIterable<Buffer> = createReadStream(path, { highWaterMark: FILE_CHUNK_BYTES });
-  return new ChunkSource(stream);
 }

@@ -32,17 +32,10 @@ export class RecordBuffer {
   push(record: StreamRecord): void {
     const bytes = this.#bytes + RECORD_HEADER_BYTES + paddedLength(record.body.length);
     if (bytes + (this.#count + 1) * RECORD_COST_BYTES > this.#limitBytes) {
-      throw new RestoreError(
-        'BUFFER_LIMIT',
-        `the checkpoint is larger than the ${this.#limitBytes} octets that may be buffered`,
-        {
-          limit: this.#limitBytes,
-          records: this.#count,
-          bytes,
-          offset: record.offset,
-          type: record.type,
-        },
-      );
+      const limit = this.#limitBytes;
+      const facts = { limit, records: this.#count, bytes, offset: record.offset, type: record.type };
+      const message = `the checkpoint is larger than the ${limit} octets that may be buffered`;
+      throw new RestoreError('BUFFER_LIMIT', message, facts);
     }
     if (this.#count === this.#records.length) this.#records.length += GROW_RECORDS;
     this.#records[this.#count++] = record;

@@ -7,7 +7,8 @@
 
 import { closing } from '../flow/closing.js';
 import type { RestoreCallbacks } from './callbacks.js';
-import { openRestore, type RestoreOutcome, type RestoreStepOptions } from './steps.js';
+import type { RestoreStepOptions } from './context.js';
+import { openRestore, type RestoreOutcome } from './steps.js';
 
 export type { RestoreOutcome } from './steps.js';
 

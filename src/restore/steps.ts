@@ -29,9 +29,6 @@ import { ColoSecondary } from './colo.js';
 import { RestoreContext, type RestoreStepOptions } from './context.js';
 import { RestoreError } from './error.js';
 
-export type { RestoreStepCallbacks } from './callbacks.js';
-export type { RestoreStepOptions } from './context.js';
-
 /**
  * Either way the domain can be started: it equals the last checkpoint. In COLO it has been: after 'failover' it runs,
  * after 'complete' it is suspended, both in its own state, in which the last checkpoint is one that it went through.
@@ -73,26 +70,20 @@ export type Committed =
  */
 export async function openRestore(options: RestoreStepOptions): Promise<RestoreSteps> {
   const { domain, source, streamType, bufferLimitBytes } = options;
-  if (streamType === 'colo' && options.colo === undefined) {
+  const coloOptions = streamType === 'colo' ? options.colo : null;
+  if (coloOptions === undefined) {
     throw new RestoreError('BAD_OPTIONS', 'a COLO restore needs the option colo', { streamType });
   }
   if (bufferLimitBytes !== undefined && !(bufferLimitBytes > 0)) {
-    throw new RestoreError('BAD_OPTIONS', `bufferLimitBytes must be positive, not ${bufferLimitBytes}`, {
-      bufferLimitBytes,
-    });
+    const message = `bufferLimitBytes must be positive, not ${bufferLimitBytes}`;
+    throw new RestoreError('BAD_OPTIONS', message, { bufferLimitBytes });
   }
   const domainInfo = await domain.info();
   const ops = options.ops ?? restoreOpsFor(domainInfo.type);
-  const colo =
-    streamType === 'colo' && options.colo !== undefined
-      ? new ColoSecondary(options.colo, domainInfo.p2mSize)
-      : null;
+  const colo = coloOptions === null ? null : new ColoSecondary(coloOptions, domainInfo.p2mSize);
   const context = new RestoreContext(options, domainInfo, ops, await source.headers());
   return new RestoreSteps(context, source, colo);
 }
-
-/** What an op says of the channel (libxc's BROKEN_CHANNEL). */
-type Processed = 'processed' | 'BROKEN_CHANNEL';
 
 /**
  * One step at a time. If one rejects, the domain is in no state to run (in COLO: may not be), and close() alone may
@@ -231,25 +222,16 @@ export class RestoreSteps implements Closable {
     context.records = 0;
     context.pages = 0;
     context.applyMs = 0;
-    return {
-      kind: 'applied',
-      applied: { epoch, records, bufferedBytes, pages, applySeconds: applyMs / 1000 },
-    };
+    const applied = { epoch, records, bufferedBytes, pages, applySeconds: applyMs / 1000 };
+    return { kind: 'applied', applied };
   }
 
   async #breakOff(cause: Error | null): Promise<RestoreOutcome> {
     const context = this.#context;
     if (!context.bufferAllRecords) {
-      throw (
-        cause ??
-        new RestoreError(
-          'NO_CONSISTENT_CHECKPOINT',
-          'the stream broke before it had brought a whole domain',
-          {
-            streamType: context.streamType,
-          },
-        )
-      );
+      const { streamType } = context;
+      const message = 'the stream broke before it had brought a whole domain';
+      throw cause ?? new RestoreError('NO_CONSISTENT_CHECKPOINT', message, { streamType });
     }
     context.bufferedRecords.clear();
     if (this.#colo === null) await context.completeDomain();
@@ -258,8 +240,14 @@ export class RestoreSteps implements Closable {
   }
 
   /** Page data is done with once it is applied; of other records the guest's ops may keep views (HVM_CONTEXT). */
-  async #apply(record: StreamRecord): Promise<Processed> {
-    const result = needProcessed(record, await processRecord(this.#context, record));
+  async #apply(record: StreamRecord): Promise<'processed' | 'BROKEN_CHANNEL'> {
+    const result = await processRecord(this.#context, record);
+    if (result === 'RECORD_NOT_PROCESSED') {
+      // admit() has let it through, so its guest type had promised to know it.
+      const { type, offset } = record;
+      const message = `${recordTypeName(type)} record was not processed`;
+      throw new RestoreError('UNKNOWN_RECORD', message, { type, offset });
+    }
     if (record.layer !== 'libxl' && record.type === RecordType.PAGE_DATA) this.#source.release?.(record);
     return result;
   }
@@ -279,15 +267,6 @@ async function tryCheckpoint(context: RestoreContext): Promise<RestoreOutcome | 
 
 function failover(epoch: number, cause: Error | null): RestoreOutcome {
   return cause === null ? { kind: 'failover', epoch } : { kind: 'failover', epoch, cause };
-}
-
-function needProcessed(record: StreamRecord, result: Processed | 'RECORD_NOT_PROCESSED'): Processed {
-  if (result !== 'RECORD_NOT_PROCESSED') return result;
-  // admit() has let it through, so its guest type had promised to know it.
-  throw new RestoreError('UNKNOWN_RECORD', `${recordTypeName(record.type)} record was not processed`, {
-    type: record.type,
-    offset: record.offset,
-  });
 }
 
 function sourceFailed(cause: Error): RestoreError {

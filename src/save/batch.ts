@@ -27,15 +27,9 @@ export async function writeBatch(context: SaveContext, slab: Slab, count: number
   for (let i = 0; i < count; i++) {
     const type = valueAt(types, i);
     if (!isKnownPageType(type)) {
-      throw new SaveError(
-        'UNKNOWN_PAGE_TYPE',
-        `pfn ${valueAt(batchPfns, i)} is of the unknown type ${type}`,
-        {
-          pfn: batchPfns[i],
-          gfn: gfns[i],
-          type,
-        },
-      );
+      const facts = { pfn: batchPfns[i], gfn: gfns[i], type };
+      const message = `pfn ${valueAt(batchPfns, i)} is of the unknown type ${type}`;
+      throw new SaveError('UNKNOWN_PAGE_TYPE', message, facts);
     }
     if (hasPageData(type)) gfns[pages++] = valueAt(gfns, i);
   }
@@ -59,14 +53,8 @@ function normalise(context: SaveContext, memory: Uint8Array, offset: number, cou
     if (ops.normalisePage(context, type, memory, from) === 'again') {
       const pfn = valueAt(batchPfns, i);
       if (context.suspended) {
-        throw new SaveError(
-          'NOT_NORMALISED',
-          `pfn ${pfn} cannot be made generic, and the domain is suspended`,
-          {
-            pfn,
-            type,
-          },
-        );
+        const message = `pfn ${pfn} cannot be made generic, and the domain is suspended`;
+        throw new SaveError('NOT_NORMALISED', message, { pfn, type });
       }
       context.defer(pfn);
       types[i] = PageType.XTAB;

@@ -18,6 +18,20 @@ export interface PrecopyStats {
 export type PrecopyDecision = 'continue-precopy' | 'stop-and-copy' | 'abort';
 export type PrecopyPolicy = (stats: PrecopyStats) => PrecopyDecision;
 
+/** Stops below `targetDirtyPages` dirty pages, or when `maxIterations` passes were made. */
+export function precopyPolicy(limits: {
+  readonly targetDirtyPages: number;
+  readonly maxIterations: number;
+}): PrecopyPolicy {
+  return ({ iteration, dirtyCount }) =>
+    (dirtyCount >= 0 && dirtyCount < limits.targetDirtyPages) || iteration >= limits.maxIterations
+      ? 'stop-and-copy'
+      : 'continue-precopy';
+}
+
+/** libxc's default: below 50 dirty pages, or after 5 iterations. */
+export const simplePrecopyPolicy: PrecopyPolicy = precopyPolicy({ targetDirtyPages: 50, maxIterations: 5 });
+
 export interface SaveProgress {
   /** "Frames iteration 2", "Checkpointed save", "Frames", "Frames verify". */
   readonly stage: string;

@@ -33,23 +33,17 @@ export async function mergeSecondaryDirtyPages(
   const p2mSize = dirtyBitmap.size;
   const record = await readBack(back, epoch);
   if (record.type !== RecordType.CHECKPOINT_DIRTY_PFN_LIST) {
-    throw new SaveError(
-      'UNEXPECTED_RECORD',
-      `${recordTypeName(record.type)} record on the back channel, which carries lists of dirty pfns`,
-      { type: record.type, offset: record.offset, length: record.body.length, epoch },
-    );
+    const message = `${recordTypeName(record.type)} record on the back channel, which carries lists of dirty pfns`;
+    const facts = { type: record.type, offset: record.offset, length: record.body.length, epoch };
+    throw new SaveError('UNEXPECTED_RECORD', message, facts);
   }
   const pfns = decodeDirtyPfnList(record);
   for (let i = 0; i < pfns.length; i++) {
     const pfn = valueAt(pfns, i);
     if (pfn >= p2mSize) {
-      throw new StreamError('PFN_OUT_OF_RANGE', `the secondary names the pfn ${pfn}, which is not there`, {
-        offset: record.offset,
-        type: record.type,
-        index: i,
-        pfn,
-        p2mSize,
-      });
+      const facts = { offset: record.offset, type: record.type, index: i, pfn, p2mSize };
+      const message = `the secondary names the pfn ${pfn}, which is not there`;
+      throw new StreamError('PFN_OUT_OF_RANGE', message, facts);
     }
     dirtyBitmap.set(pfn);
   }

@@ -40,15 +40,6 @@ export interface SaveStepOptions {
   readonly ops?: SaveOps;
 }
 
-/** Readings of the clock along one checkpoint. */
-export interface CheckpointMarks {
-  suspending: number;
-  suspended: number;
-  copied: number;
-  captured: number;
-  resumed: number;
-}
-
 export class SaveContext implements SaveOpsContext {
   readonly domain: SourceDomain;
   readonly domainInfo: DomainInfo;
@@ -83,7 +74,8 @@ export class SaveContext implements SaveOpsContext {
 
   /** Pages of the current suspended pass. */
   dirtyPages = 0;
-  readonly marks: CheckpointMarks = { suspending: 0, suspended: 0, copied: 0, captured: 0, resumed: 0 };
+  /** Readings of the clock along one checkpoint. */
+  readonly marks = { suspending: 0, suspended: 0, copied: 0, captured: 0, resumed: 0 };
   /** Octets since the last boundary, and before it. */
   bytes = 0;
   bytesBefore = 0;
@@ -158,14 +150,12 @@ export class SaveContext implements SaveOpsContext {
     const piece = slab.append(parts, bytes);
     if (piece === null) {
       this.bytes += bytes;
-      return;
-    }
-    if (piece !== false) {
+    } else if (piece !== false) {
       this.addPiece(piece);
-      return;
+    } else {
+      slab.closePiece();
+      this.addPiece(pieceOf(parts));
     }
-    slab.closePiece();
-    this.addPiece(pieceOf(parts));
   }
 
   /** While the domain runs: what is ready leaves, the slab goes on being filled. */

@@ -30,9 +30,8 @@ export async function endLibxlStream(context: SaveContext): Promise<void> {
 async function writeEmulatorContext(context: SaveContext): Promise<void> {
   const state = (await context.domain.emulatorContext?.()) ?? new Uint8Array(0);
   if (state.length === 0) {
-    throw new SaveError('EMPTY_CONTEXT', 'the device model says that it has no state', {
-      epoch: context.epoch,
-    });
+    const { epoch } = context;
+    throw new SaveError('EMPTY_CONTEXT', 'the device model says that it has no state', { epoch });
   }
   const emulator = { emulatorId: EmulatorId.QEMU_UPSTREAM, index: 0, context: state };
   await context.writeRecord(LibxlRecordType.EMULATOR_CONTEXT, encodeEmulatorContext(emulator));

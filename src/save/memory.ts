@@ -9,11 +9,10 @@ import { takeDirtyLog } from '../hypervisor/log-dirty.js';
 import { HypervisorError } from '../hypervisor/port.js';
 import { RecordType } from '../stream/format.js';
 import { writeBatch } from './batch.js';
-import type { PrecopyDecision } from './callbacks.js';
+import { simplePrecopyPolicy, type PrecopyDecision } from './callbacks.js';
 import { mergeSecondaryDirtyPages } from './colo.js';
 import type { SaveContext } from './context.js';
 import { SaveError } from './error.js';
-import { simplePrecopyPolicy } from './policy.js';
 
 /** How often one checkpoint is begun, if somebody else lets the domain run in it. */
 const SUSPEND_ATTEMPTS_MAX = 20;
@@ -69,11 +68,7 @@ async function sendMemoryLive(context: SaveContext): Promise<void> {
       await sendDirtyPages(context, dirtyCount, `Frames iteration ${context.stats.iteration}`);
     }
     if (decision !== 'continue-precopy') break;
-    context.stats = {
-      iteration,
-      totalWritten: context.stats.totalWritten + dirtyCount,
-      dirtyCount: -1,
-    };
+    context.stats = { iteration, totalWritten: context.stats.totalWritten + dirtyCount, dirtyCount: -1 };
     decision = policy(context.stats);
     if (decision !== 'continue-precopy') break;
     dirtyCount = (await context.domain.cleanLogDirty(context.dirtyBitmap)).dirtyCount;
@@ -101,10 +96,8 @@ async function suspendDomain(context: SaveContext): Promise<PassResult> {
   // By somebody else: found out, and made good, at the end of the pass.
   const resumed = state === 'running' && context.domain.stoodStill !== undefined;
   if (state !== 'suspended' && !resumed) {
-    throw new SaveError('NOT_SUSPENDED', `the domain is ${state} after the suspend callback`, {
-      epoch,
-      state,
-    });
+    const message = `the domain is ${state} after the suspend callback`;
+    throw new SaveError('NOT_SUSPENDED', message, { epoch, state });
   }
   context.marks.suspended = context.clock();
   // Whatever the domain changed until now, it changes no more.
@@ -121,10 +114,8 @@ async function suspendAndSendDirty(context: SaveContext): Promise<PassResult> {
     if ((await sendDirtySuspended(context)) === 'domain-gone') return 'domain-gone';
     if ((await context.domain.stoodStill?.()) !== false) return 'sent';
     if (attempts === SUSPEND_ATTEMPTS_MAX) {
-      throw new SaveError('NOT_SUSPENDED', 'somebody else lets the domain run whenever it is suspended', {
-        epoch: context.epoch,
-        attempts,
-      });
+      const message = 'somebody else lets the domain run whenever it is suspended';
+      throw new SaveError('NOT_SUSPENDED', message, { epoch: context.epoch, attempts });
     }
   }
 }
@@ -138,11 +129,8 @@ async function sendDirtySuspended(context: SaveContext): Promise<PassResult> {
   if (context.back !== null && context.epoch > 0) {
     await mergeSecondaryDirtyPages(context.back, context.dirtyBitmap, context.epoch);
   }
-  context.dirtyPages = await sendDirtyPages(
-    context,
-    dirtyCount + context.nrDeferredPages,
-    context.live ? `Frames iteration ${context.stats.iteration}` : 'Checkpointed save',
-  );
+  const stage = context.live ? `Frames iteration ${context.stats.iteration}` : 'Checkpointed save';
+  context.dirtyPages = await sendDirtyPages(context, dirtyCount + context.nrDeferredPages, stage);
   context.deferredPages.clearAll();
   context.nrDeferredPages = 0;
   context.marks.copied = context.clock();

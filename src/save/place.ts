@@ -31,9 +31,7 @@ export interface Place {
 
 /** @param standard what "-" stands for: standard input or standard output */
 export async function findPlace(path: string, standard: 0 | 1): Promise<Place> {
-  if (path === '-') {
-    return ofDescriptor(standard, path);
-  }
+  if (path === '-') return ofDescriptor(standard, path);
   let at = path;
   for (let links = 0; links <= LINKS_MAX; links += 1) {
     const stat = await lstat(at).catch((error: unknown) => {
@@ -45,9 +43,7 @@ export async function findPlace(path: string, standard: 0 | 1): Promise<Place> {
     }
     const folder = await realpath(dirname(at));
     const descriptor = Number(basename(at));
-    if (isDescriptorFolder(folder) && Number.isInteger(descriptor)) {
-      return ofDescriptor(descriptor, path);
-    }
+    if (isDescriptorFolder(folder) && Number.isInteger(descriptor)) return ofDescriptor(descriptor, path);
     at = resolve(folder, await readlink(at));
   }
   throw new SaveError('BAD_PLACE', `${path} is a symbolic link without an end`, { path });
@@ -68,12 +64,8 @@ export async function blockDeviceBytes(path: string, { rdev }: Stats): Promise<n
     const sectors = Number(await readFile(`/sys/dev/block/${major}:${minor}/size`, 'utf8'));
     return sectors * SECTOR_BYTES;
   } catch (cause) {
-    throw new SaveError(
-      'BAD_PLACE',
-      `nobody says how large the device ${path} (${major}:${minor}) is: it is not in /sys/dev/block`,
-      { path, major, minor },
-      { cause },
-    );
+    const message = `nobody says how large the device ${path} (${major}:${minor}) is: it is not in /sys/dev/block`;
+    throw new SaveError('BAD_PLACE', message, { path, major, minor }, { cause });
   }
 }
 

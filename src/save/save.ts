@@ -7,8 +7,9 @@
 
 import { closing } from '../flow/closing.js';
 import type { CheckpointDecision, SaveCallbacks } from './callbacks.js';
+import type { SaveStepOptions } from './context.js';
 import { SaveError } from './error.js';
-import { openSave, type SaveResult, type SaveStepOptions, type SaveSteps } from './steps.js';
+import { openSave, type SaveResult, type SaveSteps } from './steps.js';
 
 export type { SaveResult } from './steps.js';
 

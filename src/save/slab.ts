@@ -115,11 +115,8 @@ export class Slab {
  */
 export function makeSlabs(count: number, bytes: number): readonly Slab[] {
   if (!Number.isInteger(bytes) || bytes < SLAB_BYTES_MIN || bytes % 8 !== 0) {
-    throw new SaveError(
-      'BAD_OPTIONS',
-      `slabBytes must be a multiple of 8 and at least ${SLAB_BYTES_MIN}, not ${bytes}`,
-      { slabBytes: bytes },
-    );
+    const message = `slabBytes must be a multiple of 8 and at least ${SLAB_BYTES_MIN}, not ${bytes}`;
+    throw new SaveError('BAD_OPTIONS', message, { slabBytes: bytes });
   }
   if (!Number.isInteger(count) || count < 1) {
     throw new SaveError('BAD_OPTIONS', `slabCount must be at least 1, not ${count}`, { slabCount: count });

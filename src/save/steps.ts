@@ -30,9 +30,6 @@ import { endLibxlCheckpoint, endLibxlStream, libxlOpening } from './libxl.js';
 import { Posting } from './posting.js';
 import { makeSlabs } from './slab.js';
 
-export type { SaveStepCallbacks } from './callbacks.js';
-export type { SaveStepOptions } from './context.js';
-
 export interface SaveResult {
   /**
    * 'complete': a plain save. 'finished': the checkpoint callback said so. 'domain-gone': the domain ended by itself

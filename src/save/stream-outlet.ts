@@ -17,9 +17,7 @@ const READER_POLL_MS = 20;
 export async function openStreamOutlet(place: Place, signal?: AbortSignal): Promise<Outlet> {
   const socket = await openSocket(place, signal);
   let failed: Error | null = null;
-  socket.on('error', (error) => {
-    failed ??= error;
-  });
+  socket.on('error', (error) => (failed ??= error));
   // What a reader says is not listened to.
   socket.resume();
   const onAbort = () => socket.destroy(signal?.reason as Error);
@@ -55,9 +53,7 @@ export async function openStreamOutlet(place: Place, signal?: AbortSignal): Prom
 }
 
 async function openSocket({ kind, path, fd }: Place, signal?: AbortSignal): Promise<Socket> {
-  if (fd !== null) {
-    return new Socket({ fd, readable: false, writable: true });
-  }
+  if (fd !== null) return new Socket({ fd, readable: false, writable: true });
   if (kind === 'socket') {
     const socket = connect({ path });
     await once(socket, 'connect', signal === undefined ? {} : { signal });

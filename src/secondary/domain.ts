@@ -2,7 +2,7 @@
 // between is the pipeline of secondary.ts; here its ports are put together from the world of the domain.
 
 import { BehaviorSubject, Subject, type Subscription } from 'rxjs';
-import { standstillMsOf } from '../channel/link/silence.js';
+import { standstillMsOf } from '../channel/link/heartbeat.js';
 import { sharesDisks } from '../config/hypervisor.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';

@@ -3,7 +3,7 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { RestoreError } from '../../src/restore/error.js';
-import { PopulatedPfns } from '../../src/restore/populated-pfns.js';
+import { PopulatedPfns } from '../../src/restore/context.js';
 import { RecordBuffer } from '../../src/restore/record-buffer.js';
 import { RecordType } from '../../src/stream/format.js';
 

@@ -6,7 +6,7 @@ import type { SaveOps } from '../../src/guest/ops.js';
 import { MemoryDomain } from '../memory/domain.js';
 import { restoreDomain } from '../../src/restore/restore.js';
 import type { PrecopyStats, SavedCheckpoint } from '../../src/save/callbacks.js';
-import { precopyPolicy, simplePrecopyPolicy } from '../../src/save/policy.js';
+import { precopyPolicy, simplePrecopyPolicy } from '../../src/save/callbacks.js';
 import { saveDomain } from '../../src/save/save.js';
 import type { StreamPiece } from '../../src/stream/flow.js';
 import { PageType, RecordType } from '../../src/stream/format.js';

@@ -7,7 +7,8 @@ import { saveOpsX86Hvm } from '../../src/guest/x86-hvm/save.js';
 import { HypervisorError } from '../../src/hypervisor/port.js';
 import { restoreDomain } from '../../src/restore/restore.js';
 import { SaveError } from '../../src/save/error.js';
-import { openSave, type SaveStepOptions, type SaveSteps } from '../../src/save/steps.js';
+import type { SaveStepOptions } from '../../src/save/context.js';
+import { openSave, type SaveSteps } from '../../src/save/steps.js';
 import { MemoryDomain } from '../memory/domain.js';
 import { RecordingSink, sourceOf, targetFor } from './support.js';
 

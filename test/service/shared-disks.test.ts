@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { stallMsOf, standstillMsOf } from '../../src/channel/link/silence.js';
+import { stallMsOf, standstillMsOf } from '../../src/channel/link/heartbeat.js';
 import { TwoHosts, type Speeds } from './two-hosts.js';
 
 describe('service: a domain whose disks are shared, and both hosts', () => {

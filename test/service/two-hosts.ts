@@ -21,7 +21,7 @@ import {
   type SecondaryState,
 } from '../../src/secondary/vigil-state.js';
 import { Clock, Process } from './virtual-process.js';
-import { beatMsOf, stallMsOf, standstillMsOf } from '../../src/channel/link/silence.js';
+import { beatMsOf, stallMsOf, standstillMsOf } from '../../src/channel/link/heartbeat.js';
 
 export interface Speeds {
   readonly latencyMs: number;

@@ -40,12 +40,11 @@ export class Credentials {
     const changed = () => this.#changes.next(this.shown);
     this.#token = tokenFile === null ? null : new TokenFile(tokenFile, changed, log);
     try {
-      this.#tls = tls === undefined ? null : new TlsFiles(tls, log);
+      this.#tls = tls === undefined ? null : new TlsFiles(tls, changed, log);
     } catch (error) {
       this.#token?.close();
       throw error;
     }
-    this.#tls?.changes$.subscribe(changed);
   }
 
   get shown(): Shown {
@@ -59,7 +58,7 @@ export class Credentials {
   /** Reads the files again. What cannot be used is said, and what was in use stays. */
   async reload(): Promise<readonly Reloaded[]> {
     const watched = [this.#tls, this.#token].filter((files) => files !== null);
-    return Promise.all(watched.map(async (files) => ({ file: files.file, error: await files.reload() })));
+    return Promise.all(watched.map((files) => files.reload()));
   }
 
   close(): void {

@@ -34,18 +34,13 @@ export function trustedCertificate(socket: Socket): X509Certificate {
   throw new ChannelError('TLS', `its certificate (${facts.names}) ${fault(cause, certificate)}`, facts);
 }
 
-/**
- * @throws ChannelError NAME_REFUSED
- */
+/** @throws ChannelError NAME_REFUSED */
 export function checkName(certificate: X509Certificate, allowed: AllowedNames, role: string): void {
   if (allowed === 'any' || allowed.some((name) => isNamed(certificate, name))) return;
   const facts = { names: namesOf(certificate), allowed: allowed.join(', ') };
   const wanted = allowed.length === 0 ? 'none is allowed' : `${facts.allowed} is allowed`;
-  throw new ChannelError(
-    'NAME_REFUSED',
-    `its certificate is for ${facts.names}; as ${role}, ${wanted}`,
-    facts,
-  );
+  const message = `its certificate is for ${facts.names}; as ${role}, ${wanted}`;
+  throw new ChannelError('NAME_REFUSED', message, facts);
 }
 
 function isNamed(certificate: X509Certificate, name: string): boolean {

@@ -22,11 +22,8 @@ export function isLoopback(host: string): boolean {
 /** @throws ChannelError PLAINTEXT_REFUSED for plaintext that would leave the host unasked */
 export function checkPlaintext(host: string, encrypted: boolean, plaintext: boolean | undefined): void {
   if (encrypted || plaintext === true || isLoopback(host)) return;
-  throw new ChannelError(
-    'PLAINTEXT_REFUSED',
-    `${host} is not loopback: give it TLS, or ask for plaintext by name`,
-    { host },
-  );
+  const message = `${host} is not loopback: give it TLS, or ask for plaintext by name`;
+  throw new ChannelError('PLAINTEXT_REFUSED', message, { host });
 }
 
 /** The codes of OpenSSL's certificate verification, of TLS alerts and of Node's own checks. */

@@ -7,11 +7,10 @@ import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
 import type { Logger } from 'pino';
-import { Subject, type Observable } from 'rxjs';
 import { asError } from '../../errors.js';
 import { ChannelError } from '../contract.js';
 import type { ChannelTls } from './security.js';
-import { POLL_MS, WatchedFiles } from './watched-files.js';
+import { WatchedFiles } from './watched-files.js';
 
 const MILLISECONDS_PER_DAY = 24 * 3600 * 1000;
 /** So long before a certificate expires it is said, once a day. */
@@ -36,40 +35,24 @@ interface Material {
   readonly expiries: readonly CertificateExpiry[];
 }
 
-export class TlsFiles {
-  /** Each set that replaced another. */
-  readonly changes$: Observable<ChannelTls>;
-
+export class TlsFiles extends WatchedFiles {
   readonly #files: TlsPaths;
-  readonly #log: Logger;
-  readonly #changes = new Subject<ChannelTls>();
-  readonly #timer: NodeJS.Timeout;
-  readonly #watched: WatchedFiles;
+  readonly #changed: () => void;
   #material: Material;
   #warnedAtMs = -Infinity;
-  #closed = false;
 
-  /** @throws ChannelError TLS for files that do not fit together; Node's system error for one that cannot be read */
-  constructor(files: TlsPaths, log: Logger, pollMs = POLL_MS) {
-    this.#files = files;
-    this.#log = log;
-    this.changes$ = this.#changes.asObservable();
+  /**
+   * @param changed another set is in use now
+   * @throws ChannelError TLS for files that do not fit together; Node's system error for one that cannot be read
+   */
+  constructor(files: TlsPaths, changed: () => void, log: Logger, pollMs?: number) {
     const { cert, key, ca } = files;
-    this.#material = judge({ cert: readFileSync(cert), key: readFileSync(key), ca: readFileSync(ca) });
+    const material = judge({ cert: readFileSync(cert), key: readFileSync(key), ca: readFileSync(ca) });
+    super('certificate', [cert, key, ca], log, pollMs);
+    this.#files = files;
+    this.#changed = changed;
+    this.#material = material;
     this.#warn();
-    this.#timer = setInterval(() => this.#warn(), pollMs).unref();
-    this.#watched = new WatchedFiles({
-      files: [cert, key, ca],
-      read: () => this.#read(),
-      complain: (error) =>
-        log.warn({ err: error }, `the certificate in use stays, the new one is not taken: ${error.message}`),
-      pollMs,
-    });
-  }
-
-  /** The certificate's. */
-  get file(): string {
-    return this.#files.cert;
   }
 
   get current(): ChannelTls {
@@ -80,26 +63,15 @@ export class TlsFiles {
     return this.#material.expiries;
   }
 
-  /** Reads the files now. Resolves when that is done: to null, or to why they are not taken, which is in the log. */
-  reload(): Promise<Error | null> {
-    return this.#watched.reload();
+  protected override poll(): void {
+    this.#warn();
+    super.poll();
   }
 
-  close(): void {
-    this.#closed = true;
-    this.#watched.close();
-    clearInterval(this.#timer);
-    this.#changes.complete();
-  }
-
-  async #read(): Promise<void> {
+  protected override async read(): Promise<void> {
     const { cert, key, ca } = this.#files;
-    const [certificate, privateKey, authority] = await Promise.all([
-      readFile(cert),
-      readFile(key),
-      readFile(ca),
-    ]);
-    if (!this.#closed) this.#take({ cert: certificate, key: privateKey, ca: authority });
+    const read = await Promise.all([readFile(cert), readFile(key), readFile(ca)]);
+    if (!this.closed) this.#take({ cert: read[0], key: read[1], ca: read[2] });
   }
 
   #take(tls: ChannelTls): void {
@@ -107,11 +79,12 @@ export class TlsFiles {
     if (sameOctets(cert, tls.cert) && sameOctets(key, tls.key) && sameOctets(ca, tls.ca)) return;
     const material = judge(tls);
     const late = material.expiries.find(({ expiresAtMs }) => expiresAtMs <= Date.now());
-    if (late)
+    if (late) {
       throw new ChannelError('TLS', `${what(late, this.#files)} has expired`, { file: this.#files.cert });
+    }
     this.#material = material;
-    this.#log.info({ certificate: this.#files.cert, ...dates(material) }, 'a new certificate is in use');
-    this.#changes.next(tls);
+    this.log.info({ certificate: this.#files.cert, ...dates(material) }, 'a new certificate is in use');
+    this.#changed();
     this.#warnedAtMs = -Infinity;
     this.#warn();
   }
@@ -126,9 +99,9 @@ export class TlsFiles {
       const expires = new Date(expiry.expiresAtMs).toISOString();
       if (days > 0) {
         const message = `${what(expiry, this.#files)} expires in ${Math.floor(days)} days: no link can be made then`;
-        this.#log.warn({ expires }, message);
+        this.log.warn({ expires }, message);
       } else {
-        this.#log.error({ expires }, `${what(expiry, this.#files)} has expired: no link can be made`);
+        this.log.error({ expires }, `${what(expiry, this.#files)} has expired: no link can be made`);
       }
     }
   }

@@ -22,10 +22,9 @@ import { open } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import path from 'node:path';
 import type { Logger } from 'pino';
-import { asError, codeOf } from '../../errors.js';
-import { CredentialsError } from './error.js';
+import { RomulusError, asError, codeOf } from '../../errors.js';
 import type { ChannelToken } from './token.js';
-import { POLL_MS, WatchedFiles } from './watched-files.js';
+import { WatchedFiles } from './watched-files.js';
 
 const TOKEN_BYTES = 32;
 const CHARACTERS_MIN = 32;
@@ -33,46 +32,36 @@ const CHARACTERS_MAX = 1024;
 /** A FIFO would be waited for. */
 const READ_FLAGS = constants.O_RDONLY | constants.O_NONBLOCK;
 
-export class TokenFile {
-  readonly #watched: WatchedFiles;
+export type CredentialsErrorCode = 'BAD_TOKEN'; // the file of the token cannot be used
+
+export class CredentialsError extends RomulusError<CredentialsErrorCode> {}
+
+export class TokenFile extends WatchedFiles {
+  readonly #changed: () => void;
   #token: ChannelToken;
 
   /**
-   * `changed`: the file has another token now.
+   * @param changed the file has another token now
    * @throws CredentialsError BAD_TOKEN
    */
-  constructor(file: string, changed: () => void, log: Logger, pollMs = POLL_MS) {
-    this.#token = readToken(file);
-    this.#watched = new WatchedFiles({
-      files: [file],
-      read: async () => {
-        const token = await readAgain(file);
-        if (token.secret === this.#token.secret) return;
-        this.#token = token;
-        log.info({ token: file }, 'a new token is in use');
-        changed();
-      },
-      complain: (error) =>
-        log.warn({ err: error }, `the token in use stays, the new one is not taken: ${error.message}`),
-      pollMs,
-    });
-  }
-
-  get file(): string {
-    return this.#token.file;
+  constructor(file: string, changed: () => void, log: Logger) {
+    const token = readToken(file);
+    super('token', [file], log);
+    this.#token = token;
+    this.#changed = changed;
   }
 
   get current(): ChannelToken {
     return this.#token;
   }
 
-  /** Reads it now. Resolves when that is done: to null, or to why it is not taken, which is in the log. */
-  reload(): Promise<Error | null> {
-    return this.#watched.reload();
-  }
-
-  close(): void {
-    this.#watched.close();
+  protected override async read(): Promise<void> {
+    const { file, secret } = this.#token;
+    const token = await readAgain(file);
+    if (token.secret === secret) return;
+    this.#token = token;
+    this.log.info({ token: file }, 'a new token is in use');
+    this.#changed();
   }
 }
 
@@ -114,11 +103,8 @@ function make(file: string): void {
   mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 });
   const temporary = `${file}.${process.pid}.${randomBytes(4).toString('hex')}`;
   try {
-    writeFileSync(temporary, `${randomBytes(TOKEN_BYTES).toString('hex')}\n`, {
-      flag: 'wx',
-      mode: 0o600,
-      flush: true,
-    });
+    const secret = randomBytes(TOKEN_BYTES).toString('hex');
+    writeFileSync(temporary, `${secret}\n`, { flag: 'wx', mode: 0o600, flush: true });
     linkSync(temporary, file);
   } catch (thrown) {
     // Somebody was faster.
@@ -156,10 +142,8 @@ function judge(file: string, stats: Stats): void {
     throw bad(file, `belongs to user ${stats.uid}, not to us (${self})`);
   const mode = stats.mode & 0o777;
   if ((mode & 0o077) !== 0) {
-    throw bad(
-      file,
-      `can be read by others (mode ${mode.toString(8)}): chmod 600 it, after a new one is made`,
-    );
+    const problem = `can be read by others (mode ${mode.toString(8)})`;
+    throw bad(file, `${problem}: chmod 600 it, after a new one is made`);
   }
   if (stats.size > 2 * CHARACTERS_MAX) throw bad(file, 'is too large for a token');
 }

@@ -6,42 +6,48 @@
 //                               └─▶ a complaint, unless it is the one from before
 
 import { stat } from 'node:fs/promises';
+import type { Logger } from 'pino';
 import { asError } from '../../errors.js';
+import type { Reloaded } from '../../flow/reloaded.js';
 
-export const POLL_MS = 5_000;
+const POLL_MS = 5_000;
 
-export interface WatchedFilesOptions {
-  readonly files: readonly string[];
-  /** Reads them, and takes what they hold. One call at a time. @throws Error if that is of no use */
-  readonly read: () => Promise<void>;
-  readonly complain: (error: Error) => void;
-  readonly pollMs: number;
-}
-
-export class WatchedFiles {
-  readonly #options: WatchedFilesOptions;
+export abstract class WatchedFiles {
+  protected readonly log: Logger;
+  protected closed = false;
+  readonly #what: string;
+  readonly #files: readonly [string, ...string[]];
   readonly #timer: NodeJS.Timeout;
   /** Of the files that were read last: when they were written, and which they are. */
   #stamp: string | null = null;
   #reading: Promise<Error | null> | null = null;
   #problem: string | null = null;
-  #closed = false;
 
-  constructor(options: WatchedFilesOptions) {
-    this.#options = options;
-    this.#timer = setInterval(() => void this.#look(false), options.pollMs).unref();
+  /** @param what of which there is one in them. They hold a good one now. */
+  constructor(what: string, files: readonly [string, ...string[]], log: Logger, pollMs = POLL_MS) {
+    this.#what = what;
+    this.#files = files;
+    this.log = log;
+    this.#timer = setInterval(() => this.poll(), pollMs).unref();
   }
 
-  /** Reads the files now. Resolves when that is done: to null, or to why they are not taken. */
-  async reload(): Promise<Error | null> {
+  /** Reads them, and takes what they hold. One call at a time. @throws Error if that is of no use */
+  protected abstract read(): Promise<void>;
+
+  /** Reads the files now. Resolves when that is done: with why they are not taken, too, which is in the log. */
+  async reload(): Promise<Reloaded> {
     // One that is under way may have begun before they were written.
     await this.#reading;
-    return this.#look(true);
+    return { file: this.#files[0], error: await this.#look(true) };
   }
 
   close(): void {
-    this.#closed = true;
+    this.closed = true;
     clearInterval(this.#timer);
+  }
+
+  protected poll(): void {
+    void this.#look(false);
   }
 
   /** One at a time: a file system that hangs costs one read, not one for each poll. */
@@ -53,20 +59,20 @@ export class WatchedFiles {
   }
 
   async #read(always: boolean): Promise<Error | null> {
-    const { files, read, complain } = this.#options;
     try {
       // Before the files are read: what is written meanwhile is another change.
-      const stamp = (await Promise.all(files.map(stampOf))).join(' ');
+      const stamp = (await Promise.all(this.#files.map(stampOf))).join(' ');
       if (!always && stamp === this.#stamp && this.#problem === null) return null;
-      await read();
+      await this.read();
       this.#stamp = stamp;
       this.#problem = null;
       return null;
     } catch (thrown) {
       const error = asError(thrown);
-      if (!this.#closed && error.message !== this.#problem) {
+      if (!this.closed && error.message !== this.#problem) {
         this.#problem = error.message;
-        complain(error);
+        const message = `the ${this.#what} in use stays, the new one is not taken: ${error.message}`;
+        this.log.warn({ err: error }, message);
       }
       return error;
     }

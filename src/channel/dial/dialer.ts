@@ -120,9 +120,7 @@ class Dial {
       this.#socket = response.socket;
       this.#upgraded(response);
     });
-    websocket.on('unexpected-response', (_request, response: IncomingMessage) =>
-      this.#refusedByHttp(response),
-    );
+    websocket.on('unexpected-response', (_request, response) => this.#refusedByHttp(response));
     websocket.on('open', () => {
       this.#opened = true;
       if (this.#verdict !== null) {
@@ -234,25 +232,15 @@ class Dial {
     try {
       if (!isBinary) throw badMessage('a text message');
       const message = decodeControl(octetsOf(data));
-      switch (message.kind) {
-        case 'welcome':
-          this.#welcome(message);
-          return;
-        case 'error':
-          this.#fail(this.#told(message.code), message.message, { ...message.facts, from: url });
-          return;
-        case 'bye':
-          this.#fail(
-            message.reason === 'fenced' ? 'FENCED' : 'LINK_CLOSED',
-            `the primary said goodbye (${message.reason})`,
-            { bye: message.reason },
-          );
-          return;
-        case 'hello':
-        case 'ack':
-        case 'heartbeat':
-        case 'checkpoint':
-          throw badMessage(`a ${message.kind} message where a welcome is due`);
+      if (message.kind === 'welcome') {
+        this.#welcome(message);
+      } else if (message.kind === 'error') {
+        this.#fail(this.#told(message.code), message.message, { ...message.facts, from: url });
+      } else if (message.kind === 'bye') {
+        const code = message.reason === 'fenced' ? 'FENCED' : 'LINK_CLOSED';
+        this.#fail(code, `the primary said goodbye (${message.reason})`, { bye: message.reason });
+      } else {
+        throw badMessage(`a ${message.kind} message where a welcome is due`);
       }
     } catch (thrown) {
       this.#refuse(channelErrorOf(thrown));
@@ -277,10 +265,8 @@ class Dial {
     const { token } = this.#options;
     const told = headers[ERROR_HEADER];
     // Over TLS it is our primary who says so; in plaintext, anybody.
-    const codes: readonly ChannelErrorCode[] = this.#encrypted
-      ? ['TLS', ...TOLD_BY_ANYBODY]
-      : TOLD_BY_ANYBODY;
-    const known = codes.find((code) => code === told);
+    const tls = this.#encrypted && told === 'TLS' ? told : undefined;
+    const known = tls ?? TOLD_BY_ANYBODY.find((code) => code === told);
     const reason = headerText(String(headers[REASON_HEADER] ?? ''));
     const why = known === undefined || reason === '' ? `HTTP status ${status ?? 0}` : reason;
     const mine = token === undefined ? '' : ` (ours is in ${token.file})`;

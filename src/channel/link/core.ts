@@ -11,10 +11,16 @@
 import type { Socket } from 'node:net';
 import { Subject, defer, from, type Observable } from 'rxjs';
 import { WebSocket, type RawData } from 'ws';
-import { asError, codeOf } from '../../errors.js';
+import { asError, codeOf, type Facts } from '../../errors.js';
 import { monotonicMs } from '../../flow/clock.js';
 import { CLOSE_NORMAL, closeCodeOf, errorOfCloseCode } from '../wire/close-codes.js';
-import { ChannelError, type ByeReason, type LinkEvent } from '../contract.js';
+import {
+  ChannelError,
+  type ByeReason,
+  type ChannelErrorCode,
+  type LinkEvent,
+  type Welcome,
+} from '../contract.js';
 import { startHeartbeat, step, type HeartbeatEvent, type HeartbeatState } from './heartbeat.js';
 import { CLOSE_TIMEOUT_MS } from '../limits.js';
 import { MessageKind, decodeControl, encodeControl, type ControlMessage } from '../wire/message.js';
@@ -27,21 +33,10 @@ export interface Connection {
   readonly peer: string;
 }
 
-/** What an end of the link does with what comes in. @throws ChannelError: the link is destroyed with it */
-export interface LinkReceiver {
-  control(message: ControlMessage): void;
-  /** The octets of a stream piece, without the kind. */
-  piece(bytes: Uint8Array): void;
-  lost(error: ChannelError): void;
-}
-
 /** The message's octets; ws gives Buffers as long as its binaryType is left alone. */
 export function octetsOf(data: RawData): Uint8Array {
-  return Array.isArray(data)
-    ? Buffer.concat(data)
-    : data instanceof ArrayBuffer
-      ? new Uint8Array(data)
-      : data;
+  if (Array.isArray(data)) return Buffer.concat(data);
+  return data instanceof ArrayBuffer ? new Uint8Array(data) : data;
 }
 
 export function badMessage(reason: string, facts: Record<string, string | number> = {}): ChannelError {
@@ -73,37 +68,20 @@ export function refuse(websocket: WebSocket, error: ChannelError): void {
   closeWebSocket(websocket, closeCodeOf(error.code), error.code);
 }
 
-/** The error of a failed send says what the WebSocket's own error and close events say as well. */
 function ignoreSendError(): void {
-  // Nothing to do, see above.
+  // The WebSocket's own error and close events say it as well.
 }
 
 /** What ws reports about a connection that was open. */
 export function errorOfWebSocket(thrown: Error, peer: string): ChannelError {
   const cause = codeOf(thrown);
-  const options = { cause: thrown };
+  const error = (code: ChannelErrorCode, message: string, facts: Facts = { peer, cause }) =>
+    new ChannelError(code, message, facts, { cause: thrown });
   if (cause === 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH') {
-    return new ChannelError(
-      'MESSAGE_TOO_LARGE',
-      'a message is larger than this side takes',
-      { peer },
-      options,
-    );
+    return error('MESSAGE_TOO_LARGE', 'a message is larger than this side takes', { peer });
   }
-  if (cause.startsWith('WS_ERR_')) {
-    return new ChannelError(
-      'BAD_MESSAGE',
-      `no WebSocket message: ${thrown.message}`,
-      { peer, cause },
-      options,
-    );
-  }
-  return new ChannelError(
-    'LINK_CLOSED',
-    `the connection failed: ${thrown.message}`,
-    { peer, cause },
-    options,
-  );
+  if (cause.startsWith('WS_ERR_')) return error('BAD_MESSAGE', `no WebSocket message: ${thrown.message}`);
+  return error('LINK_CLOSED', `the connection failed: ${thrown.message}`);
 }
 
 export function errorOfClose(closeCode: number, peer: string): ChannelError {
@@ -111,14 +89,13 @@ export function errorOfClose(closeCode: number, peer: string): ChannelError {
   return new ChannelError(code, `the other side closed the connection (${closeCode})`, { peer, closeCode });
 }
 
-export class LinkCore {
+export abstract class LinkCore {
   readonly peer: string;
   readonly events$: Observable<LinkEvent>;
   /** Resolves when the connection is closed, whoever closed it. */
   readonly closed: Promise<void>;
 
   readonly #connection: Connection;
-  readonly #receiver: LinkReceiver;
   readonly #events = new Subject<LinkEvent>();
   /** The events that a late subscriber still gets: a bye, and how the link was lost. */
   readonly #last: LinkEvent[] = [];
@@ -129,26 +106,17 @@ export class LinkCore {
   #error: ChannelError | null = null;
   #closeCode: number | null = null;
 
-  constructor(
-    connection: Connection,
-    heartbeat: { readonly heartbeatIntervalMs: number; readonly heartbeatTimeoutMs: number },
-    receiver: LinkReceiver,
-  ) {
+  constructor(connection: Connection, { heartbeatIntervalMs, heartbeatTimeoutMs }: Welcome) {
     const { websocket, socket, peer } = connection;
     this.peer = peer;
     this.#connection = connection;
-    this.#receiver = receiver;
     this.events$ = defer(() => (this.#error === null ? this.#events : from(this.#last)));
     this.#bytesRead = socket.bytesRead;
-    const { heartbeatIntervalMs, heartbeatTimeoutMs } = heartbeat;
     this.#heartbeat = startHeartbeat(heartbeatIntervalMs, heartbeatTimeoutMs, monotonicMs());
     this.#timer = setInterval(() => this.#tick(), heartbeatIntervalMs);
     websocket.removeAllListeners('message');
     websocket.on('message', (data, isBinary) => this.#message(data, isBinary));
-    websocket.on('error', (error) => {
-      this.#lose(errorOfWebSocket(error, peer));
-      closeWebSocket(websocket, CLOSE_NORMAL, '');
-    });
+    websocket.on('error', (error) => this.#end(errorOfWebSocket(error, peer)));
     this.closed = new Promise((resolve) => {
       websocket.on('close', (closeCode) => {
         this.#closeCode = closeCode;
@@ -158,32 +126,39 @@ export class LinkCore {
     });
   }
 
+  /** What this end does with what comes in. @throws ChannelError: the link is destroyed with it */
+  protected abstract control(message: ControlMessage): void;
+  /** The octets of a stream piece, without the kind. @throws ChannelError, as above */
+  protected abstract piece(bytes: Uint8Array): void;
+  /** Called once, before the event. */
+  protected abstract lost(error: ChannelError): void;
+
   /** How the link was lost, or null while it stands. */
-  get error(): ChannelError | null {
+  protected get error(): ChannelError | null {
     return this.#error;
   }
 
-  emit(event: LinkEvent): void {
+  protected emit(event: LinkEvent): void {
     this.#events.next(event);
   }
 
   /** Control messages are small and few; `sent` is called when the kernel has it or it has failed. */
-  send(message: ControlMessage, sent?: (error?: Error | null) => void): void {
+  protected send(message: ControlMessage, sent?: (error?: Error | null) => void): void {
     this.sendOctets(encodeControl(message), sent ?? ignoreSendError);
   }
 
   /** Sends a message that has its kind. The memory belongs to the link until `sent` is called. */
-  sendOctets(message: Uint8Array, sent: (error?: Error | null) => void): void {
+  protected sendOctets(message: Uint8Array, sent: (error?: Error | null) => void): void {
     this.#connection.websocket.send(message, { binary: true, compress: false }, sent);
   }
 
   /** Stops reading the socket. What is on its way already may still come. */
-  pause(): void {
+  protected pause(): void {
     this.#connection.websocket.pause();
     this.#heartbeatStep({ kind: 'paused' });
   }
 
-  resume(): void {
+  protected resume(): void {
     this.#connection.websocket.resume();
     this.#heartbeatStep({ kind: 'resumed', nowMs: monotonicMs() });
   }
@@ -192,10 +167,8 @@ export class LinkCore {
     const said = this.#error === null;
     if (said) {
       this.send({ kind: 'bye', reason });
-      this.#lose(
-        new ChannelError('LINK_CLOSED', `we said goodbye (${reason})`, { peer: this.peer, bye: reason }),
-      );
-      closeWebSocket(this.#connection.websocket, CLOSE_NORMAL, reason);
+      const facts = { peer: this.peer, bye: reason };
+      this.#end(new ChannelError('LINK_CLOSED', `we said goodbye (${reason})`, facts), reason);
     }
     await this.closed;
     // Frames are read in their order, and a close is answered in kind. One that was under way for another reason has
@@ -214,7 +187,7 @@ export class LinkCore {
     try {
       if (!isBinary) throw badMessage('a text message');
       const bytes = octetsOf(data);
-      if (bytes[0] === MessageKind.PIECE) this.#receiver.piece(bytes.subarray(1));
+      if (bytes[0] === MessageKind.PIECE) this.piece(bytes.subarray(1));
       else this.#control(decodeControl(bytes));
     } catch (thrown) {
       this.destroy(channelErrorOf(thrown));
@@ -222,27 +195,17 @@ export class LinkCore {
   }
 
   #control(message: ControlMessage): void {
-    switch (message.kind) {
-      case 'heartbeat':
-        return;
-      case 'bye': {
-        const bye: LinkEvent = { kind: 'bye', reason: message.reason };
-        this.#last.push(bye);
-        this.#events.next(bye);
-        const facts = { peer: this.peer, bye: message.reason };
-        this.#lose(new ChannelError('LINK_CLOSED', `the other side said goodbye (${message.reason})`, facts));
-        closeWebSocket(this.#connection.websocket, CLOSE_NORMAL, '');
-        return;
-      }
-      case 'error':
-        this.#lose(new ChannelError(message.code, message.message, { ...message.facts, from: this.peer }));
-        closeWebSocket(this.#connection.websocket, CLOSE_NORMAL, '');
-        return;
-      case 'hello':
-      case 'welcome':
-      case 'ack':
-      case 'checkpoint':
-        this.#receiver.control(message);
+    if (message.kind === 'heartbeat') return;
+    if (message.kind === 'bye') {
+      const { kind, reason } = message;
+      this.#last.push({ kind, reason });
+      this.#events.next({ kind, reason });
+      const facts = { peer: this.peer, bye: reason };
+      this.#end(new ChannelError('LINK_CLOSED', `the other side said goodbye (${reason})`, facts));
+    } else if (message.kind === 'error') {
+      this.#end(new ChannelError(message.code, message.message, { ...message.facts, from: this.peer }));
+    } else {
+      this.control(message);
     }
   }
 
@@ -280,13 +243,18 @@ export class LinkCore {
     this.destroy(new ChannelError('HEARTBEAT_TIMEOUT', 'nothing was heard from the other side', facts));
   }
 
+  #end(error: ChannelError, reason = ''): void {
+    this.#lose(error);
+    closeWebSocket(this.#connection.websocket, CLOSE_NORMAL, reason);
+  }
+
   #lose(error: ChannelError): void {
     if (this.#error !== null) return;
     this.#error = error;
     clearInterval(this.#timer);
     const lost: LinkEvent = { kind: 'lost', error };
     this.#last.push(lost);
-    this.#receiver.lost(error);
+    this.lost(error);
     this.#events.next(lost);
     this.#events.complete();
   }

@@ -5,23 +5,18 @@
 //
 // The octets of the pieces go into the digest as they are written; boundary() sends it.
 
-import type { Observable } from 'rxjs';
 import type { StreamPiece, StreamSink } from '../../stream/flow.js';
-import type { ByeReason, ChannelError, Hello, LinkEvent, PrimaryLink, Welcome } from '../contract.js';
+import type { ChannelError, Hello, PrimaryLink, Welcome } from '../contract.js';
 import { StreamDigest } from './digest.js';
-import { LinkCore, badMessage, type Connection, type LinkReceiver } from './core.js';
+import { LinkCore, badMessage, type Connection } from './core.js';
 import { MessageKind, encodeControl, type ControlMessage } from '../wire/message.js';
 import { Outbox } from './outbox.js';
 
-export class SocketPrimaryLink implements PrimaryLink {
+export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
   readonly hello: Hello;
   readonly streamUuid: string;
-  readonly peer: string;
-  readonly events$: Observable<LinkEvent>;
   readonly sink: StreamSink;
-  readonly closed: Promise<void>;
 
-  readonly #core: LinkCore;
   readonly #outbox: Outbox;
   readonly #digest = new StreamDigest();
   readonly #outputBytes = new Map<number, number>();
@@ -29,20 +24,10 @@ export class SocketPrimaryLink implements PrimaryLink {
   readonly #unacknowledged: number[] = [];
 
   constructor(connection: Connection, hello: Hello, welcome: Welcome, socketBufferBytes: number) {
+    super(connection, welcome);
     this.hello = hello;
     this.streamUuid = welcome.streamUuid;
-    this.#outbox = new Outbox(socketBufferBytes, (message, done) => this.#core.sendOctets(message, done));
-    const receiver: LinkReceiver = {
-      control: (message) => this.#control(message),
-      piece: () => {
-        throw badMessage('the secondary sent a stream piece');
-      },
-      lost: (error) => this.#outbox.fail(error),
-    };
-    this.#core = new LinkCore(connection, welcome, receiver);
-    this.peer = this.#core.peer;
-    this.events$ = this.#core.events$;
-    this.closed = this.#core.closed;
+    this.#outbox = new Outbox(socketBufferBytes, (message, done) => this.sendOctets(message, done));
     this.sink = {
       write: (piece) => this.#write(piece),
       boundary: (epoch, end) => this.#boundary(epoch, end),
@@ -56,14 +41,6 @@ export class SocketPrimaryLink implements PrimaryLink {
 
   setOutputBytes(epoch: number, outputBytes: number): void {
     this.#outputBytes.set(epoch, outputBytes);
-  }
-
-  bye(reason: ByeReason): Promise<boolean> {
-    return this.#core.bye(reason);
-  }
-
-  destroy(error: ChannelError): void {
-    this.#core.destroy(error);
   }
 
   #write({ memory, start, end }: StreamPiece): Promise<void> {
@@ -84,13 +61,21 @@ export class SocketPrimaryLink implements PrimaryLink {
     return this.#outbox.push(encodeControl({ kind: 'checkpoint', epoch, bytes, digest, outputBytes, end }));
   }
 
-  #control(message: ControlMessage): void {
+  protected override piece(): void {
+    throw badMessage('the secondary sent a stream piece');
+  }
+
+  protected override lost(error: ChannelError): void {
+    this.#outbox.fail(error);
+  }
+
+  protected override control(message: ControlMessage): void {
     if (message.kind !== 'ack') throw badMessage(`a ${message.kind} message out of turn`);
     const index = this.#unacknowledged.indexOf(message.epoch);
     if (index < 0) {
       throw badMessage('an epoch was acknowledged that waits for none', { epoch: message.epoch });
     }
     this.#unacknowledged.splice(0, index + 1);
-    this.#core.emit({ kind: 'acknowledged', epoch: message.epoch });
+    this.emit({ kind: 'acknowledged', epoch: message.epoch });
   }
 }

@@ -12,21 +12,13 @@
 // heartbeats nor the end of the connection: that time does not count as silence, and the loss is noticed when the
 // restorer has read on. Our own heartbeats go out all the while.
 
-import type { Observable } from 'rxjs';
 import type { RecordSource, StreamHeaders } from '../../stream/flow.js';
 import { RecordReader } from '../../stream/record-reader.js';
 import type { StreamRecord } from '../../stream/record.js';
-import {
-  ChannelError,
-  type ByeReason,
-  type CheckpointBoundary,
-  type LinkEvent,
-  type SecondaryLink,
-  type Welcome,
-} from '../contract.js';
+import { ChannelError, type CheckpointBoundary, type SecondaryLink, type Welcome } from '../contract.js';
 import { StreamDigest } from './digest.js';
 import { BOUNDARIES_MAX } from '../limits.js';
-import { LinkCore, badMessage, type Connection, type LinkReceiver } from './core.js';
+import { LinkCore, badMessage, type Connection } from './core.js';
 import type { MessagePool } from './pool.js';
 import type { CheckpointMessage, ControlMessage } from '../wire/message.js';
 
@@ -35,13 +27,10 @@ interface Arrived extends CheckpointBoundary {
   readonly offset: number;
 }
 
-export class SocketSecondaryLink implements SecondaryLink {
+export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
   readonly welcome: Welcome;
-  readonly peer: string;
-  readonly events$: Observable<LinkEvent>;
   readonly source: RecordSource;
 
-  readonly #core: LinkCore;
   readonly #receiveBufferBytes: number;
   readonly #reader = new RecordReader();
   readonly #digest = new StreamDigest();
@@ -53,16 +42,9 @@ export class SocketSecondaryLink implements SecondaryLink {
   #lastOffset = 0;
 
   constructor(connection: Connection, welcome: Welcome, receiveBufferBytes: number, pool: MessagePool) {
+    super(connection, welcome);
     this.welcome = welcome;
     this.#receiveBufferBytes = receiveBufferBytes;
-    const receiver: LinkReceiver = {
-      control: (message) => this.#control(message),
-      piece: (bytes) => this.#piece(bytes),
-      lost: () => this.#wake(),
-    };
-    this.#core = new LinkCore(connection, welcome, receiver);
-    this.peer = this.#core.peer;
-    this.events$ = this.#core.events$;
     this.source = {
       headers: () => this.#headers(),
       read: () => this.#read(),
@@ -82,11 +64,11 @@ export class SocketSecondaryLink implements SecondaryLink {
         this.#boundaries.shift();
         return next;
       }
-      if (this.#core.error !== null) throw this.#core.error;
+      if (this.error !== null) throw this.error;
       // A boundary elsewhere, or octets before the boundary: either way it will never be here.
       if (next !== undefined || this.#reader.pendingBytes > 0) {
         const error = badMessage('the checkpoint message does not stand where the records end', { offset });
-        this.#core.destroy(error);
+        this.destroy(error);
         throw error;
       }
       await this.#more();
@@ -94,24 +76,13 @@ export class SocketSecondaryLink implements SecondaryLink {
   }
 
   acknowledge(epoch: number): Promise<void> {
+    if (this.error !== null) return Promise.reject(this.error);
     return new Promise((resolve, reject) => {
-      if (this.#core.error !== null) {
-        reject(this.#core.error);
-        return;
-      }
-      this.#core.send({ kind: 'ack', epoch }, (error) => {
+      this.send({ kind: 'ack', epoch }, (error) => {
         if (!error) resolve();
-        else reject(this.#core.error ?? notSent(error));
+        else reject(this.error ?? notSent(error));
       });
     });
-  }
-
-  bye(reason: ByeReason): Promise<boolean> {
-    return this.#core.bye(reason);
-  }
-
-  destroy(error: ChannelError): void {
-    this.#core.destroy(error);
   }
 
   async #headers(): Promise<StreamHeaders> {
@@ -119,7 +90,7 @@ export class SocketSecondaryLink implements SecondaryLink {
       const headers = this.#reader.headers();
       if (headers !== null) return headers;
       // That throws TRUNCATED: the headers are not there, and nothing comes any more.
-      if (this.#core.error !== null) this.#reader.end();
+      if (this.error !== null) this.#reader.end();
       await this.#more();
     }
   }
@@ -131,12 +102,16 @@ export class SocketSecondaryLink implements SecondaryLink {
         this.#regulate();
         return record;
       }
-      if (this.#core.error !== null) return null;
+      if (this.error !== null) return null;
       await this.#more();
     }
   }
 
-  #piece(bytes: Uint8Array): void {
+  protected override lost(): void {
+    this.#wake();
+  }
+
+  protected override piece(bytes: Uint8Array): void {
     if (this.#ended) throw badMessage('a stream piece after the end of the stream');
     if (bytes.length === 0) throw badMessage('an empty stream piece');
     this.#digest.update(bytes);
@@ -144,13 +119,10 @@ export class SocketSecondaryLink implements SecondaryLink {
     this.#wake();
   }
 
-  #control(message: ControlMessage): void {
+  protected override control(message: ControlMessage): void {
     if (message.kind !== 'checkpoint') throw badMessage(`a ${message.kind} message out of turn`);
-    if (
-      this.#ended ||
-      message.epoch < this.#lastEpoch ||
-      (!message.end && message.epoch === this.#lastEpoch)
-    ) {
+    const old = message.end ? message.epoch < this.#lastEpoch : message.epoch <= this.#lastEpoch;
+    if (this.#ended || old) {
       throw badMessage('a checkpoint out of turn', { epoch: message.epoch, last: this.#lastEpoch });
     }
     if (this.#boundaries.length >= BOUNDARIES_MAX) {
@@ -168,13 +140,10 @@ export class SocketSecondaryLink implements SecondaryLink {
   #check(message: CheckpointMessage): void {
     const { bytes, digest } = this.#digest.take();
     if (bytes === message.bytes && digest === message.digest) return;
-    throw new ChannelError('DIGEST_MISMATCH', `checkpoint ${message.epoch} is not the one that was sent`, {
-      epoch: message.epoch,
-      bytesSent: message.bytes,
-      bytesReceived: bytes,
-      digestSent: message.digest,
-      digestReceived: digest,
-    });
+    const { epoch } = message;
+    const sent = { epoch, bytesSent: message.bytes, digestSent: message.digest };
+    const facts = { ...sent, bytesReceived: bytes, digestReceived: digest };
+    throw new ChannelError('DIGEST_MISMATCH', `checkpoint ${epoch} is not the one that was sent`, facts);
   }
 
   /** Resolves when something came, or the link was lost. */
@@ -192,10 +161,10 @@ export class SocketSecondaryLink implements SecondaryLink {
 
   #regulate(): void {
     const pause = this.#waiting.length === 0 && this.#reader.pendingBytes > this.#receiveBufferBytes;
-    if (pause === this.#paused || this.#core.error !== null) return;
+    if (pause === this.#paused || this.error !== null) return;
     this.#paused = pause;
-    if (pause) this.#core.pause();
-    else this.#core.resume();
+    if (pause) this.pause();
+    else this.resume();
   }
 }
 

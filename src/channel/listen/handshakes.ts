@@ -30,17 +30,10 @@ export class Handshakes {
   begin(socket: Socket): void {
     const [oldest] = this.#pending.values();
     if (oldest !== undefined && this.#pending.size >= this.#countMax) this.#expire(oldest.handshake);
-    const handshake: Handshake = {
-      peer: peerOf(socket),
-      expire: () => {
-        socket.destroy();
-      },
-    };
+    const handshake: Handshake = { peer: peerOf(socket), expire: () => socket.destroy() };
     const timer = setTimeout(() => this.#expire(handshake), this.#timeoutMs);
     this.#pending.set(handshake.peer, { handshake, timer });
-    socket.once('close', () => {
-      this.end(handshake);
-    });
+    socket.once('close', () => this.end(handshake));
   }
 
   find(socket: Socket): Handshake | null {

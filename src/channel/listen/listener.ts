@@ -43,6 +43,7 @@ import { decodeControl, encodeControl } from '../wire/message.js';
 import { SocketPrimaryLink } from '../link/primary.js';
 import { Refusals } from './refusals.js';
 import { TLS_VERSION_MIN, checkPlaintext, type ChannelTls } from '../credentials/security.js';
+import type { Shown } from '../credentials/credentials.js';
 import type { ChannelToken } from '../credentials/token.js';
 
 /** What a pino logger is, as far as it is needed here. */
@@ -156,26 +157,19 @@ export class PrimaryListener {
    * @throws ChannelError INTERNAL if the domain is offered already
    */
   offer(offer: DomainOffer): () => void {
-    if (this.#offers.has(offer.domain)) {
-      throw new ChannelError('INTERNAL', `the domain ${offer.domain} is offered already`, {
-        domain: offer.domain,
-      });
+    const { domain } = offer;
+    if (this.#offers.has(domain)) {
+      throw new ChannelError('INTERNAL', `the domain ${domain} is offered already`, { domain });
     }
     const offered: Offered = { offer, link: null };
-    this.#offers.set(offer.domain, offered);
+    this.#offers.set(domain, offered);
     return () => {
-      if (this.#offers.get(offer.domain) === offered) this.#offers.delete(offer.domain);
+      if (this.#offers.get(domain) === offered) this.#offers.delete(domain);
     };
   }
 
   /** For the connections that come; those that stand go on. @throws ChannelError TLS */
-  renew({
-    tls,
-    token,
-  }: {
-    readonly tls?: ChannelTls | undefined;
-    readonly token?: ChannelToken | undefined;
-  }): void {
+  renew({ tls, token }: Partial<Shown>): void {
     if (tls !== undefined && this.#server instanceof TlsServer) {
       const { cert, key, ca } = tls;
       try {
@@ -195,10 +189,8 @@ export class PrimaryListener {
 
   async #close(): Promise<void> {
     this.#offers.clear();
-    const closed = new Promise<void>((resolve) => {
-      // An error here says that the server was not listening: closed is closed.
-      this.#server.close(() => resolve());
-    });
+    // An error here says that the server was not listening: closed is closed.
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.#handshakes.expireAll();
     await Promise.all([...this.#links].map((link) => link.bye('shutdown')));
     this.#server.closeAllConnections();
@@ -264,11 +256,10 @@ export class PrimaryListener {
   }
 
   #hello(connection: Connection, hello: Hello): void {
-    const offered = this.#offers.get(hello.domain);
+    const { domain } = hello;
+    const offered = this.#offers.get(domain);
     if (offered === undefined) {
-      throw new ChannelError('UNKNOWN_DOMAIN', `there is no domain ${hello.domain} here`, {
-        domain: hello.domain,
-      });
+      throw new ChannelError('UNKNOWN_DOMAIN', `there is no domain ${domain} here`, { domain });
     }
     this.#admission.judgeName(offered.offer, connection.socket);
     if (hello.role === 'active') {
@@ -278,10 +269,8 @@ export class PrimaryListener {
       return;
     }
     if (offered.link !== null) {
-      throw new ChannelError('ALREADY_LINKED', `the domain ${hello.domain} has a secondary already`, {
-        domain: hello.domain,
-        secondary: offered.link.peer,
-      });
+      const facts = { domain, secondary: offered.link.peer };
+      throw new ChannelError('ALREADY_LINKED', `the domain ${domain} has a secondary already`, facts);
     }
     const welcome: Welcome = {
       heartbeatIntervalMs: this.#options.heartbeatIntervalMs,
@@ -299,11 +288,7 @@ export class PrimaryListener {
     const link = new SocketPrimaryLink(connection, hello, welcome, limit);
     offered.link = link;
     this.#links.add(link);
-    link.events$.subscribe({
-      complete: () => {
-        offered.link = null;
-      },
-    });
+    link.events$.subscribe({ complete: () => (offered.link = null) });
     void link.closed.then(() => this.#links.delete(link));
     this.#options.log?.info({ domain: hello.domain, peer: link.peer }, 'a secondary is linked');
     try {

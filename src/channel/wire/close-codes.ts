@@ -42,14 +42,15 @@ const codes: Readonly<Record<ChannelErrorCode, number>> = {
   TOKEN_MISMATCH: 4032,
 };
 
-const names = new Map<number, ChannelErrorCode>();
+const names = new Map<number, ChannelErrorCode>([
+  // What a WebSocket library says by itself: RFC 6455, section 7.4.1.
+  [1002, 'BAD_MESSAGE'], // protocol error
+  [1003, 'BAD_MESSAGE'], // unsupported data
+  [1007, 'BAD_MESSAGE'], // not UTF-8
+  [1008, 'BAD_MESSAGE'], // policy
+  [1009, 'MESSAGE_TOO_LARGE'], // message too big
+]);
 for (const name of Object.keys(codes) as ChannelErrorCode[]) names.set(codes[name], name);
-// What a WebSocket library says by itself: RFC 6455, section 7.4.1.
-names.set(1002, 'BAD_MESSAGE'); // protocol error
-names.set(1003, 'BAD_MESSAGE'); // unsupported data
-names.set(1007, 'BAD_MESSAGE'); // not UTF-8
-names.set(1008, 'BAD_MESSAGE'); // policy
-names.set(1009, 'MESSAGE_TOO_LARGE'); // message too big
 
 export function closeCodeOf(code: ChannelErrorCode): number {
   return codes[code];

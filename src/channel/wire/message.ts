@@ -83,11 +83,7 @@ function wireForm(message: ControlMessage): object {
     return { ...message, digest };
   }
   if (message.kind === 'error') {
-    return {
-      ...message,
-      message: message.message.slice(0, TEXT_MAX),
-      facts: wireFacts(message.facts),
-    };
+    return { ...message, message: message.message.slice(0, TEXT_MAX), facts: wireFacts(message.facts) };
   }
   return message;
 }
@@ -108,10 +104,8 @@ function wireFacts(facts: Facts): Record<string, Fact> {
  */
 export function decodeControl(bytes: Uint8Array): ControlMessage {
   if (bytes.length > CONTROL_BYTES_MAX) {
-    throw new ChannelError('MESSAGE_TOO_LARGE', 'a control message is too large', {
-      bytes: bytes.length,
-      limit: CONTROL_BYTES_MAX,
-    });
+    const facts = { bytes: bytes.length, limit: CONTROL_BYTES_MAX };
+    throw new ChannelError('MESSAGE_TOO_LARGE', 'a control message is too large', facts);
   }
   if (bytes[0] !== MessageKind.CONTROL) {
     throw new ChannelError('BAD_MESSAGE', 'a message is of no known kind', { kind: bytes[0] ?? null });
@@ -121,12 +115,8 @@ export function decodeControl(bytes: Uint8Array): ControlMessage {
   try {
     value = packr.unpack(bytes.subarray(1));
   } catch (thrown) {
-    throw new ChannelError(
-      'BAD_MESSAGE',
-      'a control message cannot be unpacked',
-      {},
-      { cause: asError(thrown) },
-    );
+    const cause = asError(thrown);
+    throw new ChannelError('BAD_MESSAGE', 'a control message cannot be unpacked', {}, { cause });
   }
   return new Fields(value).message();
 }
@@ -163,10 +153,7 @@ class Fields {
           end: this.#flag('end'),
         };
       case 'bye':
-        return {
-          kind: 'bye',
-          reason: this.#oneOf('reason', ['domain-ended', 'shutdown', 'fenced']),
-        };
+        return { kind: 'bye', reason: this.#oneOf('reason', ['domain-ended', 'shutdown', 'fenced']) };
       case 'error':
         return this.#error();
       default:
@@ -194,14 +181,10 @@ class Fields {
   /** A map of texts. Not there: empty. */
   #inventory(field: string): Inventory {
     if (!Object.hasOwn(this.#map, field)) return {};
-    const map = this.#map[field];
-    if (typeof map !== 'object' || map === null || map instanceof Uint8Array) {
-      throw this.#bad(field, 'is not a map');
-    }
-    const entries = Object.entries(map);
+    const entries = this.#entries(field);
     if (entries.length > INVENTORY_FACTS_MAX) throw this.#bad(field, 'has too many facts');
     return Object.fromEntries(
-      entries.map(([name, text]: [string, unknown]) => {
+      entries.map(([name, text]) => {
         if (name.length > INVENTORY_NAME_MAX) throw this.#bad(field, 'has a name that is too long');
         if (typeof text !== 'string') throw this.#bad(field, 'holds more than texts');
         if (text.length > INVENTORY_TEXT_BYTES_MAX) throw this.#bad(field, 'has a text that is too long');
@@ -226,11 +209,7 @@ class Fields {
   #error(): ErrorMessage {
     const code = this.#text('code', NAME_MAX);
     const facts: Record<string, Fact> = {};
-    const map = this.#value('facts');
-    if (typeof map !== 'object' || map === null || map instanceof Uint8Array) {
-      throw this.#bad('facts', 'is not a map');
-    }
-    for (const [name, value] of Object.entries(map as Record<string, unknown>)) {
+    for (const [name, value] of this.#entries('facts')) {
       if (typeof value === 'object' && value !== null) throw this.#bad('facts', 'holds more than scalars');
       facts[name] = value as Fact;
     }
@@ -248,10 +227,8 @@ class Fields {
   #version(): number {
     const version = this.#integer('protocolVersion');
     if (version !== PROTOCOL_VERSION) {
-      throw new ChannelError('PROTOCOL_VERSION', `the other side speaks version ${version} of the protocol`, {
-        ours: PROTOCOL_VERSION,
-        theirs: version,
-      });
+      const message = `the other side speaks version ${version} of the protocol`;
+      throw new ChannelError('PROTOCOL_VERSION', message, { ours: PROTOCOL_VERSION, theirs: version });
     }
     return version;
   }
@@ -259,6 +236,15 @@ class Fields {
   #value(field: string): unknown {
     if (!Object.hasOwn(this.#map, field)) throw this.#bad(field, 'is missing');
     return this.#map[field];
+  }
+
+  /** Those of a map in the map. */
+  #entries(field: string): [string, unknown][] {
+    const map = this.#value(field);
+    if (typeof map !== 'object' || map === null || map instanceof Uint8Array) {
+      throw this.#bad(field, 'is not a map');
+    }
+    return Object.entries(map);
   }
 
   #text(field: string, charactersMax: number): string {
@@ -295,11 +281,7 @@ class Fields {
   }
 
   #bad(field: string, problem: string): ChannelError {
-    const kind = this.#kind.slice(0, 32);
-    return new ChannelError('BAD_MESSAGE', `a control message's field "${field}" ${problem}`, {
-      message: kind,
-      field,
-      problem,
-    });
+    const facts = { message: this.#kind.slice(0, 32), field, problem };
+    return new ChannelError('BAD_MESSAGE', `a control message's field "${field}" ${problem}`, facts);
   }
 }

@@ -8,7 +8,7 @@ import { parseSize } from '../../config/units.js';
 import { workingSet } from '../machine.js';
 import { prepareGuest, type GuestFiles } from '../../hypervisor/qemu/guest/build.js';
 import { guestCommandLine } from '../../hypervisor/qemu/guest/command-line.js';
-import { UsageError } from '../usage.js';
+import { UsageError } from '../exit-codes.js';
 
 export interface DemoMachine {
   /** For people: the beginning of a sentence. */
@@ -73,9 +73,8 @@ async function qemuVersion(signal: AbortSignal): Promise<string> {
     return /version (\S+)/.exec(stdout)?.[1] ?? '';
   } catch (error) {
     signal.throwIfAborted();
-    throw new UsageError(
-      `${QEMU} does not run here (${asError(error).message}); install it first: apt-get install qemu-system-x86`,
-    );
+    const why = `${QEMU} does not run here (${asError(error).message})`;
+    throw new UsageError(`${why}; install it first: apt-get install qemu-system-x86`);
   }
 }
 

@@ -62,11 +62,8 @@ export interface Tick {
 export function ticks(text: string): Tick[] {
   const found: Tick[] = [];
   for (const match of text.matchAll(/^tick (\d+) (?:ok|BAD (\d+))\r?\n/gm)) {
-    found.push({
-      number: Number(match[1]),
-      badPages: Number(match[2] ?? 0),
-      end: match.index + match[0].length,
-    });
+    const end = match.index + match[0].length;
+    found.push({ number: Number(match[1]), badPages: Number(match[2] ?? 0), end });
   }
   return found;
 }
@@ -108,10 +105,8 @@ export function measure(seen: Observations): DemoReport {
   const tickCommitted = whole.filter((tick) => tick.end <= committedText.length).at(-1)?.number ?? -1;
   const onSecondary = whole.filter((tick) => tick.end > committedText.length);
   const tickResumed = onSecondary[0]?.number ?? -1;
-  const badPages = [...ticks(seen.saidOnPrimary), ...onSecondary].reduce(
-    (sum, tick) => sum + tick.badPages,
-    0,
-  );
+  let badPages = 0;
+  for (const tick of [...ticks(seen.saidOnPrimary), ...onSecondary]) badPages += tick.badPages;
   const outputBeforeAck = countSeenBeforeAcknowledgement(seen.seenOnPrimary, seen.commits);
   const pauses = seen.checkpoints.map((checkpoint) => checkpoint.pause * 1000);
   const round = (value: number): number => Math.round(value * 100) / 100;

@@ -2,10 +2,9 @@
 // up without a trace, that is said.
 
 import type { ImageSink } from '../../save/image-sink.js';
-import { openImageSink } from '../../save/open-sink.js';
+import { openImageSink, tooSmall } from '../../save/open-sink.js';
 import { type Place, findPlace, isSame } from '../../save/place.js';
-import { tooSmall } from '../../save/through-sink.js';
-import { UsageError } from '../usage.js';
+import { UsageError } from '../exit-codes.js';
 
 export interface ImageOutputOptions {
   readonly signal: AbortSignal;

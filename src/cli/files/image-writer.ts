@@ -23,7 +23,6 @@ export interface ImageMaker {
   octets(octets: Uint8Array): Promise<void>;
   /** A run of the input, as it is. */
   copy(span: Span): Promise<void>;
-  copyAll(spans: readonly Span[]): Promise<void>;
   /** The pages of an index, by rising pfn, in as many PAGE_DATA records as they take. Returns the pages of data. */
   pages(index: PageIndex): Promise<number>;
 }
@@ -58,12 +57,6 @@ export class ImageWriter implements ImageMaker {
     }
   }
 
-  async copyAll(spans: readonly Span[]): Promise<void> {
-    for (const span of spans) {
-      await this.copy(span);
-    }
-  }
-
   async pages(index: PageIndex): Promise<number> {
     const pfns = index.sortedPfns();
     let written = 0;
@@ -87,9 +80,7 @@ export class ImageWriter implements ImageMaker {
       const type = index.typeOf(pfn);
       writePfnEntry(memory, entry, pfn, type);
       entry += 8;
-      if (!hasPageData(type)) {
-        continue;
-      }
+      if (!hasPageData(type)) continue;
       const offset = index.offsetOf(pfn);
       if (runPages > 0 && offset !== runStart + runPages * PAGE_SIZE) {
         await this.#input.readAt(memory, page, runPages * PAGE_SIZE, runStart);
@@ -123,13 +114,6 @@ export class ImageMeasure implements ImageMaker {
 
   copy({ length }: Span): Promise<void> {
     this.bytes += length;
-    return Promise.resolve();
-  }
-
-  copyAll(spans: readonly Span[]): Promise<void> {
-    for (const { length } of spans) {
-      this.bytes += length;
-    }
     return Promise.resolve();
   }
 

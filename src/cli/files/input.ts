@@ -9,8 +9,8 @@
 import { type Place, findPlace } from '../../save/place.js';
 import type { Given, StreamVisitor, Walk, WalkEnd } from '../../stream/examine/visitor.js';
 import { StreamWalker } from '../../stream/examine/walk.js';
-import { UsageError } from '../usage.js';
-import { type Octets, type OpenOptions, openOctets } from './octets.js';
+import { type Octets, type OpenOptions, nameOf, openOctets } from './octets.js';
+import { UsageError } from '../exit-codes.js';
 
 const READ_BYTES = 1024 * 1024;
 /** Where pages are passed by, little of a long read would be wanted. */
@@ -80,9 +80,7 @@ export class InputFile {
   async readAt(target: Uint8Array, start: number, length: number, position: number): Promise<void> {
     for (let done = 0; done < length;) {
       const count = await this.#octets.read(target, start + done, length - done, position + done);
-      if (count === 0) {
-        throw new UsageError(`${this.path} became shorter while it was read`);
-      }
+      if (count === 0) throw new UsageError(`${this.path} became shorter while it was read`);
       done += count;
     }
   }
@@ -104,10 +102,6 @@ async function walkWith<Result>(reader: Reader, walk: Walk<Result>): Promise<Res
     step = walk.next(given);
   }
   return step.value;
-}
-
-function nameOf(path: string): string {
-  return path === '-' ? 'standard input' : path;
 }
 
 class Reader {
@@ -140,9 +134,7 @@ class Reader {
   }
 
   skipNow(length: number): Given | null {
-    if (length > this.#end - this.#start) {
-      return null;
-    }
+    if (length > this.#end - this.#start) return null;
     this.#pass(length);
     return { octets: EMPTY, length };
   }
@@ -159,9 +151,7 @@ class Reader {
         left -= seek;
         break;
       }
-      if (left > 0 && !(await this.#read())) {
-        break;
-      }
+      if (left > 0 && !(await this.#read())) break;
     }
     return { octets: EMPTY, length: length - left };
   }
@@ -188,12 +178,8 @@ class Reader {
   /** Reads until `length` octets are in the buffer, or the file ends. */
   async #fill(length: number): Promise<void> {
     while (this.#end - this.#start < length) {
-      if (this.#start > 0 || this.#end === this.#buffer.length) {
-        this.#makeRoom(length);
-      }
-      if (!(await this.#read())) {
-        break;
-      }
+      if (this.#start > 0 || this.#end === this.#buffer.length) this.#makeRoom(length);
+      if (!(await this.#read())) break;
     }
   }
 
@@ -212,9 +198,7 @@ class Reader {
 
   /** Reads what fits behind what is there; false at the end of the file. */
   async #read(): Promise<boolean> {
-    if (this.#start === this.#end) {
-      this.#start = this.#end = 0;
-    }
+    if (this.#start === this.#end) this.#start = this.#end = 0;
     await this.#onPause?.(this.#position);
     const at = this.#position + (this.#end - this.#start);
     const room = this.#buffer.length - this.#end;

@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { RomulusError, codeOf } from '../../errors.js';
 import { type Place, blockDeviceBytes } from '../../save/place.js';
-import { UsageError } from '../usage.js';
+import { UsageError } from '../exit-codes.js';
 
 export interface OpenOptions {
   /** The file is read more than once: what cannot be is kept. */
@@ -31,6 +31,11 @@ export interface Octets {
   close(): Promise<void>;
 }
 
+/** For people. */
+export function nameOf(path: string): string {
+  return path === '-' ? 'standard input' : path;
+}
+
 /** @throws Node's system error; UsageError for what no stream can come from */
 export async function openOctets(place: Place, options: OpenOptions): Promise<Octets> {
   const { kind, path } = place;
@@ -38,9 +43,7 @@ export async function openOctets(place: Place, options: OpenOptions): Promise<Oc
     case 'folder':
       throw new UsageError(`${path} is a folder`);
     case 'terminal':
-      throw new UsageError(
-        `${path === '-' ? 'standard input' : path} is a terminal: no stream comes from it`,
-      );
+      throw new UsageError(`${nameOf(path)} is a terminal: no stream comes from it`);
     case 'free':
     case 'file':
     case 'block':
@@ -59,9 +62,7 @@ export async function openOctets(place: Place, options: OpenOptions): Promise<Oc
 async function openSeekable(place: Place): Promise<Octets> {
   const { kind, path, fd, stat } = place;
   const size = kind === 'block' && stat !== null ? await blockDeviceBytes(path, stat) : null;
-  if (fd !== null && stat !== null) {
-    return readable(fd, size ?? stat.size, () => Promise.resolve());
-  }
+  if (fd !== null && stat !== null) return readable(fd, size ?? stat.size, () => Promise.resolve());
   const file = await open(path, 'r');
   return readable(file.fd, size ?? (await file.stat()).size, () => file.close());
 }
@@ -131,12 +132,8 @@ async function keep(pipe: Octets, path: string): Promise<Octets> {
   } catch (error) {
     await file.close();
     if (codeOf(error) !== 'ENOSPC') throw error;
-    throw new RomulusError(
-      'ENOSPC',
-      `${tmpdir()} has no room for what comes from ${path}, which is read twice: name another folder in TMPDIR`,
-      {},
-      { cause: error },
-    );
+    const message = `${tmpdir()} has no room for what comes from ${path}, which is read twice: name another folder in TMPDIR`;
+    throw new RomulusError('ENOSPC', message, {}, { cause: error });
   } finally {
     await pipe.close();
   }

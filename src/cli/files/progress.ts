@@ -24,9 +24,7 @@ export class Progress {
 
   at(done: number): void {
     const now = monotonicMs();
-    if (now < this.#nextMs) {
-      return;
-    }
+    if (now < this.#nextMs) return;
     this.#nextMs = now + INTERVAL_MS;
     this.#shown = true;
     this.#out.write(`\r\x1b[K${progressLine(this.#what, done, this.#total)}`);
@@ -44,9 +42,7 @@ export class Progress {
 
 export function progressLine(what: string, done: number, total: number | null): string {
   const mib = (done / 1024 ** 2).toFixed(0);
-  if (total === null || total === 0) {
-    return `${what}  ${mib} MiB`;
-  }
+  if (total === null || total === 0) return `${what}  ${mib} MiB`;
   const share = Math.min(1, done / total);
   const full = Math.round(share * WIDTH);
   const bar = '█'.repeat(full) + '░'.repeat(WIDTH - full);

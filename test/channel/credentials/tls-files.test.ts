@@ -11,6 +11,7 @@ import { Cleanup } from '../../support/cleanup.js';
 import { until } from '../../support/until.js';
 
 const POLL_MS = 20;
+const nothing = () => undefined;
 const inDays = (days: number) => new Date(Date.now() + days * 24 * 3600 * 1000);
 
 describe('channel/credentials/tls-files', () => {
@@ -29,10 +30,9 @@ describe('channel/credentials/tls-files', () => {
     const first = made(authority);
     put(first, 'cert', 'key');
     const { log, lines } = captureLog();
-    const tls = new TlsFiles(files, log, POLL_MS);
-    cleanup.add(() => tls.close());
     const changes: unknown[] = [];
-    tls.changes$.subscribe((change) => changes.push(change));
+    const tls: TlsFiles = new TlsFiles(files, () => changes.push(tls.current), log, POLL_MS);
+    cleanup.add(() => tls.close());
     const said = (text: string | RegExp) =>
       lines().filter(({ msg }) =>
         typeof text === 'string' ? String(msg).includes(text) : text.test(String(msg)),
@@ -105,7 +105,7 @@ describe('channel/credentials/tls-files', () => {
     const directory = await cleanup.directory();
     const files = new Authority(directory, 'short', 7).issue();
     const { log, lines } = captureLog();
-    const short = new TlsFiles(files, log, POLL_MS);
+    const short = new TlsFiles(files, nothing, log, POLL_MS);
     cleanup.add(() => short.close());
     expect(lines().map(({ msg }) => String(msg))).to.deep.equal([
       `the authority in ${files.ca} expires in 6 days: no link can be made then`,
@@ -122,7 +122,7 @@ describe('channel/credentials/tls-files', () => {
       ca,
       Buffer.concat([read(old.issue()).ca, read(next.issue()).ca].map((pem) => Buffer.from(pem))),
     );
-    const tls = new TlsFiles({ cert, key, ca }, captureLog().log, POLL_MS);
+    const tls = new TlsFiles({ cert, key, ca }, nothing, captureLog().log, POLL_MS);
     cleanup.add(() => tls.close());
     expect(tls.expiries[1]?.expiresAtMs).to.be.greaterThan(inDays(299).getTime());
   });
@@ -132,9 +132,9 @@ describe('channel/credentials/tls-files', () => {
     const authority = new Authority(directory);
     const { log } = captureLog();
     const mixed = { ...authority.issue(), key: authority.issue().key };
-    expect(() => new TlsFiles(mixed, log))
+    expect(() => new TlsFiles(mixed, nothing, log))
       .to.throw(ChannelError)
       .with.property('code', 'TLS');
-    expect(() => new TlsFiles({ ...mixed, cert: '/nowhere' }, log)).to.throw(/ENOENT/);
+    expect(() => new TlsFiles({ ...mixed, cert: '/nowhere' }, nothing, log)).to.throw(/ENOENT/);
   });
 });

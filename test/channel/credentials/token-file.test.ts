@@ -14,7 +14,7 @@ import {
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { expect } from 'chai';
-import { CredentialsError } from '../../../src/channel/credentials/error.js';
+import { CredentialsError } from '../../../src/channel/credentials/token-file.js';
 import { defaultTokenFile, readToken } from '../../../src/channel/credentials/token-file.js';
 import { Cleanup } from '../../support/cleanup.js';
 

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import type { Domain } from '../../../src/hypervisor/port.js';
 import { openQemuSource, openQemuTarget } from '../../../src/hypervisor/qemu/index.js';
-import { openFileSource } from '../../../src/restore/file-source.js';
+import { openFileSource } from '../../support/file-source.js';
 import { restoreDomain } from '../../../src/restore/restore.js';
 import { FileSink } from '../../../src/save/file-sink.js';
 import { saveDomain } from '../../../src/save/save.js';
