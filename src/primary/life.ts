@@ -24,6 +24,7 @@ import {
   stop,
   unlinked,
 } from './life-ends.js';
+import { answered, settleMandate } from './life-mandate.js';
 import { mayRun, settleStandstill } from './life-standstill.js';
 import type { LifeEffect, LifeEvent, LifeState, StreamState } from './life-state.js';
 import type { Ledger } from './ledger.js';
@@ -44,6 +45,8 @@ export function stepLife(
   state.lastAtMs = atMs;
   if (!state.stopped) handle(state, event, effects);
   else if (event.kind === 'goodbye') goodbye(state, event.streamUuid, event.confirmed, effects);
+  else if (event.kind === 'answered') answered(state, event, effects);
+  settleMandate(state, effects);
   settleStandstill(state, effects);
   return [state, withOneTransition(effects)];
 }
@@ -58,7 +61,7 @@ function handle(state: LifeState, event: LifeEvent, effects: LifeEffect[]): void
       start(state, event.orphaned, event.running, effects);
       return;
     case 'linked':
-      linked(state, event.streamUuid, effects);
+      linked(state, event, effects);
       return;
     case 'heard':
     case 'captured':
@@ -86,8 +89,13 @@ function handle(state: LifeState, event: LifeEvent, effects: LifeEffect[]): void
     case 'fenced':
       fenced(state, effects);
       return;
-    // That it comes tells whether we were stopped; a capture begins with it.
+    case 'answered':
+      answered(state, event, effects);
+      return;
     case 'suspending':
+      if (state.stream?.streamUuid === event.streamUuid) state.stream.holding = true;
+      return;
+    // That it comes tells whether we were stopped.
     case 'beat':
     case 'goodbye':
       return;
@@ -159,7 +167,11 @@ function startDomain(state: LifeState, effects: LifeEffect[]): void {
   effects.push({ kind: 'start-domain' });
 }
 
-function linked(state: LifeState, streamUuid: string, effects: LifeEffect[]): void {
+function linked(
+  state: LifeState,
+  { streamUuid, pairing }: LifeEvent & { readonly kind: 'linked' },
+  effects: LifeEffect[],
+): void {
   if (state.error?.code === 'MACHINE_CHANGED') state.error = null;
   if (state.role === 'ended') {
     effects.push(bye(streamUuid, 'domain-ended'));
@@ -180,6 +192,8 @@ function linked(state: LifeState, streamUuid: string, effects: LifeEffect[]): vo
   }
   state.stream = {
     streamUuid,
+    pairing,
+    holding: false,
     captured: -1,
     acknowledged: -1,
     staleEpoch: -1,

@@ -1,7 +1,7 @@
-// What ends: the vigil as a whole, and what is held.
+// What ends: a link, what is held, and the vigil as a whole.
 
-import { giveUpDial } from './redial.js';
-import type { Effects, SecondaryState } from './vigil-state.js';
+import { armReconnect, giveUpDial } from './redial.js';
+import type { Effects, SecondaryState, Session } from './vigil-state.js';
 
 export function over(
   state: SecondaryState,
@@ -43,4 +43,20 @@ export function loseHeld(state: SecondaryState, reason: string, effects: Effects
 export function discardHeld(state: SecondaryState, effects: Effects): void {
   state.held = null;
   effects.push({ kind: 'discard-held' });
+}
+
+export function lost(state: SecondaryState, session: Session, code: string, effects: Effects): void {
+  if (!session.linked) return;
+  session.linked = false;
+  state.reason = code;
+  state.windowOver = false;
+  if (state.held !== null || state.gone !== null) {
+    state.phase = 'suspect';
+    // A primary that we have left is not suspect before it is dialled again.
+    if (!session.broken) armReconnect(state, effects);
+  } else {
+    state.phase = 'dialling';
+  }
+  // Dialling waits for the restorer: only then it is known what we hold.
+  effects.push({ kind: 'transition', reason: code });
 }

@@ -30,6 +30,7 @@ import type {
   Effects,
   SecondaryEffect,
   SecondaryEvent,
+  SecondaryPhase,
   SecondaryState,
   SecondaryTimer,
 } from './vigil-state.js';
@@ -49,6 +50,13 @@ const PRIMARY_LIVES: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'TLS',
   'NAME_REFUSED',
   'TOKEN_MISMATCH',
+]);
+
+const MAY_DIAL: ReadonlySet<SecondaryPhase> = new Set<SecondaryPhase>([
+  'dialling',
+  'suspect',
+  'deciding',
+  'active',
 ]);
 
 /** Timers are late by less than this on a busy host. */
@@ -95,7 +103,7 @@ function handle(state: SecondaryState, event: SecondaryEvent, effects: Effects):
       timer(state, event.timer, event.lateMs, effects);
       return;
     case 'witness':
-      witness(state, event.granted, effects);
+      witness(state, event.answer, effects);
       return;
     case 'started':
       started(state, event.epochsBack, effects);
@@ -130,7 +138,7 @@ function isDialUnderWay(state: SecondaryState, event: { readonly dial: number })
 
 function dialled(
   state: SecondaryState,
-  { streamUuid, continuous, standstillMs }: SecondaryEvent & { kind: 'dialled' },
+  { streamUuid, owner, pairing, continuous, standstillMs }: SecondaryEvent & { kind: 'dialled' },
   effects: Effects,
 ): void {
   state.dial = 0;
@@ -142,10 +150,26 @@ function dialled(
     effects.push({ kind: 'drop-link', streamUuid, code: 'FENCED', message: 'the domain runs here' });
     return;
   }
+  if (state.asking && !continuous) {
+    // What we hold may be granted to us still.
+    const message = 'the secondary asks the register for the domain';
+    effects.push({ kind: 'drop-link', streamUuid, code: 'ALREADY_LINKED', message });
+    redialLater(state, effects);
+    return;
+  }
   effects.push({ kind: 'disarm', timer: 'reconnect' });
   if (state.held !== null && !continuous) discardHeld(state, effects);
   state.failedStarts = 0;
-  state.session = { streamUuid, linked: true, left: false, acknowledged: -1, spoilt: false, broken: false };
+  state.session = {
+    streamUuid,
+    owner,
+    pairing,
+    linked: true,
+    left: false,
+    acknowledged: -1,
+    spoilt: false,
+    broken: false,
+  };
   state.phase = 'linked';
   effects.push({ kind: 'restore', streamUuid }, { kind: 'transition', reason: 'linked' });
 }
@@ -166,12 +190,14 @@ function dialFailed(state: SecondaryState, code: string, effects: Effects): void
       if (PRIMARY_LIVES.has(code)) armReconnect(state, effects);
       redialLater(state, effects);
       return;
+    case 'deciding':
+      redialLater(state, effects);
+      return;
     case 'active':
       if (code === 'FENCED') state.primaryTold = true;
       else redialLater(state, effects);
       return;
     case 'linked':
-    case 'deciding':
     case 'starting':
     case 'over':
       return;
@@ -191,8 +217,7 @@ function timer(state: SecondaryState, which: SecondaryTimer, lateMs: number, eff
     else decide(state, effects);
     return;
   }
-  const mayDial = state.phase === 'dialling' || state.phase === 'suspect' || state.phase === 'active';
-  if (mayDial && state.dial === 0 && state.session === null && !state.primaryTold) dial(state, effects);
+  if (MAY_DIAL.has(state.phase) && state.dial === 0 && state.session === null && !state.primaryTold) dial(state, effects);
 }
 
 function domainOver(

@@ -31,9 +31,14 @@ class Secondary extends DomainService<SecondaryDomain> implements SecondaryServi
       ...dependencies,
       openTarget: (domain) => dependencies.openTarget(domain, this.interrupted),
     };
-    this.domains = domains.map(
-      (domain) => new SecondaryDomain(domain, interruptible, witness, this, domainLogger(log, domain.name)),
-    );
+    this.domains = domains.map((domain) => {
+      const acquire = async () => {
+        if (await witness.acquire(domain.name)) return 'granted' as const;
+        throw new Error('the witness did not grant the lease');
+      };
+      const office = { host: '', acquire };
+      return new SecondaryDomain(domain, interruptible, office, this, domainLogger(log, domain.name));
+    });
   }
 
   protected close(): void {

@@ -16,6 +16,7 @@ import { Outbox } from './outbox.js';
 export class SocketPrimaryLink implements PrimaryLink {
   readonly hello: Hello;
   readonly streamUuid: string;
+  readonly pairing: string;
   readonly peer: string;
   readonly events$: Observable<LinkEvent>;
   readonly sink: StreamSink;
@@ -31,6 +32,7 @@ export class SocketPrimaryLink implements PrimaryLink {
   constructor(connection: Connection, hello: Hello, welcome: Welcome, socketBufferBytes: number) {
     this.hello = hello;
     this.streamUuid = welcome.streamUuid;
+    this.pairing = welcome.pairing;
     this.#outbox = new Outbox(socketBufferBytes, (message, done) => this.#core.sendOctets(message, done));
     const receiver: LinkReceiver = {
       control: (message) => this.#control(message),
