@@ -11,7 +11,7 @@ import type { Settled } from '../failover/settle.js';
 import { monotonicMs } from '../flow/clock.js';
 import type { Reloaded } from '../flow/reloaded.js';
 import { PrimaryDomain, type PrimaryReports } from '../primary/domain.js';
-import type { PrimaryDependencies, SecondaryDependencies } from '../report/dependencies.js';
+import type { AgentDependencies } from '../report/dependencies.js';
 import type { Estate } from '../report/estate.js';
 import type { Logger } from '../report/log.js';
 import type { DomainStatus } from '../report/reports.js';
@@ -28,11 +28,12 @@ export interface PartOptions {
   /** Of this process alone. */
   readonly instance: string;
   readonly primary: PrimaryDomainConfig;
-  readonly secondary: SecondaryDomainConfig;
+  /** Null: it cannot stand by here. */
+  readonly secondary: SecondaryDomainConfig | null;
   /** The ways to the other hosts. */
   readonly routes: ReadonlyMap<string, Omit<Route, 'tried'>>;
   readonly shared: boolean;
-  readonly dependencies: PrimaryDependencies & SecondaryDependencies;
+  readonly dependencies: AgentDependencies;
   readonly reports: PrimaryReports & SecondaryReports;
   /** Offers the domain for protection; what comes back takes the offer away. */
   readonly offer: (offer: DomainOffer) => () => void;
@@ -123,6 +124,7 @@ export class StandbyPart implements Part {
   constructor(options: PartOptions, owner: () => string | null) {
     const { host, secondary, dependencies, reports, log } = options;
     this.#options = options;
+    if (!secondary) throw new WitnessError('BAD_OPTIONS', 'a standby needs another host');
     this.#domain = new SecondaryDomain(
       secondary,
       dependencies,

@@ -203,3 +203,23 @@ export interface SecondaryService extends ReplicationService {
   readonly failover$: Observable<FailoverEvent>;
   readonly standbyLosses$: Observable<StandbyLossReport>;
 }
+
+/** All that one host does for the domains of its cluster. */
+export interface AgentService extends Omit<ReplicationService, 'finished'> {
+  /** The name of this host. */
+  readonly host: string;
+  /** The replication port, once started (for port 0). */
+  readonly port: number;
+  readonly checkpoints$: Observable<CheckpointReport>;
+  readonly commits$: Observable<CommitReport>;
+  readonly failover$: Observable<FailoverEvent>;
+  readonly standbyLosses$: Observable<StandbyLossReport>;
+  readonly roles$: Observable<RoleReport>;
+  /** Asks for a checkpoint now, ahead of the interval. Nothing happens where the domain does not run. */
+  requestCheckpoint(domain: string): void;
+  /**
+   * Lets the domain start here whatever the register says: for whoever knows that no other host runs it. False: it runs
+   * or stands by here already.
+   */
+  force(domain: string): boolean;
+}
