@@ -16,7 +16,6 @@ export type {
   SecondaryDomainConfig,
 } from './config/schema.js';
 export { RomulusError, type Fact, type Facts } from './errors.js';
-export { unwitnessed, type Lease, type Witness } from './failover/witness.js';
 export { HypervisorError, type HypervisorErrorCode } from './hypervisor/port.js';
 export type { Domain, SourceDomain, TargetDomain } from './hypervisor/port.js';
 export type { ConsoleWriter } from './output/console.js';

@@ -17,7 +17,7 @@ import type { Inventory } from '../hypervisor/inventory.js';
 import type { RecordSource, StreamSink } from '../stream/flow.js';
 
 export const SUBPROTOCOL = 'romulus.v1';
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 export type ChannelErrorCode =
   | 'REFUSED' // nobody listens there (ECONNREFUSED): the host is up, the process is not
@@ -55,6 +55,8 @@ export interface Hello {
   readonly protocolVersion: number;
   /** Romulus' own version, for the log. */
   readonly software: string;
+  /** The name of the secondary's host, as the register knows it. */
+  readonly host: string;
   readonly hypervisor: string;
   /** DomainType. */
   readonly domainType: number;
@@ -66,12 +68,16 @@ export interface Hello {
   /** The stream and epoch that the standby holds whole, if it holds one. */
   readonly streamUuid: string | null;
   readonly epoch: number | null;
+  /** By which pairing it may be taken over: the welcome's. Null with streamUuid. */
+  readonly pairing: string | null;
 }
 
 /** What the primary answers. */
 export interface Welcome {
   readonly protocolVersion: number;
   readonly software: string;
+  /** The name of the primary's host. */
+  readonly host: string;
   readonly streamUuid: string;
   readonly heartbeatIntervalMs: number;
   readonly heartbeatTimeoutMs: number;
@@ -81,6 +87,8 @@ export interface Welcome {
    * stays a valid point to fail over to until the first checkpoint of the new stream is committed.
    */
   readonly continuous: boolean;
+  /** By what the register knows who may take over: the UUID of the first of the streams that are continuous. */
+  readonly pairing: string;
 }
 
 export type ByeReason =
@@ -122,6 +130,8 @@ interface Link {
 export interface PrimaryLink extends Link {
   readonly hello: Hello;
   readonly streamUuid: string;
+  /** As the welcome says. */
+  readonly pairing: string;
   /** Digest and framing are the link's business; outputBytes for the next boundary is told with setOutputBytes. */
   readonly sink: StreamSink;
   setOutputBytes(epoch: number, outputBytes: number): void;
@@ -158,7 +168,7 @@ export interface DomainOffer {
   /** Decides over a hello that is well-formed and of our version: the welcome's fields (heartbeat: else the listener's), or a ChannelError thrown. */
   welcome(
     hello: Hello,
-  ): Pick<Welcome, 'streamUuid' | 'continuous' | 'windowEpochs'> &
+  ): Pick<Welcome, 'host' | 'streamUuid' | 'continuous' | 'pairing' | 'windowEpochs'> &
     Partial<Pick<Welcome, 'heartbeatIntervalMs' | 'heartbeatTimeoutMs'>>;
   /** A secondary is linked. Called at most once at a time: the next one only after the last link was lost. */
   linked(link: PrimaryLink): void;

@@ -255,6 +255,8 @@ export interface TargetDomain extends Domain {
 
   /** Lets the restored domain run. If it fails with another code than DOMAIN_GONE, it can be tried again. */
   start(): Promise<void>;
+  /** The domain that runs since start(), to be protected in its turn. */
+  source(): SourceDomain;
   /** As in SourceDomain, once it runs. */
   suspend(): Promise<void>;
   resume(): Promise<void>;

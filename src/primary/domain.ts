@@ -7,6 +7,7 @@ import {
   BehaviorSubject,
   EMPTY,
   Subject,
+  catchError,
   concat,
   defer,
   interval,
@@ -18,6 +19,8 @@ import {
 } from 'rxjs';
 import { ChannelError, type ByeReason, type DomainOffer, type PrimaryLink } from '../channel/contract.js';
 import { beatMsOf, stallMsOf } from '../channel/link/heartbeat.js';
+import { isAlone, type Mandate } from '../failover/mandate.js';
+import type { Register, RegisterWrite } from '../failover/register.js';
 import { sharesDisks } from '../config/hypervisor.js';
 import type { PrimaryDomainConfig } from '../config/schema.js';
 import { MONOTONIC, monotonicMs } from '../flow/clock.js';
@@ -25,11 +28,13 @@ import { ofKind } from '../flow/of-kind.js';
 import type { Reloaded } from '../flow/reloaded.js';
 import type { DomainEvent, MachineChange } from '../hypervisor/port.js';
 import type { PrimaryDependencies } from '../report/dependencies.js';
+import type { Estate } from '../report/estate.js';
 import type { Logger } from '../report/log.js';
 import type { CheckpointReport, DomainStatus, TransitionReport } from '../report/reports.js';
 import type { LoopSettings } from './checkpoints.js';
 import { birth, linkStateOf, type LifeEvent, type LifeState } from './life-state.js';
 import { primary, type PrimaryPorts } from './primary.js';
+import type { StreamLink } from './stream.js';
 import { judgeClaim, judgeHello, newInstance } from './welcome.js';
 import { DomainWork } from './work.js';
 import { openWorld } from './world.js';
@@ -38,6 +43,15 @@ import { openWorld } from './world.js';
 export interface PrimaryReports {
   readonly checkpoints$: Subject<CheckpointReport>;
   readonly transitions$: Subject<TransitionReport>;
+}
+
+/** Where the domain's owner stands in the register. */
+export interface Office {
+  /** Of this host. */
+  readonly host: string;
+  readonly mandate: Mandate;
+  /** Writes until it is known what became of it. @throws if `signal` is aborted before: nobody knows then */
+  settle(write: RegisterWrite, signal: AbortSignal): Promise<{ readonly won: boolean; readonly register: Register | null }>;
 }
 
 const STOP_TIMEOUT_MS = 5000;
@@ -59,10 +73,12 @@ export class PrimaryDomain {
   readonly #dependencies: PrimaryDependencies;
   readonly #reports: PrimaryReports;
   readonly #log: Logger;
+  readonly #office: Office | null;
+  readonly #left = new AbortController();
   readonly #work: DomainWork;
   readonly #state$: BehaviorSubject<LifeState>;
   readonly #events$ = new Subject<LifeEvent>();
-  readonly #links$ = new Subject<PrimaryLink>();
+  readonly #links$ = new Subject<StreamLink>();
   readonly #requested$ = new Subject<void>();
   readonly #pressure$ = new Subject<boolean>();
   readonly #links = new Map<string, PrimaryLink>();
@@ -80,12 +96,14 @@ export class PrimaryDomain {
     dependencies: PrimaryDependencies,
     reports: PrimaryReports,
     log: Logger,
+    office: Office | null = null,
   ) {
     this.name = config.name;
     this.#config = config;
     this.#dependencies = dependencies;
     this.#reports = reports;
     this.#log = log;
+    this.#office = office;
     this.#work = new DomainWork(config, log);
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     // The secondary takes over after heartbeat.timeoutMs of silence at the earliest.
@@ -101,13 +119,14 @@ export class PrimaryDomain {
         standstill: sharesDisks(config.hypervisor) ? { silenceMs: timeoutMs } : null,
       },
       monotonicMs(),
+      office?.mandate ?? null,
     );
     this.#state$ = new BehaviorSubject(born);
     this.#running = primary(this.#ports(beatMsOf(timeoutMs)), settings, this.#state$, MONOTONIC).subscribe();
   }
 
   /** Makes the domain. If that fails, this domain has failed and the others go on. */
-  async open(): Promise<void> {
+  async open(estate: Estate | null = null): Promise<void> {
     try {
       const hooks = {
         pressure: (on: boolean) => this.#pressure$.next(on),
@@ -118,7 +137,7 @@ export class PrimaryDomain {
         stoppedBy: (stoppedBy: string | null) => this.#stoppedByOthers(stoppedBy),
       };
       const { tasks } = this.#work;
-      this.#work.world = await openWorld(this.#config, this.#dependencies, hooks, tasks, this.#log);
+      this.#work.world = await openWorld(this.#config, this.#dependencies, hooks, tasks, this.#log, estate);
     } catch (error) {
       this.#events$.next(this.#work.failed(error, 'the domain cannot be made'));
     }
@@ -131,7 +150,7 @@ export class PrimaryDomain {
       domain: this.name,
       secondaryNames: this.#config.secondaryNames,
       welcome: (hello) =>
-        judgeHello(hello, this.#config, this.#work.world?.info, this.#state$.value, this.#instance),
+        judgeHello(hello, this.#config, this.#work.world?.info, this.#state$.value, this.#instance, this.#office?.host ?? ''),
       linked: (link) => this.#linked(link),
       fenced: (hello) => {
         judgeClaim(hello, this.name, this.#state$.value);
@@ -145,6 +164,12 @@ export class PrimaryDomain {
     const orphaned = domain?.orphaned ?? false;
     this.#events$.next({ kind: 'start', orphaned, running: info?.state === 'running' });
     this.#tellOutput();
+  }
+
+  /** By the register nobody else may run it, nor ever took it over. */
+  get isAlone(): boolean {
+    const { mandate } = this.#state$.value;
+    return mandate !== null && isAlone(mandate);
   }
 
   /** Opens the files of the domain's output anew. */
@@ -191,6 +216,7 @@ export class PrimaryDomain {
       beat$: interval(beatMs).pipe(share()),
       ended$: defer(() => work.world?.domain.events$ ?? EMPTY).pipe(ofKind('shutdown')),
       domain: work,
+      write: (write) => this.#write(write),
       release: (release) => work.release(release),
       acknowledged: (streamUuid) =>
         (this.#links.get(streamUuid)?.events$ ?? EMPTY).pipe(
@@ -215,7 +241,8 @@ export class PrimaryDomain {
 
   #linked(link: PrimaryLink): void {
     this.#links.set(link.streamUuid, link);
-    this.#links$.next(link);
+    const { streamUuid, pairing, events$ } = link;
+    this.#links$.next({ streamUuid, pairing: { standby: link.hello.host, stream: pairing }, events$ });
     link.events$.pipe(ofKind('lost')).subscribe(({ error: { code, message } }) => {
       this.#log[code === 'STATE_REFUSED' ? 'warn' : 'info']({ code, reason: message }, 'link lost');
       this.#links.delete(link.streamUuid);
@@ -230,6 +257,20 @@ export class PrimaryDomain {
         confirmed = (await link?.bye(reason)) ?? false;
       }),
       defer(() => of<LifeEvent>({ kind: 'goodbye', streamUuid, confirmed })),
+    );
+  }
+
+  /** What becomes of it when we leave is for the next owner to read. */
+  #write(write: RegisterWrite): Observable<LifeEvent> {
+    const office = this.#office;
+    if (!office) throw new Error('no register is written where there is none');
+    const settled = this.#work.tasks.keep(() => office.settle(write, this.#left.signal));
+    return settled.pipe(
+      map((outcome): LifeEvent => ({ kind: 'answered', token: write.token, ...outcome })),
+      catchError((error: unknown) => {
+        this.#log.warn({ err: error, claim: write.claim }, 'it is not known what the register says');
+        return EMPTY;
+      }),
     );
   }
 
@@ -270,6 +311,8 @@ export class PrimaryDomain {
     if (!(await this.#work.tasks.settled(STOP_TIMEOUT_MS))) {
       this.#log.warn('the domain did not come to rest in time');
     }
+    this.#left.abort();
+    this.#withdraw?.();
     await this.#work.world?.close();
     this.#running.unsubscribe();
   }

@@ -2,12 +2,14 @@
 // life.ts.
 
 import type { ByeReason, ChannelErrorCode, Hello } from '../channel/contract.js';
+import { isPairedBy, type Mandate, type Pairing } from '../failover/mandate.js';
+import type { Register, RegisterWrite } from '../failover/register.js';
 import type { Leave } from '../hypervisor/port.js';
 import type { LinkState } from '../report/reports.js';
 import type { StreamNews } from './stream.js';
 
 export interface LifeSettings {
-  /** What the gate does while no secondary is linked. */
+  /** What the gate does while no secondary is linked, where no register says it. */
   readonly whenUnprotected: 'hold' | 'pass';
   /** The domain starts when the first secondary is linked, not at once. */
   readonly startWithSecondary: boolean;
@@ -26,6 +28,10 @@ export interface LifeSettings {
 /** One stream of checkpoints over one link. */
 export interface StreamState {
   readonly streamUuid: string;
+  /** Who takes over, and by which pairing. */
+  readonly pairing: Pairing;
+  /** Its first capture has begun: what the domain says since waits for an acknowledgement. */
+  holding: boolean;
   /** The last epoch captured whole; -1: none. */
   captured: number;
   /** The last epoch acknowledged; -1: none. */
@@ -54,6 +60,10 @@ export interface LetOut {
 export interface LifeState {
   readonly settings: LifeSettings;
   role: 'primary' | 'ended' | 'fenced' | 'failed';
+  /** What the register lets us do; null: there is none. */
+  mandate: Mandate | null;
+  /** All that the domain says leaves, by that mandate. */
+  passing: boolean;
   /** The domain was let run. */
   running: boolean;
   stopped: boolean;
@@ -84,7 +94,7 @@ export interface LifeState {
 export type LifeEvent = Readonly<
   /** `orphaned`: as SourceDomain says; `running`: the domain was found running. */
   | { kind: 'start'; orphaned: boolean; running: boolean }
-  | { kind: 'linked'; streamUuid: string }
+  | { kind: 'linked'; streamUuid: string; pairing: Pairing }
   /** Of a link, whether or not its stream has begun. */
   | { kind: 'heard'; streamUuid: string }
   | { kind: 'bye'; streamUuid: string; reason: ByeReason }
@@ -100,6 +110,8 @@ export type LifeEvent = Readonly<
   /** The hypervisor failed where the domain cannot go on without it. */
   | { kind: 'domain-failed'; code: string; message: string }
   | { kind: 'fenced' }
+  /** What became of a write to the register; `register`: as it is now. */
+  | { kind: 'answered'; token: string; won: boolean; register: Register | null }
   /** Nothing happened, but we live. */
   | { kind: 'beat' }
   | { kind: 'stop' }
@@ -118,6 +130,8 @@ export type LifeEffect = Readonly<
   | { kind: 'restart' | 'hold' | 'pass' | 'discard' }
   | { kind: 'bye'; streamUuid: string; reason: ByeReason }
   | { kind: 'drop-link'; streamUuid: string; code: ChannelErrorCode; message: string }
+  /** To be written to the register, and written again until it is known what became of it. */
+  | { kind: 'write'; write: RegisterWrite }
   /** No secondary will be welcome any more. */
   | { kind: 'withdraw' }
   | { kind: 'transition'; reason: string }
@@ -125,14 +139,17 @@ export type LifeEffect = Readonly<
   | { kind: 'finished' }
 >;
 
-export function birth(settings: LifeSettings, atMs: number): LifeState {
+/** With a mandate that is paired: the domain was found, and its standby may take it over. */
+export function birth(settings: LifeSettings, atMs: number, mandate: Mandate | null = null): LifeState {
   return {
     settings,
     role: 'primary',
+    mandate,
+    passing: false,
     running: false,
     stopped: false,
     leaving: null,
-    exposed: false,
+    exposed: mandate?.register.mode === 'paired',
     exposing: false,
     still: false,
     stream: null,
@@ -153,11 +170,15 @@ export function linkStateOf(state: LifeState): LinkState {
 
 /**
  * The welcome's `continuous`: may a standby that holds this epoch whole still fail over to it? Only if nothing that
- * the domain said afterwards was let out.
+ * the domain said afterwards was let out, and if the register lets it.
  */
-export function isContinuous(state: LifeState, hello: Pick<Hello, 'streamUuid' | 'epoch'>): boolean {
+export function isContinuous(
+  state: LifeState,
+  hello: Pick<Hello, 'streamUuid' | 'epoch' | 'host' | 'pairing'>,
+): boolean {
   const { released, streamsSince } = state.letOut;
-  if (hello.streamUuid === null || hello.epoch === null) return false;
+  if (hello.streamUuid === null || hello.epoch === null || hello.pairing === null) return false;
+  if (state.mandate && !isPairedBy(state.mandate, { standby: hello.host, stream: hello.pairing })) return false;
   if (released?.streamUuid === hello.streamUuid) return hello.epoch >= released.epoch;
   return streamsSince.includes(hello.streamUuid);
 }

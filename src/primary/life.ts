@@ -25,6 +25,7 @@ import {
   stop,
   unlinked,
 } from './life-ends.js';
+import { answered, settleMandate } from './life-mandate.js';
 import { mayRun, settleStandstill } from './life-standstill.js';
 import type { LifeEffect, LifeEvent, LifeState, StreamState } from './life-state.js';
 import type { Ledger } from './ledger.js';
@@ -45,6 +46,8 @@ export function stepLife(
   state.lastAtMs = atMs;
   if (!state.stopped) handle(state, event, effects);
   else if (event.kind === 'goodbye') goodbye(state, event.streamUuid, event.confirmed, effects);
+  else if (event.kind === 'answered') answered(state, event, effects);
+  settleMandate(state, effects);
   settleStandstill(state, effects);
   return [state, withOneTransition(effects)];
 }
@@ -61,11 +64,13 @@ const NOTHING = (): void => undefined;
 
 const RULES: Rules<LifeEvent, [LifeState, LifeEffect[]]> = {
   start: ({ orphaned, running }, state, effects) => start(state, orphaned, running, effects),
-  linked: ({ streamUuid }, state, effects) => linked(state, streamUuid, effects),
+  linked: (event, state, effects) => linked(state, event, effects),
   heard: ofStream((stream, _, state, effects) => {
     stream.heardAtMs = state.lastAtMs;
     begin(state, stream, effects);
   }),
+  suspending: ofStream((stream) => (stream.holding = true)),
+  answered: (event, state, effects) => answered(state, event, effects),
   captured: ofStream((stream, { ledger: { captured, endEpoch } }, state) => {
     stream.captured = captured;
     state.exposed = true;
@@ -96,7 +101,6 @@ const RULES: Rules<LifeEvent, [LifeState, LifeEffect[]]> = {
   },
   fenced: (_, state, effects) => fenced(state, effects),
   // That it comes tells whether we were stopped; a capture begins with it.
-  suspending: NOTHING,
   beat: NOTHING,
   goodbye: NOTHING,
   stop: (_, state, effects) => stop(state, effects),
@@ -138,7 +142,11 @@ function startDomain(state: LifeState, effects: LifeEffect[]): void {
   effects.push({ kind: 'start-domain' });
 }
 
-function linked(state: LifeState, streamUuid: string, effects: LifeEffect[]): void {
+function linked(
+  state: LifeState,
+  { streamUuid, pairing }: LifeEvent & { readonly kind: 'linked' },
+  effects: LifeEffect[],
+): void {
   if (state.error?.code === 'MACHINE_CHANGED') state.error = null;
   if (state.role === 'ended') {
     effects.push(bye(streamUuid, 'domain-ended'));
@@ -159,6 +167,8 @@ function linked(state: LifeState, streamUuid: string, effects: LifeEffect[]): vo
   }
   state.stream = {
     streamUuid,
+    pairing,
+    holding: false,
     captured: -1,
     acknowledged: -1,
     staleEpoch: -1,

@@ -24,6 +24,7 @@ import {
   type TimestampProvider,
 } from 'rxjs';
 import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
+import type { RegisterWrite } from '../failover/register.js';
 import { feedback, performersOf, type Performer } from '../flow/feedback.js';
 import { ofKind } from '../flow/of-kind.js';
 import type { LoopSettings } from './checkpoints.js';
@@ -39,6 +40,8 @@ export interface PrimaryPorts extends StreamPorts {
   /** What the domain and its host say. */
   readonly events$: Observable<LifeEvent>;
   readonly links$: Observable<StreamLink>;
+  /** Writes to the register until it is known what became of it: answered. */
+  write(write: RegisterWrite): Observable<LifeEvent>;
   /** The gate holds more than its limit. */
   readonly pressure$: Observable<boolean>;
   /** What is done to the domain, by whoever holds it. */
@@ -88,6 +91,7 @@ export function primary(
     inTurn('let-go', ({ how }) => domain.letGo(how)),
     atOnce('bye', ({ streamUuid, reason }) => link.bye(streamUuid, reason)),
     told('drop-link', ({ streamUuid, code, message }) => link.drop(streamUuid, code, message)),
+    inTurn('write', ({ write }) => ports.write(write)),
     told('withdraw', () => host.withdraw()),
     told('transition', ({ reason }) => host.transition(reason)),
     told('finished', () => host.finished()),
@@ -107,9 +111,9 @@ export function primary(
 }
 
 /** Of a link, whether or not its stream has begun; what it acknowledges is the stream's. */
-function heardOf({ streamUuid, events$ }: StreamLink): Observable<LifeEvent> {
+function heardOf({ streamUuid, pairing, events$ }: StreamLink): Observable<LifeEvent> {
   return concat(
-    of<LifeEvent>({ kind: 'linked', streamUuid }),
+    of<LifeEvent>({ kind: 'linked', streamUuid, pairing }),
     events$.pipe(
       ofKind('heard', 'bye', 'lost'),
       map((event): LifeEvent => {

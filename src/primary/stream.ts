@@ -24,6 +24,7 @@ import {
 } from 'rxjs';
 import { ChannelError, type ChannelErrorCode, type PrimaryLink } from '../channel/contract.js';
 import { asError, codeOf } from '../errors.js';
+import type { Pairing } from '../failover/mandate.js';
 import { checkpoints, type LoopPorts, type LoopSettings } from './checkpoints.js';
 import type { Ledger, Release } from './ledger.js';
 
@@ -43,7 +44,7 @@ export type StreamNews = { readonly streamUuid: string } & (
 const BREACHES: ReadonlySet<ChannelErrorCode> = new Set(['BAD_MESSAGE', 'ACKNOWLEDGE_TIMEOUT']);
 
 /** What is heard of a link. */
-export type StreamLink = Pick<PrimaryLink, 'streamUuid' | 'events$'>;
+export type StreamLink = Pick<PrimaryLink, 'streamUuid' | 'events$'> & { readonly pairing: Pairing };
 
 /** What saves the domain in one stream (capture.ts). */
 export interface Saver extends Pick<LoopPorts, 'capture' | 'end'> {

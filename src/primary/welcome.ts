@@ -8,6 +8,7 @@ import type { Fact } from '../errors.js';
 import { compareInventories, describeDifference, type Inventory } from '../hypervisor/inventory.js';
 import type { DomainInfo } from '../hypervisor/port.js';
 import { PAGE_SIZE, domainTypeName } from '../stream/format.js';
+import { isAlone } from '../failover/mandate.js';
 import { isContinuous, mayBeHeld, type LifeState } from './life-state.js';
 
 /** Where the node field of a UUID begins, in its text. */
@@ -21,13 +22,14 @@ export function newInstance(): string {
   return randomUUID().slice(NODE_FIELD);
 }
 
-/** @throws ChannelError FENCED, UNKNOWN_DOMAIN, DOMAIN_MISMATCH, UNKNOWN_STREAM */
+/** @throws ChannelError FENCED, UNKNOWN_DOMAIN, DOMAIN_MISMATCH, UNKNOWN_STREAM, ALREADY_LINKED */
 export function judgeHello(
   hello: Hello,
   config: PrimaryDomainConfig,
   info: DomainInfo | undefined,
   state: LifeState,
   instance: string,
+  host: string,
 ): ReturnType<DomainOffer['welcome']> {
   const { name, checkpoint, heartbeat } = config;
   if (state.role === 'fenced') {
@@ -37,15 +39,21 @@ export function judgeHello(
     throw new ChannelError('UNKNOWN_DOMAIN', `${name} does not run here`, { domain: name });
   }
   checkFit(name, info, hello);
-  if (hello.streamUuid !== null && hello.streamUuid.slice(NODE_FIELD) !== instance) {
+  checkNoOther(hello, name, state);
+  // Where there is a register, that decides whose checkpoint is of use.
+  if (!state.mandate && hello.streamUuid !== null && hello.streamUuid.slice(NODE_FIELD) !== instance) {
     throw new ChannelError('UNKNOWN_STREAM', `the standby holds another instance of ${name}`, {
       domain: name,
       streamUuid: hello.streamUuid,
     });
   }
+  const streamUuid = randomUUID().slice(0, NODE_FIELD) + instance;
+  const continuous = isContinuous(state, hello);
   return {
-    streamUuid: randomUUID().slice(0, NODE_FIELD) + instance,
-    continuous: isContinuous(state, hello),
+    host,
+    streamUuid,
+    continuous,
+    pairing: continuous && hello.pairing !== null ? hello.pairing : streamUuid,
     windowEpochs: checkpoint.windowEpochs,
     heartbeatIntervalMs: heartbeat.intervalMs,
     heartbeatTimeoutMs: heartbeat.timeoutMs,
@@ -58,11 +66,20 @@ export function judgeHello(
  * @throws ChannelError UNKNOWN_STREAM
  */
 export function judgeClaim(hello: Hello, name: string, state: LifeState): void {
-  if (mayBeHeld(state, hello)) return;
+  const impossible = state.mandate !== null && isAlone(state.mandate);
+  if (!impossible && mayBeHeld(state, hello)) return;
   const { streamUuid, epoch } = hello;
   const held = streamUuid === null ? 'nothing' : `epoch ${epoch ?? -1} of stream ${streamUuid}`;
   const message = `a secondary runs ${name} from ${held}, which this primary never sent: it is not fenced by that`;
   throw new ChannelError('UNKNOWN_STREAM', message, { domain: name, streamUuid, epoch });
+}
+
+/** By the register another one protects the domain, until that says otherwise: it may come back at any moment. */
+function checkNoOther(hello: Hello, name: string, { mandate }: LifeState): void {
+  if (!mandate || isAlone(mandate)) return;
+  const other = mandate.register.standby ?? mandate.asking?.claim.standby ?? null;
+  if (other === null || other === hello.host) return;
+  throw new ChannelError('ALREADY_LINKED', `${other} protects ${name}, or may still`, { domain: name, standby: other });
 }
 
 /** All that must be the same, by names that a person knows. What every domain has cannot be named by another fact. */

@@ -57,7 +57,9 @@ export class DomainWork {
   start(): Observable<LifeEvent> {
     return this.#orFailed(
       'start the domain',
-      async (world) => world.domain.start(),
+      async (world) => {
+        if (!world.inherited) await world.domain.start();
+      },
       (error) => this.failed(error, 'the domain does not start'),
     );
   }

@@ -8,12 +8,12 @@ import type { PrimaryDomainConfig } from '../config/schema.js';
 import type { DomainEvent, DomainInfo, MachineChange, SourceDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
 import { CompositeGate } from '../output/composite-gate.js';
-import type { Outlet } from '../output/outlet.js';
-import { monotonicMs } from '../flow/clock.js';
+import { FreshOutlet } from '../output/fresh-outlet.js';
 import type { Reloaded } from '../flow/reloaded.js';
 import type { Work } from '../flow/work.js';
 import { consoleFile, consoleReports, LAST_OUTPUT_MS, openConsole, reopenAll } from '../output/console.js';
 import type { PrimaryDependencies } from '../report/dependencies.js';
+import type { Estate } from '../report/estate.js';
 import { withLimits } from './limits.js';
 import { OrderedGate } from './ordered-gate.js';
 import { DomainStop } from '../hypervisor/standstill.js';
@@ -39,6 +39,8 @@ export interface World {
   /** What it is now: of another machine when it has become one. */
   info: DomainInfo;
   readonly stop: DomainStop;
+  /** It ran already. */
+  readonly inherited: boolean;
   /** Of all ways out of the domain: the gates that the hypervisor brings are sealed before the domain is suspended. */
   readonly gate: OrderedGate;
   /** Opens the outputs' files anew, by their names. */
@@ -49,61 +51,49 @@ export interface World {
   close(): Promise<void>;
 }
 
-/** @throws as openSource, or Node's system error if an output cannot be opened */
+/**
+ * `estate`: the domain runs already, and comes with its ways out.
+ * @throws as openSource, or Node's system error if an output cannot be opened
+ */
 export async function openWorld(
   config: PrimaryDomainConfig,
   dependencies: PrimaryDependencies,
   hooks: WorldHooks,
   tasks: Work,
   log: Logger,
+  estate: Estate | null = null,
 ): Promise<World> {
   const { output, checkpoint } = config;
-  let domain: SourceDomain | null = null;
-  let console: Outlet | null = null;
-  let tap: Tap | null = null;
-  let bytes: ByteGate | null = null;
+  const had = estate ?? (await openEstate(config, dependencies, log));
+  const { domain, gate, console, tap } = had;
+  had.outlet.untilMs = hooks.mayLeaveUntilMs;
   const subscriptions = new Subscription();
+  subscriptions.add(had.feed);
   const close = async () => {
     subscriptions.unsubscribe();
-    const [unsaidBytes] = await Promise.all([bytes?.end(LAST_OUTPUT_MS), tap?.close()]);
+    const [unsaidBytes] = await Promise.all([gate.end(LAST_OUTPUT_MS), tap?.close()]);
     if (unsaidBytes) log.warn({ unsaidBytes }, 'the console did not take the end of what was let out');
-    console?.close();
+    console.close();
   };
   try {
-    const outlet = await openConsole(output.console, dependencies.openConsole?.(config), log);
-    console = outlet;
-    if (output.tap !== undefined) tap = await Tap.open(output.tap, log);
     const outputs = [
       { file: consoleFile(output.console), output: console },
       { file: output.tap, output: tap },
     ];
-    const opened = await dependencies.openSource(config);
-    domain = opened;
-    for (const note of opened.notes ?? []) log.info(note);
-    const info = await opened.info();
-    const gate = new ByteGate({
-      outlet: fresh(outlet, hooks.mayLeaveUntilMs),
-      limitBytes: output.limitBytes,
-      ...consoleReports(log),
-    });
-    bytes = gate;
-    subscriptions.add(
-      opened.output$.subscribe((piece) => {
-        tap?.push(piece);
-        gate.push(piece);
-      }),
-    );
+    for (const note of domain.notes ?? []) log.info(note);
+    const info = await domain.info();
     subscriptions.add(gate.pressure$.subscribe(hooks.pressure));
-    subscriptions.add(opened.events$.subscribe(hooks.event));
-    subscriptions.add(opened.warnings$?.subscribe((warning) => log.warn(warning)));
-    subscriptions.add(opened.machineChanges$?.subscribe(hooks.machineChange));
-    subscriptions.add(opened.stoppedBy$?.subscribe(hooks.stoppedBy));
-    const limited = withLimits(opened, checkpoint.hypervisorTimeoutMs, info.p2mSize * PAGE_SIZE);
+    subscriptions.add(domain.events$.subscribe(hooks.event));
+    subscriptions.add(domain.warnings$?.subscribe((warning) => log.warn(warning)));
+    subscriptions.add(domain.machineChanges$?.subscribe(hooks.machineChange));
+    subscriptions.add(domain.stoppedBy$?.subscribe(hooks.stoppedBy));
+    const limited = withLimits(domain, checkpoint.hypervisorTimeoutMs, info.p2mSize * PAGE_SIZE);
     return {
       domain: limited,
       info,
       stop: new DomainStop(limited),
-      gate: new OrderedGate(new CompositeGate(opened.gates ?? []), gate, tasks),
+      inherited: estate !== null,
+      gate: new OrderedGate(new CompositeGate(domain.gates ?? []), gate, tasks),
       get waitingBytes() {
         return gate.waitingBytes;
       },
@@ -111,16 +101,34 @@ export async function openWorld(
       close,
     };
   } catch (error) {
-    await domain?.destroy();
+    await domain.destroy();
     await close();
     throw error;
   }
 }
 
-/** Takes what comes in time. */
-function fresh(outlet: Outlet, untilMs: () => number): Outlet {
-  return {
-    write: (piece) => (monotonicMs() <= untilMs() ? outlet.write(piece, untilMs()) : 0),
-    close: () => outlet.close(),
-  };
+/** A domain that is made now, held from its first word. */
+async function openEstate(
+  config: PrimaryDomainConfig,
+  dependencies: PrimaryDependencies,
+  log: Logger,
+): Promise<Estate> {
+  const { output } = config;
+  const console = await openConsole(output.console, dependencies.openConsole?.(config), log);
+  let tap: Tap | null = null;
+  try {
+    if (output.tap !== undefined) tap = await Tap.open(output.tap, log);
+    const domain = await dependencies.openSource(config);
+    const outlet = new FreshOutlet(console);
+    const gate = new ByteGate({ outlet, limitBytes: output.limitBytes, ...consoleReports(log) });
+    const feed = domain.output$.subscribe((piece) => {
+      tap?.push(piece);
+      gate.push(piece);
+    });
+    return { domain, gate, feed, outlet, console, tap };
+  } catch (error) {
+    await tap?.close();
+    console.close();
+    throw error;
+  }
 }

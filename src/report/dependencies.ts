@@ -1,7 +1,7 @@
 // What a service is given by whoever makes it: the places where it touches the world beyond its own sockets.
 
 import type { PrimaryDomainConfig, SecondaryDomainConfig } from '../config/schema.js';
-import type { Witness } from '../failover/witness.js';
+import type { RegisterWitness } from '../failover/register.js';
 import type { SourceDomain, TargetDomain } from '../hypervisor/port.js';
 import type { ConsoleWriter } from '../output/console.js';
 import type { Logger } from './log.js';
@@ -20,6 +20,11 @@ export interface SecondaryDependencies {
   readonly openTarget: (config: SecondaryDomainConfig, signal?: AbortSignal) => Promise<TargetDomain>;
   /** Default: as output.console says. */
   readonly openConsole?: (config: SecondaryDomainConfig) => ConsoleWriter;
-  /** Default: none, every failover is granted. */
-  readonly witness?: Witness;
+}
+
+export interface AgentDependencies extends Pick<PrimaryDependencies, 'log' | 'openSource'>, Pick<SecondaryDependencies, 'openTarget'> {
+  /** Default: as output.console says. */
+  readonly openConsole?: (domain: { readonly name: string }) => ConsoleWriter;
+  /** Default: as configured. `shared`: one for all hosts. It is closed with the agent. */
+  readonly witness?: { readonly witness: RegisterWitness; readonly shared: boolean };
 }

@@ -97,7 +97,8 @@ export type DomainRole =
   | 'active' // runs here after a failover
   | 'fenced' // was primary here; the secondary has taken over
   | 'ended' // shut down by itself
-  | 'failed'; // cannot go on; the log says why
+  | 'failed' // cannot go on; the log says why
+  | 'none'; // nothing of it is here
 
 export type LinkState =
   | 'down'
@@ -128,8 +129,39 @@ export interface DomainStatus {
   /** By what the domain was stopped, if not by us: it stands still until somebody lets it run. Null, or not there: it is not. */
   readonly stoppedBy?: string | null;
   readonly error: { readonly code: string; readonly message: string } | null;
+  /** What its host does about it, and the register as the host knows it; not there: there is none. */
+  readonly phase?: HostPhase;
+  readonly register?: RegisterReport | null;
   /** Of the certificates that its link depends on here; none without TLS. */
   readonly certificates?: readonly CertificateExpiry[];
+}
+
+/** What a host does about a domain. */
+export type HostPhase =
+  | 'none' // nothing runs here, and nothing shall
+  | 'reading' // the register is asked
+  | 'booting' // it is ours, and will be started
+  | 'owner' // it runs here
+  | 'standby' // it stands by here, or tries to
+  | 'changing' // from one to the other
+  | 'over'; // the host leaves
+
+export interface RegisterReport {
+  readonly generation: number;
+  readonly mode: 'alone' | 'paired';
+  readonly owner: string;
+  readonly standby: string | null;
+  readonly stream: string | null;
+}
+
+/** agent.roles$: one per change of what a host does about a domain. */
+export interface RoleReport {
+  readonly domain: string;
+  readonly host: string;
+  readonly phase: HostPhase;
+  readonly register: RegisterReport | null;
+  readonly reason: string;
+  readonly atMs: number;
 }
 
 /** One per change of role or link state. */
@@ -170,4 +202,24 @@ export interface SecondaryService extends ReplicationService {
   readonly commits$: Observable<CommitReport>;
   readonly failover$: Observable<FailoverEvent>;
   readonly standbyLosses$: Observable<StandbyLossReport>;
+}
+
+/** All that one host does for the domains of its cluster. */
+export interface AgentService extends Omit<ReplicationService, 'finished'> {
+  /** The name of this host. */
+  readonly host: string;
+  /** The replication port, once started (for port 0). */
+  readonly port: number;
+  readonly checkpoints$: Observable<CheckpointReport>;
+  readonly commits$: Observable<CommitReport>;
+  readonly failover$: Observable<FailoverEvent>;
+  readonly standbyLosses$: Observable<StandbyLossReport>;
+  readonly roles$: Observable<RoleReport>;
+  /** Asks for a checkpoint now, ahead of the interval. Nothing happens where the domain does not run. */
+  requestCheckpoint(domain: string): void;
+  /**
+   * Lets the domain start here whatever the register says: for whoever knows that no other host runs it. False: it runs
+   * or stands by here already.
+   */
+  force(domain: string): boolean;
 }

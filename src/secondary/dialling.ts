@@ -36,11 +36,12 @@ export function dialling(ports: DiallingPorts): Performer<SecondaryEvent, Second
         }),
       );
   const dialled = (dial: number, link: StreamLink): SecondaryEvent => {
-    const { streamUuid, continuous } = link.welcome;
+    const { streamUuid, host: owner, pairing, continuous } = link.welcome;
     if (error$.value !== null && MISFITS.has(error$.value.code)) error$.next(null);
     refusals.forget();
     links.set(streamUuid, link);
-    return { kind: 'dialled', dial, streamUuid, continuous, standstillMs: ports.standstillMs(link) };
+    const standstillMs = ports.standstillMs(link);
+    return { kind: 'dialled', dial, streamUuid, owner, pairing, continuous, standstillMs };
   };
 
   return (effects$) =>

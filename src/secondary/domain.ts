@@ -6,13 +6,13 @@ import { standstillMsOf } from '../channel/link/heartbeat.js';
 import { sharesDisks } from '../config/hypervisor.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
-import type { Witness } from '../failover/witness.js';
 import { MONOTONIC, monotonicMs } from '../flow/clock.js';
 import type { Reloaded } from '../flow/reloaded.js';
 import { Work } from '../flow/work.js';
 import type { DomainEvent } from '../hypervisor/port.js';
 import type { SecondaryDependencies } from '../report/dependencies.js';
 import { nameDescriptorLimit } from '../report/descriptors.js';
+import type { Estate } from '../report/estate.js';
 import type { Logger } from '../report/log.js';
 import type {
   CommitReport,
@@ -30,10 +30,11 @@ import { reasonOf } from './standbys.js';
 import {
   initialSecondaryState,
   secondaryLinkState,
+  type Held,
   type SecondaryEvent,
   type SecondaryState,
 } from './vigil-state.js';
-import { SecondaryWorld } from './world.js';
+import { SecondaryWorld, type Route } from './world.js';
 
 /** Where a domain reports to; shared by all domains of a service. */
 export interface SecondaryReports {
@@ -43,14 +44,30 @@ export interface SecondaryReports {
   readonly transitions$: Subject<TransitionReport>;
 }
 
+/** Where the standby stands in the register. */
+export interface StandbyOffice {
+  /** Of this host. */
+  readonly host: string;
+  /** As SecondaryPorts says. */
+  acquire(held: Held): Promise<'granted' | 'denied'>;
+  /** Left out: as configured. */
+  readonly route?: (held: Held | null) => Route;
+  /** It has a link or a checkpoint, or is about one; or no more. */
+  readonly busy?: (busy: boolean) => void;
+}
+
 const STOP_TIMEOUT_MS = 5000;
+
+function isBusy({ phase, held, session }: SecondaryState): boolean {
+  return phase !== 'dialling' || held !== null || session !== null;
+}
 
 export class SecondaryDomain {
   readonly name: string;
   readonly finished: Promise<void>;
 
   readonly #config: SecondaryDomainConfig;
-  readonly #witness: Witness;
+  readonly #office: StandbyOffice;
   readonly #reports: SecondaryReports;
   readonly #log: Logger;
   readonly #world: SecondaryWorld;
@@ -68,23 +85,33 @@ export class SecondaryDomain {
   constructor(
     config: SecondaryDomainConfig,
     dependencies: SecondaryDependencies,
-    witness: Witness,
+    office: StandbyOffice,
     reports: SecondaryReports,
     log: Logger,
   ) {
     this.name = config.name;
     this.#config = config;
-    this.#witness = witness;
+    this.#office = office;
     this.#reports = reports;
     this.#log = log;
     this.#work = new Work((err, what) => log.warn({ err }, `could not ${what}`));
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     const ended = (was: StandbyState, event: DomainEvent) => this.#standbyEnded(was, event);
     const stopped = () => this.#stopped();
-    this.#world = new SecondaryWorld({ config, dependencies, ended, stopped, log });
+    this.#world = new SecondaryWorld({
+      config,
+      host: office.host,
+      route: office.route ?? (() => ({ url: config.primary, primaryName: config.primaryName })),
+      dependencies,
+      ended,
+      stopped,
+      log,
+    });
     this.#state = initialSecondaryState(config.failover);
     // A step that throws is a fault of ours: nobody catches it here, and the process ends.
     this.#pipeline = secondary(this.#ports(), config.failover, MONOTONIC).subscribe(([state]) => {
+      const { busy } = this.#office;
+      if (busy && isBusy(state) !== isBusy(this.#state)) busy(isBusy(state));
       this.#state = state;
     });
   }
@@ -106,6 +133,11 @@ export class SecondaryDomain {
 
   start(): void {
     this.#events$.next({ kind: 'start' });
+  }
+
+  /** What was taken over, when this has finished. */
+  bequeath(): Promise<Estate> {
+    return this.#world.bequeath();
   }
 
   stop(): Promise<void> {
@@ -166,7 +198,7 @@ export class SecondaryDomain {
       adopt: () => world.standbys.adopt(),
       discard: (was) => world.standbys.discard(was),
       held: () => world.standbys.held,
-      acquire: () => this.#witness.acquire(this.name),
+      acquire: (held) => this.#office.acquire(held),
       failed: (error) => this.#failed(error, 'the domain does not start'),
       transition: (reason) => this.#transition(reason),
       finished: () => this.#finish(),

@@ -16,7 +16,7 @@ import type {
 import type { RestoreSteps } from '../restore/steps.js';
 import type { RecordSource } from '../stream/flow.js';
 import type { StreamProgress } from './restore-news.js';
-import type { Effect, SecondaryEvent } from './vigil-state.js';
+import type { Effect, Held, SecondaryEvent } from './vigil-state.js';
 
 export type Answering<Port> = {
   readonly [Call in keyof Port]: Port[Call] extends (...given: infer Given) => Promise<infer Answer>
@@ -64,8 +64,8 @@ export interface SecondaryPorts {
   standstillMs(link: StreamLink): number;
   /** Waits for the stream's headers. */
   openRestore(domain: TargetDomain, source: RecordSource): ObservableInput<Restorer>;
-  /** The witness's lease of the domain, or null if another side holds it. */
-  acquire(): ObservableInput<unknown>;
+  /** Of the register: may the domain be taken over from what is held, and is it ours then? Rejects if it cannot be asked. */
+  acquire(held: Held): ObservableInput<'granted' | 'denied'>;
 
   fill(): ObservableInput<Fillable>;
   /** The one that is filled is held from now on. Over when the one held before is destroyed; so below. */

@@ -18,6 +18,7 @@ import { FailoverReport, takingOver } from './taking-over.js';
 import { stepSecondary } from './vigil.js';
 import {
   initialSecondaryState,
+  type Held,
   type SecondaryEffect,
   type SecondaryEvent,
   type SecondarySettings,
@@ -43,7 +44,7 @@ export function secondary(
     dialling(ports),
     // A domain is filled by one stream at a time: not before the restorer is done with the last one.
     inTurn('restore', ({ streamUuid }) => restoring(streamUuid, ports, clock)),
-    inTurn('ask-witness', () => deciding(ports)),
+    inTurn('ask-witness', ({ held }) => deciding(held, ports)),
     // It is reported that it has begun, and then it begins.
     told('take-over', ({ held, reason }) => failover.started(held, reason)),
     inTurn('take-over', () => takingOver(ports)),
@@ -86,18 +87,16 @@ function timing(ports: SecondaryPorts, clock: TimestampProvider): Perform {
   };
 }
 
-/** One that cannot be asked does not grant. */
-function deciding(ports: SecondaryPorts): Observable<SecondaryEvent> {
+function deciding(held: Held, ports: SecondaryPorts): Observable<SecondaryEvent> {
   const { work, log } = ports;
   return work
-    .keep(() => ports.acquire())
+    .keep(() => ports.acquire(held))
     .pipe(
-      map((lease) => lease !== null),
       catchError((error: unknown) => {
         log.error({ err: error }, 'the witness cannot be asked');
-        return of(false);
+        return of('unknown' as const);
       }),
-      map((granted) => ({ kind: 'witness', granted })),
+      map((answer) => ({ kind: 'witness', answer })),
     );
 }
 

@@ -8,14 +8,16 @@
 // A domain may end by itself in any of these states: whoever decides is told which, and has it destroyed. What a domain
 // gets over by itself is logged.
 
-import { EMPTY, defer, finalize, repeat, switchMap, timer, type Observable, type Subscription } from 'rxjs';
+import { EMPTY, Subscription, defer, finalize, repeat, switchMap, timer, type Observable } from 'rxjs';
 import { withinAwake } from '../flow/awake.js';
 import { Work } from '../flow/work.js';
 import { HypervisorError, type DomainEvent, type TargetDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
+import { FreshOutlet } from '../output/fresh-outlet.js';
 import type { Outlet } from '../output/outlet.js';
 import { consoleReports, LAST_OUTPUT_MS } from '../output/console.js';
 import { DomainStop } from '../hypervisor/standstill.js';
+import type { Estate } from '../report/estate.js';
 import type { Logger } from '../report/log.js';
 import type { StandbyState } from '../report/reports.js';
 import type { Tap } from '../output/tap.js';
@@ -46,6 +48,10 @@ export class Standby {
   /** By what it was stopped, if not by us; before it runs: on the primary. */
   stoppedBy: string | null = null;
   readonly #subscriptions: Subscription;
+  readonly #feed: Subscription;
+  readonly #outlet: FreshOutlet;
+  readonly #console: Outlet;
+  readonly #tap: Tap | null;
   /** Resolves when the restorer is done with the domain. */
   #restored: Promise<void> = Promise.resolve();
   readonly #stop: DomainStop;
@@ -60,14 +66,18 @@ export class Standby {
       readonly stopped: (standby: Standby) => void;
     },
   ) {
-    this.gate = new ByteGate({ outlet: console, limitBytes, ...consoleReports(log) });
+    this.#console = console;
+    this.#tap = tap;
+    this.#outlet = new FreshOutlet(console);
+    this.gate = new ByteGate({ outlet: this.#outlet, limitBytes, ...consoleReports(log) });
     this.#log = log;
     this.#work = new Work((err, what) => log.warn({ err }, `could not ${what}`));
     this.#stop = new DomainStop(domain);
-    this.#subscriptions = domain.output$.subscribe((bytes) => {
+    this.#feed = domain.output$.subscribe((bytes) => {
       tap?.push(bytes);
       this.gate.push(bytes);
     });
+    this.#subscriptions = new Subscription();
     this.#subscriptions.add(
       domain.stoppedBy$?.subscribe((stoppedBy) => {
         if (stoppedBy === this.stoppedBy) return;
@@ -109,9 +119,24 @@ export class Standby {
     );
   }
 
+  /** What was taken over is somebody else's from now on. @throws HypervisorError UNSUPPORTED, or as resume() */
+  async bequeath(): Promise<Estate> {
+    this.#subscriptions.unsubscribe();
+    await this.#stop.remove('pressure');
+    return {
+      domain: this.domain.source(),
+      gate: this.gate,
+      feed: this.#feed,
+      outlet: this.#outlet,
+      console: this.#console,
+      tap: this.#tap,
+    };
+  }
+
   async destroy(): Promise<void> {
     await this.#restored;
     this.#subscriptions.unsubscribe();
+    this.#feed.unsubscribe();
     await this.domain.destroy();
     const unsaidBytes = await this.gate.end(LAST_OUTPUT_MS);
     if (unsaidBytes > 0) this.#log.warn({ unsaidBytes }, 'the console did not take the end of the output');
@@ -170,6 +195,13 @@ export class Standbys {
     const before = this.held;
     this.#now.held = this.#take('filling');
     await this.#destroy(before);
+  }
+
+  /** What was held, and taken over, is not ours any more. */
+  async bequeath(): Promise<Estate> {
+    const held = this.#take('held');
+    if (!held) throw new HypervisorError('WRONG_STATE', 'nothing was taken over');
+    return held.bequeath();
   }
 
   /** Resolves when it is destroyed. */

@@ -1,42 +1,94 @@
 // Whether the domain is taken over, and what becomes of it then; and how the vigil ends, or what is held.
 //
-//   suspect ──▶ deciding: the witness is asked ──▶ starting ──▶ active ──▶ over
-//      ▲                     │ not granted            │ does not start
-//      └─────────────────────┴────────────────────────┘
+//   suspect ──▶ deciding: the register is asked ─ granted ─▶ starting ──▶ active ──▶ over
+//      ▲                     │       │                          │ does not start
+//      ├──────── unknown ────┘       └ denied ─▶ dialling       │
+//      └────────────────────────────────────────────────────────┘
+//
+// The answer may be long in coming: the primary is dialled meanwhile. Once it is granted, a link that came is left again:
+// what its stream brought is what is taken over.
 
 import { armReconnect, dial, giveUpDial, redialLater } from './redial.js';
-import type { Effects, SecondaryState } from './vigil-state.js';
+import type { Effects, SecondaryState, Session } from './vigil-state.js';
 
 /** The code of a domain that does not start, and never will. */
 const DOMAIN_GONE = 'DOMAIN_GONE';
 
 /** The primary is dead as far as can be known from here. */
 export function decide(state: SecondaryState, effects: Effects): void {
-  giveUpDial(state, effects);
   effects.push({ kind: 'disarm', timer: 'reconnect' });
   if (state.held === null) {
+    giveUpDial(state, effects);
     nothingToTakeOver(state, effects);
     return;
   }
   state.phase = 'deciding';
-  effects.push({ kind: 'ask-witness' });
+  if (!state.asking) effects.push({ kind: 'ask-witness', held: state.held });
+  state.asking = true;
+  if (state.dial === 0) redialLater(state, effects);
 }
 
-export function witness(state: SecondaryState, granted: boolean, effects: Effects): void {
-  if (state.phase !== 'deciding') return;
-  if (granted) {
-    if (state.held === null) {
-      nothingToTakeOver(state, effects);
+export function witness(
+  state: SecondaryState,
+  answer: 'granted' | 'denied' | 'unknown',
+  effects: Effects,
+): void {
+  state.asking = false;
+  switch (answer) {
+    case 'granted':
+      granted(state, effects);
       return;
-    }
-    state.phase = 'starting';
-    effects.push({ kind: 'take-over', held: state.held, reason: state.reason });
+    case 'denied':
+      denied(state, effects);
+      return;
+    case 'unknown':
+      if (state.phase !== 'deciding') return;
+      state.phase = 'suspect';
+      effects.push({ kind: 'transition', reason: 'the witness cannot be asked' });
+      armReconnect(state, effects);
+      if (state.dial === 0) redialLater(state, effects);
+      return;
+  }
+}
+
+function granted(state: SecondaryState, effects: Effects): void {
+  const { session } = state;
+  state.granted = true;
+  if (session === null) {
+    takeOver(state, effects);
+  } else if (session.linked) {
+    effects.push({
+      kind: 'drop-link',
+      streamUuid: session.streamUuid,
+      code: 'FENCED',
+      message: 'the register has granted the domain to the secondary',
+    });
+    lost(state, session, 'GRANTED', effects);
+  }
+  // Else the restorer is waited for: only then it is known what we hold.
+}
+
+/** Ours by the register, and nobody works on it. */
+export function takeOver(state: SecondaryState, effects: Effects): void {
+  state.granted = false;
+  giveUpDial(state, effects);
+  effects.push({ kind: 'disarm', timer: 'reconnect' });
+  if (state.held === null) {
+    nothingToTakeOver(state, effects);
+    if (state.settings.handsOver === true) over(state, 'failed', 'granted, with nothing left to run', effects);
     return;
   }
-  state.phase = 'suspect';
-  effects.push({ kind: 'transition', reason: 'the witness did not grant the lease' });
-  armReconnect(state, effects);
-  redialLater(state, effects);
+  state.phase = 'starting';
+  effects.push({ kind: 'take-over', held: state.held, reason: state.reason });
+}
+
+/** The primary went on without us, or somebody else took over. */
+function denied(state: SecondaryState, effects: Effects): void {
+  if (state.phase !== 'deciding') return;
+  state.phase = 'dialling';
+  if (state.held !== null) discardHeld(state, effects);
+  effects.push({ kind: 'transition', reason: 'by the register the domain is not ours to take over' });
+  if (state.dial === 0) redialLater(state, effects);
 }
 
 function nothingToTakeOver(state: SecondaryState, effects: Effects): void {
@@ -56,8 +108,15 @@ export function started(state: SecondaryState, epochsBack: number, effects: Effe
   state.failures = 0;
   state.held = { ...state.held, epoch: state.held.epoch - epochsBack };
   effects.push({ kind: 'report-completed', held: state.held }, { kind: 'transition', reason: 'failover' });
-  if (state.endedEarly !== null) activeEnded(state, state.endedEarly, effects);
+  if (state.settings.handsOver === true) handOver(state, effects);
+  else if (state.endedEarly !== null) activeEnded(state, state.endedEarly, effects);
   else dial(state, effects);
+}
+
+/** Whoever protects it from now on hears what it does. */
+function handOver(state: SecondaryState, effects: Effects): void {
+  state.phase = 'over';
+  effects.push({ kind: 'finished' });
 }
 
 /** The last copy is kept, and tried again; unless the primary is found alive meanwhile. */
@@ -125,4 +184,20 @@ export function loseHeld(state: SecondaryState, reason: string, effects: Effects
 export function discardHeld(state: SecondaryState, effects: Effects): void {
   state.held = null;
   effects.push({ kind: 'discard-held' });
+}
+
+export function lost(state: SecondaryState, session: Session, code: string, effects: Effects): void {
+  if (!session.linked) return;
+  session.linked = false;
+  state.reason = code;
+  state.windowOver = false;
+  if (state.held !== null || state.gone !== null) {
+    state.phase = 'suspect';
+    // A primary that we have left is not suspect before it is dialled again.
+    if (!session.broken) armReconnect(state, effects);
+  } else {
+    state.phase = 'dialling';
+  }
+  // Dialling waits for the restorer: only then it is known what we hold.
+  effects.push({ kind: 'transition', reason: code });
 }

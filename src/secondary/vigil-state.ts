@@ -11,17 +11,24 @@ export interface SecondarySettings {
   readonly reconnectWindowMs: number;
   readonly redialMinMs: number;
   readonly redialMaxMs: number;
+  /** What was taken over is handed to whoever protects it from now on; else it is kept, and the old primary told. */
+  readonly handsOver?: boolean;
 }
 
 /** A consistent checkpoint that a domain here holds whole. */
 export interface Held {
   readonly streamUuid: string;
   readonly epoch: number;
+  /** Whose it is, and by which pairing it may be taken over: the welcome's. */
+  readonly owner: string;
+  readonly pairing: string;
 }
 
 /** One stream being restored. */
 export interface Session {
   readonly streamUuid: string;
+  readonly owner: string;
+  readonly pairing: string;
   /** The link lives. */
   linked: boolean;
   /** The primary said goodbye: nothing to fail over from. */
@@ -38,7 +45,7 @@ export interface Session {
  * dialling  no link; there was none, or the primary took its leave: nothing to fail over from
  * linked    a stream comes
  * suspect   the link of a domain that is or was protected is lost, and it is not decided what that means
- * deciding  the witness is asked
+ * deciding  the register is asked; dialled meanwhile, for the answer may be long in coming
  * starting  the domain is being started
  * active    it runs here; the old primary shall be told
  * over      ended, failed or stopped
@@ -53,6 +60,10 @@ export interface SecondaryState {
   session: Session | null;
   /** What to fail over to: the session's own domain since its first acknowledgement, until then an older one. */
   held: Held | null;
+  /** The register is asked, and has not answered. */
+  asking: boolean;
+  /** It has granted the domain, and the restorer is not done with it. */
+  granted: boolean;
   /** A checkpoint that was held and is lost with its domain, until another one is held: with it the failover is lost. */
   gone: Held | null;
   /** Standbys in a row that did not last. */
@@ -84,7 +95,15 @@ export type SecondaryTimer = 'redial' | 'reconnect' | 'steady';
 
 export type SecondaryEvent = Readonly<
   | { kind: 'start' }
-  | { kind: 'dialled'; dial: number; streamUuid: string; continuous: boolean; standstillMs: number }
+  | {
+      kind: 'dialled';
+      dial: number;
+      streamUuid: string;
+      owner: string;
+      pairing: string;
+      continuous: boolean;
+      standstillMs: number;
+    }
   | { kind: 'dial-failed'; dial: number; code: string }
   /** The epoch is whole here, and the acknowledgement was given to the link: it counts whatever became of that. */
   | { kind: 'acknowledged'; streamUuid: string; epoch: number }
@@ -99,7 +118,7 @@ export type SecondaryEvent = Readonly<
   | ({ streamUuid: string } & Pick<Restored, 'kind' | 'consistent' | 'epochsBack' | 'code' | 'message'>)
   /** `lateMs`: how long after its time it fired. */
   | { kind: 'timer'; timer: SecondaryTimer; lateMs: number }
-  | { kind: 'witness'; granted: boolean }
+  | { kind: 'witness'; answer: 'granted' | 'denied' | 'unknown' }
   /** It runs, from so many epochs before the one that is held. */
   | { kind: 'started'; epochsBack: number }
   /** DOMAIN_GONE: it is lost. Else it can be tried again. */
@@ -130,7 +149,7 @@ export type SecondaryEffect = Readonly<
   | { kind: 'drop-link'; streamUuid: string; code: ChannelErrorCode; message: string }
   | { kind: 'arm'; timer: SecondaryTimer; delayMs: number }
   | { kind: 'disarm'; timer: SecondaryTimer }
-  | { kind: 'ask-witness' }
+  | { kind: 'ask-witness'; held: Held }
   /** Failover has begun: report it, start the domain. */
   | { kind: 'take-over'; held: Held; reason: string }
   | { kind: 'report-completed'; held: Held }
@@ -155,6 +174,8 @@ export function initialSecondaryState(settings: SecondarySettings): SecondarySta
     phase: 'dialling',
     session: null,
     held: null,
+    asking: false,
+    granted: false,
     gone: null,
     losses: 0,
     dial: 0,

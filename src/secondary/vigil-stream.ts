@@ -3,7 +3,7 @@
 
 import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
 import { armReconnect, dial, fillAgain, redialLater } from './redial.js';
-import { decide, loseHeld, over } from './vigil-failover.js';
+import { decide, loseHeld, lost, over, takeOver } from './vigil-failover.js';
 import type { Effects, SecondaryEvent, SecondaryState, Session } from './vigil-state.js';
 
 /** The restorer's code where the hypervisor does not take a checkpoint. */
@@ -13,7 +13,8 @@ export function acknowledged(state: SecondaryState, session: Session, epoch: num
   if (session.spoilt) return;
   const first = session.acknowledged < 0;
   session.acknowledged = epoch;
-  state.held = { streamUuid: session.streamUuid, epoch };
+  const { streamUuid, owner, pairing } = session;
+  state.held = { streamUuid, epoch, owner, pairing };
   if (!first) return;
   state.gone = null;
   if (state.losses > 0) effects.push({ kind: 'arm', timer: 'steady', delayMs: state.settings.redialMaxMs });
@@ -24,22 +25,6 @@ export function acknowledged(state: SecondaryState, session: Session, epoch: num
     state.phase = 'suspect';
     armReconnect(state, effects);
   }
-}
-
-export function lost(state: SecondaryState, session: Session, code: string, effects: Effects): void {
-  if (!session.linked) return;
-  session.linked = false;
-  state.reason = code;
-  state.windowOver = false;
-  if (state.held !== null || state.gone !== null) {
-    state.phase = 'suspect';
-    // A primary that we have left is not suspect before it is dialled again.
-    if (!session.broken) armReconnect(state, effects);
-  } else {
-    state.phase = 'dialling';
-  }
-  // Dialling waits for the restorer: only then it is known what we hold.
-  effects.push({ kind: 'transition', reason: code });
 }
 
 export function bye(state: SecondaryState, session: Session, reason: ByeReason, effects: Effects): void {
@@ -86,7 +71,8 @@ export function restored(
   }
   if (!own) effects.push({ kind: 'discard-filling' });
   else if (!consistent) loseHeld(state, `what it acknowledged could not be applied: ${code}`, effects);
-  if (session.broken) fillAgain(state, effects);
+  if (state.granted) takeOver(state, effects);
+  else if (session.broken) fillAgain(state, effects);
   else if (state.phase === 'suspect') askAgainOrDecide(state, effects);
   else if (state.phase === 'dialling') redialLater(state, effects);
 }

@@ -29,17 +29,19 @@ import {
   decide,
   discardHeld,
   loseHeld,
+  lost,
   over,
   startFailed,
   started,
   stop,
   witness,
 } from './vigil-failover.js';
-import { acknowledged, bye, lost, restored, spoilt } from './vigil-stream.js';
+import { acknowledged, bye, restored, spoilt } from './vigil-stream.js';
 import type {
   Effects,
   SecondaryEffect,
   SecondaryEvent,
+  SecondaryPhase,
   SecondaryState,
   SecondaryTimer,
   Session,
@@ -60,6 +62,13 @@ const PRIMARY_LIVES: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'TLS',
   'NAME_REFUSED',
   'TOKEN_MISMATCH',
+]);
+
+const MAY_DIAL: ReadonlySet<SecondaryPhase> = new Set<SecondaryPhase>([
+  'dialling',
+  'suspect',
+  'deciding',
+  'active',
 ]);
 
 /** Timers are late by less than this on a busy host. */
@@ -98,7 +107,7 @@ const RULES: Rules<SecondaryEvent, [SecondaryState, Effects]> = {
   bye: ofSession((session, { reason }, state, effects) => bye(state, session, reason, effects)),
   restored: ofSession((session, event, state, effects) => restored(state, session, event, effects)),
   timer: ({ timer: which, lateMs }, state, effects) => timer(state, which, lateMs, effects),
-  witness: ({ granted }, state, effects) => witness(state, granted, effects),
+  witness: ({ answer }, state, effects) => witness(state, answer, effects),
   started: ({ epochsBack }, state, effects) => started(state, epochsBack, effects),
   'start-failed': (event, state, effects) => {
     if (state.phase === 'starting') startFailed(state, event, effects);
@@ -129,7 +138,7 @@ function isDialUnderWay(state: SecondaryState, event: { readonly dial: number })
 
 function dialled(
   state: SecondaryState,
-  { streamUuid, continuous, standstillMs }: SecondaryEvent & { kind: 'dialled' },
+  { streamUuid, owner, pairing, continuous, standstillMs }: SecondaryEvent & { kind: 'dialled' },
   effects: Effects,
 ): void {
   state.dial = 0;
@@ -141,10 +150,26 @@ function dialled(
     effects.push({ kind: 'drop-link', streamUuid, code: 'FENCED', message: 'the domain runs here' });
     return;
   }
+  if (state.asking && !continuous) {
+    // What we hold may be granted to us still.
+    const message = 'the secondary asks the register for the domain';
+    effects.push({ kind: 'drop-link', streamUuid, code: 'ALREADY_LINKED', message });
+    redialLater(state, effects);
+    return;
+  }
   effects.push({ kind: 'disarm', timer: 'reconnect' });
   if (state.held !== null && !continuous) discardHeld(state, effects);
   state.failedStarts = 0;
-  state.session = { streamUuid, linked: true, left: false, acknowledged: -1, spoilt: false, broken: false };
+  state.session = {
+    streamUuid,
+    owner,
+    pairing,
+    linked: true,
+    left: false,
+    acknowledged: -1,
+    spoilt: false,
+    broken: false,
+  };
   state.phase = 'linked';
   effects.push({ kind: 'restore', streamUuid }, { kind: 'transition', reason: 'linked' });
 }
@@ -156,7 +181,7 @@ function dialFailed(state: SecondaryState, code: string, effects: Effects): void
     decide(state, effects);
   } else if (phase === 'active' && code === 'FENCED') {
     state.primaryTold = true;
-  } else if (phase === 'dialling' || phase === 'suspect' || phase === 'active') {
+  } else if (MAY_DIAL.has(phase)) {
     // Its domain is a new one: what we hold of the old one is of no use, for the old one was stopped in order.
     if (phase === 'dialling' && code === 'UNKNOWN_STREAM' && state.held !== null) discardHeld(state, effects);
     if (phase === 'suspect' && PRIMARY_LIVES.has(code)) armReconnect(state, effects);
@@ -177,8 +202,7 @@ function timer(state: SecondaryState, which: SecondaryTimer, lateMs: number, eff
     else decide(state, effects);
     return;
   }
-  const mayDial = state.phase === 'dialling' || state.phase === 'suspect' || state.phase === 'active';
-  if (mayDial && state.dial === 0 && state.session === null && !state.primaryTold) dial(state, effects);
+  if (MAY_DIAL.has(state.phase) && state.dial === 0 && state.session === null && !state.primaryTold) dial(state, effects);
 }
 
 function domainOver(

@@ -8,12 +8,14 @@ import { Credentials } from '../channel/credentials/credentials.js';
 import type { ChannelToken } from '../channel/credentials/token.js';
 import { dial } from '../channel/dial/dialer.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
+import { codeOf } from '../errors.js';
 import type { Reloaded } from '../flow/reloaded.js';
 import type { DomainEvent, DomainInfo } from '../hypervisor/port.js';
 import { consoleFile, openConsole, reopenAll } from '../output/console.js';
 import type { Outlet } from '../output/outlet.js';
 import { Tap } from '../output/tap.js';
 import type { SecondaryDependencies } from '../report/dependencies.js';
+import type { Estate } from '../report/estate.js';
 import type { Logger } from '../report/log.js';
 import type { CertificateExpiry, StandbyState } from '../report/reports.js';
 import { VERSION } from '../version.js';
@@ -21,8 +23,21 @@ import { attemptOf } from './dialling.js';
 import { Standbys } from './standbys.js';
 import type { Held } from './vigil-state.js';
 
+/** A way to a host that may run the domain. */
+export interface Route {
+  readonly url: string;
+  /** The name in its certificate, where it is not that of the address. */
+  readonly primaryName?: string | undefined;
+  /** It was taken, and what came of it: null, or the code of the refusal. */
+  readonly tried?: (code: string | null) => void;
+}
+
 export interface SecondaryWorldOptions {
   readonly config: SecondaryDomainConfig;
+  /** The name of this host. */
+  readonly host: string;
+  /** Whom to dial; what is held comes from one host. */
+  readonly route: (held: Held | null) => Route;
   readonly dependencies: SecondaryDependencies;
   /** A standby has ended by itself. */
   readonly ended: (was: StandbyState, event: DomainEvent) => void;
@@ -66,7 +81,8 @@ export class SecondaryWorld {
 
   /** One attempt to reach the primary; to unsubscribe is to give it up. */
   dial(role: 'standby' | 'active', held: Held | null): Observable<SecondaryLink> {
-    const { config } = this.#options;
+    const { config, host, route } = this.#options;
+    const { url, primaryName, tried } = route(held);
     const { connectTimeoutMs } = config.failover;
     const info = this.#info;
     const credentials = this.#credentials;
@@ -75,18 +91,19 @@ export class SecondaryWorld {
     const lastToken = this.#lastToken;
     return attemptOf((signal) =>
       dial({
-        url: config.primary,
+        url,
         plaintext: config.plaintext,
         tls,
         token,
         lastToken,
-        primaryName: config.primaryName,
+        primaryName,
         connectTimeoutMs,
         handshakeTimeoutMs: connectTimeoutMs,
         software: VERSION,
         signal,
         hello: {
           domain: config.name,
+          host,
           hypervisor: info.hypervisor,
           domainType: info.type,
           p2mSize: info.p2mSize,
@@ -94,9 +111,18 @@ export class SecondaryWorld {
           role,
           streamUuid: held?.streamUuid ?? null,
           epoch: held?.epoch ?? null,
+          pairing: held?.pairing ?? null,
         },
       }),
-    ).pipe(tap(() => (this.#lastToken = token)));
+    ).pipe(
+      tap({
+        next: () => {
+          this.#lastToken = token;
+          tried?.(null);
+        },
+        error: (error: unknown) => tried?.(codeOf(error)),
+      }),
+    );
   }
 
   get standbys(): Standbys {
@@ -126,6 +152,14 @@ export class SecondaryWorld {
     ];
     const [reopened, read = []] = await Promise.all([reopenAll(outputs, log), this.#credentials?.reload()]);
     return [...reopened, ...read];
+  }
+
+  /** The console and the tap go with the domain that was taken over. */
+  async bequeath(): Promise<Estate> {
+    const estate = await this.standbys.bequeath();
+    this.#console = null;
+    this.#tap = null;
+    return estate;
   }
 
   /** No standby is made any more; the spare is destroyed. */

@@ -2,7 +2,6 @@
 
 import { Subject } from 'rxjs';
 import type { SecondaryConfig } from '../config/schema.js';
-import { unwitnessed } from '../failover/witness.js';
 import type { SecondaryDependencies } from '../report/dependencies.js';
 import { createLogger, domainLogger } from '../report/log.js';
 import type { CommitReport, FailoverEvent, SecondaryService, StandbyLossReport } from '../report/reports.js';
@@ -26,14 +25,15 @@ class Secondary extends DomainService<SecondaryDomain> implements SecondaryServi
   constructor({ domains }: SecondaryConfig, dependencies: SecondaryDependencies) {
     const { log } = dependencies;
     super(domains, log);
-    const witness = dependencies.witness ?? unwitnessed((message) => log.warn(message));
+    log.warn('no witness is configured: the secondary decides alone that the primary is dead');
     const interruptible: SecondaryDependencies = {
       ...dependencies,
       openTarget: (domain) => dependencies.openTarget(domain, this.interrupted),
     };
-    this.domains = domains.map(
-      (domain) => new SecondaryDomain(domain, interruptible, witness, this, domainLogger(log, domain.name)),
-    );
+    this.domains = domains.map((domain) => {
+      const office = { host: '', acquire: () => Promise.resolve('granted' as const) };
+      return new SecondaryDomain(domain, interruptible, office, this, domainLogger(log, domain.name));
+    });
   }
 
   protected close(): void {

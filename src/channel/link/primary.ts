@@ -15,6 +15,7 @@ import { Outbox } from './outbox.js';
 export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
   readonly hello: Hello;
   readonly streamUuid: string;
+  readonly pairing: string;
   readonly sink: StreamSink;
 
   readonly #outbox: Outbox;
@@ -27,6 +28,7 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
     super(connection, welcome);
     this.hello = hello;
     this.streamUuid = welcome.streamUuid;
+    this.pairing = welcome.pairing;
     this.#outbox = new Outbox(socketBufferBytes, (message, done) => this.sendOctets(message, done));
     this.sink = {
       write: (piece) => this.#write(piece),

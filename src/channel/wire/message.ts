@@ -167,6 +167,7 @@ class Fields {
       protocolVersion: this.#version(),
       domain: this.#text('domain', NAME_MAX),
       software: this.#text('software', NAME_MAX),
+      host: this.#text('host', NAME_MAX),
       hypervisor: this.#text('hypervisor', NAME_MAX),
       domainType: this.#integer('domainType', 0, 0xffffffff),
       p2mSize: this.#integer('p2mSize', 0, PFN_MAX + 1),
@@ -174,6 +175,7 @@ class Fields {
       role: this.#oneOf('role', ['standby', 'active']),
       streamUuid: this.#value('streamUuid') === null ? null : this.#text('streamUuid', NAME_MAX),
       epoch: this.#value('epoch') === null ? null : this.#integer('epoch'),
+      pairing: this.#value('pairing') === null ? null : this.#text('pairing', NAME_MAX),
       ...(Object.hasOwn(this.#map, 'proof') && { proof: this.#text('proof', NAME_MAX) }),
     };
   }
@@ -198,11 +200,13 @@ class Fields {
       kind: 'welcome',
       protocolVersion: this.#version(),
       software: this.#text('software', NAME_MAX),
+      host: this.#text('host', NAME_MAX),
       streamUuid: this.#text('streamUuid', NAME_MAX),
       heartbeatIntervalMs: this.#integer('heartbeatIntervalMs', 1, MILLISECONDS_MAX),
       heartbeatTimeoutMs: this.#integer('heartbeatTimeoutMs', 1, MILLISECONDS_MAX),
       windowEpochs: this.#integer('windowEpochs', 1, WINDOW_MAX),
       continuous: this.#flag('continuous'),
+      pairing: this.#text('pairing', NAME_MAX),
     };
   }
 

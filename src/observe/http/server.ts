@@ -190,6 +190,8 @@ function whyNotReady(status: DomainStatus): string | null {
     case 'primary':
     case 'standby':
       return status.link === 'replicating' ? null : `not protected: the link is ${status.link}`;
+    case 'none':
+      return 'nothing of it is here';
     case 'fenced':
       return 'fenced: the secondary has taken over';
     case 'ended':

@@ -1,0 +1,98 @@
+// What an owner may do by the register, and what it must write there first. A pure function: no clock, no I/O, no randomness.
+//
+//   alone / A ◀───────────── link lost: asked, then granted ─────────────┐
+//      │                                                                 │
+//      └── the first checkpoint of a stream is acknowledged ──▶ paired / A, B, s
+//
+// Between a question and its answer, and as long as the answer is not known, the domain counts as paired: what B has
+// acknowledged may leave, nothing else. One write is under way at a time. That a write is lost means that somebody has
+// taken over: nothing else moves the register of an owner.
+
+import type { Claim, Register, RegisterWrite } from './register.js';
+
+/** Which standby holds a checkpoint of which pairing (the UUID of the stream that began it). */
+export interface Pairing {
+  readonly standby: string;
+  readonly stream: string;
+}
+
+
+export interface Mandate {
+  readonly host: string;
+  /** Makes tokens of this process unlike those of any other. */
+  readonly instance: string;
+  /** As last known for certain. */
+  readonly register: Register;
+  /** The write whose outcome is not known. */
+  readonly asking: RegisterWrite | null;
+  /** Somebody else is the owner: nothing may be done any more. */
+  readonly lost: boolean;
+  readonly writes: number;
+}
+
+/** What an owner of a domain has made sure of: it is the owner, by this register. */
+export function mandateOf(host: string, instance: string, register: Register): Mandate {
+  if (register.owner !== host) throw new Error(`${host} is not the owner: ${register.owner} is`);
+  return { host, instance, register, asking: null, lost: false, writes: 0 };
+}
+
+/** Nobody else runs it, or may: all that it says may leave. */
+export function isAlone({ register, asking, lost }: Mandate): boolean {
+  return !lost && asking === null && register.mode === 'alone';
+}
+
+/** The pairing by which somebody may take over, or might be able to soon. */
+export function isPairedBy(mandate: Mandate, pairing: Pairing): boolean {
+  return [mandate.register, mandate.asking?.claim].some(
+    (claim) => claim?.standby === pairing.standby && claim.stream === pairing.stream,
+  );
+}
+
+/**
+ * What is to be written so that the register says what is the case. `pairing`: who holds an acknowledged checkpoint of
+ * the stream that is under way; null: nobody.
+ */
+export function wanted(mandate: Mandate, pairing: Pairing | null): [Mandate, RegisterWrite | null] {
+  const { host, instance, register, asking, lost } = mandate;
+  if (lost || asking !== null) return [mandate, null];
+  const claim: Claim = pairing
+    ? { mode: 'paired', owner: host, ...pairing }
+    : { mode: 'alone', owner: host, standby: null, stream: null };
+  if (isSame(register, claim)) return [mandate, null];
+  const writes = mandate.writes + 1;
+  const write: RegisterWrite = { expected: register, claim, token: `${instance}-${writes}` };
+  return [{ ...mandate, asking: write, writes }, write];
+}
+
+/** The outcome of the write under way; `register`: as it is now. */
+export function answered(mandate: Mandate, token: string, outcome: { won: boolean; register: Register | null }): Mandate {
+  if (mandate.asking?.token !== token) return mandate;
+  if (!outcome.won || outcome.register === null) return { ...mandate, asking: null, lost: true };
+  return { ...mandate, asking: null, register: outcome.register };
+}
+
+/** Somebody has told us that it is the owner: it has proof of that, and we have none. */
+export function deprived(mandate: Mandate): Mandate {
+  return { ...mandate, asking: null, lost: true };
+}
+
+export function isSame(register: Claim, claim: Claim): boolean {
+  return (
+    register.mode === claim.mode &&
+    register.owner === claim.owner &&
+    register.standby === claim.standby &&
+    register.stream === claim.stream
+  );
+}
+
+/** The write by which a standby takes over, if the register lets it: it holds a checkpoint of exactly that pairing. */
+export function takeOverWrite(
+  register: Register | null,
+  host: string,
+  held: { readonly owner: string; readonly stream: string },
+  token: string,
+): RegisterWrite | null {
+  const theirs: Claim = { mode: 'paired', owner: held.owner, standby: host, stream: held.stream };
+  if (register === null || !isSame(register, theirs)) return null;
+  return { expected: register, claim: { mode: 'alone', owner: host, standby: null, stream: null }, token };
+}

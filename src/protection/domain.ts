@@ -1,0 +1,248 @@
+// One domain of the cluster on this host: what role it has here (role.ts decides), and the part that plays it.
+//
+//   register, peers, parts ─▶ role ─▶ boot, inherit ─▶ primary/   ─ over ─┐
+//                                     stand-by      ─▶ secondary/ ─ over ─┴▶ role
+//
+// There is one part at a time, and the next one is not begun before it is ended.
+
+import { randomBytes } from 'node:crypto';
+import {
+  EMPTY,
+  Subject,
+  catchError,
+  concatMap,
+  map,
+  mergeMap,
+  of,
+  type Observable,
+  type Subscription,
+} from 'rxjs';
+import { asError, codeOf } from '../errors.js';
+import { settle } from '../failover/settle.js';
+import type { RegisterWitness, RegisterWrite } from '../failover/register.js';
+import { MONOTONIC, monotonicMs } from '../flow/clock.js';
+import { feedback, performersOf, type Performer } from '../flow/feedback.js';
+import { ofKind } from '../flow/of-kind.js';
+import type { Reloaded } from '../flow/reloaded.js';
+import { timers } from '../flow/timers.js';
+import { Work } from '../flow/work.js';
+import type { Logger } from '../report/log.js';
+import type { DomainStatus, RoleReport } from '../report/reports.js';
+import { OwnerPart, StandbyPart, type Part, type PartOptions } from './parts.js';
+import { initialRole, stepRole, type RoleEffect, type RoleEvent, type RoleState } from './role.js';
+
+export interface ProtectedDomainOptions extends Omit<PartOptions, 'instance' | 'settle' | 'read'> {
+  readonly witness: RegisterWitness;
+  /** The witness is one for all hosts. */
+  readonly shared: boolean;
+  readonly onCrash: 'restart' | 'stay';
+  readonly canStandBy: boolean;
+  /** The domain was found running here, by who was here before us. */
+  readonly found: boolean;
+  readonly roles$: Subject<RoleReport>;
+}
+
+const RETRY_MIN_MS = 500;
+const RETRY_MAX_MS = 5000;
+const STOP_TIMEOUT_MS = 10_000;
+
+const { atOnce, inTurn, told } = performersOf<RoleEvent, RoleEffect>();
+
+export class ProtectedDomain {
+  readonly name: string;
+  readonly #options: ProtectedDomainOptions;
+  readonly #log: Logger;
+  readonly #work: Work;
+  readonly #events$ = new Subject<RoleEvent>();
+  readonly #left = new AbortController();
+  readonly #partOptions: PartOptions;
+  readonly #running: Subscription;
+  #state: RoleState;
+  #part: Part | null = null;
+  #stopping: Promise<void> | null = null;
+
+  constructor(options: ProtectedDomainOptions) {
+    const { host, hosts, log } = options;
+    this.name = options.primary.name;
+    this.#options = options;
+    this.#log = log;
+    this.#work = new Work((err, what) => log.error({ err }, `could not ${what}`));
+    const instance = randomBytes(9).toString('hex');
+    this.#partOptions = {
+      ...options,
+      instance,
+      settle: (write, signal) => this.#settle(write, signal),
+      read: (signal) => options.witness.read(this.name, signal),
+    };
+    const { canStandBy, shared, onCrash } = options;
+    const limits = { retryMinMs: RETRY_MIN_MS, retryMaxMs: RETRY_MAX_MS };
+    this.#state = initialRole({ host, hosts, canStandBy, shared, onCrash, instance, ...limits });
+    // A step that throws is a fault of ours: nobody catches it here, and the process ends.
+    this.#running = feedback(
+      stepRole,
+      this.#state,
+      this.#events$,
+      this.#performers(),
+      MONOTONIC,
+    ).subscribe(([state]) => (this.#state = state));
+  }
+
+  start(): void {
+    this.#events$.next({ kind: 'start', found: this.#options.found });
+  }
+
+  /** The operator knows that nobody else runs it. False: it is not known here, for it runs, or stands by, here. */
+  force(): boolean {
+    const { phase, busy } = this.#state;
+    this.#events$.next({ kind: 'force' });
+    return phase === 'none' || ((phase === 'reading' || phase === 'standby') && !busy);
+  }
+
+  requestCheckpoint(): void {
+    this.#part?.requestCheckpoint();
+  }
+
+  async reload(): Promise<readonly Reloaded[]> {
+    return (await this.#part?.reload()) ?? [];
+  }
+
+  status(): DomainStatus {
+    const { error, phase, register } = this.#state;
+    const status = this.#part?.status() ?? idle(this.name);
+    return { ...status, phase, register, error: status.error ?? error };
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  #performers(): readonly Performer<RoleEvent, RoleEffect>[] {
+    return [
+      (effects$) => timers(effects$.pipe(ofKind('arm', 'disarm')), MONOTONIC),
+      atOnce('read', () => this.#read()),
+      inTurn('write', ({ write }) => this.#write(write)),
+      (effects$) =>
+        effects$.pipe(
+          ofKind('boot', 'inherit', 'stand-by', 'end'),
+          concatMap((effect) => this.#change(effect)),
+        ),
+      told('transition', ({ reason }) => this.#transition(reason)),
+    ];
+  }
+
+  #read(): Observable<RoleEvent> {
+    return this.#work
+      .keep(() => this.#options.witness.read(this.name, this.#left.signal))
+      .pipe(
+        map((register): RoleEvent => ({ kind: 'register', register })),
+        catchError((thrown: unknown) => {
+          const error = asError(thrown);
+          if (!this.#left.signal.aborted) this.#log.warn({ err: error }, 'the witness cannot be asked');
+          return of<RoleEvent>({ kind: 'register-failed', code: codeOf(error), message: error.message });
+        }),
+      );
+  }
+
+  #write(write: RegisterWrite): Observable<RoleEvent> {
+    return this.#work
+      .keep(() => this.#settle(write, this.#left.signal))
+      .pipe(
+        map((outcome): RoleEvent => ({ kind: 'answered', token: write.token, ...outcome })),
+        // Given up, for we leave.
+        catchError(() => EMPTY),
+      );
+  }
+
+  async #settle(write: RegisterWrite, signal: AbortSignal) {
+    const { witness } = this.#options;
+    const settled = await settle(witness, this.name, write, {
+      signal,
+      onFailure: ({ step, error, waitMs }) =>
+        this.#log.warn({ err: error, step, waitMs }, `the register is not written yet: ${error.message}`),
+    });
+    const { mode, owner, standby } = write.claim;
+    this.#log.info({ won: settled.won, mode, owner, standby, generation: settled.register?.generation }, 'register');
+    return settled;
+  }
+
+  /** One part after another. */
+  #change(effect: Change): Observable<RoleEvent> {
+    return this.#work.keep(() => this.#changed(effect)).pipe(
+      mergeMap((events) => events),
+      catchError((thrown: unknown) => {
+        const error = asError(thrown);
+        this.#log.error({ err: error }, `could not ${effect.kind}`);
+        return effect.kind === 'end' ? of<RoleEvent>({ kind: 'changed' }) : EMPTY;
+      }),
+    );
+  }
+
+  async #changed(effect: Change): Promise<readonly RoleEvent[]> {
+    switch (effect.kind) {
+      case 'end':
+        await this.#end();
+        return [{ kind: 'changed' }];
+      case 'boot':
+        await this.#begin(new OwnerPart(this.#partOptions, effect.register));
+        return [];
+      case 'inherit': {
+        const estate = (await this.#part?.bequeath?.()) ?? null;
+        await this.#end();
+        await this.#begin(new OwnerPart(this.#partOptions, effect.register, estate));
+        return [];
+      }
+      case 'stand-by':
+        await this.#begin(new StandbyPart(this.#partOptions, () => this.#state.owner));
+        return [];
+    }
+  }
+
+  async #begin(part: Part): Promise<void> {
+    this.#part = part;
+    part.news$.subscribe((event) => this.#events$.next(event));
+    await part.begin();
+  }
+
+  async #end(): Promise<void> {
+    const part = this.#part;
+    // What it was is shown until the next one is there.
+    await part?.stop();
+  }
+
+  #transition(reason: string): void {
+    const { phase, register } = this.#state;
+    const { generation, mode, owner, standby } = register ?? {};
+    this.#log.info({ phase, generation, mode, owner, standby, reason }, `${phase}: ${reason}`);
+    this.#options.roles$.next({
+      ...{ domain: this.name, host: this.#options.host, phase, reason },
+      ...{ register, atMs: monotonicMs() },
+    });
+  }
+
+  async #stop(): Promise<void> {
+    this.#events$.next({ kind: 'stop' });
+    if (!(await this.#work.settled(STOP_TIMEOUT_MS))) this.#log.warn('the domain did not come to rest in time');
+    this.#left.abort();
+    this.#running.unsubscribe();
+  }
+}
+
+type Change = Extract<RoleEffect, { readonly kind: 'boot' | 'inherit' | 'stand-by' | 'end' }>;
+
+function idle(domain: string): DomainStatus {
+  return {
+    domain,
+    role: 'none',
+    link: 'down',
+    peer: null,
+    streamUuid: null,
+    epochSeen: -1,
+    epochAcknowledged: -1,
+    epochCommitted: -1,
+    acknowledgedAtMs: null,
+    bufferedBytes: 0,
+    heldOutputBytes: 0,
+    error: null,
+  };
+}

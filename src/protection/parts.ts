@@ -1,0 +1,214 @@
+// The two parts that a host can play for a domain: its owner, where it runs, and a standby. Each tells how it ended, and
+// what the role has to know meanwhile; each is stopped by whoever began it.
+
+import { Subject, type Observable } from 'rxjs';
+import type { DomainOffer } from '../channel/contract.js';
+import type { PrimaryDomainConfig, SecondaryDomainConfig } from '../config/schema.js';
+import { WitnessError } from '../failover/error.js';
+import { mandateOf, takeOverWrite } from '../failover/mandate.js';
+import type { Register, RegisterWrite } from '../failover/register.js';
+import type { Settled } from '../failover/settle.js';
+import { monotonicMs } from '../flow/clock.js';
+import type { Reloaded } from '../flow/reloaded.js';
+import { PrimaryDomain, type PrimaryReports } from '../primary/domain.js';
+import type { AgentDependencies } from '../report/dependencies.js';
+import type { Estate } from '../report/estate.js';
+import type { Logger } from '../report/log.js';
+import type { DomainStatus } from '../report/reports.js';
+import { SecondaryDomain, type SecondaryReports } from '../secondary/domain.js';
+import type { Held } from '../secondary/vigil-state.js';
+import type { Route } from '../secondary/world.js';
+import type { RoleEvent } from './role.js';
+
+export interface PartOptions {
+  /** The name of this host. */
+  readonly host: string;
+  /** All hosts of the domain, in order of preference. */
+  readonly hosts: readonly string[];
+  /** Of this process alone. */
+  readonly instance: string;
+  readonly primary: PrimaryDomainConfig;
+  /** Null: it cannot stand by here. */
+  readonly secondary: SecondaryDomainConfig | null;
+  /** The ways to the other hosts. */
+  readonly routes: ReadonlyMap<string, Omit<Route, 'tried'>>;
+  readonly shared: boolean;
+  readonly dependencies: AgentDependencies;
+  readonly reports: PrimaryReports & SecondaryReports;
+  /** Offers the domain for protection; what comes back takes the offer away. */
+  readonly offer: (offer: DomainOffer) => () => void;
+  /** @throws WitnessError ABORTED, CLOSED: not known */
+  readonly settle: (write: RegisterWrite, signal: AbortSignal) => Promise<Settled>;
+  /** @throws WitnessError */
+  readonly read: (signal: AbortSignal) => Promise<Register | null>;
+  readonly log: Logger;
+}
+
+export interface Part {
+  readonly news$: Observable<RoleEvent>;
+  /** Rejects if it cannot begin at all; how it fares is news. */
+  begin(): Promise<void>;
+  status(): DomainStatus;
+  requestCheckpoint(): void;
+  reload(): Promise<readonly Reloaded[]>;
+  /** What runs here after a takeover. */
+  bequeath?(): Promise<Estate>;
+  /** Safe to call twice. */
+  stop(): Promise<void>;
+}
+
+/** A domain that ran for so long has started well. */
+const STEADY_MS = 60_000;
+
+export class OwnerPart implements Part {
+  readonly news$ = new Subject<RoleEvent>();
+  readonly #options: PartOptions;
+  readonly #domain: PrimaryDomain;
+  readonly #estate: Estate | null;
+  #stopped = false;
+
+  /** `register`: by which the domain is ours. */
+  constructor(options: PartOptions, register: Register, estate: Estate | null = null) {
+    const { host, instance, primary, dependencies, reports, settle, log } = options;
+    this.#options = options;
+    this.#estate = estate;
+    // Told apart from the tokens of the owners that this process was before.
+    const mandate = mandateOf(host, `${instance}-${register.generation}`, register);
+    this.#domain = new PrimaryDomain(primary, dependencies, reports, log, { host, mandate, settle });
+  }
+
+  async begin(): Promise<void> {
+    const sinceMs = monotonicMs();
+    void this.#domain.finished.then(() => {
+      if (this.#stopped) return;
+      const { role } = this.#domain.status();
+      const how = role === 'ended' || role === 'fenced' ? role : 'failed';
+      const steady = monotonicMs() - sinceMs > STEADY_MS;
+      this.news$.next({ kind: 'owner-over', how, alone: this.#domain.isAlone, steady });
+    });
+    await this.#domain.open(this.#estate);
+    this.#domain.offer(this.#options.offer);
+    this.#domain.start();
+  }
+
+  status(): DomainStatus {
+    return this.#domain.status();
+  }
+
+  requestCheckpoint(): void {
+    this.#domain.requestCheckpoint();
+  }
+
+  reload(): Promise<readonly Reloaded[]> {
+    return this.#domain.reload();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#domain.stop();
+    this.news$.complete();
+  }
+}
+
+export class StandbyPart implements Part {
+  readonly news$ = new Subject<RoleEvent>();
+  readonly #options: PartOptions;
+  readonly #domain: SecondaryDomain;
+  readonly #left = new AbortController();
+  #granted: Register | null = null;
+  #asked = 0;
+  #tried = 0;
+  #stopped = false;
+
+  /** `owner`: whom the register names, if it is known. */
+  constructor(options: PartOptions, owner: () => string | null) {
+    const { host, secondary, dependencies, reports, log } = options;
+    this.#options = options;
+    if (!secondary) throw new WitnessError('BAD_OPTIONS', 'a standby needs another host');
+    this.#domain = new SecondaryDomain(
+      secondary,
+      dependencies,
+      {
+        host,
+        acquire: (held) => this.#acquire(held),
+        route: (held) => this.#route(held?.owner ?? owner(), held !== null),
+        busy: (busy) => this.news$.next({ kind: 'standby', busy }),
+      },
+      reports,
+      log,
+    );
+  }
+
+  async begin(): Promise<void> {
+    void this.#domain.finished.then(() => {
+      if (this.#stopped) return;
+      const { role } = this.#domain.status();
+      if (role === 'active' && this.#granted) this.news$.next({ kind: 'took-over', register: this.#granted });
+      else this.news$.next({ kind: 'standby-over', how: role === 'ended' ? 'ended' : 'failed' });
+    });
+    await this.#domain.open();
+    this.#domain.start();
+  }
+
+  status(): DomainStatus {
+    return this.#domain.status();
+  }
+
+  requestCheckpoint(): void {
+    // That is the owner's.
+  }
+
+  reload(): Promise<readonly Reloaded[]> {
+    return this.#domain.reload();
+  }
+
+  bequeath(): Promise<Estate> {
+    return this.#domain.bequeath();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#left.abort();
+    await this.#domain.stop();
+    this.news$.complete();
+  }
+
+  async #acquire(held: Held): Promise<'granted' | 'denied'> {
+    const { host, instance, shared, read, settle, log } = this.#options;
+    const { signal } = this.#left;
+    const register = await read(signal);
+    const token = `${instance}-take-${++this.#asked}`;
+    const { owner, pairing: stream } = held;
+    const claim = { mode: 'alone', owner: host, standby: null, stream: null } as const;
+    // A register of our own says nothing of what the others have written.
+    const write = shared
+      ? takeOverWrite(register, host, { owner, stream }, token)
+      : { expected: register, claim, token };
+    if (!write) {
+      const { mode, owner: now, generation } = register ?? {};
+      log.info({ mode, owner: now, generation }, 'by the register the domain is not ours to take over');
+      return 'denied';
+    }
+    const settled = await settle(write, signal);
+    if (!settled.won) return 'denied';
+    this.#granted = settled.register;
+    return 'granted';
+  }
+
+  /** The owner, if it is known; else one host after another, and now and then the others too. */
+  #route(owner: string | null, only: boolean): Route {
+    const { routes } = this.#options;
+    const names = [...routes.keys()];
+    const turn = this.#tried++;
+    const known = owner !== null && routes.has(owner) ? owner : null;
+    const name = known !== null && (only || turn % 2 === 0) ? known : names[(turn >> (known === null ? 0 : 1)) % names.length];
+    const route = name === undefined ? undefined : routes.get(name);
+    if (name === undefined || !route) throw new WitnessError('BAD_OPTIONS', 'a standby needs another host');
+    return {
+      ...route,
+      tried: (code) => {
+        if (code === 'UNKNOWN_DOMAIN') this.news$.next({ kind: 'not-here', host: name });
+      },
+    };
+  }
+}
