@@ -1,5 +1,6 @@
 // The kinds of field that a configuration is made of. Each one's message completes the sentence "expected …".
 
+import { isIP } from 'node:net';
 import { z } from 'zod';
 import { nearest } from './suggest.js';
 import { formatSize, parseSize } from './units.js';
@@ -27,6 +28,11 @@ export function wholeNumber(
   expected = `a whole number from ${minimum} to ${maximum}`,
 ) {
   return z.int({ error: expected }).min(minimum, { error: expected }).max(maximum, { error: expected });
+}
+
+/** Milliseconds. */
+export function duration(minimum: number, maximum: number) {
+  return wholeNumber(minimum, maximum, `a whole number of milliseconds from ${minimum} to ${maximum}`);
 }
 
 export function flag() {
@@ -93,6 +99,23 @@ export function url(protocols: readonly string[]) {
     },
     { error: expected, abort: true },
   );
+}
+
+const HOST_NAME = /^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$/i;
+
+/** A host name or address by itself: no port, no wildcard. */
+export function hostName(expected: string) {
+  return text(expected).refine((name) => isIP(name) !== 0 || HOST_NAME.test(name), { error: expected });
+}
+
+/** As a certificate says it. */
+export function certificateName() {
+  return hostName("a host name or address, as in a certificate's subject alternative names (no wildcard)");
+}
+
+/** Where is listened. */
+export function listenHost() {
+  return text('a host name or address to listen on');
 }
 
 /** A domain's name: it becomes a metric's label, part of a file's name and a word on the wire. */
