@@ -2,6 +2,7 @@
 
 import { isIP } from 'node:net';
 import { z } from 'zod';
+import { valueAt } from './problems.js';
 import { nearest } from './suggest.js';
 import { formatSize, parseSize } from './units.js';
 
@@ -17,9 +18,34 @@ export function section<Shape extends z.core.$ZodLooseShape>(shape: Shape) {
 }
 
 function unknownKey(key: string, known: readonly string[]): string {
-  const hint = nearest(key, known);
-  if (hint !== null) return `${hint} (did you mean that? there is no such key)`;
-  return `one of ${known.join(', ')} (there is no such key)`;
+  return unknown(key, known, 'key');
+}
+
+/** What is expected in the place of a word that is not known. */
+export function unknown(word: string, known: readonly string[], what: string): string {
+  const hint = nearest(word, known);
+  if (hint !== null) return `${hint} (did you mean that? there is no such ${what})`;
+  return `one of ${known.join(', ')} (there is no such ${what})`;
+}
+
+/** A mapping of names to values of one kind. The message of a name is that of `name`. */
+export function named<Value extends z.core.$ZodType>(
+  name: z.ZodType<string, string>,
+  value: Value,
+  maximum: number,
+  expected: string,
+) {
+  return z
+    .record(name, value, {
+      error: (issue) => (issue.code === 'invalid_key' ? (issue.issues[0]?.message ?? expected) : expected),
+    })
+    .refine(
+      (given) => {
+        const count = Object.keys(given).length;
+        return count >= 1 && count <= maximum;
+      },
+      { error: expected },
+    );
 }
 
 export function wholeNumber(
@@ -108,6 +134,11 @@ export function hostName(expected: string) {
   return text(expected).refine((name) => isIP(name) !== 0 || HOST_NAME.test(name), { error: expected });
 }
 
+/** As it stands in a URL. */
+export function authority(host: string, port: number): string {
+  return `${isIP(host) === 6 ? `[${host}]` : host}:${port}`;
+}
+
 /** As a certificate says it. */
 export function certificateName() {
   return hostName("a host name or address, as in a certificate's subject alternative names (no wildcard)");
@@ -125,9 +156,11 @@ export function identifier() {
 }
 
 /** Domains are told apart by their names. */
-export function distinctNames(context: z.core.ParsePayload<readonly { readonly name: string }[]>): void {
+export function distinctNames(context: z.core.ParsePayload<readonly unknown[]>): void {
   const seen = new Set<string>();
-  context.value.forEach(({ name }, index) => {
+  context.value.forEach((domain, index) => {
+    const name = valueAt(domain, ['name']);
+    if (typeof name !== 'string') return;
     if (seen.has(name)) {
       context.issues.push({
         code: 'custom',

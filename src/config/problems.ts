@@ -65,6 +65,7 @@ export function pathText(keys: Keys): string {
   let text = '';
   for (const key of keys) {
     if (typeof key === 'number') text += `[${key}]`;
+    else if (typeof key === 'string' && !/^[\w-]+$/.test(key)) text += `[${JSON.stringify(key)}]`;
     else text += text === '' ? String(key) : `.${String(key)}`;
   }
   return text === '' ? '(top)' : text;
@@ -73,7 +74,8 @@ export function pathText(keys: Keys): string {
 export function valueAt(top: unknown, keys: Keys): unknown {
   let value = top;
   for (const key of keys) {
-    if (typeof value !== 'object' || value === null) return undefined;
+    // What every object inherits is nothing that was given.
+    if (typeof value !== 'object' || value === null || !Object.hasOwn(value, key)) return undefined;
     value = (value as Readonly<Record<PropertyKey, unknown>>)[key];
   }
   return value;
