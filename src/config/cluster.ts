@@ -43,7 +43,7 @@ export async function loadCluster(file: string, host?: string): Promise<AgentCon
 export function parseCluster(given: unknown, host?: string, origin: Origin = {}): AgentConfig {
   const hosts = valueAt(given, ['hosts']);
   const names = isMap(hosts) ? Object.keys(hosts).slice(0, HOSTS_MAX) : [];
-  const self = host ?? ownName(names);
+  const self = host ?? hostCalled(os.hostname(), names);
   const directory = origin.directory ?? process.cwd();
   const resolve = (file: string) => path.resolve(directory, file.replaceAll('{host}', self ?? ''));
 
@@ -59,9 +59,9 @@ export function parseCluster(given: unknown, host?: string, origin: Origin = {})
   return agent;
 }
 
-/** Null: it is called as none of them. */
-function ownName(names: readonly string[]): string | null {
-  const whole = os.hostname().toLowerCase();
+/** Which of the hosts a machine is, by what it calls itself: all of that, or up to the first dot. Null: none of them. */
+export function hostCalled(machine: string, names: readonly string[]): string | null {
+  const whole = machine.toLowerCase();
   const [first = ''] = whole.split('.');
   return [whole, first].find((name) => names.includes(name)) ?? null;
 }
@@ -69,7 +69,7 @@ function ownName(names: readonly string[]): string | null {
 function notAmongThem(self: string | null, names: readonly string[], file?: string): ConfigError {
   const expected =
     self === null
-      ? `one of ${names.join(', ')} (say which: this machine is called ${os.hostname()}, as none of them is)`
+      ? `one of ${names.join(', ')} (--host says which; this machine is called ${os.hostname()}, as none of them is)`
       : unknown(self, names, 'host');
   return unknownHost('this host', self ?? undefined, expected, file);
 }

@@ -19,13 +19,18 @@ interface Place {
   readonly parts: ReadonlyMap<PropertyKey, Place>;
 }
 
+export interface Located {
+  readonly keys: Keys;
+  readonly shared: Keys | null;
+}
+
 export interface Overlaid {
   readonly value: unknown;
   /**
    * Where something of the value stands in the file, or would stand if it is missing. `shared`: it may as well be said
    * to stand there, where all hosts have it from; null if not.
    */
-  locate(keys: Keys): { readonly keys: Keys; readonly shared: Keys | null };
+  readonly locate: (keys: Keys) => Located;
 }
 
 export interface Layer {
@@ -85,7 +90,7 @@ function ofBoth(shared: Layer, own: Layer, parts: Iterable<readonly [PropertyKey
   return { keys: shared.keys, own: own.keys, parts: new Map(places) };
 }
 
-function located(top: Place, keys: Keys): ReturnType<Overlaid['locate']> {
+function located(top: Place, keys: Keys): Located {
   let place = top;
   for (const [index, key] of keys.entries()) {
     const next = place.parts.get(key);
@@ -95,7 +100,7 @@ function located(top: Place, keys: Keys): ReturnType<Overlaid['locate']> {
   return inside(place, []);
 }
 
-function inside({ keys, own }: Place, rest: Keys): ReturnType<Overlaid['locate']> {
+function inside({ keys, own }: Place, rest: Keys): Located {
   if (own === null) return { keys: [...keys, ...rest], shared: null };
   return { keys: [...own, ...rest], shared: [...keys, ...rest] };
 }
