@@ -58,7 +58,7 @@ function hostSchema() {
   // What the pattern takes and no resolver does: "1.2.3.4.5", or an address with the interface that it is on.
   const isReachable = (address: string) => URL.canParse(`ws://${authority(address, 1)}`);
   return section({
-    address: hostName(ADDRESS).refine(isReachable, { error: ADDRESS }),
+    address: hostName(ADDRESS).refine(isReachable, { error: ADDRESS, abort: true }),
     port: wholeNumber(1, 65_535).default(7300),
     listen: listenHost().optional(),
     name: certificateName().optional(),

@@ -19,7 +19,7 @@ import {
   type ClusterDomain,
 } from './cluster-schema.js';
 import { ConfigError } from './error.js';
-import { unknown, type Resolve } from './fields.js';
+import { unknown } from './fields.js';
 import type { HypervisorConfig } from './hypervisor.js';
 import type { Origin } from './load.js';
 import type { HttpConfig } from './schema.js';
@@ -49,7 +49,8 @@ export function parseCluster(given: unknown, host?: string, origin: Origin = {})
 
   const top = check(clusterSchema(resolve), given);
   const http = httpOnHosts(given, names);
-  const domains = domainsOf(given).map((domain, index) => domainOnHosts(domain, index, names, resolve));
+  const domainSchema = clusterDomainSchema(resolve, names.length > 0 ? names : null);
+  const domains = domainsOf(given).map((domain, index) => domainOnHosts(domain, index, domainSchema));
   const findings = [top, http, ...domains].flatMap((part) => part.findings ?? []);
   if (top.findings !== null || findings.length > 0) {
     throw new ConfigError('INVALID', origin.file ?? null, findings.map(problemOf));
@@ -87,18 +88,17 @@ function httpOnHosts(given: unknown, names: readonly string[]) {
 
 function domainsOf(given: unknown): readonly unknown[] {
   const domains = valueAt(given, ['domains']);
-  return Array.isArray(domains) ? domains.slice(0, DOMAINS_MAX) : [];
+  // From the API it may have holes.
+  return Array.isArray(domains) ? Array.from<unknown>(domains.slice(0, DOMAINS_MAX)) : [];
 }
 
 function domainOnHosts(
   domain: unknown,
   index: number,
-  names: readonly string[],
-  resolve: Resolve,
+  schema: ReturnType<typeof clusterDomainSchema>,
 ): OnHosts<ClusterDomain> {
   const keys = ['domains', index];
   const { hosts, own } = differences(valueAt(domain, ['hosts']), [...keys, 'hosts']);
-  const schema = clusterDomainSchema(resolve, names.length > 0 ? names : null);
   const onHosts = checkOnHosts(schema, { value: domain, keys }, hosts, own);
   const last = hosts.at(-1);
   const attached = [...onHosts.values].filter(([, { hypervisor }]) => isAttached(hypervisor));

@@ -131,7 +131,8 @@ const HOST_NAME = /^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z
 
 /** A host name or address by itself: no port, no wildcard. */
 export function hostName(expected: string) {
-  return text(expected).refine((name) => isIP(name) !== 0 || HOST_NAME.test(name), { error: expected });
+  const isName = (given: string) => isIP(given) !== 0 || HOST_NAME.test(given);
+  return text(expected).refine(isName, { error: expected, abort: true });
 }
 
 /** As it stands in a URL. */
