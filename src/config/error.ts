@@ -7,7 +7,8 @@ export type ConfigErrorCode =
   | 'UNREADABLE' // the file cannot be read
   | 'TOO_LARGE' // the file is larger than any configuration can be
   | 'BAD_YAML' // the file is not YAML, or uses what a configuration may not use (unknown tags, alias bombs)
-  | 'INVALID'; // it is YAML, but not a configuration
+  | 'INVALID' // it is YAML, but not a configuration
+  | 'UNKNOWN_HOST'; // it is a configuration, but not of the host that is asked for
 
 export interface ConfigProblem {
   /** The key, from the top: "domains[0].checkpoint.intervalMs"; "(top)" for the whole. */

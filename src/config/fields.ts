@@ -1,6 +1,8 @@
 // The kinds of field that a configuration is made of. Each one's message completes the sentence "expected …".
 
+import { isIP } from 'node:net';
 import { z } from 'zod';
+import { valueAt } from './problems.js';
 import { nearest } from './suggest.js';
 import { formatSize, parseSize } from './units.js';
 
@@ -16,9 +18,34 @@ export function section<Shape extends z.core.$ZodLooseShape>(shape: Shape) {
 }
 
 function unknownKey(key: string, known: readonly string[]): string {
-  const hint = nearest(key, known);
-  if (hint !== null) return `${hint} (did you mean that? there is no such key)`;
-  return `one of ${known.join(', ')} (there is no such key)`;
+  return unknown(key, known, 'key');
+}
+
+/** What is expected in the place of a word that is not known. */
+export function unknown(word: string, known: readonly string[], what: string): string {
+  const hint = nearest(word, known);
+  if (hint !== null) return `${hint} (did you mean that? there is no such ${what})`;
+  return `one of ${known.join(', ')} (there is no such ${what})`;
+}
+
+/** A mapping of names to values of one kind. The message of a name is that of `name`. */
+export function named<Value extends z.core.$ZodType>(
+  name: z.ZodType<string, string>,
+  value: Value,
+  maximum: number,
+  expected: string,
+) {
+  return z
+    .record(name, value, {
+      error: (issue) => (issue.code === 'invalid_key' ? (issue.issues[0]?.message ?? expected) : expected),
+    })
+    .refine(
+      (given) => {
+        const count = Object.keys(given).length;
+        return count >= 1 && count <= maximum;
+      },
+      { error: expected },
+    );
 }
 
 export function wholeNumber(
@@ -27,6 +54,11 @@ export function wholeNumber(
   expected = `a whole number from ${minimum} to ${maximum}`,
 ) {
   return z.int({ error: expected }).min(minimum, { error: expected }).max(maximum, { error: expected });
+}
+
+/** Milliseconds. */
+export function duration(minimum: number, maximum: number) {
+  return wholeNumber(minimum, maximum, `a whole number of milliseconds from ${minimum} to ${maximum}`);
 }
 
 export function flag() {
@@ -95,6 +127,29 @@ export function url(protocols: readonly string[]) {
   );
 }
 
+const HOST_NAME = /^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$/i;
+
+/** A host name or address by itself: no port, no wildcard. */
+export function hostName(expected: string) {
+  const isName = (given: string) => isIP(given) !== 0 || HOST_NAME.test(given);
+  return text(expected).refine(isName, { error: expected, abort: true });
+}
+
+/** As it stands in a URL. */
+export function authority(host: string, port: number): string {
+  return `${isIP(host) === 6 ? `[${host}]` : host}:${port}`;
+}
+
+/** As a certificate says it. */
+export function certificateName() {
+  return hostName("a host name or address, as in a certificate's subject alternative names (no wildcard)");
+}
+
+/** Where is listened. */
+export function listenHost() {
+  return text('a host name or address to listen on');
+}
+
 /** A domain's name: it becomes a metric's label, part of a file's name and a word on the wire. */
 export function identifier() {
   const expected = 'a name of 1 to 63 letters a-z, digits and hyphens that begins with a letter or digit';
@@ -114,4 +169,22 @@ export function distinct<Key extends string>(key: Key, expected: string) {
       if (given.indexOf(one) !== index) problem(context, [index, key], expected);
     });
   };
+}
+
+/** Domains are told apart by their names. */
+export function distinctNames(context: z.core.ParsePayload<readonly unknown[]>): void {
+  const seen = new Set<string>();
+  context.value.forEach((domain, index) => {
+    const name = valueAt(domain, ['name']);
+    if (typeof name !== 'string') return;
+    if (seen.has(name)) {
+      context.issues.push({
+        code: 'custom',
+        path: [index, 'name'],
+        input: name,
+        message: 'a name that no other domain here has',
+      });
+    }
+    seen.add(name);
+  });
 }

@@ -4,7 +4,6 @@
 import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { parse } from 'yaml';
-import { z } from 'zod';
 import {
   loadPrimaryConfig,
   loadSecondaryConfig,
@@ -12,38 +11,14 @@ import {
   parseSecondaryConfig,
 } from '../../src/config/load.js';
 import { primarySchema, secondarySchema } from '../../src/config/schema.js';
+import { keysOf, sectionsOf, switchOn } from './example.js';
 
 const PRIMARY = 'config/primary.yaml';
 const SECONDARY = 'config/secondary.yaml';
 
-/** With the settings that are switched off switched on: all but "# " before words. */
-function switchOn(source: string): string {
-  return source.replace(/^( *)#(?! ?$| [^ ])/gm, '$1');
-}
-
 /** The sections for QEMU, which are alternatives to the one that is switched on; and the file without them. */
-function qemuSections(file: string): { sections: unknown[]; rest: string } {
-  const source = readFileSync(file, 'utf8');
-  const section = /^ {4}#hypervisor:\n(?: {4}#.*\n)+/gm;
-  const sections = [...source.matchAll(section)].map(([text]) => {
-    return (parse(switchOn(text)) as { hypervisor: unknown }).hypervisor;
-  });
-  return { sections, rest: source.replace(section, '') };
-}
-
-function keysOf(schema: z.ZodType): Set<string> {
-  const keys = new Set<string>();
-  const walk = (node: unknown): void => {
-    if (typeof node !== 'object' || node === null) return;
-    for (const [name, value] of Object.entries(node as Record<string, unknown>)) {
-      if (name === 'properties' && typeof value === 'object' && value !== null) {
-        for (const key of Object.keys(value)) keys.add(key);
-      }
-      walk(value);
-    }
-  };
-  walk(z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' }));
-  return keys;
+function qemuSections(file: string) {
+  return sectionsOf(readFileSync(file, 'utf8'), 'hypervisor', 4);
 }
 
 describe('config examples', () => {

@@ -8,6 +8,7 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { ConfigError } from '../../src/config/error.js';
 import { loadPrimaryConfig, parsePrimaryConfig, parseSecondaryConfig } from '../../src/config/load.js';
+import { errorOf, problems } from './refused.js';
 
 const hypervisor = { kind: 'embedded' };
 const qemu = { kind: 'qemu' };
@@ -15,21 +16,6 @@ const domain = { name: 'web', hypervisor };
 const standby = { ...domain, primary: 'ws://localhost:7300' };
 const primary = (changes: object) => ({ domains: [{ ...domain, ...changes }] });
 const secondary = (changes: object) => ({ domains: [{ ...standby, ...changes }] });
-
-function errorOf(run: () => unknown): ConfigError {
-  try {
-    run();
-  } catch (thrown) {
-    if (thrown instanceof ConfigError) return thrown;
-    throw thrown;
-  }
-  throw new Error('this configuration should have been refused');
-}
-
-/** "path: given" of each problem. */
-function problems(run: () => unknown): string[] {
-  return errorOf(run).problems.map(({ path, given }) => `${path}: ${given ?? 'missing'}`);
-}
 
 async function withFile<Result>(content: string, use: (file: string) => Promise<Result>): Promise<Result> {
   const directory = await mkdtemp(path.join(os.tmpdir(), 'romulus-config-'));

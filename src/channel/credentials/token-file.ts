@@ -65,11 +65,16 @@ export class TokenFile extends WatchedFiles {
   }
 }
 
-/** `$XDG_STATE_HOME/romulus/token`, by default `~/.local/state/romulus/token`. */
-export function defaultTokenFile(): string {
+/** Where Romulus keeps what outlives it: `$XDG_STATE_HOME/romulus`, by default `~/.local/state/romulus`. */
+export function stateDirectory(): string {
   const given = process.env['XDG_STATE_HOME'] ?? '';
   const state = path.isAbsolute(given) ? given : path.join(homedir(), '.local', 'state');
-  return path.join(state, 'romulus', 'token');
+  return path.join(state, 'romulus');
+}
+
+/** The file `token` in the state directory. */
+export function defaultTokenFile(): string {
+  return path.join(stateDirectory(), 'token');
 }
 
 /**
