@@ -1,0 +1,97 @@
+// A write to the register, until its outcome is known. A witness that does not answer may have done what it was asked
+// for; to take that for a no would let two hosts run, or none.
+//
+//   attempt ─▶ won ─────────────────────────────────▶ won
+//      │  └──▶ lost ─▶ read ─▶ what we wrote ───────▶ won      an earlier attempt had got through
+//      │                 │ └─▶ something else ──────▶ lost
+//      │                 └───▶ what we expected: the witness contradicts itself: from the start again
+//      └─ no answer: wait, and again with the same token
+//
+// Only the first of the attempts can change anything: the others find that the register is not what they expect.
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { asError, codeOf } from '../errors.js';
+import { backoffMs, spreadMs, type BackoffOptions } from '../flow/backoff.js';
+import { WitnessError } from './error.js';
+import {
+  sameRegister,
+  written,
+  type Register,
+  type RegisterWitness,
+  type RegisterWrite,
+} from './register.js';
+
+const BACKOFF: BackoffOptions = { firstMs: 50, maxMs: 2000 };
+
+/** These do not pass: the caller is wrong, or has had enough. */
+const FINAL: ReadonlySet<string> = new Set(['BAD_CLAIM', 'CLOSED', 'ABORTED']);
+
+export interface SettleFailure {
+  readonly step: 'write' | 'read';
+  readonly error: Error;
+  /** 1, 2, … */
+  readonly failures: number;
+  /** Until the next attempt, milliseconds. */
+  readonly waitMs: number;
+}
+
+export interface SettleOptions {
+  /** Ends it; the outcome stays unknown then, and what was asked for may still come true. */
+  readonly signal?: AbortSignal;
+  readonly backoff?: BackoffOptions;
+  /** Of each attempt that failed, before the wait for the next. */
+  readonly onFailure?: (failure: SettleFailure) => void;
+}
+
+/** `won: false` is final, too: the register is not, or not any more, what was to be written. */
+export type Settled =
+  | { readonly won: true; readonly register: Register }
+  | { readonly won: false; readonly register: Register | null };
+
+/**
+ * Resolves when it is known whether the register has become what the write says: however long that takes. The token must
+ * be of this write alone; the same write with the same token may be settled again.
+ * @throws WitnessError ABORTED, CLOSED: not known; BAD_CLAIM: not written
+ */
+export async function settle(
+  witness: RegisterWitness,
+  domain: string,
+  write: RegisterWrite,
+  options: SettleOptions = {},
+): Promise<Settled> {
+  const { signal, backoff = BACKOFF, onFailure } = options;
+  const target = written(write);
+  let step: SettleFailure['step'] = 'write';
+  for (let failures = 1; ; failures++) {
+    try {
+      if (step === 'write') {
+        const outcome = await witness.compareAndSet(domain, write.expected, write.claim, write.token, signal);
+        if (outcome === 'won') return { won: true, register: target };
+        step = 'read';
+      }
+      const register = await witness.read(domain, signal);
+      if (sameRegister(register, target)) return { won: true, register: target };
+      if (!sameRegister(register, write.expected)) return { won: false, register };
+      step = 'write';
+      throw new WitnessError('UNREACHABLE', 'the witness refuses the write, and shows what it is to follow', {
+        generation: register?.generation,
+      });
+    } catch (thrown) {
+      const error = asError(thrown);
+      if (FINAL.has(codeOf(error))) throw error;
+      const waitMs = spreadMs(backoffMs(backoff, failures - 1), Math.random());
+      onFailure?.({ step, error, failures, waitMs });
+      await pause(waitMs, signal);
+    }
+  }
+}
+
+/** @throws WitnessError ABORTED */
+async function pause(waitMs: number, signal: AbortSignal | undefined): Promise<void> {
+  try {
+    await sleep(waitMs, undefined, signal && { signal });
+  } catch (cause) {
+    // It is cut short for one reason only.
+    throw new WitnessError('ABORTED', 'given up before the outcome of a write was known', {}, { cause });
+  }
+}
