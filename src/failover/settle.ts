@@ -3,8 +3,8 @@
 //
 //   attempt ─▶ won ─────────────────────────────────▶ won
 //      │  └──▶ lost ─▶ read ─▶ what we wrote ───────▶ won      an earlier attempt had got through
-//      │                 │ └─▶ something else ──────▶ lost
-//      │                 └───▶ what we expected: the witness contradicts itself: from the start again
+//      │                 │ └─▶ something later ─────▶ lost
+//      │                 └───▶ what we expected, or less: the witness contradicts itself, so from the start again
 //      └─ no answer: wait, and again with the same token
 //
 // Only the first of the attempts can change anything: the others find that the register is not what they expect.
@@ -43,10 +43,11 @@ export interface SettleOptions {
   readonly onFailure?: (failure: SettleFailure) => void;
 }
 
-/** `won: false` is final, too: the register is not, or not any more, what was to be written. */
-export type Settled =
-  | { readonly won: true; readonly register: Register }
-  | { readonly won: false; readonly register: Register | null };
+/** Of a write that is lost: `register` is what it is now, which is not, or not any more, what was to be written. */
+export interface Settled {
+  readonly won: boolean;
+  readonly register: Register;
+}
 
 /**
  * Resolves when it is known whether the register has become what the write says: however long that takes. The token must
@@ -71,11 +72,9 @@ export async function settle(
       }
       const register = await witness.read(domain, signal);
       if (sameRegister(register, target)) return { won: true, register: target };
-      if (!sameRegister(register, write.expected)) return { won: false, register };
+      if (register !== null && isLater(register, write.expected)) return { won: false, register };
       step = 'write';
-      throw new WitnessError('UNREACHABLE', 'the witness refuses the write, and shows what it is to follow', {
-        generation: register?.generation,
-      });
+      throw contradiction(register, write.expected);
     } catch (thrown) {
       const error = asError(thrown);
       if (FINAL.has(codeOf(error))) throw error;
@@ -84,6 +83,27 @@ export async function settle(
       await pause(waitMs, signal);
     }
   }
+}
+
+function isLater(register: Register, expected: Register | null): boolean {
+  if (expected === null) return true;
+  if (register.generation !== expected.generation) return register.generation > expected.generation;
+  return register.token !== expected.token;
+}
+
+/**
+ * A register never goes back. A view that is old passes; a witness that has lost what it knew does not, until somebody
+ * looks after it, and until then nothing follows from what it says.
+ */
+function contradiction(register: Register | null, expected: Register | null): WitnessError {
+  return new WitnessError(
+    'CORRUPT',
+    'the witness refuses a write, and shows nothing later than what it was to follow',
+    {
+      shown: register?.generation ?? null,
+      expected: expected?.generation ?? null,
+    },
+  );
 }
 
 /** @throws WitnessError ABORTED */

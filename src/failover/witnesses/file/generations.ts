@@ -4,8 +4,8 @@
 //   web.0000000000000007     the register of the domain web: the highest generation
 //   .web.TOKEN.ab12cd.tmp    somebody is about to write
 //
-//   read, is it what was expected? ─▶ a file aside, fsync ─▶ link() to the next generation ─▶ fsync of the directory
-//                                                             └ exists: lost               ─▶ is there a higher one?
+//   a file aside, fsync ─▶ is the register what was expected? ─▶ link() to the next generation ─▶ is there a higher one?
+//                           └ no: lost                            └ exists: lost                  └ no: fsync, won
 //
 // link() is what decides: of two who make the same name one succeeds, on any file system. Over NFS a reply may be lost
 // and link() fail although it was done: then the name is looked at. What the directory is said to hold may be old there
@@ -51,17 +51,29 @@ export function writeNext(directory: string, domain: string, write: RegisterWrit
     const aside = path.join(directory, name);
     try {
       await writeWhole(aside, encodeRegister(next));
+      // Now, when something was just made there: over NFS the view of the directory is new then.
       if (!sameRegister(await newest(directory, domain), write.expected)) return 'lost';
-      if (!(await linked(directory, domain, aside, next))) return 'lost';
-      await syncDirectory(directory);
-      const generations = await generationsOf(directory, domain);
-      if (generations.some((generation) => generation > next.generation)) return 'lost';
-      await prune(directory, domain, generations, aside);
-      return 'won';
+      return await linkNext(directory, domain, aside, next);
     } finally {
       await removed(aside);
     }
   });
+}
+
+/** The second half of a write: by whoever has seen the generation before, however long ago. `aside` holds `next`. */
+export async function linkNext(
+  directory: string,
+  domain: string,
+  aside: string,
+  next: Register,
+): Promise<'won' | 'lost'> {
+  if (!(await linked(directory, domain, aside, next))) return 'lost';
+  const generations = await generationsOf(directory, domain);
+  // Somebody has come after us already, or long before: either way the register is not what we wrote.
+  if (generations.some((generation) => generation > next.generation)) return 'lost';
+  await syncDirectory(directory);
+  await prune(directory, domain, generations, aside);
+  return 'won';
 }
 
 /** Whether the next generation is ours. @throws Node's system error if it is not known */
