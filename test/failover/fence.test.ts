@@ -213,6 +213,10 @@ describe('witness fence', () => {
     await refused(host.compareAndSet('web', await host.read('web'), alone('one'), 't2'), 'UNREACHABLE');
     await rename(`${directory}.away`, directory);
     expect(fenced()).to.have.length(2);
+    // Nor does what was done for a write that nobody settles count for another.
+    await refused(host.compareAndSet('web', await host.read('web'), alone('one'), 't3'), 'UNREACHABLE');
+    await rename(`${directory}.away`, directory);
+    expect(fenced()).to.have.length(3);
   });
 
   it('the registers outlive the process', async () => {

@@ -3,5 +3,6 @@
 import { codeOf } from '../../src/errors.js';
 import { createFileWitness } from '../../src/failover/witnesses/file/file.js';
 
-const witness = createFileWitness({ directory: process.argv[2] ?? '', requestTimeoutMs: 300 });
+const [directory = '', limit = '300'] = process.argv.slice(2);
+const witness = createFileWitness({ directory, requestTimeoutMs: Number(limit) });
 await witness.read('web').catch((error: unknown) => process.stdout.write(codeOf(error)));

@@ -1,7 +1,9 @@
 // The witness that is a directory.
 
 import { spawn } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
 import { link, mkdir, readdir, rename, rm, symlink, utimes, writeFile } from 'node:fs/promises';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { codeOf } from '../../src/errors.js';
@@ -11,9 +13,9 @@ import { createFileWitness } from '../../src/failover/witnesses/file/file.js';
 import { linkNext } from '../../src/failover/witnesses/file/generations.js';
 import { encodeRegister } from '../../src/failover/witnesses/value.js';
 import { Cleanup } from '../support/cleanup.js';
-import { childrenOf } from '../support/processes.js';
+import { childrenOf, isAlive } from '../support/processes.js';
 import { newSeed, seeded } from '../support/random.js';
-import { MAY_MOUNT, smallDisk } from '../support/strangers.js';
+import { hungFile, MAY_MOUNT, smallDisk } from '../support/strangers.js';
 import { until } from '../support/until.js';
 import { conforms } from './conformance.js';
 import { DeafDirectory } from './deaf-directory.js';
@@ -154,6 +156,46 @@ describe('witness file', () => {
   });
 });
 
+describe('the process that works for the witness file', () => {
+  const cleanup = new Cleanup();
+  afterEach(() => cleanup.run());
+
+  it('is gone with the agent that is killed', async () => {
+    const directory = await cleanup.directory();
+    const racer = spawn(process.execPath, [RACER, directory, 'one', '1000000'], { stdio: 'ignore' });
+    cleanup.add(() => racer.kill('SIGKILL'));
+    const pid = racer.pid ?? NaN;
+    await until('it works', () => childrenOf(pid).length > 0);
+    const workers = childrenOf(pid);
+    racer.kill('SIGKILL');
+    await until('they are gone', () => !workers.some(isAlive));
+  });
+
+  it('is started anew when it has been killed', async () => {
+    const directory = await cleanup.directory();
+    const host = createFileWitness({ directory, requestTimeoutMs: 10_000 });
+    cleanup.add(() => host.close());
+    const before = childrenOf(process.pid);
+    expect(await host.read('web')).to.equal(null);
+    const [worker = NaN] = childrenOf(process.pid).filter((pid) => !before.includes(pid));
+    process.kill(worker, 'SIGSTOP');
+    const waiting = refused(host.read('web'), 'UNREACHABLE');
+    process.kill(worker, 'SIGKILL');
+    await waiting;
+    expect(await host.compareAndSet('web', null, alone('one'), 't')).to.equal('won');
+    await host.close();
+    await until('none is left', () => childrenOf(process.pid).every((pid) => before.includes(pid)));
+  });
+});
+
+/** Whether one of its threads stands where the kernel waits for the server of such a file system. */
+function waitsForFuse(pid: number): boolean {
+  const threads = readdirSync(`/proc/${pid}/task`);
+  return threads.some((thread) =>
+    readFileSync(`/proc/${pid}/task/${thread}/wchan`, 'latin1').startsWith('fuse_'),
+  );
+}
+
 /** Whether there are any: a racer that is done has none. */
 function signalWorkers(racer: number, signal: NodeJS.Signals): boolean {
   try {
@@ -199,6 +241,17 @@ describe('witness file in a directory whose server is gone', () => {
     await symlink(good, place);
     const settled = await settle(host, 'web', { expected: null, claim: alone('one'), token: 't' });
     expect(settled.won).to.equal(true);
+  });
+
+  it('the process that waits there is gone with the agent that is killed', async () => {
+    const directory = path.dirname(await hungFile(cleanup));
+    const agent = spawn(process.execPath, [ONE_READ, directory, '60000'], { stdio: 'ignore' });
+    cleanup.add(() => agent.kill('SIGKILL'));
+    const pid = agent.pid ?? NaN;
+    await until('it waits', () => childrenOf(pid).some(waitsForFuse));
+    const workers = childrenOf(pid);
+    agent.kill('SIGKILL');
+    await until('it is gone', () => !workers.some(isAlive));
   });
 
   it('an agent that asks there can still end', async () => {

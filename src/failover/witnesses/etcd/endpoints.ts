@@ -28,11 +28,6 @@ export class Endpoints {
     if (this.#all.length === 0) throw new WitnessError('BAD_OPTIONS', 'etcd has no endpoint');
   }
 
-  /** Somebody else is asked first. */
-  avoid(endpoint: URL): void {
-    if (this.#all[this.#first] === endpoint) this.#first = (this.#first + 1) % this.#all.length;
-  }
-
   /**
    * The first answer. Whoever is asked besides is told by the signal that nobody waits any more.
    * @throws WitnessError what failed, if everyone did

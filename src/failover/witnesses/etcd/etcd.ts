@@ -79,15 +79,10 @@ class EtcdWitness implements RegisterWitness {
       compare: [{ key, target: 'MOD', result: 'EQUAL', mod_revision: answer.revision }],
       success: [{ request_put: { key, value } }],
     };
-    try {
-      const reply = await this.#limited(signal, (inner) =>
-        this.#members.call(endpoint, '/v3/kv/txn', body, inner),
-      );
-      return succeeded(reply, endpoint) ? 'won' : 'lost';
-    } catch (error) {
-      this.#endpoints.avoid(endpoint);
-      throw error;
-    }
+    const reply = await this.#limited(signal, (inner) =>
+      this.#members.call(endpoint, '/v3/kv/txn', body, inner),
+    );
+    return succeeded(reply, endpoint) ? 'won' : 'lost';
   }
 
   close(): void {

@@ -22,7 +22,7 @@ export interface Post {
   readonly body: object;
   /** Of a user that is logged in. */
   readonly authorization: string | null;
-  readonly tls: EtcdTls;
+  readonly tls: () => EtcdTls;
   /** Aborted: the connection is cut. */
   readonly signal: AbortSignal;
 }
@@ -49,7 +49,7 @@ export function post(options: Post): Promise<HttpAnswer> {
     try {
       request = open(options);
     } catch (thrown) {
-      // A certificate or key that is none.
+      // A certificate or key that is none, or cannot be had.
       const cause = asError(thrown);
       reject(new WitnessError('DENIED', `TLS cannot be used: ${cause.message}`, {}, { cause }));
       return;
@@ -73,7 +73,7 @@ function open({ endpoint, path, authorization, tls }: Post): ClientRequest {
   };
   const common = { method: 'POST', agent: false, headers };
   const url = new URL(path, endpoint);
-  return endpoint.protocol === 'https:' ? secure(url, { ...common, ...tls }) : plain(url, common);
+  return endpoint.protocol === 'https:' ? secure(url, { ...common, ...tls() }) : plain(url, common);
 }
 
 async function answerOf(response: IncomingMessage): Promise<HttpAnswer> {

@@ -11,7 +11,7 @@ export interface EtcdUser {
 }
 
 export interface EtcdAccess {
-  /** As it is now: it is asked for at each request, so that renewed certificates come into use. */
+  /** As it is now: asked for at each request, so that renewed certificates come into use. It may throw (DENIED). */
   readonly tls?: () => EtcdTls;
   readonly user?: EtcdUser;
 }
@@ -78,7 +78,8 @@ export class EtcdMembers {
     authorization: string | null,
     signal: AbortSignal,
   ): Promise<HttpAnswer> {
-    return post({ endpoint, path, body, authorization, tls: this.#access.tls?.() ?? {}, signal });
+    const { tls = () => ({}) } = this.#access;
+    return post({ endpoint, path, body, authorization, tls, signal });
   }
 }
 
