@@ -3,15 +3,15 @@
 //
 //   attempt ─▶ won ─────────────────────────────────▶ won
 //      │  └──▶ lost ─▶ read ─▶ what we wrote ───────▶ won      an earlier attempt had got through
-//      │                 │ └─▶ something else ──────▶ lost
-//      │                 └───▶ what we expected: the witness contradicts itself: from the start again
+//      │                 │ └─▶ something later ─────▶ lost
+//      │                 └───▶ what we expected, or less: the witness contradicts itself, so from the start again
 //      └─ no answer: wait, and again with the same token
 //
 // Only the first of the attempts can change anything: the others find that the register is not what they expect.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { asError, codeOf } from '../errors.js';
-import { backoffMs, spreadMs } from '../flow/backoff.js';
+import { backoffMs, spreadMs, type BackoffOptions } from '../flow/backoff.js';
 import { WitnessError } from './error.js';
 import {
   sameRegister,
@@ -21,7 +21,7 @@ import {
   type RegisterWrite,
 } from './register.js';
 
-const BACKOFF = { firstMs: 50, maxMs: 2000 };
+const BACKOFF: BackoffOptions = { firstMs: 50, maxMs: 2000 };
 
 /** These do not pass: the caller is wrong, or has had enough. */
 const FINAL: ReadonlySet<string> = new Set(['BAD_CLAIM', 'CLOSED', 'ABORTED']);
@@ -38,15 +38,16 @@ export interface SettleFailure {
 export interface SettleOptions {
   /** Ends it; the outcome stays unknown then, and what was asked for may still come true. */
   readonly signal?: AbortSignal;
-  readonly backoff?: { readonly firstMs: number; readonly maxMs: number };
+  readonly backoff?: BackoffOptions;
   /** Of each attempt that failed, before the wait for the next. */
   readonly onFailure?: (failure: SettleFailure) => void;
 }
 
-/** `won: false` is final, too: the register is not, or not any more, what was to be written. */
-export type Settled =
-  | { readonly won: true; readonly register: Register }
-  | { readonly won: false; readonly register: Register | null };
+/** Of a write that is lost: `register` is what it is now, which is not, or not any more, what was to be written. */
+export interface Settled {
+  readonly won: boolean;
+  readonly register: Register;
+}
 
 /**
  * Resolves when it is known whether the register has become what the write says: however long that takes. The token must
@@ -71,19 +72,38 @@ export async function settle(
       }
       const register = await witness.read(domain, signal);
       if (sameRegister(register, target)) return { won: true, register: target };
-      if (!sameRegister(register, write.expected)) return { won: false, register };
+      if (register !== null && isLater(register, write.expected)) return { won: false, register };
       step = 'write';
-      throw new WitnessError('UNREACHABLE', 'the witness refuses the write, and shows what it is to follow', {
-        generation: register?.generation,
-      });
+      throw contradiction(register, write.expected);
     } catch (thrown) {
       const error = asError(thrown);
       if (FINAL.has(codeOf(error))) throw error;
-      const waitMs = spreadMs(backoffMs(backoff.firstMs, backoff.maxMs, failures - 1), Math.random());
+      const waitMs = spreadMs(backoffMs(backoff, failures - 1), Math.random());
       onFailure?.({ step, error, failures, waitMs });
       await pause(waitMs, signal);
     }
   }
+}
+
+function isLater(register: Register, expected: Register | null): boolean {
+  if (expected === null) return true;
+  if (register.generation !== expected.generation) return register.generation > expected.generation;
+  return register.token !== expected.token;
+}
+
+/**
+ * A register never goes back. A view that is old passes; a witness that has lost what it knew does not, until somebody
+ * looks after it, and until then nothing follows from what it says.
+ */
+function contradiction(register: Register | null, expected: Register | null): WitnessError {
+  return new WitnessError(
+    'CORRUPT',
+    'the witness refuses a write, and shows nothing later than what it was to follow',
+    {
+      shown: register?.generation ?? null,
+      expected: expected?.generation ?? null,
+    },
+  );
 }
 
 /** @throws WitnessError ABORTED */
