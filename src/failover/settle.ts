@@ -11,7 +11,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { asError, codeOf } from '../errors.js';
-import { backoffMs, spreadMs, type BackoffOptions } from '../flow/backoff.js';
+import { backoffMs, spreadMs } from '../flow/backoff.js';
 import { WitnessError } from './error.js';
 import {
   sameRegister,
@@ -21,7 +21,7 @@ import {
   type RegisterWrite,
 } from './register.js';
 
-const BACKOFF: BackoffOptions = { firstMs: 50, maxMs: 2000 };
+const BACKOFF = { firstMs: 50, maxMs: 2000 };
 
 /** These do not pass: the caller is wrong, or has had enough. */
 const FINAL: ReadonlySet<string> = new Set(['BAD_CLAIM', 'CLOSED', 'ABORTED']);
@@ -38,7 +38,7 @@ export interface SettleFailure {
 export interface SettleOptions {
   /** Ends it; the outcome stays unknown then, and what was asked for may still come true. */
   readonly signal?: AbortSignal;
-  readonly backoff?: BackoffOptions;
+  readonly backoff?: { readonly firstMs: number; readonly maxMs: number };
   /** Of each attempt that failed, before the wait for the next. */
   readonly onFailure?: (failure: SettleFailure) => void;
 }
@@ -78,7 +78,7 @@ export async function settle(
     } catch (thrown) {
       const error = asError(thrown);
       if (FINAL.has(codeOf(error))) throw error;
-      const waitMs = spreadMs(backoffMs(backoff, failures - 1), Math.random());
+      const waitMs = spreadMs(backoffMs(backoff.firstMs, backoff.maxMs, failures - 1), Math.random());
       onFailure?.({ step, error, failures, waitMs });
       await pause(waitMs, signal);
     }

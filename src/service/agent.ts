@@ -4,7 +4,7 @@
 import { Subject } from 'rxjs';
 import { Credentials } from '../channel/credentials/credentials.js';
 import { PrimaryListener } from '../channel/listen/listener.js';
-import { primaryOf, secondaryOf, type AgentConfig, type AgentDomainConfig } from '../config/cluster.js';
+import { primaryOf, secondaryOf, type AgentConfig, type AgentDomainConfig } from '../config/agent.js';
 import type { RegisterWitness } from '../failover/register.js';
 import { Coalesced } from '../flow/coalesced.js';
 import { ProtectedDomain } from '../protection/domain.js';
@@ -12,7 +12,6 @@ import type { AgentDependencies } from '../report/dependencies.js';
 import { checkDescriptors } from '../report/descriptors.js';
 import { ServiceError } from '../report/error.js';
 import { createLogger, domainLogger, type Logger } from '../report/log.js';
-import { tellReloaded } from '../report/reload.js';
 import type {
   AgentService,
   CheckpointReport,
@@ -24,6 +23,7 @@ import type {
   TransitionReport,
 } from '../report/reports.js';
 import { VERSION } from '../version.js';
+import { tellReloaded } from './domain-service.js';
 import { openSource, openTarget } from './hypervisors.js';
 import { openWitness } from './witnesses.js';
 
@@ -60,7 +60,7 @@ class Agent implements AgentService {
     this.#config = config;
     this.#log = log;
     this.#port = listen.port;
-    const { witness, shared } = openWitness(config.witness, config, dependencies);
+    const { witness, shared } = dependencies.witness ?? openWitness(config);
     this.#witness = witness;
     this.#credentials = new Credentials(listen, listen.host, log);
     this.#listener = new PrimaryListener({

@@ -106,7 +106,7 @@ export abstract class DomainService<Domain extends ServedDomain> implements Repl
 }
 
 /** What came of a reload, said once and in one line. */
-function tellReloaded(reloaded: readonly Reloaded[], log: Logger): void {
+export function tellReloaded(reloaded: readonly Reloaded[], log: Logger): void {
   const failed = filesOf(reloaded.filter(({ error }) => error !== null));
   const files = filesOf(reloaded.filter(({ error }) => error === null));
   if (failed.length === 0) {
