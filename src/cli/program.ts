@@ -18,7 +18,7 @@ import { InterruptedError } from './signals.js';
 import { recoverVerb } from './recover.js';
 import { restoreVerb, type RestoreVerbOptions } from './restore.js';
 import { saveVerb, type SaveVerbOptions } from './save.js';
-import { lastWords, primaryVerb, secondaryVerb } from './serve.js';
+import { agentVerb, lastWords, primaryVerb, secondaryVerb } from './serve.js';
 import { verifyVerb } from './verify.js';
 
 function wholeNumber(minimum: number, maximum: number): (text: string) => number {
@@ -72,6 +72,14 @@ function addDemo(program: Command, setExitCode: SetExitCode): void {
 }
 
 function addServices(program: Command, setExitCode: SetExitCode): void {
+  program
+    .command('agent')
+    .description('do what this host has to do for the domains of its cluster: run them, or stand by for them')
+    .requiredOption('--config <file>', 'configuration of the cluster (YAML), the same on each host')
+    .option('--host <name>', 'the name of this host in that file (default: as this machine is called)')
+    .action(async ({ config, host }: { config: string; host?: string }) =>
+      setExitCode(await agentVerb(config, host)),
+    );
   for (const [name, verb, what] of [
     ['primary', primaryVerb, 'run domains and replicate them to whoever is configured as their secondary'],
     ['secondary', secondaryVerb, 'hold standbys of domains, and take over when their primary dies'],

@@ -1,4 +1,4 @@
-// romulus primary and romulus secondary: a service with its metrics, its HTTP side and its hooks, from start to an end in
+// romulus agent, romulus primary and romulus secondary: a service with its metrics, its HTTP side and its hooks, from start to an end in
 // order.
 //
 //   start: service, HTTP, reports to a supervisor ── until: signal, supervisor gone, or all domains at their end
@@ -7,7 +7,8 @@
 // What Node would write to standard error by itself goes through the log: its warnings, and the error that ends the
 // process. Node waits until they are written, and if nobody reads them, the process neither lives nor dies.
 
-import type { Observable, Subscription } from 'rxjs';
+import { merge, type Observable, type Subscription } from 'rxjs';
+import { loadCluster } from '../config/cluster.js';
 import { loadPrimaryConfig, loadSecondaryConfig } from '../config/load.js';
 import type { HooksConfig, HttpConfig } from '../config/schema.js';
 import {
@@ -18,9 +19,15 @@ import {
 } from '../observe/hooks/events.js';
 import { startHooks } from '../observe/hooks/hooks.js';
 import { createHttpServer } from '../observe/http/server.js';
-import { createPrimaryMetrics, createSecondaryMetrics, type Metrics } from '../observe/metrics/metrics.js';
+import {
+  createAgentMetrics,
+  createPrimaryMetrics,
+  createSecondaryMetrics,
+  type Metrics,
+} from '../observe/metrics/metrics.js';
 import { createLogger, flushLog, type Logger } from '../report/log.js';
-import type { DomainStatus, PrimaryService, SecondaryService } from '../report/reports.js';
+import type { AgentService, DomainStatus, PrimaryService, SecondaryService } from '../report/reports.js';
+import { createAgent } from '../service/agent.js';
 import { createPrimaryService } from '../service/primary-service.js';
 import { createSecondaryService } from '../service/secondary-service.js';
 import { ExitCode, isInputCode } from './exit-codes.js';
@@ -29,6 +36,12 @@ import { leaveSupervisor, supervisorGone, tellSupervisor } from './supervisor.js
 
 const FLUSH_MS = 1000;
 
+const STARTED = {
+  primary: 'waiting for secondaries',
+  secondary: 'looking for the primaries',
+  agent: 'at work',
+} as const;
+
 /** What a service is configured to do beside its own. */
 interface SideConfig {
   readonly http: HttpConfig;
@@ -36,8 +49,8 @@ interface SideConfig {
 }
 
 interface Side {
-  readonly side: 'primary' | 'secondary';
-  readonly service: PrimaryService | SecondaryService;
+  readonly side: 'primary' | 'secondary' | 'agent';
+  readonly service: PrimaryService | SecondaryService | AgentService;
   readonly log: Logger;
   readonly hookEvents$: Observable<HookEvent>;
   metrics(hookOutcomes$: Observable<HookOutcome>): Metrics;
@@ -84,6 +97,27 @@ export async function secondaryVerb(file: string): Promise<ExitCode> {
   });
 }
 
+export async function agentVerb(file: string, host?: string): Promise<ExitCode> {
+  const config = await loadCluster(file, host);
+  const log = createLogger(config.log);
+  const service = createAgent(config, { log });
+  return serve(config, {
+    side: 'agent',
+    service,
+    log,
+    hookEvents$: merge(failoverHookEvents(service), fencedHookEvents(service)),
+    metrics: (hookOutcomes$) => createAgentMetrics(service, { hookOutcomes$ }),
+    tell: () => [
+      service.checkpoints$.subscribe((report) => tellSupervisor({ kind: 'checkpoint', report })),
+      service.commits$.subscribe((report) => tellSupervisor({ kind: 'commit', report })),
+      service.failover$.subscribe((event) => tellSupervisor({ kind: 'failover', event })),
+      service.roles$.subscribe((report) => tellSupervisor({ kind: 'role', report })),
+      service.transitions$.subscribe((report) => tellSupervisor({ kind: 'transition', report })),
+    ],
+    port: () => service.port,
+  });
+}
+
 async function serve(config: SideConfig, side: Side): Promise<ExitCode> {
   const { service, log } = side;
   lastWordsTo(log);
@@ -110,12 +144,12 @@ async function serve(config: SideConfig, side: Side): Promise<ExitCode> {
     const unusable = unusableDomains(service.statuses());
     const ports = { port: side.port(), httpPort: http?.port ?? null };
     const open = Object.fromEntries(Object.entries(ports).filter(([, port]) => port !== null));
-    log.info(open, side.side === 'primary' ? 'waiting for secondaries' : 'looking for the primaries');
+    log.info(open, STARTED[side.side]);
     tellSupervisor({ kind: 'listening', ...ports });
     const why = await Promise.race([
       aborted(interruption.signal).then(() => 'asked to by a signal'),
       aborted(orphaned).then(() => 'the supervising program is gone'),
-      service.finished.then(() => 'every domain has come to its end'),
+      ...('finished' in service ? [service.finished.then(() => 'every domain has come to its end')] : []),
     ]);
     const code = exitCodeOf(service.statuses(), unusable);
     log.info({ why, exitCode: code }, 'stopping');

@@ -2,14 +2,21 @@
 // program what its embedded subscribers would hear, message by message, and ends in order when the program is gone.
 // `romulus demo` watches its two services this way.
 
-import type { CheckpointReport, CommitReport, FailoverEvent, TransitionReport } from '../report/reports.js';
+import type {
+  CheckpointReport,
+  CommitReport,
+  FailoverEvent,
+  RoleReport,
+  TransitionReport,
+} from '../report/reports.js';
 
 export type SupervisorMessage =
   | { readonly kind: 'listening'; readonly port: number | null; readonly httpPort: number | null }
   | { readonly kind: 'checkpoint'; readonly report: CheckpointReport }
   | { readonly kind: 'commit'; readonly report: CommitReport }
   | { readonly kind: 'failover'; readonly event: FailoverEvent }
-  | { readonly kind: 'transition'; readonly report: TransitionReport };
+  | { readonly kind: 'transition'; readonly report: TransitionReport }
+  | { readonly kind: 'role'; readonly report: RoleReport };
 
 /** Messages that the supervising program has not taken yet. */
 const WAITING_MAX = 1000;

@@ -16,7 +16,6 @@ export interface Pairing {
   readonly stream: string;
 }
 
-
 export interface Mandate {
   readonly host: string;
   /** Makes tokens of this process unlike those of any other. */
@@ -65,7 +64,11 @@ export function wanted(mandate: Mandate, pairing: Pairing | null): [Mandate, Reg
 }
 
 /** The outcome of the write under way; `register`: as it is now. */
-export function answered(mandate: Mandate, token: string, outcome: { won: boolean; register: Register | null }): Mandate {
+export function answered(
+  mandate: Mandate,
+  token: string,
+  outcome: { won: boolean; register: Register | null },
+): Mandate {
   if (mandate.asking?.token !== token) return mandate;
   if (!outcome.won || outcome.register === null) return { ...mandate, asking: null, lost: true };
   return { ...mandate, asking: null, register: outcome.register };

@@ -51,7 +51,10 @@ export interface Office {
   readonly host: string;
   readonly mandate: Mandate;
   /** Writes until it is known what became of it. @throws if `signal` is aborted before: nobody knows then */
-  settle(write: RegisterWrite, signal: AbortSignal): Promise<{ readonly won: boolean; readonly register: Register | null }>;
+  settle(
+    write: RegisterWrite,
+    signal: AbortSignal,
+  ): Promise<{ readonly won: boolean; readonly register: Register | null }>;
 }
 
 const STOP_TIMEOUT_MS = 5000;
@@ -150,7 +153,14 @@ export class PrimaryDomain {
       domain: this.name,
       secondaryNames: this.#config.secondaryNames,
       welcome: (hello) =>
-        judgeHello(hello, this.#config, this.#work.world?.info, this.#state$.value, this.#instance, this.#office?.host ?? ''),
+        judgeHello(
+          hello,
+          this.#config,
+          this.#work.world?.info,
+          this.#state$.value,
+          this.#instance,
+          this.#office?.host ?? '',
+        ),
       linked: (link) => this.#linked(link),
       fenced: (hello) => {
         judgeClaim(hello, this.name, this.#state$.value);

@@ -5,7 +5,13 @@
 //
 // A standby that comes back while the register still names it has a checkpoint that is good: nothing is written then.
 
-import { answered as answeredMandate, isAlone, isPairedBy, wanted, type Pairing } from '../failover/mandate.js';
+import {
+  answered as answeredMandate,
+  isAlone,
+  isPairedBy,
+  wanted,
+  type Pairing,
+} from '../failover/mandate.js';
 import { fenced } from './life-ends.js';
 import type { LifeEffect, LifeEvent, LifeState } from './life-state.js';
 

@@ -178,7 +178,8 @@ export function isContinuous(
 ): boolean {
   const { released, streamsSince } = state.letOut;
   if (hello.streamUuid === null || hello.epoch === null || hello.pairing === null) return false;
-  if (state.mandate && !isPairedBy(state.mandate, { standby: hello.host, stream: hello.pairing })) return false;
+  if (state.mandate && !isPairedBy(state.mandate, { standby: hello.host, stream: hello.pairing }))
+    return false;
   if (released?.streamUuid === hello.streamUuid) return hello.epoch >= released.epoch;
   return streamsSince.includes(hello.streamUuid);
 }

@@ -79,7 +79,10 @@ function checkNoOther(hello: Hello, name: string, { mandate }: LifeState): void 
   if (!mandate || isAlone(mandate)) return;
   const other = mandate.register.standby ?? mandate.asking?.claim.standby ?? null;
   if (other === null || other === hello.host) return;
-  throw new ChannelError('ALREADY_LINKED', `${other} protects ${name}, or may still`, { domain: name, standby: other });
+  throw new ChannelError('ALREADY_LINKED', `${other} protects ${name}, or may still`, {
+    domain: name,
+    standby: other,
+  });
 }
 
 /** All that must be the same, by names that a person knows. What every domain has cannot be named by another fact. */

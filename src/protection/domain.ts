@@ -78,13 +78,9 @@ export class ProtectedDomain {
     const limits = { retryMinMs: RETRY_MIN_MS, retryMaxMs: RETRY_MAX_MS };
     this.#state = initialRole({ host, hosts, canStandBy, shared, onCrash, instance, ...limits });
     // A step that throws is a fault of ours: nobody catches it here, and the process ends.
-    this.#running = feedback(
-      stepRole,
-      this.#state,
-      this.#events$,
-      this.#performers(),
-      MONOTONIC,
-    ).subscribe(([state]) => (this.#state = state));
+    this.#running = feedback(stepRole, this.#state, this.#events$, this.#performers(), MONOTONIC).subscribe(
+      ([state]) => (this.#state = state),
+    );
   }
 
   start(): void {
@@ -162,20 +158,25 @@ export class ProtectedDomain {
         this.#log.warn({ err: error, step, waitMs }, `the register is not written yet: ${error.message}`),
     });
     const { mode, owner, standby } = write.claim;
-    this.#log.info({ won: settled.won, mode, owner, standby, generation: settled.register?.generation }, 'register');
+    this.#log.info(
+      { won: settled.won, mode, owner, standby, generation: settled.register?.generation },
+      'register',
+    );
     return settled;
   }
 
   /** One part after another. */
   #change(effect: Change): Observable<RoleEvent> {
-    return this.#work.keep(() => this.#changed(effect)).pipe(
-      mergeMap((events) => events),
-      catchError((thrown: unknown) => {
-        const error = asError(thrown);
-        this.#log.error({ err: error }, `could not ${effect.kind}`);
-        return effect.kind === 'end' ? of<RoleEvent>({ kind: 'changed' }) : EMPTY;
-      }),
-    );
+    return this.#work
+      .keep(() => this.#changed(effect))
+      .pipe(
+        mergeMap((events) => events),
+        catchError((thrown: unknown) => {
+          const error = asError(thrown);
+          this.#log.error({ err: error }, `could not ${effect.kind}`);
+          return effect.kind === 'end' ? of<RoleEvent>({ kind: 'changed' }) : EMPTY;
+        }),
+      );
   }
 
   async #changed(effect: Change): Promise<readonly RoleEvent[]> {
@@ -222,7 +223,8 @@ export class ProtectedDomain {
 
   async #stop(): Promise<void> {
     this.#events$.next({ kind: 'stop' });
-    if (!(await this.#work.settled(STOP_TIMEOUT_MS))) this.#log.warn('the domain did not come to rest in time');
+    if (!(await this.#work.settled(STOP_TIMEOUT_MS)))
+      this.#log.warn('the domain did not come to rest in time');
     this.#left.abort();
     this.#running.unsubscribe();
   }

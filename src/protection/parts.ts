@@ -201,7 +201,10 @@ export class StandbyPart implements Part {
     const names = [...routes.keys()];
     const turn = this.#tried++;
     const known = owner !== null && routes.has(owner) ? owner : null;
-    const name = known !== null && (only || turn % 2 === 0) ? known : names[(turn >> (known === null ? 0 : 1)) % names.length];
+    const name =
+      known !== null && (only || turn % 2 === 0)
+        ? known
+        : names[(turn >> (known === null ? 0 : 1)) % names.length];
     const route = name === undefined ? undefined : routes.get(name);
     if (name === undefined || !route) throw new WitnessError('BAD_OPTIONS', 'a standby needs another host');
     return {

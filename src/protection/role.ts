@@ -72,7 +72,12 @@ export type RoleEvent =
   | { readonly kind: 'start'; readonly found: boolean }
   | { readonly kind: 'register'; readonly register: Register | null }
   | { readonly kind: 'register-failed'; readonly code: string; readonly message: string }
-  | { readonly kind: 'answered'; readonly token: string; readonly won: boolean; readonly register: Register | null }
+  | {
+      readonly kind: 'answered';
+      readonly token: string;
+      readonly won: boolean;
+      readonly register: Register | null;
+    }
   /** `alone`: nobody else may run it; `steady`: it ran for a while. */
   | {
       readonly kind: 'owner-over';
@@ -335,11 +340,7 @@ function standBy(state: RoleState, reason: string, effects: Effects): void {
 function change(state: RoleState, reason: string, effects: Effects): void {
   state.phase = 'changing';
   state.busy = false;
-  effects.push(
-    { kind: 'disarm', timer: 'retry' },
-    { kind: 'end' },
-    { kind: 'transition', reason },
-  );
+  effects.push({ kind: 'disarm', timer: 'retry' }, { kind: 'end' }, { kind: 'transition', reason });
 }
 
 function force(state: RoleState, effects: Effects): void {

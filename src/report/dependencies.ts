@@ -22,7 +22,8 @@ export interface SecondaryDependencies {
   readonly openConsole?: (config: SecondaryDomainConfig) => ConsoleWriter;
 }
 
-export interface AgentDependencies extends Pick<PrimaryDependencies, 'log' | 'openSource'>, Pick<SecondaryDependencies, 'openTarget'> {
+export interface AgentDependencies
+  extends Pick<PrimaryDependencies, 'log' | 'openSource'>, Pick<SecondaryDependencies, 'openTarget'> {
   /** Default: as output.console says. */
   readonly openConsole?: (domain: { readonly name: string }) => ConsoleWriter;
   /** Default: as configured. `shared`: one for all hosts. It is closed with the agent. */

@@ -75,7 +75,8 @@ export function takeOver(state: SecondaryState, effects: Effects): void {
   effects.push({ kind: 'disarm', timer: 'reconnect' });
   if (state.held === null) {
     nothingToTakeOver(state, effects);
-    if (state.settings.handsOver === true) over(state, 'failed', 'granted, with nothing left to run', effects);
+    if (state.settings.handsOver === true)
+      over(state, 'failed', 'granted, with nothing left to run', effects);
     return;
   }
   state.phase = 'starting';

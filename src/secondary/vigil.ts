@@ -202,7 +202,8 @@ function timer(state: SecondaryState, which: SecondaryTimer, lateMs: number, eff
     else decide(state, effects);
     return;
   }
-  if (MAY_DIAL.has(state.phase) && state.dial === 0 && state.session === null && !state.primaryTold) dial(state, effects);
+  if (MAY_DIAL.has(state.phase) && state.dial === 0 && state.session === null && !state.primaryTold)
+    dial(state, effects);
 }
 
 function domainOver(

@@ -28,7 +28,10 @@ import { openSource, openTarget } from './hypervisors.js';
 import { openWitness } from './witnesses.js';
 
 /** @throws ChannelError, CredentialsError, WitnessError, or Node's system error, if it cannot be set up as configured */
-export function createAgent(config: AgentConfig, dependencies: Partial<AgentDependencies> = {}): AgentService {
+export function createAgent(
+  config: AgentConfig,
+  dependencies: Partial<AgentDependencies> = {},
+): AgentService {
   const log = dependencies.log ?? createLogger(config.log);
   return new Agent(config, { openSource, openTarget, ...dependencies, log });
 }

@@ -24,7 +24,7 @@ export interface HttpServerOptions {
   readonly host: string;
   /** 0: any free one. */
   readonly port: number;
-  readonly side: 'primary' | 'secondary';
+  readonly side: 'primary' | 'secondary' | 'agent';
   /** What is served under /metrics. */
   readonly registry: { readonly contentType: string; metrics(): Promise<string> };
   readonly statuses: () => readonly DomainStatus[];

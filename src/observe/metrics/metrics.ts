@@ -9,7 +9,9 @@ import { EMPTY, type Observable, Subscription } from 'rxjs';
 import { VERSION } from '../../version.js';
 import { monotonicMs } from '../../flow/clock.js';
 import type {
+  AgentService,
   DomainRole,
+  HostPhase,
   DomainStatus,
   PrimaryService,
   ReplicationService,
@@ -41,7 +43,8 @@ export interface MetricsOptions {
   readonly nowMs?: () => number;
 }
 
-const ROLES: readonly DomainRole[] = ['primary', 'standby', 'active', 'fenced', 'ended', 'failed'];
+const ROLES: readonly DomainRole[] = ['primary', 'standby', 'active', 'fenced', 'ended', 'failed', 'none'];
+const PHASES: readonly HostPhase[] = ['none', 'reading', 'booting', 'owner', 'standby', 'changing', 'over'];
 
 export function createPrimaryMetrics(service: PrimaryService, options: MetricsOptions = {}): Metrics {
   const { series, subscriptions, metrics } = start('primary', service, options);
@@ -68,10 +71,42 @@ export function createSecondaryMetrics(service: SecondaryService, options: Metri
   return metrics;
 }
 
-/** With what both sides have. */
+/** One host's, for its domains in whichever role. */
+export function createAgentMetrics(service: AgentService, options: MetricsOptions = {}): Metrics {
+  const { series, subscriptions, metrics } = start('agent', service, options);
+  series.gauge(
+    'romulus_epoch_seen',
+    'The last epoch captured, or received whole; -1: none.',
+    (status) => status.epochSeen,
+  );
+  series.gauge(
+    'romulus_epoch_committed',
+    'The last epoch applied to the standby domain; -1: none.',
+    (status) => status.epochCommitted,
+  );
+  series.gauge(
+    'romulus_register_generation',
+    'How often who may run the domain has changed, as this host knows; 0: never, or not known.',
+    ({ register }) => register?.generation ?? 0,
+  );
+  series.states(
+    'romulus_host_phase',
+    'What this host does about the domain: 1 for the phase that it is in, else 0.',
+    'phase',
+    PHASES,
+    ({ phase }) => phase ?? 'none',
+  );
+  subscriptions.add(watchCheckpoints(series, service.checkpoints$));
+  subscriptions.add(watchCommits(series, service.commits$));
+  subscriptions.add(watchFailovers(series, service.failover$));
+  subscriptions.add(watchStandbys(series, service.standbyLosses$));
+  return metrics;
+}
+
+/** With what all have. */
 function start(
-  side: 'primary' | 'secondary',
-  service: ReplicationService,
+  side: 'primary' | 'secondary' | 'agent',
+  service: Pick<ReplicationService, 'statuses' | 'transitions$'>,
   { hookOutcomes$ = EMPTY, nowMs = monotonicMs }: MetricsOptions,
 ) {
   const registry = new Registry();
