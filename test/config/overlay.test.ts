@@ -64,9 +64,9 @@ describe('config: what differs is laid over what is shared', () => {
     ['what is left undefined is shared', { a: 1 }, { a: undefined }, { a: 1 }],
     [
       'nothing is inherited from where objects come from',
-      { a: 1 },
       { constructor: 2 },
-      { a: 1, constructor: 2 },
+      { a: 1 },
+      { constructor: 2, a: 1 },
     ],
     [
       'an id twice stays there twice, for somebody to refuse',
