@@ -12,18 +12,10 @@ export class Bitmap {
   constructor(size: number, options: { shared?: boolean; words?: Uint32Array } = {}) {
     this.size = size;
     const wordCount = Math.ceil(size / 32);
-    if (options.words) {
-      if (options.words.length !== wordCount) {
-        throw new RangeError(
-          `a bitmap of ${size} bits needs ${wordCount} words, not ${options.words.length}`,
-        );
-      }
-      this.words = options.words;
-    } else if (options.shared === true) {
-      this.words = new Uint32Array(new SharedArrayBuffer(wordCount * 4));
-    } else {
-      this.words = new Uint32Array(wordCount);
-    }
+    const Memory = options.shared === true ? SharedArrayBuffer : ArrayBuffer;
+    this.words = options.words ?? new Uint32Array(new Memory(wordCount * 4));
+    if (this.words.length === wordCount) return;
+    throw new RangeError(`a bitmap of ${size} bits needs ${wordCount} words, not ${this.words.length}`);
   }
 
   has(bit: number): boolean {

@@ -19,10 +19,8 @@ export class FlatFrames {
   /** @throws HypervisorError FRAME_OUT_OF_RANGE */
   check(gfn: number): void {
     if (gfn < this.size) return;
-    throw new HypervisorError('FRAME_OUT_OF_RANGE', 'the domain has no such frame', {
-      gfn,
-      p2mSize: this.size,
-    });
+    const facts = { gfn, p2mSize: this.size };
+    throw new HypervisorError('FRAME_OUT_OF_RANGE', 'the domain has no such frame', facts);
   }
 
   /** The first `count` of them. @throws HypervisorError FRAME_OUT_OF_RANGE */

@@ -2,8 +2,9 @@
 
 import { open, stat } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
+import type { Facts } from '../../errors.js';
 import { PAGE_SIZE } from '../../stream/format.js';
-import { badConfiguration } from '../port.js';
+import { badConfiguration, type HypervisorError } from '../port.js';
 import { checkRange, checkWorkload, type Workload } from '../workload.js';
 
 /** The guest that Romulus brings along (guest/tick.s). */
@@ -78,17 +79,17 @@ export const builtinGuestFile = fileURLToPath(
   new URL('../../../../src/hypervisor/embedded/guest/tick.elf', import.meta.url),
 );
 
+function refuse(key: string, value: string | number, message: string, facts: Facts = {}): HypervisorError {
+  return badConfiguration(message, { key, value, ...facts });
+}
+
 function builtinCommandLine(guest: BuiltinGuest, memoryBytes: number): string {
   const { pages, dirty, tickMs } = checkWorkload(guest, 'guest.');
   const tableEnd = Math.ceil((GENERATIONS_AT + pages * 4) / PAGE_SIZE) * PAGE_SIZE;
   const needed = tableEnd + pages * PAGE_SIZE;
   if (needed > memoryBytes) {
-    throw badConfiguration('the guest’s working set does not fit its memory', {
-      key: 'guest.workingSetPages',
-      value: pages,
-      memoryBytes,
-      needed,
-    });
+    const message = 'the guest’s working set does not fit its memory';
+    throw refuse('guest.workingSetPages', pages, message, { memoryBytes, needed });
   }
   return `pages=${pages} dirty=${dirty} tick_ms=${tickMs}`;
 }
@@ -100,10 +101,7 @@ async function checkFile(role: ImageRole, file: string): Promise<number> {
   } catch (error) {
     throw badConfiguration(`guest.${role} cannot be read`, { key: `guest.${role}`, value: file }, error);
   }
-  throw badConfiguration(`guest.${role} is not a file with something in it`, {
-    key: `guest.${role}`,
-    value: file,
-  });
+  throw refuse(`guest.${role}`, file, `guest.${role} is not a file with something in it`);
 }
 
 async function checkMultiboot(file: string): Promise<void> {
@@ -118,10 +116,7 @@ async function checkMultiboot(file: string): Promise<void> {
   } finally {
     await handle.close();
   }
-  throw badConfiguration('guest.multiboot has no multiboot header in its first 8 KiB', {
-    key: 'guest.multiboot',
-    value: file,
-  });
+  throw refuse('guest.multiboot', file, 'guest.multiboot has no multiboot header in its first 8 KiB');
 }
 
 /** @throws HypervisorError BAD_CONFIGURATION and the facts `key`, `value` and what was expected */
@@ -129,7 +124,7 @@ export async function checkConfig(config: EmbeddedConfig, empty: boolean): Promi
   const { name, memoryBytes, guest } = config;
   checkRange('memoryBytes', memoryBytes, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
   if ((memoryBytes & (memoryBytes - 1)) !== 0) {
-    throw badConfiguration('memoryBytes must be a power of two', { key: 'memoryBytes', value: memoryBytes });
+    throw refuse('memoryBytes', memoryBytes, 'memoryBytes must be a power of two');
   }
   const base = { name, memoryBytes, acpi: config.acpi ?? false, empty };
   if (guest.kind === 'builtin') {
@@ -139,22 +134,13 @@ export async function checkConfig(config: EmbeddedConfig, empty: boolean): Promi
   }
 
   if (guest.multiboot === undefined && guest.bios === undefined) {
-    throw badConfiguration('a guest needs a multiboot image or a BIOS to boot from', {
-      key: 'guest.bios',
-      value: '',
-    });
+    throw refuse('guest.bios', '', 'a guest needs a multiboot image or a BIOS to boot from');
   }
   if (guest.kernel !== undefined && guest.bios === undefined) {
-    throw badConfiguration('a bzImage kernel is booted by a BIOS', {
-      key: 'guest.kernel',
-      value: guest.kernel,
-    });
+    throw refuse('guest.kernel', guest.kernel, 'a bzImage kernel is booted by a BIOS');
   }
   if (guest.initrd !== undefined && memoryBytes < INITRD_MEMORY_BYTES_MIN) {
-    throw badConfiguration('an initrd needs at least 64 MiB of memory', {
-      key: 'memoryBytes',
-      value: memoryBytes,
-    });
+    throw refuse('memoryBytes', memoryBytes, 'an initrd needs at least 64 MiB of memory');
   }
   const images: Partial<Record<ImageRole, string>> = {};
   let writableBytes = 0;
@@ -166,12 +152,9 @@ export async function checkConfig(config: EmbeddedConfig, empty: boolean): Promi
     images[role] = file;
   }
   if (writableBytes > WRITABLE_BYTES_MAX) {
-    throw badConfiguration('disk and floppy together are larger than a checkpoint can carry', {
-      key: 'guest.hda',
-      value: guest.hda ?? '',
-      writableBytes,
-      high: WRITABLE_BYTES_MAX,
-    });
+    const facts = { writableBytes, high: WRITABLE_BYTES_MAX };
+    const message = 'disk and floppy together are larger than a checkpoint can carry';
+    throw refuse('guest.hda', guest.hda ?? '', message, facts);
   }
   if (guest.multiboot !== undefined) await checkMultiboot(guest.multiboot);
   return { ...base, commandLine: guest.commandLine ?? '', images };

@@ -102,9 +102,8 @@ export function decodeContext(identity: MachineIdentity, blob: Uint8Array): Mach
   const checksum = view.getUint32(12, true);
   const actual = crc32(blob.subarray(16));
   if (checksum !== actual) throw refuse('the context is damaged', { checksum, actual });
-  const [version = ''] = Buffer.from(blob.subarray(48, 48 + VERSION_BYTES))
-    .toString('ascii')
-    .split('\0');
+  const padded = Buffer.from(blob.subarray(48, 48 + VERSION_BYTES)).toString('latin1');
+  const [version = ''] = padded.split('\0');
   agree('version', version, identity.v86Version, 'the context was saved by another version of v86');
   const pages = view.getUint32(24, true);
   agree('pages', pages, identity.pages, 'the context is of a machine with another memory size');
@@ -124,12 +123,12 @@ export function decodeContext(identity: MachineIdentity, blob: Uint8Array): Mach
     throw refuse('the context contradicts itself', { clock, stateBytes, inputBytes, blocks: kept });
   }
   const blockCount = Math.ceil(stateBytes / BLOCK_BYTES);
-  const padded = new Uint8Array(blockCount * BLOCK_BYTES);
+  const state = new Uint8Array(blockCount * BLOCK_BYTES);
   for (let k = 0; k < kept; k++) {
     const block = view.getUint32(indicesAt + k * 4, true);
     if (block >= blockCount)
       throw refuse('the context has a block outside its state', { block, blocks: blockCount });
-    padded.set(
+    state.set(
       blob.subarray(blocksAt + k * BLOCK_BYTES, blocksAt + (k + 1) * BLOCK_BYTES),
       block * BLOCK_BYTES,
     );
@@ -137,7 +136,7 @@ export function decodeContext(identity: MachineIdentity, blob: Uint8Array): Mach
   return {
     clock,
     serialInput: blob.slice(HEADER_BYTES, HEADER_BYTES + inputBytes),
-    state: padded.buffer.slice(0, stateBytes),
+    state: state.buffer.slice(0, stateBytes),
   };
 }
 

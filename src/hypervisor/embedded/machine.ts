@@ -198,10 +198,9 @@ export class Machine {
     try {
       this.#main.restore_state(context.state);
     } catch (error) {
+      const options = { cause: asError(error) };
       const facts = { length: blob.length };
-      throw new HypervisorError('BAD_CONTEXT', 'v86 does not accept the state', facts, {
-        cause: asError(error),
-      });
+      throw new HypervisorError('BAD_CONTEXT', 'v86 does not accept the state', facts, options);
     } finally {
       // v86 puts copies in the place of these three views, and so leaves the registers as they were: flags that are
       // computed from the last result, the FPU's status and MXCSR would be those of this machine, not the saved one's.

@@ -177,12 +177,9 @@ class MachineWorker {
   }
 
   #require(call: string, state: State): void {
-    if (this.#state !== state) {
-      throw new HypervisorError('WRONG_STATE', `the domain is ${this.#state}, not ${state}`, {
-        call,
-        state: this.#state,
-      });
-    }
+    if (this.#state === state) return;
+    const facts = { call, state: this.#state };
+    throw new HypervisorError('WRONG_STATE', `the domain is ${this.#state}, not ${state}`, facts);
   }
 
   #go(): void {

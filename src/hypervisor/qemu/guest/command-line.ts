@@ -35,9 +35,6 @@ export function guestCommandLine(options: GuestOptions = {}): string {
 function checkAddress(value: string): string {
   const [, ip, prefix] = /^([^/]*)\/(\d{1,2})$/.exec(value) ?? [];
   if (ip !== undefined && isIPv4(ip) && ip !== '0.0.0.0' && Number(prefix) <= 32) return value;
-  throw badConfiguration('address must be an IPv4 address and a prefix length', {
-    key: 'address',
-    value,
-    expected: '10.0.0.2/24',
-  });
+  const facts = { key: 'address', value, expected: '10.0.0.2/24' };
+  throw badConfiguration('address must be an IPv4 address and a prefix length', facts);
 }

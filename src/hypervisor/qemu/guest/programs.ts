@@ -60,10 +60,7 @@ export async function run(program: Program, given: readonly string[], options: R
       );
     }
     const stderr = 'stderr' in cause && Buffer.isBuffer(cause.stderr) ? cause.stderr.toString() : '';
-    throw failed(
-      `${command} failed`,
-      { command, given: given.join(' '), stderr: stderr.trim().slice(-SHOWN_CHARACTERS) },
-      cause,
-    );
+    const facts = { command, given: given.join(' '), stderr: stderr.trim().slice(-SHOWN_CHARACTERS) };
+    throw failed(`${command} failed`, facts, cause);
   }
 }

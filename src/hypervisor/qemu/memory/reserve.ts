@@ -21,7 +21,6 @@ const TMPFS_MAGIC = 0x01021994;
 /** What a file's `blocks` count. */
 const BLOCK_BYTES = 512;
 const MEBIBYTE = 2 ** 20;
-const PIECE_BYTES = MEBIBYTE;
 /** Others reserve, too: the host's memory is asked again after so much. */
 const ASK_EVERY_BYTES = 64 * MEBIBYTE;
 
@@ -50,7 +49,7 @@ export async function reserve(
   const free = await freeIn(directory);
   if (bytes > free) throw noRoom(directory, bytes, free);
   const inMemory = await isTmpfs(directory);
-  const zeroes = Buffer.alloc(Math.min(PIECE_BYTES, bytes));
+  const zeroes = Buffer.alloc(Math.min(MEBIBYTE, bytes));
   for (let at = 0; at < bytes;) {
     if (signal?.aborted === true) throw failed('interrupted while memory was reserved');
     if (inMemory && at % ASK_EVERY_BYTES === 0) requireHostMemory(bytes - at, 'the guest’s RAM');

@@ -41,11 +41,8 @@ export async function checkNetwork(qmp: QmpClient, gated: readonly string[]): Pr
     ? `cannot be held: its netdev ${peer.name} (${peer.type}) bypasses QEMU; use one without vhost`
     : `would not be held: name its netdev in the configuration, "network: [{ id: ${peer.name} }]" ` +
       '(one that QEMU has named itself needs -netdev …,id=NAME first)';
-  throw badConfiguration(`the output of the network card ${name} ${how}`, {
-    card: name,
-    netdev: peer.name,
-    type: peer.type,
-  });
+  const facts = { card: name, netdev: peer.name, type: peer.type };
+  throw badConfiguration(`the output of the network card ${name} ${how}`, facts);
 }
 
 /** The first card in "info network" whose output no gate at these netdevs would hold, or null. */

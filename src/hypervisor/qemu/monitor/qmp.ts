@@ -34,11 +34,8 @@ export class QmpError extends HypervisorError {
   readonly description: string;
 
   constructor(command: string, errorClass: string, description: string) {
-    super(
-      errorClass === 'CommandNotFound' ? 'UNSUPPORTED' : 'FAILED',
-      `QEMU refused ${command}: ${description}`,
-      { command, class: errorClass, description },
-    );
+    const code = errorClass === 'CommandNotFound' ? 'UNSUPPORTED' : 'FAILED';
+    super(code, `QEMU refused ${command}: ${description}`, { command, class: errorClass, description });
     this.command = command;
     this.errorClass = errorClass;
     this.description = description;

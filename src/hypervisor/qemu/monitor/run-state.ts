@@ -8,8 +8,8 @@
 // that write (some 0.1 ms), and one in a pause of ours, which finds the guest stopped. What stops a guest by itself (an I/O
 // error, a watchdog) is announced, at any time.
 //
-// And how it ends: a shutdown of its own, or QEMU's `quit`, is 'shutdown'; a panic and a signal to QEMU are 'crashed'. A reset
-// is the guest's business.
+// And how it ends: a shutdown of its own, or QEMU's `quit`, is 'shutdown'; a panic and a signal to QEMU are 'crashed'.
+// A reset is the guest's business.
 
 import { BehaviorSubject, distinctUntilChanged, type Observable } from 'rxjs';
 import type { DomainEvent } from '../../port.js';

@@ -80,11 +80,8 @@ export class NetdevGate implements OutputGate {
         }
         // In its turn each: a device that a filter uses cannot be removed.
         for (const [command, argument] of made) await qmp.execute(command, argument);
-        throw badConfiguration(
-          `the output of netdev ${netdev} cannot be held: ${error.description}`,
-          { netdev },
-          error,
-        );
+        const message = `the output of netdev ${netdev} cannot be held: ${error.description}`;
+        throw badConfiguration(message, { netdev }, error);
       }
     }
     const gate = new NetdevGate(qmp, netdev, takenOver);
@@ -117,9 +114,8 @@ export class NetdevGate implements OutputGate {
       if (this.#mode !== 'holding') return;
       const { netdev } = this;
       if (this.#leaky) {
-        throw failed(`the output of netdev ${netdev} is not held: its filters could not be closed`, {
-          netdev,
-        });
+        const message = `the output of netdev ${netdev} is not held: its filters could not be closed`;
+        throw failed(message, { netdev });
       }
       if (this.#sealed !== null) return;
       this.#sealed = epoch;

@@ -58,13 +58,8 @@ export async function checkTaps(devices: readonly NetworkDevice[]): Promise<void
 }
 
 function netdev(id: string, backend: NetworkBackend): string {
-  switch (backend.kind) {
-    case 'tap':
-      // A comma in a value is written twice. vhost would carry the guest's frames past QEMU, and so past its gate.
-      return `tap,id=${id},ifname=${backend.interface.replaceAll(',', ',,')},script=no,downscript=no,vhost=off`;
-    case 'user':
-      return `user,id=${id},${backend.options}`;
-    case 'socket':
-      return `socket,id=${id},${backend.options}`;
-  }
+  if (backend.kind !== 'tap') return `${backend.kind},id=${id},${backend.options}`;
+  // A comma in a value is written twice. vhost would carry the guest's frames past QEMU, and so past its gate.
+  const name = backend.interface.replaceAll(',', ',,');
+  return `tap,id=${id},ifname=${name},script=no,downscript=no,vhost=off`;
 }

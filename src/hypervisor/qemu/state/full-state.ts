@@ -71,8 +71,8 @@ export class FullStates {
 }
 
 /**
- * The blocks in "info mtree" beside guest RAM (`ram`) that a guest may write: the firmware of a microvm or an isapc, which
- * other machine types protect.
+ * The blocks in "info mtree" beside guest RAM (`ram`) that a guest may write: the firmware of a microvm or an isapc,
+ * which other machine types protect.
  *
  *   0000000000100000-0000000003ffffff (prio 0, ram): pc.ram @0000000000100000      guest RAM
  *   00000000fffc0000-00000000ffffffff (prio 0, rom): pc.bios                       not the guest's to write

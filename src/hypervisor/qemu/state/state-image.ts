@@ -59,10 +59,8 @@ export class StateImage {
   put(parts: readonly Uint8Array[]): void {
     const length = parts.reduce((sum, part) => sum + part.length, 0);
     if (length > DEVICE_STATE_BYTES_MAX) {
-      throw new HypervisorError('BAD_CONTEXT', 'the device state is too large', {
-        length,
-        limit: DEVICE_STATE_BYTES_MAX,
-      });
+      const facts = { length, limit: DEVICE_STATE_BYTES_MAX };
+      throw new HypervisorError('BAD_CONTEXT', 'the device state is too large', facts);
     }
     let at = STATE_AT;
     for (const part of parts) {

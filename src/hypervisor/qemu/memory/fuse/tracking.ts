@@ -282,10 +282,8 @@ class HostDirtyPages {
     const length = readSync(this.#fd, this.#text, 0, this.#text.length, 0);
     const at = this.#text.subarray(0, length).indexOf(NR_DIRTY);
     if (at < 0) return null;
-    return Number.parseInt(
-      this.#text.toString('latin1', at + NR_DIRTY.length, at + NR_DIRTY.length + 20),
-      10,
-    );
+    const from = at + NR_DIRTY.length;
+    return Number.parseInt(this.#text.toString('latin1', from, from + 20), 10);
   }
 
   close(): void {
