@@ -111,9 +111,8 @@ class Dial {
     this.#tap = new FrameTap(options.maxMessageBytes ?? MESSAGE_BYTES_MAX, this.#pool);
     this.#websocket = this.#open();
     const connectTimeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
-    this.#timer = setTimeout(() => {
-      this.#fail('UNREACHABLE', 'no connection within the time', { connectTimeoutMs });
-    }, connectTimeoutMs);
+    const late = () => this.#fail('UNREACHABLE', 'no connection within the time', { connectTimeoutMs });
+    this.#timer = setTimeout(late, connectTimeoutMs);
     options.signal?.addEventListener('abort', this.#abort);
     const websocket = this.#websocket;
     websocket.on('upgrade', (response) => {

@@ -12,6 +12,14 @@ import { ChannelError } from '../contract.js';
 const ENTRIES_MAX = 64;
 const KEY_BYTES_MAX = 64;
 const DEPTH_MAX = 2;
+/** Octets after the tag, of values that always have as many. */
+const FIXED_BYTES: ReadonlyMap<number, number> = new Map([
+  ...[0xc0, 0xc2, 0xc3].map((tag) => [tag, 0] as const), // nil, false, true
+  ...[0xcc, 0xd0].map((tag) => [tag, 1] as const), // uint8, int8
+  ...[0xcd, 0xd1].map((tag) => [tag, 2] as const), // uint16, int16
+  ...[0xca, 0xce, 0xd2].map((tag) => [tag, 4] as const), // float32, uint32, int32
+  ...[0xcb, 0xcf, 0xd3].map((tag) => [tag, 8] as const), // float64, uint64, int64
+]);
 
 function bad(reason: string, offset: number): ChannelError {
   return new ChannelError('BAD_MESSAGE', `a control message ${reason}`, { reason, offset });
@@ -75,30 +83,14 @@ function checkValue(bytes: Uint8Array, start: number, depth: number): number {
   if (tag <= 0x7f || tag >= 0xe0) return next;
   if (tag <= 0x8f) return checkMap(bytes, start, depth + 1);
   if (tag >= 0xa0 && tag <= 0xbf) return skip(bytes, next, tag & 0x1f);
+  const fixed = FIXED_BYTES.get(tag);
+  if (fixed !== undefined) return skip(bytes, next, fixed);
   switch (tag) {
-    case 0xc0: // nil
-    case 0xc2: // false
-    case 0xc3: // true
-      return next;
     case 0xc4: // bin8
     case 0xd9: // str8
       return skip(bytes, next + 1, octet(bytes, next));
     case 0xda: // str16
       return skip(bytes, next + 2, octets16(bytes, next));
-    case 0xcc: // uint8
-    case 0xd0: // int8
-      return skip(bytes, next, 1);
-    case 0xcd: // uint16
-    case 0xd1: // int16
-      return skip(bytes, next, 2);
-    case 0xca: // float32
-    case 0xce: // uint32
-    case 0xd2: // int32
-      return skip(bytes, next, 4);
-    case 0xcb: // float64
-    case 0xcf: // uint64
-    case 0xd3: // int64
-      return skip(bytes, next, 8);
     case 0xde: // map16
       return checkMap(bytes, start, depth + 1);
     default:

@@ -7,6 +7,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { EmptyError, ReplaySubject, Subscription } from 'rxjs';
 import { stringify } from 'yaml';
@@ -104,10 +105,8 @@ class DemoRun {
     );
     const primary = await this.#startChild('primary', primaryConfig);
     this.#watchPrimary(primary.child);
-    const secondary = await this.#startChild(
-      'secondary',
-      await this.#secondaryConfig(primary.listening.port),
-    );
+    const secondaryConfig = await this.#secondaryConfig(primary.listening.port);
+    const secondary = await this.#startChild('secondary', secondaryConfig);
     this.#watchSecondary(secondary.child);
     screen.say(`metrics: http://127.0.0.1:${String(primary.listening.httpPort)}/metrics (primary)`);
     screen.say(`         http://127.0.0.1:${String(secondary.listening.httpPort)}/metrics (secondary)`);
@@ -122,7 +121,7 @@ class DemoRun {
       STEP_TIMEOUT_MS + options.killAt * options.intervalMs * 10,
     );
     // A random moment of the next epoch: in its pause, on its way, or between two.
-    await new Promise((resolve) => setTimeout(resolve, Math.random() * options.intervalMs));
+    await sleep(Math.random() * options.intervalMs);
     const killedAtMs = primary.child.kill();
     screen.endStatus();
     screen.say('the primary was killed (SIGKILL)');
@@ -154,7 +153,7 @@ class DemoRun {
     for (;;) {
       const said = await readFile(tap, 'latin1');
       if (said.length >= committed || monotonicMs() > limit) return said;
-      await new Promise((resolve) => setTimeout(resolve, 10));
+      await sleep(10);
     }
   }
 
@@ -180,10 +179,8 @@ class DemoRun {
     await writeFile(file, stringify(config));
     const child = new DemoChild(name, entry, file);
     this.#children.push(child);
-    const listening = await this.#step(
-      `the ${name}'s start`,
-      firstWhere(child.messages$, (message): message is Listening => message.kind === 'listening'),
-    );
+    const isListening = (message: SupervisorMessage): message is Listening => message.kind === 'listening';
+    const listening = await this.#step(`the ${name}'s start`, firstWhere(child.messages$, isListening));
     return { child, listening };
   }
 
@@ -201,10 +198,8 @@ class DemoRun {
         if (message.kind !== 'checkpoint') return;
         const now = monotonicMs();
         this.#checkpoints.push(message.report);
-        this.#screen.status(
-          formatCheckpoint(message.report, acknowledgedAtMs === null ? null : now - acknowledgedAtMs),
-          now,
-        );
+        const lagMs = acknowledgedAtMs === null ? null : now - acknowledgedAtMs;
+        this.#screen.status(formatCheckpoint(message.report, lagMs), now);
         acknowledgedAtMs = now;
       }),
     );
@@ -288,38 +283,34 @@ class DemoRun {
   }
 
   async #primaryConfig(tap: string): Promise<object> {
+    const { machine, intervalMs } = this.#options;
+    const domain = {
+      // Nothing is said before there is somebody to protect it, so all that is said belongs to an epoch.
+      start: 'with-secondary',
+      checkpoint: { intervalMs },
+      output: { console: 'stdout', tap },
+    };
     return {
       listen: { host: '127.0.0.1', port: 0, token: this.#token },
-      http: { host: '127.0.0.1', port: await freePort(PREFERRED_HTTP_PORTS.primary) },
-      log: { level: 'info', format: 'json' },
-      domains: [
-        {
-          name: DOMAIN,
-          hypervisor: this.#options.machine.hypervisor,
-          // Nothing is said before there is somebody to protect it, so all that is said belongs to an epoch.
-          start: 'with-secondary',
-          checkpoint: { intervalMs: this.#options.intervalMs },
-          output: { console: 'stdout', tap },
-        },
-      ],
+      ...(await servesHttp('primary')),
+      domains: [{ name: DOMAIN, hypervisor: machine.hypervisor, ...domain }],
     };
   }
 
   async #secondaryConfig(primaryPort: number | null): Promise<object> {
+    const { hypervisor } = this.#options.machine;
+    const primary = `ws://127.0.0.1:${String(primaryPort)}`;
+    const output = { console: 'stdout' };
     return {
-      http: { host: '127.0.0.1', port: await freePort(PREFERRED_HTTP_PORTS.secondary) },
-      log: { level: 'info', format: 'json' },
-      domains: [
-        {
-          name: DOMAIN,
-          primary: `ws://127.0.0.1:${String(primaryPort)}`,
-          token: this.#token,
-          hypervisor: this.#options.machine.hypervisor,
-          output: { console: 'stdout' },
-        },
-      ],
+      ...(await servesHttp('secondary')),
+      domains: [{ name: DOMAIN, primary, token: this.#token, hypervisor, output }],
     };
   }
+}
+
+async function servesHttp(side: 'primary' | 'secondary'): Promise<object> {
+  const http = { host: '127.0.0.1', port: await freePort(PREFERRED_HTTP_PORTS[side]) };
+  return { http, log: { level: 'info', format: 'json' } };
 }
 
 /** The port, if nobody listens there; else 0, for which the system picks one. */
