@@ -11,6 +11,7 @@
 import {
   Observable,
   Subject,
+  filter,
   mergeMap,
   observeOn,
   queueScheduler,
@@ -50,6 +51,8 @@ export function feedback<State, Event, Effect>(
     );
     // Shared: each effect reaches its performer before the next effect is handed out.
     const effects$ = transitions$.pipe(
+      // Most events have none, and it is cheaper to see that here.
+      filter(([, effects]) => effects.length > 0),
       mergeMap(([, effects]) => effects),
       share(),
     );

@@ -10,7 +10,6 @@ import {
   first,
   firstValueFrom,
   ignoreElements,
-  lastValueFrom,
   map,
   merge,
   timer,
@@ -55,9 +54,16 @@ export class Work {
     });
   }
 
-  /** The same, begun at once. Resolves when it is over, well or badly. */
-  run(what: string, work: () => ObservableInput<unknown>): Promise<void> {
-    return lastValueFrom(this.attempt(what, work), { defaultValue: undefined });
+  /** The same, begun at once. Resolves when it is over, well or badly. Without operators: each checkpoint has some. */
+  async run(what: string, work: () => Promise<unknown>): Promise<void> {
+    this.#count$.next(this.#count$.value + 1);
+    try {
+      await work();
+    } catch (error) {
+      this.#failed(asError(error), what);
+    } finally {
+      this.#count$.next(this.#count$.value - 1);
+    }
   }
 
   /** Emits once, when nothing is under way any more. */

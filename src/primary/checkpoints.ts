@@ -10,18 +10,18 @@
 import {
   BehaviorSubject,
   NEVER,
+  combineLatest,
   concat,
   defer,
   distinctUntilChanged,
   filter,
-  forkJoin,
   map,
   merge,
   observeOn,
   of,
   queueScheduler,
   repeat,
-  scan,
+  startWith,
   switchMap,
   take,
   takeUntil,
@@ -29,7 +29,6 @@ import {
   tap,
   throwError,
   timer,
-  timestamp,
   type Observable,
   type TimestampProvider,
 } from 'rxjs';
@@ -77,16 +76,15 @@ export function checkpoints(
     const next = () => ledger$.value.captured + 1;
 
     const due = (capturedAtMs: number) => after(capturedAtMs + intervalMs - clock.now());
-    const asked$ = ledger$.pipe(filter(({ requested }) => requested));
-    const room$ = ledger$.pipe(
-      filter(({ captured, acknowledged }) => captured - acknowledged < windowEpochs),
-    );
+    const hasRoom = ({ captured, acknowledged }: Ledger) => captured - acknowledged < windowEpochs;
     const again = (epoch: number) =>
       ledger$.pipe(
         filter(({ captured }) => captured === epoch),
         take(1),
         switchMap(({ capturedAtMs }) =>
-          forkJoin([merge(due(capturedAtMs), asked$).pipe(take(1)), room$.pipe(take(1))]).pipe(
+          combineLatest([due(capturedAtMs), ledger$]).pipe(
+            filter(([isDue, ledger]) => (isDue || ledger.requested) && hasRoom(ledger)),
+            take(1),
             takeUntil(ports.ended$),
           ),
         ),
@@ -116,17 +114,21 @@ export function checkpoints(
       concat(captured$, ending$),
     ).pipe(
       observeOn(queueScheduler),
-      timestamp(clock),
-      scan((ledger, { value, timestamp: atMs }) => enter(ledger, value, atMs, stallMs), ledger$.value),
+      map((entry) => enter(ledger$.value, entry, clock.now(), stallMs)),
       tap((ledger) => ledger$.next(ledger)),
       takeWhile(({ endEpoch, acknowledged }) => acknowledged !== endEpoch, true),
     );
   });
 }
 
-/** At once if that is over; a timer takes its time. */
-function after(delayMs: number): Observable<unknown> {
-  return delayMs > 0 ? timer(delayMs) : of(null);
+/** Whether that is over: at once, and when it is; a timer takes its time. */
+function after(delayMs: number): Observable<boolean> {
+  return delayMs > 0
+    ? timer(delayMs).pipe(
+        map(() => true),
+        startWith(false),
+      )
+    : of(true);
 }
 
 function notAcknowledged(epoch: number, limitMs: number): ChannelError {

@@ -79,10 +79,8 @@ export function stream(
       acknowledged$: ports.acknowledged(streamUuid),
     };
     const news$ = checkpoints(loop, settings, clock).pipe(
-      tap(({ release }) => {
+      tap(({ release, last, acknowledged, endEpoch }) => {
         if (release) ports.release(release);
-      }),
-      tap(({ last, acknowledged, endEpoch }) => {
         if (last === 'acknowledged' && acknowledged !== endEpoch) saver.report(acknowledged);
       }),
       map((ledger) => newsOf(streamUuid, ledger)),

@@ -10,7 +10,6 @@
 // read by a plain loop in receive(); what flows here are checkpoints.
 
 import {
-  EMPTY,
   catchError,
   concat,
   concatMap,
@@ -18,10 +17,8 @@ import {
   endWith,
   ignoreElements,
   map,
-  merge,
   of,
   repeat,
-  take,
   takeWhile,
   tap,
   throwError,
@@ -33,6 +30,7 @@ import { asError, codeOf } from '../errors.js';
 import type { Restorer, StreamLink } from './ports.js';
 import { CONSISTENT, asOf, useless, type RestoreNews, type Restored } from './restore-news.js';
 
+/** What it acknowledges leaves at once, whether or not it is waited for. */
 export type CommitLink = Pick<StreamLink, 'boundary' | 'acknowledge' | 'destroy'>;
 
 /** Never fails: the last news is how it ended. */
@@ -71,11 +69,10 @@ function committing(
       return concat(
         // Who decides is told first; the acknowledgement leaves before the domain is touched, and is not waited for.
         of({ kind: 'acknowledged' as const, ...acknowledged }),
-        merge(
-          acknowledging(epoch, link).pipe(catchError(() => EMPTY)),
-          defer(() => restore.commit()),
-        ).pipe(
-          take(1),
+        defer(() => {
+          link.acknowledge(epoch);
+          return restore.commit();
+        }).pipe(
           map((done): RestoreNews =>
             done.kind === 'unusable'
               ? asOf(done.outcome, epoch)

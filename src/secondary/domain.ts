@@ -220,7 +220,9 @@ export class SecondaryDomain {
     this.#events$.next({ kind: 'stop' });
     void this.#work.run('destroy a domain', () => this.#world.endStandbys());
     // A link whose domain has ended waits for the primary to close it.
-    for (const link of this.#links.values()) void this.#work.run('say goodbye', () => link.bye('shutdown'));
+    for (const link of this.#links.values()) {
+      this.#work.attempt('say goodbye', () => link.bye('shutdown')).subscribe();
+    }
     // What does not come to rest in time is ended when it does.
     this.#work.idle$.subscribe(() => this.#pipeline.unsubscribe());
     if (!(await this.#work.settled(STOP_TIMEOUT_MS))) {

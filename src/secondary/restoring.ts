@@ -4,15 +4,14 @@
 //                    └ none: domain-failed                                   └─▶ committed ─▶ commits$
 
 import {
-  EMPTY,
-  ReplaySubject,
+  AsyncSubject,
   catchError,
   concatAll,
   concatMap,
   defer,
+  filter,
   from,
   map,
-  mergeMap,
   of,
   tap,
   type Observable,
@@ -59,9 +58,10 @@ export function restoring(
     stream$.next(stream);
     const filling$: Observable<Observable<SecondaryEvent>> = defer(() => ports.fill()).pipe(
       map((standby) =>
-        standby
-          .occupied(restored(standby.domain))
-          .pipe(mergeMap((news) => (news.kind === 'committed' ? EMPTY : of({ ...news, streamUuid })))),
+        standby.occupied(restored(standby.domain)).pipe(
+          filter((news) => news.kind !== 'committed'),
+          map((news) => ({ ...news, streamUuid })),
+        ),
       ),
       // Of the domain that cannot be made, no more: a fault in what follows is ours, and ends the pipeline.
       catchError((error: unknown) => of(of({ kind: 'domain-failed' as const, code: codeOf(error) }))),
@@ -80,15 +80,12 @@ function audible(link: StreamLink, log: Logger): CommitLink {
   return {
     boundary: () => link.boundary(),
     acknowledge: (epoch) => {
-      const given$ = new ReplaySubject<void>();
-      from(link.acknowledge(epoch))
-        .pipe(
-          tap({
-            error: (error: unknown) =>
-              log.debug({ err: error, epoch }, 'the acknowledgement may not have arrived'),
-          }),
-        )
-        .subscribe(given$);
+      const given$ = new AsyncSubject<void>();
+      given$.subscribe({
+        error: (error: unknown) =>
+          log.debug({ err: error, epoch }, 'the acknowledgement may not have arrived'),
+      });
+      from(link.acknowledge(epoch)).subscribe(given$);
       return given$;
     },
     destroy: (error) => link.destroy(error),
