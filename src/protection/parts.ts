@@ -130,6 +130,7 @@ export class StandbyPart implements Part {
       dependencies,
       {
         host,
+        handsOver: true,
         acquire: (held) => this.#acquire(held),
         route: (held) => this.#route(held?.owner ?? owner(), held !== null),
         busy: (busy) => this.news$.next({ kind: 'standby', busy }),

@@ -124,6 +124,10 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
     this.#enter('running');
   }
 
+  source(): this {
+    return this;
+  }
+
   async suspend(): Promise<void> {
     await this.#calls.call('suspend', undefined);
     this.#enter('suspended');
