@@ -39,7 +39,7 @@ export function settleMandate(state: LifeState, effects: LifeEffect[]): void {
   if (passing && !state.passing) {
     state.exposed = false;
     state.letOut = { released: null, streamsSince: state.stream ? [state.stream.streamUuid] : [] };
-    effects.push({ kind: 'pass' });
+    effects.push({ kind: 'pass' }, { kind: 'transition', reason: 'no other host may run it' });
   }
   state.passing = passing;
 }
