@@ -30,8 +30,14 @@ import type { DomainEvent, MachineChange } from '../hypervisor/port.js';
 import type { PrimaryDependencies } from '../report/dependencies.js';
 import type { Estate } from '../report/estate.js';
 import type { Logger } from '../report/log.js';
-import type { CheckpointReport, DomainStatus, TransitionReport } from '../report/reports.js';
+import type {
+  CheckpointReport,
+  DomainStatus,
+  SwitchoverReport,
+  TransitionReport,
+} from '../report/reports.js';
 import type { LoopSettings } from './checkpoints.js';
+import { HandOvers } from './hand-overs.js';
 import { birth, linkStateOf, type LifeEvent, type LifeState } from './life-state.js';
 import { primary, type PrimaryPorts } from './primary.js';
 import type { StreamLink } from './stream.js';
@@ -85,6 +91,8 @@ export class PrimaryDomain {
   readonly #events$ = new Subject<LifeEvent>();
   readonly #links$ = new Subject<StreamLink>();
   readonly #requested$ = new Subject<void>();
+  readonly #handOver$ = new Subject<void>();
+  readonly #handOvers: HandOvers;
   readonly #pressure$ = new Subject<boolean>();
   readonly #links = new Map<string, PrimaryLink>();
   readonly #running: Subscription;
@@ -110,11 +118,12 @@ export class PrimaryDomain {
     this.#log = log;
     this.#office = office;
     this.#work = new DomainWork(config, log);
+    this.#handOvers = new HandOvers(config.name);
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     // The secondary takes over after heartbeat.timeoutMs of silence at the earliest.
     const { timeoutMs } = config.heartbeat;
     const stallMs = stallMsOf(timeoutMs);
-    const { intervalMs, windowEpochs, acknowledgeTimeoutMs } = config.checkpoint;
+    const { intervalMs, windowEpochs, acknowledgeTimeoutMs, switchoverTimeoutMs } = config.checkpoint;
     const settings: LoopSettings = { intervalMs, windowEpochs, acknowledgeTimeoutMs, stallMs };
     const born = birth(
       {
@@ -122,6 +131,7 @@ export class PrimaryDomain {
         startWithSecondary: config.start === 'with-secondary',
         stallMs,
         standstill: sharesDisks(config.hypervisor) ? { silenceMs: timeoutMs } : null,
+        handOverTimeoutMs: switchoverTimeoutMs,
       },
       monotonicMs(),
       office?.mandate ?? null,
@@ -193,6 +203,14 @@ export class PrimaryDomain {
     this.#requested$.next();
   }
 
+  /**
+   * The standby takes the domain over, if it is the host `to`, or whichever it is (null).
+   * @throws as HandOvers.ask()
+   */
+  handOver(to: string | null): Promise<SwitchoverReport> {
+    return this.#handOvers.ask((id) => this.#events$.next({ kind: 'hand-over', id, to }));
+  }
+
   stop(): Promise<void> {
     return (this.#stopping ??= this.#stop());
   }
@@ -225,6 +243,7 @@ export class PrimaryDomain {
       links$: this.#links$,
       pressure$: this.#pressure$,
       requested$: this.#requested$,
+      handOver$: this.#handOver$,
       beat$: interval(beatMs).pipe(share()),
       ended$: defer(() => work.world?.domain.events$ ?? EMPTY).pipe(ofKind('shutdown')),
       domain: work,
@@ -244,6 +263,8 @@ export class PrimaryDomain {
       },
       host: {
         requestCheckpoint: () => this.requestCheckpoint(),
+        handOver: () => this.#handOver$.next(),
+        handOverSettled: (id, outcome) => this.#handOvers.settled(id, outcome),
         withdraw: () => this.#withdraw?.(),
         transition: (reason) => this.#transition(reason),
         finished: () => this.#finish(),
@@ -332,6 +353,7 @@ export class PrimaryDomain {
     this.#withdraw?.();
     await this.#work.world?.close();
     this.#running.unsubscribe();
+    this.#handOvers.end();
   }
 }
 

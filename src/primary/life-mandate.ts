@@ -13,6 +13,7 @@ import {
   type Pairing,
 } from '../failover/mandate.js';
 import { fenced } from './life-ends.js';
+import { handBack } from './life-hand-over.js';
 import type { LifeEffect, LifeEvent, LifeState } from './life-state.js';
 
 export function answered(
@@ -35,6 +36,7 @@ export function settleMandate(state: LifeState, effects: LifeEffect[]): void {
     if (write) effects.push({ kind: 'write', write });
   }
   if (state.stopped) return;
+  if (isAlone(state.mandate)) handBack(state, effects);
   const passing = isAlone(state.mandate) && state.stream?.holding !== true && state.running;
   if (passing && !state.passing) {
     state.exposed = false;

@@ -27,7 +27,8 @@ import type { Reloaded } from '../flow/reloaded.js';
 import { timers } from '../flow/timers.js';
 import { Work } from '../flow/work.js';
 import type { Logger } from '../report/log.js';
-import type { DomainStatus, RoleReport } from '../report/reports.js';
+import { SwitchoverError, type SwitchoverErrorCode } from '../report/error.js';
+import type { DomainStatus, RoleReport, SwitchoverReport } from '../report/reports.js';
 import { OwnerPart, StandbyPart, type Part, type PartOptions } from './parts.js';
 import { initialRole, stepRole, type RoleEffect, type RoleEvent, type RoleState } from './role.js';
 
@@ -96,6 +97,29 @@ export class ProtectedDomain {
 
   requestCheckpoint(): void {
     this.#part?.requestCheckpoint();
+  }
+
+  /** As AgentService says. @throws SwitchoverError */
+  async switchover(to: string | null): Promise<SwitchoverReport> {
+    const { host, witness, shared } = this.#options;
+    const domain = this.name;
+    const refused = (code: SwitchoverErrorCode, message: string, cause?: Error) =>
+      new SwitchoverError(code, message, { domain, host }, cause && { cause });
+    if (!this.runsHere) throw refused('NOT_OWNER', 'the domain does not run here');
+    if (!shared) throw refused('NO_WITNESS', `${witness.name} is no witness that both hosts see`);
+    // One that answers now will, a moment later, say whose the domain is: it stands still for no longer.
+    await witness.read(domain, this.#left.signal).catch((thrown: unknown) => {
+      throw refused('NO_WITNESS', 'the witness cannot be asked', asError(thrown));
+    });
+    const handedOver = this.#part?.handOver?.(to);
+    if (!handedOver) throw refused('NOT_OWNER', 'the domain does not run here');
+    const report = await handedOver;
+    this.#log.info({ ...report }, `switched over to ${report.to}`);
+    return report;
+  }
+
+  get runsHere(): boolean {
+    return this.#state.phase === 'owner';
   }
 
   async reload(): Promise<readonly Reloaded[]> {

@@ -14,7 +14,7 @@ import { PrimaryDomain, type PrimaryReports } from '../primary/domain.js';
 import type { AgentDependencies } from '../report/dependencies.js';
 import type { Estate } from '../report/estate.js';
 import type { Logger } from '../report/log.js';
-import type { DomainStatus } from '../report/reports.js';
+import type { DomainStatus, SwitchoverReport } from '../report/reports.js';
 import { SecondaryDomain, type SecondaryReports } from '../secondary/domain.js';
 import type { Held } from '../secondary/vigil-state.js';
 import type { Route } from '../secondary/world.js';
@@ -51,6 +51,8 @@ export interface Part {
   status(): DomainStatus;
   requestCheckpoint(): void;
   reload(): Promise<readonly Reloaded[]>;
+  /** Of an owner. @throws SwitchoverError */
+  handOver?(to: string | null): Promise<SwitchoverReport>;
   /** What runs here after a takeover. */
   bequeath?(): Promise<Estate>;
   /** Safe to call twice. */
@@ -97,6 +99,10 @@ export class OwnerPart implements Part {
 
   requestCheckpoint(): void {
     this.#domain.requestCheckpoint();
+  }
+
+  handOver(to: string | null): Promise<SwitchoverReport> {
+    return this.#domain.handOver(to);
   }
 
   reload(): Promise<readonly Reloaded[]> {

@@ -10,16 +10,18 @@ import { Coalesced } from '../flow/coalesced.js';
 import { ProtectedDomain } from '../protection/domain.js';
 import type { AgentDependencies } from '../report/dependencies.js';
 import { checkDescriptors } from '../report/descriptors.js';
-import { ServiceError } from '../report/error.js';
+import { ServiceError, SwitchoverError } from '../report/error.js';
 import { createLogger, domainLogger, type Logger } from '../report/log.js';
 import type {
   AgentService,
   CheckpointReport,
   CommitReport,
   DomainStatus,
+  EvacuationReport,
   FailoverEvent,
   RoleReport,
   StandbyLossReport,
+  SwitchoverReport,
   TransitionReport,
 } from '../report/reports.js';
 import { VERSION } from '../version.js';
@@ -119,6 +121,24 @@ class Agent implements AgentService {
 
   force(domain: string): boolean {
     return this.#named(domain).force();
+  }
+
+  switchover(domain: string, to?: string): Promise<SwitchoverReport> {
+    return this.#named(domain).switchover(to ?? null);
+  }
+
+  async evacuate(): Promise<readonly EvacuationReport[]> {
+    const reports: EvacuationReport[] = [];
+    for (const domain of this.#domains.filter(({ runsHere }) => runsHere)) {
+      try {
+        reports.push({ done: true, ...(await domain.switchover(null)) });
+      } catch (error) {
+        if (!(error instanceof SwitchoverError)) throw error;
+        const { code, message } = error;
+        reports.push({ done: false, domain: domain.name, code, message });
+      }
+    }
+    return reports;
   }
 
   #protected(domain: AgentDomainConfig, shared: boolean, dependencies: AgentDependencies): ProtectedDomain {
