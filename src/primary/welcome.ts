@@ -38,10 +38,8 @@ export function judgeHello(
   }
   checkFit(name, info, hello);
   if (hello.streamUuid !== null && hello.streamUuid.slice(NODE_FIELD) !== instance) {
-    throw new ChannelError('UNKNOWN_STREAM', `the standby holds another instance of ${name}`, {
-      domain: name,
-      streamUuid: hello.streamUuid,
-    });
+    const facts = { domain: name, streamUuid: hello.streamUuid };
+    throw new ChannelError('UNKNOWN_STREAM', `the standby holds another instance of ${name}`, facts);
   }
   return {
     streamUuid: randomUUID().slice(0, NODE_FIELD) + instance,
