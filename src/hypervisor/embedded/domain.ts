@@ -133,10 +133,6 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
     throw new HypervisorError(code, `the domain is ${this.#state}, and has not run`, facts);
   }
 
-  source(): this {
-    return this;
-  }
-
   async suspend(): Promise<void> {
     await this.#calls.call('suspend', undefined);
     this.#enter('suspended');
