@@ -26,8 +26,9 @@ import { ofKind } from '../flow/of-kind.js';
 import type { Reloaded } from '../flow/reloaded.js';
 import { timers } from '../flow/timers.js';
 import { Work } from '../flow/work.js';
+import { ServiceError } from '../report/error.js';
 import type { Logger } from '../report/log.js';
-import type { DomainStatus, RoleReport } from '../report/reports.js';
+import type { DomainStatus, RoleReport, SwitchoverReport } from '../report/reports.js';
 import { OwnerPart, StandbyPart, type Part, type PartOptions } from './parts.js';
 import { initialRole, stepRole, type RoleEffect, type RoleEvent, type RoleState } from './role.js';
 
@@ -92,6 +93,15 @@ export class ProtectedDomain {
     const { phase, busy } = this.#state;
     this.#events$.next({ kind: 'force' });
     return phase === 'none' || ((phase === 'reading' || phase === 'standby') && !busy);
+  }
+
+  /** @throws ServiceError NOT_PAIRED, NOT_SWITCHED */
+  async switchover(to?: string): Promise<SwitchoverReport> {
+    const part = this.#part;
+    if (this.#state.phase !== 'owner' || !part?.switchover) {
+      throw new ServiceError('NOT_PAIRED', `${this.name} does not run here`, { domain: this.name });
+    }
+    return { domain: this.name, to: await part.switchover(to) };
   }
 
   requestCheckpoint(): void {

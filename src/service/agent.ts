@@ -5,6 +5,7 @@ import { Subject } from 'rxjs';
 import { Credentials } from '../channel/credentials/credentials.js';
 import { PrimaryListener } from '../channel/listen/listener.js';
 import { primaryOf, secondaryOf, type AgentConfig, type AgentDomainConfig } from '../config/agent.js';
+import { asError, codeOf } from '../errors.js';
 import type { RegisterWitness } from '../failover/register.js';
 import { Coalesced } from '../flow/coalesced.js';
 import { ProtectedDomain } from '../protection/domain.js';
@@ -17,9 +18,11 @@ import type {
   CheckpointReport,
   CommitReport,
   DomainStatus,
+  EvacuationReport,
   FailoverEvent,
   RoleReport,
   StandbyLossReport,
+  SwitchoverReport,
   TransitionReport,
 } from '../report/reports.js';
 import { VERSION } from '../version.js';
@@ -119,6 +122,24 @@ class Agent implements AgentService {
 
   force(domain: string): boolean {
     return this.#named(domain).force();
+  }
+
+  async switchover(domain: string, to?: string): Promise<SwitchoverReport> {
+    return this.#named(domain).switchover(to);
+  }
+
+  async evacuate(): Promise<readonly EvacuationReport[]> {
+    const reports: EvacuationReport[] = [];
+    for (const domain of this.#domains) {
+      if (domain.status().phase !== 'owner') continue;
+      try {
+        reports.push({ ok: true, ...(await domain.switchover()) });
+      } catch (thrown) {
+        const error = asError(thrown);
+        reports.push({ ok: false, domain: domain.name, code: codeOf(error), message: error.message });
+      }
+    }
+    return reports;
   }
 
   #protected(domain: AgentDomainConfig, shared: boolean, dependencies: AgentDependencies): ProtectedDomain {
