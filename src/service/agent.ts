@@ -66,7 +66,8 @@ class Agent implements AgentService {
     this.#config = config;
     this.#log = log;
     this.#port = listen.port;
-    const { witness, shared } = dependencies.witness ?? openWitness(config);
+    const { witness, shared } =
+      dependencies.witness ?? openWitness(config, (name, peer) => this.#hasLetGo(name, peer));
     this.#witness = witness;
     this.#credentials = new Credentials(listen, listen.host, log);
     this.#listener = new PrimaryListener({
@@ -167,6 +168,10 @@ class Agent implements AgentService {
       roles$: this.roles$,
       log: domainLogger(this.#log, domain.name),
     });
+  }
+
+  #hasLetGo(name: string, peer: string): boolean {
+    return this.#domains.find((domain) => domain.name === name)?.hasLetGo(peer) === true;
   }
 
   #named(name: string): ProtectedDomain {
