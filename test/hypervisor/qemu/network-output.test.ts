@@ -100,4 +100,38 @@ describe('qemu: the output of a network interface', () => {
     await Promise.all([first, passing, sealing]);
     expect(await second).to.include('a frame left early');
   });
+
+  it('one that passes at first is tested when it holds, until that was possible and went well, and then no more', async () => {
+    const results: (boolean | Error)[] = [false, new Error('a frame left early'), true];
+    const passing = new NetworkOutput(gate, () => {
+      gate.calls.push('first test');
+      const result = results.shift() ?? true;
+      return result instanceof Error ? Promise.reject(result) : Promise.resolve(result);
+    });
+    const outcomes: string[] = [];
+    for (let k = 0; k < 4; k++) {
+      const held = passing.hold().then(
+        () => outcomes.push('held'),
+        (error: unknown) => outcomes.push(asError(error).message),
+      );
+      const tested = passing.tested();
+      await new Promise((resolve) => setImmediate(resolve));
+      await gate.answer();
+      await tested;
+      await held;
+    }
+    expect(outcomes).to.deep.equal(['held', 'a frame left early', 'held', 'held']);
+    expect(gate.calls.join(' ')).to.equal('hold first test hold first test hold first test hold');
+  });
+
+  it('one that is discarded is tested no more', async () => {
+    const passing = new NetworkOutput(gate, () => Promise.reject(new Error('tested')));
+    const discarded = passing.discard();
+    const held = passing.hold();
+    await new Promise((resolve) => setImmediate(resolve));
+    await gate.answer();
+    await gate.answer();
+    await Promise.all([discarded, held]);
+    expect(gate.calls).to.deep.equal(['discard', 'hold']);
+  });
 });

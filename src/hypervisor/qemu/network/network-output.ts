@@ -2,6 +2,8 @@
 // the running guest has its place among them. Discarding waits for nothing.
 //
 //   hold ─▶ [test] ─▶ seal ─▶ release ─▶ …
+//
+// A gate of a domain that was taken over to passes at first. It is tested when it is told to hold, before that is done.
 
 import { InOrder } from '../../../flow/in-order.js';
 import type { OutputGate } from '../../../output/gate.js';
@@ -10,16 +12,24 @@ import type { NetdevGate } from './netdev-gate.js';
 /** What a NetdevGate offers. */
 export type NetdevOutput = Pick<NetdevGate, keyof NetdevGate>;
 
+/** Tests a gate that holds. False: it could not be tested now. @throws HypervisorError FAILED if it is not safe */
+export type FirstHold = (gate: NetdevOutput) => Promise<boolean>;
+
 export class NetworkOutput implements OutputGate {
   readonly heldBytes = 0;
   readonly emittedBytes = 0;
   readonly releasedBytes = 0;
   readonly #gate: NetdevOutput;
   readonly #order = new InOrder();
-  #passing = false;
+  #passing: boolean;
+  #firstHold: FirstHold | null;
+  #tested: Promise<unknown> = Promise.resolve();
 
-  constructor(gate: NetdevOutput) {
+  /** `firstHold`: the gate passes, and has not been tested. Not there: it holds. */
+  constructor(gate: NetdevOutput, firstHold: FirstHold | null = null) {
     this.#gate = gate;
+    this.#passing = firstHold !== null;
+    this.#firstHold = firstHold;
   }
 
   seal(epoch: number): Promise<void> {
@@ -31,6 +41,7 @@ export class NetworkOutput implements OutputGate {
   }
 
   discard(): Promise<void> {
+    this.#firstHold = null; // nothing leaves any more: there is nothing to see
     return this.#gate.discard();
   }
 
@@ -41,11 +52,20 @@ export class NetworkOutput implements OutputGate {
     });
   }
 
+  /** @throws HypervisorError FAILED if it cannot be closed, or is not safe */
   hold(): Promise<void> {
-    return this.#order.do(async () => {
+    const held = this.#order.do(async () => {
       await this.#gate.hold();
       this.#passing = false;
+      if (await this.#firstHold?.(this.#gate)) this.#firstHold = null;
     });
+    if (this.#firstHold !== null) this.#tested = held.catch(() => undefined); // told to the caller
+    return held;
+  }
+
+  /** Resolves when the first hold() that was called is done with its test: the guest is not to be stopped before. */
+  async tested(): Promise<void> {
+    await this.#tested;
   }
 
   restart(): Promise<void> {
