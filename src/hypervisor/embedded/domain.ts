@@ -48,6 +48,7 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   readonly #ready: Promise<void>;
   #settleReady: ((error?: HypervisorError) => void) | null = null;
   #state: DomainState = 'created';
+  #hasRun = false;
   #version = '0.0';
   #terminated: Promise<unknown> | null = null;
 
@@ -121,6 +122,14 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   async start(): Promise<void> {
     await this.#calls.call('start', undefined);
     this.#enter('running');
+    this.#hasRun = true;
+  }
+
+  source(): this {
+    if (this.#hasRun) return this;
+    const facts = { name: this.#spec.name, state: this.#state };
+    const code = this.#hasEnded() ? 'DOMAIN_GONE' : 'WRONG_STATE';
+    throw new HypervisorError(code, `the domain is ${this.#state}, and has not run`, facts);
   }
 
   async suspend(): Promise<void> {

@@ -14,6 +14,7 @@ export type { NetworkBackend, NetworkDevice } from './network/network.js';
 export { QemuPrimary } from './primary.js';
 export type { PauseTimes } from './pause.js';
 export { QemuSource } from './source.js';
+export { TakenOver } from './taken-over.js';
 export { QemuTarget } from './target.js';
 
 /**
