@@ -1,6 +1,6 @@
 // Who waits for the domain to be handed over, until it is known what has become of that.
 
-import { SwitchoverError } from '../report/error.js';
+import { ServiceError } from '../report/error.js';
 import type { SwitchoverReport } from '../report/reports.js';
 import type { HandOverOutcome } from './life-state.js';
 
@@ -15,14 +15,14 @@ export class HandOvers {
     this.#domain = domain;
   }
 
-  /** `ask`: for the one of that number. @throws SwitchoverError, but for NO_WITNESS */
+  /** `ask`: for the one of that number. @throws ServiceError, a SwitchoverErrorCode */
   ask(ask: (id: number) => void): Promise<SwitchoverReport> {
     const id = ++this.#count;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, (outcome) => {
         const domain = this.#domain;
         if (outcome.how !== 'done') {
-          reject(new SwitchoverError(outcome.how, outcome.message, { domain }));
+          reject(new ServiceError(outcome.how, outcome.message, { domain }));
           return;
         }
         const { standby: to, epoch, pauseMs, totalMs } = outcome;

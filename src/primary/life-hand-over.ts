@@ -101,7 +101,7 @@ export function handBack(state: LifeState, effects: LifeEffect[]): void {
   if (state.handOver?.stage !== 'undoing') return;
   const { standby, reason } = state.handOver;
   effects.push({ kind: 'hand-back' });
-  settle(state, { how: 'UNDONE', message: `${standby} has not taken it over: ${reason}` }, effects);
+  settle(state, { how: 'NOT_SWITCHED', message: `${standby} has not taken it over: ${reason}` }, effects);
 }
 
 /** It has come to an end here. */
@@ -109,7 +109,7 @@ export function end(state: LifeState, role: LifeState['role'], reason: string, e
   const { handOver: given, lastAtMs } = state;
   if (given === null) return;
   if (role !== 'fenced') {
-    settle(state, { how: 'UNDONE', message: reason }, effects);
+    settle(state, { how: 'NOT_SWITCHED', message: reason }, effects);
     return;
   }
   const { standby, lastEpoch: epoch, stoppedAtMs, askedAtMs } = given;

@@ -26,8 +26,8 @@ import { ofKind } from '../flow/of-kind.js';
 import type { Reloaded } from '../flow/reloaded.js';
 import { timers } from '../flow/timers.js';
 import { Work } from '../flow/work.js';
+import { ServiceError, type SwitchoverErrorCode } from '../report/error.js';
 import type { Logger } from '../report/log.js';
-import { SwitchoverError, type SwitchoverErrorCode } from '../report/error.js';
 import type { DomainStatus, RoleReport, SwitchoverReport } from '../report/reports.js';
 import { OwnerPart, StandbyPart, type Part, type PartOptions } from './parts.js';
 import { initialRole, stepRole, type RoleEffect, type RoleEvent, type RoleState } from './role.js';
@@ -95,16 +95,21 @@ export class ProtectedDomain {
     return phase === 'none' || ((phase === 'reading' || phase === 'standby') && !busy);
   }
 
+  /** That host has said, since we stand by, that it neither runs nor holds the domain. */
+  hasLetGo(host: string): boolean {
+    return this.#state.absent.includes(host);
+  }
+
   requestCheckpoint(): void {
     this.#part?.requestCheckpoint();
   }
 
-  /** As AgentService says. @throws SwitchoverError */
+  /** As AgentService says. @throws ServiceError */
   async switchover(to: string | null): Promise<SwitchoverReport> {
     const { host, witness, shared } = this.#options;
     const domain = this.name;
     const refused = (code: SwitchoverErrorCode, message: string, cause?: Error) =>
-      new SwitchoverError(code, message, { domain, host }, cause && { cause });
+      new ServiceError(code, message, { domain, host }, cause && { cause });
     if (!this.runsHere) throw refused('NOT_OWNER', 'the domain does not run here');
     if (!shared) throw refused('NO_WITNESS', `${witness.name} is no witness that both hosts see`);
     // One that answers now will, a moment later, say whose the domain is: it stands still for no longer.
@@ -144,7 +149,7 @@ export class ProtectedDomain {
       inTurn('write', ({ write }) => this.#write(write)),
       (effects$) =>
         effects$.pipe(
-          ofKind('boot', 'inherit', 'stand-by', 'end'),
+          ofKind('boot', 'inherit', 'stand-by', 'end', 'stop-found'),
           concatMap((effect) => this.#change(effect)),
         ),
       told('transition', ({ reason }) => this.#transition(reason)),
@@ -176,10 +181,18 @@ export class ProtectedDomain {
 
   async #settle(write: RegisterWrite, signal: AbortSignal) {
     const { witness } = this.#options;
+    let told = '';
     const settled = await settle(witness, this.name, write, {
       signal,
-      onFailure: ({ step, error, waitMs }) =>
-        this.#log.warn({ err: error, step, waitMs }, `the register is not written yet: ${error.message}`),
+      onFailure: ({ step, error, waitMs }) => {
+        // It is tried for as long as it takes.
+        const news = error.message !== told;
+        told = error.message;
+        this.#log[news ? 'warn' : 'debug'](
+          { err: error, step, waitMs },
+          `the register is not written yet: ${told}`,
+        );
+      },
     });
     const { mode, owner, standby } = write.claim;
     this.#log.info(
@@ -217,6 +230,9 @@ export class ProtectedDomain {
         await this.#begin(new OwnerPart(this.#partOptions, effect.register, estate));
         return [];
       }
+      case 'stop-found':
+        await this.#stopFound();
+        return [];
       case 'stand-by':
         await this.#begin(new StandbyPart(this.#partOptions, () => this.#state.owner));
         return [];
@@ -227,6 +243,14 @@ export class ProtectedDomain {
     this.#part = part;
     part.news$.subscribe((event) => this.#events$.next(event));
     await part.begin();
+  }
+
+  /** Another host runs the domain: what runs here must not, and says nothing any more. */
+  async #stopFound(): Promise<void> {
+    const { dependencies, primary } = this.#options;
+    const found = await dependencies.openSource(primary);
+    for (const advice of (await found.leave?.('stopped')) ?? []) this.#log.warn(advice);
+    if (!found.leave) await found.destroy();
   }
 
   async #end(): Promise<void> {
@@ -254,7 +278,7 @@ export class ProtectedDomain {
   }
 }
 
-type Change = Extract<RoleEffect, { readonly kind: 'boot' | 'inherit' | 'stand-by' | 'end' }>;
+type Change = Extract<RoleEffect, { readonly kind: 'boot' | 'inherit' | 'stand-by' | 'end' | 'stop-found' }>;
 
 function idle(domain: string): DomainStatus {
   return {

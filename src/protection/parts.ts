@@ -51,7 +51,7 @@ export interface Part {
   status(): DomainStatus;
   requestCheckpoint(): void;
   reload(): Promise<readonly Reloaded[]>;
-  /** Of an owner. @throws SwitchoverError */
+  /** Of an owner. @throws ServiceError */
   handOver?(to: string | null): Promise<SwitchoverReport>;
   /** What runs here after a takeover. */
   bequeath?(): Promise<Estate>;

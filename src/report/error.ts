@@ -5,18 +5,17 @@ import { RomulusError } from '../errors.js';
 export type ServiceErrorCode =
   | 'UNKNOWN_DOMAIN' // the service has no domain of that name
   | 'TOO_FEW_DESCRIPTORS' // the process may not have as many files open as it needs
-  | 'STOPPED'; // the service was stopped while it started
+  | 'STOPPED' // the service was stopped while it started
+  | SwitchoverErrorCode;
 
-export class ServiceError extends RomulusError<ServiceErrorCode> {}
-
-/** Why a domain was not switched over: it runs where it ran, but for STOPPED, where that is not known. */
+/** Why a domain was not switched over: it runs where it ran, but for STOPPED, of which that is not known. */
 export type SwitchoverErrorCode =
   | 'NOT_OWNER' // it does not run here
-  | 'NOT_PAIRED' // nobody could take it over at once: no standby is linked, or the register does not name it
-  | 'NOT_STANDBY' // it was to go to another host than the one that stands by
+  | 'NOT_PAIRED' // it does not run here with a standby that could go on at once, which the register has to know
+  | 'NOT_STANDBY' // the host that it was to go to is not its standby
   | 'UNDER_WAY' // it is being switched over
-  | 'NO_WITNESS' // no witness that both hosts see could say whose it is, or that one cannot be asked
-  | 'UNDONE' // begun, and given up: the standby has not taken it over
+  | 'NO_WITNESS' // there is no witness that both hosts see, or it cannot be asked
+  | 'NOT_SWITCHED' // begun and given up: the standby did not take it over; it goes on here
   | 'STOPPED'; // the agent was stopped meanwhile
 
-export class SwitchoverError extends RomulusError<SwitchoverErrorCode> {}
+export class ServiceError extends RomulusError<ServiceErrorCode> {}

@@ -4,7 +4,6 @@
 
 import type { Observable } from 'rxjs';
 import type { CertificateExpiry } from '../channel/credentials/tls-files.js';
-import type { SwitchoverErrorCode } from './error.js';
 
 export type { CertificateExpiry };
 
@@ -205,29 +204,6 @@ export interface SecondaryService extends ReplicationService {
   readonly standbyLosses$: Observable<StandbyLossReport>;
 }
 
-/** A domain runs on another host, by plan. */
-export interface SwitchoverReport {
-  readonly domain: string;
-  /** The host that runs it. */
-  readonly to: string;
-  /** The checkpoint from which it goes on; null: it was taken over before the last one was captured. */
-  readonly epoch: number | null;
-  /** From before the guest was stopped until the other host had the domain; it goes on within milliseconds then. */
-  readonly pauseMs: number;
-  /** From the request on. */
-  readonly totalMs: number;
-}
-
-/** What became of each domain of a host that is to be emptied. */
-export type EvacuationReport =
-  | ({ readonly done: true } & SwitchoverReport)
-  | {
-      readonly done: false;
-      readonly domain: string;
-      readonly code: SwitchoverErrorCode;
-      readonly message: string;
-    };
-
 /** All that one host does for the domains of its cluster. */
 export interface AgentService extends Omit<ReplicationService, 'finished'> {
   /** The name of this host. */
@@ -247,11 +223,27 @@ export interface AgentService extends Omit<ReplicationService, 'finished'> {
    */
   force(domain: string): boolean;
   /**
-   * The standby takes the domain over, both hosts being well: the guest stands still for a moment, and nothing is lost.
-   * This host stands by then. `to`: only if the standby is that host.
-   * @throws SwitchoverError: refused, or undone; ServiceError UNKNOWN_DOMAIN
+   * The domain goes on at its standby, from where it stands; here it stands by from then on. `to`: only if that is the
+   * standby's host. If it fails half way the domain goes on here.
+   * @throws ServiceError UNKNOWN_DOMAIN, or a SwitchoverErrorCode
    */
   switchover(domain: string, to?: string): Promise<SwitchoverReport>;
-  /** Switches over all domains that run here, one after another, each if it can be. */
+  /** The same of all that run here, one after another; never rejects. */
   evacuate(): Promise<readonly EvacuationReport[]>;
 }
+
+export interface SwitchoverReport {
+  readonly domain: string;
+  /** Where it runs now. */
+  readonly to: string;
+  /** The checkpoint from which it goes on; null: it was taken over before the last one was captured. */
+  readonly epoch: number | null;
+  /** From before the guest was stopped until the other host had the domain; it goes on within milliseconds then. */
+  readonly pauseMs: number;
+  /** From the request on. */
+  readonly totalMs: number;
+}
+
+export type EvacuationReport =
+  | ({ readonly ok: true } & SwitchoverReport)
+  | { readonly ok: false; readonly domain: string; readonly code: string; readonly message: string };

@@ -5,12 +5,13 @@ import { Subject } from 'rxjs';
 import { Credentials } from '../channel/credentials/credentials.js';
 import { PrimaryListener } from '../channel/listen/listener.js';
 import { primaryOf, secondaryOf, type AgentConfig, type AgentDomainConfig } from '../config/agent.js';
+import { asError, codeOf } from '../errors.js';
 import type { RegisterWitness } from '../failover/register.js';
 import { Coalesced } from '../flow/coalesced.js';
 import { ProtectedDomain } from '../protection/domain.js';
 import type { AgentDependencies } from '../report/dependencies.js';
 import { checkDescriptors } from '../report/descriptors.js';
-import { ServiceError, SwitchoverError } from '../report/error.js';
+import { ServiceError } from '../report/error.js';
 import { createLogger, domainLogger, type Logger } from '../report/log.js';
 import type {
   AgentService,
@@ -65,7 +66,8 @@ class Agent implements AgentService {
     this.#config = config;
     this.#log = log;
     this.#port = listen.port;
-    const { witness, shared } = dependencies.witness ?? openWitness(config);
+    const { witness, shared } =
+      dependencies.witness ?? openWitness(config, (name, peer) => this.#hasLetGo(name, peer));
     this.#witness = witness;
     this.#credentials = new Credentials(listen, listen.host, log);
     this.#listener = new PrimaryListener({
@@ -123,19 +125,19 @@ class Agent implements AgentService {
     return this.#named(domain).force();
   }
 
-  switchover(domain: string, to?: string): Promise<SwitchoverReport> {
+  async switchover(domain: string, to?: string): Promise<SwitchoverReport> {
     return this.#named(domain).switchover(to ?? null);
   }
 
   async evacuate(): Promise<readonly EvacuationReport[]> {
     const reports: EvacuationReport[] = [];
-    for (const domain of this.#domains.filter(({ runsHere }) => runsHere)) {
+    for (const domain of this.#domains) {
+      if (!domain.runsHere) continue;
       try {
-        reports.push({ done: true, ...(await domain.switchover(null)) });
-      } catch (error) {
-        if (!(error instanceof SwitchoverError)) throw error;
-        const { code, message } = error;
-        reports.push({ done: false, domain: domain.name, code, message });
+        reports.push({ ok: true, ...(await domain.switchover(null)) });
+      } catch (thrown) {
+        const error = asError(thrown);
+        reports.push({ ok: false, domain: domain.name, code: codeOf(error), message: error.message });
       }
     }
     return reports;
@@ -166,6 +168,10 @@ class Agent implements AgentService {
       roles$: this.roles$,
       log: domainLogger(this.#log, domain.name),
     });
+  }
+
+  #hasLetGo(name: string, peer: string): boolean {
+    return this.#domains.find((domain) => domain.name === name)?.hasLetGo(peer) === true;
   }
 
   #named(name: string): ProtectedDomain {
