@@ -2,6 +2,8 @@
 // domain fares; and is told to switch it over.
 
 import { parseCluster } from '../../src/config/cluster.js';
+import { codeOf } from '../../src/errors.js';
+import type { SwitchoverReport } from '../../src/report/reports.js';
 import { createAgent } from '../../src/service/agent.js';
 
 export interface AgentChildStart {
@@ -12,7 +14,8 @@ export interface AgentChildStart {
 export type AgentChildMessage =
   | { readonly kind: 'said'; readonly text: string }
   | { readonly kind: 'fares'; readonly fares: string }
-  | { readonly kind: 'switched'; readonly code: string | null };
+  | { readonly kind: 'switched'; readonly report: SwitchoverReport }
+  | { readonly kind: 'not-switched'; readonly code: string };
 
 /** As often as one who waits for it looks. */
 const LOOK_MS = 5;
@@ -38,8 +41,8 @@ process.once('message', (message) => {
   }, LOOK_MS);
   process.on('message', () => {
     agent.switchover('web').then(
-      () => tell({ kind: 'switched', code: null }),
-      (error: unknown) => tell({ kind: 'switched', code: (error as { code: string }).code }),
+      (report) => tell({ kind: 'switched', report }),
+      (error: unknown) => tell({ kind: 'not-switched', code: codeOf(error) }),
     );
   });
   void agent.start();

@@ -1,8 +1,6 @@
 // Two hosts in one process, each with its agent, over real sockets, with one register that both see: who runs the domain
 // changes, and what it says is heard by one listener, whoever lets it out.
 
-import { once } from 'node:events';
-import { createServer, type AddressInfo } from 'node:net';
 import { pino } from 'pino';
 import { parseCluster } from '../../src/config/cluster.js';
 import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
@@ -11,14 +9,11 @@ import type { AgentDependencies } from '../../src/report/dependencies.js';
 import type { AgentService, DomainStatus, FailoverEvent } from '../../src/report/reports.js';
 import { createAgent } from '../../src/service/agent.js';
 import { openSource, openTarget } from '../../src/service/hypervisors.js';
+import { HOSTS, PATIENCE_MS, type HostName } from './agent-pair.js';
 import type { Cleanup } from '../support/cleanup.js';
+import { freePorts } from '../support/ports.js';
 import { until } from '../support/until.js';
 
-export const HOSTS = ['alpha', 'beta'] as const;
-export type HostName = (typeof HOSTS)[number];
-
-/** A busy machine is slow. */
-const PATIENCE_MS = 60_000;
 const log = pino({ level: process.env['ROMULUS_TEST_LOG'] ?? 'silent' }, pino.destination(2));
 
 export interface TwoAgentsOptions {
@@ -128,12 +123,4 @@ export class TwoAgents {
   #isPaired(owner: HostName): boolean {
     return this.status(owner).link === 'replicating';
   }
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
-  await Promise.all(servers.map((server) => once(server, 'listening')));
-  const ports = servers.map((server) => (server.address() as AddressInfo).port);
-  await Promise.all(servers.map((server) => once(server.close(), 'close')));
-  return ports;
 }
