@@ -39,6 +39,7 @@ import type {
 import type { LoopSettings } from './checkpoints.js';
 import { HandOvers } from './hand-overs.js';
 import { birth, linkStateOf, type LifeEvent, type LifeState } from './life-state.js';
+import { OutputSays } from './output-says.js';
 import { primary, type PrimaryPorts } from './primary.js';
 import type { StreamLink } from './stream.js';
 import { judgeClaim, judgeHello, newInstance } from './welcome.js';
@@ -65,17 +66,6 @@ export interface Office {
 
 const STOP_TIMEOUT_MS = 5000;
 
-/** Said at the start and on change: whoever waits for a guest that is held looks for the fault in the guest. */
-const OUTPUT_IS = {
-  hold:
-    'what the domain says (console, network) is HELD until a secondary protects it; ' +
-    '"output: { whenUnprotected: pass }" would let it out',
-  pass: 'what the domain says is let out, unprotected (output.whenUnprotected: pass)',
-  alone: 'what the domain says is let out, unprotected: no other host may run it',
-  asking: 'what the domain says is held until the witness says that no other host may run it',
-  protected: 'what the domain says is let out, checkpoint by checkpoint',
-} as const;
-
 export class PrimaryDomain {
   readonly name: string;
   readonly finished: Promise<void>;
@@ -93,6 +83,7 @@ export class PrimaryDomain {
   readonly #requested$ = new Subject<void>();
   readonly #handOver$ = new Subject<void>();
   readonly #handOvers: HandOvers;
+  readonly #outputSays: OutputSays;
   readonly #pressure$ = new Subject<boolean>();
   readonly #links = new Map<string, PrimaryLink>();
   readonly #running: Subscription;
@@ -100,8 +91,6 @@ export class PrimaryDomain {
   #withdraw: (() => void) | null = null;
   #finish: () => void = () => undefined;
   #stoppedBy: string | null = null;
-  /** What was said last of what becomes of its output. */
-  #outputSaid: keyof typeof OUTPUT_IS | null = null;
   #stopping: Promise<void> | null = null;
 
   constructor(
@@ -119,6 +108,7 @@ export class PrimaryDomain {
     this.#office = office;
     this.#work = new DomainWork(config, log);
     this.#handOvers = new HandOvers(config.name);
+    this.#outputSays = new OutputSays(log);
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     // The secondary takes over after heartbeat.timeoutMs of silence at the earliest.
     const { timeoutMs } = config.heartbeat;
@@ -185,7 +175,7 @@ export class PrimaryDomain {
     const { domain, info } = this.#work.world ?? {};
     const orphaned = domain?.orphaned ?? false;
     this.#events$.next({ kind: 'start', orphaned, running: info?.state === 'running' });
-    this.#tellOutput();
+    this.#outputSays.tell(this.#state$.value);
   }
 
   /** By the register nobody else may run it, nor ever took it over. */
@@ -326,22 +316,8 @@ export class PrimaryDomain {
   #transition(reason: string): void {
     const { role, link, streamUuid } = this.status();
     this.#log.info({ role, link, streamUuid, reason }, `${role}, ${link}`);
-    this.#tellOutput();
+    this.#outputSays.tell(this.#state$.value);
     this.#reports.transitions$.next({ domain: this.name, role, link, reason, atMs: monotonicMs() });
-  }
-
-  #unprotected({ mandate, passing }: LifeState): keyof typeof OUTPUT_IS {
-    if (!mandate) return this.#config.output.whenUnprotected;
-    return passing ? 'alone' : 'asking';
-  }
-
-  #tellOutput(): void {
-    const state = this.#state$.value;
-    if (state.role !== 'primary' || state.stopped) return;
-    const covered = linkStateOf(state) === 'replicating';
-    const now = covered ? 'protected' : this.#unprotected(state);
-    if (now !== this.#outputSaid) this.#log[covered ? 'info' : 'warn'](OUTPUT_IS[now]);
-    this.#outputSaid = now;
   }
 
   async #stop(): Promise<void> {
