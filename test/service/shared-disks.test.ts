@@ -87,7 +87,7 @@ describe('service: a domain whose disks are shared, and both hosts', () => {
         fc.record({
           latencyMs: fc.integer({ min: 1, max: 20 }),
           stopMs: fc.integer({ min: 0, max: 450 }),
-          registerMs: fc.constant(5),
+          registerMs: fc.integer({ min: 0, max: 1500 }),
         }),
         (faultsInTurn, changes) => {
           const hosts = protectedHosts(changes);
