@@ -89,6 +89,8 @@ export function takeOver(state: SecondaryState, effects: Effects): void {
 function denied(state: SecondaryState, effects: Effects): void {
   if (state.phase !== 'deciding') return;
   state.phase = 'dialling';
+  // What was lost was not ours to take over, so no failover was lost with it.
+  state.gone = null;
   if (state.held !== null) discardHeld(state, effects);
   effects.push({ kind: 'transition', reason: 'by the register the domain is not ours to take over' });
   if (state.dial === 0) redialLater(state, effects);
