@@ -86,7 +86,15 @@ export function allIsSaid({ handOver: given, stream, lastStream }: LifeState): b
   return last.acknowledged === given.lastEpoch && last.staleEpoch < given.lastEpoch;
 }
 
-/** The link is gone, whoever ended it. */
+/** The standby has had its time. */
+export function late(state: LifeState, effects: LifeEffect[]): boolean {
+  const { handOver: given, stream, settings } = state;
+  if (given === null || given.streamUuid !== stream?.streamUuid) return false;
+  undo(state, `not within ${settings.handOverTimeoutMs} ms`, effects);
+  return true;
+}
+
+/** The link is gone, or is left. */
 export function undo(state: LifeState, reason: string, effects: LifeEffect[]): void {
   const { handOver: given } = state;
   if (given === null || given.stage === 'undoing') return;
@@ -112,7 +120,8 @@ export function end(state: LifeState, role: LifeState['role'], reason: string, e
     settle(state, { how: 'NOT_SWITCHED', message: reason }, effects);
     return;
   }
-  const { standby, lastEpoch: epoch, stoppedAtMs, askedAtMs } = given;
+  const { standby, lastEpoch, stoppedAtMs, askedAtMs } = given;
+  const epoch = allIsSaid(state) ? lastEpoch : null;
   const pauseMs = lastAtMs - stoppedAtMs;
   settle(state, { how: 'done', standby, epoch, pauseMs, totalMs: lastAtMs - askedAtMs }, effects);
 }

@@ -69,7 +69,7 @@ export type HandOverOutcome =
   | {
       readonly how: 'done';
       readonly standby: string;
-      /** From which it goes on there; null: it had been taken over before. */
+      /** From which it goes on there; null: not from the last one, as far as is known. */
       readonly epoch: number | null;
       /** From before the domain was stopped until it was known to be theirs. */
       readonly pauseMs: number;

@@ -25,7 +25,7 @@ import {
   stop,
   unlinked,
 } from './life-ends.js';
-import { handOver, mayBeTheirs, noteLast, noteStop } from './life-hand-over.js';
+import { handOver, late, mayBeTheirs, noteLast, noteStop } from './life-hand-over.js';
 import { answered, settleMandate } from './life-mandate.js';
 import { mayRun, settleStandstill, startDomain } from './life-standstill.js';
 import type { LifeEffect, LifeEvent, LifeState, StreamState } from './life-state.js';
@@ -107,8 +107,7 @@ const RULES: Rules<LifeEvent, [LifeState, LifeEffect[]]> = {
   fenced: (_, state, effects) => fenced(state, effects),
   'hand-over': (event, state, effects) => handOver(state, event, effects),
   timer: (_, state, effects) => {
-    if (state.handOver && state.handOver.streamUuid === state.stream?.streamUuid)
-      dropLink(state, 'INTERNAL', 'it was not taken over in time', effects);
+    if (late(state, effects)) dropLink(state, 'INTERNAL', 'it was not taken over in time', effects);
   },
   // That it comes tells whether we were stopped; a capture begins with it.
   beat: NOTHING,

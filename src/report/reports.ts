@@ -236,7 +236,7 @@ export interface SwitchoverReport {
   readonly domain: string;
   /** Where it runs now. */
   readonly to: string;
-  /** The checkpoint from which it goes on; null: it was taken over before the last one was captured. */
+  /** The checkpoint from which it goes on: the last one; null: an earlier one, as far as is known here. */
   readonly epoch: number | null;
   /** From before the guest was stopped until the other host had the domain; it goes on within milliseconds then. */
   readonly pauseMs: number;

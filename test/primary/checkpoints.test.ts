@@ -58,13 +58,17 @@ function loop(
     end: () => of('leaves'),
     acknowledged$: NEVER,
     requested$: NEVER,
+    handOver$: NEVER,
     beat$: NEVER,
     ended$: NEVER,
     ...changes,
   };
   const asked: LoopPorts = {
     ...ports,
-    capture: (epoch) => defer(() => (order.push(`capture ${epoch}`), ports.capture(epoch))),
+    capture: (epoch, isLast) =>
+      defer(
+        () => (order.push(`capture ${epoch}${isLast ? ', the last' : ''}`), ports.capture(epoch, isLast)),
+      ),
     end: (epoch) => defer(() => (order.push(`end ${epoch}`), ports.end(epoch))),
   };
   return checkpoints(asked, { ...settings, ...changed }, t).pipe(
