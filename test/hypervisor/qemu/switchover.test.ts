@@ -17,8 +17,11 @@ const PORT = 7300;
 const LIMIT_MS = 180_000;
 /** Before and after each. */
 const INCREMENTS = 50;
-/** Of the client, in the middle of the rounds: a host that is busy with other things makes single ones longer. */
-const SILENCE_MAX_MS = 300;
+/**
+ * Of the client, in the middle of the rounds, on however busy a machine. On an idle one it is 250: a request that comes
+ * while the guest stands still is lost, and sent again after 200 ms and a round trip.
+ */
+const SILENCE_MAX_MS = 1000;
 
 describe('qemu: switchover', function () {
   this.timeout(GUEST_TIMEOUT_MS + LIMIT_MS);
