@@ -190,6 +190,11 @@ export function initialSecondaryState(settings: SecondarySettings): SecondarySta
   };
 }
 
+/** It has a link or a checkpoint, or is about one. */
+export function isBusy({ phase, held, session }: SecondaryState): boolean {
+  return phase !== 'dialling' || held !== null || session !== null;
+}
+
 export function secondaryLinkState({ phase, session, held, dial }: SecondaryState): LinkState {
   const unlinked = dial === 0 ? 'down' : 'connecting';
   const states: Readonly<Record<SecondaryPhase, LinkState>> = {
