@@ -215,7 +215,7 @@ export interface SourceDomain extends Domain {
   emulatorContext?(): Promise<Uint8Array>;
 }
 
-/** A domain that is being restored: created empty, filled, and started at takeover. */
+/** A domain that is being restored: created empty, filled, started at takeover, and then a source like any other. */
 export interface TargetDomain extends Domain {
   /** As in SourceDomain. */
   readonly pv?: PvTarget;
@@ -255,7 +255,12 @@ export interface TargetDomain extends Domain {
 
   /** Lets the restored domain run. If it fails with another code than DOMAIN_GONE, it can be tried again. */
   start(): Promise<void>;
-  /** The domain that runs since start(), to be protected in its turn. */
+  /**
+   * The domain that runs since start(), to be protected in its turn; each time the same. It is this domain: it ends when
+   * this one does, destroy() of one is that of both, and what it says comes by both output$, an octet at the same moment
+   * by either. Its gates pass, since nobody protects it; where a gate is to be tested, its first hold() does that.
+   * @throws HypervisorError WRONG_STATE before start(); DOMAIN_GONE if it ended before it ran
+   */
   source(): SourceDomain;
   /** As in SourceDomain, once it runs. */
   suspend(): Promise<void>;

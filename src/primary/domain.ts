@@ -65,6 +65,8 @@ const OUTPUT_IS = {
     'what the domain says (console, network) is HELD until a secondary protects it; ' +
     '"output: { whenUnprotected: pass }" would let it out',
   pass: 'what the domain says is let out, unprotected (output.whenUnprotected: pass)',
+  alone: 'what the domain says is let out, unprotected: no other host may run it',
+  asking: 'what the domain says is held until the witness says that no other host may run it',
   protected: 'what the domain says is let out, checkpoint by checkpoint',
 } as const;
 
@@ -307,11 +309,16 @@ export class PrimaryDomain {
     this.#reports.transitions$.next({ domain: this.name, role, link, reason, atMs: monotonicMs() });
   }
 
+  #unprotected({ mandate, passing }: LifeState): keyof typeof OUTPUT_IS {
+    if (!mandate) return this.#config.output.whenUnprotected;
+    return passing ? 'alone' : 'asking';
+  }
+
   #tellOutput(): void {
     const state = this.#state$.value;
     if (state.role !== 'primary' || state.stopped) return;
     const covered = linkStateOf(state) === 'replicating';
-    const now = covered ? 'protected' : this.#config.output.whenUnprotected;
+    const now = covered ? 'protected' : this.#unprotected(state);
     if (now !== this.#outputSaid) this.#log[covered ? 'info' : 'warn'](OUTPUT_IS[now]);
     this.#outputSaid = now;
   }

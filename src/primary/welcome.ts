@@ -47,10 +47,8 @@ export function judgeHello(
   checkNoOther(hello, name, state);
   // Where there is a register, that decides whose checkpoint is of use.
   if (!state.mandate && hello.streamUuid !== null && hello.streamUuid.slice(NODE_FIELD) !== instance) {
-    throw new ChannelError('UNKNOWN_STREAM', `the standby holds another instance of ${name}`, {
-      domain: name,
-      streamUuid: hello.streamUuid,
-    });
+    const facts = { domain: name, streamUuid: hello.streamUuid };
+    throw new ChannelError('UNKNOWN_STREAM', `the standby holds another instance of ${name}`, facts);
   }
   const streamUuid = randomUUID().slice(0, NODE_FIELD) + instance;
   const continuous = isContinuous(state, hello);

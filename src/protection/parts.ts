@@ -18,7 +18,7 @@ import type { DomainStatus } from '../report/reports.js';
 import { SecondaryDomain, type SecondaryReports } from '../secondary/domain.js';
 import type { Held } from '../secondary/vigil-state.js';
 import type { Route } from '../secondary/world.js';
-import type { RoleEvent } from './role.js';
+import type { RoleEvent } from './role-state.js';
 import { hostToDial } from './route.js';
 
 export interface PartOptions {
@@ -52,6 +52,8 @@ export interface Part {
   status(): DomainStatus;
   requestCheckpoint(): void;
   reload(): Promise<readonly Reloaded[]>;
+  /** The domain goes on at its standby, which is `to` if that is given; resolves to that host. @throws ServiceError NOT_PAIRED, NOT_SWITCHED */
+  switchover?(to?: string): Promise<string>;
   /** What runs here after a takeover. */
   bequeath?(): Promise<Estate>;
   /** Safe to call twice. */
@@ -131,6 +133,7 @@ export class StandbyPart implements Part {
       dependencies,
       {
         host,
+        handsOver: true,
         acquire: (held) => this.#acquire(held),
         route: (held) => this.#route(held?.owner ?? owner(), held !== null),
         busy: (busy) => this.news$.next({ kind: 'standby', busy }),

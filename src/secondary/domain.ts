@@ -51,6 +51,8 @@ export interface StandbyOffice {
   readonly host: string;
   /** As SecondaryPorts says. */
   acquire(held: Held): Promise<'granted' | 'denied'>;
+  /** What was taken over is taken from here (bequeath), when this has finished. */
+  readonly handsOver?: boolean;
   /** Left out: as configured. */
   readonly route?: (held: Held | null) => Route;
   /** It has a link or a checkpoint, or is about one; or no more. */
@@ -104,9 +106,10 @@ export class SecondaryDomain {
       stopped,
       log,
     });
-    this.#state = initialSecondaryState(config.failover);
+    const settings = { ...config.failover, handsOver: office.handsOver === true };
+    this.#state = initialSecondaryState(settings);
     // A step that throws is a fault of ours: nobody catches it here, and the process ends.
-    this.#pipeline = secondary(this.#ports(), config.failover, MONOTONIC).subscribe(([state]) => {
+    this.#pipeline = secondary(this.#ports(), settings, MONOTONIC).subscribe(([state]) => {
       const { busy } = this.#office;
       if (busy && isBusy(state) !== isBusy(this.#state)) busy(isBusy(state));
       this.#state = state;

@@ -24,7 +24,10 @@ import { HypervisorError } from '../../src/hypervisor/port.js';
 import { Ram } from './ram.js';
 
 /** The calls of the port, as a script sees them. */
-export type MemoryDomainCall = Exclude<keyof SourceDomain | keyof TargetDomain, 'output$' | 'events$'>;
+export type MemoryDomainCall = Exclude<
+  keyof SourceDomain | keyof TargetDomain,
+  'output$' | 'events$' | 'source'
+>;
 
 /**
  * Sees every call of the port before it takes effect: throw a HypervisorError and the call fails with it; change the
@@ -81,6 +84,7 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
   calls = 0;
 
   #state: DomainState = 'created';
+  #hasRun = false;
   readonly #ram: Ram;
   readonly #pagesMax: number;
 
@@ -200,7 +204,14 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
     return this.#call('start', () => {
       this.#need('created');
       this.#state = 'running';
+      this.#hasRun = true;
     });
+  }
+
+  /** Not seen by a script: it changes nothing. */
+  source(): this {
+    if (!this.#hasRun) this.#need('running');
+    return this;
   }
 
   suspend(): Promise<void> {

@@ -27,7 +27,7 @@ import { PvMemory } from './pv-memory.js';
 
 /** The calls of the port, as a script sees them. */
 export type MemoryPvCall =
-  | Exclude<keyof SourceDomain | keyof TargetDomain, 'output$' | 'events$' | 'pv'>
+  | Exclude<keyof SourceDomain | keyof TargetDomain, 'output$' | 'events$' | 'pv' | 'source'>
   | `pv.${keyof PvSource | keyof PvTarget}`;
 
 /** As a MemoryDomainScript: throws to make the call fail, or does what the guest would do just then. */
@@ -75,6 +75,7 @@ export class MemoryPvDomain implements SourceDomain, TargetDomain {
   readonly inputs: Uint8Array[] = [];
 
   #state: DomainState = 'created';
+  #hasRun = false;
   /** True if the toolstack filled it: its guest finds itself in a new domain. */
   #filled = false;
 
@@ -181,7 +182,14 @@ export class MemoryPvDomain implements SourceDomain, TargetDomain {
       this.need('created');
       if (this.#filled) this.guest?.resumed('new domain');
       this.#state = 'running';
+      this.#hasRun = true;
     });
+  }
+
+  /** Not seen by a script: it changes nothing. */
+  source(): this {
+    if (!this.#hasRun) this.need('running');
+    return this;
   }
 
   suspend(): Promise<void> {

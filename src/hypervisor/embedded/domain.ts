@@ -53,6 +53,7 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   /** The first call counts. */
   #settleReady: (error?: HypervisorError) => void = () => undefined;
   #state: DomainState = 'created';
+  #hasRun = false;
   #version = '0.0';
   #terminated: Promise<unknown> | null = null;
 
@@ -122,6 +123,14 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   async start(): Promise<void> {
     await this.#calls.call('start', undefined);
     this.#enter('running');
+    this.#hasRun = true;
+  }
+
+  source(): this {
+    if (this.#hasRun) return this;
+    const facts = { name: this.#spec.name, state: this.#state };
+    const code = hasEnded(this.#state) ? 'DOMAIN_GONE' : 'WRONG_STATE';
+    throw new HypervisorError(code, `the domain is ${this.#state}, and has not run`, facts);
   }
 
   async suspend(): Promise<void> {

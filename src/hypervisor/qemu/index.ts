@@ -13,6 +13,7 @@ export type { NetdevGate } from './network/netdev-gate.js';
 export { QemuPrimary } from './primary.js';
 export type { PauseTimes } from './pause.js';
 export { QemuSource } from './source.js';
+export { TakenOver } from './taken-over.js';
 export { QemuTarget } from './target.js';
 
 /**

@@ -10,7 +10,7 @@ import { HypervisorError } from '../port.js';
 import type { FullStates } from './state/full-state.js';
 import type { QemuMachine } from './machine.js';
 import type { QmpClient, QmpCommand } from './monitor/qmp.js';
-import { runStatusOf, type RunStatus } from './monitor/run-state.js';
+import { isHandedOver, runStatusOf, type RunStatus } from './monitor/run-state.js';
 import { reasonsIn } from './monitor/saveable.js';
 
 /** Milliseconds. */
@@ -69,7 +69,7 @@ export class Pause {
     this.#stoppedAt = this.#capturedAt = this.#savedAt = monotonicMs();
     this.context = Promise.resolve(begun.save).then(async () => {
       const state = deviceState.read();
-      return { state, memory: await states.memoryBeside(state) };
+      return { state, memory: await states.memoryBeside(state, isHandedOver(begun.before)) };
     });
     this.capture = logging ? tracking.capture() : Promise.resolve();
     // Their failures are looked at by whoever needs them.

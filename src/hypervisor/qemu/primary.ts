@@ -5,6 +5,7 @@
 
 import type { Observable } from 'rxjs';
 import { codeOf } from '../../errors.js';
+import { InOrder } from '../../flow/in-order.js';
 import {
   HypervisorError,
   type DomainInfo,
@@ -15,13 +16,23 @@ import {
 import { checkFenced, clearMark, exposedAdvice, fencedAdvice, heldAdvice, setMark } from './process/fence.js';
 import type { QemuMachine } from './machine.js';
 import { MachineWatch } from './monitor/machine-watch.js';
-import { NetdevGate, undoingOf } from './network/netdev-gate.js';
+import { NetdevGate, undoingOf, type GateTest } from './network/netdev-gate.js';
 import type { RunStatus } from './monitor/run-state.js';
 import { reasonsKnown } from './monitor/saveable.js';
 import { QemuSource } from './source.js';
 
 /** Started with -S, and nobody has let its guest run yet: we may. */
 const NOT_STARTED = 'prelaunch';
+
+export interface QemuPrimaryOptions {
+  /** 'created', or what a QEMU that was found is doing. */
+  readonly state: 'created' | 'running';
+  /** Though it stands still, by this. */
+  readonly stoppedBy: string | null;
+  readonly gates: readonly NetdevGate[];
+  /** The ids of its netdevs. */
+  readonly netdevs: readonly string[];
+}
 
 export class QemuPrimary extends QemuSource {
   readonly gates: readonly NetdevGate[];
@@ -30,6 +41,7 @@ export class QemuPrimary extends QemuSource {
   /** Of one whose disks are shared. */
   readonly expose?: NonNullable<SourceDomain['expose']>;
   readonly #watch: MachineWatch;
+  readonly #tests = new InOrder();
   #started: Promise<void> | null = null;
   /** From before the guest is stopped until it runs again. */
   #pausing = false;
@@ -42,10 +54,17 @@ export class QemuPrimary extends QemuSource {
   static async open(
     machine: QemuMachine,
     netdevs: readonly string[],
-    status: RunStatus = { running: false, status: NOT_STARTED },
+    { running, status }: RunStatus = { running: false, status: NOT_STARTED },
   ): Promise<QemuPrimary> {
     const gates: NetdevGate[] = [];
-    const primary = new QemuPrimary(machine, status, { gates, netdevs });
+    // Also one that the agent before us, its guard, or we ourselves have stopped, because a secondary may run it.
+    const isOurs = status === NOT_STARTED || machine.shared?.exposed === true;
+    const primary = new QemuPrimary(machine, {
+      state: isOurs ? 'created' : 'running',
+      stoppedBy: running || isOurs ? null : status,
+      gates,
+      netdevs,
+    });
     try {
       if (machine.guard) await checkFenced(machine.qmp, machine.name, netdevs.map(undoingOf));
       for (const netdev of netdevs) gates.push(await NetdevGate.open(machine.qmp, netdev));
@@ -58,14 +77,8 @@ export class QemuPrimary extends QemuSource {
     }
   }
 
-  private constructor(
-    machine: QemuMachine,
-    { running, status }: RunStatus,
-    { gates, netdevs }: { gates: readonly NetdevGate[]; netdevs: readonly string[] },
-  ) {
-    // Also one that the agent before us, its guard, or we ourselves have stopped, because a secondary may run it.
-    const isOurs = status === NOT_STARTED || machine.shared?.exposed === true;
-    super(machine, isOurs ? 'created' : 'running', running || isOurs ? null : status);
+  protected constructor(machine: QemuMachine, { state, stoppedBy, gates, netdevs }: QemuPrimaryOptions) {
+    super(machine, state, stoppedBy);
     this.gates = gates;
     const { qmp, ramBlock, inventory } = machine;
     const idle = () => this.state === 'running' && !this.#pausing;
@@ -111,8 +124,10 @@ export class QemuPrimary extends QemuSource {
 
   override async suspend(): Promise<void> {
     await this.#started;
-    this.#pausing = true;
+    for (const gate of this.gates) await gate.tested();
+    this.#pausing = true; // no test of a gate begins from here on
     try {
+      await this.#tests.settled();
       await super.suspend();
     } finally {
       this.#pausing = false; // and the state says so from here on
@@ -131,6 +146,26 @@ export class QemuPrimary extends QemuSource {
   async confirmMachine(): Promise<void> {
     const { lastContext } = this;
     if (lastContext) await this.#watch.confirm(lastContext);
+  }
+
+  /** The guest runs: else QEMU delivers nothing, and there is nothing to see. @throws HypervisorError FAILED */
+  protected async testGates(): Promise<void> {
+    // One after another: they share the file that the frames are watched in.
+    for (const gate of this.gates) await gate.selfTest(this.machine.deviceState);
+  }
+
+  /** From now on a change of the machine is noticed, also one that was made since its inventory was taken. */
+  protected keepWatch(): void {
+    this.#watch.keepLooking();
+  }
+
+  /** Of a gate that holds. False: not now, for the guest stands still. @throws HypervisorError FAILED */
+  protected testIfRunning(test: GateTest): Promise<boolean> {
+    return this.#tests.do(async () => {
+      if (this.state !== 'running' || this.#pausing || this.stoppedBy !== null) return false;
+      await test(this.machine.deviceState);
+      return true;
+    });
   }
 
   async #leave(how: Leave): Promise<readonly string[]> {
@@ -190,8 +225,6 @@ export class QemuPrimary extends QemuSource {
 
   async #start(): Promise<void> {
     if (this.state !== 'running') await super.start();
-    if (this.stoppedBy !== null) return; // QEMU delivers nothing while its guest is stopped: there is nothing to see
-    // One after another: they share the file that the frames are watched in.
-    for (const gate of this.gates) await gate.selfTest(this.machine.deviceState);
+    if (this.stoppedBy === null) await this.testGates();
   }
 }

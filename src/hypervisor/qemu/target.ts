@@ -9,7 +9,6 @@
 
 import { BehaviorSubject, ReplaySubject, Subject, distinctUntilChanged, type Observable } from 'rxjs';
 import { asError } from '../../errors.js';
-import { withinAwake } from '../../flow/awake.js';
 import { InOrder } from '../../flow/in-order.js';
 import { DomainType, PAGE_SIZE } from '../../stream/format.js';
 import { FlatFrames } from '../frames.js';
@@ -25,17 +24,16 @@ import { pagesOf, type QemuConfig } from './config.js';
 import { DeviceStateOnly } from './state/device-state.js';
 import { HeldCheckpoints } from './state/held-checkpoints.js';
 import type { QemuMachine } from './machine.js';
+import { MemoryCheck } from './memory/memory-check.js';
 import { differingFrames } from './memory/ram-access.js';
 import { QmpError } from './monitor/qmp.js';
 import { ResetFrames } from './memory/reset-frames.js';
-import { Seat, factsOf, probe, type Facts, type Occupant } from './process/seat.js';
-import { QemuSource } from './source.js';
+import { Seat, factsOf, probe, type Facts, type Occupant, type Seated } from './process/seat.js';
+import { TakenOver } from './taken-over.js';
 import { openTracking, type ChosenTracking } from './memory/tracking.js';
 
 /** Of QEMUs in a row that were of no use. */
 const DEATHS_MAX = 3;
-const CHECK_INTERVAL_MS = 1000;
-const CHECK_TIMEOUT_MS = 10_000;
 /** A few announcements, a little apart, for switches that were looking away. */
 const ANNOUNCEMENT = { initial: 50, max: 550, rounds: 5, step: 100 };
 
@@ -53,12 +51,12 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
   readonly #checkpoints: HeldCheckpoints;
   #facts: Facts | null = null;
   #state: Extract<DomainState, 'created' | 'running' | 'shutdown' | 'crashed' | 'destroyed'> = 'created';
-  #source: QemuSource | null = null;
+  #source: TakenOver | null = null;
   #starting = false;
   /** Deaths of its QEMU since one was of use. */
   #deaths = 0;
   readonly #work = new InOrder();
-  readonly #checks: NodeJS.Timeout;
+  readonly #check: MemoryCheck;
   #destroyed: Promise<void> | null = null;
 
   /** @throws as launchQemu() and openTracking(); nothing is left then */
@@ -92,7 +90,9 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
     });
     this.#checkpoints.current$.subscribe((held) => this.#stoppedBy.next(held.stoppedBy));
     void memory.tracking.lost.then(({ message }) => this.#end({ kind: 'crashed', reason: message }));
-    this.#checks = setInterval(() => void this.#checkMemory(), CHECK_INTERVAL_MS);
+    this.#check = new MemoryCheck(memory.tracking, ({ message }) =>
+      this.#end({ kind: 'crashed', reason: message }),
+    );
   }
 
   /** The QEMU that waits, or runs. @throws HypervisorError WRONG_STATE if there is none at the moment */
@@ -101,11 +101,6 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
     if (!seated)
       throw new HypervisorError('WRONG_STATE', 'the standby has no QEMU now', { name: this.#config.name });
     return seated.machine;
-  }
-
-  /** The domain once it runs: it can be protected in its turn. */
-  get source(): QemuSource | null {
-    return this.#source;
   }
 
   get checkpointsBack(): number {
@@ -123,18 +118,17 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
   async info(): Promise<DomainInfo> {
     const facts = this.#facts;
     if (!facts) throw new HypervisorError('WRONG_STATE', 'the domain is not made yet');
-    // Whether it is suspended only the source knows.
-    const state = this.#state === 'running' ? (await this.#source?.info())?.state : undefined;
-    return {
+    if (this.#state === 'running' && this.#source) return this.#source.info();
+    return Promise.resolve({
       name: this.#config.name,
       type: DomainType.X86_HVM,
       p2mSize: this.#frames.size,
-      state: state ?? this.#state,
+      state: this.#state,
       hypervisor: 'qemu',
       versionMajor: facts.version.major,
       versionMinor: facts.version.minor,
       inventory: facts.inventory,
-    };
+    });
   }
 
   /** Another memory that the same QEMU is for. @throws as openTracking() */
@@ -214,14 +208,23 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
   start(): Promise<void> {
     return this.#work.do(async () => {
       this.#require('created');
-      const { machine } = await this.#checkpoints.readyToRun();
-      this.#starting = true;
+      this.#starting = true; // its QEMU is not for others from here on
       try {
-        await this.#run(machine);
+        await this.#run(await this.#checkpoints.readyToRun());
       } finally {
         this.#starting = false;
       }
     });
+  }
+
+  source(): TakenOver {
+    const source = this.#source;
+    if (!source) {
+      this.#requireAlive();
+      throw notRunning();
+    }
+    source.beWatched();
+    return source;
   }
 
   suspend(): Promise<void> {
@@ -269,31 +272,18 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
     return (this.#config.sharedDisks ?? []).length > 0;
   }
 
-  /** What was written must be there when it is needed: whether it is shows nowhere else. */
-  async #checkMemory(): Promise<void> {
-    if (this.#state !== 'created') return;
-    const late = new HypervisorError('HUNG', 'its memory does not answer');
-    try {
-      await withinAwake(CHECK_TIMEOUT_MS, this.memory.tracking.check(), () => late);
-    } catch (error) {
-      if (error !== late) return; // told by `lost`
-      this.memory.tracking.abandon();
-      this.#end({ kind: 'crashed', reason: late.message });
-    }
-  }
-
   #learn(facts: Facts): void {
     this.#facts = facts;
     this.reset.learn(facts.resetFrames);
   }
 
-  #running(work: (source: QemuSource) => Promise<void>): Promise<void> {
+  #running(work: (source: TakenOver) => Promise<void>): Promise<void> {
     if (this.#source) return work(this.#source);
-    return Promise.reject(new HypervisorError('WRONG_STATE', 'the domain does not run yet'));
+    return Promise.reject(notRunning());
   }
 
-  async #run(machine: QemuMachine): Promise<void> {
-    const source = new QemuSource(machine, 'created', this.#stoppedBy.value);
+  async #run({ machine, gates }: Seated): Promise<void> {
+    const source = new TakenOver({ machine, gates, stoppedBy: this.#stoppedBy.value, owner: this });
     const heard = source.output$.subscribe((bytes) => this.output$.next(bytes));
     try {
       await source.start();
@@ -307,18 +297,23 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
       throw new HypervisorError('DOMAIN_GONE', reason, {}, { cause: error });
     }
     this.#source = source;
-    this.#state = 'running';
+    if (this.#state === 'created') this.#state = 'running'; // else destroy() waits for us, and ends it
+    this.#check.end();
+    this.#checkpoints.end();
     source.events$.subscribe((event) => this.#end(event));
     source.stoppedBy$.subscribe((stoppedBy) => this.#stoppedBy.next(stoppedBy));
   }
 
   async #destroy(): Promise<void> {
-    clearInterval(this.#checks);
+    this.#check.end();
     this.#state = 'destroyed';
+    // It is not told that its memory is gone: it ends before.
+    const closed = this.#source?.close();
     // Who waits for memory that does not answer would wait for ever.
     this.memory.tracking.abandon();
+    await closed;
     await this.#work.settled();
-    await this.#source?.destroy();
+    await this.#source?.close();
     await this.#seat.vacate(this);
     await this.memory.tracking.close();
     this.output$.complete();
@@ -330,6 +325,7 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
   #end(event: DomainEvent): void {
     if (hasEnded(this.#state)) return;
     this.#state = event.kind;
+    this.#check.end();
     this.events$.next(event);
   }
 
@@ -344,4 +340,8 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
     if (!hasEnded(this.#state)) return;
     throw new HypervisorError('DOMAIN_GONE', `the domain is ${this.#state}`, { name: this.#config.name });
   }
+}
+
+function notRunning(): HypervisorError {
+  return new HypervisorError('WRONG_STATE', 'the domain does not run yet');
 }

@@ -163,4 +163,64 @@ describe('qemu: the order of a network interface’s gate', () => {
     await gate.seal(0);
     expect(monitor.asked).to.deep.equal([...PASS, ...HOLD, ...HOLD, ...SEAL]);
   });
+
+  it('one that passes at first is tested when it holds, until that was possible and went well, and then no more', async () => {
+    await gate.pass();
+    let possible = false;
+    gate.testAtHold(async (test) => {
+      if (!possible) return false;
+      await test(capture);
+      return true;
+    });
+    const outcomes: string[] = [];
+    const holdAndPass = async (): Promise<void> => {
+      const held = gate.hold().then(
+        () => outcomes.push('held'),
+        (error: unknown) => outcomes.push(asError(error).message),
+      );
+      await gate.tested();
+      await held;
+      outcomes.push(monitor.asked.splice(0).slice(HOLD.length).join(', '));
+      await gate.pass();
+      expect(monitor.asked.splice(0)).to.deep.equal(PASS);
+    };
+    expect(monitor.asked.splice(0)).to.deep.equal(PASS);
+    await holdAndPass();
+    possible = true;
+    monitor.refusing = 'announce-self';
+    await holdAndPass();
+    monitor.refusing = '';
+    await holdAndPass();
+    await holdAndPass();
+    expect(outcomes[2]).to.include('QEMU refused announce-self');
+    outcomes[2] = 'refused';
+    const refused = ['object-add', 'announce-self', 'object-del'].join(', ');
+    expect(outcomes).to.deep.equal(['held', '', 'refused', refused, 'held', TEST.join(', '), 'held', '']);
+  });
+
+  it('whoever waits for the test of one that holds waits until it is done, and the calls after it, too', async () => {
+    await gate.pass();
+    const done: string[] = [];
+    let finish = (): void => undefined;
+    gate.testAtHold(() => new Promise((resolve) => (finish = () => resolve(true))));
+    await gate.tested(); // nothing is to be tested yet
+    const all = [
+      gate.hold().then(() => done.push('held')),
+      gate.tested().then(() => done.push('tested')),
+      gate.seal(0).then(() => done.push('sealed')),
+    ];
+    await settled();
+    expect(done).to.deep.equal([]);
+    finish();
+    await Promise.all(all);
+    expect(done.toSorted()).to.deep.equal(['held', 'sealed', 'tested']);
+    expect(monitor.asked).to.deep.equal([...PASS, ...HOLD, ...SEAL]);
+  });
+
+  it('one that is discarded is tested no more', async () => {
+    await gate.pass();
+    gate.testAtHold(() => Promise.reject(new Error('tested')));
+    await Promise.all([gate.discard(), gate.hold()]);
+    expect(monitor.asked).to.deep.equal([...PASS, 'set_link']);
+  });
 });

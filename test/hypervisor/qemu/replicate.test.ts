@@ -13,7 +13,7 @@ import {
 import type { Domain } from '../../../src/hypervisor/port.js';
 import { PAGE_SIZE } from '../../../src/stream/format.js';
 import { Console, MIB, expectCode, successiveTicksOf } from '../support.js';
-import { Replicator, canTrack, needQemu, ramOf, sourceOf, tickGuest } from './support.js';
+import { Replicator, canTrack, needQemu, ramOf, tickGuest } from './support.js';
 
 const CHECKPOINTS = 20;
 const NETWORK: QemuConfig['network'] = [{ id: 'net0', backend: { kind: 'user', options: 'restrict=on' } }];
@@ -64,7 +64,7 @@ describe('qemu: a standby', function () {
       // And it can be protected from there: the standby is a source now.
       const third = keep(await openQemuTarget(config));
       const thirdScreen = new Console(third);
-      const second = new Replicator(sourceOf(target), third);
+      const second = new Replicator(target.source(), third);
       await second.begin();
       for (let epoch = 0; epoch < 5; epoch++) {
         let ram: Uint8Array = Buffer.alloc(0);

@@ -14,7 +14,7 @@ import { QEMU } from '../../support/qemu.js';
 import { until } from '../../support/until.js';
 import { Console, MIB } from '../support.js';
 import { blockContents, ramBlocks, type BlockContents } from './ram-blocks.js';
-import { needQemu, ramOf, Replicator, sourceOf, TEST_NAME, tickGuest, withObedientGuest } from './support.js';
+import { needQemu, ramOf, Replicator, TEST_NAME, tickGuest, withObedientGuest } from './support.js';
 
 /** A card with an option ROM, where the bus has such. */
 const NETWORK: QemuConfig['network'] = [{ id: 'net0', backend: { kind: 'user', options: 'restrict=on' } }];
@@ -78,7 +78,7 @@ describe('qemu: a reset after a takeover', function () {
     expect(ramOf(target).equals(ram), 'guest RAM').to.equal(true);
     await from.domain.destroy();
     await target.start();
-    return { domain: sourceOf(target), console, name };
+    return { domain: target.source(), console, name };
   }
 
   async function ticksOn({ console }: Host): Promise<void> {

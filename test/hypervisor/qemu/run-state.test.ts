@@ -45,6 +45,24 @@ describe('qemu: who stopped the guest', () => {
     expect(said).to.deep.equal([null, 'paused', 'suspended', null]);
   });
 
+  it('a stop that our pause was made in, and a full state taken: the next pause finds it handed over, by nobody', () => {
+    const handedOver = { running: false, status: 'postmigrate' };
+    const { run, said } = made();
+    run.hear(event('STOP'));
+    for (let k = 0; k < 3; k++) {
+      pause(run, k === 0 ? { running: false, status: 'paused' } : handedOver);
+      run.resuming();
+      run.resumed();
+    }
+    expect(said).to.deep.equal([null, 'paused']);
+    run.hear(event('RESUME'));
+    // Our own, in which the guest was handed over.
+    pause(run);
+    run.stopping();
+    run.stopped(handedOver);
+    expect(said).to.deep.equal([null, 'paused', null]);
+  });
+
   it('a stop just before ours, found by what ours found', () => {
     const { run, said } = made();
     run.stopping();

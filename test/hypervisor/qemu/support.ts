@@ -103,12 +103,6 @@ export function ramOf(domain: QemuSource | QemuTarget): Buffer {
   return ram;
 }
 
-/** A domain that was taken over to, as one that can be protected in its turn. */
-export function sourceOf({ source }: QemuTarget): QemuSource {
-  if (!source) throw new Error('it was not taken over to');
-  return source;
-}
-
 /** Takes checkpoints of a source into a target, as the saver and the restorer would. */
 export class Replicator {
   readonly dirtyPages: number[] = [];

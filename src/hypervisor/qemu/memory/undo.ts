@@ -78,6 +78,13 @@ export class Undo {
     this.#overflown = false;
   }
 
+  /** As clear(), and gives back the memory that what was kept took. */
+  free(): void {
+    this.clear();
+    this.#frames = new Uint32Array(GROWTH_PAGES);
+    this.#pages = Buffer.alloc(GROWTH_PAGES * PAGE_SIZE);
+  }
+
   /** For so many, or as many as there may be. */
   #reserve(pages: number): void {
     if (Math.min(pages, this.#pagesMax) <= this.#frames.length) return;

@@ -74,6 +74,12 @@ export class MachineWatch {
     this.#again();
   }
 
+  /** Begins, of a machine that has not been looked at since its inventory was taken: it may be another one by now. */
+  keepLooking(): void {
+    this.#listed ??= '';
+    this.#again();
+  }
+
   end(): void {
     this.#ended = true;
     if (this.#timer) clearTimeout(this.#timer);

@@ -30,6 +30,11 @@ export function runStatusOf(answer: unknown): RunStatus {
 /** By the taking of a full state: by us. */
 const HANDED_OVER: ReadonlySet<string> = new Set(['finish-migrate', 'postmigrate']);
 
+/** It was stopped by us for a full state, which was taken, and has not run since. */
+export function isHandedOver({ running, status }: RunStatus): boolean {
+  return !running && HANDED_OVER.has(status);
+}
+
 export class RunState {
   readonly #stoppedBy: BehaviorSubject<string | null>;
   /** The present state first. */
@@ -70,9 +75,7 @@ export class RunState {
     this.#paused = true;
     // After the stop was heard of, if there was one.
     this.#resumed = this.#heard === 'RESUME';
-    if (!before.running && !HANDED_OVER.has(before.status))
-      this.#stoppedBy.next(this.stoppedBy ?? before.status);
-    else this.#stoppedBy.next(this.#announced);
+    this.#stoppedBy.next(this.#stopperBefore(before));
     this.#announced = null;
   }
 
@@ -123,6 +126,14 @@ export class RunState {
   told({ running, status }: RunStatus): void {
     if (running || this.stoppedBy === null || this.#paused) return;
     this.#stoppedBy.next(HANDED_OVER.has(status) ? null : status);
+  }
+
+  /** Who had stopped it when our stop came. */
+  #stopperBefore(before: RunStatus): string | null {
+    if (before.running) return this.#announced;
+    // Handed over by us, where somebody else had stopped it before: it was not let run since, or RESUME was heard.
+    if (isHandedOver(before)) return this.#announced ?? this.stoppedBy;
+    return this.stoppedBy ?? before.status;
   }
 
   /** A STOP follows, unless the guest stands still already. */

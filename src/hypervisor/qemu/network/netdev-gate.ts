@@ -15,6 +15,10 @@
 //
 // Calls take effect one after another, and a test of the gate on the running guest has its place among them. Discarding
 // waits for nothing. Nothing is counted: QEMU does not say how much a filter holds.
+//
+//   hold ─▶ [test] ─▶ seal ─▶ release ─▶ …
+//
+// The gate of a domain that was taken over to passes at first. It is tested when it is told to hold, before that is done.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonicMs } from '../../../flow/clock.js';
@@ -32,6 +36,12 @@ const SELF_TEST_TIMEOUT_MS = 5000;
 /** A capture file with no frame in it. */
 const CAPTURE_HEADER_BYTES = 24;
 
+/** See selfTest(). */
+export type GateTest = (capture: DeviceStateFile) => Promise<void>;
+
+/** Runs the test of a gate that holds. False: it could not be tested now. @throws as the test */
+export type FirstHold = (test: GateTest) => Promise<boolean>;
+
 export class NetdevGate implements OutputGate {
   readonly heldBytes = 0;
   readonly emittedBytes = 0;
@@ -44,6 +54,8 @@ export class NetdevGate implements OutputGate {
   readonly #order = new InOrder();
   #mode: 'holding' | 'passing' | 'discarded' = 'holding';
   #discarded: Promise<void> | null = null;
+  #firstHold: FirstHold | null = null;
+  #tested: Promise<unknown> = Promise.resolve();
   /** Holding, but not all filters are known to be closed. */
   #leaky = false;
   /** The epoch in the sealed filter, with those before it; null: what is in it, if anything, belongs to the open epoch. */
@@ -133,6 +145,7 @@ export class NetdevGate implements OutputGate {
 
   discard(): Promise<void> {
     this.#mode = 'discarded';
+    this.#firstHold = null; // nothing leaves any more: there is nothing to see
     // What leaves a filter from now on finds the cable unplugged.
     this.#discarded ??= this.#run([['set_link', { name: this.netdev, up: false }]]);
     return this.#discarded;
@@ -142,8 +155,24 @@ export class NetdevGate implements OutputGate {
     return this.#order.do(() => this.#pass());
   }
 
+  /** @throws HypervisorError FAILED if it is not safe (see testAtHold) */
   hold(): Promise<void> {
-    return this.#order.do(() => this.#hold());
+    const held = this.#order.do(async () => {
+      await this.#hold();
+      if (await this.#firstHold?.((capture) => this.#test(capture))) this.#firstHold = null;
+    });
+    if (this.#firstHold !== null) this.#tested = held.catch(() => undefined); // told to the caller
+    return held;
+  }
+
+  /** It passes, and is to be tested in its next hold(), or else in the first one in which that works and goes well. */
+  testAtHold(firstHold: FirstHold): void {
+    this.#firstHold = firstHold;
+  }
+
+  /** Resolves when a hold() that was called is done with its test: the guest is not to be stopped before. */
+  async tested(): Promise<void> {
+    await this.#tested;
   }
 
   restart(): Promise<void> {

@@ -16,12 +16,15 @@ import { launchQemu } from './launch.js';
 import type { QemuMachine } from '../machine.js';
 import type { QmpVersion } from '../monitor/qmp-parser.js';
 import { framesIn, type ResetFrames } from '../memory/reset-frames.js';
+import { NetdevGate } from '../network/netdev-gate.js';
 import { StateLoader } from '../state/state-loader.js';
 import type { ChosenTracking } from '../memory/tracking.js';
 
 export interface Seated {
   readonly machine: QemuMachine;
   readonly loader: StateLoader;
+  /** On its netdevs, passing: there when the domain runs, and is to be protected. */
+  readonly gates: readonly NetdevGate[];
 }
 
 /** Who may have the QEMU. */
@@ -110,7 +113,8 @@ export class Seat {
     let machine: QemuMachine | null = null;
     try {
       machine = await launchQemu(this.#config, { role: 'standby', memory });
-      const occupied: Occupied = { machine, loader: await StateLoader.open(machine), by: occupant };
+      const gates = await passingGates(machine, this.#config);
+      const occupied: Occupied = { machine, gates, loader: await StateLoader.open(machine), by: occupant };
       await reset.putBack();
       this.#occupied = occupied;
       void machine.gone.then((reason) => this.#gone(occupied, reason));
@@ -141,6 +145,17 @@ export class Seat {
       (error: unknown) => by.ended(`${reason}; ${asError(error).message}`),
     );
   }
+}
+
+/** @throws as NetdevGate.open() */
+async function passingGates({ qmp }: QemuMachine, { network = [] }: QemuConfig): Promise<NetdevGate[]> {
+  const gates: NetdevGate[] = [];
+  for (const { id } of network) {
+    const gate = await NetdevGate.open(qmp, id);
+    await gate.pass();
+    gates.push(gate);
+  }
+  return gates;
 }
 
 /** @throws as QmpClient.human(), or HypervisorError BAD_CONFIGURATION */

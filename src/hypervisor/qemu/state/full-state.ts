@@ -6,7 +6,8 @@
 //   stop ─▶ device state ─ the same tables as in the last full state? ─ yes ─▶ it will do
 //                                                                     └ no ──▶ migrate ─▶ full state
 //
-// Afterwards QEMU calls itself "postmigrate", and goes on with `cont` as ever.
+// Afterwards QEMU calls itself "postmigrate", and goes on with `cont` as ever. Until then it hands over nothing: of a guest
+// that somebody else has stopped the last full state is the present one.
 
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
@@ -37,6 +38,8 @@ export class FullStates {
   #tables: string | null = null;
   /** What the stream has had last. */
   #memory: Uint8Array | null = null;
+  /** Of the last full state, whatever the stream has had; undefined: none was taken. */
+  #taken: Uint8Array | null | undefined = undefined;
 
   constructor(machine: QemuMachine) {
     this.#machine = machine;
@@ -56,13 +59,17 @@ export class FullStates {
 
   /**
    * The guest is stopped, and `state` its device state: the section of memory that is to be shipped with it; null: what
-   * was shipped before still holds.
+   * was shipped before still holds. `handedOver`: it has not run since its last full state was taken.
    * @throws as takeFullState()
    */
-  async memoryBeside(state: Uint8Array): Promise<Uint8Array | null> {
+  async memoryBeside(state: Uint8Array, handedOver: boolean): Promise<Uint8Array | null> {
     const tables = tablesOf(state);
     if (this.#tables === tables && this.#writable === false) return null;
-    const { memory } = splitState(await takeFullState(this.#machine));
+    if (!handedOver || this.#taken === undefined) {
+      this.#taken = undefined; // should it fail, there is none of this moment
+      this.#taken = splitState(await takeFullState(this.#machine)).memory;
+    }
+    const memory = this.#taken;
     this.#tables = tables;
     const known = memory === null || (this.#memory !== null && Buffer.compare(memory, this.#memory) === 0);
     this.#memory = memory;

@@ -151,6 +151,12 @@ export class HeldCheckpoints {
     }
   }
 
+  /** The domain runs: nothing is held for it any more. */
+  end(): void {
+    this.#current = this.#good = null;
+    this.#undo.free();
+  }
+
   async #readyToRunBefore(why: Error): Promise<Seated> {
     const good = this.#good;
     const back = this.#sinceGood;
