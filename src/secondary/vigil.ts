@@ -9,10 +9,10 @@
 //
 // What a refused dial says in `suspect`: nobody listens there, or somebody who does not have our domain: the process
 // that ran it is dead, fail over now. A primary that answers in another way lives: the window starts anew. Silence
-// says nothing: the window decides, and is as long as the primary might not have noticed that its link is cut: it may have
-// acknowledgements of ours still to read, and let out what they allow (redial.ts). Where both hosts write to the same disks, the guest of a process that is dead may not
-// be, and that of a primary that is out of sight must stand still first (channel/link/heartbeat.ts): there the window
-// decides alone, and is as long as that takes.
+// says nothing: the window decides, and is as long as the primary might not have noticed that its link is cut: it may
+// have acknowledgements of ours still to read, and let out what they allow (redial.ts). Where both hosts write to the
+// same disks, the guest of a process that is dead may not be, and that of a primary that is out of sight must stand
+// still first (channel/link/heartbeat.ts): there the window decides alone, and is as long as that takes.
 //
 // A resync fills a second domain. The older one is kept as long as it is a valid point to fail over to, which the
 // primary says in its welcome (`continuous`).
