@@ -19,6 +19,7 @@ import { SecondaryDomain, type SecondaryReports } from '../secondary/domain.js';
 import type { Held } from '../secondary/vigil-state.js';
 import type { Route } from '../secondary/world.js';
 import type { RoleEvent } from './role-state.js';
+import { hostToDial } from './route.js';
 
 export interface PartOptions {
   /** The name of this host. */
@@ -206,16 +207,9 @@ export class StandbyPart implements Part {
     return 'granted';
   }
 
-  /** The owner, if it is known; else one host after another, and now and then the others too. */
   #route(owner: string | null, only: boolean): Route {
     const { routes } = this.#options;
-    const names = [...routes.keys()];
-    const turn = this.#tried++;
-    const known = owner !== null && routes.has(owner) ? owner : null;
-    const name =
-      known !== null && (only || turn % 2 === 0)
-        ? known
-        : names[(turn >> (known === null ? 0 : 1)) % names.length];
+    const name = hostToDial([...routes.keys()], owner, only, this.#tried++);
     const route = name === undefined ? undefined : routes.get(name);
     if (name === undefined || !route) throw new WitnessError('BAD_OPTIONS', 'a standby needs another host');
     return {

@@ -15,6 +15,9 @@ import type { Effects, SecondaryState, Session } from './vigil-state.js';
 /** The code of a domain that does not start, and never will. */
 const DOMAIN_GONE = 'DOMAIN_GONE';
 
+/** The code of a link that was lost because nothing was heard for as long as that takes. */
+const SILENT = 'HEARTBEAT_TIMEOUT';
+
 /** The primary is dead as far as can be known from here. */
 export function decide(state: SecondaryState, effects: Effects): void {
   effects.push({ kind: 'disarm', timer: 'reconnect' });
@@ -195,6 +198,7 @@ export function lost(state: SecondaryState, session: Session, code: string, effe
   if (!session.linked) return;
   session.linked = false;
   state.reason = code;
+  state.unheardMs = code === SILENT ? 0 : state.silenceMs;
   state.windowOver = false;
   if (state.held !== null || state.gone !== null) {
     state.phase = 'suspect';
