@@ -75,12 +75,12 @@ export class OwnerPart implements Part {
 
   /** `register`: by which the domain is ours. */
   constructor(options: PartOptions, register: Register, estate: Estate | null = null) {
-    const { host, instance, primary, dependencies, reports, settle, log } = options;
+    const { host, instance, primary, shared, dependencies, reports, settle, log } = options;
     this.#options = options;
     this.#estate = estate;
     this.#begun = register;
     // Told apart from the tokens of the owners that this process was before.
-    const mandate = mandateOf(host, `${instance}-${register.generation}`, register);
+    const mandate = mandateOf(host, `${instance}-${register.generation}`, register, shared);
     this.#domain = new PrimaryDomain(primary, dependencies, reports, log, { host, mandate, settle });
   }
 
