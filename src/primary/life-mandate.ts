@@ -13,6 +13,7 @@ import {
   type Pairing,
 } from '../failover/mandate.js';
 import { fenced } from './life-ends.js';
+import { startDomain } from './life-standstill.js';
 import type { LifeEffect, LifeEvent, LifeState } from './life-state.js';
 
 export function answered(
@@ -35,9 +36,14 @@ export function settleMandate(state: LifeState, effects: LifeEffect[]): void {
     if (write) effects.push({ kind: 'write', write });
   }
   if (state.stopped) return;
-  const passing = isAlone(state.mandate) && state.stream?.holding !== true && state.running;
-  if (passing && !state.passing) {
+  const alone = isAlone(state.mandate) && state.stream?.holding !== true;
+  if (alone) {
     state.exposed = false;
+    // One that was found, and stood still as long as its standby might have had it.
+    if (state.wanted && state.role === 'primary') startDomain(state, effects);
+  }
+  const passing = alone && state.running;
+  if (passing && !state.passing) {
     state.letOut = { released: null, streamsSince: state.stream ? [state.stream.streamUuid] : [] };
     effects.push({ kind: 'pass' }, { kind: 'transition', reason: 'no other host may run it' });
   }

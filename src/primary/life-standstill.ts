@@ -7,6 +7,7 @@
 //   a secondary is linked (again)           … until it is heard: its hello may be older than its takeover, but with its
 //                                           first word after our welcome it stands by
 //   it has said goodbye                     it runs
+//   the register says that we are alone     it runs
 //
 // What follows from that is told in effects, once the step has decided everything else. A stream begins when the domain
 // may run: what a dead agent left standing still is not captured before it is known to be ours.
@@ -18,6 +19,12 @@ export function mayRun({ settings, exposed, stream, lastAtMs }: LifeState): bool
   if (settings.standstill === null || !exposed) return true;
   if (stream === null || stream.stalled || stream.heardAtMs === null) return false;
   return lastAtMs - stream.heardAtMs <= settings.standstill.silenceMs;
+}
+
+export function startDomain(state: LifeState, effects: LifeEffect[]): void {
+  if (state.running || !mayRun(state)) return;
+  state.running = true;
+  effects.push({ kind: 'start-domain' });
 }
 
 /** Stops the domain or lets it go on; says to its hypervisor whether it is to be stopped should we die. */

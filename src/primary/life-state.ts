@@ -64,6 +64,8 @@ export interface LifeState {
   mandate: Mandate | null;
   /** All that the domain says leaves, by that mandate. */
   passing: boolean;
+  /** It shall run as soon as it may. */
+  wanted: boolean;
   /** The domain was let run. */
   running: boolean;
   stopped: boolean;
@@ -146,6 +148,7 @@ export function birth(settings: LifeSettings, atMs: number, mandate: Mandate | n
     role: 'primary',
     mandate,
     passing: false,
+    wanted: false,
     running: false,
     stopped: false,
     leaving: null,

@@ -26,7 +26,7 @@ import {
   unlinked,
 } from './life-ends.js';
 import { answered, settleMandate } from './life-mandate.js';
-import { mayRun, settleStandstill } from './life-standstill.js';
+import { mayRun, settleStandstill, startDomain } from './life-standstill.js';
 import type { LifeEffect, LifeEvent, LifeState, StreamState } from './life-state.js';
 import type { Ledger } from './ledger.js';
 import type { StreamEnd } from './stream.js';
@@ -132,14 +132,9 @@ function start(state: LifeState, orphaned: boolean, running: boolean, effects: L
   if (state.role !== 'primary') return;
   // One that runs already waits for nobody.
   if (state.settings.startWithSecondary && !running) return;
+  state.wanted = true;
   startDomain(state, effects);
   if (state.settings.whenUnprotected === 'pass') effects.push({ kind: 'pass' });
-}
-
-function startDomain(state: LifeState, effects: LifeEffect[]): void {
-  if (state.running || !mayRun(state)) return;
-  state.running = true;
-  effects.push({ kind: 'start-domain' });
 }
 
 function linked(

@@ -30,7 +30,8 @@ import { ServiceError } from '../report/error.js';
 import type { Logger } from '../report/log.js';
 import type { DomainStatus, RoleReport, SwitchoverReport } from '../report/reports.js';
 import { OwnerPart, StandbyPart, type Part, type PartOptions } from './parts.js';
-import { initialRole, stepRole, type RoleEffect, type RoleEvent, type RoleState } from './role.js';
+import { initialRole, type RoleEffect, type RoleEvent, type RoleState } from './role-state.js';
+import { stepRole } from './role.js';
 
 export interface ProtectedDomainOptions extends Omit<PartOptions, 'instance' | 'settle' | 'read'> {
   readonly witness: RegisterWitness;
@@ -182,7 +183,7 @@ export class ProtectedDomain {
     });
     const { mode, owner, standby } = write.claim;
     this.#log.info(
-      { won: settled.won, mode, owner, standby, generation: settled.register?.generation },
+      { won: settled.won, mode, owner, standby, generation: settled.register.generation },
       'register',
     );
     return settled;

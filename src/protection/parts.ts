@@ -18,7 +18,7 @@ import type { DomainStatus } from '../report/reports.js';
 import { SecondaryDomain, type SecondaryReports } from '../secondary/domain.js';
 import type { Held } from '../secondary/vigil-state.js';
 import type { Route } from '../secondary/world.js';
-import type { RoleEvent } from './role.js';
+import type { RoleEvent } from './role-state.js';
 
 export interface PartOptions {
   /** The name of this host. */

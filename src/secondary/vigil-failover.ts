@@ -5,8 +5,9 @@
 //      ├──────── unknown ────┘       └ denied ─▶ dialling       │
 //      └────────────────────────────────────────────────────────┘
 //
-// The answer may be long in coming: the primary is dialled meanwhile. Once it is granted, a link that came is left again:
-// what its stream brought is what is taken over.
+// The answer may be long in coming: the primary is dialled meanwhile; but not one that has the same disks, for its guest
+// goes on as soon as it hears us. Once it is granted, a link that came is left again: what its stream brought is what is
+// taken over.
 
 import { armReconnect, dial, giveUpDial, redialLater } from './redial.js';
 import type { Effects, SecondaryState, Session } from './vigil-state.js';
@@ -25,7 +26,8 @@ export function decide(state: SecondaryState, effects: Effects): void {
   state.phase = 'deciding';
   if (!state.asking) effects.push({ kind: 'ask-witness', held: state.held });
   state.asking = true;
-  if (state.dial === 0) redialLater(state, effects);
+  if (state.standstillMs > 0) giveUpDial(state, effects);
+  else if (state.dial === 0) redialLater(state, effects);
 }
 
 export function witness(
@@ -87,6 +89,8 @@ export function takeOver(state: SecondaryState, effects: Effects): void {
 function denied(state: SecondaryState, effects: Effects): void {
   if (state.phase !== 'deciding') return;
   state.phase = 'dialling';
+  // What was lost was not ours to take over, so no failover was lost with it.
+  state.gone = null;
   if (state.held !== null) discardHeld(state, effects);
   effects.push({ kind: 'transition', reason: 'by the register the domain is not ours to take over' });
   if (state.dial === 0) redialLater(state, effects);

@@ -150,7 +150,10 @@ async function primary(total: number): Promise<void> {
   };
   listener.offer({
     domain: 'bench',
-    welcome: () => ({ streamUuid: 'bench', continuous: false, windowEpochs: WINDOW_EPOCHS }),
+    welcome: () => ({
+      ...{ host: 'north', streamUuid: 'bench', pairing: 'bench' },
+      ...{ continuous: false, windowEpochs: WINDOW_EPOCHS },
+    }),
     linked,
     fenced: () => undefined,
   });
@@ -164,6 +167,7 @@ async function secondary(port: number): Promise<void> {
     url: `ws://127.0.0.1:${port}`,
     hello: {
       domain: 'bench',
+      host: 'south',
       hypervisor: 'memory',
       domainType: DomainType.X86_HVM,
       p2mSize: PAGES,
@@ -171,6 +175,7 @@ async function secondary(port: number): Promise<void> {
       role: 'standby',
       streamUuid: null,
       epoch: null,
+      pairing: null,
     },
   });
   await restoreDomain({

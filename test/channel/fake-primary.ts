@@ -18,11 +18,13 @@ export class FakePrimary {
       kind: 'welcome',
       protocolVersion: PROTOCOL_VERSION,
       software: 'fake',
+      host: 'north',
       streamUuid: STREAM,
       heartbeatIntervalMs: 50,
       heartbeatTimeoutMs: 200,
       windowEpochs: 1,
       continuous: false,
+      pairing: STREAM,
     });
   }
 

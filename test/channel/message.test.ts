@@ -104,6 +104,10 @@ describe('control messages', () => {
   });
 
   const hello = { kind: 'hello', ...helloOf(), ...version };
+  const welcome = {
+    ...{ kind: 'welcome', ...version, host: 'north', streamUuid: 'A', pairing: 'A', continuous: false },
+    ...{ heartbeatIntervalMs: 100, heartbeatTimeoutMs: 1000, windowEpochs: 1 },
+  };
   const checkpoint = {
     kind: 'checkpoint',
     epoch: 1,
@@ -137,6 +141,12 @@ describe('control messages', () => {
     ['inventory with a long text', { ...hello, inventory: { machine: 'm'.repeat(3073) } }, 'inventory'],
     ['role', { ...hello, role: 'spare' }, 'role'],
     ['epoch null is not undefined', { ...hello, streamUuid: 7 }, 'streamUuid'],
+    ['host as number', { ...hello, host: 7 }, 'host'],
+    ['host null', { ...hello, host: null }, 'host'],
+    ['pairing as number', { ...hello, pairing: 7 }, 'pairing'],
+    ['long pairing', { ...hello, pairing: 'p'.repeat(256) }, 'pairing'],
+    ['welcome without a host', { ...welcome, host: null }, 'host'],
+    ['welcome without a pairing', { ...welcome, pairing: null }, 'pairing'],
     ['empty checkpoint', { ...checkpoint, bytes: 0 }, 'bytes'],
     ['short digest', { ...checkpoint, digest: Buffer.alloc(7) }, 'digest'],
     ['digest as string', { ...checkpoint, digest: '12345678' }, 'digest'],

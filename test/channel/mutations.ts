@@ -6,10 +6,12 @@ import { helloOf, STREAM } from './support.js';
 
 const version = { protocolVersion: PROTOCOL_VERSION, software: '0.1.0' };
 
+const held = { streamUuid: STREAM, epoch: 2 ** 40, pairing: 'a1d8c1f2' };
+
 /** At least one of each kind. */
 export const validControls: readonly ControlMessage[] = [
   { kind: 'hello', ...helloOf(), ...version },
-  { kind: 'hello', ...helloOf('db'), ...version, role: 'active', streamUuid: STREAM, epoch: 2 ** 40 },
+  { kind: 'hello', ...helloOf('db'), ...version, role: 'active', ...held },
   {
     kind: 'hello',
     ...helloOf(),
@@ -24,11 +26,13 @@ export const validControls: readonly ControlMessage[] = [
   {
     kind: 'welcome',
     ...version,
+    host: 'north',
     streamUuid: STREAM,
     heartbeatIntervalMs: 100,
     heartbeatTimeoutMs: 1000,
     windowEpochs: 1,
     continuous: true,
+    pairing: 'a1d8c1f2',
   },
   { kind: 'ack', epoch: 0 },
   { kind: 'ack', epoch: Number.MAX_SAFE_INTEGER },

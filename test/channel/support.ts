@@ -22,6 +22,7 @@ export const STREAM = '5f2c6a3e-0c8f-4b59-9f0e-7a1d8c1f2b3a';
 export function helloOf(domain = DOMAIN): DialOptions['hello'] {
   return {
     domain,
+    host: 'south',
     hypervisor: 'memory',
     domainType: 2,
     p2mSize: 1024,
@@ -29,6 +30,7 @@ export function helloOf(domain = DOMAIN): DialOptions['hello'] {
     role: 'standby',
     streamUuid: null,
     epoch: null,
+    pairing: null,
   };
 }
 
@@ -65,7 +67,7 @@ export class TestPrimary {
         if (hello.p2mSize !== 1024) {
           throw new ChannelError('DOMAIN_MISMATCH', 'memory differs', { p2mSize: hello.p2mSize });
         }
-        return { streamUuid: STREAM, continuous: false, windowEpochs: 1 };
+        return { host: 'north', streamUuid: STREAM, continuous: false, pairing: STREAM, windowEpochs: 1 };
       },
       linked: (link) => {
         this.links.push(link);

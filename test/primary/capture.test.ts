@@ -38,6 +38,7 @@ function configured(): PrimaryDomainConfig {
 function linkOf(boundary: PrimaryLink['sink']['boundary']): PrimaryLink {
   return {
     streamUuid: 'A',
+    pairing: 'A',
     peer: 'there',
     events$: NEVER,
     bufferedBytes: 0,
@@ -93,6 +94,7 @@ async function made(held: Partial<Record<string, Promise<void>>> = {}) {
     world: {
       domain,
       info: await domain.info(),
+      inherited: false,
       stop: new DomainStop(domain),
       gate: new OrderedGate(network, console, tasks),
       waitingBytes: 0,

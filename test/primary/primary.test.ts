@@ -42,7 +42,16 @@ const command = fc.oneof(
 );
 
 describe('primary/primary', () => {
-  for (const what of ['way-up', 'triggers', 'acknowledgements', 'links', 'ends', 'stop', 'shared-disks']) {
+  for (const what of [
+    'way-up',
+    'triggers',
+    'acknowledgements',
+    'links',
+    'ends',
+    'stop',
+    'shared-disks',
+    'register',
+  ]) {
     describe(what, () => transcripts(`primary-${what}.txt`, (commands) => playPrimary(commands)));
   }
 

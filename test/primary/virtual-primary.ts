@@ -1,7 +1,7 @@
 // The primary's pipeline under virtual time, with everything around it played: what a transcript's commands do to it, and
 // the lines that tell what it asked of its ports.
 //
-//   commands ─▶ links, domain, saver, clock ─▶ primary() ─▶ ports ─▶ lines
+//   commands ─▶ links, domain, saver, register, clock ─▶ primary() ─▶ ports ─▶ lines
 
 import {
   BehaviorSubject,
@@ -23,6 +23,8 @@ import {
   type LinkEvent,
 } from '../../src/channel/contract.js';
 import { RomulusError } from '../../src/errors.js';
+import { mandateOf, type Mandate, type Pairing } from '../../src/failover/mandate.js';
+import { written, type Register, type RegisterWrite } from '../../src/failover/register.js';
 import { ofKind } from '../../src/flow/of-kind.js';
 import type { CaptureStage } from '../../src/primary/checkpoints.js';
 import { birth, linkStateOf, type LifeEvent, type LifeState } from '../../src/primary/life-state.js';
@@ -31,6 +33,12 @@ import type { StreamLink } from '../../src/primary/stream.js';
 
 const BEAT_MS = 100;
 const STALL_MS = 500;
+const HERE = 'north';
+const ALONE: Register = {
+  ...{ generation: 1, mode: 'alone', owner: HERE, standby: null, stream: null, token: 'boot' },
+};
+const PAIRED: Register = { ...ALONE, mode: 'paired', standby: 'south', stream: 'O', token: 'before' };
+
 /** After what is due at the same time. */
 const LATER_MS = 0.001;
 
@@ -60,6 +68,11 @@ export function playPrimary(
   return lines;
 }
 
+function mandated(has: (word: string) => boolean): Mandate | null {
+  if (has('the register alone')) return mandateOf(HERE, 'n', ALONE);
+  return has('the register paired') ? mandateOf(HERE, 'n', PAIRED) : null;
+}
+
 class VirtualPrimary {
   lines: string[] = [];
 
@@ -76,6 +89,8 @@ class VirtualPrimary {
   #stages: Subscriber<CaptureStage> | null = null;
   #suspending = false;
   #ending: Subscriber<unknown> | null = null;
+  /** The writes whose outcome is not known; one is under way at a time. */
+  #asking: { readonly write: RegisterWrite; readonly answer: Subscriber<LifeEvent> } | null = null;
   #closing: Subscriber<never> | null = null;
   readonly #slow: boolean;
   #stalledMs = 0;
@@ -94,6 +109,7 @@ class VirtualPrimary {
         standstill: has('shared disks') ? { silenceMs: 1000 } : null,
       },
       this.#now(),
+      mandated(has),
     );
     const loop = {
       intervalMs: 50,
@@ -122,6 +138,7 @@ class VirtualPrimary {
     else if (first === 'saver') this.#saverDoes(second, third);
     else if (first === 'domain') this.#domainDoes(second, rest);
     // A link that was never made says nothing.
+    else if (first === 'register') this.#answers(third);
     else if (!/^[A-Z]$/.test(first)) this.#happens(first, command);
   }
 
@@ -137,7 +154,7 @@ class VirtualPrimary {
       link: () => {
         const events$: LinkEvents = new Subject();
         this.#links.set(second, events$);
-        this.#links$.next({ streamUuid: second, events$ });
+        this.#links$.next({ streamUuid: second, pairing: this.#pairingOf(second, command), events$ });
       },
       request: () => this.#requested$.next(),
       pressure: () => this.#pressure$.next(second === 'on'),
@@ -152,6 +169,35 @@ class VirtualPrimary {
     const happening = happenings[first];
     if (!happening) throw new Error(`no such command: ${command}`);
     happening();
+  }
+
+  /** As welcome.ts has it: what is continuous goes by the pairing before. */
+  #pairingOf(streamUuid: string, command: string): Pairing {
+    const [, standby = 'south'] = /of (\w+)/.exec(command) ?? [];
+    const { register, asking } = this.state.mandate ?? {};
+    const before = register?.stream ?? asking?.claim.stream;
+    return { standby, stream: (command.includes('continuous') ? before : null) ?? streamUuid };
+  }
+
+  #answers(outcome: string): void {
+    const asking = this.#asking;
+    // Nobody has asked it, or nobody knows what becomes of it: it is given up.
+    this.#asking = null;
+    if (!asking) return;
+    const { write, answer } = asking;
+    const mine = written(write);
+    const theirs: Register = {
+      ...mine,
+      mode: 'alone',
+      owner: 'south',
+      standby: null,
+      stream: null,
+      token: 'x',
+    };
+    const won = outcome === 'won';
+    if (outcome !== 'nothing')
+      answer.next({ kind: 'answered', token: write.token, won, register: won ? mine : theirs });
+    answer.complete();
   }
 
   #heard(streamUuid: string, link: LinkEvents, what: string, detail: string): void {
@@ -236,6 +282,13 @@ class VirtualPrimary {
         unpause: () => does('domain: unpause'),
         expose: (on) => does(`hypervisor: ${on ? 'exposed' : 'not exposed'}`),
         letGo: (how) => does(`domain: let go, ${how}`),
+      },
+      write: (write) => {
+        const { mode, standby, stream } = write.claim;
+        says(`register: write ${mode}${mode === 'paired' ? `, ${standby} by ${stream}` : ''}`);
+        return new Observable((answer) => {
+          this.#asking = { write, answer };
+        });
       },
       release: ({ epoch }) => says(`gate: release ${epoch}`),
       acknowledged: (streamUuid) => {

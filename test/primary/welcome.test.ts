@@ -25,9 +25,11 @@ const hello: Hello = {
   domainType: 2,
   p2mSize: 4096,
   inventory: info.inventory ?? {},
+  host: 'south',
   role: 'standby',
   streamUuid: null,
   epoch: null,
+  pairing: null,
 };
 
 describe('primary/welcome', () => {
@@ -45,7 +47,7 @@ describe('primary/welcome', () => {
   );
   const judge = (changes: Partial<Hello>, here: DomainInfo = info) => {
     if (!config) throw new Error('no domain');
-    return judgeHello({ ...hello, ...changes }, config, here, state, newInstance());
+    return judgeHello({ ...hello, ...changes }, config, here, state, newInstance(), 'north');
   };
   const refusal = (changes: Partial<Hello>, here?: DomainInfo): ChannelError => {
     try {
@@ -85,13 +87,12 @@ describe('primary/welcome', () => {
   });
 
   it('who says that it runs the domain is believed with what was sent to it, and with nothing else', () => {
-    const stream = {
-      ...{ acknowledged: 3, waiting: false, due: false, ending: 'no' as const, staleEpoch: -1 },
-      ...{ stalled: false, heardAtMs: null, begun: true },
-    } as const;
     const linked: LifeState = {
       ...state,
-      stream: { ...stream, streamUuid: 'C', captured: 4 },
+      stream: {
+        ...{ streamUuid: 'C', captured: 4, acknowledged: 3, staleEpoch: -1, holding: true },
+        ...{ pairing: { standby: 'south', stream: 'C' }, stalled: false, heardAtMs: null, begun: true },
+      },
       sent: [
         { streamUuid: 'A', captured: 7 },
         { streamUuid: 'B', captured: 0 },

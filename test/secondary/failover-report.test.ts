@@ -6,7 +6,8 @@ import { FailoverReport } from '../../src/secondary/taking-over.js';
 import type { DomainStatus, FailoverEvent } from '../../src/report/reports.js';
 import { captureLog } from '../support/capture.js';
 
-const held = { streamUuid: 'A', epoch: 7 };
+const named = { streamUuid: 'A', epoch: 7 };
+const held = { ...named, owner: 'north', pairing: 'A' };
 
 describe('secondary/failover report', () => {
   let now: number;
@@ -73,7 +74,7 @@ describe('secondary/failover report', () => {
     };
     expect(lines().at(-1)).to.include({ level: 'error', epoch: 7, reason: 'HEARTBEAT_TIMEOUT' });
     expect(events).to.deep.equal([
-      { phase: 'failed', domain: 'web', ...held, reason: 'HEARTBEAT_TIMEOUT', atMs: 1000, error },
+      { phase: 'failed', domain: 'web', ...named, reason: 'HEARTBEAT_TIMEOUT', atMs: 1000, error },
     ]);
     expect(error$.value).to.deep.equal(error);
   });

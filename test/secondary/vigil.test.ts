@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { stepSecondary } from '../../src/secondary/vigil.js';
 import {
   initialSecondaryState,
+  type Held,
   type SecondaryEffect,
   type SecondaryEvent,
   type SecondarySettings,
@@ -14,15 +15,16 @@ import {
 import { VirtualMachine } from '../service/virtual-machine.js';
 
 const settings: SecondarySettings = { reconnectWindowMs: 300, redialMinMs: 50, redialMaxMs: 2000 };
+const answers = ['granted', 'denied', 'unknown'] as const;
 
 const timers: readonly SecondaryTimer[] = ['redial', 'reconnect', 'steady'];
 
 type Machine = VirtualMachine<SecondaryState, SecondaryEvent, SecondaryEffect>;
 
-function machine(): Machine {
+function machine(handsOver: boolean): Machine {
   const made: Machine = new VirtualMachine<SecondaryState, SecondaryEvent, SecondaryEffect>(
     stepSecondary,
-    initialSecondaryState(settings),
+    initialSecondaryState({ ...settings, handsOver }),
     (event) => event,
     (timer) => ({ kind: 'timer', timer: timers.find((name) => name === timer) ?? 'redial', lateMs: 0 }),
   );
@@ -41,38 +43,55 @@ const code = fc.constantFrom(
 );
 // Events of the present dial and session are made likely, or random sequences would get nowhere.
 type Make = (m: Machine) => Parameters<Machine['give']>[0];
-const onward: Make = (m) => {
-  const { session, phase, dial } = m.state;
-  if (phase === 'deciding') return { kind: 'witness', granted: true };
-  if (phase === 'starting') return { kind: 'started', epochsBack: 0 };
-  if (phase === 'suspect' && dial !== 0) return { kind: 'dial-failed', dial, code: 'REFUSED' };
-  if (phase === 'linked' && session) {
-    return { kind: 'acknowledged', streamUuid: session.streamUuid, epoch: session.acknowledged + 1 };
-  }
-  if (session)
-    return {
-      kind: 'restored',
-      streamUuid: session.streamUuid,
-      consistent: true,
-      epochsBack: 0,
-      message: '',
-      code: '',
-    };
-  if (dial !== 0) {
-    const streamUuid = `S${m.state.dials}`;
-    return { kind: 'dialled', dial, streamUuid, continuous: true, standstillMs: 0 };
-  }
-  return { kind: 'timer', timer: 'redial', lateMs: 0 };
-};
+
+function linkOf({ state }: Machine, dial: number, continuous: boolean): ReturnType<Make> {
+  const streamUuid = `S${state.dials}`;
+  // As a primary answers: what is continuous goes by the pairing that is held already.
+  const pairing = (continuous ? state.held?.pairing : undefined) ?? streamUuid;
+  return { kind: 'dialled', dial, streamUuid, owner: 'north', pairing, continuous, standstillMs: 0 };
+}
+
+/** The primary is met again, whatever the register is asked meanwhile. */
+const met: Make = (m) =>
+  m.state.dial === 0 ? { kind: 'timer', timer: 'redial', lateMs: 0 } : linkOf(m, m.state.dial, true);
+
+/** `late`: the register takes its time, until a link stands again. */
+const onward =
+  (late: boolean): Make =>
+  (m) => {
+    const { session, phase, dial, asking } = m.state;
+    if (phase === 'deciding' && late) return met(m);
+    if (asking) return { kind: 'witness', answer: 'granted' };
+    if (phase === 'starting') return { kind: 'started', epochsBack: 0 };
+    if (phase === 'suspect' && dial !== 0) return { kind: 'dial-failed', dial, code: 'REFUSED' };
+    if (phase === 'linked' && session) {
+      // Some go on, and some do not for long.
+      if (session.acknowledged >= 2)
+        return { kind: 'lost', streamUuid: session.streamUuid, code: 'LINK_CLOSED' };
+      return { kind: 'acknowledged', streamUuid: session.streamUuid, epoch: session.acknowledged + 1 };
+    }
+    if (session)
+      return {
+        kind: 'restored',
+        streamUuid: session.streamUuid,
+        consistent: true,
+        epochsBack: 0,
+        message: '',
+        code: '',
+      };
+    if (dial !== 0) {
+      return linkOf(m, dial, true);
+    }
+    return { kind: 'timer', timer: 'redial', lateMs: 0 };
+  };
 const event: fc.Arbitrary<Make> = fc.oneof(
-  { weight: 30, arbitrary: fc.constant(onward) },
-  fc.tuple(fc.boolean(), fc.boolean()).map<Make>(([continuous, stale]) => (m) => ({
-    kind: 'dialled',
-    dial: stale ? m.state.dials - 1 : m.state.dial,
-    streamUuid: `S${m.state.dials}`,
-    continuous,
-    standstillMs: 0,
-  })),
+  { weight: 25, arbitrary: fc.constant(onward(false)) },
+  { weight: 15, arbitrary: fc.constant(onward(true)) },
+  fc.tuple(fc.boolean(), fc.boolean()).map<Make>(
+    ([continuous, stale]) =>
+      (m) =>
+        linkOf(m, stale ? m.state.dials - 1 : m.state.dial, continuous),
+  ),
   code.map<Make>((given) => (m) => ({ kind: 'dial-failed', dial: m.state.dial, code: given })),
   fc.tuple(fc.boolean(), uuid).map<Make>(([stale, other]) => (m) => ({
     kind: 'acknowledged',
@@ -100,7 +119,14 @@ const event: fc.Arbitrary<Make> = fc.oneof(
       reason,
     })),
   fc.constantFrom(...timers).map<Make>((timer) => () => ({ kind: 'timer', timer, lateMs: 0 })),
-  fc.boolean().map<Make>((granted) => () => ({ kind: 'witness', granted })),
+  // Nobody answers what was not asked.
+  {
+    weight: 2,
+    arbitrary: fc
+      .constantFrom(...answers)
+      .map<Make>((answer) => (m) => (m.state.asking ? { kind: 'witness', answer } : { kind: 'start' })),
+  },
+  { weight: 2, arbitrary: fc.constant(met) },
   fc
     .constantFrom<ReturnType<Make>>(
       { kind: 'started', epochsBack: 0 },
@@ -114,6 +140,20 @@ const event: fc.Arbitrary<Make> = fc.oneof(
     .map<Make>((given) => () => given),
   { weight: 1, arbitrary: fc.constant<Make>(() => ({ kind: 'stop' })) },
 );
+/** Whatever the phase, something will happen that leads out of it. */
+function goesOn(m: Machine): boolean {
+  const { phase, session, dial, asking } = m.state;
+  if (phase === 'deciding') return asking;
+  if (phase === 'suspect')
+    return session !== null || dial !== 0 || waits(m, 'redial') || waits(m, 'reconnect');
+  if (phase === 'dialling') return session !== null || dial !== 0 || waits(m, 'redial');
+  return true;
+}
+
+function waits(m: Machine, timer: SecondaryTimer): boolean {
+  return m.armed(timer) !== null;
+}
+
 /** What the performers would own, and what must be true of it whenever something happens. */
 class Owned {
   held = false;
@@ -122,8 +162,20 @@ class Owned {
   impossibles = 0;
   losses = 0;
   finished = 0;
+  /** What the register was asked for and has not answered. */
+  asked: Held | null = null;
+  /** What it has granted, and is not taken over yet. */
+  granted: Held | null = null;
+  /** The links that were left because of a grant. */
+  left = 0;
   /** Streams whose domain has ended: nothing of them is held again. */
   readonly spoilt = new Set<string>();
+
+  hears(event: ReturnType<Make>): void {
+    if (event.kind !== 'witness') return;
+    if (event.answer === 'granted') this.granted = this.asked;
+    this.asked = null;
+  }
 
   perform(effect: SecondaryEffect, before: SecondaryState, m: Machine): void {
     if (effect.kind === 'restore') {
@@ -149,11 +201,18 @@ class Owned {
     } else if (effect.kind === 'ask-witness') {
       expect(this.held).to.equal(true);
       expect(m.state.session, 'the restorer is done').to.equal(null);
+      expect(this.asked, 'one question at a time').to.equal(null);
+      this.asked = effect.held;
     } else if (effect.kind === 'take-over') {
       this.takeovers++;
       expect(this.held, 'never fails over before a commit').to.equal(true);
       expect(this.filling).to.equal(false);
-      expect(before.phase).to.equal('deciding');
+      expect(m.state.session, 'the restorer is done').to.equal(null);
+      const { owner, pairing } = effect.held;
+      expect(this.granted, 'never without the register').to.include({ owner, pairing });
+      this.granted = null;
+    } else if (effect.kind === 'drop-link' && effect.code === 'FENCED') {
+      if (this.granted !== null) this.left++;
     } else if (effect.kind === 'dial') {
       expect(effect.role === 'active').to.equal(m.state.role === 'active');
       expect(m.state.session).to.equal(null);
@@ -168,9 +227,10 @@ describe('secondary/vigil', () => {
     let failovers = 0;
     let losses = 0;
     let impossibles = 0;
+    let left = 0;
     fc.assert(
-      fc.property(fc.array(event, { maxLength: 60 }), (events) => {
-        const m = machine();
+      fc.property(fc.array(event, { maxLength: 60 }), fc.boolean(), (events, handsOver) => {
+        const m = machine(handsOver);
         const owned = new Owned();
         let failedStarts = 0;
         for (const make of events) {
@@ -179,16 +239,15 @@ describe('secondary/vigil', () => {
           const endsFilling = given.kind === 'filling-ended' && (before.session?.acknowledged ?? 0) < 0;
           if (endsFilling && before.session) owned.spoilt.add(before.session.streamUuid);
           if (given.kind === 'start-failed' && before.phase === 'starting') failedStarts++;
+          owned.hears(given);
           for (const effect of m.give(given)) owned.perform(effect, before, m);
           expect(owned.held).to.equal(m.state.held !== null);
           expect(owned.spoilt.has(m.state.held?.streamUuid ?? ''), 'held, and dead').to.equal(false);
-          if (m.state.phase === 'suspect') {
-            const { session, dial } = m.state;
-            const waits = m.armed('redial') ?? m.armed('reconnect');
-            expect(session !== null || dial !== 0 || waits !== null, 'goes on by itself').to.equal(true);
-          }
+          if (m.state.phase !== 'over') expect(m.state.asking).to.equal(owned.asked !== null);
+          expect(goesOn(m), `${m.state.phase} goes on by itself`).to.equal(true);
         }
         impossibles += owned.impossibles;
+        left += owned.left;
         losses += owned.losses;
         failovers += owned.takeovers;
         expect(owned.takeovers, 'again only after one that failed').to.be.at.most(1 + failedStarts);
@@ -206,12 +265,14 @@ describe('secondary/vigil', () => {
           if (effect.kind === 'discard-filling') owned.filling = false;
         }
         expect(owned.filling).to.equal(false);
-        expect(m.state.held).to.equal(null);
+        if (handsOver && m.state.role === 'active') expect(owned.finished, 'handed over').to.equal(1);
+        else expect(m.state.held).to.equal(null);
       }),
-      { numRuns: 3000 },
+      { numRuns: 4000 },
     );
     expect(failovers, 'the sequences get somewhere').to.be.greaterThan(50);
     expect(losses, 'standbys are lost').to.be.greaterThan(50);
     expect(impossibles, 'failovers fail').to.be.greaterThan(0);
+    expect(left, 'a grant comes when a link stands again').to.be.greaterThan(0);
   });
 });

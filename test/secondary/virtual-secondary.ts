@@ -1,7 +1,7 @@
 // The secondary's pipeline under virtual time, with everything around it played: what a transcript's commands do to it,
 // and the lines that tell what it asked of its ports.
 //
-//   commands ─▶ dials, links, restorer, standbys, witness, clock ─▶ secondary() ─▶ ports ─▶ lines
+//   commands ─▶ dials, links, restorer, standbys, register, clock ─▶ secondary() ─▶ ports ─▶ lines
 
 import {
   BehaviorSubject,
@@ -85,7 +85,7 @@ class VirtualSecondary {
   /** Whoever waits for the dial, the restorer, the witness and the standby that are under way. */
   #dialling: Subscriber<StreamLink> | null = null;
   #receiving: Subscriber<Received> | null = null;
-  #asking: Subscriber<boolean | null> | null = null;
+  #asking: Subscriber<'granted' | 'denied'> | null = null;
   #starting: Subscriber<void> | null = null;
   #fillFailure: string | null = null;
   #unusableBack = 0;
@@ -100,7 +100,11 @@ class VirtualSecondary {
     const [, window] = /^with a reconnect window of (\d+)$/.exec(first) ?? [];
     const [, random] = /^with dials spread by ([\d.]+)$/.exec(first) ?? [];
     if (random !== undefined) this.#random = Number(random);
-    const set = window === undefined ? settings : { ...settings, reconnectWindowMs: Number(window) };
+    const set = {
+      ...settings,
+      ...(window !== undefined && { reconnectWindowMs: Number(window) }),
+      handsOver: first === 'with a hand over',
+    };
     this.#running = secondary(this.#ports(), set, clock).subscribe(([state]) => (this.#state = state));
   }
 
@@ -128,8 +132,8 @@ class VirtualSecondary {
       END: () => this.#receive({ kind: 'end', epochs: Number(second) }),
       broken: () => this.#receive({ kind: 'broken', cause: second === '' ? null : failure(second) }),
       fails: () => this.#receiving?.error(failure(second)),
-      granted: () => this.#answer(this.#asking, true),
-      denied: () => this.#answer(this.#asking, null),
+      granted: () => this.#answer(this.#asking, 'granted'),
+      denied: () => this.#answer(this.#asking, 'denied'),
       unanswered: () => this.#asking?.error(new Error('the witness is out of reach')),
       runs: () => this.#started(Number(back)),
       'does-not-start': () => this.#started(Number(back), second),
@@ -163,12 +167,16 @@ class VirtualSecondary {
 
   #link(streamUuid: string, command: string): void {
     const [, standstill = '0'] = /standstill (\d+)/.exec(command) ?? [];
+    const [, host = 'north'] = /of (\w+)/.exec(command) ?? [];
     this.#standstillMs = Number(standstill);
+    const continuous = command.includes('continuous');
+    // As a primary answers: what is continuous goes by the pairing that is held already.
+    const pairing = (continuous ? this.#state.held?.pairing : undefined) ?? streamUuid;
     const events$ = new ReplaySubject<LinkEvent>();
     this.#linkEvents.set(streamUuid, events$);
     const link: StreamLink = {
       ...{ source: {} as StreamLink['source'], bufferedBytes: 0, peer: '' },
-      welcome: { streamUuid, continuous: command.includes('continuous') } as StreamLink['welcome'],
+      welcome: { streamUuid, continuous, host, pairing } as StreamLink['welcome'],
       events$,
       boundary: () => of({ epoch: this.#open.epoch, end: this.#open.end, bytes: 1, outputBytes: 0 }),
       acknowledge: (epoch) => {
@@ -281,8 +289,9 @@ class VirtualSecondary {
         this.#say(`standby: destroy ${named[was]}`);
         return EMPTY;
       },
-      acquire: () => {
-        this.#say('witness: ask');
+      acquire: ({ streamUuid, epoch, owner, pairing }) => {
+        const of = `${owner} and by pairing ${pairing}`;
+        this.#say(`register: ask, for ${streamUuid} ${epoch} of ${of}`);
         return new Observable((subscriber) => (this.#asking = subscriber));
       },
       held: () => this.#takeable(),

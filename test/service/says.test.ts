@@ -76,7 +76,10 @@ describe('service: what is said', () => {
     );
     cleanup.add(() => primary.stop());
     await primary.start();
-    const hello = { domain: 'alpha', hypervisor: 'memory', domainType: 2, p2mSize: PAGES, inventory: {} };
+    const hello = {
+      ...{ domain: 'alpha', host: 'south', pairing: null },
+      ...{ hypervisor: 'memory', domainType: 2, p2mSize: PAGES, inventory: {} },
+    };
     const url = `ws://127.0.0.1:${primary.port}`;
     const token = readToken(defaultTokenFile());
     const link = await dial({

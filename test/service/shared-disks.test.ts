@@ -6,7 +6,7 @@ import { TwoHosts, type Speeds } from './two-hosts.js';
 describe('service: a domain whose disks are shared, and both hosts', () => {
   const speeds: Speeds = {
     ...{ latencyMs: 3, stopMs: 400, heartbeatIntervalMs: 50, heartbeatTimeoutMs: 400 },
-    ...{ reconnectWindowMs: 100, shared: true },
+    ...{ reconnectWindowMs: 100, registerMs: 5, shared: true },
   };
   const stallMs = stallMsOf(speeds.heartbeatTimeoutMs);
 
@@ -84,7 +84,11 @@ describe('service: a domain whose disks are shared, and both hosts', () => {
     fc.assert(
       fc.property(
         fc.array(fc.tuple(fc.integer({ min: 0, max: 700 }), fault), { minLength: 1, maxLength: 8 }),
-        fc.record({ latencyMs: fc.integer({ min: 1, max: 20 }), stopMs: fc.integer({ min: 0, max: 450 }) }),
+        fc.record({
+          latencyMs: fc.integer({ min: 1, max: 20 }),
+          stopMs: fc.integer({ min: 0, max: 450 }),
+          registerMs: fc.integer({ min: 0, max: 1500 }),
+        }),
         (faultsInTurn, changes) => {
           const hosts = protectedHosts(changes);
           for (const [delayMs, strike] of faultsInTurn) {
@@ -94,7 +98,7 @@ describe('service: a domain whose disks are shared, and both hosts', () => {
           hosts.advance(2500);
           expect(hosts.both, 'both ran').to.equal(0);
           hosts.partitioned = false;
-          hosts.advance(2500);
+          hosts.advance(4500);
           expect(hosts.both, 'both ran').to.equal(0);
           takeovers += hosts.takeovers;
           if (hosts.primaryRuns) survivals++;

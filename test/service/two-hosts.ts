@@ -30,6 +30,8 @@ export interface Speeds {
   readonly heartbeatIntervalMs: number;
   readonly heartbeatTimeoutMs: number;
   readonly reconnectWindowMs: number;
+  /** Of the register, to grant the domain to the secondary. */
+  readonly registerMs: number;
   /** False: as if the disks were not shared. */
   readonly shared: boolean;
 }
@@ -170,6 +172,7 @@ export class TwoHosts {
       case 'pass':
       case 'discard':
       case 'expose':
+      case 'write':
       case 'bye':
       case 'withdraw':
       case 'transition':
@@ -187,7 +190,9 @@ export class TwoHosts {
         if (this.#link?.streamUuid === effect.streamUuid) this.cut('both');
         return;
       case 'ask-witness':
-        this.#tellSecondary({ kind: 'witness', granted: true });
+        this.clock.after(this.#speeds.registerMs, () =>
+          this.#tellSecondary({ kind: 'witness', answer: 'granted' }),
+        );
         return;
       case 'take-over':
         this.takeovers++;
@@ -326,7 +331,7 @@ export class TwoHosts {
     const link: Link = { streamUuid, primary: end(true), secondary: end(false) };
     this.#link = link;
     this.#beat(link, 'primary');
-    this.#tellPrimary({ kind: 'linked', streamUuid });
+    this.#tellPrimary({ kind: 'linked', streamUuid, pairing: { standby: 'south', stream: streamUuid } });
     const standstillMs = shared ? standstillMsOf(this.#speeds) : 0;
     this.clock.after(latencyMs, () => {
       this.secondary.run(() => {
@@ -336,7 +341,8 @@ export class TwoHosts {
         }
         link.secondary.up = true;
         link.secondary.heartbeat = startHeartbeat(heartbeatIntervalMs, heartbeatTimeoutMs, this.clock.now);
-        this.#tellSecondary({ kind: 'dialled', dial, streamUuid, continuous: true, standstillMs });
+        const named = { streamUuid, owner: 'north', pairing: streamUuid };
+        this.#tellSecondary({ kind: 'dialled', dial, ...named, continuous: true, standstillMs });
         if (link.primary.up) this.#beat(link, 'secondary');
         else this.#loseSecondary(link, 'LINK_CLOSED');
       });
