@@ -60,11 +60,11 @@ function handle(state: RoleState, event: RoleEvent, effects: Effects): void {
       if (state.phase === 'standby') change(state, `the standby is over: ${event.how}`, effects);
       return;
     case 'standby':
-      if (state.busy === event.busy) return;
+      if (state.phase !== 'standby' || state.busy === event.busy) return;
       state.busy = event.busy;
       state.failures = 0;
       if (event.busy) effects.push({ kind: 'disarm', timer: 'retry' });
-      else if (state.phase === 'standby') retryLater(state, effects);
+      else retryLater(state, effects);
       return;
     case 'not-here':
       if (state.phase !== 'standby' || state.absent.includes(event.host)) return;
