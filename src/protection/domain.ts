@@ -200,12 +200,7 @@ export class ProtectedDomain {
   /** One part after another. */
   #change(effect: Change): Observable<RoleEvent> {
     return this.#work
-      .keep(async () => {
-        // A part has a pipeline of its own: what it is told within a step of this one waits until that is over, and a part
-        // that is stopped would think that it had nothing left to do.
-        await Promise.resolve();
-        return this.#changed(effect);
-      })
+      .keep(() => this.#changed(effect))
       .pipe(
         mergeMap((events) => events),
         catchError((thrown: unknown) => {

@@ -53,6 +53,11 @@ export class DemoChild {
     });
   }
 
+  /** Of a process that was started. */
+  get pid(): number {
+    return this.#process.pid ?? 0;
+  }
+
   get running(): boolean {
     return this.#process.exitCode === null && this.#process.signalCode === null;
   }

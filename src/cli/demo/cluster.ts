@@ -50,7 +50,8 @@ export async function demoCluster(machine: DemoMachine, intervalMs: number): Pro
   };
 }
 
-async function freePort(): Promise<number> {
+/** @throws RomulusError NO_PORT */
+export async function freePort(): Promise<number> {
   for (let attempt = 0; attempt < PORT_ATTEMPTS; attempt++) {
     const port = randomInt(PORTS.min, PORTS.max);
     if (await isFree(port)) return port;
