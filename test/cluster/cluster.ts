@@ -130,8 +130,9 @@ export class Cluster {
   standby(name = DOMAIN): ClusterHost | null {
     const { hosts } = this;
     return (
-      hosts.find((host) => host.partIn(name).role === 'standby' && host.partIn(name).link === 'replicating') ??
-      null
+      hosts.find(
+        (host) => host.partIn(name).role === 'standby' && host.partIn(name).link === 'replicating',
+      ) ?? null
     );
   }
 
@@ -162,18 +163,18 @@ export class Cluster {
     await cutWay(this.lab, from, to);
   }
 
+  /** Safe to call where nothing is cut. */
+  async mend(from: Party, to: Party): Promise<void> {
+    this.#cuts.delete(`${from} ${to}`);
+    await healWay(this.lab, from, to);
+  }
+
   async cutBoth(one: Party, other: Party): Promise<void> {
     await Promise.all([this.cut(one, other), this.cut(other, one)]);
   }
 
-  async healBoth(one: Party, other: Party): Promise<void> {
-    for (const [from, to] of [
-      [one, other],
-      [other, one],
-    ] as const) {
-      this.#cuts.delete(`${from} ${to}`);
-      await healWay(this.lab, from, to);
-    }
+  async mendBoth(one: Party, other: Party): Promise<void> {
+    await Promise.all([this.mend(one, other), this.mend(other, one)]);
   }
 
   /** All ways are free again. */

@@ -128,12 +128,12 @@ export class ClusterHost {
     mkdirSync(this.#lab.outside(temporary));
     const environment = [`TMPDIR=${SHARED}/${temporary}`, `XDG_STATE_HOME=${SHARED}/state-${this.name}`];
     const agent = [process.execPath, ROMULUS, 'agent', '--config', this.#config, '--host', this.name];
-    const child = this.#lab.spawn(this.name, 'env', [...environment, ...agent], [
-      'ignore',
-      'pipe',
-      'pipe',
-      'ipc',
-    ]);
+    const child = this.#lab.spawn(
+      this.name,
+      'env',
+      [...environment, ...agent],
+      ['ignore', 'pipe', 'pipe', 'ipc'],
+    );
     this.#process = child;
     let listens = false;
     child.on('message', (message) => {
@@ -203,8 +203,7 @@ export class ClusterHost {
 
   #tick(line: string): void {
     const [, number] = /^tick (\d+) ok\r?$/.exec(line) ?? [];
-    if (number !== undefined)
-      this.ticks.push({ host: this.name, atMs: Date.now(), number: Number(number) });
+    if (number !== undefined) this.ticks.push({ host: this.name, atMs: Date.now(), number: Number(number) });
     else if (line.includes('BAD')) this.bad.push(`${this.name}: ${line}`);
   }
 

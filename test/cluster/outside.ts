@@ -78,7 +78,8 @@ export function speechesOf(heard: readonly { readonly host: string; readonly atM
   const speeches: Speech[] = [];
   for (const { host, atMs } of [...heard].sort((one, other) => one.atMs - other.atMs)) {
     const last = speeches.at(-1);
-    if (last?.host === host) speeches[speeches.length - 1] = { ...last, untilMs: atMs, count: last.count + 1 };
+    if (last?.host === host)
+      speeches[speeches.length - 1] = { ...last, untilMs: atMs, count: last.count + 1 };
     else speeches.push({ host, fromMs: atMs, untilMs: atMs, count: 1 });
   }
   return speeches;

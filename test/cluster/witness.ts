@@ -37,7 +37,14 @@ export class Witness {
     const args = [
       ...['--name', 'w', '--data-dir', `${SHARED}/etcd`, '--logger', 'zap'],
       ...['--listen-client-urls', DIRECT, '--advertise-client-urls', DIRECT],
-      ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer, '--initial-cluster', `w=${peer}`],
+      ...[
+        '--listen-peer-urls',
+        peer,
+        '--initial-advertise-peer-urls',
+        peer,
+        '--initial-cluster',
+        `w=${peer}`,
+      ],
     ];
     const etcd = lab.spawn('witness', program, args, ['ignore', 'ignore', 'pipe']);
     const way = [PROXY, ADDRESS_OF.witness, String(PROXY_PORT), String(PORT)];
