@@ -33,6 +33,7 @@ export interface DomainOptions {
   /** Silence that is death. */
   readonly timeoutMs?: number;
   readonly reconnectWindowMs?: number;
+  readonly memory?: string;
 }
 
 function domain(hypervisor: object, options: DomainOptions): object {
@@ -58,7 +59,24 @@ export function qemuDomain(files: GuestFiles, options: DomainOptions = {}): obje
 /** A guest that ticks on its console. */
 export function embeddedDomain(options: DomainOptions = {}): object {
   const guest = { workingSetPages: 256, dirtyPages: 20, tickMs: 20 };
-  return domain({ kind: 'embedded', memory: '4MiB', guest }, options);
+  return domain({ kind: 'embedded', memory: options.memory ?? '4MiB', guest }, options);
+}
+
+/** @returns its name in the lab */
+export function writeConfig(
+  lab: Lab,
+  file: string,
+  hosts: readonly HostName[],
+  domains: readonly object[],
+): string {
+  const config = {
+    witness: { kind: 'etcd', endpoints: [ENDPOINT], plaintext: true },
+    hosts: Object.fromEntries(hosts.map((host) => [host, { address: ADDRESS_OF[host] }])),
+    plaintext: true,
+    http: false,
+    domains,
+  };
+  return lab.write(file, JSON.stringify(config)); // JSON is YAML
 }
 
 export class Cluster {
@@ -84,16 +102,7 @@ export class Cluster {
   }: ClusterOptions): Promise<Cluster> {
     const lab = await Lab.open(networkOf(hosts));
     try {
-      const config = lab.write(
-        'cluster.yaml',
-        JSON.stringify({
-          witness: { kind: 'etcd', endpoints: [ENDPOINT], plaintext: true },
-          hosts: Object.fromEntries(hosts.map((host) => [host, { address: ADDRESS_OF[host] }])),
-          plaintext: true,
-          http: false,
-          domains,
-        }),
-      );
+      const config = writeConfig(lab, 'cluster.yaml', hosts, domains);
       const witness = await Witness.open(lab, etcd);
       const outside = frames ? await Outside.open(lab, GUEST_MAC, hosts) : null;
       const agents = hosts.map((host) => new ClusterHost(lab, host, config));
@@ -111,6 +120,9 @@ export class Cluster {
 
   /** All of it ends. */
   close(): Promise<void> {
+    // What stands still is not seen to end.
+    this.witness.goOn();
+    for (const host of this.hosts) host.goOn();
     return this.lab.close();
   }
 
@@ -126,14 +138,14 @@ export class Cluster {
     return owners.length === 1 ? (owners[0] ?? null) : null;
   }
 
-  /** Whoever has a whole checkpoint and is linked. */
+  /** Whoever has a whole checkpoint and is linked: the one that the register names, if there are more who say so. */
   standby(name = DOMAIN): ClusterHost | null {
-    const { hosts } = this;
-    return (
-      hosts.find(
-        (host) => host.partIn(name).role === 'standby' && host.partIn(name).link === 'replicating',
-      ) ?? null
-    );
+    const standbys = this.hosts.filter((host) => {
+      const { role, link } = host.partIn(name);
+      return role === 'standby' && link === 'replicating';
+    });
+    const named = this.register(name)?.standby;
+    return standbys.find((host) => host.name === named) ?? standbys[0] ?? null;
   }
 
   /** The last that was written to the register. */
@@ -192,19 +204,19 @@ export class Cluster {
     return this.hosts.flatMap(({ ticks }) => ticks).sort((one, other) => one.atMs - other.atMs);
   }
 
-  /** Null, or how the world has heard two: frames, and ticks of the one guest that has a console, out of turn. */
-  async contradiction(name = DOMAIN): Promise<string | null> {
+  /**
+   * Null, or how the world has heard two: frames, and ticks of the one guest that has a console, out of turn. `boots`:
+   * so often it was started, and counts from 1.
+   */
+  async contradiction(name = DOMAIN, boots = 1): Promise<string | null> {
     const bad = this.hosts.flatMap((host) => host.bad);
     if (bad.length > 0) return bad.join(', ');
     const owners = ownersOf(await this.history(name));
     const frames = this.outside ? await this.outside.speeches() : [];
     const { ticks } = this;
-    const backwards = ticks.findIndex(({ number }, k) => number <= (ticks[k - 1]?.number ?? 0));
-    if (backwards >= 0) {
-      const told = ticks.slice(Math.max(0, backwards - 2), backwards + 2);
-      return `ticks: ${told.map(({ host, number }) => `${host} ${number}`).join(', ')}`;
-    }
-    return contradiction(frames, owners) ?? contradiction(speechesOf(ticks), owners);
+    return (
+      backwards(ticks, boots) ?? contradiction(frames, owners) ?? contradiction(speechesOf(ticks), owners)
+    );
   }
 
   /** What all hosts said, from the first time to the second (since 1970, milliseconds): for whoever looks for a fault. */
@@ -216,6 +228,17 @@ export class Cluster {
       .map(lineOf)
       .join('\n');
   }
+}
+
+function backwards(ticks: readonly Tick[], boots: number): string | null {
+  let left = boots;
+  for (const [k, { number }] of ticks.entries()) {
+    if (number > (ticks[k - 1]?.number ?? Infinity)) continue;
+    if (number === 1 && left-- > 0) continue;
+    const told = ticks.slice(Math.max(0, k - 2), k + 2);
+    return `ticks: ${told.map((tick) => `${tick.host} ${tick.number}`).join(', ')}`;
+  }
+  return null;
 }
 
 function lineOf({ host, atMs, level, domain: name, msg, facts }: Said): string {

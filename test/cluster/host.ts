@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { rmSync, mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { SupervisorMessage } from '../../src/cli/supervisor.js';
-import { childOf, SHARED, type Lab } from '../hypervisor/qemu/lab.js';
+import { childOf, letGoOn, SHARED, type Lab } from '../hypervisor/qemu/lab.js';
 import { childrenOf, isAlive, stopProcesses } from '../support/processes.js';
 import { until } from '../support/until.js';
 import { plug, type HostName } from './network.js';
@@ -82,16 +82,16 @@ export class ClusterHost {
   readonly bad: string[] = [];
   lives = 0;
   readonly #lab: Lab;
-  readonly #config: string;
+  /** The cluster's file, by its name in the lab; for its next life. */
+  config: string;
   readonly #parts = new Map<string, Part>();
   readonly #won = new Map<string, Seen>();
   #process: ChildProcess | null = null;
 
-  /** `config`: the cluster's file, by its name in the lab. */
   constructor(lab: Lab, name: HostName, config: string) {
     this.name = name;
     this.#lab = lab;
-    this.#config = config;
+    this.config = config;
   }
 
   get runs(): boolean {
@@ -127,7 +127,7 @@ export class ClusterHost {
     rmSync(this.#lab.outside(temporary), { recursive: true, force: true });
     mkdirSync(this.#lab.outside(temporary));
     const environment = [`TMPDIR=${SHARED}/${temporary}`, `XDG_STATE_HOME=${SHARED}/state-${this.name}`];
-    const agent = [process.execPath, ROMULUS, 'agent', '--config', this.#config, '--host', this.name];
+    const agent = [process.execPath, ROMULUS, 'agent', '--config', this.config, '--host', this.name];
     const child = this.#lab.spawn(
       this.name,
       'env',
@@ -183,8 +183,17 @@ export class ClusterHost {
     await stopProcesses(this.pids);
   }
 
+  /** Safe to call where nothing is frozen. */
   goOn(): void {
+    if (!this.#process) return;
     for (const pid of this.pids) kill(pid, 'SIGCONT');
+    letGoOn(this.#process);
+  }
+
+  /** What it said with these words, since then (milliseconds since 1970). */
+  saidSince(sinceMs: number, words: string | RegExp): Said | undefined {
+    const fits = (msg: string) => (typeof words === 'string' ? msg.includes(words) : words.test(msg));
+    return this.said.find(({ atMs, msg }) => atMs >= sinceMs && fits(msg));
   }
 
   /** Its last lines. */

@@ -18,19 +18,19 @@ let delayMs: ProxyOrder['delayMs'] = 0;
 
 function serve(host: Socket, target: number): void {
   const etcd = connect(target, '127.0.0.1');
+  const later = (what: () => void): void => {
+    if (delayMs !== null) setTimeout(what, delayMs);
+  };
   host.on('data', (bytes) => void etcd.write(bytes));
-  etcd.on('data', (bytes) => {
-    if (delayMs === null) return;
-    if (delayMs === 0) host.write(bytes);
-    else setTimeout(() => host.writable && host.write(bytes), delayMs);
-  });
+  etcd.on('data', (bytes) => later(() => host.writable && host.write(bytes)));
+  // Behind what it has said.
+  etcd.on('close', () => later(() => host.destroy()));
+  // Who has given up waiting has asked nevertheless: what it sent is on its way to the etcd.
+  host.on('close', () => etcd.end());
   for (const socket of [host, etcd]) {
     socket.setNoDelay(true);
     socket.on('error', () => undefined); // 'close' follows
   }
-  etcd.on('close', () => host.destroy());
-  // Who has given up waiting has asked nevertheless: what it sent is on its way to the etcd.
-  host.on('close', () => etcd.end());
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -3,7 +3,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Register } from '../../src/failover/register.js';
-import { childOf, SHARED, type Lab } from '../hypervisor/qemu/lab.js';
+import { childOf, letGoOn, SHARED, type Lab } from '../hypervisor/qemu/lab.js';
 import { stopProcesses } from '../support/processes.js';
 import { until } from '../support/until.js';
 import { ADDRESS_OF } from './network.js';
@@ -63,7 +63,7 @@ export class Witness {
   }
 
   goOn(): void {
-    process.kill(childOf(this.#etcd), 'SIGCONT');
+    letGoOn(this.#etcd);
   }
 
   /** It does what it is asked for at once, and says so later; null: never. */

@@ -137,6 +137,12 @@ export function childOf({ pid = 0 }: ChildProcess): number {
   return child;
 }
 
+/** The program runs again that was stopped; nsenter has stopped with it, and would not see its end. */
+export function letGoOn(child: ChildProcess): void {
+  process.kill(childOf(child), 'SIGCONT');
+  child.kill('SIGCONT');
+}
+
 /** For `before`: skips the suite, loudly, where there can be no such lab. */
 export async function needLab(context: Mocha.Context): Promise<void> {
   context.timeout(300_000);
