@@ -10,6 +10,7 @@ import { writeToStandardError } from '../report/log.js';
 import { StreamError } from '../stream/error.js';
 import type { Layer } from '../stream/record-reader.js';
 import { VERSION } from '../version.js';
+import { evacuateVerb, startVerb, statusVerb, switchoverVerb, type ControlVerbOptions } from './control.js';
 import { convertVerb } from './convert.js';
 import { demoVerb, type DemoVerbOptions } from './demo.js';
 import { ExitCode, isInputCode, UsageError } from './exit-codes.js';
@@ -80,6 +81,7 @@ function addServices(program: Command, setExitCode: SetExitCode): void {
     .action(async ({ config, host }: { config: string; host?: string }) =>
       setExitCode(await agentVerb(config, host)),
     );
+  addControl(program, setExitCode);
   for (const [name, verb, what] of [
     ['primary', primaryVerb, 'run domains and replicate them to whoever is configured as their secondary'],
     ['secondary', secondaryVerb, 'hold standbys of domains, and take over when their primary dies'],
@@ -90,6 +92,35 @@ function addServices(program: Command, setExitCode: SetExitCode): void {
       .requiredOption('--config <file>', 'configuration file (YAML)')
       .action(async (options: { config: string }) => setExitCode(await verb(options.config)));
   }
+}
+
+/** What is asked of the agent of this host. */
+function addControl(program: Command, setExitCode: SetExitCode): void {
+  const asking = (name: string, what: string) =>
+    program
+      .command(name)
+      .description(what)
+      .requiredOption('--config <file>', 'configuration of the cluster (YAML)')
+      .option('--host <name>', 'whose agent is asked (default: as this machine is called)')
+      .option('--json', 'print the answer as JSON');
+  asking('status', 'what the agent of this host does about each domain').action(
+    async (options: ControlVerbOptions) => setExitCode(await statusVerb(options)),
+  );
+  asking('start', 'let a domain start on this host, whatever the witness says')
+    .argument('<domain>')
+    .option('--force', 'no other host runs it, or ever will from what it holds: I know')
+    .action(async (domain: string, options: ControlVerbOptions & { force?: boolean }) =>
+      setExitCode(await startVerb(domain, options)),
+    );
+  asking('switchover', 'let a domain that runs here go on at its standby, without loss')
+    .argument('<domain>')
+    .option('--to <host>', 'where it shall go on (default: wherever its standby is)')
+    .action(async (domain: string, options: ControlVerbOptions & { to?: string }) =>
+      setExitCode(await switchoverVerb(domain, options)),
+    );
+  asking('evacuate', 'switch over every domain that runs on this host').action(
+    async (options: ControlVerbOptions) => setExitCode(await evacuateVerb(options)),
+  );
 }
 
 function addImageVerbs(program: Command, setExitCode: SetExitCode): void {

@@ -18,6 +18,7 @@ import {
   type HookOutcome,
 } from '../observe/hooks/events.js';
 import { startHooks } from '../observe/hooks/hooks.js';
+import { createControl } from '../observe/http/control.js';
 import { createHttpServer } from '../observe/http/server.js';
 import {
   createAgentMetrics,
@@ -44,6 +45,8 @@ const STARTED = {
 
 /** What a service is configured to do beside its own. */
 interface SideConfig {
+  /** The socket of an agent. */
+  readonly control?: string;
   readonly http: HttpConfig;
   readonly hooks: HooksConfig;
 }
@@ -137,9 +140,14 @@ async function serve(config: SideConfig, side: Side): Promise<ExitCode> {
           statuses: () => service.statuses(),
           log,
         });
+  const control =
+    config.control !== undefined && 'force' in service
+      ? createControl({ socket: config.control, agent: service, log })
+      : null;
   const told = side.tell();
   try {
     await http?.start();
+    await control?.start();
     await service.start();
     const unusable = unusableDomains(service.statuses());
     const ports = { port: side.port(), httpPort: http?.port ?? null };
@@ -159,6 +167,7 @@ async function serve(config: SideConfig, side: Side): Promise<ExitCode> {
     await hooks.settled();
     await hooks.stop();
     metrics.stop();
+    await control?.stop();
     await http?.stop();
     for (const subscription of told) subscription.unsubscribe();
     leaveSupervisor();

@@ -40,6 +40,8 @@ export interface AgentConfig {
   readonly listen: ListenConfig;
   readonly dial: DialConfig;
   readonly http: HttpConfig;
+  /** The socket through which it is asked, on this host. */
+  readonly control: string;
   readonly log: LogConfig;
   readonly hooks: HooksConfig;
   /** Those that this host may run. */

@@ -1,7 +1,9 @@
 // The keys of the one file that all hosts have: hosts, witness, what is the same for each agent, and domains.
 
+import path from 'node:path';
 import { z } from 'zod';
 import { isLoopback } from '../channel/credentials/security.js';
+import { stateDirectory } from '../channel/credentials/token-file.js';
 import {
   authority,
   certificateName,
@@ -14,6 +16,7 @@ import {
   named,
   type Resolve,
   section,
+  text,
   unknown,
   wholeNumber,
 } from './fields.js';
@@ -75,6 +78,9 @@ export function clusterSchema(resolve: Resolve) {
     ...securityFields(resolve),
     ...acceptFields(),
     http: z.unknown().optional(),
+    control: text('the path of a socket')
+      .prefault(() => path.join(stateDirectory(), '{host}.sock'))
+      .transform(resolve),
     log: logSchema(),
     hooks: hooksSchema(),
     domains: list(z.unknown(), 1, DOMAINS_MAX, `a list of 1 to ${DOMAINS_MAX} domains`).check(distinctNames),

@@ -135,7 +135,7 @@ function asSeenBy(
   http: OnHosts<HttpConfig>,
   domains: readonly OnHosts<ClusterDomain>[],
 ): AgentConfig | null {
-  const { hosts, witness, tls, token, plaintext, log, hooks, ...rest } = cluster;
+  const { hosts, witness, tls, token, plaintext, control, log, hooks, ...rest } = cluster;
   const { handshakeTimeoutMs, maxPendingHandshakes, socketBufferBytes } = rest;
   const own = Object.entries(hosts).find(([name]) => name === self);
   const httpHere = self === null ? undefined : http.values.get(self);
@@ -149,6 +149,7 @@ function asSeenBy(
     listen: { host: listen, port, plaintext, tls, token, ...accept },
     dial: { tls, token, plaintext },
     http: httpHere,
+    control,
     log,
     hooks,
     domains: domains.flatMap(({ values }) => {

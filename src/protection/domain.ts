@@ -26,8 +26,9 @@ import { ofKind } from '../flow/of-kind.js';
 import type { Reloaded } from '../flow/reloaded.js';
 import { timers } from '../flow/timers.js';
 import { Work } from '../flow/work.js';
+import { ServiceError } from '../report/error.js';
 import type { Logger } from '../report/log.js';
-import type { DomainStatus, RoleReport } from '../report/reports.js';
+import type { DomainStatus, RoleReport, SwitchoverReport } from '../report/reports.js';
 import { OwnerPart, StandbyPart, type Part, type PartOptions } from './parts.js';
 import { initialRole, stepRole, type RoleEffect, type RoleEvent, type RoleState } from './role.js';
 
@@ -94,6 +95,20 @@ export class ProtectedDomain {
     return phase === 'none' || ((phase === 'reading' || phase === 'standby') && !busy);
   }
 
+  /** @throws ServiceError NOT_PAIRED, NOT_SWITCHED */
+  async switchover(to?: string): Promise<SwitchoverReport> {
+    const part = this.#part;
+    if (this.#state.phase !== 'owner' || !part?.switchover) {
+      throw new ServiceError('NOT_PAIRED', `${this.name} does not run here`, { domain: this.name });
+    }
+    return { domain: this.name, to: await part.switchover(to) };
+  }
+
+  /** That host has said, since we stand by, that it neither runs nor holds the domain. */
+  hasLetGo(host: string): boolean {
+    return this.#state.absent.includes(host);
+  }
+
   requestCheckpoint(): void {
     this.#part?.requestCheckpoint();
   }
@@ -120,7 +135,7 @@ export class ProtectedDomain {
       inTurn('write', ({ write }) => this.#write(write)),
       (effects$) =>
         effects$.pipe(
-          ofKind('boot', 'inherit', 'stand-by', 'end'),
+          ofKind('boot', 'inherit', 'stand-by', 'end', 'stop-found'),
           concatMap((effect) => this.#change(effect)),
         ),
       told('transition', ({ reason }) => this.#transition(reason)),
@@ -152,10 +167,18 @@ export class ProtectedDomain {
 
   async #settle(write: RegisterWrite, signal: AbortSignal) {
     const { witness } = this.#options;
+    let told = '';
     const settled = await settle(witness, this.name, write, {
       signal,
-      onFailure: ({ step, error, waitMs }) =>
-        this.#log.warn({ err: error, step, waitMs }, `the register is not written yet: ${error.message}`),
+      onFailure: ({ step, error, waitMs }) => {
+        // It is tried for as long as it takes.
+        const news = error.message !== told;
+        told = error.message;
+        this.#log[news ? 'warn' : 'debug'](
+          { err: error, step, waitMs },
+          `the register is not written yet: ${told}`,
+        );
+      },
     });
     const { mode, owner, standby } = write.claim;
     this.#log.info(
@@ -193,6 +216,9 @@ export class ProtectedDomain {
         await this.#begin(new OwnerPart(this.#partOptions, effect.register, estate));
         return [];
       }
+      case 'stop-found':
+        await this.#stopFound();
+        return [];
       case 'stand-by':
         await this.#begin(new StandbyPart(this.#partOptions, () => this.#state.owner));
         return [];
@@ -203,6 +229,14 @@ export class ProtectedDomain {
     this.#part = part;
     part.news$.subscribe((event) => this.#events$.next(event));
     await part.begin();
+  }
+
+  /** Another host runs the domain: what runs here must not, and says nothing any more. */
+  async #stopFound(): Promise<void> {
+    const { dependencies, primary } = this.#options;
+    const found = await dependencies.openSource(primary);
+    for (const advice of (await found.leave?.('stopped')) ?? []) this.#log.warn(advice);
+    if (!found.leave) await found.destroy();
   }
 
   async #end(): Promise<void> {
@@ -230,7 +264,7 @@ export class ProtectedDomain {
   }
 }
 
-type Change = Extract<RoleEffect, { readonly kind: 'boot' | 'inherit' | 'stand-by' | 'end' }>;
+type Change = Extract<RoleEffect, { readonly kind: 'boot' | 'inherit' | 'stand-by' | 'end' | 'stop-found' }>;
 
 function idle(domain: string): DomainStatus {
   return {

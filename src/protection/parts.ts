@@ -51,6 +51,8 @@ export interface Part {
   status(): DomainStatus;
   requestCheckpoint(): void;
   reload(): Promise<readonly Reloaded[]>;
+  /** The domain goes on at its standby, which is `to` if that is given; resolves to that host. @throws ServiceError NOT_PAIRED, NOT_SWITCHED */
+  switchover?(to?: string): Promise<string>;
   /** What runs here after a takeover. */
   bequeath?(): Promise<Estate>;
   /** Safe to call twice. */

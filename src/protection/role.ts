@@ -106,6 +106,8 @@ export type RoleEffect =
   /** What was taken over is protected from now on. */
   | { readonly kind: 'inherit'; readonly register: Register }
   | { readonly kind: 'stand-by' }
+  /** What was found running here is not the domain any more: it is stopped. */
+  | { readonly kind: 'stop-found' }
   /** Ends what is here: changed. */
   | { readonly kind: 'end' }
   | { readonly kind: 'arm'; readonly timer: 'retry'; readonly delayMs: number }
@@ -222,7 +224,7 @@ function decide(state: RoleState, effects: Effects): void {
     if (state.phase === 'standby') change(state, 'by the register it may be started here', effects);
     else boot(state, effects);
   } else {
-    // What was found is not the domain any more.
+    if (state.found) effects.push({ kind: 'stop-found' });
     state.found = false;
     if (state.phase === 'reading') standBy(state, whyNot(state), effects);
     else retryLater(state, effects);

@@ -222,4 +222,22 @@ export interface AgentService extends Omit<ReplicationService, 'finished'> {
    * or stands by here already.
    */
   force(domain: string): boolean;
+  /**
+   * The domain goes on at its standby, from where it stands; here it stands by from then on. `to`: only if that is the
+   * standby's host. If it fails half way the domain goes on here.
+   * @throws ServiceError UNKNOWN_DOMAIN, NOT_PAIRED, NOT_SWITCHED
+   */
+  switchover(domain: string, to?: string): Promise<SwitchoverReport>;
+  /** The same of all that run here, one after another; never rejects. */
+  evacuate(): Promise<readonly EvacuationReport[]>;
 }
+
+export interface SwitchoverReport {
+  readonly domain: string;
+  /** Where it runs now. */
+  readonly to: string;
+}
+
+export type EvacuationReport =
+  | ({ readonly ok: true } & SwitchoverReport)
+  | { readonly ok: false; readonly domain: string; readonly code: string; readonly message: string };

@@ -5,6 +5,7 @@ import { Subject } from 'rxjs';
 import { Credentials } from '../channel/credentials/credentials.js';
 import { PrimaryListener } from '../channel/listen/listener.js';
 import { primaryOf, secondaryOf, type AgentConfig, type AgentDomainConfig } from '../config/agent.js';
+import { asError, codeOf } from '../errors.js';
 import type { RegisterWitness } from '../failover/register.js';
 import { Coalesced } from '../flow/coalesced.js';
 import { ProtectedDomain } from '../protection/domain.js';
@@ -17,9 +18,11 @@ import type {
   CheckpointReport,
   CommitReport,
   DomainStatus,
+  EvacuationReport,
   FailoverEvent,
   RoleReport,
   StandbyLossReport,
+  SwitchoverReport,
   TransitionReport,
 } from '../report/reports.js';
 import { VERSION } from '../version.js';
@@ -63,7 +66,8 @@ class Agent implements AgentService {
     this.#config = config;
     this.#log = log;
     this.#port = listen.port;
-    const { witness, shared } = dependencies.witness ?? openWitness(config);
+    const { witness, shared } =
+      dependencies.witness ?? openWitness(config, (name, peer) => this.#hasLetGo(name, peer));
     this.#witness = witness;
     this.#credentials = new Credentials(listen, listen.host, log);
     this.#listener = new PrimaryListener({
@@ -121,6 +125,24 @@ class Agent implements AgentService {
     return this.#named(domain).force();
   }
 
+  async switchover(domain: string, to?: string): Promise<SwitchoverReport> {
+    return this.#named(domain).switchover(to);
+  }
+
+  async evacuate(): Promise<readonly EvacuationReport[]> {
+    const reports: EvacuationReport[] = [];
+    for (const domain of this.#domains) {
+      if (domain.status().phase !== 'owner') continue;
+      try {
+        reports.push({ ok: true, ...(await domain.switchover()) });
+      } catch (thrown) {
+        const error = asError(thrown);
+        reports.push({ ok: false, domain: domain.name, code: codeOf(error), message: error.message });
+      }
+    }
+    return reports;
+  }
+
   #protected(domain: AgentDomainConfig, shared: boolean, dependencies: AgentDependencies): ProtectedDomain {
     const config = this.#config;
     const { host } = config;
@@ -146,6 +168,10 @@ class Agent implements AgentService {
       roles$: this.roles$,
       log: domainLogger(this.#log, domain.name),
     });
+  }
+
+  #hasLetGo(name: string, peer: string): boolean {
+    return this.#domains.find((domain) => domain.name === name)?.hasLetGo(peer) === true;
   }
 
   #named(name: string): ProtectedDomain {

@@ -14,12 +14,14 @@ export interface OpenedWitness {
   readonly shared: boolean;
 }
 
-/** @throws WitnessError BAD_OPTIONS; Node's system error for a file that cannot be read, or a directory that cannot be made */
-export function openWitness({
-  witness,
-  host,
-  hosts,
-}: Pick<AgentConfig, 'witness' | 'host' | 'hosts'>): OpenedWitness {
+/**
+ * `hasLetGo`: that host has said that it neither runs nor holds the domain.
+ * @throws WitnessError BAD_OPTIONS; Node's system error for a file that cannot be read, or a directory that cannot be made
+ */
+export function openWitness(
+  { witness, host, hosts }: Pick<AgentConfig, 'witness' | 'host' | 'hosts'>,
+  hasLetGo: (domain: string, host: string) => boolean,
+): OpenedWitness {
   switch (witness.kind) {
     case 'etcd': {
       const { endpoints, prefix, timeoutMs: requestTimeoutMs, tls, user } = witness;
@@ -49,7 +51,10 @@ export function openWitness({
       const peers = [...hosts.keys()].filter((name) => name !== host);
       return {
         shared: false,
-        witness: createFenceWitness({ command, timeoutMs, attempts, retryDelayMs, directory, host, peers }),
+        witness: createFenceWitness({
+          ...{ command, timeoutMs, attempts, retryDelayMs, directory, host, peers },
+          hasLetGo,
+        }),
       };
     }
     case 'none':

@@ -15,7 +15,8 @@ import type { DomainStatus } from '../../report/reports.js';
 
 export type HttpErrorCode =
   | 'ADDRESS_IN_USE' // another process listens there
-  | 'LISTEN_FAILED'; // no such address, no permission, …
+  | 'LISTEN_FAILED' // no such address, no permission, …
+  | 'BAD_REQUEST'; // control: a body that cannot be one
 
 /** Facts: `host`, `port`. */
 export class HttpError extends RomulusError<HttpErrorCode> {}

@@ -39,8 +39,12 @@ export async function checkSaveable(qmp: QmpClient): Promise<void> {
 export async function whyBlocked(qmp: QmpClient): Promise<string | null> {
   // One that is under way may be ours.
   const limit = monotonicMs() + TAKING_MS;
-  while (statusUnderWay(await qmp.execute('query-migrate')) !== null && monotonicMs() < limit) await sleep(5);
-  const blocked = await reasonsKnown(qmp);
+  let migration = await qmp.execute('query-migrate');
+  while (statusUnderWay(migration) !== null && monotonicMs() < limit) {
+    await sleep(5);
+    migration = await qmp.execute('query-migrate');
+  }
+  const blocked = reasonsIn(migration); // asked again, one of ours may be under way by now
   if (blocked !== null) return blocked;
   try {
     await qmp.execute('migrate', { uri: NOWHERE });

@@ -66,6 +66,7 @@ export class FullStates {
     const tables = tablesOf(state);
     if (this.#tables === tables && this.#writable === false) return null;
     if (!handedOver || this.#taken === undefined) {
+      this.#taken = undefined; // should it fail, there is none of this moment
       this.#taken = splitState(await takeFullState(this.#machine)).memory;
     }
     const memory = this.#taken;

@@ -1,0 +1,131 @@
+// romulus status, start, switchover, evacuate: what an operator asks of the agent of this host, through its socket.
+
+import http from 'node:http';
+import { loadCluster } from '../config/cluster.js';
+import { codeOf, asError } from '../errors.js';
+import type { DomainStatus } from '../report/reports.js';
+import { ExitCode, UsageError } from './exit-codes.js';
+
+export interface ControlVerbOptions {
+  readonly config: string;
+  readonly host?: string;
+  readonly json?: boolean;
+}
+
+type Answer = Readonly<Record<string, unknown>> & { readonly ok: boolean };
+
+const CONNECT_HINT = 'is its agent running, by this configuration?';
+
+export async function statusVerb(options: ControlVerbOptions): Promise<ExitCode> {
+  return asked(options, 'GET', '/v1/domains', undefined, (answer) => {
+    const domains = answer['domains'] as readonly DomainStatus[];
+    return [
+      row('DOMAIN', 'HERE', 'LINK', 'REGISTER', 'EPOCH'),
+      ...domains.map(({ domain, phase, role, link, register, epochAcknowledged }) =>
+        row(
+          domain,
+          phase === 'owner' || phase === 'standby' ? `${phase} (${role})` : (phase ?? role),
+          link,
+          register
+            ? `${register.mode} ${register.owner}${register.standby ? ` + ${register.standby}` : ''}`
+            : '-',
+          String(epochAcknowledged),
+        ),
+      ),
+    ].join('\n');
+  });
+}
+
+/** @throws UsageError if it is not said that no other host runs it */
+export async function startVerb(
+  domain: string,
+  { force, ...options }: ControlVerbOptions & { readonly force?: boolean },
+): Promise<ExitCode> {
+  if (force !== true) {
+    throw new UsageError(
+      `${domain} is started here whatever the register says: if another host runs it, or holds its last checkpoint, there will ` +
+        'be two of it, or what it did since is lost. Whoever knows that this is not so says --force',
+    );
+  }
+  return asked(
+    options,
+    'POST',
+    `/v1/domains/${encodeURIComponent(domain)}/start`,
+    {},
+    () => `${domain} starts here`,
+  );
+}
+
+export async function switchoverVerb(
+  domain: string,
+  { to, ...options }: ControlVerbOptions & { readonly to?: string },
+): Promise<ExitCode> {
+  const path = `/v1/domains/${encodeURIComponent(domain)}/switchover`;
+  return asked(
+    options,
+    'POST',
+    path,
+    to === undefined ? {} : { to },
+    (answer) => `${domain}: ${told(answer)}`,
+  );
+}
+
+export async function evacuateVerb(options: ControlVerbOptions): Promise<ExitCode> {
+  return asked(options, 'POST', '/v1/evacuate', {}, (answer) => {
+    const domains = answer['domains'] as readonly Answer[];
+    if (domains.length === 0) return 'nothing runs here';
+    return domains.map((each) => `${String(each['domain'])}: ${told(each)}`).join('\n');
+  });
+}
+
+async function asked(
+  { config: file, host, json }: ControlVerbOptions,
+  method: string,
+  path: string,
+  body: object | undefined,
+  say: (answer: Answer) => string,
+): Promise<ExitCode> {
+  const { control } = await loadCluster(file, host);
+  const answer = await ask(control, method, path, body);
+  const text = json === true ? JSON.stringify(answer) : answer.ok ? say(answer) : told(answer);
+  process.stdout.write(`${text}\n`);
+  const each = answer['domains'];
+  const ok = answer.ok && !(Array.isArray(each) && each.some((one: { ok?: boolean }) => one.ok === false));
+  return ok ? ExitCode.OK : ExitCode.FAILED;
+}
+
+function ask(socketPath: string, method: string, path: string, body: object | undefined): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const request = http.request({ socketPath, method, path }, (response) => {
+      const pieces: Buffer[] = [];
+      response.on('data', (piece: Buffer) => pieces.push(piece));
+      response.on('end', () => {
+        try {
+          resolve(JSON.parse(Buffer.concat(pieces).toString('utf8')) as Answer);
+        } catch (error) {
+          reject(asError(error));
+        }
+      });
+      response.on('error', reject);
+    });
+    request.on('error', (error) => {
+      reject(
+        new UsageError(`the agent does not answer at ${socketPath} (${codeOf(error)}): ${CONNECT_HINT}`),
+      );
+    });
+    request.end(body === undefined ? undefined : JSON.stringify(body));
+  });
+}
+
+function told({ ok, code, message, to }: Answer): string {
+  if (!ok) return `refused, ${String(code)}: ${String(message)}`;
+  return `runs on ${String(to)} now`;
+}
+
+function row(...cells: readonly string[]): string {
+  const widths = [20, 20, 12, 28, 8];
+  return cells
+    .map((cell, index) => cell.padEnd(widths[index] ?? 0))
+    .join('  ')
+    .trimEnd();
+}
