@@ -34,6 +34,8 @@ export interface DomainOptions {
   readonly timeoutMs?: number;
   readonly reconnectWindowMs?: number;
   readonly memory?: string;
+  /** Where its console goes to; default: to the agent's standard output. */
+  readonly console?: object;
 }
 
 function domain(hypervisor: object, options: DomainOptions): object {
@@ -46,6 +48,7 @@ function domain(hypervisor: object, options: DomainOptions): object {
     checkpoint: { intervalMs },
     heartbeat: { intervalMs: 100, timeoutMs },
     failover: { reconnectWindowMs, redialMaxMs: 500 },
+    ...(options.console && { output: { console: options.console } }),
   };
 }
 

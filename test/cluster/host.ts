@@ -6,7 +6,7 @@ import { rmSync, mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { SupervisorMessage } from '../../src/cli/supervisor.js';
 import { childOf, letGoOn, SHARED, type Lab } from '../hypervisor/qemu/lab.js';
-import { childrenOf, isAlive, stopProcesses } from '../support/processes.js';
+import { childrenOf, isAlive, processesWith, stopProcesses } from '../support/processes.js';
 import { until } from '../support/until.js';
 import { plug, type HostName } from './network.js';
 
@@ -63,6 +63,10 @@ function familyOf(pid: number): number[] {
   } catch {
     return []; // it has just ended
   }
+}
+
+function isGuard(pid: number): boolean {
+  return processesWith('guard.js').includes(pid);
 }
 
 function kill(pid: number, signal: NodeJS.Signals): void {
@@ -159,7 +163,8 @@ export class ClusterHost {
     for (const pid of how === 'agent' ? [this.pid] : family) kill(pid, 'SIGKILL');
     this.#process = null;
     await closed;
-    const ended = () => !family.some(isAlive);
+    // What guards a QEMU that is not its own outlives it.
+    const ended = () => !family.some((pid) => isAlive(pid) && !isGuard(pid));
     await until(`the end of ${this.name}`, ended, DEATH_TIMEOUT_MS);
   }
 

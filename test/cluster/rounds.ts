@@ -68,7 +68,7 @@ export async function rounds({ etcd, files }: Needed, options: RoundsOptions): P
   const cluster = await Cluster.open({ hosts, domains: [qemuDomain(files, { hosts })], etcd });
   const done: Round[] = [];
   let client: Counter | null = null;
-  let fault: string | null = null;
+  let fault: string | null;
   let owners = 1;
   try {
     const random = seeded(seed);
