@@ -178,6 +178,11 @@ export class PrimaryDomain {
     this.#tellOutput();
   }
 
+  /** As it was written, or found, last; null: there is none. */
+  get register(): Register | null {
+    return this.#state$.value.mandate?.register ?? null;
+  }
+
   /** By the register nobody else may run it, nor ever took it over. */
   get isAlone(): boolean {
     const { mandate } = this.#state$.value;

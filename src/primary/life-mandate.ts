@@ -33,7 +33,8 @@ export function answered(
  * that, and come back with nothing: it would take from us what it has left behind.
  */
 export function mayReplicate({ mandate }: LifeState, { pairing }: StreamState): boolean {
-  if (mandate?.register.mode !== 'paired') return true;
+  // By a register of our own there is nothing more to find out.
+  if (mandate?.register.mode !== 'paired' || !mandate.shared) return true;
   return mandate.register.standby === pairing.standby && mandate.register.stream === pairing.stream;
 }
 
@@ -65,6 +66,9 @@ export function settleMandate(state: LifeState, effects: LifeEffect[]): void {
 function pairingOf({ stream, mandate }: LifeState): Pairing | null | 'as it is' {
   if (!stream) return null;
   if (stream.acknowledged >= 0) return stream.pairing;
+  if (!mandate) return null;
   // It may hold an older one, which stays good while it is filled.
-  return mandate && isPairedBy(mandate, stream.pairing) ? 'as it is' : null;
+  if (isPairedBy(mandate, stream.pairing)) return 'as it is';
+  // One that is linked is not turned off, nor waited for in vain, so as to be alone for a moment.
+  return !mandate.shared && mandate.register.standby === stream.pairing.standby ? 'as it is' : null;
 }

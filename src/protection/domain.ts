@@ -110,6 +110,14 @@ export class ProtectedDomain {
     return this.#state.absent.includes(host);
   }
 
+  /** Looks into the register again, for those who look at us. */
+  async refresh(): Promise<void> {
+    await this.#work.run('ask the witness', async () => {
+      const register = await this.#options.witness.read(this.name, this.#left.signal);
+      if (this.#state.phase === 'standby') this.#events$.next({ kind: 'register', register });
+    });
+  }
+
   requestCheckpoint(): void {
     this.#part?.requestCheckpoint();
   }
@@ -121,7 +129,7 @@ export class ProtectedDomain {
   status(): DomainStatus {
     const { error, phase, register } = this.#state;
     const status = this.#part?.status() ?? idle(this.name);
-    return { ...status, phase, register, error: status.error ?? error };
+    return { ...status, phase, register: this.#part?.register ?? register, error: status.error ?? error };
   }
 
   stop(): Promise<void> {
@@ -204,6 +212,8 @@ export class ProtectedDomain {
   }
 
   async #changed(effect: Change): Promise<readonly RoleEvent[]> {
+    // In a turn of its own: what a part is told is decided at once then, and not behind what is being decided here.
+    await Promise.resolve();
     switch (effect.kind) {
       case 'end':
         await this.#end();

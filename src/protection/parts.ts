@@ -50,6 +50,8 @@ export interface Part {
   /** Rejects if it cannot begin at all; how it fares is news. */
   begin(): Promise<void>;
   status(): DomainStatus;
+  /** As an owner has written it last; not there: it is not ours to write. */
+  readonly register?: Register;
   requestCheckpoint(): void;
   reload(): Promise<readonly Reloaded[]>;
   /** The domain goes on at its standby, which is `to` if that is given; resolves to that host. @throws ServiceError NOT_PAIRED, NOT_SWITCHED */
@@ -68,15 +70,17 @@ export class OwnerPart implements Part {
   readonly #options: PartOptions;
   readonly #domain: PrimaryDomain;
   readonly #estate: Estate | null;
+  readonly #begun: Register;
   #stopped = false;
 
   /** `register`: by which the domain is ours. */
   constructor(options: PartOptions, register: Register, estate: Estate | null = null) {
-    const { host, instance, primary, dependencies, reports, settle, log } = options;
+    const { host, instance, primary, shared, dependencies, reports, settle, log } = options;
     this.#options = options;
     this.#estate = estate;
+    this.#begun = register;
     // Told apart from the tokens of the owners that this process was before.
-    const mandate = mandateOf(host, `${instance}-${register.generation}`, register);
+    const mandate = mandateOf(host, `${instance}-${register.generation}`, register, shared);
     this.#domain = new PrimaryDomain(primary, dependencies, reports, log, { host, mandate, settle });
   }
 
@@ -92,6 +96,10 @@ export class OwnerPart implements Part {
     await this.#domain.open(this.#estate);
     this.#domain.offer(this.#options.offer);
     this.#domain.start();
+  }
+
+  get register(): Register {
+    return this.#domain.register ?? this.#begun;
   }
 
   status(): DomainStatus {

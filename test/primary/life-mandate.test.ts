@@ -25,10 +25,13 @@ const paired: Register = {
 
 /** An owner that was found, and may have been replaced: it asks to be alone. */
 class Owner {
-  state: LifeState = birth(settings, 0, mandateOf('north', 'north-1', paired));
+  state: LifeState;
   readonly effects: LifeEffect[] = [];
 
-  constructor() {
+  constructor({ shared = true, link = null }: { shared?: boolean; link?: LifeEvent | null } = {}) {
+    this.state = birth(settings, 0, mandateOf('north', 'north-1', paired, shared));
+    // The link before the first word: else it asks to be alone at once.
+    if (link) this.give(link);
     this.give({ kind: 'start', orphaned: true, running: true });
   }
 
@@ -81,5 +84,13 @@ describe('primary/life-mandate', () => {
     const owner = new Owner();
     owner.give({ kind: 'linked', streamUuid: 's2', pairing: { standby: 'south', stream: 's1' } });
     expect(owner.replicates('s2')).to.equal(true);
+  });
+
+  it('by a register that is its own: it is filled at once, and nobody is turned off so as to be alone', () => {
+    const owner = new Owner({ shared: false, link: again });
+    expect(owner.replicates('s2')).to.equal(true);
+    expect(owner.effects.map(({ kind }) => kind)).not.to.include('write');
+    owner.give({ kind: 'lost', streamUuid: 's2', code: 'LINK_CLOSED', message: '' });
+    expect(owner.write.claim.mode).to.equal('alone');
   });
 });
