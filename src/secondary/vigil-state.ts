@@ -62,7 +62,7 @@ export interface SecondaryState {
   held: Held | null;
   /** The register is asked, and has not answered. */
   asking: boolean;
-  /** It has granted the domain, and the restorer is not done with it. */
+  /** It has granted the domain, and the restorer is not done with it, or the window not over. */
   granted: boolean;
   /** A checkpoint that was held and is lost with its domain, until another one is held: with it the failover is lost. */
   gone: Held | null;
