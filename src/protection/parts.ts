@@ -6,7 +6,7 @@ import type { DomainOffer } from '../channel/contract.js';
 import type { PrimaryDomainConfig, SecondaryDomainConfig } from '../config/schema.js';
 import { WitnessError } from '../failover/error.js';
 import { mandateOf, takeOverWrite } from '../failover/mandate.js';
-import type { Register, RegisterWrite } from '../failover/register.js';
+import { sameRegister, type Register, type RegisterWrite } from '../failover/register.js';
 import type { Settled } from '../failover/settle.js';
 import { monotonicMs } from '../flow/clock.js';
 import type { Reloaded } from '../flow/reloaded.js';
@@ -189,6 +189,8 @@ export class StandbyPart implements Part {
     const { host, instance, shared, read, settle, log } = this.#options;
     const { signal } = this.#left;
     const register = await read(signal);
+    // It was granted, and did not start: it is ours still.
+    if (this.#granted && sameRegister(register, this.#granted)) return 'granted';
     const token = `${instance}-take-${++this.#asked}`;
     const { owner, pairing: stream } = held;
     const claim = { mode: 'alone', owner: host, standby: null, stream: null } as const;
