@@ -9,6 +9,7 @@
 
 import {
   BehaviorSubject,
+  EMPTY,
   NEVER,
   combineLatest,
   concat,
@@ -44,6 +45,8 @@ export interface LoopSettings {
   readonly acknowledgeTimeoutMs: number;
   /** This process was stopped if it notices nothing, not even its own beat, for longer. */
   readonly stallMs: number;
+  /** As Ledger says; left out: not known. */
+  readonly silenceMs?: number;
 }
 
 /** gone: the domain has shut down by itself, and only END can follow. */
@@ -58,6 +61,8 @@ export interface LoopPorts {
   /** A checkpoint is wanted ahead of the interval. */
   readonly requested$: Observable<unknown>;
   readonly beat$: Observable<unknown>;
+  /** Anything came from the secondary. */
+  readonly heard$?: Observable<unknown>;
   /** The domain has shut down by itself. Replays. */
   readonly ended$: Observable<unknown>;
 }
@@ -68,11 +73,11 @@ export interface LoopPorts {
  */
 export function checkpoints(
   ports: LoopPorts,
-  { intervalMs, windowEpochs, acknowledgeTimeoutMs, stallMs }: LoopSettings,
+  { intervalMs, windowEpochs, acknowledgeTimeoutMs, stallMs, silenceMs }: LoopSettings,
   clock: TimestampProvider,
 ): Observable<Ledger> {
   return defer(() => {
-    const ledger$ = new BehaviorSubject(openLedger(clock.now()));
+    const ledger$ = new BehaviorSubject(openLedger(clock.now(), silenceMs));
     const next = () => ledger$.value.captured + 1;
 
     const due = (capturedAtMs: number) => after(capturedAtMs + intervalMs - clock.now());
@@ -110,6 +115,7 @@ export function checkpoints(
       ports.acknowledged$.pipe(map((epoch): Entry => ({ kind: 'acknowledged', epoch }))),
       ports.requested$.pipe(map((): Entry => ({ kind: 'requested' }))),
       ports.beat$.pipe(map((): Entry => ({ kind: 'beat' }))),
+      (ports.heard$ ?? EMPTY).pipe(map((): Entry => ({ kind: 'heard' }))),
       late$,
       concat(captured$, ending$),
     ).pipe(

@@ -82,6 +82,11 @@ export function stallMsOf(heartbeatTimeoutMs: number): number {
   return heartbeatTimeoutMs / 2;
 }
 
+/** Who is silent for longer may have sent what comes next before that; between two words it may be an interval, and late. */
+export function silenceMsOf(heartbeatIntervalMs: number, heartbeatTimeoutMs: number): number {
+  return Math.max(stallMsOf(heartbeatTimeoutMs), 1.5 * heartbeatIntervalMs);
+}
+
 export function beatMsOf(heartbeatTimeoutMs: number): number {
   return stallMsOf(heartbeatTimeoutMs) / 4;
 }
