@@ -20,6 +20,8 @@ export interface Mandate {
   readonly host: string;
   /** Makes tokens of this process unlike those of any other. */
   readonly instance: string;
+  /** The register is one for all hosts. Else it is this host's own, and says nothing of what the others did. */
+  readonly shared: boolean;
   /** As last known for certain. */
   readonly register: Register;
   /** The write whose outcome is not known. */
@@ -30,9 +32,9 @@ export interface Mandate {
 }
 
 /** What an owner of a domain has made sure of: it is the owner, by this register. */
-export function mandateOf(host: string, instance: string, register: Register): Mandate {
+export function mandateOf(host: string, instance: string, register: Register, shared = true): Mandate {
   if (register.owner !== host) throw new Error(`${host} is not the owner: ${register.owner} is`);
-  return { host, instance, register, asking: null, lost: false, writes: 0 };
+  return { host, instance, register, shared, asking: null, lost: false, writes: 0 };
 }
 
 /** Nobody else runs it, or may: all that it says may leave. */

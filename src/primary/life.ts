@@ -25,7 +25,7 @@ import {
   stop,
   unlinked,
 } from './life-ends.js';
-import { answered, settleMandate } from './life-mandate.js';
+import { answered, mayReplicate, settleMandate } from './life-mandate.js';
 import { mayRun, settleStandstill, startDomain } from './life-standstill.js';
 import type { LifeEffect, LifeEvent, LifeState, StreamState } from './life-state.js';
 import type { Ledger } from './ledger.js';
@@ -70,7 +70,10 @@ const RULES: Rules<LifeEvent, [LifeState, LifeEffect[]]> = {
     begin(state, stream, effects);
   }),
   suspending: ofStream((stream) => (stream.holding = true)),
-  answered: (event, state, effects) => answered(state, event, effects),
+  answered: (event, state, effects) => {
+    answered(state, event, effects);
+    if (state.stream && state.role === 'primary') begin(state, state.stream, effects);
+  },
   captured: ofStream((stream, { ledger: { captured, endEpoch } }, state) => {
     stream.captured = captured;
     state.exposed = true;
@@ -178,7 +181,7 @@ function linked(
 }
 
 function begin(state: LifeState, stream: StreamState, effects: LifeEffect[]): void {
-  if (stream.begun || !mayRun(state)) return;
+  if (stream.begun || !mayRun(state) || !mayReplicate(state, stream)) return;
   stream.begun = true;
   startDomain(state, effects);
   effects.push({ kind: 'restart' }, { kind: 'replicate', streamUuid: stream.streamUuid });

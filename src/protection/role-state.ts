@@ -42,7 +42,7 @@ export interface RoleState {
   /** A write under way. */
   asking: RegisterWrite | null;
   writes: number;
-  /** Hosts that have said since we stand by that they do not run it. */
+  /** Hosts that have said since we stand by, and since we were last busy, that they do not run it. */
   absent: readonly string[];
   /** The standby has a link, or a checkpoint: what it is about decides what becomes of it. */
   busy: boolean;

@@ -49,7 +49,7 @@ function handle(state: RoleState, event: RoleEvent, effects: Effects): void {
     case 'took-over':
       if (state.phase !== 'standby') return;
       learn(state, event.register);
-      state.phase = 'owner';
+      isOwner(state);
       effects.push(
         { kind: 'disarm', timer: 'retry' },
         { kind: 'inherit', register: event.register },
@@ -63,6 +63,7 @@ function handle(state: RoleState, event: RoleEvent, effects: Effects): void {
       if (state.phase !== 'standby' || state.busy === event.busy) return;
       state.busy = event.busy;
       state.failures = 0;
+      if (event.busy) state.absent = [];
       if (event.busy) effects.push({ kind: 'disarm', timer: 'retry' });
       else retryLater(state, effects);
       return;
@@ -162,7 +163,6 @@ function answered(
   state.asking = null;
   learn(state, register);
   if (won && register) {
-    state.forced = false;
     own(state, register, 'started', effects);
   } else {
     // Somebody was faster.
@@ -176,9 +176,16 @@ function own(state: RoleState, register: Register, reason: string, effects: Effe
     change(state, reason, effects);
     return;
   }
+  isOwner(state);
+  effects.push({ kind: 'boot', register }, { kind: 'transition', reason });
+}
+
+/** What was wanted, or known, before is of no meaning for what comes after. */
+function isOwner(state: RoleState): void {
   state.phase = 'owner';
   state.found = false;
-  effects.push({ kind: 'boot', register }, { kind: 'transition', reason });
+  state.forced = false;
+  state.busy = false;
 }
 
 function ownerOver(

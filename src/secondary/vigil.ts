@@ -9,9 +9,10 @@
 //
 // What a refused dial says in `suspect`: nobody listens there, or somebody who does not have our domain: the process
 // that ran it is dead, fail over now. A primary that answers in another way lives: the window starts anew. Silence
-// says nothing: the window decides. Where both hosts write to the same disks, the guest of a process that is dead may not
-// be, and that of a primary that is out of sight must stand still first (channel/link/heartbeat.ts): there the window
-// decides alone, and is as long as that takes.
+// says nothing: the window decides, and is as long as the primary might not have noticed that its link is cut: it may
+// have acknowledgements of ours still to read, and let out what they allow (redial.ts). Where both hosts write to the
+// same disks, the guest of a process that is dead may not be, and that of a primary that is out of sight must stand
+// still first (channel/link/heartbeat.ts): there the window decides alone, and is as long as that takes.
 //
 // A resync fills a second domain. The older one is kept as long as it is a valid point to fail over to, which the
 // primary says in its welcome (`continuous`).
@@ -138,7 +139,14 @@ function isDialUnderWay(state: SecondaryState, event: { readonly dial: number })
 
 function dialled(
   state: SecondaryState,
-  { streamUuid, owner, pairing, continuous, standstillMs }: SecondaryEvent & { kind: 'dialled' },
+  {
+    streamUuid,
+    owner,
+    pairing,
+    continuous,
+    standstillMs,
+    silenceMs = 0,
+  }: SecondaryEvent & { kind: 'dialled' },
   effects: Effects,
 ): void {
   state.dial = 0;
@@ -160,6 +168,7 @@ function dialled(
   effects.push({ kind: 'disarm', timer: 'reconnect' });
   if (state.held !== null && !continuous) discardHeld(state, effects);
   state.failedStarts = 0;
+  state.silenceMs = silenceMs;
   state.session = {
     streamUuid,
     owner,

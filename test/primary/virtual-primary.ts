@@ -181,22 +181,14 @@ class VirtualPrimary {
 
   #answers(outcome: string): void {
     const asking = this.#asking;
-    // Nobody has asked it, or nobody knows what becomes of it: it is given up.
     this.#asking = null;
     if (!asking) return;
     const { write, answer } = asking;
     const mine = written(write);
-    const theirs: Register = {
-      ...mine,
-      mode: 'alone',
-      owner: 'south',
-      standby: null,
-      stream: null,
-      token: 'x',
-    };
+    const alone = { mode: 'alone', standby: null, stream: null } as const;
+    const theirs: Register = { ...mine, ...alone, owner: 'south', token: 'theirs' };
     const won = outcome === 'won';
-    if (outcome !== 'nothing')
-      answer.next({ kind: 'answered', token: write.token, won, register: won ? mine : theirs });
+    answer.next({ kind: 'answered', token: write.token, won, register: won ? mine : theirs });
     answer.complete();
   }
 
@@ -226,8 +218,10 @@ class VirtualPrimary {
       this.#suspends();
       stages?.next('captured');
       stages?.complete();
-    } else if (what === 'copies') stages?.next('captured');
-    else if (what === 'resumes') stages?.complete();
+    } else if (what === 'copies') {
+      this.#suspends();
+      stages?.next('captured');
+    } else if (what === 'resumes') stages?.complete();
     else if (what === 'finds') {
       stages?.next('gone');
       stages?.complete();

@@ -4,6 +4,8 @@ import { expect } from 'chai';
 import { ChannelError, PROTOCOL_VERSION, type Hello } from '../../src/channel/contract.js';
 import { parsePrimaryConfig } from '../../src/config/load.js';
 import type { DomainInfo } from '../../src/hypervisor/port.js';
+import { mandateOf, wanted, type Mandate, type Pairing } from '../../src/failover/mandate.js';
+import type { Register } from '../../src/failover/register.js';
 import { birth, type LifeState } from '../../src/primary/life-state.js';
 import { judgeClaim, judgeHello, newInstance } from '../../src/primary/welcome.js';
 
@@ -45,13 +47,13 @@ describe('primary/welcome', () => {
     },
     0,
   );
-  const judge = (changes: Partial<Hello>, here: DomainInfo = info) => {
+  const judge = (changes: Partial<Hello>, here: DomainInfo = info, life = state) => {
     if (!config) throw new Error('no domain');
-    return judgeHello({ ...hello, ...changes }, config, here, state, newInstance(), 'north');
+    return judgeHello({ ...hello, ...changes }, config, here, life, newInstance(), 'north');
   };
-  const refusal = (changes: Partial<Hello>, here?: DomainInfo): ChannelError => {
+  const refusal = (changes: Partial<Hello>, here?: DomainInfo, life?: LifeState): ChannelError => {
     try {
-      judge(changes, here);
+      judge(changes, here, life);
     } catch (error) {
       if (error instanceof ChannelError) return error;
       throw error;
@@ -131,6 +133,93 @@ describe('primary/welcome', () => {
       expect(claim(streamUuid, epoch), `${streamUuid} ${epoch}`).to.equal('UNKNOWN_STREAM');
     }
     expect(claim('A', 0, state)).to.equal('UNKNOWN_STREAM');
+  });
+
+  describe('by the register', () => {
+    const alone: Register = {
+      ...{ generation: 4, mode: 'alone', owner: 'north', standby: null, stream: null, token: 't' },
+    };
+    const pairing: Pairing = { standby: 'south', stream: 'A' };
+    const paired: Register = { ...alone, mode: 'paired', ...pairing };
+    /** `asks`: what is being written; left out: nothing is. */
+    const owned = (register: Register, asks?: Pairing | null): Mandate => {
+      const mandate = mandateOf('north', 'n', register);
+      return asks === undefined ? mandate : wanted(mandate, asks)[0];
+    };
+    /** B went on where A was, and epoch 5 of it is the last that was let out. */
+    const lifeOf = (mandate: Mandate): LifeState => ({
+      ...{ ...state, mandate, sent: [{ streamUuid: 'B', captured: 6 }] },
+      letOut: { released: { streamUuid: 'B', epoch: 5 }, streamsSince: ['C'] },
+    });
+    const held = (changes: Partial<Hello> = {}): Partial<Hello> => ({
+      ...{ streamUuid: 'B', epoch: 5, pairing: 'A' },
+      ...changes,
+    });
+    const welcomed = (changes: Partial<Hello>, mandate: Mandate) => {
+      const { streamUuid, continuous, pairing: by } = judge(held(changes), info, lifeOf(mandate));
+      expect(by, 'the pairing').to.equal(continuous ? 'A' : streamUuid);
+      return continuous;
+    };
+
+    it('a standby goes on from what it holds if it is paired by that; the pairing stays the same', () => {
+      const mandate = owned(paired);
+      expect(welcomed({}, mandate)).to.equal(true);
+      expect(welcomed({ streamUuid: 'C', epoch: 0 }, mandate)).to.equal(true);
+      // More was let out since; another pairing; a stream that nobody here knows; nothing.
+      expect(welcomed({ epoch: 4 }, mandate)).to.equal(false);
+      expect(welcomed({ pairing: 'B' }, mandate)).to.equal(false);
+      expect(welcomed({ streamUuid: 'X' }, mandate)).to.equal(false);
+      expect(welcomed({ pairing: null }, mandate)).to.equal(false);
+      expect(welcomed({ streamUuid: null, epoch: null, pairing: null }, mandate)).to.equal(false);
+    });
+
+    it('… or will be, or was when the register was asked last: the answer is not known', () => {
+      expect(welcomed({}, owned(alone, pairing)), 'paired is written').to.equal(true);
+      expect(welcomed({}, owned(paired, null)), 'alone is written').to.equal(true);
+    });
+
+    it('… not where nobody is: all has been let out since', () => {
+      expect(welcomed({}, owned(alone))).to.equal(false);
+    });
+
+    it('… nor what another host holds by it', () => {
+      expect(welcomed({ host: 'east' }, owned(alone))).to.equal(false);
+    });
+
+    it('what another instance of the domain left behind is no reason to refuse it: what it holds is replaced', () => {
+      const life = lifeOf(owned(alone));
+      expect(judge(held({ streamUuid: newInstance() }), info, life).continuous).to.equal(false);
+      expect(refusal(held({ streamUuid: `${'0'.repeat(24)}${newInstance()}` })).code).to.equal(
+        'UNKNOWN_STREAM',
+      );
+    });
+
+    it('another host is ALREADY_LINKED while one is paired, or may be', () => {
+      for (const mandate of [owned(paired), owned(paired, null), owned(alone, pairing)]) {
+        const error = refusal({ host: 'east' }, info, lifeOf(mandate));
+        expect(error.code).to.equal('ALREADY_LINKED');
+        expect(error.message).to.equal('south protects web, or may still');
+        expect(error.facts).to.deep.equal({ domain: 'web', standby: 'south' });
+        // The one that is named may have come back with nothing.
+        expect(judge({ host: 'south' }, info, lifeOf(mandate)).continuous).to.equal(false);
+      }
+      expect(judge({ host: 'east' }, info, lifeOf(owned(alone))).host).to.equal('north');
+    });
+
+    it('nobody is believed to have taken over while we are alone: it cannot be', () => {
+      const claim = (mandate: Mandate): string => {
+        try {
+          judgeClaim({ ...hello, ...held({ role: 'active' }) }, 'web', lifeOf(mandate));
+          return 'fenced';
+        } catch (error) {
+          if (!(error instanceof ChannelError)) throw error;
+          return error.code;
+        }
+      };
+      expect(claim(owned(alone))).to.equal('UNKNOWN_STREAM');
+      const others = [owned(paired), owned(paired, null), owned(alone, pairing)];
+      expect(others.map(claim)).to.deep.equal(['fenced', 'fenced', 'fenced']);
+    });
   });
 
   it('what every domain has cannot be said otherwise by a fact of that name', () => {

@@ -88,8 +88,8 @@ export class Lab {
     this.pid = childOf(holder);
   }
 
-  /** A program on one of the hosts. What is spawned is nsenter; the program is its child (see childOf). */
-  spawn(host: Host | 'switch', command: string, args: readonly string[], stdio: StdioOptions): ChildProcess {
+  /** A program on one of the hosts, or 'switch'. What is spawned is nsenter; the program is its child (see childOf). */
+  spawn(host: string, command: string, args: readonly string[], stdio: StdioOptions): ChildProcess {
     const where = host === 'switch' ? [] : ['ip', 'netns', 'exec', host];
     return spawn(
       'nsenter',
@@ -99,7 +99,7 @@ export class Lab {
   }
 
   /** What a program says. Fails if it fails. */
-  async run(host: Host | 'switch', command: string, ...args: string[]): Promise<string> {
+  async run(host: string, command: string, ...args: string[]): Promise<string> {
     const child = this.spawn(host, command, args, ['ignore', 'pipe', 'inherit']);
     let said = '';
     child.stdout?.on('data', (chunk: Buffer) => (said += chunk.toString()));
@@ -135,6 +135,12 @@ export function childOf({ pid = 0 }: ChildProcess): number {
   const [child] = childrenOf(pid);
   if (child === undefined) throw new Error(`process ${pid} has no child`);
   return child;
+}
+
+/** The program runs again that was stopped; nsenter has stopped with it, and would not see its end. */
+export function letGoOn(child: ChildProcess): void {
+  process.kill(childOf(child), 'SIGCONT');
+  child.kill('SIGCONT');
 }
 
 /** For `before`: skips the suite, loudly, where there can be no such lab. */
