@@ -4,6 +4,7 @@
 //   captured      0   1   2   3          acknowledged 1: what the domain said in 0 and 1 may leave
 //   acknowledged  0   1   ·   ·          window: 2 and 3 are under way
 //   END                           4      acknowledged last: the secondary will never take over
+//   hand over         ┄┄┄ 3 is the last: the domain stands still behind it, and the secondary goes on from there
 //
 // A stopped process (SIGSTOP, a paused host) finds old acknowledgements in its socket when it goes on, and the
 // secondary may have taken over meanwhile. So after a gap in time, acknowledgements of epochs that were captured
@@ -26,6 +27,8 @@ export type Entry =
   | { readonly kind: 'requested' }
   /** Anything came from the secondary. */
   | { readonly kind: 'heard' }
+  /** The domain is to be handed over to the secondary. */
+  | { readonly kind: 'hand-over' }
   /** Nothing happened, but we live. */
   | { readonly kind: 'beat' };
 
@@ -53,6 +56,8 @@ export interface Ledger {
   readonly acknowledged: number;
   /** END has left, as the epoch after the last; null: the stream goes on. */
   readonly endEpoch: number | null;
+  /** Behind this epoch the domain is handed over: no other is captured; null: the stream goes on. */
+  readonly lastEpoch: number | null;
   /** Acknowledgements of epochs up to this one may be older than a stop, of this process or the network: they release nothing. */
   readonly staleEpoch: number;
   /** A checkpoint is wanted ahead of the interval. */
@@ -71,6 +76,7 @@ export function openLedger(atMs: number, silenceMs = Infinity): Ledger {
     capturedAtMs: atMs,
     acknowledged: -1,
     endEpoch: null,
+    lastEpoch: null,
     staleEpoch: -1,
     requested: false,
     release: null,
@@ -80,6 +86,16 @@ export function openLedger(atMs: number, silenceMs = Infinity): Ledger {
 /** The oldest epoch, END's too, that is not acknowledged; null: there is none. */
 export function owed({ captured, endEpoch, acknowledged }: Ledger): number | null {
   return acknowledged < (endEpoch ?? captured) ? acknowledged + 1 : null;
+}
+
+/** The next epoch is the last: nothing is under way when it is captured. */
+export function isLastNext({ captured, lastEpoch }: Ledger): boolean {
+  return captured + 1 === lastEpoch;
+}
+
+/** The last epoch is captured. */
+export function isHandedOver({ captured, lastEpoch }: Ledger): boolean {
+  return captured === lastEpoch;
 }
 
 /**
@@ -98,6 +114,9 @@ export function enter(before: Ledger, entry: Entry, atMs: number, stallMs: numbe
       return ledger;
     case 'requested':
       return { ...ledger, requested: true };
+    case 'hand-over':
+      // One more before it, at once: what the last one brings, in the pause, is what has changed since then.
+      return { ...ledger, requested: true, lastEpoch: before.lastEpoch ?? before.captured + 2 };
     case 'suspending':
       return { ...ledger, requested: false };
     case 'captured':

@@ -55,7 +55,7 @@ export interface Saver extends Pick<LoopPorts, 'capture' | 'end'> {
   close(): Observable<never>;
 }
 
-export interface StreamPorts extends Pick<LoopPorts, 'requested$' | 'beat$' | 'ended$'> {
+export interface StreamPorts extends Pick<LoopPorts, 'requested$' | 'handOver$' | 'beat$' | 'ended$'> {
   /** Does nothing to the domain before the first capture. */
   openSaver(streamUuid: string): Saver;
   /** The epochs that are acknowledged over the stream's link. */
@@ -78,7 +78,7 @@ export function stream(
     const saver = ports.openSaver(streamUuid);
     const loop: LoopPorts = {
       ...ports,
-      capture: (epoch) => saver.capture(epoch).pipe(catchError(ofSaver)),
+      capture: (epoch, isLast) => saver.capture(epoch, isLast).pipe(catchError(ofSaver)),
       end: (epoch) => saver.end(epoch).pipe(catchError(ofSaver)),
       acknowledged$: ports.acknowledged(streamUuid),
       heard$: ports.heard?.(streamUuid) ?? EMPTY,

@@ -51,6 +51,16 @@ describe('primary/ledger', () => {
     expect(ledger).to.include({ acknowledged: 1, endEpoch: 1, release: null });
   });
 
+  it('handed over behind the next epoch but one, which is asked for at once; that does not change any more', () => {
+    const asked = after(captured(0), { kind: 'hand-over' });
+    expect(asked).to.include({ lastEpoch: 2, requested: true });
+    const later = [captured(1), { kind: 'hand-over' } as const].reduce(
+      (ledger, entry) => enter(ledger, entry, ledger.atMs, STALL_MS),
+      asked,
+    );
+    expect(later.lastEpoch).to.equal(2);
+  });
+
   it('a request is over when the domain is suspended for the next epoch, not before', () => {
     const asked = after(captured(0), { kind: 'requested' }, acknowledged(0));
     expect(asked.requested).to.equal(true);

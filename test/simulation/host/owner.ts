@@ -58,6 +58,7 @@ export class Owner implements Part {
       startWithSecondary: false,
       stallMs: stallMsOf(heartbeatTimeoutMs),
       standstill: null,
+      handOverTimeoutMs: 5000,
     } as const;
     const mandate = mandateOf(host.name, `${instance}-${register.generation}`, register);
     this.#loop = new Loop<LifeState, LifeEvent, LifeEffect>(
