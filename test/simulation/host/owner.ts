@@ -92,6 +92,11 @@ export class Owner implements Part {
     process.after(this.#estate ? 0 : cluster.params.makeMs, () => {
       begun();
       if (this.#stopped) return;
+      if (!this.#estate && this.#loop.state.mandate?.register.mode === 'paired') {
+        // Only one that was found is an owner's from the start; and it has gone since.
+        this.#loop.tell({ kind: 'domain-failed', code: 'DOMAIN_GONE', message: 'it was found, and is gone' });
+        return;
+      }
       this.#open();
       this.#offered = true;
       this.#loop.tell({ kind: 'start', orphaned: false, running: this.#guest?.running ?? false });
@@ -221,6 +226,12 @@ export class Owner implements Part {
       case 'unhalt-domain':
       case 'expose':
         return; // of disks that both see
+      case 'hand-over':
+      case 'hand-over-settled':
+      case 'hand-back':
+      case 'arm':
+      case 'disarm':
+        throw new Error(`nobody asks for a switchover here: ${effect.kind}`);
     }
   }
 
