@@ -2,8 +2,8 @@
 // pure function: no clock, no I/O, no randomness.
 //
 //   none ─▶ reading ─┬─ absent, and we are the first of its hosts ─┐
-//            ▲       ├─ alone, ours, and it does not run here ─────┴─▶ booting: written anew ─▶ owner
-//            │       ├─ ours, and it runs here ───────────────────────────────────────────────▶ owner
+//            ▲       ├─ alone, ours ───────────────────────────────┴─▶ booting: written anew ─▶ owner
+//            │       ├─ paired, ours, and it runs here ───────────────────────────────────────▶ owner
 //            │       └─ anything else ─▶ standby ─ took over ─────────────────────────────────▶ owner
 //            │                             ▲                                                      │
 //            └─ crashed, nobody stood by ──┼───────────── replaced, or crashed while paired ──────┤
@@ -116,7 +116,9 @@ function decide(state: RoleState, effects: Effects): void {
 /** By which register what was found running here is ours; null: it is not. */
 function foundBy({ register, settings }: RoleState): Register | null {
   const { host, hosts, shared } = settings;
-  if (register?.owner === host) return register;
+  // What we let out while we are alone, nobody must take over from before: a late write of who was here could allow that
+  // yet. So alone is written anew first (boot), and such a write comes to nothing.
+  if (register?.owner === host && (register.mode === 'paired' || !shared)) return register;
   const other = hosts.find((name) => name !== host);
   if (shared || register || other === undefined) return null;
   // Nobody remembers who stood by: it counts as one who may take over.
