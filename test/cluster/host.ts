@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { rmSync, mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { SupervisorMessage } from '../../src/cli/supervisor.js';
-import { childOf, letGoOn, SHARED, type Lab } from '../hypervisor/qemu/lab.js';
+import { SHARED, stoppableOf, type Lab } from '../hypervisor/qemu/lab.js';
 import { childrenOf, isAlive, processesWith, stopProcesses } from '../support/processes.js';
 import { until } from '../support/until.js';
 import { plug, type HostName } from './network.js';
@@ -105,7 +105,7 @@ export class ClusterHost {
   /** Of the agent. */
   get pid(): number {
     if (!this.#process) throw new Error(`${this.name} is dead`);
-    return childOf(this.#process);
+    return stoppableOf(this.#process);
   }
 
   /** The agent, and what it has started. */
@@ -132,7 +132,7 @@ export class ClusterHost {
     mkdirSync(this.#lab.outside(temporary));
     const environment = [`TMPDIR=${SHARED}/${temporary}`, `XDG_STATE_HOME=${SHARED}/state-${this.name}`];
     const agent = [process.execPath, ROMULUS, 'agent', '--config', this.config, '--host', this.name];
-    const child = this.#lab.spawn(
+    const child = this.#lab.spawnStoppable(
       this.name,
       'env',
       [...environment, ...agent],
@@ -192,7 +192,6 @@ export class ClusterHost {
   goOn(): void {
     if (!this.#process) return;
     for (const pid of this.pids) kill(pid, 'SIGCONT');
-    letGoOn(this.#process);
   }
 
   /** What it said with these words, since then (milliseconds since 1970). */

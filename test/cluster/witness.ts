@@ -3,7 +3,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Register } from '../../src/failover/register.js';
-import { childOf, letGoOn, SHARED, type Lab } from '../hypervisor/qemu/lab.js';
+import { SHARED, stoppableOf, type Lab } from '../hypervisor/qemu/lab.js';
 import { stopProcesses } from '../support/processes.js';
 import { until } from '../support/until.js';
 import { ADDRESS_OF } from './network.js';
@@ -46,7 +46,7 @@ export class Witness {
         `w=${peer}`,
       ],
     ];
-    const etcd = lab.spawn('witness', program, args, ['ignore', 'ignore', 'pipe']);
+    const etcd = lab.spawnStoppable('witness', program, args, ['ignore', 'ignore', 'pipe']);
     const way = [PROXY, ADDRESS_OF.witness, String(PROXY_PORT), String(PORT)];
     const proxy = lab.spawn('witness', process.execPath, way, ['ignore', 'ignore', 'inherit', 'ipc']);
     let said = '';
@@ -59,11 +59,11 @@ export class Witness {
 
   /** It answers nobody until it goes on; then it does what it was asked for meanwhile. */
   stop(): Promise<void> {
-    return stopProcesses([childOf(this.#etcd)]);
+    return stopProcesses([stoppableOf(this.#etcd)]);
   }
 
   goOn(): void {
-    letGoOn(this.#etcd);
+    process.kill(stoppableOf(this.#etcd), 'SIGCONT');
   }
 
   /** It does what it is asked for at once, and says so later; null: never. */

@@ -98,6 +98,11 @@ export class Lab {
     );
   }
 
+  /** One that a test may stop (see stoppableOf): nsenter stops with its child, and what it is would outlive us. */
+  spawnStoppable(host: string, command: string, args: readonly string[], stdio: StdioOptions): ChildProcess {
+    return this.spawn(host, 'sh', ['-c', '"$@" & wait $!', 'sh', command, ...args], stdio);
+  }
+
   /** What a program says. Fails if it fails. */
   async run(host: string, command: string, ...args: string[]): Promise<string> {
     const child = this.spawn(host, command, args, ['ignore', 'pipe', 'inherit']);
@@ -137,10 +142,11 @@ export function childOf({ pid = 0 }: ChildProcess): number {
   return child;
 }
 
-/** The program runs again that was stopped; nsenter has stopped with it, and would not see its end. */
-export function letGoOn(child: ChildProcess): void {
-  process.kill(childOf(child), 'SIGCONT');
-  child.kill('SIGCONT');
+/** The program that spawnStoppable() started, by its number as we see it. */
+export function stoppableOf(child: ChildProcess): number {
+  const [program] = childrenOf(childOf(child));
+  if (program === undefined) throw new Error(`process ${child.pid ?? 0} has no program`);
+  return program;
 }
 
 /** For `before`: skips the suite, loudly, where there can be no such lab. */
