@@ -1,8 +1,8 @@
 // What hooks are told: the failover as the secondary sees it, and its mirror image on the old primary. And what becomes of
 // a hook.
 
-import { filter, map, type Observable } from 'rxjs';
-import type { PrimaryService, SecondaryService } from '../../report/reports.js';
+import { filter, map, merge, type Observable } from 'rxjs';
+import type { AgentService, PrimaryService, SecondaryService } from '../../report/reports.js';
 
 export interface HookEvent {
   readonly event: 'failover-started' | 'failover-completed' | 'failover-failed' | 'fenced';
@@ -73,4 +73,11 @@ export function fencedHookEvents(
       };
     }),
   );
+}
+
+/** Of a host, which may be either. */
+export function agentHookEvents(
+  service: Pick<AgentService, 'failover$' | 'transitions$' | 'statuses'>,
+): Observable<HookEvent> {
+  return merge(failoverHookEvents(service), fencedHookEvents(service));
 }
