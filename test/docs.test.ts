@@ -1,4 +1,4 @@
-// What docs/ says of the house is so: the files that it names are there, and each of the three ways enters no file twice.
+// What docs/ says of the house is so: the files that it names are there, and each of the ways enters no file twice.
 
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import path from 'node:path';
@@ -40,7 +40,7 @@ describe('docs', () => {
     });
   }
 
-  for (const way of ['page', 'acknowledgement', 'failover']) {
+  for (const way of ['page', 'acknowledgement', 'failover', 'switchover']) {
     it(`the way: ${way}, names one file a step, in order, and none twice`, () => {
       const steps = stepsOf(`The way of ${way === 'acknowledgement' ? 'an' : 'a'} ${way}`);
       expect(steps.length).to.be.greaterThan(10);

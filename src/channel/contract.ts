@@ -6,7 +6,7 @@
 //   hello {domain, version, …}      ─────────▶  offer found? versions fit? nobody else linked?
 //                                   ◀─────────  welcome {streamUuid, heartbeat, …}   or  error {code} + close
 //                                   ◀─────────  stream pieces (kind 2) …
-//                                   ◀─────────  checkpoint {epoch, bytes, digest, outputBytes}
+//                                   ◀─────────  checkpoint {epoch, bytes, digest, outputBytes, end, handOver}
 //   ack {epoch}                     ─────────▶
 //   heartbeat                       ◀────────▶  heartbeat
 //   bye {reason}                    ◀────────▶  bye {reason}
@@ -103,6 +103,8 @@ export interface CheckpointBoundary {
   readonly outputBytes: number;
   /** The END record came with it: the domain has ended by itself. */
   readonly end: boolean;
+  /** It is the last: the domain stands still on the primary, and is to be taken over from here. */
+  readonly handOver: boolean;
 }
 
 export type LinkEvent =
@@ -132,9 +134,11 @@ export interface PrimaryLink extends Link {
   readonly streamUuid: string;
   /** As the welcome says. */
   readonly pairing: string;
-  /** Digest and framing are the link's business; outputBytes for the next boundary is told with setOutputBytes. */
+  /** Digest and framing are the link's business; what the next boundary says beside them is told with the next two. */
   readonly sink: StreamSink;
   setOutputBytes(epoch: number, outputBytes: number): void;
+  /** The domain is handed over behind this epoch. */
+  setHandOver(epoch: number): void;
   /** Resolves when the connection is closed, soon after the link is lost: nothing that was written is read any more. */
   readonly closed: Promise<void>;
   /** Octets handed to the socket and not yet taken by the kernel. */

@@ -104,6 +104,7 @@ export function checkpointSchema() {
     windowEpochs: wholeNumber(1, 16).default(1),
     slab: size('1MiB', '4GiB').prefault('32MiB'),
     acknowledgeTimeoutMs: duration(10, MILLISECONDS_PER_HOUR).default(5000),
+    switchoverTimeoutMs: duration(100, MILLISECONDS_PER_HOUR).default(5000),
     hypervisorTimeoutMs: duration(100, MILLISECONDS_PER_HOUR).default(10_000),
   })
     .transform(({ slab, ...rest }) => ({ ...rest, slabBytes: slab }))

@@ -1,5 +1,5 @@
 // A domain may have to stand still for several reasons at once: a checkpoint is being captured, the gate is full, a
-// secondary that is out of sight may run it. It is suspended with the first and resumed with the last. Somebody else may let
+// secondary that is out of sight may run it, it is handed over. It is suspended with the first and resumed with the last. Somebody else may let
 // it run meanwhile: a reason that is there already and is added again suspends it again, but never under a checkpoint that
 // is being captured.
 
@@ -7,7 +7,7 @@ import { codeOf } from '../errors.js';
 import { InOrder } from '../flow/in-order.js';
 import type { SourceDomain } from './port.js';
 
-export type StopReason = 'checkpoint' | 'pressure' | 'unlinked';
+export type StopReason = 'checkpoint' | 'pressure' | 'unlinked' | 'handed-over';
 
 export class DomainStop {
   readonly #domain: Pick<SourceDomain, 'suspend' | 'resume' | 'info'>;

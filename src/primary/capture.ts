@@ -1,6 +1,7 @@
 // One stream's saver: the save steps, and around each capture whatever belongs to a pause.
 //
 //   capture(n)   suspending ─ n = 0: hold ─ prepare ─ seal the network ─ suspend ─ seal the console ─ copy ─ captured ─ resume ─ send
+//   the last     … copy ─ captured ─ send: it stands still, for it is handed over
 //   end(n)       ending ─ END
 //   close()      gives up what is under way, ends the dirty log, resumes the domain if it was left suspended
 //
@@ -66,10 +67,10 @@ export class Capture {
   }
 
   /** As LoopPorts says. To give up, close(): to unsubscribe stops nothing. */
-  capture(epoch: number): Observable<CaptureStage> {
+  capture(epoch: number, isLast: boolean): Observable<CaptureStage> {
     return this.#observed((stages: Subscriber<CaptureStage>) => {
       this.#stages = stages;
-      return this.#capture(epoch, stages);
+      return this.#capture(epoch, isLast, stages);
     });
   }
 
@@ -121,7 +122,7 @@ export class Capture {
     });
   }
 
-  async #capture(epoch: number, stages: Subscriber<CaptureStage>): Promise<void> {
+  async #capture(epoch: number, isLast: boolean, stages: Subscriber<CaptureStage>): Promise<void> {
     const steps = this.#steps ?? (await this.#open());
     const stage = await steps.capture();
     this.#gone = stage === 'gone';
@@ -129,6 +130,7 @@ export class Capture {
       stages.next(stage);
       return;
     }
+    if (isLast) await this.#handOver(epoch);
     const resumed = steps.resume();
     // What follows from the capture is thought about when the domain is told to go on, not in its pause.
     await Promise.resolve();
@@ -139,6 +141,13 @@ export class Capture {
     sent.catch(() => undefined); // the next step fails with it
     const known = this.#epochs.get(epoch);
     if (known) known.sent = sent;
+  }
+
+  /** Whoever decides lets the domain go on, if it is not taken. */
+  async #handOver(epoch: number): Promise<void> {
+    this.#check();
+    await this.#options.world.stop.add('handed-over');
+    this.#options.link.setHandOver(epoch);
   }
 
   async #open(): Promise<SaveSteps> {

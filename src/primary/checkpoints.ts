@@ -5,10 +5,14 @@
 //       ▼                          │
 //   ledger ◀─ acknowledged(n), beat, requested     (emitted: whoever listens lets out what an entry releases)
 //
+// When the domain is handed over the next capture but one is the last: the domain stands still behind it, and the loop
+// rests until it is left.
+//
 // The loop is pulled, never pushed: nothing waits in a queue while a checkpoint is under way.
 
 import {
   BehaviorSubject,
+  EMPTY,
   NEVER,
   combineLatest,
   concat,
@@ -33,7 +37,7 @@ import {
   type TimestampProvider,
 } from 'rxjs';
 import { ChannelError } from '../channel/contract.js';
-import { enter, openLedger, owed, type Entry, type Ledger } from './ledger.js';
+import { enter, isHandedOver, isLastNext, openLedger, owed, type Entry, type Ledger } from './ledger.js';
 
 export interface LoopSettings {
   /** From the capture of one epoch to the next pause: however long a pause was, the domain has its time. */
@@ -44,20 +48,29 @@ export interface LoopSettings {
   readonly acknowledgeTimeoutMs: number;
   /** This process was stopped if it notices nothing, not even its own beat, for longer. */
   readonly stallMs: number;
+  /** As Ledger says; left out: not known. */
+  readonly silenceMs?: number;
 }
 
 /** gone: the domain has shut down by itself, and only END can follow. */
 export type CaptureStage = 'suspending' | 'captured' | 'gone';
 
 export interface LoopPorts {
-  /** Suspends, seals, copies, resumes. Says how far it is; completes when the domain runs on. */
-  capture(epoch: number): Observable<CaptureStage>;
+  /**
+   * Suspends, seals, copies, resumes. Says how far it is; completes when the domain runs on, or, behind the last one,
+   * when that leaves.
+   */
+  capture(epoch: number, isLast: boolean): Observable<CaptureStage>;
   /** Emits when END leaves, completes when it has left. */
   end(epoch: number): Observable<unknown>;
   readonly acknowledged$: Observable<number>;
   /** A checkpoint is wanted ahead of the interval. */
   readonly requested$: Observable<unknown>;
+  /** The domain is to be handed over. */
+  readonly handOver$: Observable<unknown>;
   readonly beat$: Observable<unknown>;
+  /** Anything came from the secondary. */
+  readonly heard$?: Observable<unknown>;
   /** The domain has shut down by itself. Replays. */
   readonly ended$: Observable<unknown>;
 }
@@ -68,30 +81,36 @@ export interface LoopPorts {
  */
 export function checkpoints(
   ports: LoopPorts,
-  { intervalMs, windowEpochs, acknowledgeTimeoutMs, stallMs }: LoopSettings,
+  { intervalMs, windowEpochs, acknowledgeTimeoutMs, stallMs, silenceMs }: LoopSettings,
   clock: TimestampProvider,
 ): Observable<Ledger> {
   return defer(() => {
-    const ledger$ = new BehaviorSubject(openLedger(clock.now()));
+    const ledger$ = new BehaviorSubject(openLedger(clock.now(), silenceMs));
     const next = () => ledger$.value.captured + 1;
 
     const due = (capturedAtMs: number) => after(capturedAtMs + intervalMs - clock.now());
-    const hasRoom = ({ captured, acknowledged }: Ledger) => captured - acknowledged < windowEpochs;
+    const isNext = (ledger: Ledger, isDue: boolean) => {
+      const { captured, acknowledged, requested } = ledger;
+      if (isLastNext(ledger)) return captured === acknowledged;
+      return (isDue || requested) && captured - acknowledged < windowEpochs;
+    };
     const again = (epoch: number) =>
       ledger$.pipe(
         filter(({ captured }) => captured === epoch),
         take(1),
-        switchMap(({ capturedAtMs }) =>
-          combineLatest([due(capturedAtMs), ledger$]).pipe(
-            filter(([isDue, ledger]) => (isDue || ledger.requested) && hasRoom(ledger)),
-            take(1),
-            takeUntil(ports.ended$),
-          ),
+        switchMap((ledger) =>
+          isHandedOver(ledger)
+            ? NEVER
+            : combineLatest([due(ledger.capturedAtMs), ledger$]).pipe(
+                filter(([isDue, now]) => isNext(now, isDue)),
+                take(1),
+                takeUntil(ports.ended$),
+              ),
         ),
         // A turn of its own: what an acknowledgement releases is let out before it makes room for the next capture.
         observeOn(queueScheduler),
       );
-    const captured$ = defer(() => ports.capture(next())).pipe(
+    const captured$ = defer(() => ports.capture(next(), isLastNext(ledger$.value))).pipe(
       repeat({ delay: (count) => again(count - 1) }),
       takeWhile((stage): stage is Exclude<CaptureStage, 'gone'> => stage !== 'gone'),
       map((kind): Entry => ({ kind, epoch: next() })),
@@ -109,7 +128,9 @@ export function checkpoints(
     return merge(
       ports.acknowledged$.pipe(map((epoch): Entry => ({ kind: 'acknowledged', epoch }))),
       ports.requested$.pipe(map((): Entry => ({ kind: 'requested' }))),
+      ports.handOver$.pipe(map((): Entry => ({ kind: 'hand-over' }))),
       ports.beat$.pipe(map((): Entry => ({ kind: 'beat' }))),
+      (ports.heard$ ?? EMPTY).pipe(map((): Entry => ({ kind: 'heard' }))),
       late$,
       concat(captured$, ending$),
     ).pipe(

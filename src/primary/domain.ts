@@ -18,7 +18,7 @@ import {
   type Subscription,
 } from 'rxjs';
 import { ChannelError, type ByeReason, type DomainOffer, type PrimaryLink } from '../channel/contract.js';
-import { beatMsOf, stallMsOf } from '../channel/link/heartbeat.js';
+import { beatMsOf, silenceMsOf, stallMsOf } from '../channel/link/heartbeat.js';
 import { isAlone, type Mandate } from '../failover/mandate.js';
 import type { Register, RegisterWrite } from '../failover/register.js';
 import { sharesDisks } from '../config/hypervisor.js';
@@ -30,9 +30,16 @@ import type { DomainEvent, MachineChange } from '../hypervisor/port.js';
 import type { PrimaryDependencies } from '../report/dependencies.js';
 import type { Estate } from '../report/estate.js';
 import type { Logger } from '../report/log.js';
-import type { CheckpointReport, DomainStatus, TransitionReport } from '../report/reports.js';
+import type {
+  CheckpointReport,
+  DomainStatus,
+  SwitchoverReport,
+  TransitionReport,
+} from '../report/reports.js';
 import type { LoopSettings } from './checkpoints.js';
+import { HandOvers } from './hand-overs.js';
 import { birth, linkStateOf, type LifeEvent, type LifeState } from './life-state.js';
+import { OutputSays } from './output-says.js';
 import { primary, type PrimaryPorts } from './primary.js';
 import type { StreamLink } from './stream.js';
 import { judgeClaim, judgeHello, newInstance } from './welcome.js';
@@ -59,17 +66,6 @@ export interface Office {
 
 const STOP_TIMEOUT_MS = 5000;
 
-/** Said at the start and on change: whoever waits for a guest that is held looks for the fault in the guest. */
-const OUTPUT_IS = {
-  hold:
-    'what the domain says (console, network) is HELD until a secondary protects it; ' +
-    '"output: { whenUnprotected: pass }" would let it out',
-  pass: 'what the domain says is let out, unprotected (output.whenUnprotected: pass)',
-  alone: 'what the domain says is let out, unprotected: no other host may run it',
-  asking: 'what the domain says is held until the witness says that no other host may run it',
-  protected: 'what the domain says is let out, checkpoint by checkpoint',
-} as const;
-
 export class PrimaryDomain {
   readonly name: string;
   readonly finished: Promise<void>;
@@ -85,6 +81,9 @@ export class PrimaryDomain {
   readonly #events$ = new Subject<LifeEvent>();
   readonly #links$ = new Subject<StreamLink>();
   readonly #requested$ = new Subject<void>();
+  readonly #handOver$ = new Subject<void>();
+  readonly #handOvers: HandOvers;
+  readonly #outputSays: OutputSays;
   readonly #pressure$ = new Subject<boolean>();
   readonly #links = new Map<string, PrimaryLink>();
   readonly #running: Subscription;
@@ -92,8 +91,6 @@ export class PrimaryDomain {
   #withdraw: (() => void) | null = null;
   #finish: () => void = () => undefined;
   #stoppedBy: string | null = null;
-  /** What was said last of what becomes of its output. */
-  #outputSaid: keyof typeof OUTPUT_IS | null = null;
   #stopping: Promise<void> | null = null;
 
   constructor(
@@ -110,18 +107,22 @@ export class PrimaryDomain {
     this.#log = log;
     this.#office = office;
     this.#work = new DomainWork(config, log);
+    this.#handOvers = new HandOvers(config.name);
+    this.#outputSays = new OutputSays(log);
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     // The secondary takes over after heartbeat.timeoutMs of silence at the earliest.
     const { timeoutMs } = config.heartbeat;
     const stallMs = stallMsOf(timeoutMs);
-    const { intervalMs, windowEpochs, acknowledgeTimeoutMs } = config.checkpoint;
-    const settings: LoopSettings = { intervalMs, windowEpochs, acknowledgeTimeoutMs, stallMs };
+    const { intervalMs, windowEpochs, acknowledgeTimeoutMs, switchoverTimeoutMs } = config.checkpoint;
+    const silenceMs = silenceMsOf(config.heartbeat.intervalMs, timeoutMs);
+    const settings: LoopSettings = { intervalMs, windowEpochs, acknowledgeTimeoutMs, stallMs, silenceMs };
     const born = birth(
       {
         whenUnprotected: config.output.whenUnprotected,
         startWithSecondary: config.start === 'with-secondary',
         stallMs,
         standstill: sharesDisks(config.hypervisor) ? { silenceMs: timeoutMs } : null,
+        handOverTimeoutMs: switchoverTimeoutMs,
       },
       monotonicMs(),
       office?.mandate ?? null,
@@ -175,7 +176,7 @@ export class PrimaryDomain {
     const { domain, info } = this.#work.world ?? {};
     const orphaned = domain?.orphaned ?? false;
     this.#events$.next({ kind: 'start', orphaned, running: info?.state === 'running' });
-    this.#tellOutput();
+    this.#outputSays.tell(this.#state$.value);
   }
 
   /** As it was written, or found, last; null: there is none. */
@@ -196,6 +197,14 @@ export class PrimaryDomain {
 
   requestCheckpoint(): void {
     this.#requested$.next();
+  }
+
+  /**
+   * The standby takes the domain over, if it is the host `to`, or whichever it is (null).
+   * @throws as HandOvers.ask()
+   */
+  handOver(to: string | null): Promise<SwitchoverReport> {
+    return this.#handOvers.ask((id) => this.#events$.next({ kind: 'hand-over', id, to }));
   }
 
   stop(): Promise<void> {
@@ -230,6 +239,7 @@ export class PrimaryDomain {
       links$: this.#links$,
       pressure$: this.#pressure$,
       requested$: this.#requested$,
+      handOver$: this.#handOver$,
       beat$: interval(beatMs).pipe(share()),
       ended$: defer(() => work.world?.domain.events$ ?? EMPTY).pipe(ofKind('shutdown')),
       domain: work,
@@ -240,6 +250,7 @@ export class PrimaryDomain {
           ofKind('acknowledged'),
           map(({ epoch }) => epoch),
         ),
+      heard: (streamUuid) => (this.#links.get(streamUuid)?.events$ ?? EMPTY).pipe(ofKind('heard')),
       openSaver: (streamUuid) =>
         work.saver(this.#links.get(streamUuid), (report) => this.#reports.checkpoints$.next(report)),
       link: {
@@ -249,6 +260,8 @@ export class PrimaryDomain {
       },
       host: {
         requestCheckpoint: () => this.requestCheckpoint(),
+        handOver: () => this.#handOver$.next(),
+        handOverSettled: (id, outcome) => this.#handOvers.settled(id, outcome),
         withdraw: () => this.#withdraw?.(),
         transition: (reason) => this.#transition(reason),
         finished: () => this.#finish(),
@@ -310,22 +323,8 @@ export class PrimaryDomain {
   #transition(reason: string): void {
     const { role, link, streamUuid } = this.status();
     this.#log.info({ role, link, streamUuid, reason }, `${role}, ${link}`);
-    this.#tellOutput();
+    this.#outputSays.tell(this.#state$.value);
     this.#reports.transitions$.next({ domain: this.name, role, link, reason, atMs: monotonicMs() });
-  }
-
-  #unprotected({ mandate, passing }: LifeState): keyof typeof OUTPUT_IS {
-    if (!mandate) return this.#config.output.whenUnprotected;
-    return passing ? 'alone' : 'asking';
-  }
-
-  #tellOutput(): void {
-    const state = this.#state$.value;
-    if (state.role !== 'primary' || state.stopped) return;
-    const covered = linkStateOf(state) === 'replicating';
-    const now = covered ? 'protected' : this.#unprotected(state);
-    if (now !== this.#outputSaid) this.#log[covered ? 'info' : 'warn'](OUTPUT_IS[now]);
-    this.#outputSaid = now;
   }
 
   async #stop(): Promise<void> {
@@ -337,6 +336,7 @@ export class PrimaryDomain {
     this.#withdraw?.();
     await this.#work.world?.close();
     this.#running.unsubscribe();
+    this.#handOvers.end();
   }
 }
 

@@ -2,9 +2,11 @@
 //
 //   stream:  dropped by us, lost, bye ──▶ unlinked: hold, or pass (whenUnprotected)
 //   domain:  ended, failed, fenced: what is held leaves with END's acknowledgement only; fenced discards first of all
+//   switchover: theirs ──▶ fenced: what they hold is what was said, so that may leave (life-hand-over.ts)
 //   agent:   stop ─▶ goodbye confirmed? ─▶ let go: free, or held
 
 import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
+import { allIsSaid, end, leave, mayBeTheirs, undo } from './life-hand-over.js';
 import type { LifeEffect, LifeState, StreamState } from './life-state.js';
 
 /** More are forgotten: a secondary that holds one of them has let as many resyncs go by. */
@@ -12,6 +14,11 @@ const STREAMS_SENT_MAX = 1024;
 
 export function shutDown(state: LifeState, effects: LifeEffect[]): void {
   if (state.role !== 'primary') return;
+  if (mayBeTheirs(state)) {
+    // It stood still: what the standby holds is the domain.
+    failed(state, 'the domain ended while it was handed over', effects);
+    return;
+  }
   const { stream } = state;
   if (stream && stream.captured >= 0) {
     // Its last words belong to a last epoch: END, acknowledged, lets them out.
@@ -39,6 +46,7 @@ export function endedInCheckpoint(state: LifeState, stream: StreamState, effects
 
 export function failed(state: LifeState, reason: string, effects: LifeEffect[]): void {
   if (state.role !== 'primary') return;
+  end(state, 'failed', reason, effects);
   // A secondary that can will take over.
   if (state.exposed) effects.push({ kind: 'discard' });
   effects.push({ kind: 'withdraw' });
@@ -49,14 +57,17 @@ export function failed(state: LifeState, reason: string, effects: LifeEffect[]):
 
 export function fenced(state: LifeState, effects: LifeEffect[]): void {
   if (state.role === 'fenced') return;
-  effects.push({ kind: 'discard' });
+  const afterOutput = allIsSaid(state);
+  if (!afterOutput) effects.push({ kind: 'discard' });
   if (state.stream) dropLink(state, 'FENCED', 'the secondary has taken over', effects);
-  if (state.role !== 'failed') effects.push({ kind: 'let-go', how: 'stopped' });
+  if (state.role !== 'failed')
+    effects.push({ kind: 'let-go', how: 'stopped', ...(afterOutput && { afterOutput }) });
   finish(state, 'fenced', 'the secondary has taken over', effects);
 }
 
 export function stop(state: LifeState, effects: LifeEffect[]): void {
   state.stopped = true;
+  leave(state, effects);
   effects.push({ kind: 'withdraw' });
   if (state.stream) {
     const { streamUuid } = state.stream;
@@ -78,7 +89,8 @@ export function goodbye(
 ): void {
   if (state.leaving !== streamUuid) return;
   state.leaving = null;
-  if (confirmed) state.exposed = false;
+  // One that was asked to take it over may be about to.
+  if (confirmed && !mayBeTheirs(state)) state.exposed = false;
   letGo(state, effects);
 }
 
@@ -98,6 +110,7 @@ export function finish(
 ): void {
   const first = state.role === 'primary';
   state.role = role;
+  end(state, role, reason, effects);
   effects.push({ kind: 'transition', reason });
   if (first) effects.push({ kind: 'finished' });
 }
@@ -115,12 +128,13 @@ export function dropLink(
 
 /** The link is gone, whoever ended it: from here on the domain is unprotected. */
 export function unlinked(state: LifeState, reason: string, effects: LifeEffect[]): void {
+  if (!state.ending) undo(state, reason, effects);
   leaveStream(state);
   if (state.role !== 'primary') return;
   if (state.settings.whenUnprotected === 'pass') {
     state.letOut = { released: null, streamsSince: [] };
     effects.push({ kind: 'pass' });
-  } else if (state.exposed && !effects.some(({ kind }) => kind === 'discard')) {
+  } else if (state.exposed && !allIsSaid(state) && !effects.some(({ kind }) => kind === 'discard')) {
     // From now on the secondary may take over: what was let out and is still here is kept back.
     effects.push({ kind: 'hold' });
   }

@@ -15,6 +15,7 @@ import {
   type Pairing,
 } from '../failover/mandate.js';
 import { fenced } from './life-ends.js';
+import { handBack } from './life-hand-over.js';
 import { startDomain } from './life-standstill.js';
 import type { LifeEffect, LifeEvent, LifeState, StreamState } from './life-state.js';
 
@@ -48,6 +49,7 @@ export function settleMandate(state: LifeState, effects: LifeEffect[]): void {
     if (write) effects.push({ kind: 'write', write });
   }
   if (state.stopped) return;
+  if (isAlone(state.mandate)) handBack(state, effects);
   const alone = isAlone(state.mandate) && state.stream?.holding !== true;
   if (alone) {
     state.exposed = false;

@@ -5,6 +5,7 @@ import type { ByeReason, ChannelErrorCode, Hello } from '../channel/contract.js'
 import { isPairedBy, type Mandate, type Pairing } from '../failover/mandate.js';
 import type { Register, RegisterWrite } from '../failover/register.js';
 import type { Leave } from '../hypervisor/port.js';
+import type { SwitchoverErrorCode } from '../report/error.js';
 import type { LinkState } from '../report/reports.js';
 import type { StreamNews } from './stream.js';
 
@@ -23,6 +24,8 @@ export interface LifeSettings {
    * was not heard for so long.
    */
   readonly standstill: { readonly silenceMs: number } | null;
+  /** A standby that does not take over in time what is handed to it is left. */
+  readonly handOverTimeoutMs: number;
 }
 
 /** One stream of checkpoints over one link. */
@@ -45,6 +48,35 @@ export interface StreamState {
   /** It is captured, or will be when the stream before it has let go of the domain. */
   begun: boolean;
 }
+
+/** A planned switchover; see life-hand-over.ts. */
+export interface HandOver {
+  /** Whoever asked for it. */
+  readonly id: number;
+  readonly stage: 'asked' | 'still' | 'undoing';
+  readonly streamUuid: string;
+  readonly standby: string;
+  /** Null until it is captured. */
+  readonly lastEpoch: number | null;
+  /** When it was asked for, and when the domain was stopped last: monotonic milliseconds. */
+  readonly askedAtMs: number;
+  readonly stoppedAtMs: number;
+  /** Why it is undone. */
+  readonly reason: string;
+}
+
+export type HandOverOutcome =
+  | {
+      readonly how: 'done';
+      readonly standby: string;
+      /** From which it goes on there; null: not from the last one, as far as is known. */
+      readonly epoch: number | null;
+      /** From before the domain was stopped until it was known to be theirs. */
+      readonly pauseMs: number;
+      /** From the request on. */
+      readonly totalMs: number;
+    }
+  | { readonly how: SwitchoverErrorCode; readonly message: string };
 
 /**
  * How far output has been let out: an epoch stays a valid point to fail over to as long as nothing was let out that
@@ -84,6 +116,8 @@ export interface LifeState {
   sent: readonly Pick<StreamState, 'streamUuid' | 'captured'>[];
   /** The domain has shut down by itself, and its last words wait for END's acknowledgement. */
   ending: boolean;
+  /** It is handed over, or that is being undone. */
+  handOver: HandOver | null;
   letOut: LetOut;
   /** When an epoch was acknowledged last, monotonic milliseconds; null: never. */
   acknowledgedAtMs: number | null;
@@ -114,6 +148,9 @@ export type LifeEvent = Readonly<
   | { kind: 'fenced' }
   /** What became of a write to the register; `register`: as it is now. */
   | { kind: 'answered'; token: string; won: boolean; register: Register | null }
+  /** The domain is to be taken over by its standby, which is to be this host; null: whichever it is. */
+  | { kind: 'hand-over'; id: number; to: string | null }
+  | { kind: 'timer'; timer: 'hand-over' }
   /** Nothing happened, but we live. */
   | { kind: 'beat' }
   | { kind: 'stop' }
@@ -121,14 +158,21 @@ export type LifeEvent = Readonly<
 
 export type LifeEffect = Readonly<
   | { kind: 'start-domain' }
-  /** Ends the domain, or leaves it so if it is not ours to end. */
-  | { kind: 'let-go'; how: Leave }
+  /** Ends the domain, or leaves it so if it is not ours to end. `afterOutput`: when what was let out has left. */
+  | { kind: 'let-go'; how: Leave; afterOutput?: boolean }
   /** A secondary may run it: it must stand still, before anything else; and may go on. */
   | { kind: 'halt-domain' | 'unhalt-domain' }
   /** Whether its hypervisor is to stop it should we die; in force before the first capture. */
   | { kind: 'expose'; on: boolean }
   /** Begins the stream over its link, when the one before has let go of the domain. */
   | { kind: 'replicate'; streamUuid: string }
+  /** The next checkpoint but one is the last. */
+  | { kind: 'hand-over' }
+  /** The domain that stood still behind it goes on. */
+  | { kind: 'hand-back' }
+  | { kind: 'hand-over-settled'; id: number; outcome: HandOverOutcome }
+  | { kind: 'arm'; timer: 'hand-over'; delayMs: number }
+  | { kind: 'disarm'; timer: 'hand-over' }
   | { kind: 'restart' | 'hold' | 'pass' | 'discard' }
   | { kind: 'bye'; streamUuid: string; reason: ByeReason }
   | { kind: 'drop-link'; streamUuid: string; code: ChannelErrorCode; message: string }
@@ -159,6 +203,7 @@ export function birth(settings: LifeSettings, atMs: number, mandate: Mandate | n
     lastStream: null,
     sent: [],
     ending: false,
+    handOver: null,
     letOut: { released: null, streamsSince: [] },
     acknowledgedAtMs: null,
     error: null,

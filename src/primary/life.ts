@@ -25,6 +25,7 @@ import {
   stop,
   unlinked,
 } from './life-ends.js';
+import { handOver, late, mayBeTheirs, noteLast, noteStop } from './life-hand-over.js';
 import { answered, mayReplicate, settleMandate } from './life-mandate.js';
 import { mayRun, settleStandstill, startDomain } from './life-standstill.js';
 import type { LifeEffect, LifeEvent, LifeState, StreamState } from './life-state.js';
@@ -69,27 +70,31 @@ const RULES: Rules<LifeEvent, [LifeState, LifeEffect[]]> = {
     stream.heardAtMs = state.lastAtMs;
     begin(state, stream, effects);
   }),
-  suspending: ofStream((stream) => (stream.holding = true)),
+  suspending: ofStream((stream, _, state) => {
+    stream.holding = true;
+    noteStop(state);
+  }),
   answered: (event, state, effects) => {
     answered(state, event, effects);
     if (state.stream && state.role === 'primary') begin(state, state.stream, effects);
   },
-  captured: ofStream((stream, { ledger: { captured, endEpoch } }, state) => {
-    stream.captured = captured;
+  captured: ofStream((stream, { ledger }, state) => {
+    stream.captured = ledger.captured;
     state.exposed = true;
-    if (endEpoch !== null) state.ending = true;
+    if (ledger.endEpoch !== null) state.ending = true;
+    noteLast(state, stream, ledger);
   }),
   acknowledged: ofStream((stream, { ledger }, state, effects) =>
     acknowledged(state, stream, ledger, effects),
   ),
   'stream-over': ofStream((stream, { end }, state, effects) => streamOver(state, stream, end, effects)),
   bye: ofStream((_, { reason }, state, effects) => {
-    if (reason === 'shutdown') state.exposed = false;
+    if (reason === 'shutdown' && !mayBeTheirs(state)) state.exposed = false;
     unlinked(state, `bye ${reason}`, effects);
   }),
   lost: (event, state, effects) => {
     noteRefusal(state, event.code, event.message);
-    if (state.stream?.streamUuid === event.streamUuid) unlinked(state, event.code, effects);
+    if (state.stream?.streamUuid === event.streamUuid) lost(state, event.code, effects);
   },
   'machine-changed': ({ message }, state, effects) => {
     state.error = { code: 'MACHINE_CHANGED', message };
@@ -103,6 +108,10 @@ const RULES: Rules<LifeEvent, [LifeState, LifeEffect[]]> = {
     failed(state, code, effects);
   },
   fenced: (_, state, effects) => fenced(state, effects),
+  'hand-over': (event, state, effects) => handOver(state, event, effects),
+  timer: (_, state, effects) => {
+    if (late(state, effects)) dropLink(state, 'INTERNAL', 'it was not taken over in time', effects);
+  },
   // That it comes tells whether we were stopped; a capture begins with it.
   beat: NOTHING,
   goodbye: NOTHING,
@@ -116,6 +125,15 @@ function ofStream<Event extends { readonly streamUuid: string }>(
   return (event: Event, state: LifeState, effects: LifeEffect[]): void => {
     if (state.stream?.streamUuid === event.streamUuid) rule(state.stream, event, state, effects);
   };
+}
+
+function lost(state: LifeState, code: string, effects: LifeEffect[]): void {
+  if (code !== 'FENCED' || !mayBeTheirs(state)) {
+    unlinked(state, code, effects);
+    return;
+  }
+  leaveStream(state);
+  fenced(state, effects);
 }
 
 function stalled(state: LifeState, stream: StreamState, effects: LifeEffect[]): void {
@@ -181,7 +199,8 @@ function linked(
 }
 
 function begin(state: LifeState, stream: StreamState, effects: LifeEffect[]): void {
-  if (stream.begun || !mayRun(state) || !mayReplicate(state, stream)) return;
+  // What stands still for being handed over is not captured before it is known to be ours.
+  if (stream.begun || state.handOver !== null || !mayRun(state) || !mayReplicate(state, stream)) return;
   stream.begun = true;
   startDomain(state, effects);
   effects.push({ kind: 'restart' }, { kind: 'replicate', streamUuid: stream.streamUuid });

@@ -64,6 +64,11 @@ export class OrderedGate {
     return this.#ask('restart the gate', (gate) => gate.restart());
   }
 
+  /** Resolves when all that was asked is done. */
+  settled(): Promise<void> {
+    return this.#order.settled();
+  }
+
   /** At once, not after whatever else the gate still has to do. */
   discard(): Promise<void> {
     return this.#tasks.run('discard output', () => this.#all.discard());

@@ -27,9 +27,10 @@ import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
 import type { RegisterWrite } from '../failover/register.js';
 import { feedback, performersOf, type Performer } from '../flow/feedback.js';
 import { ofKind } from '../flow/of-kind.js';
+import { timers } from '../flow/timers.js';
 import type { LoopSettings } from './checkpoints.js';
 import { stepLife } from './life.js';
-import type { LifeEffect, LifeEvent, LifeState } from './life-state.js';
+import type { HandOverOutcome, LifeEffect, LifeEvent, LifeState } from './life-state.js';
 import { stream, type StreamLink, type StreamPorts } from './stream.js';
 import type { DomainWork } from './work.js';
 
@@ -54,6 +55,10 @@ export interface PrimaryPorts extends StreamPorts {
   /** Whoever looks at the domain. */
   readonly host: {
     requestCheckpoint(): void;
+    /** The present stream's next checkpoint but one is its last. */
+    handOver(): void;
+    /** What became of the request of that number. */
+    handOverSettled(id: number, outcome: HandOverOutcome): void;
     withdraw(): void;
     transition(reason: string): void;
     finished(): void;
@@ -87,8 +92,12 @@ export function primary(
     atOnce('start-domain', () => domain.start()),
     atOnce('halt-domain', () => domain.halt()),
     atOnce('unhalt-domain', () => domain.unhalt()),
+    (effects$) => timers(effects$.pipe(ofKind('arm', 'disarm')), clock),
+    told('hand-over', () => host.handOver()),
+    atOnce('hand-back', () => domain.handBack()),
+    told('hand-over-settled', ({ id, outcome }) => host.handOverSettled(id, outcome)),
     atOnce('expose', ({ on }) => domain.expose(on)),
-    inTurn('let-go', ({ how }) => domain.letGo(how)),
+    inTurn('let-go', ({ how, afterOutput = false }) => domain.letGo(how, afterOutput)),
     atOnce('bye', ({ streamUuid, reason }) => link.bye(streamUuid, reason)),
     told('drop-link', ({ streamUuid, code, message }) => link.drop(streamUuid, code, message)),
     inTurn('write', ({ write }) => ports.write(write)),

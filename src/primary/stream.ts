@@ -8,6 +8,7 @@
 // begins the next one with concatMap begins it in time. It is never unsubscribed from, for that would stop nothing: it is left.
 
 import {
+  EMPTY,
   catchError,
   concat,
   defer,
@@ -54,11 +55,13 @@ export interface Saver extends Pick<LoopPorts, 'capture' | 'end'> {
   close(): Observable<never>;
 }
 
-export interface StreamPorts extends Pick<LoopPorts, 'requested$' | 'beat$' | 'ended$'> {
+export interface StreamPorts extends Pick<LoopPorts, 'requested$' | 'handOver$' | 'beat$' | 'ended$'> {
   /** Does nothing to the domain before the first capture. */
   openSaver(streamUuid: string): Saver;
   /** The epochs that are acknowledged over the stream's link. */
   acknowledged(streamUuid: string): Observable<number>;
+  /** Anything came over it; left out: that is not told. */
+  heard?(streamUuid: string): Observable<unknown>;
   release(release: Release): void;
 }
 
@@ -75,9 +78,10 @@ export function stream(
     const saver = ports.openSaver(streamUuid);
     const loop: LoopPorts = {
       ...ports,
-      capture: (epoch) => saver.capture(epoch).pipe(catchError(ofSaver)),
+      capture: (epoch, isLast) => saver.capture(epoch, isLast).pipe(catchError(ofSaver)),
       end: (epoch) => saver.end(epoch).pipe(catchError(ofSaver)),
       acknowledged$: ports.acknowledged(streamUuid),
+      heard$: ports.heard?.(streamUuid) ?? EMPTY,
     };
     const news$ = checkpoints(loop, settings, clock).pipe(
       tap(({ release, last, acknowledged, endEpoch }) => {

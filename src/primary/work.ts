@@ -14,6 +14,7 @@ import type { CheckpointReport } from '../report/reports.js';
 import { makeSlabs, type Slab } from '../save/slab.js';
 import { Capture } from './capture.js';
 import type { LifeEvent } from './life-state.js';
+import { within } from './limits.js';
 import type { Release } from './ledger.js';
 import type { Saver } from './stream.js';
 import type { World } from './world.js';
@@ -101,6 +102,15 @@ export class DomainWork {
     return this.tasks.attempt('let the domain go on', async () => this.world?.stop.remove('pressure'));
   }
 
+  /** It stands still since its last checkpoint, and is ours still. */
+  handBack(): Observable<never> {
+    return this.tasks.attempt('let the domain go on', async () => {
+      // A capture that was given up may be about to stop it.
+      await this.#capture?.close();
+      await this.world?.stop.remove('handed-over');
+    });
+  }
+
   expose(on: boolean): Observable<never> {
     const before = this.#exposed.catch(() => undefined);
     const exposed = before.then(() => this.world?.domain.expose?.(on));
@@ -131,7 +141,7 @@ export class DomainWork {
     });
     this.#capture = capture;
     return {
-      capture: (epoch) => capture.capture(epoch),
+      capture: (epoch, isLast) => capture.capture(epoch, isLast),
       end: () => capture.end(),
       report: (epoch) => capture.report(epoch),
       close: () =>
@@ -143,8 +153,21 @@ export class DomainWork {
     };
   }
 
-  letGo(how: Leave): Observable<never> {
-    return this.tasks.attempt('let the domain go', () => this.#letGo(how));
+  /** `afterOutput`: what was let out leaves first, in whatever time the hypervisor has for that. */
+  letGo(how: Leave, afterOutput: boolean): Observable<never> {
+    return this.tasks.attempt('let the domain go', async () => {
+      if (afterOutput) await this.#outputLeaves();
+      await this.#letGo(how);
+    });
+  }
+
+  async #outputLeaves(): Promise<void> {
+    const { hypervisorTimeoutMs } = this.#config.checkpoint;
+    try {
+      await within(hypervisorTimeoutMs, 'release', this.world?.gate.settled() ?? Promise.resolve());
+    } catch (error) {
+      this.#log.warn({ err: asError(error) }, 'what was let out may not have left');
+    }
   }
 
   async #letGo(how: Leave): Promise<void> {

@@ -26,7 +26,7 @@ import { ofKind } from '../flow/of-kind.js';
 import type { Reloaded } from '../flow/reloaded.js';
 import { timers } from '../flow/timers.js';
 import { Work } from '../flow/work.js';
-import { ServiceError } from '../report/error.js';
+import { ServiceError, type SwitchoverErrorCode } from '../report/error.js';
 import type { Logger } from '../report/log.js';
 import type { DomainStatus, RoleReport, SwitchoverReport } from '../report/reports.js';
 import { OwnerPart, StandbyPart, type Part, type PartOptions } from './parts.js';
@@ -96,15 +96,6 @@ export class ProtectedDomain {
     return phase === 'none' || ((phase === 'reading' || phase === 'standby') && !busy);
   }
 
-  /** @throws ServiceError NOT_PAIRED, NOT_SWITCHED */
-  async switchover(to?: string): Promise<SwitchoverReport> {
-    const part = this.#part;
-    if (this.#state.phase !== 'owner' || !part?.switchover) {
-      throw new ServiceError('NOT_PAIRED', `${this.name} does not run here`, { domain: this.name });
-    }
-    return { domain: this.name, to: await part.switchover(to) };
-  }
-
   /** That host has said, since we stand by, that it neither runs nor holds the domain. */
   hasLetGo(host: string): boolean {
     return this.#state.absent.includes(host);
@@ -120,6 +111,29 @@ export class ProtectedDomain {
 
   requestCheckpoint(): void {
     this.#part?.requestCheckpoint();
+  }
+
+  /** As AgentService says. @throws ServiceError */
+  async switchover(to: string | null): Promise<SwitchoverReport> {
+    const { host, witness, shared } = this.#options;
+    const domain = this.name;
+    const refused = (code: SwitchoverErrorCode, message: string, cause?: Error) =>
+      new ServiceError(code, message, { domain, host }, cause && { cause });
+    if (!this.runsHere) throw refused('NOT_OWNER', 'the domain does not run here');
+    if (!shared) throw refused('NO_WITNESS', `${witness.name} is no witness that both hosts see`);
+    // One that answers now will, a moment later, say whose the domain is: it stands still for no longer.
+    await witness.read(domain, this.#left.signal).catch((thrown: unknown) => {
+      throw refused('NO_WITNESS', 'the witness cannot be asked', asError(thrown));
+    });
+    const handedOver = this.#part?.handOver?.(to);
+    if (!handedOver) throw refused('NOT_OWNER', 'the domain does not run here');
+    const report = await handedOver;
+    this.#log.info({ ...report }, `switched over to ${report.to}`);
+    return report;
+  }
+
+  get runsHere(): boolean {
+    return this.#state.phase === 'owner';
   }
 
   async reload(): Promise<readonly Reloaded[]> {

@@ -14,7 +14,7 @@ import { PrimaryDomain, type PrimaryReports } from '../primary/domain.js';
 import type { AgentDependencies } from '../report/dependencies.js';
 import type { Estate } from '../report/estate.js';
 import type { Logger } from '../report/log.js';
-import type { DomainStatus } from '../report/reports.js';
+import type { DomainStatus, SwitchoverReport } from '../report/reports.js';
 import { SecondaryDomain, type SecondaryReports } from '../secondary/domain.js';
 import type { Held } from '../secondary/vigil-state.js';
 import type { Route } from '../secondary/world.js';
@@ -54,8 +54,8 @@ export interface Part {
   readonly register?: Register;
   requestCheckpoint(): void;
   reload(): Promise<readonly Reloaded[]>;
-  /** The domain goes on at its standby, which is `to` if that is given; resolves to that host. @throws ServiceError NOT_PAIRED, NOT_SWITCHED */
-  switchover?(to?: string): Promise<string>;
+  /** Of an owner. @throws ServiceError */
+  handOver?(to: string | null): Promise<SwitchoverReport>;
   /** What runs here after a takeover. */
   bequeath?(): Promise<Estate>;
   /** Safe to call twice. */
@@ -108,6 +108,10 @@ export class OwnerPart implements Part {
 
   requestCheckpoint(): void {
     this.#domain.requestCheckpoint();
+  }
+
+  handOver(to: string | null): Promise<SwitchoverReport> {
+    return this.#domain.handOver(to);
   }
 
   reload(): Promise<readonly Reloaded[]> {

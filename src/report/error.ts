@@ -5,8 +5,17 @@ import { RomulusError } from '../errors.js';
 export type ServiceErrorCode =
   | 'UNKNOWN_DOMAIN' // the service has no domain of that name
   | 'TOO_FEW_DESCRIPTORS' // the process may not have as many files open as it needs
-  | 'NOT_PAIRED' // it does not run here with a standby that could go on
-  | 'NOT_SWITCHED' // the standby did not take it over; it goes on here
-  | 'STOPPED'; // the service was stopped while it started
+  | 'STOPPED' // the service was stopped while it started
+  | SwitchoverErrorCode;
+
+/** Why a domain was not switched over: it runs where it ran, but for STOPPED, of which that is not known. */
+export type SwitchoverErrorCode =
+  | 'NOT_OWNER' // it does not run here
+  | 'NOT_PAIRED' // it does not run here with a standby that could go on at once, which the register has to know
+  | 'NOT_STANDBY' // the host that it was to go to is not its standby
+  | 'UNDER_WAY' // it is being switched over
+  | 'NO_WITNESS' // there is no witness that both hosts see, or it cannot be asked
+  | 'NOT_SWITCHED' // begun and given up: the standby did not take it over; it goes on here
+  | 'STOPPED'; // the agent was stopped meanwhile
 
 export class ServiceError extends RomulusError<ServiceErrorCode> {}

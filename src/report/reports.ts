@@ -227,7 +227,7 @@ export interface AgentService extends Omit<ReplicationService, 'finished'> {
   /**
    * The domain goes on at its standby, from where it stands; here it stands by from then on. `to`: only if that is the
    * standby's host. If it fails half way the domain goes on here.
-   * @throws ServiceError UNKNOWN_DOMAIN, NOT_PAIRED, NOT_SWITCHED
+   * @throws ServiceError UNKNOWN_DOMAIN, or a SwitchoverErrorCode
    */
   switchover(domain: string, to?: string): Promise<SwitchoverReport>;
   /** The same of all that run here, one after another; never rejects. */
@@ -238,6 +238,12 @@ export interface SwitchoverReport {
   readonly domain: string;
   /** Where it runs now. */
   readonly to: string;
+  /** The checkpoint from which it goes on: the last one; null: an earlier one, as far as is known here. */
+  readonly epoch: number | null;
+  /** From before the guest was stopped until the other host had the domain; it goes on within milliseconds then. */
+  readonly pauseMs: number;
+  /** From the request on. */
+  readonly totalMs: number;
 }
 
 export type EvacuationReport =

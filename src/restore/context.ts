@@ -133,9 +133,9 @@ export class RestoreContext implements RestoreOpsContext {
     if (this.emulatorContext !== null) await this.domain.setEmulatorContext?.(this.emulatorContext);
   }
 
-  /** All of a checkpoint is in the domain. */
-  async completeCheckpoint(): Promise<void> {
-    if (this.emulatorContext !== null) await this.domain.checkpoint?.(this.emulatorContext);
+  /** All of a checkpoint is in the domain. `isLast`: it will be started from it. */
+  async completeCheckpoint(isLast = false): Promise<void> {
+    if (this.emulatorContext !== null) await this.domain.checkpoint?.(this.emulatorContext, isLast);
   }
 
   /** libxc's handle_static_data_end: from the record, or where a version 2 stream implies it. */

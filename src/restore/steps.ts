@@ -129,9 +129,12 @@ export class RestoreSteps implements Closable {
     });
   }
 
-  /** After 'checkpoint': applies what is buffered. Acknowledged is acknowledged: not to be given up half-way. */
-  commit(): Promise<Committed> {
-    return this.#step(() => this.#commit());
+  /**
+   * After 'checkpoint': applies what is buffered. Acknowledged is acknowledged: not to be given up half-way. `isLast`: the
+   * domain is to be started from this one, and is tried first.
+   */
+  commit({ isLast = false } = {}): Promise<Committed> {
+    return this.#step(() => this.#commit(isLast));
   }
 
   /**
@@ -202,7 +205,7 @@ export class RestoreSteps implements Closable {
     }
   }
 
-  async #commit(): Promise<Committed> {
+  async #commit(isLast: boolean): Promise<Committed> {
     const context = this.#context;
     const { epoch, bufferedRecords } = context;
     const first = !context.bufferAllRecords;
@@ -214,7 +217,7 @@ export class RestoreSteps implements Closable {
     }
     bufferedRecords.clear();
     await this.#colo?.complete(context);
-    const unusable = first ? null : await tryCheckpoint(context);
+    const unusable = first ? null : await tryCheckpoint(context, isLast);
     if (unusable !== null) return { kind: 'unusable', outcome: unusable };
     context.bufferAllRecords = true;
     context.epoch = epoch + 1;
@@ -254,9 +257,9 @@ export class RestoreSteps implements Closable {
 }
 
 /** Whether the domain could be started as it is; if not, as of which epoch before. */
-async function tryCheckpoint(context: RestoreContext): Promise<RestoreOutcome | null> {
+async function tryCheckpoint(context: RestoreContext, isLast: boolean): Promise<RestoreOutcome | null> {
   try {
-    await context.completeCheckpoint();
+    await context.completeCheckpoint(isLast);
     return null;
   } catch (error) {
     const back = context.domain.checkpointsBack ?? 0;

@@ -71,7 +71,7 @@ function committing(
         of({ kind: 'acknowledged' as const, ...acknowledged }),
         defer(() => {
           link.acknowledge(epoch);
-          return restore.commit();
+          return restore.commit({ isLast: boundary.handOver });
         }).pipe(
           map((done): RestoreNews =>
             done.kind === 'unusable'

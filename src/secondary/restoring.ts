@@ -1,7 +1,7 @@
 // The streams of a domain, one after the other: each fills a domain of its own, and its commits are told.
 //
 //   restore ─▶ a standby to fill ─▶ restorer opened ─▶ commits (commits.ts) ─┬─▶ acknowledged, ended, restored ─▶ vigil
-//                    └ none: domain-failed                                   └─▶ committed ─▶ commits$
+//                    └ none: domain-failed                                   └─▶ committed ─▶ commits$; the last ─▶ vigil
 
 import {
   AsyncSubject,
@@ -9,9 +9,9 @@ import {
   concatAll,
   concatMap,
   defer,
-  filter,
   from,
   map,
+  mergeMap,
   of,
   tap,
   type Observable,
@@ -57,16 +57,18 @@ export function restoring(
     stream$.next(stream);
     const filling$: Observable<Observable<SecondaryEvent>> = defer(() => ports.fill()).pipe(
       map((standby) =>
-        standby.occupied(restored(standby.domain)).pipe(
-          filter((news) => news.kind !== 'committed'),
-          map((news) => ({ ...news, streamUuid })),
-        ),
+        standby.occupied(restored(standby.domain)).pipe(mergeMap((news) => eventsOf(news, streamUuid))),
       ),
       // Of the domain that cannot be made, no more: a fault in what follows is ours, and ends the pipeline.
       catchError((error: unknown) => of(of({ kind: 'domain-failed' as const, code: codeOf(error) }))),
     );
     return filling$.pipe(concatAll());
   });
+}
+
+function eventsOf(news: RestoreNews, streamUuid: string): readonly SecondaryEvent[] {
+  if (news.kind !== 'committed') return [{ ...news, streamUuid }];
+  return news.boundary.handOver ? [{ kind: 'handed-over', streamUuid }] : [];
 }
 
 export type RestoringPorts = Pick<

@@ -51,6 +51,7 @@ export function witness(
       denied(state, effects);
       return;
     case 'unknown':
+      notTaken(state, effects);
       if (state.phase !== 'deciding') return;
       state.phase = 'suspect';
       effects.push({ kind: 'transition', reason: 'the witness cannot be asked' });
@@ -70,7 +71,7 @@ function granted(state: SecondaryState, effects: Effects): void {
       code: 'FENCED',
       message: 'the register has granted the domain to the secondary',
     });
-    lost(state, session, 'GRANTED', effects);
+    lost(state, session, session.handedOver ? 'HANDED_OVER' : 'GRANTED', effects);
   }
   if (isWaitedFor(state)) giveUpDial(state, effects);
   else if (session === null) takeOver(state, effects);
@@ -99,6 +100,7 @@ export function takeOver(state: SecondaryState, effects: Effects): void {
 
 /** The primary went on without us, or somebody else took over. */
 function denied(state: SecondaryState, effects: Effects): void {
+  notTaken(state, effects);
   if (state.phase !== 'deciding') return;
   state.phase = 'dialling';
   // What was lost was not ours to take over, so no failover was lost with it.
@@ -106,6 +108,16 @@ function denied(state: SecondaryState, effects: Effects): void {
   if (state.held !== null) discardHeld(state, effects);
   effects.push({ kind: 'transition', reason: 'by the register the domain is not ours to take over' });
   if (state.dial === 0) redialLater(state, effects);
+}
+
+/** The primary is not to wait for us. */
+function notTaken(state: SecondaryState, effects: Effects): void {
+  const { session } = state;
+  if (session?.linked !== true || !session.handedOver) return;
+  const { streamUuid } = session;
+  const message = 'the register has not granted the domain to the secondary';
+  effects.push({ kind: 'drop-link', streamUuid, code: 'INTERNAL', message });
+  lost(state, session, 'NOT_GRANTED', effects);
 }
 
 function nothingToTakeOver(state: SecondaryState, effects: Effects): void {

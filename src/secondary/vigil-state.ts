@@ -35,6 +35,8 @@ export interface Session {
   left: boolean;
   /** The last epoch acknowledged; -1: none. */
   acknowledged: number;
+  /** Its last checkpoint is in the domain: the primary has handed it over, and waits for us. */
+  handedOver: boolean;
   /** Its domain has ended by itself: nothing that comes is held any more. */
   spoilt: boolean;
   /** It was we who could not go on with it, while the primary lived: the next one is begun by us. */
@@ -113,6 +115,8 @@ export type SecondaryEvent = Readonly<
   | { kind: 'dial-failed'; dial: number; code: string }
   /** The epoch is whole here, and the acknowledgement was given to the link: it counts whatever became of that. */
   | { kind: 'acknowledged'; streamUuid: string; epoch: number }
+  /** The last checkpoint is in the domain, which is to be taken over. */
+  | { kind: 'handed-over'; streamUuid: string }
   /** END came whole: the domain has shut down by itself. */
   | { kind: 'ended'; streamUuid: string }
   | { kind: 'lost'; streamUuid: string; code: string }

@@ -27,6 +27,14 @@ export function acknowledged(state: SecondaryState, session: Session, epoch: num
   }
 }
 
+/** The primary stands still until it is known whose the domain is. */
+export function handedOver(state: SecondaryState, session: Session, effects: Effects): void {
+  if (!session.linked || state.held === null) return;
+  session.handedOver = true;
+  if (!state.asking) effects.push({ kind: 'ask-witness', held: state.held });
+  state.asking = true;
+}
+
 export function bye(state: SecondaryState, session: Session, reason: ByeReason, effects: Effects): void {
   if (reason === 'domain-ended') over(state, 'ended', 'the domain shut down', effects);
   else if (reason === 'shutdown') tookLeave(state, session, effects);

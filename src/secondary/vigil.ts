@@ -14,6 +14,9 @@
 // same disks, the guest of a process that is dead may not be, and that of a primary that is out of sight must stand
 // still first (channel/link/heartbeat.ts): there the window decides alone, and is as long as that takes.
 //
+// A primary that is well may hand the domain over (`handed-over`): then the register is asked at once, while the link stands.
+// If it does not grant the domain we leave the link, and the primary goes on.
+//
 // A resync fills a second domain. The older one is kept as long as it is a valid point to fail over to, which the
 // primary says in its welcome (`continuous`).
 //
@@ -37,7 +40,7 @@ import {
   stop,
   witness,
 } from './vigil-failover.js';
-import { acknowledged, bye, restored, spoilt } from './vigil-stream.js';
+import { acknowledged, bye, handedOver, restored, spoilt } from './vigil-stream.js';
 import type {
   Effects,
   SecondaryEffect,
@@ -103,6 +106,7 @@ const RULES: Rules<SecondaryEvent, [SecondaryState, Effects]> = {
   acknowledged: ofSession((session, { epoch }, state, effects) =>
     acknowledged(state, session, epoch, effects),
   ),
+  'handed-over': ofSession((session, _, state, effects) => handedOver(state, session, effects)),
   ended: ofSession((_session, _, state, effects) => over(state, 'ended', 'the domain shut down', effects)),
   lost: ofSession((session, { code }, state, effects) => lost(state, session, code, effects)),
   bye: ofSession((session, { reason }, state, effects) => bye(state, session, reason, effects)),
@@ -176,6 +180,7 @@ function dialled(
     linked: true,
     left: false,
     acknowledged: -1,
+    handedOver: false,
     spoilt: false,
     broken: false,
   };

@@ -130,15 +130,15 @@ class Agent implements AgentService {
   }
 
   async switchover(domain: string, to?: string): Promise<SwitchoverReport> {
-    return this.#named(domain).switchover(to);
+    return this.#named(domain).switchover(to ?? null);
   }
 
   async evacuate(): Promise<readonly EvacuationReport[]> {
     const reports: EvacuationReport[] = [];
     for (const domain of this.#domains) {
-      if (domain.status().phase !== 'owner') continue;
+      if (!domain.runsHere) continue;
       try {
-        reports.push({ ok: true, ...(await domain.switchover()) });
+        reports.push({ ok: true, ...(await domain.switchover(null)) });
       } catch (thrown) {
         const error = asError(thrown);
         reports.push({ ok: false, domain: domain.name, code: codeOf(error), message: error.message });

@@ -29,7 +29,15 @@ export class FakePrimary {
   }
 
   static checkpoint(fields: Partial<CheckpointMessage>): Buffer {
-    const message = { epoch: 0, bytes: 1, digest: 0n, outputBytes: 0, end: false, ...fields };
+    const message = {
+      epoch: 0,
+      bytes: 1,
+      digest: 0n,
+      outputBytes: 0,
+      end: false,
+      handOver: false,
+      ...fields,
+    };
     return encodeControl({ ...message, kind: 'checkpoint' });
   }
 

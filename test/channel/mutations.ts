@@ -44,6 +44,7 @@ export const validControls: readonly ControlMessage[] = [
     digest: 0xfedc_ba98_7654_3210n,
     outputBytes: 12,
     end: false,
+    handOver: true,
   },
   { kind: 'bye', reason: 'domain-ended' },
   { kind: 'error', code: 'UNKNOWN_DOMAIN', message: 'no such domain', facts: { domain: 'x', n: 1 } },

@@ -51,6 +51,7 @@ describe('config: what is accepted', () => {
       intervalMs: 50,
       windowEpochs: 1,
       acknowledgeTimeoutMs: 5000,
+      switchoverTimeoutMs: 5000,
       hypervisorTimeoutMs: 10_000,
       slabBytes: 2 ** 30,
     });

@@ -44,6 +44,7 @@ function linkOf(boundary: PrimaryLink['sink']['boundary']): PrimaryLink {
     bufferedBytes: 0,
     hello: {} as PrimaryLink['hello'],
     setOutputBytes: () => undefined,
+    setHandOver: () => undefined,
     bye: () => Promise.resolve(true),
     destroy: () => undefined,
     closed: Promise.resolve(),
@@ -136,8 +137,8 @@ async function codeOfFailure(work: Promise<unknown>): Promise<string> {
 describe('primary/capture', () => {
   it('holds before it seals epoch 0, seals the network before it suspends, resumes before anything follows', async () => {
     const { capture, order, reports, stages } = await made();
-    await stages(capture.capture(0));
-    await stages(capture.capture(1));
+    await stages(capture.capture(0, false));
+    await stages(capture.capture(1, false));
     await capture.close();
     expect(order).to.deep.equal([
       ...['(suspending)', 'hold', 'seal 0', 'suspend', 'resume', '(captured)', 'boundary 0'],
@@ -148,7 +149,7 @@ describe('primary/capture', () => {
 
   it('reports an epoch when it is acknowledged, with its pause and what it took', async () => {
     const { capture, reports, stages } = await made();
-    await stages(capture.capture(0));
+    await stages(capture.capture(0, false));
     await new Promise((resolve) => setImmediate(resolve));
     capture.report(0);
     capture.report(0);
@@ -161,7 +162,7 @@ describe('primary/capture', () => {
   it('fills the slabs that it was given, one epoch after another', async () => {
     const { capture, memory, stages, slabs, filled } = await made();
     for (let epoch = 0; epoch < 5; epoch++) {
-      await stages(capture.capture(epoch));
+      await stages(capture.capture(epoch, false));
       memory.write(0, Buffer.from([epoch]));
     }
     await capture.close();
@@ -171,7 +172,7 @@ describe('primary/capture', () => {
   it('given up while it seals: the domain is not suspended, its dirty log ends', async () => {
     const { opened, open } = gateway();
     const { capture, memory, order, stages } = await made({ 'seal 0': opened });
-    const failed = codeOfFailure(stages(capture.capture(0)));
+    const failed = codeOfFailure(stages(capture.capture(0, false)));
     while (!order.includes('seal 0')) await new Promise((resolve) => setImmediate(resolve));
     expect(memory.loggingDirty).to.equal(true);
     const closed = capture.close();
@@ -184,7 +185,7 @@ describe('primary/capture', () => {
   it('given up while it suspends: it is awaited, nothing is sealed, and the domain runs again', async () => {
     const { opened, open } = gateway();
     const { capture, memory, order, stages } = await made({ suspend: opened });
-    const failed = codeOfFailure(stages(capture.capture(0)));
+    const failed = codeOfFailure(stages(capture.capture(0, false)));
     while (!order.includes('suspend')) await new Promise((resolve) => setImmediate(resolve));
     let closed = false;
     const closing = capture.close().then(() => (closed = true));
@@ -204,9 +205,9 @@ describe('primary/capture', () => {
 
   it('a domain that has shut down: gone, and END is what follows', async () => {
     const { capture, memory, order, stages } = await made();
-    await stages(capture.capture(0));
+    await stages(capture.capture(0, false));
     memory.shutdown();
-    expect(await stages(capture.capture(1))).to.deep.equal(['suspending', 'gone']);
+    expect(await stages(capture.capture(1, false))).to.deep.equal(['suspending', 'gone']);
     await stages(capture.end());
     await capture.close();
     // It is told that END leaves before it does: its acknowledgement cannot come first.
@@ -215,9 +216,9 @@ describe('primary/capture', () => {
 
   it('a domain that has crashed is no reason for END', async () => {
     const { capture, memory, stages } = await made();
-    await stages(capture.capture(0));
+    await stages(capture.capture(0, false));
     memory.crash();
-    expect(await codeOfFailure(stages(capture.capture(1)))).to.equal('FAILED');
+    expect(await codeOfFailure(stages(capture.capture(1, false)))).to.equal('FAILED');
     await capture.close();
   });
 
@@ -225,7 +226,7 @@ describe('primary/capture', () => {
     it(`a hypervisor that does not answer (${what}): HUNG, and the slabs are left to it`, async () => {
       const { opened, open } = gateway();
       const { capture, stages, hung } = await made({ [what]: opened });
-      expect(await codeOfFailure(stages(capture.capture(0)))).to.equal('HUNG');
+      expect(await codeOfFailure(stages(capture.capture(0, false)))).to.equal('HUNG');
       expect(hung()).to.equal(1);
       open();
       await capture.close();
@@ -235,7 +236,7 @@ describe('primary/capture', () => {
   it('given up while it copies, and the hypervisor does not answer: the slabs are left to it', async () => {
     const { opened, open } = gateway();
     const { capture, stages, filled, hung } = await made({ copy: opened });
-    const failed = codeOfFailure(stages(capture.capture(0)));
+    const failed = codeOfFailure(stages(capture.capture(0, false)));
     while (filled.size === 0) await new Promise((resolve) => setImmediate(resolve));
     await capture.close();
     expect([await failed, hung()]).to.deep.equal(['HUNG', 1]);

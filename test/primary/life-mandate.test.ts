@@ -12,6 +12,7 @@ const settings = {
   startWithSecondary: false,
   stallMs: 500,
   standstill: null,
+  handOverTimeoutMs: 5000,
 } as const;
 
 const paired: Register = {

@@ -20,6 +20,7 @@ const settings: LifeSettings = {
   startWithSecondary: false,
   stallMs: 500,
   standstill: null,
+  handOverTimeoutMs: 5000,
 };
 
 /** A life, and the ledger of its present stream. */

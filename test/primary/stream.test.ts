@@ -48,6 +48,7 @@ function play(
   const { acknowledged$ = NEVER, saver, ...ports } = changes;
   const all: StreamPorts = {
     requested$: NEVER,
+    handOver$: NEVER,
     beat$: NEVER,
     ended$: NEVER,
     openSaver: () => ({

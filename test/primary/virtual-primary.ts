@@ -27,12 +27,19 @@ import { mandateOf, type Mandate, type Pairing } from '../../src/failover/mandat
 import { written, type Register, type RegisterWrite } from '../../src/failover/register.js';
 import { ofKind } from '../../src/flow/of-kind.js';
 import type { CaptureStage } from '../../src/primary/checkpoints.js';
-import { birth, linkStateOf, type LifeEvent, type LifeState } from '../../src/primary/life-state.js';
+import {
+  birth,
+  linkStateOf,
+  type HandOverOutcome,
+  type LifeEvent,
+  type LifeState,
+} from '../../src/primary/life-state.js';
 import { primary, type PrimaryPorts } from '../../src/primary/primary.js';
 import type { StreamLink } from '../../src/primary/stream.js';
 
 const BEAT_MS = 100;
 const STALL_MS = 500;
+const HAND_OVER_MS = 2000;
 const HERE = 'north';
 const ALONE: Register = {
   ...{ generation: 1, mode: 'alone', owner: HERE, standby: null, stream: null, token: 'boot' },
@@ -81,6 +88,8 @@ class VirtualPrimary {
   readonly #events$ = new Subject<LifeEvent>();
   readonly #links$ = new Subject<StreamLink>();
   readonly #requested$ = new Subject<void>();
+  readonly #handOver$ = new Subject<void>();
+  #handOvers = 0;
   readonly #pressure$ = new Subject<boolean>();
   readonly #ended$ = new ReplaySubject<void>();
   readonly #links = new Map<string, LinkEvents>();
@@ -107,6 +116,7 @@ class VirtualPrimary {
         startWithSecondary: has('its secondary'),
         stallMs: STALL_MS,
         standstill: has('shared disks') ? { silenceMs: 1000 } : null,
+        handOverTimeoutMs: HAND_OVER_MS,
       },
       this.#now(),
       mandated(has),
@@ -157,6 +167,10 @@ class VirtualPrimary {
         this.#links$.next({ streamUuid: second, pairing: this.#pairingOf(second, command), events$ });
       },
       request: () => this.#requested$.next(),
+      hand: () => {
+        const [, to = null] = /^hand over to (\w+)$/.exec(command) ?? [];
+        this.#events$.next({ kind: 'hand-over', id: ++this.#handOvers, to });
+      },
       pressure: () => this.#pressure$.next(second === 'on'),
       fenced: () => this.#events$.next({ kind: 'fenced' }),
       stop: () => this.#events$.next({ kind: 'stop' }),
@@ -265,6 +279,7 @@ class VirtualPrimary {
       links$: this.#links$,
       pressure$: this.#pressure$,
       requested$: this.#requested$,
+      handOver$: this.#handOver$,
       beat$: interval(BEAT_MS).pipe(share()),
       ended$: this.#ended$,
       domain: {
@@ -275,7 +290,8 @@ class VirtualPrimary {
         pause: (again) => (again ? EMPTY : does('domain: pause')),
         unpause: () => does('domain: unpause'),
         expose: (on) => does(`hypervisor: ${on ? 'exposed' : 'not exposed'}`),
-        letGo: (how) => does(`domain: let go, ${how}`),
+        handBack: () => does('domain: handed back'),
+        letGo: (how, afterOutput) => does(`domain: let go, ${how}${afterOutput ? ', its output first' : ''}`),
       },
       write: (write) => {
         const { mode, standby, stream } = write.claim;
@@ -293,9 +309,9 @@ class VirtualPrimary {
         );
       },
       openSaver: (streamUuid) => ({
-        capture: (epoch) =>
+        capture: (epoch, isLast) =>
           new Observable((stages) => {
-            says(`saver ${streamUuid}: capture ${epoch}`);
+            says(`saver ${streamUuid}: capture ${epoch}${isLast ? ', the last' : ''}`);
             this.#stages = stages;
             this.#suspending = false;
             this.#ending = null;
@@ -326,10 +342,17 @@ class VirtualPrimary {
       },
       host: {
         requestCheckpoint: () => this.#requested$.next(),
+        handOver: () => this.#handOver$.next(),
+        handOverSettled: (id, outcome) => says(`hand-over ${id}: ${told(outcome)}`),
         withdraw: () => says('offer: withdraw'),
         transition: (reason) => says(`report: ${this.state.role}, ${linkStateOf(this.state)}: ${reason}`),
         finished: () => says('report: finished'),
       },
     };
   }
+}
+
+function told(outcome: HandOverOutcome): string {
+  if (outcome.how !== 'done') return `${outcome.how}: ${outcome.message}`;
+  return `done: ${outcome.standby} has it from epoch ${String(outcome.epoch)}`;
 }

@@ -44,6 +44,7 @@ describe('primary/welcome', () => {
       startWithSecondary: false,
       stallMs: 500,
       standstill: null,
+      handOverTimeoutMs: 5000,
     },
     0,
   );

@@ -26,7 +26,7 @@ function linkOf(streamUuid: string, events$: Observable<LinkEvent> = NEVER): Str
     welcome: { streamUuid, continuous: true } as StreamLink['welcome'],
     source: { read: () => Promise.resolve(null) } as StreamLink['source'],
     bufferedBytes: 0,
-    boundary: () => of({ epoch: 0, bytes: 1, outputBytes: 0, end: false }),
+    boundary: () => of({ epoch: 0, bytes: 1, outputBytes: 0, end: false, handOver: false }),
     acknowledge: () => of(undefined),
     bye: () => of(true),
     destroy: () => undefined,

@@ -4,7 +4,16 @@ import { transcripts } from '../support/transcripts.js';
 import { playSecondary } from './virtual-secondary.js';
 
 describe('secondary/secondary', () => {
-  for (const what of ['way-up', 'suspect', 'resync', 'standby-lost', 'leave', 'active', 'register']) {
+  for (const what of [
+    'way-up',
+    'suspect',
+    'resync',
+    'standby-lost',
+    'leave',
+    'active',
+    'register',
+    'switchover',
+  ]) {
     describe(what, () => transcripts(`secondary-${what}.txt`, playSecondary));
   }
 });

@@ -91,7 +91,7 @@ class VirtualSecondary {
   #unusableBack = 0;
   #epochsBack = 0;
   /** What was received last. */
-  #open = { epoch: -1, end: false };
+  #open = { epoch: -1, end: false, handOver: false };
   #committed = -1;
 
   /** `first`: the first command, which may be about the settings. */
@@ -128,7 +128,8 @@ class VirtualSecondary {
       refuse: () => this.#refuse(second),
       lost: () => this.#lose(second, third),
       bye: () => this.#linkEvents.get(second)?.next({ kind: 'bye', reason: third as ByeReason }),
-      whole: () => this.#receive({ kind: 'checkpoint', epoch: Number(second) }, Number(back)),
+      whole: () =>
+        this.#receive({ kind: 'checkpoint', epoch: Number(second) }, Number(back), third === 'handed-over'),
       END: () => this.#receive({ kind: 'end', epochs: Number(second) }),
       broken: () => this.#receive({ kind: 'broken', cause: second === '' ? null : failure(second) }),
       fails: () => this.#receiving?.error(failure(second)),
@@ -178,7 +179,7 @@ class VirtualSecondary {
       ...{ source: {} as StreamLink['source'], bufferedBytes: 0, peer: '' },
       welcome: { streamUuid, continuous, host, pairing } as StreamLink['welcome'],
       events$,
-      boundary: () => of({ epoch: this.#open.epoch, end: this.#open.end, bytes: 1, outputBytes: 0 }),
+      boundary: () => of({ ...this.#open, bytes: 1, outputBytes: 0 }),
       acknowledge: (epoch) => {
         this.#say(`link ${streamUuid}: acknowledge ${epoch}`);
         return of(undefined);
@@ -209,10 +210,10 @@ class VirtualSecondary {
     events$?.complete();
   }
 
-  #receive(received: Received, back = 0): void {
+  #receive(received: Received, back = 0, handOver = false): void {
     this.#unusableBack = back;
-    if (received.kind === 'checkpoint') this.#open = { epoch: received.epoch, end: false };
-    if (received.kind === 'end') this.#open = { epoch: received.epochs, end: true };
+    if (received.kind === 'checkpoint') this.#open = { epoch: received.epoch, end: false, handOver };
+    if (received.kind === 'end') this.#open = { epoch: received.epochs, end: true, handOver };
     const receiving = this.#receiving;
     this.#receiving = null;
     this.#answer(receiving, received);

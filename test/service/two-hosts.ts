@@ -84,6 +84,7 @@ export class TwoHosts {
         ...{ whenUnprotected: 'hold', startWithSecondary: false },
         stallMs: stallMsOf(heartbeatTimeoutMs),
         standstill: shared ? { silenceMs: heartbeatTimeoutMs } : null,
+        handOverTimeoutMs: 5000,
       },
       0,
     );

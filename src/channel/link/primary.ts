@@ -21,6 +21,7 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
   readonly #outbox: Outbox;
   readonly #digest = new StreamDigest();
   readonly #outputBytes = new Map<number, number>();
+  #handOverEpoch: number | null = null;
   /** Epochs whose boundary was sent and that are not acknowledged, oldest first. */
   readonly #unacknowledged: number[] = [];
 
@@ -45,6 +46,10 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
     this.#outputBytes.set(epoch, outputBytes);
   }
 
+  setHandOver(epoch: number): void {
+    this.#handOverEpoch = epoch;
+  }
+
   #write({ memory, start, end }: StreamPiece): Promise<void> {
     if (start < 1 || end <= start || end > memory.length) {
       const facts = `${start} to ${end} of ${memory.length}`;
@@ -60,7 +65,9 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
     const outputBytes = this.#outputBytes.get(epoch) ?? 0;
     this.#outputBytes.delete(epoch);
     this.#unacknowledged.push(epoch);
-    return this.#outbox.push(encodeControl({ kind: 'checkpoint', epoch, bytes, digest, outputBytes, end }));
+    const handOver = epoch === this.#handOverEpoch;
+    const said = { epoch, bytes, digest, outputBytes, end, handOver };
+    return this.#outbox.push(encodeControl({ kind: 'checkpoint', ...said }));
   }
 
   protected override piece(): void {

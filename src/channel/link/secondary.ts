@@ -129,11 +129,11 @@ export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
       throw badMessage('too many checkpoints at once', { limit: BOUNDARIES_MAX });
     }
     this.#check(message);
-    const { epoch, bytes, outputBytes, end } = message;
+    const { epoch, bytes, outputBytes, end, handOver } = message;
     this.#lastEpoch = epoch;
     this.#lastOffset += bytes;
     this.#ended = end;
-    this.#boundaries.push({ epoch, bytes, outputBytes, end, offset: this.#lastOffset });
+    this.#boundaries.push({ epoch, bytes, outputBytes, end, handOver, offset: this.#lastOffset });
     this.#wake();
   }
 

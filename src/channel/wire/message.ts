@@ -38,6 +38,7 @@ export interface CheckpointMessage {
   readonly digest: bigint;
   readonly outputBytes: number;
   readonly end: boolean;
+  readonly handOver: boolean;
 }
 
 export interface ErrorMessage {
@@ -151,6 +152,7 @@ class Fields {
           digest: this.#digest('digest'),
           outputBytes: this.#integer('outputBytes'),
           end: this.#flag('end'),
+          handOver: this.#flag('handOver'),
         };
       case 'bye':
         return { kind: 'bye', reason: this.#oneOf('reason', ['domain-ended', 'shutdown', 'fenced']) };

@@ -177,11 +177,11 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
    * @throws HypervisorError BAD_CONTEXT if QEMU does not take it; the domain is then as of `checkpointsBack`
    * checkpoints before, if there is a way back
    */
-  checkpoint(context: Uint8Array): Promise<void> {
+  checkpoint(context: Uint8Array, isLast = false): Promise<void> {
     return this.#work.do(async () => {
       this.#require('created');
       const held = await this.#checkpoints.accept(context);
-      if (!this.#isCold && this.#checkpoints.isTrialDue) await this.#checkpoints.try(held);
+      if (!this.#isCold && (isLast || this.#checkpoints.isTrialDue)) await this.#checkpoints.try(held);
     });
   }
 

@@ -2,7 +2,7 @@
 // a hook.
 
 import { filter, map, merge, type Observable } from 'rxjs';
-import type { AgentService, PrimaryService, SecondaryService } from '../../report/reports.js';
+import type { PrimaryService, SecondaryService } from '../../report/reports.js';
 
 export interface HookEvent {
   readonly event: 'failover-started' | 'failover-completed' | 'failover-failed' | 'fenced';
@@ -75,9 +75,9 @@ export function fencedHookEvents(
   );
 }
 
-/** Of a host, which may be either. */
+/** A host may be on either side. */
 export function agentHookEvents(
-  service: Pick<AgentService, 'failover$' | 'transitions$' | 'statuses'>,
+  service: Parameters<typeof failoverHookEvents>[0] & Parameters<typeof fencedHookEvents>[0],
 ): Observable<HookEvent> {
   return merge(failoverHookEvents(service), fencedHookEvents(service));
 }

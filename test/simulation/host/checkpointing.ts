@@ -4,7 +4,7 @@
 //                                                                └ acknowledged ─▶ released
 
 import { ChannelError } from '../../../src/channel/contract.js';
-import { stallMsOf } from '../../../src/channel/link/heartbeat.js';
+import { silenceMsOf, stallMsOf } from '../../../src/channel/link/heartbeat.js';
 import { enter, openLedger, owed, type Entry, type Ledger } from '../../../src/primary/ledger.js';
 import type { LifeEvent } from '../../../src/primary/life-state.js';
 import type { Gate } from '../world/gate.js';
@@ -42,9 +42,11 @@ export class Checkpointing {
 
   constructor(ports: CheckpointingPorts) {
     this.#ports = ports;
-    const { heartbeatTimeoutMs, copyMs } = ports.cluster.params;
-    this.#stallMs = ports.cluster.plant === 'late-ack' ? Infinity : stallMsOf(heartbeatTimeoutMs);
-    this.#ledger = openLedger(ports.process.nowMs);
+    const { heartbeatIntervalMs, heartbeatTimeoutMs, copyMs } = ports.cluster.params;
+    const late = ports.cluster.plant === 'late-ack';
+    this.#stallMs = late ? Infinity : stallMsOf(heartbeatTimeoutMs);
+    const silenceMs = late ? Infinity : silenceMsOf(heartbeatIntervalMs, heartbeatTimeoutMs);
+    this.#ledger = openLedger(ports.process.nowMs, silenceMs);
     ports.process.after(copyMs, () => this.#capture());
   }
 
@@ -60,6 +62,10 @@ export class Checkpointing {
       return;
     const message = `epoch ${this.#owed} was not acknowledged in time`;
     this.#end({ how: 'broken', code: 'ACKNOWLEDGE_TIMEOUT', message });
+  }
+
+  heard(): void {
+    if (!this.#isOver()) this.#enter({ kind: 'heard' });
   }
 
   acknowledged(epoch: number): void {

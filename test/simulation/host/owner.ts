@@ -58,6 +58,7 @@ export class Owner implements Part {
       startWithSecondary: false,
       stallMs: stallMsOf(heartbeatTimeoutMs),
       standstill: null,
+      handOverTimeoutMs: 5000,
     } as const;
     const mandate = mandateOf(host.name, `${instance}-${register.generation}`, register);
     this.#loop = new Loop<LifeState, LifeEvent, LifeEffect>(
@@ -144,7 +145,10 @@ export class Owner implements Part {
     const tell = (event: LifeEvent): void => this.#loop.tell(event);
     const link = new LinkEnd(end, peer, streamUuid, cluster.params, {
       message: (message) => this.#message(streamUuid, message),
-      heard: () => tell({ kind: 'heard', streamUuid }),
+      heard: () => {
+        if (this.#loop.state.stream?.streamUuid === streamUuid) this.#stream?.heard();
+        tell({ kind: 'heard', streamUuid });
+      },
       bye: (reason) => tell({ kind: 'bye', streamUuid, reason }),
       lost: (code) => {
         cluster.story?.tell(host.name, `loses its link to ${peer}: ${code}`);

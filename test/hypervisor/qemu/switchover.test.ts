@@ -1,0 +1,94 @@
+// Three hosts, a guest of 128 MiB on a tap, one TCP connection to it, and the guest goes from one host to the other and back
+// under it: the client sees a pause, and every reply once.
+
+import { mkdirSync } from 'node:fs';
+import { expect } from 'chai';
+import { AgentPair, HOSTS, type HostName } from '../../service/agent-pair.js';
+import { Cleanup } from '../../support/cleanup.js';
+import { ensureGuest, GUEST_TIMEOUT_MS, guestMachine } from '../../support/qemu.js';
+import { until } from '../../support/until.js';
+import { successiveTicksOf } from '../support.js';
+import { Counter } from './lab-counter.js';
+import { ADDRESSES, Lab, needLab, SHARED, TAP, childOf } from './lab.js';
+
+const ROUNDS = 5;
+const WHERE = { alpha: 'primary', beta: 'secondary' } as const;
+const PORT = 7300;
+const LIMIT_MS = 180_000;
+/** Before and after each. */
+const INCREMENTS = 50;
+/** Of the client, in the middle of the rounds: a host that is busy with other things makes single ones longer. */
+const SILENCE_MAX_MS = 300;
+
+describe('qemu: switchover', function () {
+  this.timeout(GUEST_TIMEOUT_MS + LIMIT_MS);
+  const cleanup = new Cleanup();
+  before(function () {
+    return needLab(this);
+  });
+  afterEach(() => cleanup.run());
+
+  it(`${ROUNDS} times under one connection: no reply is lost or said twice`, async function () {
+    const files = await ensureGuest();
+    if (!files) return this.skip();
+    const lab = await Lab.open();
+    cleanup.add(() => lab.close());
+    mkdirSync(lab.outside('register'));
+    let said = '';
+    const hypervisor = {
+      ...guestMachine(files, {
+        ...{ workingSetPages: 1024, dirtyPages: 100, tickMs: 50 },
+        address: `${ADDRESSES.guest}/24`,
+      }),
+      network: [{ id: 'lan', mac: '52:54:00:77:00:02', tap: TAP }],
+    };
+    const pair = new AgentPair({
+      cluster: {
+        witness: { kind: 'file', directory: `${SHARED}/register` },
+        hosts: Object.fromEntries(
+          HOSTS.map((host) => [host, { address: ADDRESSES[WHERE[host]], port: PORT }]),
+        ),
+        plaintext: true,
+        http: false,
+        log: { level: process.env['ROMULUS_TEST_LOG'] ?? 'silent' },
+        domains: [{ name: 'web', hosts: HOSTS, hypervisor, checkpoint: { intervalMs: 20 } }],
+      },
+      directory: lab.outside('register'),
+      said: (_, text) => (said += text),
+      spawn: (host, command, args, stdio) => lab.spawn(WHERE[host], command, args, stdio),
+      kill: (child) => process.kill(childOf(child), 'SIGKILL'),
+    });
+    cleanup.add(() => pair.close());
+    for (const host of HOSTS) pair.begin(host);
+    await pair.paired();
+    await until('the guest ticks', () => said.includes('tick 2 ok'), LIMIT_MS);
+    const client = new Counter(lab);
+    await client.reach(INCREMENTS, LIMIT_MS);
+
+    const silences: number[] = [];
+    for (let round = 1; round <= ROUNDS; round++) {
+      const owner = await pair.paired();
+      const from = client.replies.length;
+      pair.switchOver(owner);
+      await until('an answer', () => pair.reports.length + pair.refusals.length === round, LIMIT_MS);
+      expect(pair.refusals).to.deep.equal([]);
+      await client.reach(client.replies.length + INCREMENTS, LIMIT_MS);
+      silences.push(longestIn(client.replies.slice(from)));
+      const to: HostName = owner === 'alpha' ? 'beta' : 'alpha';
+      expect(await pair.paired()).to.equal(to);
+    }
+    const pauses = pair.reports.map(({ pauseMs }) => pauseMs);
+    console.log(`      pause: ${rounded(pauses)} ms; the client’s silence: ${rounded(silences)} ms`);
+    expect(client.wrong).to.equal('');
+    expect(successiveTicksOf(said)[0]).to.equal(1);
+    expect(silences.sort((a, b) => a - b)[ROUNDS >> 1]).to.be.below(SILENCE_MAX_MS);
+  });
+});
+
+function longestIn(replies: readonly { readonly atMs: number }[]): number {
+  return Math.max(...replies.slice(1).map(({ atMs }, index) => atMs - (replies[index]?.atMs ?? atMs)));
+}
+
+function rounded(numbers: readonly number[]): string {
+  return numbers.map(Math.round).join(', ');
+}

@@ -1,0 +1,51 @@
+// An agent in a process of its own, which may be killed at any moment: it tells its parent what it lets out, and how the
+// domain fares; and is told to switch it over.
+
+import { parseCluster } from '../../src/config/cluster.js';
+import { codeOf } from '../../src/errors.js';
+import type { SwitchoverReport } from '../../src/report/reports.js';
+import { createAgent } from '../../src/service/agent.js';
+
+export interface AgentChildStart {
+  readonly cluster: unknown;
+  readonly host: string;
+}
+
+export type AgentChildMessage =
+  | { readonly kind: 'said'; readonly text: string }
+  | { readonly kind: 'fares'; readonly fares: string }
+  | { readonly kind: 'switched'; readonly report: SwitchoverReport }
+  | { readonly kind: 'not-switched'; readonly code: string };
+
+/** As often as one who waits for it looks. */
+const LOOK_MS = 5;
+
+const tell = (message: AgentChildMessage) => process.send?.(message);
+
+process.once('message', (message) => {
+  const { cluster, host } = message as AgentChildStart;
+  const agent = createAgent(parseCluster(cluster, host), {
+    openConsole: () => ({
+      write: (bytes) => tell({ kind: 'said', text: Buffer.from(bytes).toString('latin1') }),
+      close: () => undefined,
+    }),
+  });
+  let told = '';
+  setInterval(() => {
+    const [status] = agent.statuses();
+    if (!status) return;
+    const { phase = 'none', link } = status;
+    const fares = link === 'replicating' ? `${phase}, replicating` : phase;
+    if (fares !== told) tell({ kind: 'fares', fares });
+    told = fares;
+  }, LOOK_MS);
+  process.on('message', () => {
+    agent.switchover('web').then(
+      (report) => tell({ kind: 'switched', report }),
+      (error: unknown) => tell({ kind: 'not-switched', code: codeOf(error) }),
+    );
+  });
+  void agent.start();
+});
+// Whose parent is gone is of no use.
+process.once('disconnect', () => process.exit());

@@ -1,0 +1,108 @@
+// Two agents, each in a process of its own (agent-child.ts), and the register that both see.
+
+import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { createFileWitness } from '../../src/failover/witnesses/file/file.js';
+import type { RegisterWitness } from '../../src/failover/register.js';
+import type { SwitchoverReport } from '../../src/report/reports.js';
+import type { AgentChildMessage } from './agent-child.js';
+
+export const HOSTS = ['alpha', 'beta'] as const;
+export type HostName = (typeof HOSTS)[number];
+
+const CHILD = fileURLToPath(new URL('./agent-child.js', import.meta.url));
+/** A busy machine is slow. */
+export const PATIENCE_MS = 60_000;
+const STDIO: StdioOptions = ['ignore', 'ignore', 'inherit', 'ipc'];
+
+export interface AgentPairOptions {
+  readonly cluster: object;
+  /** Of the register, as this process sees it. */
+  readonly directory: string;
+  readonly said: (host: HostName, text: string) => void;
+  /** Runs it on that host. Default: a child of this process. */
+  readonly spawn?: (
+    host: HostName,
+    command: string,
+    args: readonly string[],
+    stdio: StdioOptions,
+  ) => ChildProcess;
+  /** As this process can end it. Default: the child. */
+  readonly kill?: (child: ChildProcess) => void;
+}
+
+interface Side {
+  readonly process: ChildProcess;
+  readonly closed: Promise<unknown>;
+  fares: string;
+}
+
+export class AgentPair {
+  readonly reports: SwitchoverReport[] = [];
+  /** The codes of those that came to nothing. */
+  readonly refusals: string[] = [];
+  readonly #options: AgentPairOptions;
+  readonly #witness: RegisterWitness;
+  readonly #sides = new Map<HostName, Side>();
+
+  constructor(options: AgentPairOptions) {
+    this.#options = options;
+    this.#witness = createFileWitness({ directory: options.directory });
+  }
+
+  begin(host: HostName): void {
+    const {
+      cluster,
+      said,
+      spawn: run = (_, command, args, stdio) => spawn(command, args, { stdio }),
+    } = this.#options;
+    const child = run(host, process.execPath, ['--enable-source-maps', CHILD], STDIO);
+    const side: Side = { process: child, closed: once(child, 'close'), fares: '' };
+    this.#sides.set(host, side);
+    child.on('message', (given) => {
+      const message = given as AgentChildMessage;
+      if (message.kind === 'said') said(host, message.text);
+      else if (message.kind === 'fares') side.fares = message.fares;
+      else if (message.kind === 'switched') this.reports.push(message.report);
+      else this.refusals.push(message.code);
+    });
+    child.send({ cluster, host });
+  }
+
+  /** What becomes of it is in the reports, or the refusals. */
+  switchOver(owner: HostName): void {
+    this.#sides.get(owner)?.process.send('switch over');
+  }
+
+  async kill(host: HostName): Promise<void> {
+    const side = this.#sides.get(host);
+    if (!side) return;
+    this.#sides.delete(host);
+    const { kill = (child) => void child.kill('SIGKILL') } = this.#options;
+    kill(side.process);
+    await side.closed;
+  }
+
+  /** The owner, when the other one stands by, and the register says so. */
+  async paired(): Promise<HostName> {
+    const deadline = performance.now() + PATIENCE_MS;
+    for (;;) {
+      const register = await this.#witness.read('web');
+      const owner = HOSTS.find((host) => host === register?.owner);
+      const fares = HOSTS.map((host) => `${host === owner} ${this.#sides.get(host)?.fares}`);
+      const isPaired = ['true owner, replicating', 'false standby, replicating'].every((is) =>
+        fares.includes(is),
+      );
+      if (owner && isPaired && register?.mode === 'paired') return owner;
+      if (performance.now() > deadline) throw new Error(`not protected in time: ${fares.join(', ')}`);
+      await sleep(2);
+    }
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(HOSTS.map((host) => this.kill(host)));
+    await this.#witness.close();
+  }
+}

@@ -1,0 +1,124 @@
+// A domain goes from one host to the other and back while both are well, and says all that it has to say, once; and where
+// that comes to nothing, it goes on where it was.
+
+import { expect } from 'chai';
+import { codeOf } from '../../src/errors.js';
+import type { RegisterWitness } from '../../src/failover/register.js';
+import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
+import { successiveTicksOf } from '../hypervisor/support.js';
+import { Cleanup } from '../support/cleanup.js';
+import { TwoAgents } from './two-agents.js';
+
+const ROUNDS = 20;
+const hypervisor = {
+  kind: 'embedded',
+  memory: '4MiB',
+  guest: { dirtyPages: 10, workingSetPages: 64, tickMs: 5 },
+};
+
+/** A register that is asked for one host's sake only when that is let through. */
+class Gated implements RegisterWitness {
+  readonly name = 'gated';
+  readonly #inner = createMemoryWitness();
+  #held: (() => void)[] | null = null;
+
+  constructor(private readonly host: string) {}
+
+  shut(): void {
+    this.#held = [];
+  }
+
+  open(): void {
+    for (const go of this.#held ?? []) go();
+    this.#held = null;
+  }
+
+  read: RegisterWitness['read'] = (domain, signal) => this.#inner.read(domain, signal);
+
+  compareAndSet: RegisterWitness['compareAndSet'] = async (domain, expected, claim, token, signal) => {
+    if (claim.owner === this.host) await new Promise<void>((go) => (this.#held ? this.#held.push(go) : go()));
+    return this.#inner.compareAndSet(domain, expected, claim, token, signal);
+  };
+
+  close(): void {
+    this.open();
+  }
+}
+
+async function refusal(switched: Promise<unknown>): Promise<string> {
+  return switched.then(
+    () => 'switched',
+    (error: unknown) => codeOf(error),
+  );
+}
+
+describe('service: switchover', function () {
+  this.timeout(120_000);
+  const cleanup = new Cleanup();
+  afterEach(() => cleanup.run());
+
+  it(`${ROUNDS} in a row, both directions: nothing is missing and nothing is said twice`, async () => {
+    const two = await TwoAgents.start(cleanup, { hypervisor });
+    for (let round = 0; round < ROUNDS; round++) {
+      const { owner, standby } = await two.paired();
+      await two.more();
+      const report = await two.agent(owner).switchover('web', standby);
+      expect(report).to.include({ domain: 'web', to: standby });
+      expect(report.epoch).to.be.greaterThan(0);
+      await two.more();
+      expect(two.owner).to.equal(standby);
+    }
+    await two.paired();
+    expect(successiveTicksOf(two.said)[0]).to.equal(1);
+    const completed = two.failovers.filter(({ phase }) => phase === 'completed');
+    expect(completed.map(({ reason }) => reason)).to.deep.equal(Array(ROUNDS).fill('HANDED_OVER'));
+  });
+
+  it('the register grants it too late: it goes on here, and is not there', async () => {
+    const witness = new Gated('beta');
+    const two = await TwoAgents.start(cleanup, {
+      ...{ hypervisor, witness },
+      domain: { checkpoint: { intervalMs: 20, switchoverTimeoutMs: 300 } },
+    });
+    await two.more();
+    witness.shut();
+    const switched = two.agent('alpha').switchover('web');
+    expect(await refusal(two.agent('alpha').switchover('web'))).to.equal('UNDER_WAY');
+    expect(await refusal(switched)).to.equal('NOT_SWITCHED');
+    await two.more();
+    witness.open();
+    await two.paired();
+    expect(two.owner).to.equal('alpha');
+    expect(two.failovers).to.deep.equal([]);
+    expect(await two.agent('alpha').evacuate()).to.have.nested.property('[0].to', 'beta');
+    await two.more();
+    expect(successiveTicksOf(two.said)[0]).to.equal(1);
+  });
+
+  it('is refused where nobody could go on at once', async () => {
+    const two = await TwoAgents.start(cleanup, { hypervisor });
+    const refused = (host: 'alpha' | 'beta', domain: string, to?: string) =>
+      refusal(two.agent(host).switchover(domain, to));
+    expect(await refused('alpha', 'wbe')).to.equal('UNKNOWN_DOMAIN');
+    expect(await refused('beta', 'web')).to.equal('NOT_OWNER');
+    expect(await refused('alpha', 'web', 'gamma')).to.equal('NOT_STANDBY');
+    expect(await two.agent('beta').evacuate()).to.deep.equal([]);
+    await two.end('beta');
+    await two.more();
+    expect(await refused('alpha', 'web')).to.equal('NOT_PAIRED');
+    expect(await two.agent('alpha').evacuate()).to.deep.equal([
+      { ok: false, domain: 'web', code: 'NOT_PAIRED', message: 'no standby is linked' },
+    ]);
+  });
+
+  it('the owner’s agent stops meanwhile: whoever asked hears of it, and one of the two goes on', async () => {
+    const two = await TwoAgents.start(cleanup, { hypervisor });
+    await two.more();
+    const switched = refusal(two.agent('alpha').switchover('web'));
+    await two.end('alpha');
+    expect(['STOPPED', 'switched', 'NOT_SWITCHED']).to.include(await switched);
+    await two.begin('alpha');
+    await two.paired();
+    await two.more();
+  });
+});

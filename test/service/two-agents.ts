@@ -1,0 +1,126 @@
+// Two hosts in one process, each with its agent, over real sockets, with one register that both see: who runs the domain
+// changes, and what it says is heard by one listener, whoever lets it out.
+
+import { pino } from 'pino';
+import { parseCluster } from '../../src/config/cluster.js';
+import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
+import type { RegisterWitness } from '../../src/failover/register.js';
+import type { AgentDependencies } from '../../src/report/dependencies.js';
+import type { AgentService, DomainStatus, FailoverEvent } from '../../src/report/reports.js';
+import { createAgent } from '../../src/service/agent.js';
+import { openSource, openTarget } from '../../src/service/hypervisors.js';
+import { HOSTS, PATIENCE_MS, type HostName } from './agent-pair.js';
+import type { Cleanup } from '../support/cleanup.js';
+import { freePorts } from '../support/ports.js';
+import { until } from '../support/until.js';
+
+const log = pino({ level: process.env['ROMULUS_TEST_LOG'] ?? 'silent' }, pino.destination(2));
+
+export interface TwoAgentsOptions {
+  readonly hypervisor: Record<string, unknown>;
+  readonly domain?: Record<string, unknown>;
+  readonly hypervisors?: Pick<AgentDependencies, 'openSource' | 'openTarget'>;
+  readonly witness?: RegisterWitness;
+}
+
+export class TwoAgents {
+  /** All that was let out, in the order in which it was. */
+  said = '';
+  readonly failovers: FailoverEvent[] = [];
+  readonly witness: RegisterWitness;
+  readonly #ports: Readonly<Record<HostName, number>>;
+  readonly #options: TwoAgentsOptions;
+  readonly #agents = new Map<HostName, AgentService>();
+
+  static async start(cleanup: Cleanup, options: TwoAgentsOptions): Promise<TwoAgents> {
+    const [alpha = 0, beta = 0] = await freePorts(2);
+    const two = new TwoAgents({ alpha, beta }, options);
+    cleanup.add(() => two.stop());
+    for (const host of HOSTS) await two.begin(host);
+    await two.paired();
+    return two;
+  }
+
+  private constructor(ports: Readonly<Record<HostName, number>>, options: TwoAgentsOptions) {
+    this.#ports = ports;
+    this.#options = options;
+    this.witness = options.witness ?? createMemoryWitness();
+  }
+
+  async begin(host: HostName): Promise<void> {
+    const { hypervisor, domain, hypervisors } = this.#options;
+    const config = parseCluster(
+      {
+        witness: { kind: 'none' },
+        hosts: Object.fromEntries(
+          HOSTS.map((name) => [name, { address: '127.0.0.1', port: this.#ports[name] }]),
+        ),
+        domains: [{ name: 'web', hosts: HOSTS, hypervisor, checkpoint: { intervalMs: 20 }, ...domain }],
+        http: false,
+      },
+      host,
+    );
+    // It is shared: no agent closes it.
+    const { name, read, compareAndSet } = this.witness;
+    const witness = { name, read, compareAndSet, close: () => undefined };
+    const agent = createAgent(config, {
+      ...(hypervisors ?? { openSource, openTarget }),
+      log: log.child({ host }),
+      witness: { witness, shared: true },
+      openConsole: () => ({
+        write: (bytes) => (this.said += Buffer.from(bytes).toString('latin1')),
+        close: () => undefined,
+      }),
+    });
+    this.#agents.set(host, agent);
+    agent.failover$.subscribe((event) => this.failovers.push(event));
+    await agent.start();
+  }
+
+  agent(host: HostName): AgentService {
+    const agent = this.#agents.get(host);
+    if (!agent) throw new Error(`there is no agent of ${host}`);
+    return agent;
+  }
+
+  status(host: HostName): DomainStatus {
+    const [status] = this.agent(host).statuses();
+    if (!status) throw new Error(`${host} has no domain`);
+    return status;
+  }
+
+  /** The host that owns the domain, if one does. */
+  get owner(): HostName | null {
+    const owners = HOSTS.filter((host) => this.#agents.has(host) && this.status(host).phase === 'owner');
+    if (owners.length > 1) throw new Error('two hosts own the domain');
+    return owners[0] ?? null;
+  }
+
+  /** Resolves when the owner may hand over. */
+  async paired(): Promise<{ readonly owner: HostName; readonly standby: HostName }> {
+    await until('paired', () => this.owner !== null && this.#isPaired(this.owner), PATIENCE_MS);
+    const { owner } = this;
+    if (owner === null) throw new Error('it was paired, and has no owner');
+    return { owner, standby: owner === 'alpha' ? 'beta' : 'alpha' };
+  }
+
+  /** What is heard goes on. */
+  async more(octets = 200): Promise<void> {
+    const { length } = this.said;
+    await until('more is said', () => this.said.length > length + octets, PATIENCE_MS);
+  }
+
+  async end(host: HostName): Promise<void> {
+    const agent = this.#agents.get(host);
+    this.#agents.delete(host);
+    await agent?.stop();
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(HOSTS.map((host) => this.end(host)));
+  }
+
+  #isPaired(owner: HostName): boolean {
+    return this.status(owner).link === 'replicating';
+  }
+}
