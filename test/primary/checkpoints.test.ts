@@ -1,89 +1,9 @@
-// The checkpoint loop in marbles. Of its ledgers is seen: c0 captured, a0 acknowledged and let out, s0 acknowledged and
-// not let out (stale, or END's), e2 END has left, r a request.
+// The checkpoint loop in marbles (see marble-loop.ts).
 
 import { expect } from 'chai';
-import {
-  EMPTY,
-  NEVER,
-  catchError,
-  concat,
-  defer,
-  ignoreElements,
-  map,
-  merge,
-  mergeMap,
-  of,
-  tap,
-  throwError,
-  timer,
-  type Observable,
-} from 'rxjs';
-import { TestScheduler } from 'rxjs/testing';
-import { RomulusError, codeOf } from '../../src/errors.js';
-import {
-  checkpoints,
-  type CaptureStage,
-  type LoopPorts,
-  type LoopSettings,
-} from '../../src/primary/checkpoints.js';
-import type { Ledger } from '../../src/primary/ledger.js';
-
-const settings: LoopSettings = { intervalMs: 50, windowEpochs: 1, acknowledgeTimeoutMs: 5000, stallMs: 1e6 };
-
-const scheduler = () =>
-  new TestScheduler((actual, expected) => {
-    expect(actual).to.deep.equal(expected);
-  });
-
-/** The domain is suspended, captured 3 ms later, and runs `resumeMs` after that. */
-function pause(resumeMs = 1): Observable<CaptureStage> {
-  return concat(
-    of('suspending' as const),
-    timer(3).pipe(map(() => 'captured' as const)),
-    timer(resumeMs).pipe(ignoreElements()),
-  );
-}
-
-const fails = (code: string) => throwError(() => new RomulusError(code, code));
-
-/** What is seen of a loop, and the order in which its ports are asked and what it lets out is let out. */
-function loop(
-  t: TestScheduler,
-  changes: Partial<LoopPorts>,
-  changed: Partial<LoopSettings> = {},
-  order: string[] = [],
-): Observable<string> {
-  const ports: LoopPorts = {
-    capture: () => pause(),
-    end: () => of('leaves'),
-    acknowledged$: NEVER,
-    requested$: NEVER,
-    handOver$: NEVER,
-    beat$: NEVER,
-    ended$: NEVER,
-    ...changes,
-  };
-  const asked: LoopPorts = {
-    ...ports,
-    capture: (epoch, isLast) =>
-      defer(
-        () => (order.push(`capture ${epoch}${isLast ? ', the last' : ''}`), ports.capture(epoch, isLast)),
-      ),
-    end: (epoch) => defer(() => (order.push(`end ${epoch}`), ports.end(epoch))),
-  };
-  return checkpoints(asked, { ...settings, ...changed }, t).pipe(
-    tap(({ release }) => release && order.push(`release ${release.epoch}`)),
-    mergeMap((ledger) => seenOf(ledger)),
-    catchError((error: unknown) => of(codeOf(error))),
-  );
-}
-
-function seenOf({ last, captured, acknowledged, endEpoch, release }: Ledger): Observable<string> {
-  if (last === 'captured') return of(`c${captured}`);
-  if (last === 'ending') return of(`e${endEpoch ?? 'none'}`);
-  if (last === 'acknowledged') return of(`${release ? 'a' : 's'}${acknowledged}`);
-  return last === 'requested' ? of('r') : EMPTY;
-}
+import { concat, defer, ignoreElements, map, merge, of, timer, type Observable } from 'rxjs';
+import type { CaptureStage } from '../../src/primary/checkpoints.js';
+import { fails, loop, pause, scheduler } from './marble-loop.js';
 
 describe('primary/checkpoints', () => {
   it('captures, lets out what is acknowledged, captures when it is due and there is room', () => {
@@ -285,64 +205,6 @@ describe('primary/checkpoints', () => {
         const loop$ = loop(t, { acknowledged$: hot('60ms 0', { 0: 0 }) }, changed);
         expectObservable(loop$).toBe('3ms a 12ms b 43ms c 2ms d 76ms (x|)', words);
       });
-    });
-  });
-
-  describe('handed over', () => {
-    it('one more at once, and when that is acknowledged the last; behind it the loop rests', () => {
-      const t = scheduler();
-      const order: string[] = [];
-      t.run(({ hot, expectObservable }) => {
-        const ports = {
-          handOver$: hot('20ms x'),
-          acknowledged$: hot('10ms 0 19ms 1 19ms 2', { 0: 0, 1: 1, 2: 2 }),
-          requested$: hot('60ms x'),
-          ended$: hot('70ms x'),
-        };
-        const words = { a: 'c0', b: 'a0', c: 'c1', d: 'a1', e: 'c2', f: 'a2', r: 'r' };
-        const loop$ = loop(t, ports, { windowEpochs: 4 }, order);
-        expectObservable(loop$, '^ 500ms !').toBe('3ms a 6ms b 12ms c 6ms d 2ms e 16ms f 9ms r', words);
-      });
-      const releases = ['release 1', 'capture 2, the last', 'release 2'];
-      expect(order).to.deep.equal(['capture 0', 'release 0', 'capture 1', ...releases]);
-    });
-
-    it('the one that is being captured is the one before the last', () => {
-      const t = scheduler();
-      const order: string[] = [];
-      t.run(({ hot, expectObservable }) => {
-        const ports = {
-          handOver$: hot('1ms x 1ms x'),
-          acknowledged$: hot('10ms 0 9ms 1', { 0: 0, 1: 1 }),
-        };
-        const words = { a: 'c0', b: 'a0', c: 'c1', d: 'a1' };
-        expectObservable(loop(t, ports, {}, order), '^ 500ms !').toBe('3ms a 6ms b 2ms c 6ms d', words);
-      });
-      expect(order).to.deep.equal(['capture 0', 'release 0', 'capture 1, the last', 'release 1']);
-    });
-
-    it('the last one that is not acknowledged in time is an error, as any', () => {
-      const t = scheduler();
-      t.run(({ hot, expectObservable }) => {
-        const ports = { handOver$: hot('1ms x'), acknowledged$: hot('10ms 0', { 0: 0 }) };
-        const words = { a: 'c0', b: 'a0', c: 'c1', x: 'ACKNOWLEDGE_TIMEOUT' };
-        const loop$ = loop(t, ports, { acknowledgeTimeoutMs: 100 });
-        expectObservable(loop$).toBe('3ms a 6ms b 2ms c 99ms (x|)', words);
-      });
-    });
-
-    it('the domain that shuts down before the last one: END', () => {
-      const t = scheduler();
-      const order: string[] = [];
-      t.run(({ hot, expectObservable }) => {
-        const ports = {
-          handOver$: hot('20ms x'),
-          acknowledged$: hot('10ms 0', { 0: 0 }),
-          ended$: hot('30ms x'),
-        };
-        expectObservable(loop(t, ports, {}, order), '^ 500ms !');
-      });
-      expect(order).to.deep.equal(['capture 0', 'release 0', 'capture 1', 'end 2']);
     });
   });
 

@@ -33,6 +33,14 @@ export interface AgentPairOptions {
   readonly kill?: (child: ChildProcess) => void;
 }
 
+type Spawn = NonNullable<AgentPairOptions['spawn']>;
+
+const ofOurs: Spawn = (_, command, args, stdio) => spawn(command, args, { stdio });
+
+function ended(child: ChildProcess): void {
+  child.kill('SIGKILL');
+}
+
 interface Side {
   readonly process: ChildProcess;
   readonly closed: Promise<unknown>;
@@ -53,11 +61,8 @@ export class AgentPair {
   }
 
   begin(host: HostName): void {
-    const {
-      cluster,
-      said,
-      spawn: run = (_, command, args, stdio) => spawn(command, args, { stdio }),
-    } = this.#options;
+    const { cluster, said } = this.#options;
+    const run = this.#options.spawn ?? ofOurs;
     const child = run(host, process.execPath, ['--enable-source-maps', CHILD], STDIO);
     const side: Side = { process: child, closed: once(child, 'close'), fares: '' };
     this.#sides.set(host, side);
@@ -80,7 +85,7 @@ export class AgentPair {
     const side = this.#sides.get(host);
     if (!side) return;
     this.#sides.delete(host);
-    const { kill = (child) => void child.kill('SIGKILL') } = this.#options;
+    const kill = this.#options.kill ?? ended;
     kill(side.process);
     await side.closed;
   }

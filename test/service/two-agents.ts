@@ -61,8 +61,13 @@ export class TwoAgents {
       host,
     );
     // It is shared: no agent closes it.
-    const { name, read, compareAndSet } = this.witness;
-    const witness = { name, read, compareAndSet, close: () => undefined };
+    const { witness: shared } = this;
+    const witness: RegisterWitness = {
+      name: shared.name,
+      read: (...given) => shared.read(...given),
+      compareAndSet: (...given) => shared.compareAndSet(...given),
+      close: () => undefined,
+    };
     const agent = createAgent(config, {
       ...(hypervisors ?? { openSource, openTarget }),
       log: log.child({ host }),

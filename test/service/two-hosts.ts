@@ -173,6 +173,11 @@ export class TwoHosts {
       case 'pass':
       case 'discard':
       case 'expose':
+      case 'hand-over':
+      case 'hand-back':
+      case 'hand-over-settled':
+      case 'arm':
+      case 'disarm':
       case 'write':
       case 'bye':
       case 'withdraw':
