@@ -174,6 +174,11 @@ export class TwoHosts {
       case 'discard':
       case 'expose':
       case 'write':
+      case 'arm':
+      case 'disarm':
+      case 'hand-over':
+      case 'hand-over-settled':
+      case 'hand-back':
       case 'bye':
       case 'withdraw':
       case 'transition':
