@@ -4,6 +4,7 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import {
   answered,
+  deprived,
   isAlone,
   isPairedBy,
   isSame,
@@ -29,12 +30,13 @@ const pairing = fc.constantFrom<Pairing | null>(
 /** What happens to an owner; `takes`: the standby that is paired takes over, where the register is. */
 type Step =
   | { readonly kind: 'wants'; readonly pairing: Pairing | null }
-  | { readonly kind: 'applied' | 'answered' | 'repeated' | 'takes' };
+  | { readonly kind: 'applied' | 'answered' | 'repeated' | 'takes' | 'deprived' };
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 4, arbitrary: pairing.map((asks): Step => ({ kind: 'wants', pairing: asks })) },
   { weight: 3, arbitrary: fc.constant<Step>({ kind: 'applied' }) },
   { weight: 3, arbitrary: fc.constant<Step>({ kind: 'answered' }) },
   fc.constantFrom<Step>({ kind: 'repeated' }, { kind: 'takes' }),
+  { weight: 1, arbitrary: fc.constant<Step>({ kind: 'deprived' }) },
 );
 
 /** The owner, the register as it is, and the write that is on its way between them. */
@@ -44,6 +46,7 @@ class Owner {
   writes: RegisterWrite[] = [];
   readonly tokens = new Set<string>();
   taken = false;
+  deprived = false;
   #outcome: { readonly won: boolean; readonly register: Register } | null = null;
 
   do({ kind, ...given }: Step): void {
@@ -53,6 +56,10 @@ class Owner {
     else if (kind === 'answered' && write && this.#outcome) this.#answer(write);
     else if (kind === 'repeated') this.#repeat();
     else if (kind === 'takes') this.#take();
+    else if (kind === 'deprived') {
+      this.mandate = deprived(this.mandate);
+      this.deprived = true;
+    }
   }
 
   #wants(asks: Pairing | null): void {
@@ -132,10 +139,10 @@ describe('failover/mandate', () => {
             expect(register).to.include({ mode: 'alone', owner: HERE });
             expect(mandate.asking).to.equal(null);
           }
-          if (wasLost) expect(mandate.lost, 'over is over').to.equal(true);
+          if (owner.deprived || wasLost) expect(mandate.lost, 'over is over').to.equal(true);
           if (mandate.lost) {
             seen.lost++;
-            expect(owner.taken, 'only a takeover ends it').to.equal(true);
+            expect(owner.taken || owner.deprived, 'only a takeover ends it').to.equal(true);
             expect(mandate.asking).to.equal(null);
           }
           // Who might take over by the register as it is, is one that we know of.
