@@ -43,7 +43,7 @@ const foldersOfOperators = [
 const decisions = [
   ['primary', '{life*,ledger}.ts'],
   ['secondary', '{vigil*,redial}.ts'],
-  ['protection', 'role.ts'],
+  ['protection', 'role*.ts'],
   ['channel', 'link/heartbeat.ts'],
 ];
 

@@ -12,7 +12,8 @@ export interface ControlVerbOptions {
   readonly json?: boolean;
 }
 
-type Answer = Readonly<Record<string, unknown>> & { readonly ok: boolean };
+/** Of the agent: {"ok": true, …}, or {"ok": false, "code", "message"}. */
+export type Answer = Readonly<Record<string, unknown>> & { readonly ok: boolean };
 
 const CONNECT_HINT = 'is its agent running, by this configuration?';
 
@@ -94,7 +95,13 @@ async function asked(
   return ok ? ExitCode.OK : ExitCode.FAILED;
 }
 
-function ask(socketPath: string, method: string, path: string, body: object | undefined): Promise<Answer> {
+/** @throws UsageError if nobody listens there; SyntaxError, or Node's system error, if the answer is none */
+export function ask(
+  socketPath: string,
+  method: string,
+  path: string,
+  body: object | undefined,
+): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const request = http.request({ socketPath, method, path }, (response) => {
       const pieces: Buffer[] = [];

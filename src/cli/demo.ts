@@ -44,21 +44,27 @@ export async function demoVerb(options: DemoVerbOptions): Promise<ExitCode> {
 
 /** The report for people. */
 function inWords(report: DemoReport): string[] {
-  const { tickCommitted, tickResumed, pauseMs } = report;
+  const { pauseMs, tickCommitted, tickResumed, tickHandedOver, tickGoneOn } = report;
   return [
     '',
     `${report.epochsCommitted} checkpoints were committed; the machine stood still for ${pauseMs.p50} ms each (median), ` +
       `${pauseMs.p99} ms at the most (99th percentile).`,
-    `The primary's death was noticed after ${report.detectMs} ms, and the machine ran on the secondary ${report.takeoverMs} ms later.`,
-    tickResumed === tickCommitted + 1
-      ? `It had printed tick ${tickCommitted} at the last committed checkpoint and went on with tick ${tickResumed}: nothing lost, nothing twice.`
-      : `It had printed tick ${tickCommitted} at the last committed checkpoint and went on with tick ${tickResumed}: THAT IS WRONG.`,
+    `Failover: alpha's death was noticed after ${report.detectMs} ms, and the machine ran on beta ${report.takeoverMs} ms later.`,
+    `It had printed tick ${tickCommitted} at the last committed checkpoint and ${wentOn(tickCommitted, tickResumed)}`,
+    `Re-protection: ${report.reprotectMs} ms after alpha was started again it held a checkpoint of the machine; nobody typed a command.`,
+    `Switchover: ${report.switchoverMs} ms after the request the machine ran on alpha again.`,
+    `It had printed tick ${tickHandedOver} when it was handed over and ${wentOn(tickHandedOver, tickGoneOn)}`,
     report.badPages === 0
       ? 'Its check of its own memory found no wrong page.'
       : `Its check of its own memory found ${report.badPages} WRONG pages.`,
     report.outputBeforeAck === 0
-      ? 'The outside saw no octet before the checkpoint that covers it was safe on the secondary.'
-      : `The outside saw ${report.outputBeforeAck} octets TOO EARLY: before their checkpoint was safe on the secondary.`,
+      ? 'The outside saw no octet before the checkpoint that covers it was safe on the other host.'
+      : `The outside saw ${report.outputBeforeAck} octets TOO EARLY: before their checkpoint was safe on the other host.`,
     report.ok ? 'ok' : 'NOT OK',
   ];
+}
+
+function wentOn(before: number, after: number): string {
+  const how = after === before + 1 ? 'nothing lost, nothing twice.' : 'THAT IS WRONG.';
+  return `went on with tick ${after}: ${how}`;
 }

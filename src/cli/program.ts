@@ -47,7 +47,7 @@ function buildProgram(setExitCode: SetExitCode): Command {
 function addDemo(program: Command, setExitCode: SetExitCode): void {
   program
     .command('demo')
-    .description('replicate a machine between two processes, kill the primary, watch the secondary take over')
+    .description('two hosts as two processes: kill the one that runs the machine, bring it back, switch over')
     .option(
       '--interval <ms>',
       'milliseconds that the machine runs from one checkpoint to the next',
@@ -59,13 +59,13 @@ function addDemo(program: Command, setExitCode: SetExitCode): void {
     .option('--dirty <pages>', 'pages that the machine rewrites per tick', wholeNumber(0, 2 ** 19), 200)
     .option(
       '--checkpoints <n>',
-      'length of the protected run, in checkpoints',
+      'length of the run before that, in checkpoints',
       wholeNumber(1, 1_000_000),
       100,
     )
     .option(
       '--kill-at <epoch>',
-      'the primary is killed in the epoch after this one (default: a random one of the last half)',
+      'the host that runs it is killed in the epoch after this one (default: a random one of the last half)',
       wholeNumber(0, 1_000_000),
     )
     .option('--json', 'print the report as JSON, as the last line of standard output')

@@ -7,11 +7,12 @@
 // What Node would write to standard error by itself goes through the log: its warnings, and the error that ends the
 // process. Node waits until they are written, and if nobody reads them, the process neither lives nor dies.
 
-import { merge, type Observable, type Subscription } from 'rxjs';
+import type { Observable, Subscription } from 'rxjs';
 import { loadCluster } from '../config/cluster.js';
 import { loadPrimaryConfig, loadSecondaryConfig } from '../config/load.js';
 import type { HooksConfig, HttpConfig } from '../config/schema.js';
 import {
+  agentHookEvents,
   failoverHookEvents,
   fencedHookEvents,
   type HookEvent,
@@ -108,7 +109,7 @@ export async function agentVerb(file: string, host?: string): Promise<ExitCode> 
     side: 'agent',
     service,
     log,
-    hookEvents$: merge(failoverHookEvents(service), fencedHookEvents(service)),
+    hookEvents$: agentHookEvents(service),
     metrics: (hookOutcomes$) => createAgentMetrics(service, { hookOutcomes$ }),
     tell: () => [
       service.checkpoints$.subscribe((report) => tellSupervisor({ kind: 'checkpoint', report })),

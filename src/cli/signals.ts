@@ -17,6 +17,7 @@ import { ExitCode } from './exit-codes.js';
 
 const ENDING = ['SIGINT', 'SIGTERM', 'SIGQUIT', 'SIGPWR'] as const;
 const HARMLESS = ['SIGUSR1', 'SIGUSR2', 'SIGALRM', 'SIGVTALRM', 'SIGIO', 'SIGSTKFLT'] as const;
+const AGENTS: ReadonlySet<string | undefined> = new Set(['agent', 'primary', 'secondary']);
 
 export class InterruptedError extends RomulusError<'INTERRUPTED'> {
   constructor(signal: NodeJS.Signals) {
@@ -37,7 +38,7 @@ export interface Interruption {
 export function shieldFromSignals(): void {
   const ignore = (): void => undefined;
   for (const name of HARMLESS) process.on(name, ignore);
-  if (process.argv[2] === 'primary' || process.argv[2] === 'secondary') process.on('SIGHUP', ignore);
+  if (AGENTS.has(process.argv[2])) process.on('SIGHUP', ignore);
   closeUnwantedDebugger();
   // One that came just before has told Node's debugger thread; we hear of it a turn later.
   setImmediate(closeUnwantedDebugger);

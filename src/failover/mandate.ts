@@ -6,7 +6,7 @@
 //
 // Between a question and its answer, and as long as the answer is not known, the domain counts as paired: what B has
 // acknowledged may leave, nothing else. One write is under way at a time. That a write is lost means that somebody has
-// taken over: nothing else moves the register of an owner.
+// taken over: nothing else moves the register of an owner, but a late write of the process that was here before.
 
 import type { Claim, Register, RegisterWrite } from './register.js';
 
@@ -20,6 +20,8 @@ export interface Mandate {
   readonly host: string;
   /** Makes tokens of this process unlike those of any other. */
   readonly instance: string;
+  /** The register is one for all hosts. Else it is this host's own, and says nothing of what the others did. */
+  readonly shared: boolean;
   /** As last known for certain. */
   readonly register: Register;
   /** The write whose outcome is not known. */
@@ -30,9 +32,9 @@ export interface Mandate {
 }
 
 /** What an owner of a domain has made sure of: it is the owner, by this register. */
-export function mandateOf(host: string, instance: string, register: Register): Mandate {
+export function mandateOf(host: string, instance: string, register: Register, shared = true): Mandate {
   if (register.owner !== host) throw new Error(`${host} is not the owner: ${register.owner} is`);
-  return { host, instance, register, asking: null, lost: false, writes: 0 };
+  return { host, instance, register, shared, asking: null, lost: false, writes: 0 };
 }
 
 /** Nobody else runs it, or may: all that it says may leave. */
@@ -70,8 +72,10 @@ export function answered(
   outcome: { won: boolean; register: Register | null },
 ): Mandate {
   if (mandate.asking?.token !== token) return mandate;
-  if (!outcome.won || outcome.register === null) return { ...mandate, asking: null, lost: true };
-  return { ...mandate, asking: null, register: outcome.register };
+  const { register } = outcome;
+  // A write of the process that was here before may have come late: then it moved it, and we are the owner still.
+  if (register?.owner === mandate.host) return { ...mandate, asking: null, register };
+  return { ...mandate, asking: null, lost: true };
 }
 
 /** Somebody has told us that it is the owner: it has proof of that, and we have none. */

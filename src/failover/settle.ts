@@ -61,20 +61,20 @@ export async function settle(
   options: SettleOptions = {},
 ): Promise<Settled> {
   const { signal, backoff = BACKOFF, onFailure } = options;
-  const target = written(write);
+  const { expected, claim, token } = write;
   let step: SettleFailure['step'] = 'write';
   for (let failures = 1; ; failures++) {
     try {
-      if (step === 'write') {
-        const outcome = await witness.compareAndSet(domain, write.expected, write.claim, write.token, signal);
-        if (outcome === 'won') return { won: true, register: target };
-        step = 'read';
+      for (;;) {
+        const answer: RegisterAnswer =
+          step === 'write'
+            ? await witness.compareAndSet(domain, expected, claim, token, signal)
+            : { register: await witness.read(domain, signal) };
+        const settled = settledBy(write, answer);
+        if (typeof settled === 'object') return settled;
+        step = settled === 'read' ? 'read' : 'write';
+        if (settled === 'contradiction') throw contradiction(answer, expected);
       }
-      const register = await witness.read(domain, signal);
-      if (sameRegister(register, target)) return { won: true, register: target };
-      if (register !== null && isLater(register, write.expected)) return { won: false, register };
-      step = 'write';
-      throw contradiction(register, write.expected);
     } catch (thrown) {
       const error = asError(thrown);
       if (FINAL.has(codeOf(error))) throw error;
@@ -83,6 +83,21 @@ export async function settle(
       await pause(waitMs, signal);
     }
   }
+}
+
+/** What the witness says to a write, or when it is asked what became of it. */
+export type RegisterAnswer = 'won' | 'lost' | { readonly register: Register | null };
+
+/**
+ * What follows from an answer: the outcome; or 'read': it must be asked; or 'contradiction': it answers what cannot be,
+ * and is asked from the start again. Pure.
+ */
+export function settledBy(write: RegisterWrite, answer: RegisterAnswer): Settled | 'read' | 'contradiction' {
+  if (answer === 'won') return { won: true, register: written(write) };
+  if (answer === 'lost') return 'read';
+  const { register } = answer;
+  if (sameRegister(register, written(write))) return { won: true, register: written(write) };
+  return register !== null && isLater(register, write.expected) ? { won: false, register } : 'contradiction';
 }
 
 function isLater(register: Register, expected: Register | null): boolean {
@@ -95,7 +110,8 @@ function isLater(register: Register, expected: Register | null): boolean {
  * A register never goes back. A view that is old passes; a witness that has lost what it knew does not, until somebody
  * looks after it, and until then nothing follows from what it says.
  */
-function contradiction(register: Register | null, expected: Register | null): WitnessError {
+function contradiction(answer: RegisterAnswer, expected: Register | null): WitnessError {
+  const register = typeof answer === 'object' ? answer.register : null;
   return new WitnessError(
     'CORRUPT',
     'the witness refuses a write, and shows nothing later than what it was to follow',

@@ -12,6 +12,7 @@
 
 import {
   BehaviorSubject,
+  EMPTY,
   NEVER,
   combineLatest,
   concat,
@@ -47,6 +48,8 @@ export interface LoopSettings {
   readonly acknowledgeTimeoutMs: number;
   /** This process was stopped if it notices nothing, not even its own beat, for longer. */
   readonly stallMs: number;
+  /** As Ledger says; left out: not known. */
+  readonly silenceMs?: number;
 }
 
 /** gone: the domain has shut down by itself, and only END can follow. */
@@ -66,6 +69,8 @@ export interface LoopPorts {
   /** The domain is to be handed over. */
   readonly handOver$: Observable<unknown>;
   readonly beat$: Observable<unknown>;
+  /** Anything came from the secondary. */
+  readonly heard$?: Observable<unknown>;
   /** The domain has shut down by itself. Replays. */
   readonly ended$: Observable<unknown>;
 }
@@ -76,11 +81,11 @@ export interface LoopPorts {
  */
 export function checkpoints(
   ports: LoopPorts,
-  { intervalMs, windowEpochs, acknowledgeTimeoutMs, stallMs }: LoopSettings,
+  { intervalMs, windowEpochs, acknowledgeTimeoutMs, stallMs, silenceMs }: LoopSettings,
   clock: TimestampProvider,
 ): Observable<Ledger> {
   return defer(() => {
-    const ledger$ = new BehaviorSubject(openLedger(clock.now()));
+    const ledger$ = new BehaviorSubject(openLedger(clock.now(), silenceMs));
     const next = () => ledger$.value.captured + 1;
 
     const due = (capturedAtMs: number) => after(capturedAtMs + intervalMs - clock.now());
@@ -125,6 +130,7 @@ export function checkpoints(
       ports.requested$.pipe(map((): Entry => ({ kind: 'requested' }))),
       ports.handOver$.pipe(map((): Entry => ({ kind: 'hand-over' }))),
       ports.beat$.pipe(map((): Entry => ({ kind: 'beat' }))),
+      (ports.heard$ ?? EMPTY).pipe(map((): Entry => ({ kind: 'heard' }))),
       late$,
       concat(captured$, ending$),
     ).pipe(

@@ -18,7 +18,7 @@ import {
   type Subscription,
 } from 'rxjs';
 import { ChannelError, type ByeReason, type DomainOffer, type PrimaryLink } from '../channel/contract.js';
-import { beatMsOf, stallMsOf } from '../channel/link/heartbeat.js';
+import { beatMsOf, silenceMsOf, stallMsOf } from '../channel/link/heartbeat.js';
 import { isAlone, type Mandate } from '../failover/mandate.js';
 import type { Register, RegisterWrite } from '../failover/register.js';
 import { sharesDisks } from '../config/hypervisor.js';
@@ -114,7 +114,8 @@ export class PrimaryDomain {
     const { timeoutMs } = config.heartbeat;
     const stallMs = stallMsOf(timeoutMs);
     const { intervalMs, windowEpochs, acknowledgeTimeoutMs, switchoverTimeoutMs } = config.checkpoint;
-    const settings: LoopSettings = { intervalMs, windowEpochs, acknowledgeTimeoutMs, stallMs };
+    const silenceMs = silenceMsOf(config.heartbeat.intervalMs, timeoutMs);
+    const settings: LoopSettings = { intervalMs, windowEpochs, acknowledgeTimeoutMs, stallMs, silenceMs };
     const born = birth(
       {
         whenUnprotected: config.output.whenUnprotected,
@@ -176,6 +177,11 @@ export class PrimaryDomain {
     const orphaned = domain?.orphaned ?? false;
     this.#events$.next({ kind: 'start', orphaned, running: info?.state === 'running' });
     this.#outputSays.tell(this.#state$.value);
+  }
+
+  /** As it was written, or found, last; null: there is none. */
+  get register(): Register | null {
+    return this.#state$.value.mandate?.register ?? null;
   }
 
   /** By the register nobody else may run it, nor ever took it over. */
@@ -244,6 +250,7 @@ export class PrimaryDomain {
           ofKind('acknowledged'),
           map(({ epoch }) => epoch),
         ),
+      heard: (streamUuid) => (this.#links.get(streamUuid)?.events$ ?? EMPTY).pipe(ofKind('heard')),
       openSaver: (streamUuid) =>
         work.saver(this.#links.get(streamUuid), (report) => this.#reports.checkpoints$.next(report)),
       link: {

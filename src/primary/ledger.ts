@@ -9,6 +9,9 @@
 // A stopped process (SIGSTOP, a paused host) finds old acknowledgements in its socket when it goes on, and the
 // secondary may have taken over meanwhile. So after a gap in time, acknowledgements of epochs that were captured
 // before the gap release nothing; the next one, of an epoch captured after it, proves that the standby still is one.
+//
+// So it is with a network that stood still: after a silence of the secondary's, what comes first is what was sent before it,
+// and the secondary, which heard nothing of us either, may have taken over.
 
 import { ChannelError } from '../channel/contract.js';
 
@@ -22,6 +25,8 @@ export type Entry =
   | { readonly kind: 'acknowledged'; readonly epoch: number }
   /** A checkpoint is wanted ahead of the interval. */
   | { readonly kind: 'requested' }
+  /** Anything came from the secondary. */
+  | { readonly kind: 'heard' }
   /** The domain is to be handed over to the secondary. */
   | { readonly kind: 'hand-over' }
   /** Nothing happened, but we live. */
@@ -39,6 +44,10 @@ export interface Ledger {
   readonly last: Entry['kind'] | 'opened';
   /** When it was made, monotonic milliseconds. */
   readonly atMs: number;
+  /** The secondary says something at least so often, milliseconds. */
+  readonly silenceMs: number;
+  /** When it did, monotonic milliseconds. */
+  readonly heardAtMs: number;
   /** The last epoch captured whole; -1: none. */
   readonly captured: number;
   /** When that was. */
@@ -49,7 +58,7 @@ export interface Ledger {
   readonly endEpoch: number | null;
   /** Behind this epoch the domain is handed over: no other is captured; null: the stream goes on. */
   readonly lastEpoch: number | null;
-  /** Acknowledgements of epochs up to this one may be older than a stop of this process: they release nothing. */
+  /** Acknowledgements of epochs up to this one may be older than a stop, of this process or the network: they release nothing. */
   readonly staleEpoch: number;
   /** A checkpoint is wanted ahead of the interval. */
   readonly requested: boolean;
@@ -57,10 +66,12 @@ export interface Ledger {
   readonly release: Release | null;
 }
 
-export function openLedger(atMs: number): Ledger {
+export function openLedger(atMs: number, silenceMs = Infinity): Ledger {
   return {
     last: 'opened',
     atMs,
+    silenceMs,
+    heardAtMs: atMs,
     captured: -1,
     capturedAtMs: atMs,
     acknowledged: -1,
@@ -92,10 +103,14 @@ export function isHandedOver({ captured, lastEpoch }: Ledger): boolean {
  * @throws ChannelError BAD_MESSAGE: an acknowledgement out of turn
  */
 export function enter(before: Ledger, entry: Entry, atMs: number, stallMs: number): Ledger {
-  const staleEpoch = atMs - before.atMs > stallMs ? before.captured : before.staleEpoch;
-  const ledger: Ledger = { ...before, last: entry.kind, atMs, staleEpoch, release: null };
+  const heard = entry.kind === 'heard' || entry.kind === 'acknowledged';
+  const stood = atMs - before.atMs > stallMs || (heard && atMs - before.heardAtMs > before.silenceMs);
+  const staleEpoch = stood ? before.captured : before.staleEpoch;
+  const heardAtMs = heard ? atMs : before.heardAtMs;
+  const ledger: Ledger = { ...before, last: entry.kind, atMs, heardAtMs, staleEpoch, release: null };
   switch (entry.kind) {
     case 'beat':
+    case 'heard':
       return ledger;
     case 'requested':
       return { ...ledger, requested: true };

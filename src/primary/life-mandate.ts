@@ -3,6 +3,8 @@
 //   a stream's first checkpoint is acknowledged ─▶ paired is written; what is acknowledged may leave meanwhile
 //   the link is lost                            ─▶ held, alone is written ─▶ won: all may leave │ lost: we are replaced
 //
+//   a link whose pairing the register does not name ─▶ no stream before alone is won
+//
 // A standby that comes back while the register still names it has a checkpoint that is good: nothing is written then.
 
 import {
@@ -15,7 +17,7 @@ import {
 import { fenced } from './life-ends.js';
 import { handBack } from './life-hand-over.js';
 import { startDomain } from './life-standstill.js';
-import type { LifeEffect, LifeEvent, LifeState } from './life-state.js';
+import type { LifeEffect, LifeEvent, LifeState, StreamState } from './life-state.js';
 
 export function answered(
   state: LifeState,
@@ -25,6 +27,16 @@ export function answered(
   if (!state.mandate) return;
   state.mandate = answeredMandate(state.mandate, token, outcome);
   if (state.mandate.lost && state.role === 'primary' && !state.stopped) fenced(state, effects);
+}
+
+/**
+ * What this stream acknowledges may leave: nobody can have taken over by another pairing. Else the standby may have done
+ * that, and come back with nothing: it would take from us what it has left behind.
+ */
+export function mayReplicate({ mandate }: LifeState, { pairing }: StreamState): boolean {
+  // By a register of our own there is nothing more to find out.
+  if (mandate?.register.mode !== 'paired' || !mandate.shared) return true;
+  return mandate.register.standby === pairing.standby && mandate.register.stream === pairing.stream;
 }
 
 /** Asks the register for what is the case, and lets output pass when nobody else may run the domain. */
@@ -56,6 +68,9 @@ export function settleMandate(state: LifeState, effects: LifeEffect[]): void {
 function pairingOf({ stream, mandate }: LifeState): Pairing | null | 'as it is' {
   if (!stream) return null;
   if (stream.acknowledged >= 0) return stream.pairing;
+  if (!mandate) return null;
   // It may hold an older one, which stays good while it is filled.
-  return mandate && isPairedBy(mandate, stream.pairing) ? 'as it is' : null;
+  if (isPairedBy(mandate, stream.pairing)) return 'as it is';
+  // One that is linked is not turned off, nor waited for in vain, so as to be alone for a moment.
+  return !mandate.shared && mandate.register.standby === stream.pairing.standby ? 'as it is' : null;
 }

@@ -26,7 +26,7 @@ import {
   unlinked,
 } from './life-ends.js';
 import { handOver, late, mayBeTheirs, noteLast, noteStop } from './life-hand-over.js';
-import { answered, settleMandate } from './life-mandate.js';
+import { answered, mayReplicate, settleMandate } from './life-mandate.js';
 import { mayRun, settleStandstill, startDomain } from './life-standstill.js';
 import type { LifeEffect, LifeEvent, LifeState, StreamState } from './life-state.js';
 import type { Ledger } from './ledger.js';
@@ -74,7 +74,10 @@ const RULES: Rules<LifeEvent, [LifeState, LifeEffect[]]> = {
     stream.holding = true;
     noteStop(state);
   }),
-  answered: (event, state, effects) => answered(state, event, effects),
+  answered: (event, state, effects) => {
+    answered(state, event, effects);
+    if (state.stream && state.role === 'primary') begin(state, state.stream, effects);
+  },
   captured: ofStream((stream, { ledger }, state) => {
     stream.captured = ledger.captured;
     state.exposed = true;
@@ -197,7 +200,7 @@ function linked(
 
 function begin(state: LifeState, stream: StreamState, effects: LifeEffect[]): void {
   // What stands still for being handed over is not captured before it is known to be ours.
-  if (stream.begun || state.handOver !== null || !mayRun(state)) return;
+  if (stream.begun || state.handOver !== null || !mayRun(state) || !mayReplicate(state, stream)) return;
   stream.begun = true;
   startDomain(state, effects);
   effects.push({ kind: 'restart' }, { kind: 'replicate', streamUuid: stream.streamUuid });

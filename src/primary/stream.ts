@@ -8,6 +8,7 @@
 // begins the next one with concatMap begins it in time. It is never unsubscribed from, for that would stop nothing: it is left.
 
 import {
+  EMPTY,
   catchError,
   concat,
   defer,
@@ -59,6 +60,8 @@ export interface StreamPorts extends Pick<LoopPorts, 'requested$' | 'handOver$' 
   openSaver(streamUuid: string): Saver;
   /** The epochs that are acknowledged over the stream's link. */
   acknowledged(streamUuid: string): Observable<number>;
+  /** Anything came over it; left out: that is not told. */
+  heard?(streamUuid: string): Observable<unknown>;
   release(release: Release): void;
 }
 
@@ -78,6 +81,7 @@ export function stream(
       capture: (epoch, isLast) => saver.capture(epoch, isLast).pipe(catchError(ofSaver)),
       end: (epoch) => saver.end(epoch).pipe(catchError(ofSaver)),
       acknowledged$: ports.acknowledged(streamUuid),
+      heard$: ports.heard?.(streamUuid) ?? EMPTY,
     };
     const news$ = checkpoints(loop, settings, clock).pipe(
       tap(({ release, last, acknowledged, endEpoch }) => {

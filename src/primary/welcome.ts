@@ -22,10 +22,15 @@ export function newInstance(): string {
   return randomUUID().slice(NODE_FIELD);
 }
 
+/** What a welcome needs to know of how the domain is configured. */
+export interface Terms extends Pick<PrimaryDomainConfig, 'name' | 'heartbeat'> {
+  readonly checkpoint: Pick<PrimaryDomainConfig['checkpoint'], 'windowEpochs'>;
+}
+
 /** @throws ChannelError FENCED, UNKNOWN_DOMAIN, DOMAIN_MISMATCH, UNKNOWN_STREAM, ALREADY_LINKED */
 export function judgeHello(
   hello: Hello,
-  config: PrimaryDomainConfig,
+  config: Terms,
   info: DomainInfo | undefined,
   state: LifeState,
   instance: string,

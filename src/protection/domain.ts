@@ -30,7 +30,8 @@ import { ServiceError, type SwitchoverErrorCode } from '../report/error.js';
 import type { Logger } from '../report/log.js';
 import type { DomainStatus, RoleReport, SwitchoverReport } from '../report/reports.js';
 import { OwnerPart, StandbyPart, type Part, type PartOptions } from './parts.js';
-import { initialRole, stepRole, type RoleEffect, type RoleEvent, type RoleState } from './role.js';
+import { initialRole, type RoleEffect, type RoleEvent, type RoleState } from './role-state.js';
+import { stepRole } from './role.js';
 
 export interface ProtectedDomainOptions extends Omit<PartOptions, 'instance' | 'settle' | 'read'> {
   readonly witness: RegisterWitness;
@@ -100,6 +101,14 @@ export class ProtectedDomain {
     return this.#state.absent.includes(host);
   }
 
+  /** Looks into the register again, for those who look at us. */
+  async refresh(): Promise<void> {
+    await this.#work.run('ask the witness', async () => {
+      const register = await this.#options.witness.read(this.name, this.#left.signal);
+      if (this.#state.phase === 'standby') this.#events$.next({ kind: 'register', register });
+    });
+  }
+
   requestCheckpoint(): void {
     this.#part?.requestCheckpoint();
   }
@@ -134,7 +143,7 @@ export class ProtectedDomain {
   status(): DomainStatus {
     const { error, phase, register } = this.#state;
     const status = this.#part?.status() ?? idle(this.name);
-    return { ...status, phase, register, error: status.error ?? error };
+    return { ...status, phase, register: this.#part?.register ?? register, error: status.error ?? error };
   }
 
   stop(): Promise<void> {
@@ -196,7 +205,7 @@ export class ProtectedDomain {
     });
     const { mode, owner, standby } = write.claim;
     this.#log.info(
-      { won: settled.won, mode, owner, standby, generation: settled.register?.generation },
+      { won: settled.won, mode, owner, standby, generation: settled.register.generation },
       'register',
     );
     return settled;
@@ -217,6 +226,8 @@ export class ProtectedDomain {
   }
 
   async #changed(effect: Change): Promise<readonly RoleEvent[]> {
+    // In a turn of its own: what a part is told is decided at once then, and not behind what is being decided here.
+    await Promise.resolve();
     switch (effect.kind) {
       case 'end':
         await this.#end();

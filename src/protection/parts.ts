@@ -6,7 +6,7 @@ import type { DomainOffer } from '../channel/contract.js';
 import type { PrimaryDomainConfig, SecondaryDomainConfig } from '../config/schema.js';
 import { WitnessError } from '../failover/error.js';
 import { mandateOf, takeOverWrite } from '../failover/mandate.js';
-import type { Register, RegisterWrite } from '../failover/register.js';
+import { sameRegister, type Register, type RegisterWrite } from '../failover/register.js';
 import type { Settled } from '../failover/settle.js';
 import { monotonicMs } from '../flow/clock.js';
 import type { Reloaded } from '../flow/reloaded.js';
@@ -18,7 +18,8 @@ import type { DomainStatus, SwitchoverReport } from '../report/reports.js';
 import { SecondaryDomain, type SecondaryReports } from '../secondary/domain.js';
 import type { Held } from '../secondary/vigil-state.js';
 import type { Route } from '../secondary/world.js';
-import type { RoleEvent } from './role.js';
+import type { RoleEvent } from './role-state.js';
+import { hostToDial } from './route.js';
 
 export interface PartOptions {
   /** The name of this host. */
@@ -49,6 +50,8 @@ export interface Part {
   /** Rejects if it cannot begin at all; how it fares is news. */
   begin(): Promise<void>;
   status(): DomainStatus;
+  /** As an owner has written it last; not there: it is not ours to write. */
+  readonly register?: Register;
   requestCheckpoint(): void;
   reload(): Promise<readonly Reloaded[]>;
   /** Of an owner. @throws ServiceError */
@@ -67,15 +70,17 @@ export class OwnerPart implements Part {
   readonly #options: PartOptions;
   readonly #domain: PrimaryDomain;
   readonly #estate: Estate | null;
+  readonly #begun: Register;
   #stopped = false;
 
   /** `register`: by which the domain is ours. */
   constructor(options: PartOptions, register: Register, estate: Estate | null = null) {
-    const { host, instance, primary, dependencies, reports, settle, log } = options;
+    const { host, instance, primary, shared, dependencies, reports, settle, log } = options;
     this.#options = options;
     this.#estate = estate;
+    this.#begun = register;
     // Told apart from the tokens of the owners that this process was before.
-    const mandate = mandateOf(host, `${instance}-${register.generation}`, register);
+    const mandate = mandateOf(host, `${instance}-${register.generation}`, register, shared);
     this.#domain = new PrimaryDomain(primary, dependencies, reports, log, { host, mandate, settle });
   }
 
@@ -91,6 +96,10 @@ export class OwnerPart implements Part {
     await this.#domain.open(this.#estate);
     this.#domain.offer(this.#options.offer);
     this.#domain.start();
+  }
+
+  get register(): Register {
+    return this.#domain.register ?? this.#begun;
   }
 
   status(): DomainStatus {
@@ -184,6 +193,8 @@ export class StandbyPart implements Part {
     const { host, instance, shared, read, settle, log } = this.#options;
     const { signal } = this.#left;
     const register = await read(signal);
+    // It was granted, and did not start: it is ours still.
+    if (this.#granted && sameRegister(register, this.#granted)) return 'granted';
     const token = `${instance}-take-${++this.#asked}`;
     const { owner, pairing: stream } = held;
     const claim = { mode: 'alone', owner: host, standby: null, stream: null } as const;
@@ -202,16 +213,9 @@ export class StandbyPart implements Part {
     return 'granted';
   }
 
-  /** The owner, if it is known; else one host after another, and now and then the others too. */
   #route(owner: string | null, only: boolean): Route {
     const { routes } = this.#options;
-    const names = [...routes.keys()];
-    const turn = this.#tried++;
-    const known = owner !== null && routes.has(owner) ? owner : null;
-    const name =
-      known !== null && (only || turn % 2 === 0)
-        ? known
-        : names[(turn >> (known === null ? 0 : 1)) % names.length];
+    const name = hostToDial([...routes.keys()], owner, only, this.#tried++);
     const route = name === undefined ? undefined : routes.get(name);
     if (name === undefined || !route) throw new WitnessError('BAD_OPTIONS', 'a standby needs another host');
     return {

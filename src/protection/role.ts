@@ -2,8 +2,8 @@
 // pure function: no clock, no I/O, no randomness.
 //
 //   none ─▶ reading ─┬─ absent, and we are the first of its hosts ─┐
-//            ▲       ├─ alone, ours, and it does not run here ─────┴─▶ booting: written anew ─▶ owner
-//            │       ├─ ours, and it runs here ───────────────────────────────────────────────▶ owner
+//            ▲       ├─ alone, ours ───────────────────────────────┴─▶ booting: written anew ─▶ owner
+//            │       ├─ paired, ours, and it runs here ───────────────────────────────────────▶ owner
 //            │       └─ anything else ─▶ standby ─ took over ─────────────────────────────────▶ owner
 //            │                             ▲                                                      │
 //            └─ crashed, nobody stood by ──┼───────────── replaced, or crashed while paired ──────┤
@@ -13,127 +13,8 @@
 // Where the witness is nothing that all hosts see, nobody boots before the others were heard: they may run it.
 
 import { backoffMs } from '../flow/backoff.js';
-import type { HostPhase } from '../report/reports.js';
-import type { Register, RegisterWrite } from '../failover/register.js';
-
-export interface RoleSettings {
-  readonly host: string;
-  /** All hosts of the domain, in order of preference. */
-  readonly hosts: readonly string[];
-  readonly canStandBy: boolean;
-  /** The register is one for all hosts; else each has its own, and the others are asked. */
-  readonly shared: boolean;
-  /** What becomes of a domain that has crashed while nobody stood by. */
-  readonly onCrash: 'restart' | 'stay';
-  /** Makes tokens of this process unlike those of any other. */
-  readonly instance: string;
-  readonly retryMinMs: number;
-  readonly retryMaxMs: number;
-}
-
-/**
- * none      nothing runs here, and nothing shall
- * reading   the register is asked
- * booting   it is written that we are the owner, then the domain is made
- * owner     it runs here: primary/ has it
- * standby   it stands by here, or tries to: secondary/ has it
- * changing  what was here is being ended, before the register is read anew
- */
-export type RolePhase = HostPhase;
-
-export interface RoleState {
-  readonly settings: RoleSettings;
-  phase: RolePhase;
-  /** As it was read or written last; null: absent. */
-  register: Register | null;
-  /** It was read, or written. */
-  known: boolean;
-  /** A domain of ours was found running here: its agent was restarted. */
-  found: boolean;
-  /** The operator knows that nobody else runs it. */
-  forced: boolean;
-  /** A write under way. */
-  asking: RegisterWrite | null;
-  writes: number;
-  /** Hosts that have said since we stand by that they do not run it. */
-  absent: readonly string[];
-  /** The standby has a link, or a checkpoint: what it is about decides what becomes of it. */
-  busy: boolean;
-  /** Reads in a row that failed, or told nothing new. */
-  failures: number;
-  /** Starts in a row that came to nothing. */
-  crashes: number;
-  /** Whose link the standby may try first; null: nobody is known to own it. */
-  owner: string | null;
-  error: { readonly code: string; readonly message: string } | null;
-}
-
-export type RoleEvent =
-  | { readonly kind: 'start'; readonly found: boolean }
-  | { readonly kind: 'register'; readonly register: Register | null }
-  | { readonly kind: 'register-failed'; readonly code: string; readonly message: string }
-  | {
-      readonly kind: 'answered';
-      readonly token: string;
-      readonly won: boolean;
-      readonly register: Register | null;
-    }
-  /** `alone`: nobody else may run it; `steady`: it ran for a while. */
-  | {
-      readonly kind: 'owner-over';
-      readonly how: 'ended' | 'failed' | 'fenced';
-      readonly alone: boolean;
-      readonly steady: boolean;
-    }
-  /** took-over: by the register as it is now; it runs, and waits for an owner. */
-  | { readonly kind: 'took-over'; readonly register: Register }
-  | { readonly kind: 'standby-over'; readonly how: 'ended' | 'failed' }
-  | { readonly kind: 'standby'; readonly busy: boolean }
-  /** A host answered the standby's dial: it does not run the domain. */
-  | { readonly kind: 'not-here'; readonly host: string }
-  /** What was here is ended. */
-  | { readonly kind: 'changed' }
-  | { readonly kind: 'timer'; readonly timer: 'retry' }
-  /** The operator wants it to run here, whatever the register says, or where it was shut down. */
-  | { readonly kind: 'force' }
-  | { readonly kind: 'stop' };
-
-export type RoleEffect =
-  | { readonly kind: 'read' }
-  | { readonly kind: 'write'; readonly write: RegisterWrite }
-  /** Makes the domain, or takes what was found; it is ours by this register. */
-  | { readonly kind: 'boot'; readonly register: Register }
-  /** What was taken over is protected from now on. */
-  | { readonly kind: 'inherit'; readonly register: Register }
-  | { readonly kind: 'stand-by' }
-  /** What was found running here is not the domain any more: it is stopped. */
-  | { readonly kind: 'stop-found' }
-  /** Ends what is here: changed. */
-  | { readonly kind: 'end' }
-  | { readonly kind: 'arm'; readonly timer: 'retry'; readonly delayMs: number }
-  | { readonly kind: 'disarm'; readonly timer: 'retry' }
-  | { readonly kind: 'transition'; readonly reason: string };
-
-type Effects = RoleEffect[];
-
-export function initialRole(settings: RoleSettings): RoleState {
-  return {
-    settings,
-    phase: 'none',
-    register: null,
-    known: false,
-    found: false,
-    forced: false,
-    asking: null,
-    writes: 0,
-    absent: [],
-    busy: false,
-    failures: 0,
-    crashes: 0,
-    owner: null,
-    error: null,
-  };
-}
+import type { Register } from '../failover/register.js';
+import type { Effects, RoleEffect, RoleEvent, RoleState } from './role-state.js';
 
 export function stepRole(before: RoleState, event: RoleEvent): readonly [RoleState, readonly RoleEffect[]] {
   const state: RoleState = { ...before };
@@ -168,7 +49,7 @@ function handle(state: RoleState, event: RoleEvent, effects: Effects): void {
     case 'took-over':
       if (state.phase !== 'standby') return;
       learn(state, event.register);
-      state.phase = 'owner';
+      isOwner(state);
       effects.push(
         { kind: 'disarm', timer: 'retry' },
         { kind: 'inherit', register: event.register },
@@ -179,11 +60,12 @@ function handle(state: RoleState, event: RoleEvent, effects: Effects): void {
       if (state.phase === 'standby') change(state, `the standby is over: ${event.how}`, effects);
       return;
     case 'standby':
-      if (state.busy === event.busy) return;
+      if (state.phase !== 'standby' || state.busy === event.busy) return;
       state.busy = event.busy;
       state.failures = 0;
+      if (event.busy) state.absent = [];
       if (event.busy) effects.push({ kind: 'disarm', timer: 'retry' });
-      else if (state.phase === 'standby') retryLater(state, effects);
+      else retryLater(state, effects);
       return;
     case 'not-here':
       if (state.phase !== 'standby' || state.absent.includes(event.host)) return;
@@ -234,7 +116,9 @@ function decide(state: RoleState, effects: Effects): void {
 /** By which register what was found running here is ours; null: it is not. */
 function foundBy({ register, settings }: RoleState): Register | null {
   const { host, hosts, shared } = settings;
-  if (register?.owner === host) return register;
+  // What we let out while we are alone, nobody must take over from before: a late write of who was here could allow that
+  // yet. So alone is written anew first (boot), and such a write comes to nothing.
+  if (register?.owner === host && (register.mode === 'paired' || !shared)) return register;
   const other = hosts.find((name) => name !== host);
   if (shared || register || other === undefined) return null;
   // Nobody remembers who stood by: it counts as one who may take over.
@@ -281,7 +165,6 @@ function answered(
   state.asking = null;
   learn(state, register);
   if (won && register) {
-    state.forced = false;
     own(state, register, 'started', effects);
   } else {
     // Somebody was faster.
@@ -295,9 +178,16 @@ function own(state: RoleState, register: Register, reason: string, effects: Effe
     change(state, reason, effects);
     return;
   }
+  isOwner(state);
+  effects.push({ kind: 'boot', register }, { kind: 'transition', reason });
+}
+
+/** What was wanted, or known, before is of no meaning for what comes after. */
+function isOwner(state: RoleState): void {
   state.phase = 'owner';
   state.found = false;
-  effects.push({ kind: 'boot', register }, { kind: 'transition', reason });
+  state.forced = false;
+  state.busy = false;
 }
 
 function ownerOver(

@@ -215,6 +215,8 @@ export interface AgentService extends Omit<ReplicationService, 'finished'> {
   readonly failover$: Observable<FailoverEvent>;
   readonly standbyLosses$: Observable<StandbyLossReport>;
   readonly roles$: Observable<RoleReport>;
+  /** The registers in statuses() are those of the moment when this resolves, where the witness answers. Never rejects. */
+  refresh(): Promise<void>;
   /** Asks for a checkpoint now, ahead of the interval. Nothing happens where the domain does not run. */
   requestCheckpoint(domain: string): void;
   /**

@@ -29,6 +29,7 @@ import { secondary } from './secondary.js';
 import { reasonOf } from './standbys.js';
 import {
   initialSecondaryState,
+  isBusy,
   secondaryLinkState,
   type Held,
   type SecondaryEvent,
@@ -59,10 +60,6 @@ export interface StandbyOffice {
 }
 
 const STOP_TIMEOUT_MS = 5000;
-
-function isBusy({ phase, held, session }: SecondaryState): boolean {
-  return phase !== 'dialling' || held !== null || session !== null;
-}
 
 export class SecondaryDomain {
   readonly name: string;

@@ -5,7 +5,8 @@
 //                              after another, and the primary pays for each
 //
 // The reconnect window is how long a primary that cannot be reached is not taken for dead; at least as long as its guest
-// must not be taken over.
+// must not be taken over; and at least as long as it may go on without noticing that the link is lost: a link that is cut
+// may be cut for us alone, and what we have acknowledged is let out when it is read.
 
 import { backoffMs } from '../flow/backoff.js';
 import type { Effects, SecondaryState } from './vigil-state.js';
@@ -46,8 +47,8 @@ export function armReconnect(state: SecondaryState, effects: Effects): void {
   effects.push({ kind: 'arm', timer: 'reconnect', delayMs: reconnectWindowMs(state) });
 }
 
-export function reconnectWindowMs({ settings, standstillMs }: SecondaryState): number {
-  return Math.max(settings.reconnectWindowMs, standstillMs);
+export function reconnectWindowMs({ settings, standstillMs, unheardMs }: SecondaryState): number {
+  return Math.max(settings.reconnectWindowMs, standstillMs, unheardMs);
 }
 
 function redialMs({ settings: { redialMinMs, redialMaxMs } }: SecondaryState, attempt: number): number {

@@ -7,7 +7,7 @@
 //
 // The answer may be long in coming: the primary is dialled meanwhile; but not one that has the same disks, for its guest
 // goes on as soon as it hears us. Once it is granted, a link that came is left again: what its stream brought is what is
-// taken over.
+// taken over, when the primary has had the time to notice: it may have acknowledgements of it still to read.
 
 import { armReconnect, dial, giveUpDial, redialLater } from './redial.js';
 import type { Effects, SecondaryState, Session } from './vigil-state.js';
@@ -15,9 +15,16 @@ import type { Effects, SecondaryState, Session } from './vigil-state.js';
 /** The code of a domain that does not start, and never will. */
 const DOMAIN_GONE = 'DOMAIN_GONE';
 
+/** The code of a link that was lost because nothing was heard for as long as that takes. */
+const SILENT = 'HEARTBEAT_TIMEOUT';
+
 /** The primary is dead as far as can be known from here. */
 export function decide(state: SecondaryState, effects: Effects): void {
   effects.push({ kind: 'disarm', timer: 'reconnect' });
+  if (state.granted) {
+    takeOver(state, effects);
+    return;
+  }
   if (state.held === null) {
     giveUpDial(state, effects);
     nothingToTakeOver(state, effects);
@@ -57,9 +64,7 @@ export function witness(
 function granted(state: SecondaryState, effects: Effects): void {
   const { session } = state;
   state.granted = true;
-  if (session === null) {
-    takeOver(state, effects);
-  } else if (session.linked) {
+  if (session?.linked === true) {
     effects.push({
       kind: 'drop-link',
       streamUuid: session.streamUuid,
@@ -68,7 +73,14 @@ function granted(state: SecondaryState, effects: Effects): void {
     });
     lost(state, session, session.handedOver ? 'HANDED_OVER' : 'GRANTED', effects);
   }
+  if (isWaitedFor(state)) giveUpDial(state, effects);
+  else if (session === null) takeOver(state, effects);
   // Else the restorer is waited for: only then it is known what we hold.
+}
+
+/** A link came while the register was asked, and the primary may not have noticed that it is lost. */
+export function isWaitedFor({ phase, unheardMs, windowOver }: SecondaryState): boolean {
+  return phase === 'suspect' && unheardMs > 0 && !windowOver;
 }
 
 /** Ours by the register, and nobody works on it. */
@@ -207,6 +219,7 @@ export function lost(state: SecondaryState, session: Session, code: string, effe
   if (!session.linked) return;
   session.linked = false;
   state.reason = code;
+  state.unheardMs = code === SILENT ? 0 : state.silenceMs;
   state.windowOver = false;
   if (state.held !== null || state.gone !== null) {
     state.phase = 'suspect';

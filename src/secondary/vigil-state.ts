@@ -64,7 +64,7 @@ export interface SecondaryState {
   held: Held | null;
   /** The register is asked, and has not answered. */
   asking: boolean;
-  /** It has granted the domain, and the restorer is not done with it. */
+  /** It has granted the domain, and the restorer is not done with it, or the window not over. */
   granted: boolean;
   /** A checkpoint that was held and is lost with its domain, until another one is held: with it the failover is lost. */
   gone: Held | null;
@@ -84,6 +84,10 @@ export interface SecondaryState {
    * nothing is taken over before. 0: it may, it would not be heard.
    */
   standstillMs: number;
+  /** After how long a silence the primary gives a link up: the welcome's heartbeat timeout. */
+  silenceMs: number;
+  /** For how long after the loss of the link the primary may not notice it; 0: it was silence that told us. */
+  unheardMs: number;
   /** Why the link was lost. */
   reason: string;
   /** The domain that is being started has ended by itself already. */
@@ -105,6 +109,8 @@ export type SecondaryEvent = Readonly<
       pairing: string;
       continuous: boolean;
       standstillMs: number;
+      /** Left out: 0. */
+      silenceMs?: number;
     }
   | { kind: 'dial-failed'; dial: number; code: string }
   /** The epoch is whole here, and the acknowledgement was given to the link: it counts whatever became of that. */
@@ -188,10 +194,17 @@ export function initialSecondaryState(settings: SecondarySettings): SecondarySta
     failedStarts: 0,
     windowOver: false,
     standstillMs: 0,
+    silenceMs: 0,
+    unheardMs: 0,
     reason: '',
     endedEarly: null,
     primaryTold: false,
   };
+}
+
+/** It has a link or a checkpoint, or is about one. */
+export function isBusy({ phase, held, session }: SecondaryState): boolean {
+  return phase !== 'dialling' || held !== null || session !== null;
 }
 
 export function secondaryLinkState({ phase, session, held, dial }: SecondaryState): LinkState {

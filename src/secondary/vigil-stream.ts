@@ -3,7 +3,7 @@
 
 import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
 import { armReconnect, dial, fillAgain, redialLater } from './redial.js';
-import { decide, loseHeld, lost, over, takeOver } from './vigil-failover.js';
+import { decide, isWaitedFor, loseHeld, lost, over, takeOver } from './vigil-failover.js';
 import type { Effects, SecondaryEvent, SecondaryState, Session } from './vigil-state.js';
 
 /** The restorer's code where the hypervisor does not take a checkpoint. */
@@ -79,10 +79,16 @@ export function restored(
   }
   if (!own) effects.push({ kind: 'discard-filling' });
   else if (!consistent) loseHeld(state, `what it acknowledged could not be applied: ${code}`, effects);
-  if (state.granted) takeOver(state, effects);
+  if (state.granted) takeOverInTime(state, session, effects);
   else if (session.broken) fillAgain(state, effects);
   else if (state.phase === 'suspect') askAgainOrDecide(state, effects);
   else if (state.phase === 'dialling') redialLater(state, effects);
+}
+
+/** The primary may have acknowledgements still to read, as long as the window lasts. */
+function takeOverInTime(state: SecondaryState, session: Session, effects: Effects): void {
+  if (!isWaitedFor(state)) takeOver(state, effects);
+  else if (session.broken) armReconnect(state, effects);
 }
 
 /** The restorer is done after the loss of the link. With nothing to take over, a window that it has used up says nothing. */

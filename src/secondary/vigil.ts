@@ -9,9 +9,10 @@
 //
 // What a refused dial says in `suspect`: nobody listens there, or somebody who does not have our domain: the process
 // that ran it is dead, fail over now. A primary that answers in another way lives: the window starts anew. Silence
-// says nothing: the window decides. Where both hosts write to the same disks, the guest of a process that is dead may not
-// be, and that of a primary that is out of sight must stand still first (channel/link/heartbeat.ts): there the window
-// decides alone, and is as long as that takes.
+// says nothing: the window decides, and is as long as the primary might not have noticed that its link is cut: it may
+// have acknowledgements of ours still to read, and let out what they allow (redial.ts). Where both hosts write to the
+// same disks, the guest of a process that is dead may not be, and that of a primary that is out of sight must stand
+// still first (channel/link/heartbeat.ts): there the window decides alone, and is as long as that takes.
 //
 // A primary that is well may hand the domain over (`handed-over`): then the register is asked at once, while the link stands.
 // If it does not grant the domain we leave the link, and the primary goes on.
@@ -142,7 +143,14 @@ function isDialUnderWay(state: SecondaryState, event: { readonly dial: number })
 
 function dialled(
   state: SecondaryState,
-  { streamUuid, owner, pairing, continuous, standstillMs }: SecondaryEvent & { kind: 'dialled' },
+  {
+    streamUuid,
+    owner,
+    pairing,
+    continuous,
+    standstillMs,
+    silenceMs = 0,
+  }: SecondaryEvent & { kind: 'dialled' },
   effects: Effects,
 ): void {
   state.dial = 0;
@@ -164,6 +172,7 @@ function dialled(
   effects.push({ kind: 'disarm', timer: 'reconnect' });
   if (state.held !== null && !continuous) discardHeld(state, effects);
   state.failedStarts = 0;
+  state.silenceMs = silenceMs;
   state.session = {
     streamUuid,
     owner,

@@ -117,6 +117,10 @@ class Agent implements AgentService {
     return this.#domains.map((domain) => ({ certificates, ...domain.status() }));
   }
 
+  async refresh(): Promise<void> {
+    await Promise.all(this.#domains.map((domain) => domain.refresh()));
+  }
+
   requestCheckpoint(domain: string): void {
     this.#named(domain).requestCheckpoint();
   }

@@ -1,7 +1,7 @@
-// A protected QEMU guest as a user has it: `romulus primary` and `romulus secondary` as two processes on loopback, Debian's
-// kernel in QEMU (TCG, one vCPU), and in it the program that rewrites pages and checks all of them at each tick.
+// A protected QEMU guest as a user has it: the agents of two hosts as two processes on loopback, Debian's kernel in QEMU
+// (TCG, one vCPU), and in it the program that rewrites pages and checks all of them at each tick.
 
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { readFileSync, readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { filter, firstValueFrom, timeout } from 'rxjs';
 import { stringify } from 'yaml';
 import { DemoChild } from '../../src/cli/demo/child.js';
+import { freePort, type DemoHost } from '../../src/cli/demo/cluster.js';
 import type { SupervisorMessage } from '../../src/cli/supervisor.js';
 import type { GuestFiles } from '../../src/hypervisor/qemu/guest/build.js';
 import { guestCommandLine } from '../../src/hypervisor/qemu/guest/command-line.js';
@@ -94,25 +95,31 @@ export class Pair {
         arguments: guestArguments(files, load),
         network: [{ id: 'net', user: 'restrict=on' }],
       };
-      const common = { name: 'bench', hypervisor: { ...hypervisor, ...(trialLoads && { trialLoads }) } };
-      const quiet = { http: false, log: { level: 'warn', format: 'json' } };
-      const primary = {
-        ...quiet,
-        listen: { port: 0 },
+      const cluster = {
+        witness: { kind: 'file', directory: 'witness' },
+        hosts: {
+          alpha: { address: '127.0.0.1', port: await freePort() },
+          beta: { address: '127.0.0.1', port: await freePort() },
+        },
+        token: 'token',
+        control: '{host}.sock',
+        http: false,
+        log: { level: 'warn', format: 'json' },
         domains: [
           {
-            ...common,
-            start: joinAtWork ? 'immediately' : 'with-secondary',
+            name: 'bench',
+            hosts: ['alpha', 'beta'],
+            hypervisor: { ...hypervisor, ...(trialLoads && { trialLoads }) },
+            start: joinAtWork ? 'immediately' : 'with-standby',
             checkpoint: { intervalMs },
-            output: { console: 'stdout', whenUnprotected: 'pass' },
           },
         ],
       };
-      const port = await pair.#startChild('primary', primary, pair.primaryTicks);
+      await mkdir(path.join(pair.directory, 'witness'));
+      await writeFile(pair.#file, stringify(cluster));
+      await pair.#startChild('alpha', pair.primaryTicks);
       if (joinAtWork) await pair.#ticking();
-      const url = `ws://127.0.0.1:${String(port)}`;
-      const secondary = { ...quiet, domains: [{ ...common, primary: url, output: { console: 'stdout' } }] };
-      await pair.#startChild('secondary', secondary, pair.secondaryTicks);
+      await pair.#startChild('beta', pair.secondaryTicks);
       if (joinAtWork) await pair.#message(pair.#child(0), ({ kind }) => kind === 'checkpoint');
       else await pair.#ticking();
       return pair;
@@ -164,18 +171,19 @@ export class Pair {
     await rm(this.directory, { recursive: true, force: true });
   }
 
-  async #startChild(name: 'primary' | 'secondary', config: object, ticks: Ticks): Promise<number | null> {
-    const file = path.join(this.directory, `${name}.yaml`);
-    await writeFile(file, stringify(config));
-    const child = new DemoChild(name, ENTRY, file);
+  async #startChild(host: DemoHost, ticks: Ticks): Promise<void> {
+    const child = new DemoChild(host, ENTRY, this.#file);
     this.#children.push(child);
-    child.console$.subscribe(({ bytes }) => ticks.push(bytes));
+    child.console$.subscribe((bytes) => ticks.push(bytes));
     child.messages$.subscribe((message) => {
       this.#messages.push({ message, atMs: monotonicMs() });
       if (message.kind === 'checkpoint') this.reports.push(message.report);
     });
-    const listening = await this.#message(child, ({ kind }) => kind === 'listening');
-    return listening.kind === 'listening' ? listening.port : null;
+    await this.#message(child, ({ kind }) => kind === 'listening');
+  }
+
+  get #file(): string {
+    return path.join(this.directory, 'cluster.yaml');
   }
 
   async #message(

@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { backoffMs, spreadMs } from '../../src/flow/backoff.js';
 import { closeCodeOf, errorOfCloseCode, isChannelErrorCode } from '../../src/channel/wire/close-codes.js';
-import { startHeartbeat, step, type HeartbeatEvent } from '../../src/channel/link/heartbeat.js';
+import { startHeartbeat, step, tickAheadMs, type HeartbeatEvent } from '../../src/channel/link/heartbeat.js';
 import { Outbox } from '../../src/channel/link/outbox.js';
 import { checkPlaintext, isLoopback } from '../../src/channel/credentials/security.js';
 
@@ -55,6 +55,26 @@ describe('heartbeat decision', () => {
     const effects = run(events);
     expect(effects.filter((kinds) => kinds === 'lost')).to.deep.equal(['lost']);
     expect(effects.at(-1)).to.equal('lost');
+  });
+
+  it('counts from when the last was heard, and ticks when that is too long ago', () => {
+    let state = startHeartbeat(100, 500, 0);
+    const rest: (number | null)[] = [];
+    const kinds: string[] = [];
+    const heard: HeartbeatEvent = { kind: 'tick', nowMs: 100, heard: true, heardAtMs: 37 };
+    for (const event of [heard, tick(200), tick(300), tick(400), tick(500), tick(538)]) {
+      const [next, effects] = step(state, event);
+      state = next;
+      kinds.push(effects.map(({ kind }) => kind).join('+'));
+      rest.push(tickAheadMs(state));
+    }
+    expect(kinds).to.deep.equal(['send+heard', 'send', 'send', 'send', 'send', 'lost']);
+    expect(rest.slice(0, -1)).to.deep.equal([null, null, null, null, 38]);
+  });
+
+  it('what was heard before it was itself stopped does not count from then', () => {
+    const late: HeartbeatEvent = { kind: 'tick', nowMs: 60_000, heard: true, heardAtMs: 110 };
+    expect(run([tick(100), late, tick(60_100)])).to.deep.equal(['send', 'send+heard', 'send']);
   });
 
   it('in time and regularly fed, never loses a link that talks, and always one that does not', () => {

@@ -13,7 +13,7 @@ import { demoDirectories, romulus } from './support.js';
 describe('romulus demo', function () {
   this.timeout(60_000);
 
-  it('loses its primary and goes on at the next tick', async () => {
+  it('loses a host, gets it back and is switched over, and goes on at the next tick each time', async () => {
     const before = await demoDirectories();
     const { exitCode, stdout, stderr } = await romulus([
       'demo',
@@ -29,26 +29,30 @@ describe('romulus demo', function () {
     expect(report.epochsCommitted).to.be.at.least(20);
     expect(report.tickCommitted).to.be.at.least(0);
     expect(report.tickResumed).to.equal(report.tickCommitted + 1);
+    expect(report.tickHandedOver).to.be.at.least(report.tickResumed);
+    expect(report.tickGoneOn).to.equal(report.tickHandedOver + 1);
     expect(report.badPages).to.equal(0);
     expect(report.outputBeforeAck).to.equal(0);
     expect(report.pauseMs.p50).to.be.greaterThan(0);
     expect(report.pauseMs.p99).to.be.at.least(report.pauseMs.p50);
     expect(report.detectMs).to.be.greaterThan(0);
     expect(report.takeoverMs).to.be.greaterThan(0);
+    expect(report.reprotectMs).to.be.greaterThan(0);
+    expect(report.switchoverMs).to.be.greaterThan(0);
     expect(await demoDirectories()).to.deep.equal(before);
   });
 
   it('ends cleanly at Ctrl-C, in the middle of the replication', async () => {
     const before = await demoDirectories();
-    let services: number[] | undefined;
+    let agents: number[] | undefined;
     const { exitCode, stdout } = await romulus(['demo', '--checkpoints', '100000'], (printed, pid) => {
-      if (services || !/epoch +\d+ │/.test(printed)) return;
-      services = childrenOf(pid);
+      if (agents || !/epoch +\d+ │/.test(printed)) return;
+      agents = childrenOf(pid);
       process.kill(pid, 'SIGINT');
     });
     expect(exitCode).to.equal(130);
     expect(stdout).to.match(/epoch +\d+ │/);
-    const pids = services ?? [];
+    const pids = agents ?? [];
     expect(pids).to.have.lengthOf(2);
     expect(pids.filter(isAlive)).to.deep.equal([]);
     expect(await demoDirectories()).to.deep.equal(before);
@@ -58,22 +62,22 @@ describe('romulus demo', function () {
 describe('romulus demo, killed itself', function () {
   this.timeout(60_000);
 
-  it('leaves no service behind', async () => {
-    let services: number[] | undefined;
+  it('leaves no agent behind', async () => {
+    let agents: number[] | undefined;
     await romulus(['demo', '--checkpoints', '100000'], (printed, pid) => {
-      if (services || !/epoch +\d+ │/.test(printed)) return;
-      services = childrenOf(pid);
+      if (agents || !/epoch +\d+ │/.test(printed)) return;
+      agents = childrenOf(pid);
       process.kill(pid, 'SIGKILL');
     });
-    const pids = services ?? [];
+    const pids = agents ?? [];
     expect(pids).to.have.lengthOf(2);
-    await until('the end of the services', () => !pids.some(isAlive));
+    await until('the end of the agents', () => !pids.some(isAlive));
     // Nobody was left to remove it.
     for (const name of await demoDirectories()) await rm(join(tmpdir(), name), { recursive: true });
   });
 });
 
-describe('romulus demo: metrics of both sides', function () {
+describe('romulus demo: metrics of both hosts', function () {
   this.timeout(PROMTOOL_TIMEOUT_MS);
 
   it('pass promtool while it runs', async function () {
@@ -88,10 +92,10 @@ describe('romulus demo: metrics of both sides', function () {
       },
     );
     expect(exitCode, stdout).to.equal(0);
-    const [primary = '', secondary = ''] = (await scrapes) ?? [];
-    expect(primary).to.match(/romulus_checkpoints_total\{domain="demo"\} [1-9]/);
-    expect(secondary).to.match(/romulus_epoch_committed\{domain="demo"\} \d/);
-    for (const metrics of [primary, secondary]) {
+    const [alpha = '', beta = ''] = (await scrapes) ?? [];
+    expect(alpha).to.match(/romulus_checkpoints_total\{domain="demo"\} [1-9]/);
+    expect(beta).to.match(/romulus_epoch_committed\{domain="demo"\} \d/);
+    for (const metrics of [alpha, beta]) {
       const checked = await promtool(['check', 'metrics'], metrics);
       expect(checked?.output).to.equal('');
       expect(checked?.code).to.equal(0);
@@ -107,9 +111,10 @@ describe('romulus: wrong use', function () {
     [['demo', '--interval', 'soon'], /expected a whole number from 1 to 60000/],
     [['demo', '--memory', '63MiB'], /memory: '63MiB' given, expected/],
     [['demo', '--checkpoints', '10', '--kill-at', '10'], /--kill-at 10 is past the end/],
-    [['primary'], /--config/],
-    [['primary', '--config', '/no/such/file'], /\/no\/such\/file/],
-    [['secondary', '--config', '/no/such/file'], /\/no\/such\/file/],
+    [['agent'], /--config/],
+    [['agent', '--config', '/no/such/file'], /\/no\/such\/file/],
+    [['status', '--config', '/no/such/file'], /\/no\/such\/file/],
+    [['start', 'web', '--config', '/no/such/file'], /whoever knows that this is not so says --force/i],
     [['restore', '/no/such/file'], /\/no\/such\/file/],
   ];
   for (const [args, message] of cases) {

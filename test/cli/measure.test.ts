@@ -5,6 +5,7 @@ import {
   percentile,
   ticks,
   type Observations,
+  type Run,
 } from '../../src/cli/demo/measure.js';
 import type { CheckpointReport, CommitReport } from '../../src/report/reports.js';
 
@@ -37,20 +38,46 @@ function checkpoint(epoch: number, pause: number): CheckpointReport {
 }
 
 const first = 'tick 0 ok\ntick 1 ok\n';
+const second = 'tick 2 ok\ntick 3 ok\n';
 
 function observations(changes: Partial<Observations> = {}): Observations {
   return {
     checkpoints: [1, 2, 3, 4].map((ms, epoch) => checkpoint(epoch, ms / 1000)),
-    commits: [commit(0, 10, 100), commit(1, first.length, 200)],
-    seenOnPrimary: [
-      { bytes: 10, atMs: 101 },
-      { bytes: 10, atMs: 201 },
-    ],
-    saidOnPrimary: `${first}tick 2 ok\n`,
-    saidOnSecondary: 'tick 2 ok\ntick 3 ok\n',
+    first: firstRun(),
+    second: secondRun(),
+    saidAtLast: 'tick 4 ok\ntick 5 ok\n',
     killedAtMs: 300,
     failoverStartedAtMs: 303.456,
     runningAtMs: 310,
+    restartedAtMs: 350,
+    reprotectedAtMs: 430.126,
+    askedAtMs: 600,
+    switchedAtMs: 617,
+    ...changes,
+  };
+}
+
+function firstRun(changes: Partial<Run> = {}): Run {
+  return {
+    said: `${first}tick 2 ok\n`,
+    seen: [
+      { bytes: 10, atMs: 101 },
+      { bytes: 10, atMs: 201 },
+    ],
+    commits: [commit(0, 10, 100), commit(1, first.length, 200)],
+    ...changes,
+  };
+}
+
+/** The first line is let out unprotected. */
+function secondRun(changes: Partial<Run> = {}): Run {
+  return {
+    said: second,
+    seen: [
+      { bytes: 10, atMs: 310 },
+      { bytes: 10, atMs: 501 },
+    ],
+    commits: [commit(0, 10, 400), commit(1, second.length, 500)],
     ...changes,
   };
 }
@@ -69,57 +96,77 @@ describe('demo: what is measured', () => {
     expect(percentile([], 0.5)).to.be.NaN;
   });
 
-  it('finds a clean failover sound', () => {
+  it('finds a clean life sound', () => {
     expect(measure(observations())).to.deep.equal({
       ok: true,
       epochsCommitted: 2,
       tickCommitted: 1,
       tickResumed: 2,
+      tickHandedOver: 3,
+      tickGoneOn: 4,
       badPages: 0,
       outputBeforeAck: 0,
       pauseMs: { p50: 2, p99: 4 },
       detectMs: 3.46,
       takeoverMs: 6.54,
+      reprotectMs: 80.13,
+      switchoverMs: 17,
     });
   });
 
-  it('counts a line that the checkpoint cut as printed by the secondary', () => {
+  it('counts a line that the checkpoint cut as printed by the other host', () => {
     const report = measure(
       observations({
-        commits: [commit(0, first.length + 6, 100)],
-        seenOnPrimary: [],
-        saidOnSecondary: ' ok\ntick 3 ok\n',
+        first: firstRun({ commits: [commit(0, first.length + 6, 100)], seen: [] }),
+        second: secondRun({ said: ' ok\ntick 3 ok\ntick 4', seen: [] }),
+        saidAtLast: ' ok\ntick 5 ok\n',
       }),
     );
     expect(report).to.include({ ok: true, tickCommitted: 1, tickResumed: 2 });
+    expect(report).to.include({ tickHandedOver: 3, tickGoneOn: 4 });
   });
 
-  it('finds a lost and a repeated tick', () => {
-    expect(measure(observations({ saidOnSecondary: 'tick 3 ok\n' }))).to.include({
-      ok: false,
-      tickCommitted: 1,
-      tickResumed: 3,
-    });
-    expect(measure(observations({ saidOnSecondary: 'tick 1 ok\n' }))).to.include({
-      ok: false,
-      tickResumed: 1,
-    });
-    expect(measure(observations({ saidOnSecondary: '' }))).to.include({ ok: false, tickResumed: -1 });
+  it('finds a lost and a repeated tick after the failover', () => {
+    const after = (said: string) => measure(observations({ second: secondRun({ said }) }));
+    expect(after('tick 3 ok\n')).to.include({ ok: false, tickCommitted: 1, tickResumed: 3 });
+    expect(after('tick 1 ok\ntick 2 ok\ntick 3 ok\n')).to.include({ ok: false, tickResumed: 1 });
+    expect(after('')).to.include({ ok: false });
   });
 
-  it('counts bad pages of both sides once', () => {
+  it('finds a lost and a repeated tick after the switchover', () => {
+    const after = (saidAtLast: string) => measure(observations({ saidAtLast }));
+    expect(after('tick 5 ok\n')).to.include({ ok: false, tickHandedOver: 3, tickGoneOn: 5 });
+    expect(after('tick 3 ok\ntick 4 ok\n')).to.include({ ok: false, tickGoneOn: 3 });
+    expect(after('')).to.include({ ok: false, tickGoneOn: -1 });
+  });
+
+  it('finds a gap within a run', () => {
+    const said = 'tick 2 ok\ntick 4 ok\n';
+    const report = measure(observations({ second: secondRun({ said }), saidAtLast: 'tick 5 ok\n' }));
+    expect(report).to.include({ ok: false, tickResumed: 2, tickHandedOver: 4, tickGoneOn: 5 });
+  });
+
+  it('counts bad pages of all runs once', () => {
     const report = measure(
       observations({
-        saidOnPrimary: 'tick 0 ok\ntick 1 BAD 3\n',
-        commits: [commit(0, 23, 100)],
-        saidOnSecondary: 'tick 2 BAD 4\n',
+        first: firstRun({ said: 'tick 0 ok\ntick 1 BAD 3\ntick 2 BAD 1\n', commits: [commit(0, 23, 100)] }),
+        second: secondRun({ said: 'tick 2 BAD 4\n' }),
+        saidAtLast: 'tick 3 BAD 5\n',
       }),
     );
-    expect(report).to.include({ ok: false, badPages: 7 });
+    expect(report).to.include({ ok: false, badPages: 13 });
   });
 
-  it('is not ok without a commit', () => {
-    expect(measure(observations({ commits: [], seenOnPrimary: [] }))).to.include({ ok: false });
+  it('counts what each host let out too early', () => {
+    const seen = [{ bytes: 20, atMs: 450 }];
+    const report = measure(observations({ second: secondRun({ seen }) }));
+    expect(report).to.include({ ok: false, outputBeforeAck: 10 });
+  });
+
+  it('is not ok without a commit on each of them', () => {
+    const none = { commits: [], seen: [] };
+    expect(measure(observations({ first: firstRun(none) }))).to.include({ ok: false });
+    expect(measure(observations({ second: secondRun(none) }))).to.include({ ok: false });
   });
 });
 
@@ -138,8 +185,13 @@ describe('demo: output before its acknowledgement', () => {
     ).to.equal(0);
   });
 
+  it('counts nothing that was said before the first checkpoint: it is let out as it comes', () => {
+    expect(countSeenBeforeAcknowledgement([{ bytes: 10, atMs: 99 }], commits)).to.equal(0);
+    expect(countSeenBeforeAcknowledgement([{ bytes: 90, atMs: 99 }], [])).to.equal(0);
+  });
+
   it('counts what came before', () => {
-    expect(countSeenBeforeAcknowledgement([{ bytes: 10, atMs: 99 }], commits)).to.equal(10);
+    expect(countSeenBeforeAcknowledgement([{ bytes: 12, atMs: 99 }], commits)).to.equal(2);
     expect(countSeenBeforeAcknowledgement([{ bytes: 14, atMs: 150 }], commits)).to.equal(4);
   });
 

@@ -317,13 +317,16 @@ describe('config of a cluster: anything at all', () => {
     hosts: oneOf(hosts, fc.oneof(anything, fc.dictionary(named, anything))),
     http: oneOf({}, anything),
     tls: oneOf(undefined, anything),
-    domains: fc.oneof(fc.array(nearlyDomain, { maxLength: 3 }), anything),
+    domains: oneOf(
+      [{ name: 'web', hosts: ['alpha'], hypervisor }],
+      fc.oneof(fc.array(nearlyDomain, { maxLength: 3 }), anything),
+    ),
   });
 
   it('is a configuration or a ConfigError with a line for each problem, nothing else', () => {
     let accepted = 0;
     fc.assert(
-      fc.property(fc.oneof(anything, nearlyCluster), (given) => {
+      fc.property(fc.oneof(anything, { weight: 4, arbitrary: nearlyCluster }), (given) => {
         try {
           expect(parseCluster(given, 'alpha').hosts.has('alpha')).to.equal(true);
           accepted++;

@@ -113,6 +113,17 @@ class Owner {
 }
 
 describe('failover/mandate', () => {
+  it('a late write of the process that was here before has moved it: it is ours still, and asked for anew', () => {
+    const found: Register = { ...paired(HERE, 'two', 's-1'), generation: 4, token: 'before' };
+    const [asking, write] = wanted(mandateOf(HERE, 'i', found), null);
+    const late: Register = { ...alone(HERE), generation: 5, token: 'before-too' };
+    const ours = answered(asking, write?.token ?? '', { won: false, register: late });
+    expect(ours).to.include({ lost: false, register: late, asking: null });
+    expect(isAlone(ours)).to.equal(true);
+    const theirs = answered(asking, write?.token ?? '', { won: false, register: { ...late, owner: 'two' } });
+    expect(theirs.lost).to.equal(true);
+  });
+
   it('whatever is wanted and becomes of it: alone only if the register is, with no write under way', () => {
     const seen = { alone: 0, lost: 0, paired: 0 };
     fc.assert(

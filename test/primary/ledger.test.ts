@@ -28,6 +28,24 @@ describe('primary/ledger', () => {
     expect(owed(after(captured(0), ending(1), acknowledged(0), acknowledged(1)))).to.equal(null);
   });
 
+  it('after a silence the first words are old: what was captured before them waits for an acknowledgement since', () => {
+    const heard: Entry = { kind: 'heard' };
+    for (const first of [heard, acknowledged(0)]) {
+      let ledger = openLedger(0, 600);
+      const give = (entry: Entry, atMs: number) => (ledger = enter(ledger, entry, atMs, STALL_MS));
+      const beats = (fromMs: number, toMs: number) => {
+        for (let atMs = fromMs; atMs < toMs; atMs += 100) give({ kind: 'beat' }, atMs);
+      };
+      give(captured(0), 1);
+      beats(100, 700);
+      give(first, 700);
+      if (first === heard) give(acknowledged(0), 701);
+      expect(ledger.release).to.equal(null);
+      give(captured(1), 702);
+      expect(give(acknowledged(1), 703).release).to.deep.equal({ epoch: 1, untilMs: 703 + STALL_MS });
+    }
+  });
+
   it('END lets nothing out by itself: what follows from it is more than a release', () => {
     const ledger = after(captured(0), acknowledged(0), ending(1), acknowledged(1));
     expect(ledger).to.include({ acknowledged: 1, endEpoch: 1, release: null });

@@ -2,11 +2,13 @@
 
 import { Subject } from 'rxjs';
 import type {
+  AgentService,
   CheckpointReport,
   CommitReport,
   DomainStatus,
   FailoverEvent,
   PrimaryService,
+  RoleReport,
   SecondaryService,
   StandbyLossReport,
   TransitionReport,
@@ -103,4 +105,17 @@ export class FakeSecondary extends FakeService implements SecondaryService {
   readonly commits$ = new Subject<CommitReport>();
   readonly failover$ = new Subject<FailoverEvent>();
   readonly standbyLosses$ = new Subject<StandbyLossReport>();
+}
+
+export class FakeAgent extends FakeService implements AgentService {
+  readonly host = 'alpha';
+  readonly checkpoints$ = new Subject<CheckpointReport>();
+  readonly commits$ = new Subject<CommitReport>();
+  readonly failover$ = new Subject<FailoverEvent>();
+  readonly standbyLosses$ = new Subject<StandbyLossReport>();
+  readonly roles$ = new Subject<RoleReport>();
+  force = () => false;
+  refresh = () => Promise.resolve();
+  switchover = () => Promise.reject(new Error('this is no agent'));
+  evacuate = () => Promise.resolve([]);
 }

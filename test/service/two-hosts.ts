@@ -179,6 +179,11 @@ export class TwoHosts {
       case 'arm':
       case 'disarm':
       case 'write':
+      case 'arm':
+      case 'disarm':
+      case 'hand-over':
+      case 'hand-over-settled':
+      case 'hand-back':
       case 'bye':
       case 'withdraw':
       case 'transition':

@@ -1,27 +1,21 @@
-// Which romulus_ metrics there are, as the services register them, and which ones an expression names.
+// Which romulus_ metrics there are, as an agent registers them, and which ones an expression names.
 
-import { createPrimaryMetrics, createSecondaryMetrics } from '../../src/observe/metrics/metrics.js';
-import { FakePrimary, FakeSecondary } from '../service/fakes.js';
+import { createAgentMetrics } from '../../src/observe/metrics/metrics.js';
+import { FakeAgent } from '../service/fakes.js';
 
 export interface RegisteredMetric {
   readonly name: string;
   readonly type: string;
 }
 
-/** Those of both sides, each once. */
 export async function registeredMetrics(): Promise<RegisteredMetric[]> {
-  const found = new Map<string, RegisteredMetric>();
-  for (const metrics of [
-    createPrimaryMetrics(new FakePrimary()),
-    createSecondaryMetrics(new FakeSecondary()),
-  ]) {
-    for (const { name, type } of await metrics.registry.getMetricsAsJSON()) {
-      // A number at run time (it indexes MetricType), a name in the text format.
-      if (name.startsWith('romulus_')) found.set(name, { name, type: String(type) });
-    }
-    metrics.stop();
-  }
-  return [...found.values()];
+  const metrics = createAgentMetrics(new FakeAgent());
+  const all = await metrics.registry.getMetricsAsJSON();
+  metrics.stop();
+  // A number at run time (it indexes MetricType), a name in the text format.
+  return all
+    .filter(({ name }) => name.startsWith('romulus_'))
+    .map(({ name, type }) => ({ name, type: String(type) }));
 }
 
 /** Without the suffixes that the series of a histogram have. */

@@ -21,7 +21,7 @@ import {
   type LinkEvent,
   type Welcome,
 } from '../contract.js';
-import { startHeartbeat, step, type HeartbeatEvent, type HeartbeatState } from './heartbeat.js';
+import { startHeartbeat, step, tickAheadMs, type HeartbeatEvent, type HeartbeatState } from './heartbeat.js';
 import { CLOSE_TIMEOUT_MS } from '../limits.js';
 import { MessageKind, decodeControl, encodeControl, type ControlMessage } from '../wire/message.js';
 
@@ -102,7 +102,10 @@ export abstract class LinkCore {
   readonly #timer: NodeJS.Timeout;
   #heartbeat: HeartbeatState;
   #heartbeatUnderWay = false;
+  #tickAhead: NodeJS.Timeout | undefined;
   #bytesRead: number;
+  /** When the last message was read. */
+  #messageAtMs = -Infinity;
   #error: ChannelError | null = null;
   #closeCode: number | null = null;
 
@@ -184,6 +187,7 @@ export abstract class LinkCore {
 
   #message(data: RawData, isBinary: boolean): void {
     if (this.#error !== null) return;
+    this.#messageAtMs = monotonicMs();
     try {
       if (!isBinary) throw badMessage('a text message');
       const bytes = octetsOf(data);
@@ -215,7 +219,13 @@ export abstract class LinkCore {
     const open = this.#connection.websocket.readyState === WebSocket.OPEN;
     const heard = bytesRead !== this.#bytesRead && open;
     this.#bytesRead = bytesRead;
-    this.#heartbeatStep({ kind: 'tick', nowMs: monotonicMs(), heard });
+    const nowMs = monotonicMs();
+    // Of octets that are no whole message yet it is not known when they came.
+    const heardAtMs = this.#messageAtMs > this.#heartbeat.tickedAtMs ? this.#messageAtMs : nowMs;
+    this.#heartbeatStep({ kind: 'tick', nowMs, heard, heardAtMs });
+    clearTimeout(this.#tickAhead);
+    const aheadMs = this.#error === null ? tickAheadMs(this.#heartbeat) : null;
+    if (aheadMs !== null) this.#tickAhead = setTimeout(() => this.#tick(), aheadMs);
   }
 
   #heartbeatStep(event: HeartbeatEvent): void {
@@ -252,6 +262,7 @@ export abstract class LinkCore {
     if (this.#error !== null) return;
     this.#error = error;
     clearInterval(this.#timer);
+    clearTimeout(this.#tickAhead);
     const lost: LinkEvent = { kind: 'lost', error };
     this.#last.push(lost);
     this.lost(error);

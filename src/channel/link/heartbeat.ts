@@ -1,6 +1,6 @@
 // Is the other side alive? The decision, with no clock and no socket in it.
 //
-//               every interval: tick(now, heard)
+//               every interval: tick(now, heard), and when the silence has been as long as it may be
 //   heard since the last tick ──▶ silence begins anew
 //   paused by us              ──▶ silence begins anew (we do not listen, so we cannot accuse)
 //   silent > timeout          ──▶ lost
@@ -36,7 +36,8 @@ export interface HeartbeatState {
 
 export type HeartbeatEvent =
   /** `heard`: anything at all came in since the last tick. */
-  | { readonly kind: 'tick'; readonly nowMs: number; readonly heard: boolean }
+  /** `heardAtMs`: when the last of it came, where that is known. */
+  | { readonly kind: 'tick'; readonly nowMs: number; readonly heard: boolean; readonly heardAtMs?: number }
   /** We stop reading the socket. */
   | { readonly kind: 'paused' }
   | { readonly kind: 'resumed'; readonly nowMs: number };
@@ -59,27 +60,49 @@ export function step(state: HeartbeatState, event: HeartbeatEvent): Step {
     case 'resumed':
       return [{ ...state, paused: false, heardAtMs: event.nowMs }, []];
     case 'tick':
-      return tick(state, event.nowMs, event.heard);
+      return tick(state, event.nowMs, event.heard, event.heardAtMs);
   }
 }
 
-function tick(state: HeartbeatState, nowMs: number, heard: boolean): Step {
+function tick(state: HeartbeatState, nowMs: number, heard: boolean, heardAtMs = nowMs): Step {
   const ticked = { ...state, tickedAtMs: nowMs };
-  if (heard) return [{ ...ticked, heardAtMs: nowMs }, [{ kind: 'send' }, { kind: 'heard' }]];
+  const lateMs = nowMs - state.tickedAtMs - state.intervalMs;
+  const isLate = lateMs > state.intervalMs;
+  if (heard) {
+    // What it said while we were stopped is not read yet.
+    const sinceMs = isLate ? nowMs : heardAtMs;
+    return [{ ...ticked, heardAtMs: sinceMs }, [{ kind: 'send' }, { kind: 'heard' }]];
+  }
   if (state.paused) return [{ ...ticked, heardAtMs: nowMs }, [{ kind: 'send' }]];
   const silentMs = nowMs - state.heardAtMs;
   if (silentMs <= state.timeoutMs) return [ticked, [{ kind: 'send' }]];
-  const lateMs = nowMs - state.tickedAtMs - state.intervalMs;
-  if (lateMs > state.intervalMs) {
+  if (isLate) {
     // One interval short of nothing left: the next tick, if it is in time and nothing was heard, decides.
     return [{ ...ticked, heardAtMs: nowMs - state.timeoutMs }, [{ kind: 'send' }]];
   }
   return [ticked, [{ kind: 'lost', silentMs }]];
 }
 
+/** When to tick ahead of the interval, so that silence is not noticed an interval late; null: the interval will do. */
+export function tickAheadMs({
+  intervalMs,
+  timeoutMs,
+  heardAtMs,
+  tickedAtMs,
+  paused,
+}: HeartbeatState): number | null {
+  const restMs = Math.ceil(heardAtMs + timeoutMs - tickedAtMs) + 1;
+  return paused || restMs >= intervalMs ? null : Math.max(1, restMs);
+}
+
 /** This process was stopped if it hears nothing, not even its own beat, for longer. */
 export function stallMsOf(heartbeatTimeoutMs: number): number {
   return heartbeatTimeoutMs / 2;
+}
+
+/** Who is silent for longer may have sent what comes next before that; between two words it may be an interval, and late. */
+export function silenceMsOf(heartbeatIntervalMs: number, heartbeatTimeoutMs: number): number {
+  return Math.max(stallMsOf(heartbeatTimeoutMs), 1.5 * heartbeatIntervalMs);
 }
 
 export function beatMsOf(heartbeatTimeoutMs: number): number {

@@ -1,36 +1,42 @@
-// A service of the demo: the very command that a user would start, as an operating-system process of its own, watched
-// over its console (standard output), its log (standard error) and the supervisor messages on its IPC channel.
+// A host of the demo: the very command that a user would start there, as an operating-system process of its own, watched
+// over its console (standard output), its log (standard error) and the supervisor messages on its IPC channel. What it
+// said and reported is kept.
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { Subject } from 'rxjs';
 import { RomulusError } from '../../errors.js';
 import { monotonicMs } from '../../flow/clock.js';
+import type { CheckpointReport, CommitReport } from '../../report/reports.js';
 import type { SupervisorMessage } from '../supervisor.js';
+import type { DemoHost } from './cluster.js';
+import type { SeenOutput } from './measure.js';
 
 /** Log lines kept to be shown if the demo fails. */
 const LOG_LINES_KEPT = 200;
-/** How long a service may take to stop in order before it is killed. */
+/** How long an agent may take to stop in order before it is killed. */
 const STOP_TIMEOUT_MS = 10_000;
 
-export interface ConsolePiece {
-  readonly bytes: Buffer;
-  readonly atMs: number;
-}
-
 export class DemoChild {
-  readonly name: 'primary' | 'secondary';
+  readonly host: DemoHost;
+  readonly startedAtMs = monotonicMs();
   readonly messages$ = new Subject<SupervisorMessage>();
-  readonly console$ = new Subject<ConsolePiece>();
+  /** What the machine says here, as the outside sees it. */
+  readonly console$ = new Subject<Buffer>();
+  readonly seen: SeenOutput[] = [];
+  /** All of `console$`, in latin1. */
+  said = '';
+  readonly checkpoints: CheckpointReport[] = [];
+  readonly commits: CommitReport[] = [];
   /** The last lines of its log. */
   readonly log: string[] = [];
   /** Resolves when the process has ended and all that it wrote has been read. */
   readonly closed: Promise<void>;
   readonly #process: ChildProcess;
 
-  constructor(name: 'primary' | 'secondary', entry: string, configFile: string) {
-    this.name = name;
-    this.#process = spawn(process.execPath, [entry, name, '--config', configFile], {
+  constructor(host: DemoHost, entry: string, configFile: string) {
+    this.host = host;
+    this.#process = spawn(process.execPath, [entry, 'agent', '--config', configFile, '--host', host], {
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     });
     this.closed = once(this.#process, 'close').then(() => {
@@ -39,8 +45,8 @@ export class DemoChild {
     });
     // 'error' is the failure to start or to be signalled; 'close' follows where there was a process.
     this.#process.on('error', (error) => this.messages$.error(error));
-    this.#process.on('message', (message) => this.messages$.next(message as SupervisorMessage));
-    this.#process.stdout?.on('data', (bytes: Buffer) => this.console$.next({ bytes, atMs: monotonicMs() }));
+    this.#process.on('message', (message) => this.#told(message as SupervisorMessage));
+    this.#process.stdout?.on('data', (bytes: Buffer) => this.#saw(bytes));
     this.#process.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.log.push(...text.split('\n').filter((line) => line !== ''));
       this.log.splice(0, this.log.length - LOG_LINES_KEPT);
@@ -63,11 +69,11 @@ export class DemoChild {
     return signalCode ? `was ended by ${signalCode}` : `ended with exit code ${String(exitCode)}`;
   }
 
-  /** SIGKILL: the host dies. Returns the moment. @throws RomulusError NOT_RUNNING */
+  /** SIGKILL: the host dies, with a QEMU that it has. Returns the moment. @throws RomulusError NOT_RUNNING */
   kill(): number {
     const atMs = monotonicMs();
     if (!this.#process.kill('SIGKILL')) {
-      throw new RomulusError('NOT_RUNNING', `the ${this.name} could not be killed: it ${this.ending}`);
+      throw new RomulusError('NOT_RUNNING', `${this.host} could not be killed: it ${this.ending}`);
     }
     return atMs;
   }
@@ -81,5 +87,17 @@ export class DemoChild {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  #told(message: SupervisorMessage): void {
+    if (message.kind === 'checkpoint') this.checkpoints.push(message.report);
+    if (message.kind === 'commit') this.commits.push(message.report);
+    this.messages$.next(message);
+  }
+
+  #saw(bytes: Buffer): void {
+    this.seen.push({ bytes: bytes.length, atMs: monotonicMs() });
+    this.said += bytes.toString('latin1');
+    this.console$.next(bytes);
   }
 }

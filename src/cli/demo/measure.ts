@@ -1,47 +1,74 @@
 // What the demo saw, and what follows from it. Pure: observations in, report out, so that the measuring itself can be
 // tested. All readings are of the machine's monotonic clock, in milliseconds, so the processes' times compare.
 //
-//   what the machine said on the primary (tap)  ├──────────── committed ────────────┤── lost with the epoch ──┤
-//   what the secondary's machine says                                              ├─────────────────────── …
+//   first, on alpha (tap)  ├── unprotected ──┬── committed ──┤── lost with the epoch ──┤
+//   then, on beta                                            ├── unprotected ──┬── committed ──┤
+//   at last, on alpha                                                                          ├─────── …
 //
-// A line that the machine was printing when the last committed checkpoint was taken begins in the first part and ends
-// in the second: it was not printed at the checkpoint, and is the first that the secondary's machine prints.
+// Until its first checkpoint on a host the machine is unprotected there: nobody else may run it, and nothing is held.
+//
+// A line that the machine was printing when the last committed checkpoint was taken begins in one part and ends in the
+// next: it was not printed at the checkpoint, and is the first that the machine prints on the other host.
 
 import type { CheckpointReport, CommitReport } from '../../report/reports.js';
 
-/** Octets that the outside saw on the primary's console, in the order in which it saw them. */
+/** Octets that the outside saw on a host's console, in the order in which it saw them. */
 export interface SeenOutput {
   readonly bytes: number;
   readonly atMs: number;
 }
 
-export interface Observations {
-  readonly checkpoints: readonly CheckpointReport[];
+/** The machine on one host, until the other one has it. */
+export interface Run {
+  /** In latin1. On alpha, which dies: what the machine said before the gate, held or not. */
+  readonly said: string;
+  readonly seen: readonly SeenOutput[];
+  /** On the other host, in the order of their epochs. */
   readonly commits: readonly CommitReport[];
-  readonly seenOnPrimary: readonly SeenOutput[];
-  /** What the machine said on the primary before the gate, held or not. */
-  readonly saidOnPrimary: string;
-  /** What the machine said on the secondary. */
-  readonly saidOnSecondary: string;
+}
+
+export interface Observations {
+  /** Of the first run. */
+  readonly checkpoints: readonly CheckpointReport[];
+  /** Until alpha dies. */
+  readonly first: Run;
+  /** On beta, until it is handed over. */
+  readonly second: Run;
+  /** What the machine said on alpha when it was back there. */
+  readonly saidAtLast: string;
   readonly killedAtMs: number;
   readonly failoverStartedAtMs: number;
   readonly runningAtMs: number;
+  /** Alpha's second start, and when beta was sure that alpha has a checkpoint. */
+  readonly restartedAtMs: number;
+  readonly reprotectedAtMs: number;
+  /** The request to switch over, and when alpha had the machine. */
+  readonly askedAtMs: number;
+  readonly switchedAtMs: number;
 }
 
 export interface DemoReport {
   readonly ok: boolean;
+  /** In the first run. */
   readonly epochsCommitted: number;
   /** The last tick that the guest had printed when its last committed checkpoint was taken; -1: none. */
   readonly tickCommitted: number;
-  /** The first tick that the secondary's machine printed; -1: none. */
+  /** The first tick that the machine printed after the failover; -1: none. */
   readonly tickResumed: number;
-  /** Pages that the guest's own check found wrong, on either side. */
+  /** The same of the switchover. */
+  readonly tickHandedOver: number;
+  readonly tickGoneOn: number;
+  /** Pages that the guest's own check found wrong, wherever it ran. */
   readonly badPages: number;
   /** Octets that the outside saw before their epoch was acknowledged. */
   readonly outputBeforeAck: number;
   readonly pauseMs: { readonly p50: number; readonly p99: number };
   readonly detectMs: number;
   readonly takeoverMs: number;
+  /** From the start of the old host's agent until the machine was protected again. */
+  readonly reprotectMs: number;
+  /** From the request until the machine ran on the other host. */
+  readonly switchoverMs: number;
 }
 
 /** The value below which `fraction` of the values lie (nearest rank); NaN for none. */
@@ -70,7 +97,8 @@ export function ticks(text: string): Tick[] {
 
 /**
  * Octets seen before an acknowledgement covered them. `commits` in the order of their epochs: epoch e covers the
- * output up to its outputBytes from its acknowledgedAtMs on.
+ * output up to its outputBytes from its acknowledgedAtMs on. What was said before the first of them was captured had none
+ * to wait for.
  */
 export function countSeenBeforeAcknowledgement(
   seen: readonly SeenOutput[],
@@ -78,7 +106,7 @@ export function countSeenBeforeAcknowledgement(
 ): number {
   let early = 0;
   let position = 0;
-  let covered = 0;
+  let covered = commits[0]?.outputBytes ?? Infinity;
   let next = 0;
   for (const piece of seen) {
     for (
@@ -97,28 +125,44 @@ export function countSeenBeforeAcknowledgement(
 }
 
 export function measure(seen: Observations): DemoReport {
-  const last = seen.commits.at(-1);
-  const committedText = Buffer.from(seen.saidOnPrimary, 'latin1')
-    .subarray(0, last?.outputBytes ?? 0)
-    .toString('latin1');
-  const whole = ticks(committedText + seen.saidOnSecondary);
-  const tickCommitted = whole.filter((tick) => tick.end <= committedText.length).at(-1)?.number ?? -1;
-  const onSecondary = whole.filter((tick) => tick.end > committedText.length);
-  const tickResumed = onSecondary[0]?.number ?? -1;
+  const { first, second } = seen;
+  const last = first.commits.at(-1);
+  const committed = first.said.slice(0, last?.outputBytes ?? 0);
+  const untilSwitchover = committed + second.said;
+  const world = ticks(untilSwitchover + seen.saidAtLast);
+  const [tickCommitted, tickResumed] = around(world, committed.length);
+  const [tickHandedOver, tickGoneOn] = around(world, untilSwitchover.length);
+  const inOrder = world.every(
+    ({ number }, index) => index === 0 || number === (world[index - 1]?.number ?? NaN) + 1,
+  );
   let badPages = 0;
-  for (const tick of [...ticks(seen.saidOnPrimary), ...onSecondary]) badPages += tick.badPages;
-  const outputBeforeAck = countSeenBeforeAcknowledgement(seen.seenOnPrimary, seen.commits);
+  const lost = ticks(first.said).filter(({ end }) => end > committed.length);
+  for (const tick of [...world, ...lost]) badPages += tick.badPages;
+  const outputBeforeAck =
+    countSeenBeforeAcknowledgement(first.seen, first.commits) +
+    countSeenBeforeAcknowledgement(second.seen, second.commits);
   const pauses = seen.checkpoints.map((checkpoint) => checkpoint.pause * 1000);
-  const round = (value: number): number => Math.round(value * 100) / 100;
+  const goesOn = inOrder && tickResumed === tickCommitted + 1 && tickGoneOn === tickHandedOver + 1;
   return {
-    ok: last !== undefined && tickResumed === tickCommitted + 1 && badPages === 0 && outputBeforeAck === 0,
-    epochsCommitted: seen.commits.length,
-    tickCommitted,
-    tickResumed,
-    badPages,
-    outputBeforeAck,
+    ok: last !== undefined && second.commits.length > 0 && goesOn && badPages === 0 && outputBeforeAck === 0,
+    epochsCommitted: first.commits.length,
+    ...{ tickCommitted, tickResumed, tickHandedOver, tickGoneOn },
+    ...{ badPages, outputBeforeAck },
     pauseMs: { p50: round(percentile(pauses, 0.5)), p99: round(percentile(pauses, 0.99)) },
     detectMs: round(seen.failoverStartedAtMs - seen.killedAtMs),
     takeoverMs: round(seen.runningAtMs - seen.failoverStartedAtMs),
+    reprotectMs: round(seen.reprotectedAtMs - seen.restartedAtMs),
+    switchoverMs: round(seen.switchedAtMs - seen.askedAtMs),
   };
+}
+
+/** The last tick before an offset, and the first one behind it; -1: none. */
+function around(all: readonly Tick[], offset: number): readonly [number, number] {
+  const before = all.filter(({ end }) => end <= offset).at(-1);
+  const behind = all.find(({ end }) => end > offset);
+  return [before?.number ?? -1, behind?.number ?? -1];
+}
+
+function round(value: number): number {
+  return Math.round(value * 100) / 100;
 }

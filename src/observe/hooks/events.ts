@@ -1,7 +1,7 @@
 // What hooks are told: the failover as the secondary sees it, and its mirror image on the old primary. And what becomes of
 // a hook.
 
-import { filter, map, type Observable } from 'rxjs';
+import { filter, map, merge, type Observable } from 'rxjs';
 import type { PrimaryService, SecondaryService } from '../../report/reports.js';
 
 export interface HookEvent {
@@ -73,4 +73,11 @@ export function fencedHookEvents(
       };
     }),
   );
+}
+
+/** A host may be on either side. */
+export function agentHookEvents(
+  service: Parameters<typeof failoverHookEvents>[0] & Parameters<typeof fencedHookEvents>[0],
+): Observable<HookEvent> {
+  return merge(failoverHookEvents(service), fencedHookEvents(service));
 }

@@ -20,7 +20,7 @@ import { HttpError } from './server.js';
 export interface ControlOptions {
   /** A path; the directory is made, for its owner only, if it is not there. */
   readonly socket: string;
-  readonly agent: Pick<AgentService, 'host' | 'statuses' | 'force' | 'switchover' | 'evacuate'>;
+  readonly agent: Pick<AgentService, 'host' | 'statuses' | 'refresh' | 'force' | 'switchover' | 'evacuate'>;
   readonly log: Logger;
 }
 
@@ -106,6 +106,7 @@ async function answer({ agent, log }: ControlOptions, request: http.IncomingMess
   const given = method === 'POST' ? await bodyOf(request) : {};
   const [what, domain, verb] = version === 'v1' ? parts : [];
   if (method === 'GET' && what === 'domains' && domain === undefined) {
+    await agent.refresh();
     return { ok: true, host: agent.host, domains: agent.statuses() };
   }
   if (method === 'POST' && what === 'evacuate' && domain === undefined) {

@@ -24,6 +24,9 @@ import { Replicator, TEST_NAME, needQemu, ramOf, tickGuest } from './support.js'
 const CHECKPOINTS = 200;
 const PORT = 'listen=127.0.0.1:';
 
+/** Two hundred loads, each a few tenths of a second on a busy machine. */
+const LOADS_LIMIT_MS = 240_000;
+
 describe('qemu: states loaded in place', function () {
   const cleanup = new Cleanup();
   before(function () {
@@ -65,7 +68,8 @@ describe('qemu: states loaded in place', function () {
     expect(screen.text).to.not.include('BAD');
   }
 
-  it(`the standby is the guest, in RAM and devices, after each of ${CHECKPOINTS} loads`, async () => {
+  it(`the standby is the guest, in RAM and devices, after each of ${CHECKPOINTS} loads`, async function () {
+    this.timeout(LOADS_LIMIT_MS);
     const config = tickGuest({
       network: [{ id: 'net0', backend: { kind: 'user', options: 'restrict=on' } }],
       arguments: ['-rtc', 'clock=vm'], // the host's goes on between the two savings

@@ -4,7 +4,7 @@ import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { until } from '../../support/until.js';
-import { ADDRESSES, childOf, type Host, type Lab } from './lab.js';
+import { ADDRESSES, childOf, type Lab } from './lab.js';
 
 const CLIENT = fileURLToPath(new URL('./lab-client.js', import.meta.url));
 
@@ -17,7 +17,7 @@ export class Counter {
   readonly #process: ChildProcess;
 
   /** From the lab's client to the guest, or from elsewhere to where it is reached. */
-  constructor(lab: Lab, from: Host | 'switch' = 'client', address = ADDRESSES.guest, port = 7) {
+  constructor(lab: Lab, from = 'client', address = ADDRESSES.guest, port = 7) {
     this.#process = lab.spawn(
       from,
       process.execPath,

@@ -88,8 +88,8 @@ export class Lab {
     this.pid = childOf(holder);
   }
 
-  /** A program on one of the hosts. What is spawned is nsenter; the program is its child (see childOf). */
-  spawn(host: Host | 'switch', command: string, args: readonly string[], stdio: StdioOptions): ChildProcess {
+  /** A program on one of the hosts, or 'switch'. What is spawned is nsenter; the program is its child (see childOf). */
+  spawn(host: string, command: string, args: readonly string[], stdio: StdioOptions): ChildProcess {
     const where = host === 'switch' ? [] : ['ip', 'netns', 'exec', host];
     return spawn(
       'nsenter',
@@ -98,8 +98,13 @@ export class Lab {
     );
   }
 
+  /** One that a test may stop (see stoppableOf): nsenter stops with its child, and what it is would outlive us. */
+  spawnStoppable(host: string, command: string, args: readonly string[], stdio: StdioOptions): ChildProcess {
+    return this.spawn(host, 'sh', ['-c', '"$@" & wait $!', 'sh', command, ...args], stdio);
+  }
+
   /** What a program says. Fails if it fails. */
-  async run(host: Host | 'switch', command: string, ...args: string[]): Promise<string> {
+  async run(host: string, command: string, ...args: string[]): Promise<string> {
     const child = this.spawn(host, command, args, ['ignore', 'pipe', 'inherit']);
     let said = '';
     child.stdout?.on('data', (chunk: Buffer) => (said += chunk.toString()));
@@ -135,6 +140,13 @@ export function childOf({ pid = 0 }: ChildProcess): number {
   const [child] = childrenOf(pid);
   if (child === undefined) throw new Error(`process ${pid} has no child`);
   return child;
+}
+
+/** The program that spawnStoppable() started, by its number as we see it. */
+export function stoppableOf(child: ChildProcess): number {
+  const [program] = childrenOf(childOf(child));
+  if (program === undefined) throw new Error(`process ${child.pid ?? 0} has no program`);
+  return program;
 }
 
 /** For `before`: skips the suite, loudly, where there can be no such lab. */

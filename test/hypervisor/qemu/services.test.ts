@@ -17,7 +17,7 @@ import { temporaryDirectory } from '../../support/temporary.js';
 describe('qemu: services', function () {
   this.timeout(240_000);
 
-  it('the primary is killed, and the guest goes on at the next tick', async function () {
+  it('a host is killed, comes back and is switched over to, and the guest goes on at the next tick each time', async function () {
     this.timeout(GUEST_TIMEOUT_MS + 240_000);
     const files = await ensureGuest();
     if (!files) return this.skip();
@@ -38,6 +38,7 @@ describe('qemu: services', function () {
       expect(report.ok).to.equal(true);
       expect(report.tickCommitted).to.be.at.least(1);
       expect(report.tickResumed).to.equal(report.tickCommitted + 1);
+      expect(report.tickGoneOn).to.equal(report.tickHandedOver + 1);
       expect([report.badPages, report.outputBeforeAck]).to.deep.equal([0, 0]);
       expect(await demoDirectories()).to.deep.equal(directories);
     } finally {

@@ -1,0 +1,86 @@
+// A link that is cut may be cut for us alone: the primary goes on until it hears nothing for as long as its timeout, and
+// lets out what we have acknowledged when it reads that.
+
+import { expect } from 'chai';
+import { stepSecondary } from '../../src/secondary/vigil.js';
+import {
+  initialSecondaryState,
+  type SecondaryEffect,
+  type SecondaryEvent,
+} from '../../src/secondary/vigil-state.js';
+
+const SETTINGS = { reconnectWindowMs: 300, redialMinMs: 50, redialMaxMs: 500, handsOver: true };
+
+/** What follows when a link is lost, and the primary then dialled; what is armed and asked for since. */
+function after(code: string, dialFailed: string): readonly SecondaryEffect[] {
+  const link = { streamUuid: 's1', owner: 'north', pairing: 's1', continuous: false, standstillMs: 0 };
+  const done = { consistent: true, epochsBack: 0, code: '', message: '' };
+  let state = initialSecondaryState(SETTINGS);
+  let effects: readonly SecondaryEffect[] = [];
+  const since: SecondaryEffect[] = [];
+  const give = (event: SecondaryEvent): void => {
+    [state, effects] = stepSecondary(state, event);
+    since.push(...effects);
+  };
+  give({ kind: 'start' });
+  give({ kind: 'dialled', dial: 1, ...link, silenceMs: 1000 });
+  give({ kind: 'acknowledged', streamUuid: 's1', epoch: 0 });
+  since.length = 0;
+  give({ kind: 'lost', streamUuid: 's1', code });
+  give({ kind: 'restored', streamUuid: 's1', ...done });
+  give({ kind: 'dial-failed', dial: 2, code: dialFailed });
+  return since;
+}
+
+const windowOf = (effects: readonly SecondaryEffect[]) =>
+  effects.flatMap((effect) =>
+    effect.kind === 'arm' && effect.timer === 'reconnect' ? [effect.delayMs] : [],
+  );
+
+const takesOver = (effects: readonly SecondaryEffect[]) => effects.some(({ kind }) => kind === 'take-over');
+
+/** The register is asked, the primary is found again meanwhile, and acknowledged to; then it is granted. */
+function grantedWhileLinked(): { readonly atOnce: boolean; readonly later: boolean } {
+  const link = { owner: 'north', pairing: 's1', standstillMs: 0, silenceMs: 1000 };
+  const done = { consistent: true, epochsBack: 0, code: '', message: '' };
+  let state = initialSecondaryState(SETTINGS);
+  const give = (...events: readonly SecondaryEvent[]): readonly SecondaryEffect[] =>
+    events.flatMap((event) => {
+      const [next, effects] = stepSecondary(state, event);
+      state = next;
+      return effects;
+    });
+  give({ kind: 'start' }, { kind: 'dialled', dial: 1, streamUuid: 's1', continuous: false, ...link });
+  give({ kind: 'acknowledged', streamUuid: 's1', epoch: 0 });
+  give({ kind: 'lost', streamUuid: 's1', code: 'HEARTBEAT_TIMEOUT' });
+  give({ kind: 'restored', streamUuid: 's1', ...done });
+  give({ kind: 'timer', timer: 'reconnect', lateMs: 0 });
+  give({ kind: 'dialled', dial: state.dial, streamUuid: 's2', continuous: true, ...link });
+  give({ kind: 'acknowledged', streamUuid: 's2', epoch: 0 });
+  const first = give(
+    { kind: 'witness', answer: 'granted' },
+    { kind: 'lost', streamUuid: 's2', code: 'FENCED' },
+    { kind: 'restored', streamUuid: 's2', ...done },
+  );
+  const then = give({ kind: 'timer', timer: 'reconnect', lateMs: 0 });
+  return { atOnce: takesOver(first), later: takesOver(then) };
+}
+
+describe('secondary/vigil: a link that is cut', () => {
+  it('without a word: the primary is not dead before it was silent for its timeout', () => {
+    expect(windowOf(after('LINK_CLOSED', 'UNREACHABLE'))).to.deep.equal([1000]);
+    expect(after('LINK_CLOSED', 'UNREACHABLE').map(({ kind }) => kind)).not.to.include('ask-witness');
+  });
+
+  it('by silence: that time is over', () => {
+    expect(windowOf(after('HEARTBEAT_TIMEOUT', 'UNREACHABLE'))).to.deep.equal([300]);
+  });
+
+  it('by us, for the register has granted the domain: it has acknowledgements still to read', () => {
+    expect(grantedWhileLinked()).to.deep.equal({ atOnce: false, later: true });
+  });
+
+  it('and nobody listens there: it is dead, and nothing more of it leaves', () => {
+    expect(after('LINK_CLOSED', 'REFUSED').map(({ kind }) => kind)).to.include('ask-witness');
+  });
+});

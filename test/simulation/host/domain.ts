@@ -1,0 +1,34 @@
+// What every host says of the one domain.
+
+import { PROTOCOL_VERSION, type Hello } from '../../../src/channel/contract.js';
+import type { DomainInfo } from '../../../src/hypervisor/port.js';
+import type { Held } from '../../../src/secondary/vigil-state.js';
+
+export const DOMAIN = 'web';
+
+export const INFO: DomainInfo = {
+  name: DOMAIN,
+  type: 2,
+  p2mSize: 4096,
+  state: 'running',
+  hypervisor: 'counter',
+  versionMajor: 1,
+  versionMinor: 0,
+};
+
+export function helloOf(host: string, held: Held | null): Hello {
+  return {
+    domain: DOMAIN,
+    protocolVersion: PROTOCOL_VERSION,
+    software: 'simulated',
+    host,
+    hypervisor: INFO.hypervisor,
+    domainType: INFO.type,
+    p2mSize: INFO.p2mSize,
+    inventory: {},
+    role: 'standby',
+    streamUuid: held?.streamUuid ?? null,
+    epoch: held?.epoch ?? null,
+    pairing: held?.pairing ?? null,
+  };
+}

@@ -1,0 +1,310 @@
+// A standby (secondary/domain.ts, secondary.ts, standbys.ts, and StandbyPart of protection/parts.ts): the real step, and
+// what it asks for done to domains that are filled with counts.
+
+import { takeOverWrite } from '../../../src/failover/mandate.js';
+import { written, type Register, type RegisterWrite } from '../../../src/failover/register.js';
+import { spreadMs } from '../../../src/flow/backoff.js';
+import { hostToDial } from '../../../src/protection/route.js';
+import type { RoleEvent } from '../../../src/protection/role-state.js';
+import { stepSecondary } from '../../../src/secondary/vigil.js';
+import {
+  initialSecondaryState,
+  isBusy,
+  type Held,
+  type SecondaryEffect,
+  type SecondaryEvent,
+  type SecondaryState,
+} from '../../../src/secondary/vigil-state.js';
+import type { End, Greeting, Message } from '../world/connection.js';
+import { Dial } from './dial.js';
+import { helloOf } from './domain.js';
+import type { AgentPorts, Estate, Part } from './cluster.js';
+import { LinkEnd } from './link-end.js';
+import { InTurn, Loop } from './loop.js';
+import { RegisterClient } from './register-client.js';
+import { Restorer, type Vessel } from './restorer.js';
+
+interface Link {
+  readonly end: LinkEnd;
+  /** What came before there was a restorer. */
+  readonly arrived: { readonly epoch: number; readonly point: Vessel['content'] & object }[];
+  restorer: Restorer | null;
+}
+
+export class Standby implements Part {
+  readonly #agent: AgentPorts;
+  readonly #owner: () => string | null;
+  readonly #news: (event: RoleEvent) => void;
+  readonly #client: RegisterClient;
+  readonly #loop: Loop<SecondaryState, SecondaryEvent, SecondaryEffect>;
+  readonly #links = new Map<string, Link>();
+  readonly #restores: InTurn<string>;
+  readonly #asks: InTurn<Held>;
+  readonly #timers = new Map<string, number>();
+  #armings = 0;
+  #dial: Dial | null = null;
+  #tried = 0;
+  #filling: Vessel | null = null;
+  #held: Vessel | null = null;
+  #estate: Estate | null = null;
+  #granted: Register | null = null;
+  #asked = 0;
+  #stopped = false;
+  #busy = false;
+
+  /** `owner`: whom the register names, if it is known. */
+  constructor(agent: AgentPorts, owner: () => string | null, news: (event: RoleEvent) => void) {
+    const { cluster, process, host } = agent;
+    const { reconnectWindowMs, redialMinMs, redialMaxMs } = cluster.params;
+    this.#agent = agent;
+    this.#owner = owner;
+    this.#news = news;
+    this.#client = new RegisterClient(cluster, host.name, process);
+    this.#loop = new Loop<SecondaryState, SecondaryEvent, SecondaryEffect>(
+      initialSecondaryState({ reconnectWindowMs, redialMinMs, redialMaxMs, handsOver: true }),
+      stepSecondary,
+      (effect) => this.#perform(effect),
+      () => this.#tellBusy(),
+    );
+    this.#restores = new InTurn((streamUuid, done) => this.#restore(streamUuid, done));
+    this.#asks = new InTurn((held, done) => this.#acquire(held, done));
+  }
+
+  get state(): SecondaryState {
+    return this.#loop.state;
+  }
+
+  get size(): number {
+    let size = this.#restores.size + this.#asks.size + this.#links.size + this.#timers.size;
+    for (const { arrived, restorer } of this.#links.values()) size += arrived.length + (restorer?.size ?? 0);
+    return size;
+  }
+
+  begin(begun: () => void): void {
+    const { process, cluster } = this.#agent;
+    process.after(cluster.params.makeMs, () => {
+      begun();
+      if (!this.#stopped) this.#loop.tell({ kind: 'start' });
+    });
+  }
+
+  stop(done: () => void): void {
+    this.#stopped = true;
+    this.#client.aborted = true;
+    this.#loop.tell({ kind: 'stop' });
+    for (const { end } of this.#links.values()) end.bye('shutdown');
+    // What runs, and was not bequeathed, ends with us.
+    this.#estate?.guest.over('let go');
+    this.#agent.process.after(this.#agent.cluster.params.makeMs / 4, done);
+  }
+
+  bequeath(): Estate | null {
+    const estate = this.#estate;
+    this.#estate = null;
+    return estate;
+  }
+
+  #tellBusy(): void {
+    const busy = isBusy(this.#loop.state);
+    if (busy !== this.#busy && !this.#stopped) this.#news({ kind: 'standby', busy });
+    this.#busy = busy;
+  }
+
+  #perform(effect: SecondaryEffect): void {
+    const { cluster, host, process } = this.#agent;
+    switch (effect.kind) {
+      case 'dial':
+        this.#dialOut(effect.dial, effect.held);
+        return;
+      case 'abort-dial':
+        this.#dial?.abort();
+        return;
+      case 'restore':
+        this.#restores.do(effect.streamUuid);
+        return;
+      case 'adopt':
+        this.#held = this.#filling;
+        this.#filling = null;
+        return;
+      case 'discard-filling':
+        this.#filling = null;
+        return;
+      case 'discard-held':
+        cluster.story?.tell(host.name, 'drops the checkpoint that it holds');
+        this.#held = null;
+        return;
+      case 'bye':
+        this.#links.get(effect.streamUuid)?.end.bye(effect.reason);
+        return;
+      case 'drop-link':
+        this.#links.get(effect.streamUuid)?.end.destroy(effect.code);
+        return;
+      case 'arm':
+        this.#arm(effect.timer, effect.delayMs);
+        return;
+      case 'disarm':
+        this.#timers.delete(effect.timer);
+        return;
+      case 'ask-witness':
+        this.#asks.do(effect.held);
+        return;
+      case 'take-over':
+        this.#takeOver();
+        return;
+      case 'transition':
+        cluster.story?.tell(host.name, `standby: ${effect.reason}`);
+        return;
+      case 'finished':
+        process.after(0, () => this.#finished());
+        return;
+      case 'report-completed':
+      case 'report-failed':
+      case 'report-impossible':
+      case 'standby-lost':
+        return; // for those who look at it
+    }
+  }
+
+  #arm(timer: 'redial' | 'reconnect' | 'steady', delayMs: number): void {
+    const { cluster, process } = this.#agent;
+    const arming = ++this.#armings;
+    const spread = timer === 'redial' ? spreadMs(delayMs, cluster.random()) : delayMs;
+    const dueMs = process.nowMs + spread;
+    this.#timers.set(timer, arming);
+    process.after(spread, () => {
+      if (this.#timers.get(timer) !== arming) return;
+      this.#timers.delete(timer);
+      this.#loop.tell({ kind: 'timer', timer, lateMs: Math.max(0, process.nowMs - dueMs) });
+    });
+  }
+
+  #dialOut(dial: number, held: Held | null): void {
+    const { cluster, host } = this.#agent;
+    const others = cluster.hosts.map(({ name }) => name).filter((name) => name !== host.name);
+    const name = hostToDial(others, held?.owner ?? this.#owner(), held !== null, this.#tried++);
+    if (name === undefined) throw new Error('a standby needs another host');
+    this.#dial?.abort();
+    this.#dial = new Dial(this.#agent, name, helloOf(host.name, held), {
+      linked: (end, welcome) => this.#linked(dial, end, welcome),
+      failed: (code) => {
+        if (code === 'UNKNOWN_DOMAIN' && !this.#stopped) this.#news({ kind: 'not-here', host: name });
+        this.#loop.tell({ kind: 'dial-failed', dial, code });
+      },
+    });
+  }
+
+  #linked(dial: number, end: End, { host: owner, streamUuid, pairing, continuous }: Greeting): void {
+    const { cluster, host } = this.#agent;
+    this.#dial = null;
+    const link: Link = {
+      arrived: [],
+      restorer: null,
+      end: new LinkEnd(end, owner, streamUuid, cluster.params, {
+        message: (message) => receive(link, message),
+        heard: () => undefined,
+        bye: (reason) => this.#loop.tell({ kind: 'bye', streamUuid, reason }),
+        lost: (code) => {
+          cluster.story?.tell(host.name, `loses its link to ${owner}: ${code}`);
+          this.#links.delete(streamUuid);
+          this.#loop.tell({ kind: 'lost', streamUuid, code });
+          link.restorer?.lost();
+        },
+      }),
+    };
+    this.#links.set(streamUuid, link);
+    const kind = continuous ? `continuous, pairing ${pairing}` : 'from the start';
+    cluster.story?.tell(host.name, `linked to ${owner}: ${streamUuid}, ${kind}`);
+    const silenceMs = cluster.params.heartbeatTimeoutMs;
+    const said = { streamUuid, owner, pairing, continuous, standstillMs: 0, silenceMs };
+    this.#loop.tell({ kind: 'dialled', dial, ...said });
+  }
+
+  #restore(streamUuid: string, done: () => void): void {
+    const { process, cluster } = this.#agent;
+    const link = this.#links.get(streamUuid);
+    if (!link) {
+      const said = { epochsBack: 0, code: 'LINK_CLOSED', message: 'lost before it was begun' };
+      this.#loop.tell({ kind: 'restored', streamUuid, consistent: false, ...said });
+      done();
+      return;
+    }
+    const { arrived, end } = link;
+    const tell = (event: SecondaryEvent): void => this.#loop.tell(event);
+    link.restorer = new Restorer(process, end, cluster.params.commitMs, arrived.splice(0), tell, done);
+    this.#filling = link.restorer.vessel;
+  }
+
+  /** As StandbyPart does it. */
+  #acquire(held: Held, done: () => void): void {
+    const { host, instance, cluster } = this.#agent;
+    const answer = (said: 'granted' | 'denied' | 'unknown'): void => {
+      cluster.story?.tell(host.name, `may it take over? ${said}`);
+      this.#loop.tell({ kind: 'witness', answer: said });
+      done();
+    };
+    const token = `${instance}-take-${++this.#asked}`;
+    if (cluster.plant === 'takeover-unasked') {
+      const claim = { mode: 'alone', owner: host.name, standby: null, stream: null } as const;
+      this.#granted = written({ expected: cluster.witness.register, claim, token });
+      answer('granted');
+      return;
+    }
+    this.#client.read((register) => {
+      if (register === undefined) {
+        answer('unknown');
+        return;
+      }
+      const write = this.#takeOverWrite(register, held, token);
+      if (!write) {
+        answer('denied');
+        return;
+      }
+      this.#client.settle(write, ({ won, register: now }) => {
+        if (won) this.#granted = now;
+        answer(won ? 'granted' : 'denied');
+      });
+    });
+  }
+
+  #takeOverWrite(register: Register | null, held: Held, token: string): RegisterWrite | null {
+    const { host, cluster } = this.#agent;
+    const { owner, pairing: stream } = held;
+    if (cluster.plant === 'stale-standby' && register && register.owner !== host.name) {
+      const claim = { mode: 'alone', owner: host.name, standby: null, stream: null } as const;
+      return { expected: register, claim, token };
+    }
+    return takeOverWrite(register, host.name, { owner, stream }, token);
+  }
+
+  #takeOver(): void {
+    const { cluster, process, host } = this.#agent;
+    const content = this.#held?.content ?? null;
+    process.after(cluster.params.startMs, () => {
+      if (this.#stopped) return;
+      if (content === null || !this.#held) {
+        const gone = { code: 'DOMAIN_GONE', message: 'there is no standby to be taken over' };
+        this.#loop.tell({ kind: 'start-failed', ...gone, epochsBack: 0 });
+        return;
+      }
+      cluster.takeovers++;
+      cluster.story?.tell(host.name, `TAKES OVER from ${cluster.history.name(content)}`);
+      this.#held = null;
+      this.#estate = this.#agent.takeOver(content);
+      this.#loop.tell({ kind: 'started', epochsBack: 0 });
+    });
+  }
+
+  #finished(): void {
+    if (this.#stopped) return;
+    const { role } = this.#loop.state;
+    if (role === 'active' && this.#granted) this.#news({ kind: 'took-over', register: this.#granted });
+    else this.#news({ kind: 'standby-over', how: role === 'ended' ? 'ended' : 'failed' });
+  }
+}
+
+function receive({ arrived, restorer }: Link, message: Message): void {
+  if (message.kind !== 'checkpoint') return;
+  const { epoch, point } = message;
+  if (restorer) restorer.receive({ epoch, point });
+  else arrived.push({ epoch, point });
+}
