@@ -8,6 +8,7 @@
 //                                   ◀─────────  stream pieces (kind 2) …
 //                                   ◀─────────  checkpoint {epoch, bytes, digest, outputBytes, end, handOver}
 //   ack {epoch}                     ─────────▶
+//                                   ◀─────────  handed-over {epoch}, when all that was said up to there has been let out
 //   heartbeat                       ◀────────▶  heartbeat
 //   bye {reason}                    ◀────────▶  bye {reason}
 
@@ -103,12 +104,14 @@ export interface CheckpointBoundary {
   readonly outputBytes: number;
   /** The END record came with it: the domain has ended by itself. */
   readonly end: boolean;
-  /** It is the last: the domain stands still on the primary, and is to be taken over from here. */
+  /** It is the last: the domain stands still on the primary. It is to be taken over from here, once handed-over comes. */
   readonly handOver: boolean;
 }
 
 export type LinkEvent =
   | { readonly kind: 'acknowledged'; readonly epoch: number }
+  /** Of the secondary's end: the primary has let out all that it ever will, up to the epoch at which it stands still. */
+  | { readonly kind: 'handed-over'; readonly epoch: number }
   /** Any message from the other side: it lives. At most one event per heartbeat interval and message burst. */
   | { readonly kind: 'heard' }
   | { readonly kind: 'bye'; readonly reason: ByeReason }
@@ -139,6 +142,8 @@ export interface PrimaryLink extends Link {
   setOutputBytes(epoch: number, outputBytes: number): void;
   /** The domain is handed over behind this epoch. */
   setHandOver(epoch: number): void;
+  /** … which is acknowledged, and nothing else will be let out. */
+  handedOver(epoch: number): void;
   /** Resolves when the connection is closed, soon after the link is lost: nothing that was written is read any more. */
   readonly closed: Promise<void>;
   /** Octets handed to the socket and not yet taken by the kernel. */

@@ -255,6 +255,7 @@ export class PrimaryDomain {
         work.saver(this.#links.get(streamUuid), (report) => this.#reports.checkpoints$.next(report)),
       link: {
         bye: (streamUuid, reason) => this.#bye(streamUuid, reason),
+        handedOver: (streamUuid, epoch) => this.#links.get(streamUuid)?.handedOver(epoch),
         drop: (streamUuid, code, message) =>
           this.#links.get(streamUuid)?.destroy(new ChannelError(code, message, { domain: this.name })),
       },

@@ -1,6 +1,6 @@
 // The domain is handed over to its standby while both hosts are well: a planned switchover, as its owner sees it.
 //
-//   asked ──▶ still ── FENCED, or the register is lost ──▶ theirs
+//   asked ──▶ still ── acknowledged, all is let out: handed over ── FENCED, or the register is lost ──▶ theirs
 //     │         └───── link lost, or late ──▶ undoing ──── lost ──▶ theirs
 //     │                                           └─────── alone ─▶ ours: the domain goes on
 //     └── link lost, or late ──▶ ours: it never stood still
@@ -72,6 +72,13 @@ export function noteLast(state: LifeState, stream: StreamState, { captured, last
   const { handOver: given } = state;
   if (given?.streamUuid !== stream.streamUuid || captured !== lastEpoch) return;
   state.handOver = { ...given, stage: 'still', lastEpoch };
+}
+
+/** Of an epoch that is acknowledged. What is stale lets nothing out, and so is no word of ours that all is out. */
+export function acknowledgedLast(state: LifeState, stream: StreamState, effects: LifeEffect[]): void {
+  const { streamUuid, acknowledged: epoch } = stream;
+  if (epoch === state.handOver?.lastEpoch && allIsSaid(state))
+    effects.push({ kind: 'handed-over', streamUuid, epoch });
 }
 
 /** The standby may have taken it over, from the last checkpoint. */

@@ -168,6 +168,8 @@ export type LifeEffect = Readonly<
   | { kind: 'replicate'; streamUuid: string }
   /** The next checkpoint but one is the last. */
   | { kind: 'hand-over' }
+  /** It is acknowledged: when what was let out has left, the standby hears that nothing else will be. */
+  | { kind: 'handed-over'; streamUuid: string; epoch: number }
   /** The domain that stood still behind it goes on. */
   | { kind: 'hand-back' }
   | { kind: 'hand-over-settled'; id: number; outcome: HandOverOutcome }

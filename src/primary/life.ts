@@ -25,7 +25,7 @@ import {
   stop,
   unlinked,
 } from './life-ends.js';
-import { handOver, late, mayBeTheirs, noteLast, noteStop } from './life-hand-over.js';
+import { acknowledgedLast, handOver, late, mayBeTheirs, noteLast, noteStop } from './life-hand-over.js';
 import { answered, mayReplicate, settleMandate } from './life-mandate.js';
 import { mayRun, settleStandstill, startDomain } from './life-standstill.js';
 import type { LifeEffect, LifeEvent, LifeState, StreamState } from './life-state.js';
@@ -223,6 +223,7 @@ function acknowledged(
   state.acknowledgedAtMs = state.lastAtMs;
   if (state.error?.code === 'STATE_REFUSED') state.error = null;
   if (epoch === 0) effects.push({ kind: 'transition', reason: 'first checkpoint acknowledged' });
+  acknowledgedLast(state, stream, effects);
 }
 
 function streamOver(state: LifeState, stream: StreamState, end: StreamEnd, effects: LifeEffect[]): void {

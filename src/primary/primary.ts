@@ -51,6 +51,7 @@ export interface PrimaryPorts extends StreamPorts {
     /** goodbye, when it is over. */
     bye(streamUuid: string, reason: ByeReason): Observable<LifeEvent>;
     drop(streamUuid: string, code: ChannelErrorCode, message: string): void;
+    handedOver(streamUuid: string, epoch: number): void;
   };
   /** Whoever looks at the domain. */
   readonly host: {
@@ -94,6 +95,12 @@ export function primary(
     atOnce('unhalt-domain', () => domain.unhalt()),
     (effects$) => timers(effects$.pipe(ofKind('arm', 'disarm')), clock),
     told('hand-over', () => host.handOver()),
+    atOnce('handed-over', ({ streamUuid, epoch }) =>
+      concat(
+        domain.outputLeaves(),
+        defer(() => (link.handedOver(streamUuid, epoch), EMPTY)),
+      ),
+    ),
     atOnce('hand-back', () => domain.handBack()),
     told('hand-over-settled', ({ id, outcome }) => host.handOverSettled(id, outcome)),
     atOnce('expose', ({ on }) => domain.expose(on)),

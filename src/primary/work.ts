@@ -161,6 +161,11 @@ export class DomainWork {
     });
   }
 
+  /** Completes when what was let out has left for where it goes, or could not. */
+  outputLeaves(): Observable<never> {
+    return this.tasks.attempt('let the output leave', () => this.#outputLeaves());
+  }
+
   async #outputLeaves(): Promise<void> {
     const { hypervisorTimeoutMs } = this.#config.checkpoint;
     try {

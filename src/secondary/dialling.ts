@@ -64,17 +64,22 @@ type Attempt =
 function news(link: StreamLink, { links, log }: DiallingPorts): Observable<SecondaryEvent> {
   const { streamUuid } = link.welcome;
   return link.events$.pipe(
-    ofKind('bye', 'lost'),
+    ofKind('bye', 'lost', 'handed-over'),
     tap((event) => {
       if (event.kind !== 'lost') return;
       log.info({ code: event.error.code, reason: event.error.message }, 'link lost');
       links.delete(streamUuid);
     }),
-    map((event): SecondaryEvent =>
-      event.kind === 'bye'
-        ? { kind: 'bye', streamUuid, reason: event.reason }
-        : { kind: 'lost', streamUuid, code: event.error.code },
-    ),
+    map((event): SecondaryEvent => {
+      switch (event.kind) {
+        case 'bye':
+          return { kind: 'bye', streamUuid, reason: event.reason };
+        case 'lost':
+          return { kind: 'lost', streamUuid, code: event.error.code };
+        case 'handed-over':
+          return { kind: 'handed-over', streamUuid };
+      }
+    }),
   );
 }
 

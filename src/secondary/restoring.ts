@@ -68,7 +68,7 @@ export function restoring(
 
 function eventsOf(news: RestoreNews, streamUuid: string): readonly SecondaryEvent[] {
   if (news.kind !== 'committed') return [{ ...news, streamUuid }];
-  return news.boundary.handOver ? [{ kind: 'handed-over', streamUuid }] : [];
+  return news.boundary.handOver ? [{ kind: 'complete', streamUuid }] : [];
 }
 
 export type RestoringPorts = Pick<

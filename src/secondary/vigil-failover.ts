@@ -219,7 +219,7 @@ export function lost(state: SecondaryState, session: Session, code: string, effe
   if (!session.linked) return;
   session.linked = false;
   state.reason = code;
-  state.unheardMs = code === SILENT ? 0 : state.silenceMs;
+  state.unheardMs = code === SILENT || session.handedOver ? 0 : state.silenceMs;
   state.windowOver = false;
   if (state.held !== null || state.gone !== null) {
     state.phase = 'suspect';

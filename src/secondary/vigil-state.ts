@@ -35,7 +35,9 @@ export interface Session {
   left: boolean;
   /** The last epoch acknowledged; -1: none. */
   acknowledged: number;
-  /** Its last checkpoint is in the domain: the primary has handed it over, and waits for us. */
+  /** Its last checkpoint is in the domain. */
+  complete: boolean;
+  /** The primary stands still there, has let out all that it ever will, and waits for us. */
   handedOver: boolean;
   /** Its domain has ended by itself: nothing that comes is held any more. */
   spoilt: boolean;
@@ -115,7 +117,9 @@ export type SecondaryEvent = Readonly<
   | { kind: 'dial-failed'; dial: number; code: string }
   /** The epoch is whole here, and the acknowledgement was given to the link: it counts whatever became of that. */
   | { kind: 'acknowledged'; streamUuid: string; epoch: number }
-  /** The last checkpoint is in the domain, which is to be taken over. */
+  /** The last checkpoint is in the domain. */
+  | { kind: 'complete'; streamUuid: string }
+  /** The domain is to be taken over from there. */
   | { kind: 'handed-over'; streamUuid: string }
   /** END came whole: the domain has shut down by itself. */
   | { kind: 'ended'; streamUuid: string }

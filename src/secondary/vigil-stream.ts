@@ -28,9 +28,8 @@ export function acknowledged(state: SecondaryState, session: Session, epoch: num
 }
 
 /** The primary stands still until it is known whose the domain is. */
-export function handedOver(state: SecondaryState, session: Session, effects: Effects): void {
-  if (!session.linked || state.held === null) return;
-  session.handedOver = true;
+export function takeWhatIsHandedOver(state: SecondaryState, session: Session, effects: Effects): void {
+  if (!session.complete || !session.handedOver || !session.linked || state.held === null) return;
   if (!state.asking) effects.push({ kind: 'ask-witness', held: state.held });
   state.asking = true;
 }

@@ -40,7 +40,7 @@ import {
   stop,
   witness,
 } from './vigil-failover.js';
-import { acknowledged, bye, handedOver, restored, spoilt } from './vigil-stream.js';
+import { acknowledged, bye, restored, spoilt, takeWhatIsHandedOver } from './vigil-stream.js';
 import type {
   Effects,
   SecondaryEffect,
@@ -106,7 +106,14 @@ const RULES: Rules<SecondaryEvent, [SecondaryState, Effects]> = {
   acknowledged: ofSession((session, { epoch }, state, effects) =>
     acknowledged(state, session, epoch, effects),
   ),
-  'handed-over': ofSession((session, _, state, effects) => handedOver(state, session, effects)),
+  complete: ofSession((session, _, state, effects) => {
+    session.complete = true;
+    takeWhatIsHandedOver(state, session, effects);
+  }),
+  'handed-over': ofSession((session, _, state, effects) => {
+    session.handedOver = true;
+    takeWhatIsHandedOver(state, session, effects);
+  }),
   ended: ofSession((_session, _, state, effects) => over(state, 'ended', 'the domain shut down', effects)),
   lost: ofSession((session, { code }, state, effects) => lost(state, session, code, effects)),
   bye: ofSession((session, { reason }, state, effects) => bye(state, session, reason, effects)),
@@ -180,6 +187,7 @@ function dialled(
     linked: true,
     left: false,
     acknowledged: -1,
+    complete: false,
     handedOver: false,
     spoilt: false,
     broken: false,

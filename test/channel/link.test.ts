@@ -84,6 +84,31 @@ describe('link', () => {
     expect(secondary.welcome).to.include({ windowEpochs: 1, continuous: false });
   });
 
+  it('says which checkpoint is the last, and when nothing more is let out', async () => {
+    const { primary, secondary } = await (await primaryOf()).pair();
+    const said = firstValueFrom(secondary.events$.pipe(filter((event) => event.kind === 'handed-over')));
+    await primary.sink.write(pieceOf(streamHeaders));
+    primary.setHandOver(1);
+    const last: boolean[] = [];
+    for (let epoch = 0; epoch < 2; epoch++) {
+      await primary.sink.write(pieceOf(checkpointRecord));
+      await primary.sink.boundary(epoch, false);
+      if (epoch === 0) await secondary.source.headers();
+      last.push((await readEpoch(secondary)).boundary.handOver);
+      await secondary.acknowledge(epoch);
+    }
+    expect(last).to.deep.equal([false, true]);
+    primary.handedOver(1);
+    expect(await said).to.deep.equal({ kind: 'handed-over', epoch: 1 });
+  });
+
+  it('handed over behind a checkpoint that was not the last is out of turn', async () => {
+    const { primary, secondary } = await (await primaryOf()).pair();
+    const lost = firstValueFrom(secondary.events$.pipe(filter((event) => event.kind === 'lost')));
+    primary.handedOver(0);
+    expect((await lost).error.code).to.equal('BAD_MESSAGE');
+  });
+
   it('sends pieces from shared memory where they lie, touching only the headroom', async () => {
     const { primary, secondary } = await (await primaryOf()).pair();
     const memory = new Uint8Array(new SharedArrayBuffer(4096));

@@ -36,6 +36,7 @@ export const validControls: readonly ControlMessage[] = [
   },
   { kind: 'ack', epoch: 0 },
   { kind: 'ack', epoch: Number.MAX_SAFE_INTEGER },
+  { kind: 'handed-over', epoch: 7 },
   { kind: 'heartbeat' },
   {
     kind: 'checkpoint',

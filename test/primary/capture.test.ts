@@ -45,6 +45,7 @@ function linkOf(boundary: PrimaryLink['sink']['boundary']): PrimaryLink {
     hello: {} as PrimaryLink['hello'],
     setOutputBytes: () => undefined,
     setHandOver: () => undefined,
+    handedOver: () => undefined,
     bye: () => Promise.resolve(true),
     destroy: () => undefined,
     closed: Promise.resolve(),

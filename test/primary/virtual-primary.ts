@@ -291,6 +291,7 @@ class VirtualPrimary {
         unpause: () => does('domain: unpause'),
         expose: (on) => does(`hypervisor: ${on ? 'exposed' : 'not exposed'}`),
         handBack: () => does('domain: handed back'),
+        outputLeaves: () => does('gate: all that was let out leaves'),
         letGo: (how, afterOutput) => does(`domain: let go, ${how}${afterOutput ? ', its output first' : ''}`),
       },
       write: (write) => {
@@ -335,6 +336,7 @@ class VirtualPrimary {
           says(`link ${streamUuid}: bye ${reason}`);
           return EMPTY;
         },
+        handedOver: (streamUuid, epoch) => says(`link ${streamUuid}: handed over behind ${epoch}`),
         drop: (streamUuid, code, message) => {
           says(`link ${streamUuid}: drop ${code}: ${message}`);
           this.#lose(streamUuid, new ChannelError(code, message));

@@ -66,6 +66,29 @@ function grantedWhileLinked(): { readonly atOnce: boolean; readonly later: boole
   return { atOnce: takesOver(first), later: takesOver(then) };
 }
 
+/** It is handed over, and granted; `cut`: the link is lost before the answer. */
+function handedOver(cut: boolean): boolean {
+  const link = { owner: 'north', pairing: 's1', continuous: false, standstillMs: 0, silenceMs: 1000 };
+  const done = { consistent: true, epochsBack: 0, code: '', message: '' };
+  const streamUuid = 's1';
+  let state = initialSecondaryState(SETTINGS);
+  const given: readonly SecondaryEvent[] = [
+    { kind: 'start' },
+    { kind: 'dialled', dial: 1, streamUuid, ...link },
+    { kind: 'acknowledged', streamUuid, epoch: 0 },
+    { kind: 'acknowledged', streamUuid, epoch: 1 },
+    { kind: 'complete', streamUuid },
+    { kind: 'handed-over', streamUuid },
+    ...(cut ? [{ kind: 'lost', streamUuid, code: 'LINK_CLOSED' } as const] : []),
+    { kind: 'witness', answer: 'granted' },
+    { kind: 'lost', streamUuid, code: 'FENCED' },
+    { kind: 'restored', streamUuid, ...done },
+  ];
+  let effects: readonly SecondaryEffect[] = [];
+  for (const event of given) [state, effects] = stepSecondary(state, event);
+  return takesOver(effects);
+}
+
 describe('secondary/vigil: a link that is cut', () => {
   it('without a word: the primary is not dead before it was silent for its timeout', () => {
     expect(windowOf(after('LINK_CLOSED', 'UNREACHABLE'))).to.deep.equal([1000]);
@@ -78,6 +101,10 @@ describe('secondary/vigil: a link that is cut', () => {
 
   it('by us, for the register has granted the domain: it has acknowledgements still to read', () => {
     expect(grantedWhileLinked()).to.deep.equal({ atOnce: false, later: true });
+  });
+
+  it('… or has handed it over: it has let out all that it ever will', () => {
+    expect([false, true].map(handedOver)).to.deep.equal([true, true]);
   });
 
   it('and nobody listens there: it is dead, and nothing more of it leaves', () => {

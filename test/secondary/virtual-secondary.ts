@@ -127,9 +127,11 @@ class VirtualSecondary {
       link: () => this.#link(second, command),
       refuse: () => this.#refuse(second),
       lost: () => this.#lose(second, third),
+      'handed-over': () =>
+        this.#linkEvents.get(second)?.next({ kind: 'handed-over', epoch: this.#open.epoch }),
       bye: () => this.#linkEvents.get(second)?.next({ kind: 'bye', reason: third as ByeReason }),
       whole: () =>
-        this.#receive({ kind: 'checkpoint', epoch: Number(second) }, Number(back), third === 'handed-over'),
+        this.#receive({ kind: 'checkpoint', epoch: Number(second) }, Number(back), third === 'the'),
       END: () => this.#receive({ kind: 'end', epochs: Number(second) }),
       broken: () => this.#receive({ kind: 'broken', cause: second === '' ? null : failure(second) }),
       fails: () => this.#receiving?.error(failure(second)),

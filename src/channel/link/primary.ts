@@ -50,6 +50,10 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
     this.#handOverEpoch = epoch;
   }
 
+  handedOver(epoch: number): void {
+    if (this.error === null) this.send({ kind: 'handed-over', epoch });
+  }
+
   #write({ memory, start, end }: StreamPiece): Promise<void> {
     if (start < 1 || end <= start || end > memory.length) {
       const facts = `${start} to ${end} of ${memory.length}`;

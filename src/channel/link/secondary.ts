@@ -40,6 +40,8 @@ export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
   #ended = false;
   #lastEpoch = -1;
   #lastOffset = 0;
+  /** Of the checkpoint that is the last. */
+  #handOverEpoch: number | null = null;
 
   constructor(connection: Connection, welcome: Welcome, receiveBufferBytes: number, pool: MessagePool) {
     super(connection, welcome);
@@ -120,6 +122,10 @@ export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
   }
 
   protected override control(message: ControlMessage): void {
+    if (message.kind === 'handed-over' && message.epoch === this.#handOverEpoch) {
+      this.emit({ kind: 'handed-over', epoch: message.epoch });
+      return;
+    }
     if (message.kind !== 'checkpoint') throw badMessage(`a ${message.kind} message out of turn`);
     const old = message.end ? message.epoch < this.#lastEpoch : message.epoch <= this.#lastEpoch;
     if (this.#ended || old) {
@@ -133,6 +139,7 @@ export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
     this.#lastEpoch = epoch;
     this.#lastOffset += bytes;
     this.#ended = end;
+    if (handOver) this.#handOverEpoch = epoch;
     this.#boundaries.push({ epoch, bytes, outputBytes, end, handOver, offset: this.#lastOffset });
     this.#wake();
   }

@@ -1,6 +1,6 @@
 // The messages of the channel. The first octet of a WebSocket message is its kind:
 //
-//   | 1 | a msgpack map: {kind: "hello", …}, "welcome", "ack", "heartbeat", "checkpoint", "bye", "error"
+//   | 1 | a msgpack map: {kind: "hello", …}, "welcome", "ack", "heartbeat", "checkpoint", "handed-over", "bye", "error"
 //   | 2 | a piece of the migration stream, raw
 //
 // Kind 3 is kept for the back channel (COLO) and refused until then. Fields that a message has beyond those of its
@@ -57,7 +57,7 @@ export interface HelloMessage extends Hello {
 export type ControlMessage =
   | HelloMessage
   | ({ readonly kind: 'welcome' } & Welcome)
-  | { readonly kind: 'ack'; readonly epoch: number }
+  | { readonly kind: 'ack' | 'handed-over'; readonly epoch: number }
   | { readonly kind: 'heartbeat' }
   | CheckpointMessage
   | { readonly kind: 'bye'; readonly reason: ByeReason }
@@ -141,7 +141,8 @@ class Fields {
       case 'welcome':
         return this.#welcome();
       case 'ack':
-        return { kind: 'ack', epoch: this.#integer('epoch') };
+      case 'handed-over':
+        return { kind: this.#kind, epoch: this.#integer('epoch') };
       case 'heartbeat':
         return { kind: 'heartbeat' };
       case 'checkpoint':
