@@ -175,15 +175,11 @@ export class TwoHosts {
       case 'expose':
       case 'hand-over':
       case 'hand-back':
+      case 'handed-over':
       case 'hand-over-settled':
       case 'arm':
       case 'disarm':
       case 'write':
-      case 'arm':
-      case 'disarm':
-      case 'hand-over':
-      case 'hand-over-settled':
-      case 'hand-back':
       case 'bye':
       case 'withdraw':
       case 'transition':

@@ -229,6 +229,7 @@ export class Owner implements Part {
       case 'hand-over':
       case 'hand-over-settled':
       case 'hand-back':
+      case 'handed-over':
       case 'arm':
       case 'disarm':
         throw new Error(`nobody asks for a switchover here: ${effect.kind}`);
