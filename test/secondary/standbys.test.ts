@@ -26,12 +26,12 @@ describe('service: a standby that ends by itself', () => {
   async function pair(changes: SecondaryChanges = {}): Promise<Pair> {
     const primary = new TestPrimary();
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
-    const secondary = new TestSecondary(primary.service.port, changes);
+    await primary.start();
+    const secondary = new TestSecondary(primary, changes);
     cleanup.add(() => secondary.service.stop());
     const losses: StandbyLossReport[] = [];
     secondary.service.standbyLosses$.subscribe((loss) => losses.push(loss));
-    await secondary.service.start();
+    await secondary.start();
     return { primary, secondary, losses };
   }
 
@@ -75,21 +75,21 @@ describe('service: a standby that ends by itself', () => {
 
   it('spare: replaced when a stream comes', async () => {
     const before = new TestPrimary();
-    await before.service.start();
+    await before.start();
     const { port } = before.service;
     await before.service.stop();
     const secondary = new TestSecondary(port);
     cleanup.add(() => secondary.service.stop());
     const losses: StandbyLossReport[] = [];
     secondary.service.standbyLosses$.subscribe((loss) => losses.push(loss));
-    await secondary.service.start();
+    await secondary.start();
     secondary.domains[0]?.crash('killed');
     await until('destroyed', () => secondary.domains[0]?.state === 'destroyed');
     expect(losses.map(({ was }) => was)).to.deep.equal(['spare']);
     expect(secondary.status()).to.deep.include({ role: 'standby', error: null });
     const primary = new TestPrimary({ port });
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
+    await primary.start();
     await survives({ primary, secondary, losses });
     expect(losses).to.have.length(1);
   });
@@ -316,7 +316,7 @@ describe('service: a standby that ends by itself', () => {
     await primary.service.stop();
     const next = new TestPrimary({ port });
     cleanup.add(() => next.service.stop());
-    await next.service.start();
+    await next.start();
     await until('protected', () => secondary.status().link === 'replicating');
     await until('nothing is wrong', () => secondary.status().error === null);
   });

@@ -32,7 +32,7 @@ describe('service: consoles that stall', function () {
   async function secondaryOf(port: number, names: readonly string[] = ['alpha']): Promise<TestSecondary> {
     const secondary = new TestSecondary(port, { names });
     cleanup.add(() => secondary.service.stop());
-    await secondary.service.start();
+    await secondary.start();
     return secondary;
   }
 
@@ -210,9 +210,9 @@ describe('service: consoles that stall', function () {
     const fifo = (await Fifo.open(cleanup)).fill();
     const primary = new TestPrimary();
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
+    await primary.start();
     const changes = { output: { console: 'stdout', limit: '16KiB' } };
-    const child = Child.secondary(primary.service.port, changes, fifo.blocking(cleanup));
+    const child = Child.secondary(primary.port, changes, fifo.blocking(cleanup));
     cleanup.add(() => child.kill());
     await until('checkpoints', () => child.count('commit') > 25);
     primary.guest().domain.crash();
