@@ -2,12 +2,12 @@
 
 import { expect } from 'chai';
 import { ChannelError, PROTOCOL_VERSION, type Hello } from '../../src/channel/contract.js';
-import { parsePrimaryConfig } from '../../src/config/load.js';
 import type { DomainInfo } from '../../src/hypervisor/port.js';
 import { mandateOf, wanted, type Mandate, type Pairing } from '../../src/failover/mandate.js';
 import type { Register } from '../../src/failover/register.js';
 import { birth, type LifeState } from '../../src/primary/life-state.js';
 import { judgeClaim, judgeHello, newInstance } from '../../src/primary/welcome.js';
+import { primaryDomain } from '../support/domains.js';
 
 const info: DomainInfo = {
   name: 'web',
@@ -35,9 +35,7 @@ const hello: Hello = {
 };
 
 describe('primary/welcome', () => {
-  const [config] = parsePrimaryConfig({
-    domains: [{ name: 'web', hypervisor: { kind: 'embedded' } }],
-  }).domains;
+  const config = primaryDomain();
   const state = birth(
     {
       whenUnprotected: 'hold',
@@ -49,7 +47,6 @@ describe('primary/welcome', () => {
     0,
   );
   const judge = (changes: Partial<Hello>, here: DomainInfo = info, life = state) => {
-    if (!config) throw new Error('no domain');
     return judgeHello({ ...hello, ...changes }, config, here, life, newInstance(), 'north');
   };
   const refusal = (changes: Partial<Hello>, here?: DomainInfo, life?: LifeState): ChannelError => {

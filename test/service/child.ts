@@ -12,7 +12,7 @@ import type {
   DomainStatus,
   FailoverEvent,
 } from '../../src/report/reports.js';
-import type { Reach, Registers } from './hosts.js';
+import type { Reach } from './hosts.js';
 import { MemoryGuest } from './memory-guest.js';
 import { TestPrimary, TestSecondary, type PrimaryChanges, type SecondaryChanges } from './world.js';
 
@@ -30,7 +30,7 @@ interface Seen {
 
 export class Child implements Reach {
   readonly process: ChildProcess;
-  readonly registers: Registers;
+  readonly registers: string;
   readonly reports: ChildReport[] = [];
 
   private constructor(args: readonly string[], { registers }: Seen, stdout: number | 'inherit') {
