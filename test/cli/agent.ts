@@ -16,10 +16,8 @@ export const ENTRY = fileURLToPath(new URL('../../src/cli/main.js', import.meta.
 /** A loaded machine is slow. */
 const PATIENCE_MS = 30_000;
 
-export type HostName = 'alpha' | 'beta';
-
 /** What Node is to run, with a file of its own. */
-export async function commandOf(cleanup: Cleanup, host: HostName, config: unknown): Promise<string[]> {
+export async function commandOf(cleanup: Cleanup, host: string, config: unknown): Promise<string[]> {
   const file = path.join(await cleanup.directory(), 'cluster.yaml');
   await writeFile(file, JSON.stringify(config));
   return [ENTRY, 'agent', '--config', file, '--host', host];
@@ -35,7 +33,7 @@ export class Agent {
   /** `config` is JSON, which is YAML. `wrapped`: a command that is given the agent's as its arguments. */
   static async start(
     cleanup: Cleanup,
-    host: HostName,
+    host: string,
     config: unknown,
     wrapped: readonly string[] = [],
   ): Promise<Agent> {

@@ -6,7 +6,16 @@ import { WitnessError } from '../../src/failover/error.js';
 import type { RegisterWitness } from '../../src/failover/register.js';
 import { createFileWitness } from '../../src/failover/witnesses/file/file.js';
 import type { AgentDependencies } from '../../src/report/dependencies.js';
-import type { AgentService, DomainStatus } from '../../src/report/reports.js';
+import type {
+  AgentService,
+  CheckpointReport,
+  CommitReport,
+  DomainRole,
+  DomainStatus,
+  FailoverEvent,
+  StandbyLossReport,
+  TransitionReport,
+} from '../../src/report/reports.js';
 import { createAgent } from '../../src/service/agent.js';
 
 export type HostName = 'north' | 'south' | 'west';
@@ -72,6 +81,12 @@ export function lasting(registers: RegisterWitness): RegisterWitness {
   };
 }
 
+/** For one that is nobody's standby here: what it would need for that is not made as long as it lives. */
+export const neverOpened: AgentDependencies['openTarget'] = (_, signal) =>
+  new Promise((_resolve, reject) =>
+    signal?.addEventListener('abort', () => reject(new Error('it is not wanted any more'))),
+  );
+
 /** A host's way to the witness, which can be cut. */
 export class WitnessLine implements RegisterWitness {
   readonly name = 'behind a line';
@@ -98,9 +113,44 @@ export class WitnessLine implements RegisterWitness {
   }
 }
 
-export function statusOf(agent: Pick<AgentService, 'statuses'>, domain?: string): DomainStatus {
-  const statuses = agent.statuses();
-  const found = domain === undefined ? statuses[0] : statuses.find((status) => status.domain === domain);
-  if (!found) throw new Error(`no status of ${domain ?? 'any domain'}`);
-  return found;
+/** A host, and what its agent says. */
+export class WatchedHost {
+  readonly service: AgentService;
+  readonly checkpoints: CheckpointReport[] = [];
+  readonly commits: CommitReport[] = [];
+  readonly failovers: FailoverEvent[] = [];
+  readonly losses: StandbyLossReport[] = [];
+  readonly transitions: TransitionReport[] = [];
+  /** As it was at each transition: what a domain came to is soon followed by what the host does next. */
+  readonly history: DomainStatus[] = [];
+
+  constructor(service: AgentService) {
+    this.service = service;
+    service.checkpoints$.subscribe((report) => this.checkpoints.push(report));
+    service.commits$.subscribe((report) => this.commits.push(report));
+    service.failover$.subscribe((event) => this.failovers.push(event));
+    service.standbyLosses$.subscribe((report) => this.losses.push(report));
+    service.transitions$.subscribe((report) => {
+      this.transitions.push(report);
+      this.history.push(this.status(report.domain));
+    });
+  }
+
+  /** Left out: of the first domain. */
+  status(name?: string): DomainStatus {
+    const statuses = this.service.statuses();
+    const found = name === undefined ? statuses[0] : statuses.find(({ domain }) => domain === name);
+    if (!found) throw new Error(`no status of ${name ?? 'any domain'}`);
+    return found;
+  }
+
+  /** It came to that, for good or for a moment. */
+  was(role: DomainRole, name?: string): boolean {
+    return this.history.some(({ role: was, domain }) => was === role && (name ?? domain) === domain);
+  }
+
+  /** The domain is this host's to run. */
+  owns(name?: string): boolean {
+    return this.status(name).phase === 'owner';
+  }
 }

@@ -4,19 +4,10 @@
 import { readFileSync } from 'node:fs';
 import { pino, type Logger } from 'pino';
 import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
-import type {
-  AgentService,
-  CheckpointReport,
-  CommitReport,
-  DomainRole,
-  DomainStatus,
-  FailoverEvent,
-  TransitionReport,
-} from '../../src/report/reports.js';
 import { openSource, openTarget } from '../../src/service/hypervisors.js';
 import { MemoryDomain } from '../memory/domain.js';
 import { until } from '../support/until.js';
-import { agentOn, statusOf, type HostName, type HostOptions, type Reach, type Registers } from './hosts.js';
+import { agentOn, WatchedHost, type HostName, type HostOptions, type Reach, type Registers } from './hosts.js';
 import { MemoryGuest } from './memory-guest.js';
 
 export const PAGES = 512;
@@ -56,43 +47,7 @@ export interface SecondaryChanges extends Changes {
   readonly buffer?: string;
 }
 
-/** A host, and what its agent says. */
-class TestHost {
-  readonly service: AgentService;
-  readonly checkpoints: CheckpointReport[] = [];
-  readonly commits: CommitReport[] = [];
-  readonly failovers: FailoverEvent[] = [];
-  readonly transitions: TransitionReport[] = [];
-  /** As it was at each transition: what a domain came to is soon followed by what the host does next. */
-  readonly history: DomainStatus[] = [];
-
-  constructor(service: AgentService) {
-    this.service = service;
-    service.checkpoints$.subscribe((report) => this.checkpoints.push(report));
-    service.commits$.subscribe((report) => this.commits.push(report));
-    service.failover$.subscribe((event) => this.failovers.push(event));
-    service.transitions$.subscribe((report) => {
-      this.transitions.push(report);
-      this.history.push(this.status(report.domain));
-    });
-  }
-
-  status(name?: string): DomainStatus {
-    return statusOf(this.service, name);
-  }
-
-  /** It came to that, for good or for a moment. */
-  was(role: DomainRole, name = 'alpha'): boolean {
-    return this.history.some((status) => status.role === role && status.domain === name);
-  }
-
-  /** The domain is this host's to run. */
-  owns(name?: string): boolean {
-    return this.status(name).phase === 'owner';
-  }
-}
-
-export class TestPrimary extends TestHost implements Reach {
+export class TestPrimary extends WatchedHost implements Reach {
   readonly registers: Registers;
   readonly guests: Map<string, MemoryGuest>;
   readonly #changes: PrimaryChanges;
@@ -172,7 +127,7 @@ export class TestPrimary extends TestHost implements Reach {
   }
 }
 
-export class TestSecondary extends TestHost {
+export class TestSecondary extends WatchedHost {
   /** Every domain that was made, in order. */
   readonly domains: MemoryDomain[];
   readonly #out: Buffer[];
