@@ -9,7 +9,7 @@
 
 import { EMPTY, Observable, type Subscriber, firstValueFrom, timeout } from 'rxjs';
 import type { PrimaryLink } from '../channel/contract.js';
-import type { PrimaryDomainConfig } from '../config/schema.js';
+import type { PrimaryDomainConfig } from '../config/agent.js';
 import { asError, codeOf } from '../errors.js';
 import { monotonicMs } from '../flow/clock.js';
 import { HypervisorError } from '../hypervisor/port.js';

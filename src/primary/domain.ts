@@ -21,8 +21,8 @@ import { ChannelError, type ByeReason, type DomainOffer, type PrimaryLink } from
 import { beatMsOf, silenceMsOf, stallMsOf } from '../channel/link/heartbeat.js';
 import { isAlone, type Mandate } from '../failover/mandate.js';
 import type { Register, RegisterWrite } from '../failover/register.js';
+import type { PrimaryDomainConfig } from '../config/agent.js';
 import { sharesDisks } from '../config/hypervisor.js';
-import type { PrimaryDomainConfig } from '../config/schema.js';
 import { MONOTONIC, monotonicMs } from '../flow/clock.js';
 import { ofKind } from '../flow/of-kind.js';
 import type { Reloaded } from '../flow/reloaded.js';

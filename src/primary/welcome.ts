@@ -3,7 +3,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { ChannelError, type DomainOffer, type Hello } from '../channel/contract.js';
-import type { PrimaryDomainConfig } from '../config/schema.js';
+import type { PrimaryDomainConfig } from '../config/agent.js';
 import type { Fact } from '../errors.js';
 import { compareInventories, describeDifference, type Inventory } from '../hypervisor/inventory.js';
 import type { DomainInfo } from '../hypervisor/port.js';

@@ -3,7 +3,7 @@
 
 import { Subject, type Observable } from 'rxjs';
 import type { DomainOffer } from '../channel/contract.js';
-import type { PrimaryDomainConfig, SecondaryDomainConfig } from '../config/schema.js';
+import type { PrimaryDomainConfig, SecondaryDomainConfig } from '../config/agent.js';
 import { WitnessError } from '../failover/error.js';
 import { mandateOf, takeOverWrite } from '../failover/mandate.js';
 import { sameRegister, type Register, type RegisterWrite } from '../failover/register.js';

@@ -4,7 +4,6 @@ import { readFileSync } from 'node:fs';
 import { filter, firstValueFrom } from 'rxjs';
 import {
   ChannelError,
-  type AllowedNames,
   type Hello,
   type LinkEvent,
   type PrimaryLink,
@@ -41,9 +40,9 @@ export class TestPrimary {
   readonly log: { code: unknown; message: string }[] = [];
   port = 0;
   readonly #waiting: ((link: PrimaryLink) => void)[] = [];
-  readonly #secondaryNames: AllowedNames;
+  readonly #secondaryNames: readonly string[];
 
-  constructor(options: Partial<PrimaryListenerOptions> = {}, secondaryNames: AllowedNames = 'any') {
+  constructor(options: Partial<PrimaryListenerOptions> = {}, secondaryNames = ['127.0.0.1']) {
     this.#secondaryNames = secondaryNames;
     this.listener = new PrimaryListener({
       host: '127.0.0.1',
@@ -126,7 +125,7 @@ export async function errorOf(promise: Promise<unknown>): Promise<ChannelError> 
   throw new Error('expected a ChannelError, and there was none');
 }
 
-export function tlsOf(name: 'primary' | 'secondary' | 'stranger'): ChannelTls {
+export function tlsOf(name: 'host' | 'stranger'): ChannelTls {
   const read = (file: string) =>
     readFileSync(new URL(`../../../test/fixtures/tls/${file}`, import.meta.url), 'utf8');
   return { cert: read(`${name}.pem`), key: read(`${name}.key`), ca: read('ca.pem') };

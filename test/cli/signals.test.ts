@@ -152,12 +152,12 @@ describe('signals', function () {
         () => secondary.says(/no link to the primary|refused: /).length > 0,
       );
       const before = await shown();
-      await copyFile(path.join(FIXTURES, 'primary.pem'), path.join(directory, 'alpha.pem'));
+      await copyFile(path.join(FIXTURES, 'host.pem'), path.join(directory, 'alpha.pem'));
       primary.process.kill('SIGHUP');
       await until('the complaint', () => primary.says(/certificate in use stays/).length === 1);
       expect(await shown()).to.equal(before);
-      await put('alpha', 'primary');
-      await put('beta', 'primary');
+      await put('alpha', 'host');
+      await put('beta', 'host');
       for (const agent of [primary, secondary]) agent.process.kill('SIGHUP');
       await secondary.more('commit');
       expect(await shown()).to.not.equal(before);

@@ -1,7 +1,7 @@
 // What a configuration's section for QEMU becomes: QEMU's command line, or what is attached to.
 
 import { expect } from 'chai';
-import type { QemuHypervisorConfig } from '../../src/config/schema.js';
+import type { QemuHypervisorConfig } from '../../src/config/hypervisor.js';
 import { checkConfig, commandLine } from '../../src/hypervisor/qemu/config.js';
 import { networkArguments } from '../../src/hypervisor/qemu/network/network.js';
 import { attachedQemu, managedQemu } from '../../src/service/hypervisors.js';

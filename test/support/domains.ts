@@ -1,8 +1,7 @@
 // A domain's configuration, as it comes out of the file of a cluster that says nothing else.
 
 import { primaryOf, secondaryOf, type AgentConfig, type AgentDomainConfig } from '../../src/config/agent.js';
-import { parseCluster } from '../../src/config/cluster.js';
-import type { Origin } from '../../src/config/load.js';
+import { parseCluster, type Origin } from '../../src/config/cluster.js';
 
 /** As north is told of it, where it runs; it stands by on south. */
 function agentOf(domain: object, origin: Origin): readonly [AgentDomainConfig, AgentConfig] {
