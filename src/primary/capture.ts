@@ -23,6 +23,7 @@ import { openSave, type SaveSteps } from '../save/steps.js';
 import type { StreamSink } from '../stream/flow.js';
 import type { CaptureStage } from './checkpoints.js';
 import { within } from './limits.js';
+import type { Shared } from './shared.js';
 import type { World } from './world.js';
 
 /** How long a domain that is gone may take to say how it ended. */
@@ -32,6 +33,8 @@ export interface CaptureOptions {
   readonly config: PrimaryDomainConfig;
   readonly world: World;
   readonly link: PrimaryLink;
+  /** What the standby has, over the streams. */
+  readonly shared: Shared;
   /** What it fills: its own until it is released, or for ever if it fails with HUNG. */
   readonly slabs: () => readonly Slab[];
   /** The hypervisor may copy into them yet, whenever it likes. */
@@ -84,7 +87,8 @@ export class Capture {
   /** The epoch is acknowledged: its report goes out as soon as its sending is known to be over. */
   report(epoch: number): void {
     const acknowledgedAtMs = monotonicMs();
-    const { config, link, log, reported } = this.#options;
+    const { config, link, shared, log, reported } = this.#options;
+    shared.acknowledged(epoch);
     const known = this.#epochs.get(epoch);
     this.#epochs.delete(epoch);
     void known?.sent?.then(
@@ -130,6 +134,7 @@ export class Capture {
       stages.next(stage);
       return;
     }
+    this.#options.shared.captured(epoch);
     if (isLast) await this.#handOver(epoch);
     const resumed = steps.resume();
     // What follows from the capture is thought about when the domain is told to go on, not in its pause.
@@ -151,9 +156,13 @@ export class Capture {
   }
 
   async #open(): Promise<SaveSteps> {
-    const { world, link, slabs, ready } = this.#options;
+    const { world, link, shared, slabs, ready } = this.#options;
     await ready;
     this.#check();
+    const { resumes } = link;
+    if (!shared.begin(link.streamUuid, resumes ? link.hello.shared : null)) {
+      throw new SaveError('ABORTED', 'what the standby holds is not known any more');
+    }
     this.#steps = await openSave({
       domain: world.domain,
       sink: this.#sink(link.sink),
@@ -161,6 +170,8 @@ export class Capture {
       live: true,
       callbacks: this.#callbacks(),
       slabs: slabs(),
+      dirtyLog: shared,
+      resumes,
     });
     this.#check();
     return this.#steps;
@@ -254,7 +265,7 @@ export class Capture {
   }
 
   #sink(sink: StreamSink): StreamSink {
-    const { world, link } = this.#options;
+    const { world, link, shared } = this.#options;
     return {
       write: (piece) => sink.write(piece),
       drain: () => sink.drain(),
@@ -263,7 +274,9 @@ export class Capture {
           link.setOutputBytes(epoch, world.gate.emittedBytes);
           this.#leaving?.next(epoch);
         }
-        return sink.boundary(epoch, end);
+        const written = sink.boundary(epoch, end);
+        if (!end) shared.sent(epoch, link.digestOf(epoch));
+        return written;
       },
     };
   }

@@ -43,7 +43,7 @@ export function secondary(
     timing(ports, clock),
     dialling(ports),
     // A domain is filled by one stream at a time: not before the restorer is done with the last one.
-    inTurn('restore', ({ streamUuid }) => restoring(streamUuid, ports, clock)),
+    inTurn('restore', (effect) => restoring(effect, ports, clock)),
     inTurn('ask-witness', ({ held }) => deciding(held, ports)),
     // It is reported that it has begun, and then it begins.
     told('take-over', ({ held, reason }) => failover.started(held, reason)),

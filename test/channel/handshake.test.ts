@@ -71,7 +71,14 @@ describe('handshake', () => {
     const losses: Promise<unknown>[] = [];
     const withdraw = test.listener.offer({
       domain: 'other',
-      welcome: () => ({ host: 'north', streamUuid: 'u', continuous: true, pairing: 'u', windowEpochs: 2 }),
+      welcome: () => ({
+        host: 'north',
+        streamUuid: 'u',
+        continuous: true,
+        resumes: true,
+        pairing: 'u',
+        windowEpochs: 2,
+      }),
       linked: (link) => {
         losses.push(lostOf(link));
       },
@@ -145,7 +152,14 @@ describe('handshake', () => {
     const test = await primaryOf();
     test.listener.offer({
       domain: 'broken',
-      welcome: () => ({ host: 'north', streamUuid: 'u', continuous: true, pairing: 'u', windowEpochs: 2 }),
+      welcome: () => ({
+        host: 'north',
+        streamUuid: 'u',
+        continuous: true,
+        resumes: true,
+        pairing: 'u',
+        windowEpochs: 2,
+      }),
       linked: () => {
         throw new Error('no room');
       },

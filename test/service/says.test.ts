@@ -77,7 +77,7 @@ describe('service: what is said', () => {
     cleanup.add(() => primary.stop());
     await primary.start();
     const hello = {
-      ...{ domain: 'alpha', host: 'south', pairing: null },
+      ...{ domain: 'alpha', host: 'south', pairing: null, shared: null },
       ...{ hypervisor: 'memory', domainType: 2, p2mSize: PAGES, inventory: {} },
     };
     const url = `ws://127.0.0.1:${primary.port}`;

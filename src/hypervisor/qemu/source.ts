@@ -206,6 +206,11 @@ export class QemuSource implements SourceDomain {
     await this.#ram.log(() => this.#fullStates.restart());
   }
 
+  beginStream(): Promise<void> {
+    this.#fullStates.forget();
+    return Promise.resolve();
+  }
+
   async cleanLogDirty(into: Bitmap): Promise<DirtyStats> {
     this.requireGuest();
     return this.#ram.readLog(into, true, this.#pause?.capture);

@@ -2,8 +2,10 @@
 // it is done when the link is lost and all that came whole before is applied.
 
 import type { SecondaryEvent } from '../../../src/secondary/vigil-state.js';
-import type { Point } from '../checkers/history.js';
+import { chained } from '../../../src/channel/link/digest.js';
+import type { History, Point } from '../checkers/history.js';
 import type { Process } from '../world/process.js';
+import { digestOf } from './domain.js';
 import type { LinkEnd } from './link-end.js';
 
 /** A domain that is filled. */
@@ -18,7 +20,7 @@ interface Whole {
 }
 
 export class Restorer {
-  readonly vessel: Vessel = { content: null };
+  readonly vessel: Vessel;
   readonly #process: Process;
   readonly #link: LinkEnd;
   readonly #commitMs: number;
@@ -27,14 +29,21 @@ export class Restorer {
   readonly #waiting: Whole[] = [];
   #working = true;
   #acknowledged = -1;
+  /** As StreamProgress has it. */
+  #digest: bigint;
+  /** It goes on in what was filled before. */
+  readonly #resumes: boolean;
+  readonly #history: History;
   #over = false;
 
-  /** `arrived`: what came before it was begun. */
+  /** `arrived`: what came before it was begun. `kept`: what it goes on in, and the digest of that. */
   constructor(
     process: Process,
     link: LinkEnd,
     commitMs: number,
     arrived: readonly Whole[],
+    kept: { readonly vessel: Vessel; readonly digest: bigint } | null,
+    history: History,
     tell: (event: SecondaryEvent) => void,
     done: () => void,
   ) {
@@ -43,6 +52,10 @@ export class Restorer {
     this.#commitMs = commitMs;
     this.#tell = tell;
     this.#done = done;
+    this.vessel = kept?.vessel ?? { content: null };
+    this.#digest = kept?.digest ?? 0n;
+    this.#resumes = kept !== null;
+    this.#history = history;
     this.#waiting.push(...arrived);
     process.after(commitMs, () => this.#goOn());
   }
@@ -77,7 +90,11 @@ export class Restorer {
     const { streamUuid } = this.#link;
     this.#working = true;
     this.#acknowledged = epoch;
-    this.#tell({ kind: 'acknowledged', streamUuid, epoch });
+    this.#digest = chained(this.#digest, digestOf(point));
+    const { content } = this.vessel;
+    if (epoch === 0 && this.#resumes && (content === null || !this.#history.isPast(content, point)))
+      this.#history.wrong(`a stream goes on to ${this.#history.name(point)} from what is not its past`);
+    this.#tell({ kind: 'acknowledged', streamUuid, epoch, digest: this.#digest });
     this.#link.send({ kind: 'ack', epoch });
     this.#process.after(this.#commitMs, () => {
       this.vessel.content = point;
@@ -88,7 +105,7 @@ export class Restorer {
   #end(): void {
     this.#over = true;
     const { streamUuid } = this.#link;
-    const consistent = this.#acknowledged >= 0;
+    const consistent = this.#resumes || this.#acknowledged >= 0;
     const said = { epochsBack: 0, code: 'LINK_CLOSED', message: 'the channel broke' };
     this.#tell({ kind: 'restored', streamUuid, consistent, ...said });
     this.#done();
