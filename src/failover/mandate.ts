@@ -49,6 +49,11 @@ export function isPairedBy(mandate: Mandate, pairing: Pairing): boolean {
   );
 }
 
+/** The pairing by which somebody may take over, for certain. */
+export function isWritten({ register }: Mandate, { standby, stream }: Pairing): boolean {
+  return register.standby === standby && register.stream === stream;
+}
+
 /**
  * What is to be written so that the register says what is the case. `pairing`: who holds an acknowledged checkpoint of
  * the stream that is under way; null: nobody.

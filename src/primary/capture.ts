@@ -14,7 +14,7 @@ import { asError, codeOf } from '../errors.js';
 import { monotonicMs } from '../flow/clock.js';
 import { HypervisorError } from '../hypervisor/port.js';
 import type { Logger } from '../report/log.js';
-import type { CheckpointReport } from '../report/reports.js';
+import type { CheckpointReport, Synchronisation } from '../report/reports.js';
 import type { SavedCheckpoint } from '../save/callbacks.js';
 import { SaveError } from '../save/error.js';
 import { precopyPolicy, type SaveStepCallbacks } from '../save/callbacks.js';
@@ -23,6 +23,7 @@ import { openSave, type SaveSteps } from '../save/steps.js';
 import type { StreamSink } from '../stream/flow.js';
 import type { CaptureStage } from './checkpoints.js';
 import { within } from './limits.js';
+import { Synchronising } from './synchronising.js';
 import type { Shared } from './shared.js';
 import type { World } from './world.js';
 
@@ -56,6 +57,8 @@ export class Capture {
   readonly #epochs = new Map<number, Epoch>();
   /** Of the domain that is saved, from the first capture until they are closed. */
   #steps: SaveSteps | null = null;
+  /** From the first capture to its acknowledgement. */
+  #synchronising: Synchronising | null = null;
   /** The capture, or END, that is under way. */
   #work: Promise<void> = Promise.resolve();
   /** Who is told of it. */
@@ -84,6 +87,10 @@ export class Capture {
     });
   }
 
+  get synchronisation(): Synchronisation | null {
+    return this.#synchronising?.report() ?? null;
+  }
+
   /** The epoch is acknowledged: its report goes out as soon as its sending is known to be over. */
   report(epoch: number): void {
     const acknowledgedAtMs = monotonicMs();
@@ -91,6 +98,8 @@ export class Capture {
     shared.acknowledged(epoch);
     const known = this.#epochs.get(epoch);
     this.#epochs.delete(epoch);
+    const { synchronisation } = this;
+    this.#synchronising = null;
     void known?.sent?.then(
       ({ saved, atMs }) => {
         const { suspend, copy, state, resume } = saved.phases;
@@ -101,7 +110,10 @@ export class Capture {
         log.debug({ epoch, dirtyPages, bytes, pause }, 'checkpoint acknowledged');
         const { outputBytes } = known;
         const { streamUuid } = link;
-        reported({ domain: config.name, streamUuid, epoch, dirtyPages, bytes, pause, phases, outputBytes });
+        reported({
+          ...{ domain: config.name, streamUuid, epoch, dirtyPages, bytes, pause, phases, outputBytes },
+          ...(synchronisation && { synchronisation }),
+        });
       },
       // The next step fails with that error.
       () => undefined,
@@ -160,6 +172,7 @@ export class Capture {
     await ready;
     this.#check();
     const { resumes } = link;
+    this.#synchronising = new Synchronising(resumes);
     if (!shared.begin(link.streamUuid, resumes ? link.hello.shared : null)) {
       throw new SaveError('ABORTED', 'what the standby holds is not known any more');
     }
@@ -204,6 +217,7 @@ export class Capture {
 
   async #close(): Promise<void> {
     const { world, log } = this.#options;
+    this.#synchronising = null;
     await this.#work;
     if (this.#steps) await this.#failed(abandoned());
     // Left suspended if it was given up in mid-checkpoint.
@@ -241,6 +255,7 @@ export class Capture {
         await gate.sealAfter(epoch);
       },
       postcopy: () => stop.remove('checkpoint'),
+      progress: ({ pagesDone, pagesTotal }) => this.#synchronising?.sent(pagesDone, pagesTotal),
     };
   }
 

@@ -228,6 +228,7 @@ export class PrimaryDomain {
       acknowledgedAtMs: state.acknowledgedAtMs,
       bufferedBytes: link?.bufferedBytes ?? 0,
       heldOutputBytes: this.#work.world?.gate.heldBytes ?? 0,
+      synchronisation: this.#work.synchronisation,
       stoppedBy: this.#stoppedBy,
       error: state.error,
     };

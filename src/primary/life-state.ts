@@ -2,7 +2,7 @@
 // life.ts.
 
 import type { ByeReason, ChannelErrorCode, Hello } from '../channel/contract.js';
-import { isPairedBy, type Mandate, type Pairing } from '../failover/mandate.js';
+import { isPairedBy, isWritten, type Mandate, type Pairing } from '../failover/mandate.js';
 import type { Register, RegisterWrite } from '../failover/register.js';
 import type { Leave } from '../hypervisor/port.js';
 import type { SwitchoverErrorCode } from '../report/error.js';
@@ -213,9 +213,11 @@ export function birth(settings: LifeSettings, atMs: number, mandate: Mandate | n
   };
 }
 
-export function linkStateOf(state: LifeState): LinkState {
-  if (state.stream === null) return 'down';
-  return state.stream.acknowledged < 0 ? 'syncing' : 'replicating';
+/** replicating: the standby may take over, by a checkpoint and by the register. */
+export function linkStateOf({ stream, mandate }: LifeState): LinkState {
+  if (stream === null) return 'down';
+  const mayTakeOver = mandate === null || isWritten(mandate, stream.pairing);
+  return stream.acknowledged >= 0 && mayTakeOver ? 'replicating' : 'syncing';
 }
 
 /**

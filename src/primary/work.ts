@@ -10,7 +10,7 @@ import { Work } from '../flow/work.js';
 import type { Leave } from '../hypervisor/port.js';
 import { nameDescriptorLimit } from '../report/descriptors.js';
 import type { Logger } from '../report/log.js';
-import type { CheckpointReport } from '../report/reports.js';
+import type { CheckpointReport, Synchronisation } from '../report/reports.js';
 import { makeSlabs, type Slab } from '../save/slab.js';
 import { Capture } from './capture.js';
 import type { LifeEvent } from './life-state.js';
@@ -51,6 +51,10 @@ export class DomainWork {
   /** What a standby has of it. */
   get shared(): Shared | null {
     return this.#shared;
+  }
+
+  get synchronisation(): Synchronisation | null {
+    return this.#capture?.synchronisation ?? null;
   }
 
   made(world: World): void {

@@ -66,8 +66,8 @@ export class Resync {
     const { memoryBytes, dirtyPages } = this.#options;
     // What it says of the last ticks may be held: a few more.
     const changedBytes = (now - last + 10) * dirtyPages * PAGE_BYTES;
-    const bytes = first()?.bytes;
-    if (bytes === undefined) throw new Error('it was protected');
+    const { bytes, synchronisation } = first() ?? expect.fail('it is protected again');
+    expect(synchronisation?.resumes, 'it goes on').to.equal(true);
     const pagesPerSecond = ((now - last) * dirtyPages * 1000) / (performance.now() - began);
     return { bytes, allowedBytes: changedBytes + 0.05 * memoryBytes, pagesPerSecond };
   }
