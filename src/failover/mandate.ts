@@ -83,11 +83,6 @@ export function answered(
   return { ...mandate, asking: null, lost: true };
 }
 
-/** Somebody has told us that it is the owner: it has proof of that, and we have none. */
-export function deprived(mandate: Mandate): Mandate {
-  return { ...mandate, asking: null, lost: true };
-}
-
 export function isSame(register: Claim, claim: Claim): boolean {
   return (
     register.mode === claim.mode &&

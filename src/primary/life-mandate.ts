@@ -66,7 +66,7 @@ export function settleMandate(state: LifeState, effects: LifeEffect[]): void {
     // One that was found, and stood still as long as its standby might have had it.
     if (state.wanted && state.role === 'primary') startDomain(state, effects);
   }
-  const passing = alone && state.running;
+  const passing = alone && state.running && !state.waiting;
   if (passing && !state.passing) {
     state.letOut = { released: null, streamsSince: state.stream ? [state.stream.streamUuid] : [] };
     effects.push({ kind: 'pass' }, { kind: 'transition', reason: 'no other host may run it' });
