@@ -287,7 +287,7 @@ describe('secondary/vigil', () => {
     expect(failovers, 'the sequences get somewhere').to.be.greaterThan(50);
     expect(losses, 'standbys are lost').to.be.greaterThan(50);
     expect(impossibles, 'failovers fail').to.be.greaterThan(0);
-    expect(resumed, 'streams go on').to.be.greaterThan(0);
+    expect(resumed, 'streams go on').to.be.greaterThan(50);
     expect(left, 'a grant comes when a link stands again').to.be.greaterThan(0);
   });
 });

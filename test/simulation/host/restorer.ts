@@ -3,8 +3,9 @@
 
 import type { SecondaryEvent } from '../../../src/secondary/vigil-state.js';
 import { chained } from '../../../src/channel/link/digest.js';
-import type { History, Point } from '../checkers/history.js';
+import type { Point } from '../checkers/history.js';
 import type { Process } from '../world/process.js';
+import type { Cluster } from './cluster.js';
 import { digestOf } from './domain.js';
 import type { LinkEnd } from './link-end.js';
 
@@ -23,7 +24,7 @@ export class Restorer {
   readonly vessel: Vessel;
   readonly #process: Process;
   readonly #link: LinkEnd;
-  readonly #commitMs: number;
+  readonly #cluster: Cluster;
   readonly #tell: (event: SecondaryEvent) => void;
   readonly #done: () => void;
   readonly #waiting: Whole[] = [];
@@ -33,31 +34,28 @@ export class Restorer {
   #digest: bigint;
   /** It goes on in what was filled before. */
   readonly #resumes: boolean;
-  readonly #history: History;
   #over = false;
 
   /** `arrived`: what came before it was begun. `kept`: what it goes on in, and the digest of that. */
   constructor(
     process: Process,
     link: LinkEnd,
-    commitMs: number,
+    cluster: Cluster,
     arrived: readonly Whole[],
     kept: { readonly vessel: Vessel; readonly digest: bigint } | null,
-    history: History,
     tell: (event: SecondaryEvent) => void,
     done: () => void,
   ) {
     this.#process = process;
     this.#link = link;
-    this.#commitMs = commitMs;
+    this.#cluster = cluster;
     this.#tell = tell;
     this.#done = done;
     this.vessel = kept?.vessel ?? { content: null };
     this.#digest = kept?.digest ?? 0n;
     this.#resumes = kept !== null;
-    this.#history = history;
     this.#waiting.push(...arrived);
-    process.after(commitMs, () => this.#goOn());
+    process.after(cluster.params.commitMs, () => this.#goOn());
   }
 
   get size(): number {
@@ -91,15 +89,22 @@ export class Restorer {
     this.#working = true;
     this.#acknowledged = epoch;
     this.#digest = chained(this.#digest, digestOf(point));
-    const { content } = this.vessel;
-    if (epoch === 0 && this.#resumes && (content === null || !this.#history.isPast(content, point)))
-      this.#history.wrong(`a stream goes on to ${this.#history.name(point)} from what is not its past`);
+    if (epoch === 0 && this.#resumes) this.#goesOn(point);
     this.#tell({ kind: 'acknowledged', streamUuid, epoch, digest: this.#digest });
     this.#link.send({ kind: 'ack', epoch });
-    this.#process.after(this.#commitMs, () => {
+    this.#process.after(this.#cluster.params.commitMs, () => {
       this.vessel.content = point;
       this.#goOn();
     });
+  }
+
+  /** What came holds what has changed since, no more. */
+  #goesOn(point: Point): void {
+    const { history } = this.#cluster;
+    const { content } = this.vessel;
+    this.#cluster.resumed++;
+    if (content === null || !history.isPast(content, point))
+      history.wrong(`a stream goes on to ${history.name(point)} from what is not its past`);
   }
 
   #end(): void {

@@ -233,11 +233,10 @@ export class Standby implements Part {
     }
     const { arrived, end } = link;
     const tell = (event: SecondaryEvent): void => this.#loop.tell(event);
-    const { history, params } = cluster;
     if (from && !this.#held) throw new Error('a stream goes on in a domain that is not there');
     const kept = from && this.#held && { vessel: this.#held, digest: from.digest };
     const before = arrived.splice(0);
-    link.restorer = new Restorer(process, end, params.commitMs, before, kept, history, tell, done);
+    link.restorer = new Restorer(process, end, cluster, before, kept, tell, done);
     if (!kept) this.#filling = link.restorer.vessel;
   }
 
