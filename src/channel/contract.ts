@@ -18,7 +18,7 @@ import type { Inventory } from '../hypervisor/inventory.js';
 import type { RecordSource, StreamSink } from '../stream/flow.js';
 
 export const SUBPROTOCOL = 'romulus.v1';
-export const PROTOCOL_VERSION = 3;
+export const PROTOCOL_VERSION = 4;
 
 export type ChannelErrorCode =
   | 'REFUSED' // nobody listens there (ECONNREFUSED): the host is up, the process is not
@@ -50,6 +50,14 @@ export type ChannelErrorCode =
 
 export class ChannelError extends RomulusError<ChannelErrorCode> {}
 
+/** How far both sides have come together: an epoch that one has sent and the other has whole. */
+export interface SharedPoint {
+  readonly streamUuid: string;
+  readonly epoch: number;
+  /** Over all that the epoch's memory was made of: see chained() in link/digest.ts. */
+  readonly digest: bigint;
+}
+
 /** What the secondary says of itself in its hello. */
 export interface Hello {
   readonly domain: string;
@@ -71,6 +79,11 @@ export interface Hello {
   readonly epoch: number | null;
   /** By which pairing it may be taken over: the welcome's. Null with streamUuid. */
   readonly pairing: string | null;
+  /**
+   * What the standby's domain equals, whether or not it may be taken over: a stream can go on from there. Null: nothing
+   * that anybody could go on from.
+   */
+  readonly shared: SharedPoint | null;
 }
 
 /** What the primary answers. */
@@ -88,6 +101,8 @@ export interface Welcome {
    * stays a valid point to fail over to until the first checkpoint of the new stream is committed.
    */
   readonly continuous: boolean;
+  /** The stream begins with what has changed since the hello's `shared`, not with all memory. */
+  readonly resumes: boolean;
   /** By what the register knows who may take over: the UUID of the first of the streams that are continuous. */
   readonly pairing: string;
 }
@@ -101,6 +116,8 @@ export interface CheckpointBoundary {
   readonly epoch: number;
   /** Octets of the stream since the last boundary. */
   readonly bytes: number;
+  /** xxh3-64 of those. */
+  readonly digest: bigint;
   readonly outputBytes: number;
   /** The END record came with it: the domain has ended by itself. */
   readonly end: boolean;
@@ -137,6 +154,10 @@ export interface PrimaryLink extends Link {
   readonly streamUuid: string;
   /** As the welcome says. */
   readonly pairing: string;
+  /** As the welcome says. */
+  readonly resumes: boolean;
+  /** Of an epoch whose boundary was written and which is not acknowledged, xxh3-64. @throws ChannelError INTERNAL if it is none */
+  digestOf(epoch: number): bigint;
   /** Digest and framing are the link's business; what the next boundary says beside them is told with the next two. */
   readonly sink: StreamSink;
   setOutputBytes(epoch: number, outputBytes: number): void;
@@ -174,7 +195,7 @@ export interface DomainOffer {
   /** Decides over a hello that is well-formed and of our version: the welcome's fields (heartbeat: else the listener's), or a ChannelError thrown. */
   welcome(
     hello: Hello,
-  ): Pick<Welcome, 'host' | 'streamUuid' | 'continuous' | 'pairing' | 'windowEpochs'> &
+  ): Pick<Welcome, 'host' | 'streamUuid' | 'continuous' | 'resumes' | 'pairing' | 'windowEpochs'> &
     Partial<Pick<Welcome, 'heartbeatIntervalMs' | 'heartbeatTimeoutMs'>>;
   /** A secondary is linked. Called at most once at a time: the next one only after the last link was lost. */
   linked(link: PrimaryLink): void;

@@ -3,7 +3,7 @@
 import http from 'node:http';
 import { loadCluster } from '../config/cluster.js';
 import { codeOf, asError } from '../errors.js';
-import type { DomainStatus } from '../report/reports.js';
+import type { DomainStatus, Synchronisation } from '../report/reports.js';
 import { ExitCode, UsageError } from './exit-codes.js';
 
 export interface ControlVerbOptions {
@@ -22,11 +22,11 @@ export async function statusVerb(options: ControlVerbOptions): Promise<ExitCode>
     const domains = answer['domains'] as readonly DomainStatus[];
     return [
       row('DOMAIN', 'HERE', 'LINK', 'REGISTER', 'EPOCH'),
-      ...domains.map(({ domain, phase, role, link, register, epochAcknowledged }) =>
+      ...domains.map(({ domain, phase, role, link, register, epochAcknowledged, synchronisation }) =>
         row(
           domain,
           phase === 'owner' || phase === 'standby' ? `${phase} (${role})` : (phase ?? role),
-          link,
+          synchronisation ? `${link} ${percentOf(synchronisation)}` : link,
           register
             ? `${register.mode} ${register.owner}${register.standby ? ` + ${register.standby}` : ''}`
             : '-',
@@ -35,6 +35,10 @@ export async function statusVerb(options: ControlVerbOptions): Promise<ExitCode>
       ),
     ].join('\n');
   });
+}
+
+function percentOf({ pagesSent, pagesTotal }: Synchronisation): string {
+  return `${Math.floor((100 * pagesSent) / Math.max(1, pagesTotal))} %`;
 }
 
 /** @throws UsageError if it is not said that no other host runs it */

@@ -49,6 +49,11 @@ export function isPairedBy(mandate: Mandate, pairing: Pairing): boolean {
   );
 }
 
+/** The pairing by which somebody may take over, for certain. */
+export function isWritten({ register }: Mandate, { standby, stream }: Pairing): boolean {
+  return register.standby === standby && register.stream === stream;
+}
+
 /**
  * What is to be written so that the register says what is the case. `pairing`: who holds an acknowledged checkpoint of
  * the stream that is under way; null: nobody.
@@ -75,11 +80,6 @@ export function answered(
   const { register } = outcome;
   // A write of the process that was here before may have come late: then it moved it, and we are the owner still.
   if (register?.owner === mandate.host) return { ...mandate, asking: null, register };
-  return { ...mandate, asking: null, lost: true };
-}
-
-/** Somebody has told us that it is the owner: it has proof of that, and we have none. */
-export function deprived(mandate: Mandate): Mandate {
   return { ...mandate, asking: null, lost: true };
 }
 

@@ -184,6 +184,11 @@ export interface SourceDomain extends Domain {
   confirmMachine?(): Promise<void>;
 
   enableLogDirty(): Promise<void>;
+  /**
+   * In the place of enableLogDirty(), where the log is on still: what the domain hands over once a stream is to be handed
+   * over again. Not there: nothing is.
+   */
+  beginStream?(): Promise<void>;
   /** XEN_DOMCTL_SHADOW_OP_CLEAN: overwrites `into` (of p2mSize bits) with the pages dirtied since the last clean. */
   cleanLogDirty(into: Bitmap): Promise<DirtyStats>;
   /** XEN_DOMCTL_SHADOW_OP_PEEK: the same without forgetting them. */

@@ -14,7 +14,7 @@ import { asError, codeOf } from '../errors.js';
 import { monotonicMs } from '../flow/clock.js';
 import { HypervisorError } from '../hypervisor/port.js';
 import type { Logger } from '../report/log.js';
-import type { CheckpointReport } from '../report/reports.js';
+import type { CheckpointReport, Synchronisation } from '../report/reports.js';
 import type { SavedCheckpoint } from '../save/callbacks.js';
 import { SaveError } from '../save/error.js';
 import { precopyPolicy, type SaveStepCallbacks } from '../save/callbacks.js';
@@ -23,6 +23,8 @@ import { openSave, type SaveSteps } from '../save/steps.js';
 import type { StreamSink } from '../stream/flow.js';
 import type { CaptureStage } from './checkpoints.js';
 import { within } from './limits.js';
+import { Synchronising } from './synchronising.js';
+import type { Shared } from './shared.js';
 import type { World } from './world.js';
 
 /** How long a domain that is gone may take to say how it ended. */
@@ -32,6 +34,8 @@ export interface CaptureOptions {
   readonly config: PrimaryDomainConfig;
   readonly world: World;
   readonly link: PrimaryLink;
+  /** What the standby has, over the streams. */
+  readonly shared: Shared;
   /** What it fills: its own until it is released, or for ever if it fails with HUNG. */
   readonly slabs: () => readonly Slab[];
   /** The hypervisor may copy into them yet, whenever it likes. */
@@ -53,6 +57,8 @@ export class Capture {
   readonly #epochs = new Map<number, Epoch>();
   /** Of the domain that is saved, from the first capture until they are closed. */
   #steps: SaveSteps | null = null;
+  /** From the first capture to its acknowledgement. */
+  #synchronising: Synchronising | null = null;
   /** The capture, or END, that is under way. */
   #work: Promise<void> = Promise.resolve();
   /** Who is told of it. */
@@ -81,12 +87,19 @@ export class Capture {
     });
   }
 
+  get synchronisation(): Synchronisation | null {
+    return this.#synchronising?.report() ?? null;
+  }
+
   /** The epoch is acknowledged: its report goes out as soon as its sending is known to be over. */
   report(epoch: number): void {
     const acknowledgedAtMs = monotonicMs();
-    const { config, link, log, reported } = this.#options;
+    const { config, link, shared, log, reported } = this.#options;
+    shared.acknowledged(epoch);
     const known = this.#epochs.get(epoch);
     this.#epochs.delete(epoch);
+    const { synchronisation } = this;
+    this.#synchronising = null;
     void known?.sent?.then(
       ({ saved, atMs }) => {
         const { suspend, copy, state, resume } = saved.phases;
@@ -97,7 +110,10 @@ export class Capture {
         log.debug({ epoch, dirtyPages, bytes, pause }, 'checkpoint acknowledged');
         const { outputBytes } = known;
         const { streamUuid } = link;
-        reported({ domain: config.name, streamUuid, epoch, dirtyPages, bytes, pause, phases, outputBytes });
+        reported({
+          ...{ domain: config.name, streamUuid, epoch, dirtyPages, bytes, pause, phases, outputBytes },
+          ...(synchronisation && { synchronisation }),
+        });
       },
       // The next step fails with that error.
       () => undefined,
@@ -130,6 +146,7 @@ export class Capture {
       stages.next(stage);
       return;
     }
+    this.#options.shared.captured(epoch);
     if (isLast) await this.#handOver(epoch);
     const resumed = steps.resume();
     // What follows from the capture is thought about when the domain is told to go on, not in its pause.
@@ -151,9 +168,14 @@ export class Capture {
   }
 
   async #open(): Promise<SaveSteps> {
-    const { world, link, slabs, ready } = this.#options;
+    const { world, link, shared, slabs, ready } = this.#options;
     await ready;
     this.#check();
+    const { resumes } = link;
+    this.#synchronising = new Synchronising(resumes);
+    if (!shared.begin(link.streamUuid, resumes ? link.hello.shared : null)) {
+      throw new SaveError('ABORTED', 'what the standby holds is not known any more');
+    }
     this.#steps = await openSave({
       domain: world.domain,
       sink: this.#sink(link.sink),
@@ -161,6 +183,8 @@ export class Capture {
       live: true,
       callbacks: this.#callbacks(),
       slabs: slabs(),
+      dirtyLog: shared,
+      resumes,
     });
     this.#check();
     return this.#steps;
@@ -193,6 +217,7 @@ export class Capture {
 
   async #close(): Promise<void> {
     const { world, log } = this.#options;
+    this.#synchronising = null;
     await this.#work;
     if (this.#steps) await this.#failed(abandoned());
     // Left suspended if it was given up in mid-checkpoint.
@@ -230,6 +255,7 @@ export class Capture {
         await gate.sealAfter(epoch);
       },
       postcopy: () => stop.remove('checkpoint'),
+      progress: ({ pagesDone, pagesTotal }) => this.#synchronising?.sent(pagesDone, pagesTotal),
     };
   }
 
@@ -254,7 +280,7 @@ export class Capture {
   }
 
   #sink(sink: StreamSink): StreamSink {
-    const { world, link } = this.#options;
+    const { world, link, shared } = this.#options;
     return {
       write: (piece) => sink.write(piece),
       drain: () => sink.drain(),
@@ -263,7 +289,9 @@ export class Capture {
           link.setOutputBytes(epoch, world.gate.emittedBytes);
           this.#leaving?.next(epoch);
         }
-        return sink.boundary(epoch, end);
+        const written = sink.boundary(epoch, end);
+        if (!end) shared.sent(epoch, link.digestOf(epoch));
+        return written;
       },
     };
   }

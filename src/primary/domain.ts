@@ -143,7 +143,7 @@ export class PrimaryDomain {
         stoppedBy: (stoppedBy: string | null) => this.#stoppedByOthers(stoppedBy),
       };
       const { tasks } = this.#work;
-      this.#work.world = await openWorld(this.#config, this.#dependencies, hooks, tasks, this.#log, estate);
+      this.#work.made(await openWorld(this.#config, this.#dependencies, hooks, tasks, this.#log, estate));
     } catch (error) {
       this.#events$.next(this.#work.failed(error, 'the domain cannot be made'));
     }
@@ -163,6 +163,7 @@ export class PrimaryDomain {
           this.#state$.value,
           this.#instance,
           this.#office?.host ?? '',
+          this.#work.shared,
         ),
       linked: (link) => this.#linked(link),
       fenced: (hello) => {
@@ -227,6 +228,7 @@ export class PrimaryDomain {
       acknowledgedAtMs: state.acknowledgedAtMs,
       bufferedBytes: link?.bufferedBytes ?? 0,
       heldOutputBytes: this.#work.world?.gate.heldBytes ?? 0,
+      synchronisation: this.#work.synchronisation,
       stoppedBy: this.#stoppedBy,
       error: state.error,
     };

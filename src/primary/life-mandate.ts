@@ -11,13 +11,20 @@ import {
   answered as answeredMandate,
   isAlone,
   isPairedBy,
+  isWritten,
   wanted,
   type Pairing,
 } from '../failover/mandate.js';
 import { fenced } from './life-ends.js';
 import { handBack } from './life-hand-over.js';
 import { startDomain } from './life-standstill.js';
-import type { LifeEffect, LifeEvent, LifeState, StreamState } from './life-state.js';
+import {
+  linkStateOf,
+  type LifeEffect,
+  type LifeEvent,
+  type LifeState,
+  type StreamState,
+} from './life-state.js';
 
 export function answered(
   state: LifeState,
@@ -25,7 +32,10 @@ export function answered(
   effects: LifeEffect[],
 ): void {
   if (!state.mandate) return;
+  const before = linkStateOf(state);
   state.mandate = answeredMandate(state.mandate, token, outcome);
+  if (before === 'syncing' && linkStateOf(state) === 'replicating')
+    effects.push({ kind: 'transition', reason: 'by the register its standby may take it over' });
   if (state.mandate.lost && state.role === 'primary' && !state.stopped) fenced(state, effects);
 }
 
@@ -36,7 +46,7 @@ export function answered(
 export function mayReplicate({ mandate }: LifeState, { pairing }: StreamState): boolean {
   // By a register of our own there is nothing more to find out.
   if (mandate?.register.mode !== 'paired' || !mandate.shared) return true;
-  return mandate.register.standby === pairing.standby && mandate.register.stream === pairing.stream;
+  return isWritten(mandate, pairing);
 }
 
 /** Asks the register for what is the case, and lets output pass when nobody else may run the domain. */
@@ -56,7 +66,7 @@ export function settleMandate(state: LifeState, effects: LifeEffect[]): void {
     // One that was found, and stood still as long as its standby might have had it.
     if (state.wanted && state.role === 'primary') startDomain(state, effects);
   }
-  const passing = alone && state.running;
+  const passing = alone && state.running && !state.waiting;
   if (passing && !state.passing) {
     state.letOut = { released: null, streamsSince: state.stream ? [state.stream.streamUuid] : [] };
     effects.push({ kind: 'pass' }, { kind: 'transition', reason: 'no other host may run it' });

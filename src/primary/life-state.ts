@@ -2,7 +2,7 @@
 // life.ts.
 
 import type { ByeReason, ChannelErrorCode, Hello } from '../channel/contract.js';
-import { isPairedBy, type Mandate, type Pairing } from '../failover/mandate.js';
+import { isPairedBy, isWritten, type Mandate, type Pairing } from '../failover/mandate.js';
 import type { Register, RegisterWrite } from '../failover/register.js';
 import type { Leave } from '../hypervisor/port.js';
 import type { SwitchoverErrorCode } from '../report/error.js';
@@ -12,7 +12,7 @@ import type { StreamNews } from './stream.js';
 export interface LifeSettings {
   /** What the gate does while no secondary is linked, where no register says it. */
   readonly whenUnprotected: 'hold' | 'pass';
-  /** The domain starts when the first secondary is linked, not at once. */
+  /** The domain starts when the first secondary is linked, not at once, and says nothing before that protects it. */
   readonly startWithSecondary: boolean;
   /**
    * This process was stopped if it hears nothing, not even its own beat, for longer. Must be shorter than the silence
@@ -96,6 +96,8 @@ export interface LifeState {
   mandate: Mandate | null;
   /** All that the domain says leaves, by that mandate. */
   passing: boolean;
+  /** It has never been protected, and says nothing before it is. */
+  waiting: boolean;
   /** It shall run as soon as it may. */
   wanted: boolean;
   /** The domain was let run. */
@@ -194,6 +196,7 @@ export function birth(settings: LifeSettings, atMs: number, mandate: Mandate | n
     role: 'primary',
     mandate,
     passing: false,
+    waiting: settings.startWithSecondary,
     wanted: false,
     running: false,
     stopped: false,
@@ -213,9 +216,11 @@ export function birth(settings: LifeSettings, atMs: number, mandate: Mandate | n
   };
 }
 
-export function linkStateOf(state: LifeState): LinkState {
-  if (state.stream === null) return 'down';
-  return state.stream.acknowledged < 0 ? 'syncing' : 'replicating';
+/** replicating: the standby may take over, by a checkpoint and by the register. */
+export function linkStateOf({ stream, mandate }: LifeState): LinkState {
+  if (stream === null) return 'down';
+  const mayTakeOver = mandate === null || isWritten(mandate, stream.pairing);
+  return stream.acknowledged >= 0 && mayTakeOver ? 'replicating' : 'syncing';
 }
 
 /**

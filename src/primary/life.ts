@@ -154,6 +154,7 @@ function start(state: LifeState, orphaned: boolean, running: boolean, effects: L
   // One that runs already waits for nobody.
   if (state.settings.startWithSecondary && !running) return;
   state.wanted = true;
+  state.waiting = false;
   startDomain(state, effects);
   if (state.settings.whenUnprotected === 'pass') effects.push({ kind: 'pass' });
 }
@@ -221,6 +222,7 @@ function acknowledged(
     stream.heardAtMs = state.lastAtMs;
   }
   state.acknowledgedAtMs = state.lastAtMs;
+  state.waiting = false;
   if (state.error?.code === 'STATE_REFUSED') state.error = null;
   if (epoch === 0) effects.push({ kind: 'transition', reason: 'first checkpoint acknowledged' });
   acknowledgedLast(state, stream, effects);

@@ -46,7 +46,10 @@ export interface PrimaryPorts extends StreamPorts {
   /** The gate holds more than its limit. */
   readonly pressure$: Observable<boolean>;
   /** What is done to the domain, by whoever holds it. */
-  readonly domain: Omit<DomainWork, 'world' | 'tasks' | 'failed' | 'release' | 'saver'>;
+  readonly domain: Omit<
+    DomainWork,
+    'world' | 'shared' | 'synchronisation' | 'made' | 'tasks' | 'failed' | 'release' | 'saver'
+  >;
   readonly link: {
     /** goodbye, when it is over. */
     bye(streamUuid: string, reason: ByeReason): Observable<LifeEvent>;

@@ -7,9 +7,10 @@ import type { PrimaryDomainConfig } from '../config/agent.js';
 import type { Fact } from '../errors.js';
 import { compareInventories, describeDifference, type Inventory } from '../hypervisor/inventory.js';
 import type { DomainInfo } from '../hypervisor/port.js';
-import { PAGE_SIZE, domainTypeName } from '../stream/format.js';
+import { DomainType, PAGE_SIZE, domainTypeName } from '../stream/format.js';
 import { isAlone } from '../failover/mandate.js';
 import { isContinuous, mayBeHeld, type LifeState } from './life-state.js';
+import type { Shared } from './shared.js';
 
 /** Where the node field of a UUID begins, in its text. */
 const NODE_FIELD = 24;
@@ -35,6 +36,7 @@ export function judgeHello(
   state: LifeState,
   instance: string,
   host: string,
+  shared: Pick<Shared, 'has'> | null,
 ): ReturnType<DomainOffer['welcome']> {
   const { name, checkpoint, heartbeat } = config;
   if (state.role === 'fenced') {
@@ -56,6 +58,8 @@ export function judgeHello(
     host,
     streamUuid,
     continuous,
+    // What a PV guest brings at the beginning of a stream is for an empty domain.
+    resumes: info.type === DomainType.X86_HVM && shared?.has(hello.shared) === true,
     pairing: continuous && hello.pairing !== null ? hello.pairing : streamUuid,
     windowEpochs: checkpoint.windowEpochs,
     heartbeatIntervalMs: heartbeat.intervalMs,

@@ -10,20 +10,21 @@ import { Work } from '../flow/work.js';
 import type { Leave } from '../hypervisor/port.js';
 import { nameDescriptorLimit } from '../report/descriptors.js';
 import type { Logger } from '../report/log.js';
-import type { CheckpointReport } from '../report/reports.js';
+import type { CheckpointReport, Synchronisation } from '../report/reports.js';
 import { makeSlabs, type Slab } from '../save/slab.js';
 import { Capture } from './capture.js';
 import type { LifeEvent } from './life-state.js';
 import { within } from './limits.js';
 import type { Release } from './ledger.js';
+import { Shared } from './shared.js';
 import type { Saver } from './stream.js';
 import type { World } from './world.js';
 
 export class DomainWork {
-  /** Null until the domain is made. */
-  world: World | null = null;
   readonly tasks: Work;
 
+  #world: World | null = null;
+  #shared: Shared | null = null;
   readonly #config: PrimaryDomainConfig;
   readonly #log: Logger;
   /** Whether its hypervisor knows who may take the domain over. */
@@ -40,6 +41,25 @@ export class DomainWork {
       const over = codeOf(err) === 'DOMAIN_GONE' && this.world?.domain.leave === undefined;
       log[over ? 'debug' : 'warn']({ err }, `could not ${what}`);
     });
+  }
+
+  /** Null until the domain is made. */
+  get world(): World | null {
+    return this.#world;
+  }
+
+  /** What a standby has of it. */
+  get shared(): Shared | null {
+    return this.#shared;
+  }
+
+  get synchronisation(): Synchronisation | null {
+    return this.#capture?.synchronisation ?? null;
+  }
+
+  made(world: World): void {
+    this.#world = world;
+    this.#shared = new Shared(world.domain);
   }
 
   /** The domain is of no use any more, and why. */
@@ -126,13 +146,14 @@ export class DomainWork {
   }
 
   saver(link: PrimaryLink | undefined, reported: (report: CheckpointReport) => void): Saver {
-    const { world } = this;
-    if (!world || !link) throw new Error('a stream that is begun has a domain and a link');
+    const { world, shared } = this;
+    if (!world || !shared || !link) throw new Error('a stream that is begun has a domain and a link');
     const { windowEpochs, slabBytes } = this.#config.checkpoint;
     const capture = new Capture({
       config: this.#config,
       world,
       link,
+      shared,
       slabs: () => (this.#slabs ??= makeSlabs(windowEpochs + 1, slabBytes)),
       hung: () => (this.#slabs = null),
       log: this.#log,

@@ -17,6 +17,17 @@ export interface CheckpointPhases {
   readonly acknowledge: number;
 }
 
+/** How a standby is, or was, brought to its first checkpoint. */
+export interface Synchronisation {
+  /** It goes on from what the standby has: what has changed since is sent, not all memory. */
+  readonly resumes: boolean;
+  /** Some of them more than once, for the domain runs meanwhile. */
+  readonly pagesSent: number;
+  /** As far as is known. */
+  readonly pagesTotal: number;
+  readonly seconds: number;
+}
+
 /** agent.checkpoints$: one for each acknowledged epoch. */
 export interface CheckpointReport {
   readonly domain: string;
@@ -24,6 +35,8 @@ export interface CheckpointReport {
   readonly epoch: number;
   readonly dirtyPages: number;
   readonly bytes: number;
+  /** Of the first of a stream. */
+  readonly synchronisation?: Synchronisation;
   /** suspend + copy + state + resume. */
   readonly pause: number;
   readonly phases: CheckpointPhases;
@@ -126,6 +139,8 @@ export interface DomainStatus {
   readonly bufferedBytes: number;
   /** Octets of output behind the gate. */
   readonly heldOutputBytes: number;
+  /** Under way on the primary; null, or not there: none is. */
+  readonly synchronisation?: Synchronisation | null;
   /** By what the domain was stopped, if not by us: it stands still until somebody lets it run. Null, or not there: it is not. */
   readonly stoppedBy?: string | null;
   readonly error: { readonly code: string; readonly message: string } | null;

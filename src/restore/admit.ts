@@ -31,6 +31,7 @@ export type Admission =
 /** @throws StreamError, GuestError, RestoreError UNKNOWN_RECORD, UNEXPECTED_RECORD, NO_EMULATOR */
 export function admit(context: RestoreContext, record: StreamRecord): Admission {
   if (record.layer === 'libxl') return admitLibxl(context, record);
+  if (context.repeating) return admitRepeated(context, record);
   const known = COMMON_RECORDS.has(record.type) || context.ops.recordTypes.has(record.type);
   if (!known) return admitUnknown(context, record);
   checkPlace(context, record);
@@ -66,6 +67,17 @@ function admitLibxl(context: RestoreContext, record: StreamRecord): Admission {
     default:
       return admitUnknown(context, record);
   }
+}
+
+/** The domain has had them, and keeps them. */
+const STATIC_RECORDS: ReadonlySet<number> = new Set([RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY]);
+
+function admitRepeated(context: RestoreContext, record: StreamRecord): Admission {
+  if (record.type === RecordType.STATIC_DATA_END) context.repeating = false;
+  else if (!STATIC_RECORDS.has(record.type))
+    throw unexpected(record, 'before the end of the static data of a stream that goes on');
+  checkRecord(record, context.domainInfo.type);
+  return 'skip';
 }
 
 /** @throws RestoreError UNKNOWN_RECORD */

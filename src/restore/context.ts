@@ -7,7 +7,7 @@ import { Bitmap } from '../hypervisor/bitmap.js';
 import type { CpuPolicy, DomainInfo, TargetDomain } from '../hypervisor/port.js';
 import { valueAt } from '../stream/bounds.js';
 import type { RecordSource, StreamHeaders } from '../stream/flow.js';
-import { MAX_BATCH_SIZE, isPopulatedPageType } from '../stream/format.js';
+import { DomainType, MAX_BATCH_SIZE, isPopulatedPageType } from '../stream/format.js';
 import { PageBatch } from '../stream/page-data.js';
 import type { StreamRecord } from '../stream/record.js';
 import type { ColoRestoreOptions, RestoreStepCallbacks } from './callbacks.js';
@@ -56,6 +56,8 @@ export class RestoreContext implements RestoreOpsContext {
   emulatorContext: Uint8Array | null = null;
   guestState: object | null = null;
 
+  /** Of a stream that goes on: what the domain has had is passed over, up to the end of the static data. */
+  repeating = false;
   /** From the first checkpoint on, records are kept until their checkpoint is whole. */
   bufferAllRecords = false;
   readonly bufferedRecords: RecordBuffer;
@@ -136,6 +138,27 @@ export class RestoreContext implements RestoreOpsContext {
   /** All of a checkpoint is in the domain. `isLast`: it will be started from it. */
   async completeCheckpoint(isLast = false): Promise<void> {
     if (this.emulatorContext !== null) await this.domain.checkpoint?.(this.emulatorContext, isLast);
+  }
+
+  /**
+   * Another stream of the same domain goes on from here.
+   * @throws RestoreError BAD_OPTIONS
+   */
+  goOn(headers: StreamHeaders): void {
+    const same =
+      headers.version === this.formatVersion &&
+      (headers.layer === 'libxl') === this.layered &&
+      headers.domainType === this.guestType &&
+      2 ** headers.pageShift === this.guestPageSize;
+    const canGoOn =
+      this.bufferAllRecords && this.streamType === 'remus' && this.domainInfo.type === DomainType.X86_HVM;
+    if (!same || !canGoOn) {
+      const message = same ? 'no stream can go on in this domain' : 'the stream is not one of this domain';
+      throw new RestoreError('BAD_OPTIONS', message, { domainType: headers.domainType, epochs: this.epoch });
+    }
+    this.bufferedRecords.clear();
+    this.openCheckpoint = null;
+    this.repeating = this.formatVersion >= 3;
   }
 
   /** libxc's handle_static_data_end: from the record, or where a version 2 stream implies it. */

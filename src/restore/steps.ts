@@ -92,10 +92,14 @@ export async function openRestore(options: RestoreStepOptions): Promise<RestoreS
  */
 export class RestoreSteps implements Closable {
   readonly #context: RestoreContext;
-  readonly #source: RecordSource;
+  #source: RecordSource;
   /** null but for COLO. */
   readonly #colo: ColoSecondary | null;
   #setUp = false;
+  /** Those of the streams before this one, in the domain that it goes on with. */
+  #epochsBefore = 0;
+  /** Nothing was applied since the domain was completed. */
+  #completed = false;
   /** While a checkpoint was committed, its records said that the channel is broken. */
   #channelBroken = false;
   /** The step under way, or the last one; never rejects. */
@@ -105,6 +109,19 @@ export class RestoreSteps implements Closable {
     this.#context = context;
     this.#source = source;
     this.#colo = colo;
+  }
+
+  /**
+   * Goes on with another stream, of the same domain, whose first checkpoint holds what has changed since the last that was
+   * applied here; after breakOff() and close(). Nothing is done to the domain. Its epochs are numbered from 0 again.
+   * @throws StreamError; RestoreError BAD_OPTIONS if the domain is PV or has had no checkpoint, or the stream is of another kind
+   */
+  async resume(source: RecordSource): Promise<void> {
+    const context = this.#context;
+    context.goOn(await source.headers());
+    this.#source = source;
+    this.#epochsBefore = context.epoch;
+    this.#channelBroken = false;
   }
 
   /**
@@ -147,10 +164,9 @@ export class RestoreSteps implements Closable {
 
   /** After 'end': completes the domain. */
   complete(): Promise<RestoreOutcome> {
-    const context = this.#context;
     return this.#step(async () => {
-      if (this.#colo === null) await context.completeDomain();
-      return { kind: 'complete', epochs: context.epoch };
+      if (this.#colo === null) await this.#complete();
+      return { kind: 'complete', epochs: this.#epoch };
     });
   }
 
@@ -164,6 +180,17 @@ export class RestoreSteps implements Closable {
       [async () => this.#colo?.cleanup(), () => context.ops.cleanup(context)],
       (message, options) => new RestoreError('CLEANUP_FAILED', message, {}, options),
     );
+  }
+
+  /** The open checkpoint's, in this stream. */
+  get #epoch(): number {
+    return this.#context.epoch - this.#epochsBefore;
+  }
+
+  /** A domain that is as it was is complete. */
+  async #complete(): Promise<void> {
+    if (!this.#completed) await this.#context.completeDomain();
+    this.#completed = true;
   }
 
   #step<T>(work: () => Promise<T>): Promise<T> {
@@ -198,16 +225,18 @@ export class RestoreSteps implements Closable {
           // A version 2 stream whose first checkpoint had no memory.
           if (!context.seenStaticDataEnd) await context.handleStaticDataEnd();
           if (!context.bufferAllRecords) await context.completeCheckpoint();
-          return { kind: 'checkpoint', epoch: context.epoch };
+          return { kind: 'checkpoint', epoch: this.#epoch };
         case 'end':
-          return { kind: 'end', epochs: context.epoch };
+          return { kind: 'end', epochs: this.#epoch };
       }
     }
   }
 
   async #commit(isLast: boolean): Promise<Committed> {
     const context = this.#context;
-    const { epoch, bufferedRecords } = context;
+    const { bufferedRecords } = context;
+    const epoch = this.#epoch;
+    this.#completed = false;
     const first = !context.bufferAllRecords;
     const bufferedBytes = bufferedRecords.bytes;
     const count = bufferedRecords.count;
@@ -217,10 +246,10 @@ export class RestoreSteps implements Closable {
     }
     bufferedRecords.clear();
     await this.#colo?.complete(context);
-    const unusable = first ? null : await tryCheckpoint(context, isLast);
-    if (unusable !== null) return { kind: 'unusable', outcome: unusable };
+    const back = first ? null : await tryCheckpoint(context, isLast);
+    if (back !== null) return { kind: 'unusable', outcome: failover(epoch - back.epochs, back.cause) };
     context.bufferAllRecords = true;
-    context.epoch = epoch + 1;
+    context.epoch++;
     const { records, pages, applyMs } = context;
     context.records = 0;
     context.pages = 0;
@@ -237,9 +266,9 @@ export class RestoreSteps implements Closable {
       throw cause ?? new RestoreError('NO_CONSISTENT_CHECKPOINT', message, { streamType });
     }
     context.bufferedRecords.clear();
-    if (this.#colo === null) await context.completeDomain();
+    if (this.#colo === null) await this.#complete();
     else await this.#colo.failover(context);
-    return failover(context.epoch - 1, cause);
+    return failover(this.#epoch - 1, cause);
   }
 
   /** Page data is done with once it is applied; of other records the guest's ops may keep views (HVM_CONTEXT). */
@@ -256,15 +285,18 @@ export class RestoreSteps implements Closable {
   }
 }
 
-/** Whether the domain could be started as it is; if not, as of which epoch before. */
-async function tryCheckpoint(context: RestoreContext, isLast: boolean): Promise<RestoreOutcome | null> {
+/** Whether the domain could be started as it is; if not, as of how many epochs before. */
+async function tryCheckpoint(
+  context: RestoreContext,
+  isLast: boolean,
+): Promise<{ readonly epochs: number; readonly cause: Error } | null> {
   try {
     await context.completeCheckpoint(isLast);
     return null;
   } catch (error) {
     const back = context.domain.checkpointsBack ?? 0;
     if (back === 0 || back > context.epoch) throw error;
-    return failover(context.epoch - back, asError(error));
+    return { epochs: back, cause: asError(error) };
   }
 }
 

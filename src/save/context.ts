@@ -5,6 +5,7 @@ import { monotonicMs } from '../flow/clock.js';
 import type { SaveOps, SaveOpsContext, StreamType } from '../guest/ops.js';
 import { saveOpsFor } from '../guest/tables.js';
 import { Bitmap } from '../hypervisor/bitmap.js';
+import type { DirtyLog } from '../hypervisor/log-dirty.js';
 import type { DomainInfo, SourceDomain } from '../hypervisor/port.js';
 import type { StreamPiece, StreamSink } from '../stream/flow.js';
 import { MAX_BATCH_SIZE } from '../stream/format.js';
@@ -38,11 +39,20 @@ export interface SaveStepOptions {
   readonly clock?: () => number;
   /** Default: the table of the domain's type. */
   readonly ops?: SaveOps;
+  /** Default: the domain's own. Ended with the save. */
+  readonly dirtyLog?: DirtyLog;
+  /**
+   * The other side has all of the domain but what `dirtyLog` says, which is on: the first checkpoint holds that, and what
+   * a stream begins with. Default: false.
+   */
+  readonly resumes?: boolean;
 }
 
 export class SaveContext implements SaveOpsContext {
   readonly domain: SourceDomain;
   readonly domainInfo: DomainInfo;
+  readonly dirtyLog: DirtyLog;
+  readonly resumes: boolean;
   readonly streamType: StreamType;
   readonly debug: boolean;
   readonly callbacks: SaveStepCallbacks;
@@ -91,6 +101,8 @@ export class SaveContext implements SaveOpsContext {
   constructor(options: SaveStepOptions, domainInfo: DomainInfo, posting: Posting) {
     this.domain = options.domain;
     this.domainInfo = domainInfo;
+    this.dirtyLog = options.dirtyLog ?? options.domain;
+    this.resumes = options.resumes ?? false;
     this.streamType = options.streamType;
     this.live = options.live;
     this.debug = options.debug ?? false;

@@ -34,6 +34,7 @@ export async function sendDomainMemoryCheckpointed(context: SaveContext): Promis
   // The first checkpoint of a save that is not live has nothing before it that the dirty log could start from.
   if (context.epoch === 0) {
     await enableLogDirty(context);
+    if (context.resumes) return suspendAndSendDirty(context);
     context.deferredPages.setAll();
     context.nrDeferredPages = context.p2mSize;
   }
@@ -49,16 +50,23 @@ export async function sendDomainMemoryNonlive(context: SaveContext): Promise<Pas
 }
 
 async function enableLogDirty(context: SaveContext): Promise<void> {
-  await takeDirtyLog(context.domain);
+  if (context.resumes) await context.domain.beginStream?.();
+  else await takeDirtyLog(context.dirtyLog);
   context.logDirtyEnabled = true;
+}
+
+/** What the first pass sends, in the bitmap: how many pages. */
+async function beginMemory({ resumes, dirtyBitmap, dirtyLog, p2mSize }: SaveContext): Promise<number> {
+  if (resumes) return (await dirtyLog.cleanLogDirty(dirtyBitmap)).dirtyCount;
+  dirtyBitmap.setAll();
+  return p2mSize;
 }
 
 /** The pre-copy loop: libxc's send_memory_live. */
 async function sendMemoryLive(context: SaveContext): Promise<void> {
   const policy = context.callbacks.precopyPolicy ?? simplePrecopyPolicy;
-  context.stats = { iteration: 0, totalWritten: 0, dirtyCount: context.p2mSize };
-  context.dirtyBitmap.setAll();
-  let dirtyCount = context.p2mSize;
+  let dirtyCount = await beginMemory(context);
+  context.stats = { iteration: 0, totalWritten: 0, dirtyCount };
   let decision: PrecopyDecision;
   for (let iteration = 1; ; iteration++) {
     // Asked twice in each turn: with the dirty pages known (send them even if this was the last turn), and after
@@ -71,7 +79,7 @@ async function sendMemoryLive(context: SaveContext): Promise<void> {
     context.stats = { iteration, totalWritten: context.stats.totalWritten + dirtyCount, dirtyCount: -1 };
     decision = policy(context.stats);
     if (decision !== 'continue-precopy') break;
-    dirtyCount = (await context.domain.cleanLogDirty(context.dirtyBitmap)).dirtyCount;
+    dirtyCount = (await context.dirtyLog.cleanLogDirty(context.dirtyBitmap)).dirtyCount;
     context.stats = { ...context.stats, dirtyCount };
   }
   if (decision === 'abort') throw new SaveError('ABORTED', 'the pre-copy policy gave the save up');
@@ -123,7 +131,7 @@ async function suspendAndSendDirty(context: SaveContext): Promise<PassResult> {
 async function sendDirtySuspended(context: SaveContext): Promise<PassResult> {
   if ((await suspendDomain(context)) === 'domain-gone') return 'domain-gone';
   context.holding = context.streamType !== 'plain';
-  const { dirtyCount } = await context.domain.cleanLogDirty(context.dirtyBitmap);
+  const { dirtyCount } = await context.dirtyLog.cleanLogDirty(context.dirtyBitmap);
   context.dirtyBitmap.or(context.deferredPages);
   // Of the first checkpoint there is nothing that the secondary could have changed.
   if (context.back !== null && context.epoch > 0) {

@@ -132,7 +132,7 @@ export class SaveSteps implements Closable {
       'saved',
       [
         async () => {
-          if (context.logDirtyEnabled) await endDirtyLog(context.domain);
+          if (context.logDirtyEnabled) await endDirtyLog(context.dirtyLog);
         },
         () => context.ops.cleanup(context),
       ],

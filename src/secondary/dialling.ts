@@ -36,12 +36,14 @@ export function dialling(ports: DiallingPorts): Performer<SecondaryEvent, Second
         }),
       );
   const dialled = (dial: number, link: StreamLink): SecondaryEvent => {
-    const { streamUuid, host: owner, pairing, continuous, heartbeatTimeoutMs: silenceMs } = link.welcome;
+    const { streamUuid, host: owner, pairing, continuous, resumes } = link.welcome;
+    const { heartbeatTimeoutMs: silenceMs } = link.welcome;
     if (error$.value !== null && MISFITS.has(error$.value.code)) error$.next(null);
     refusals.forget();
     links.set(streamUuid, link);
     const standstillMs = ports.standstillMs(link);
-    return { kind: 'dialled', dial, streamUuid, owner, pairing, continuous, standstillMs, silenceMs };
+    const terms = { continuous, resumes, standstillMs, silenceMs };
+    return { kind: 'dialled', dial, streamUuid, owner, pairing, ...terms };
   };
 
   return (effects$) =>

@@ -182,19 +182,21 @@ export class SecondaryDomain {
       losses$: this.#reports.standbyLosses$,
       events$: this.#events$,
       spareEnded$: this.#spareEnded$,
-      dial: ({ role, held }) => world.dial(role, held),
+      dial: (effect) => world.dial(effect),
       standstillMs: ({ welcome }) => (sharesDisks(config.hypervisor) ? standstillMsOf(welcome) : 0),
-      fill: () => this.#fill(),
-      openRestore: (domain, source) =>
-        openRestore({
-          domain,
-          source,
-          streamType: 'remus',
-          bufferLimitBytes: config.bufferBytes,
-          callbacks: {
-            skippedRecord: (type, offset) => log.debug({ type, offset }, 'optional record skipped'),
-          },
-        }),
+      fill: (resumes) => this.#fill(resumes),
+      openRestore: (standby, source) =>
+        standby.restore(source, (domain) =>
+          openRestore({
+            domain,
+            source,
+            streamType: 'remus',
+            bufferLimitBytes: config.bufferBytes,
+            callbacks: {
+              skippedRecord: (type, offset) => log.debug({ type, offset }, 'optional record skipped'),
+            },
+          }),
+        ),
       adopt: () => world.standbys.adopt(),
       discard: (was) => world.standbys.discard(was),
       held: () => world.standbys.held,
@@ -206,9 +208,10 @@ export class SecondaryDomain {
     };
   }
 
-  async #fill() {
+  async #fill(resumes: boolean) {
     try {
-      return await this.#world.standbys.fill();
+      const { standbys } = this.#world;
+      return resumes ? standbys.kept() : await standbys.fill();
     } catch (error) {
       const err = nameDescriptorLimit(asError(error));
       this.#log[this.#stopping ? 'debug' : 'error']({ err }, 'no domain can be made');

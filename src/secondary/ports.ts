@@ -4,7 +4,6 @@
 import type { BehaviorSubject, Observable, ObservableInput, Subject } from 'rxjs';
 import type { SecondaryLink } from '../channel/contract.js';
 import type { Work } from '../flow/work.js';
-import type { TargetDomain } from '../hypervisor/port.js';
 import type { Logger } from '../report/log.js';
 import type {
   CommitReport,
@@ -14,6 +13,7 @@ import type {
   StandbyState,
 } from '../report/reports.js';
 import type { RestoreSteps } from '../restore/steps.js';
+import type { TargetDomain } from '../hypervisor/port.js';
 import type { RecordSource } from '../stream/flow.js';
 import type { StreamProgress } from './restore-news.js';
 import type { Effect, Held, SecondaryEvent } from './vigil-state.js';
@@ -24,11 +24,15 @@ export type Answering<Port> = {
     : Port[Call];
 };
 export type StreamLink = Answering<SecondaryLink>;
-export type Restorer = Answering<RestoreSteps>;
+export type Restorer = Omit<Answering<RestoreSteps>, 'resume'>;
 
 /** The domain that a stream is restored into. */
 export interface Fillable {
-  readonly domain: TargetDomain;
+  /** Waits for the stream's headers. The restorer that the domain has had before goes on; else `open` makes one. */
+  restore(
+    source: RecordSource,
+    open: (domain: TargetDomain) => Promise<RestoreSteps>,
+  ): ObservableInput<Restorer>;
   /** The work itself; the domain is not destroyed before it is over. */
   occupied<T>(work$: Observable<T>): Observable<T>;
 }
@@ -63,11 +67,12 @@ export interface SecondaryPorts {
   /** How long the primary's guest may run on after the link is lost, milliseconds; 0: it is not heard. */
   standstillMs(link: StreamLink): number;
   /** Waits for the stream's headers. */
-  openRestore(domain: TargetDomain, source: RecordSource): ObservableInput<Restorer>;
+  openRestore(standby: Fillable, source: RecordSource): ObservableInput<Restorer>;
   /** Of the register: may the domain be taken over from what is held, and is it ours then? Rejects if it cannot be asked. */
   acquire(held: Held): ObservableInput<'granted' | 'denied'>;
 
-  fill(): ObservableInput<Fillable>;
+  /** One that is empty, or the one that is kept. */
+  fill(resumes: boolean): ObservableInput<Fillable>;
   /** The one that is filled is held from now on. Over when the one held before is destroyed; so below. */
   adopt(): ObservableInput<void>;
   discard(was: StandbyState): ObservableInput<void>;

@@ -16,7 +16,8 @@ export function dial(state: SecondaryState, effects: Effects): void {
   state.dials++;
   state.dial = state.dials;
   const role = state.phase === 'active' ? 'active' : 'standby';
-  effects.push({ kind: 'dial', dial: state.dial, role, held: state.held });
+  const { held, shared } = state;
+  effects.push({ kind: 'dial', dial: state.dial, role, held, shared });
 }
 
 export function redialLater(state: SecondaryState, effects: Effects): void {

@@ -1,7 +1,8 @@
 // What the restorer of a stream says of it, and how far the stream has come by that: what the status shows, and what is
 // reported of its commits.
 
-import type { CheckpointBoundary, SecondaryLink } from '../channel/contract.js';
+import type { CheckpointBoundary, SecondaryLink, SharedPoint } from '../channel/contract.js';
+import { chained } from '../channel/link/digest.js';
 import { codeOf } from '../errors.js';
 import type { CommitReport } from '../report/reports.js';
 import type { AppliedCheckpoint } from '../restore/callbacks.js';
@@ -81,12 +82,20 @@ export class StreamProgress {
   epochCommitted = -1;
   /** When the last acknowledgement was given. */
   acknowledgedAtMs: number | null = null;
+  /** Over all that was acknowledged, in this stream and those that it goes on from: chained(). */
+  digest: bigint;
   readonly #domain: string;
   readonly #link: Pick<SecondaryLink, 'bufferedBytes'>;
   /** Octets of records that the restorer has taken and not applied. */
   #takenBytes = 0;
 
-  constructor(domain: string, link: Pick<SecondaryLink, 'welcome' | 'bufferedBytes'>) {
+  /** `shared`: from where it goes on. */
+  constructor(
+    domain: string,
+    link: Pick<SecondaryLink, 'welcome' | 'bufferedBytes'>,
+    shared: Pick<SharedPoint, 'digest'> | null = null,
+  ) {
+    this.digest = shared?.digest ?? 0n;
     this.#domain = domain;
     this.#link = link;
     this.streamUuid = link.welcome.streamUuid;
@@ -100,6 +109,7 @@ export class StreamProgress {
   note(news: RestoreNews): void {
     if (news.kind === 'acknowledged') {
       this.epochAcknowledged = news.epoch;
+      this.digest = chained(this.digest, news.boundary.digest);
       this.acknowledgedAtMs = news.atMs;
     } else if (news.kind === 'committed') {
       this.epochCommitted = news.epoch;

@@ -19,16 +19,15 @@ import {
 } from 'rxjs';
 import { ChannelError } from '../channel/contract.js';
 import { asError, codeOf } from '../errors.js';
-import type { TargetDomain } from '../hypervisor/port.js';
 import type { Logger } from '../report/log.js';
 import type { CommitReport } from '../report/reports.js';
 import { commits, type CommitLink } from './commits.js';
-import type { SecondaryPorts, StreamLink } from './ports.js';
+import type { Fillable, SecondaryPorts, StreamLink } from './ports.js';
 import { StreamProgress, useless, type RestoreNews, type Restored } from './restore-news.js';
-import type { SecondaryEvent } from './vigil-state.js';
+import type { Effect, SecondaryEvent } from './vigil-state.js';
 
 export function restoring(
-  streamUuid: string,
+  { streamUuid, from: shared }: Pick<Effect<'restore'>, 'streamUuid' | 'from'>,
   ports: RestoringPorts,
   clock: TimestampProvider,
 ): Observable<SecondaryEvent> {
@@ -38,10 +37,10 @@ export function restoring(
     const lost = new ChannelError('LINK_CLOSED', 'the link was lost before its stream was begun');
     return of({ ...useless(lost), streamUuid });
   }
-  const stream = new StreamProgress(name, link);
+  const stream = new StreamProgress(name, link, shared);
 
-  const restored = (domain: TargetDomain): Observable<RestoreNews> =>
-    defer(() => ports.openRestore(domain, stream.counted(link.source))).pipe(
+  const restored = (standby: Fillable): Observable<RestoreNews> =>
+    defer(() => ports.openRestore(standby, stream.counted(link.source))).pipe(
       concatMap((restorer) => commits(restorer, audible(link, log), clock)),
       catchError((error: unknown) => of(useless(asError(error)))),
       tap((news) => {
@@ -55,10 +54,8 @@ export function restoring(
     );
   return work.keep(() => {
     stream$.next(stream);
-    const filling$: Observable<Observable<SecondaryEvent>> = defer(() => ports.fill()).pipe(
-      map((standby) =>
-        standby.occupied(restored(standby.domain)).pipe(mergeMap((news) => eventsOf(news, streamUuid))),
-      ),
+    const filling$: Observable<Observable<SecondaryEvent>> = defer(() => ports.fill(shared !== null)).pipe(
+      map((standby) => standby.occupied(restored(standby)).pipe(mergeMap((news) => eventsOf(news, stream)))),
       // Of the domain that cannot be made, no more: a fault in what follows is ours, and ends the pipeline.
       catchError((error: unknown) => of(of({ kind: 'domain-failed' as const, code: codeOf(error) }))),
     );
@@ -66,7 +63,8 @@ export function restoring(
   });
 }
 
-function eventsOf(news: RestoreNews, streamUuid: string): readonly SecondaryEvent[] {
+function eventsOf(news: RestoreNews, { streamUuid, digest }: StreamProgress): readonly SecondaryEvent[] {
+  if (news.kind === 'acknowledged') return [{ ...news, streamUuid, digest }];
   if (news.kind !== 'committed') return [{ ...news, streamUuid }];
   return news.boundary.handOver ? [{ kind: 'complete', streamUuid }] : [];
 }

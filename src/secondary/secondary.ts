@@ -6,6 +6,7 @@
 import { EMPTY, catchError, map, merge, mergeMap, of, tap } from 'rxjs';
 import type { Observable, ObservableInput, TimestampProvider } from 'rxjs';
 import { ChannelError } from '../channel/contract.js';
+import { asError } from '../errors.js';
 import { spreadMs } from '../flow/backoff.js';
 import { feedback, performersOf, type Performer, type Transition } from '../flow/feedback.js';
 import { ofKind } from '../flow/of-kind.js';
@@ -43,8 +44,8 @@ export function secondary(
     timing(ports, clock),
     dialling(ports),
     // A domain is filled by one stream at a time: not before the restorer is done with the last one.
-    inTurn('restore', ({ streamUuid }) => restoring(streamUuid, ports, clock)),
-    inTurn('ask-witness', ({ held }) => deciding(held, ports)),
+    inTurn('restore', (effect) => restoring(effect, ports, clock)),
+    inTurn('ask-witness', deciding(ports)),
     // It is reported that it has begun, and then it begins.
     told('take-over', ({ held, reason }) => failover.started(held, reason)),
     inTurn('take-over', () => takingOver(ports)),
@@ -87,17 +88,23 @@ function timing(ports: SecondaryPorts, clock: TimestampProvider): Perform {
   };
 }
 
-function deciding(held: Held, ports: SecondaryPorts): Observable<SecondaryEvent> {
+function deciding(ports: SecondaryPorts) {
   const { work, log } = ports;
-  return work
-    .keep(() => ports.acquire(held))
-    .pipe(
-      catchError((error: unknown) => {
-        log.error({ err: error }, 'the witness cannot be asked');
-        return of('unknown' as const);
-      }),
-      map((answer) => ({ kind: 'witness', answer })),
-    );
+  /** Why it could not be asked: said once, however often it is tried. */
+  let said: string | null = null;
+  return ({ held }: { readonly held: Held }): Observable<SecondaryEvent> =>
+    work
+      .keep(() => ports.acquire(held))
+      .pipe(
+        tap(() => (said = null)),
+        catchError((thrown: unknown) => {
+          const error = asError(thrown);
+          log[said === error.message ? 'debug' : 'error']({ err: error }, 'the witness cannot be asked');
+          said = error.message;
+          return of('unknown' as const);
+        }),
+        map((answer) => ({ kind: 'witness', answer })),
+      );
 }
 
 function tellLoss(

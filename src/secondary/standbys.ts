@@ -20,6 +20,8 @@ import { DomainStop } from '../hypervisor/standstill.js';
 import type { Estate } from '../report/estate.js';
 import type { Logger } from '../report/log.js';
 import type { StandbyState } from '../report/reports.js';
+import type { RestoreSteps } from '../restore/steps.js';
+import type { RecordSource } from '../stream/flow.js';
 import type { Tap } from '../output/tap.js';
 
 export interface StandbyOptions {
@@ -52,6 +54,7 @@ export class Standby {
   readonly #outlet: FreshOutlet;
   readonly #console: Outlet;
   readonly #tap: Tap | null;
+  #restorer: RestoreSteps | null = null;
   /** Resolves when the restorer is done with the domain. */
   #restored: Promise<void> = Promise.resolve();
   readonly #stop: DomainStop;
@@ -94,6 +97,19 @@ export class Standby {
       }),
     );
     this.#subscriptions.add(domain.warnings$?.subscribe((warning) => log.warn(warning)));
+  }
+
+  /**
+   * Waits for the stream's headers. The restorer that the domain has had before goes on with the stream; else `open` makes one.
+   * @throws as openRestore(), or RestoreSteps.resume()
+   */
+  async restore(
+    source: RecordSource,
+    open: (domain: TargetDomain) => Promise<RestoreSteps>,
+  ): Promise<RestoreSteps> {
+    if (this.#restorer) await this.#restorer.resume(source);
+    else this.#restorer = await open(this.domain);
+    return this.#restorer;
   }
 
   /** The restorer's work on the domain: it is not destroyed before that is done. */
@@ -188,6 +204,16 @@ export class Standbys {
     const filling = this.#take('spare') ?? (await this.#make());
     this.#now.filling = filling;
     return requireAlive(filling);
+  }
+
+  /**
+   * The one that is held, or was, for a stream that goes on from what is in it.
+   * @throws HypervisorError DOMAIN_GONE
+   */
+  kept(): Standby {
+    const { held } = this;
+    if (held === null) throw new HypervisorError('DOMAIN_GONE', 'there is no standby to go on with');
+    return requireAlive(held);
   }
 
   /** The one being filled is held from now on; resolves when the one held before is destroyed. */

@@ -10,7 +10,7 @@
 // taken over, when the primary has had the time to notice: it may have acknowledgements of it still to read.
 
 import { armReconnect, dial, giveUpDial, redialLater } from './redial.js';
-import type { Effects, SecondaryState, Session } from './vigil-state.js';
+import { keepsDomain, type Effects, type SecondaryState, type Session } from './vigil-state.js';
 
 /** The code of a domain that does not start, and never will. */
 const DOMAIN_GONE = 'DOMAIN_GONE';
@@ -95,6 +95,8 @@ export function takeOver(state: SecondaryState, effects: Effects): void {
     return;
   }
   state.phase = 'starting';
+  // From here on it may be as of another epoch.
+  state.shared = null;
   effects.push({ kind: 'take-over', held: state.held, reason: state.reason });
 }
 
@@ -105,7 +107,9 @@ function denied(state: SecondaryState, effects: Effects): void {
   state.phase = 'dialling';
   // What was lost was not ours to take over, so no failover was lost with it.
   state.gone = null;
-  if (state.held !== null) discardHeld(state, effects);
+  // What was held is kept to go on from, if that can be.
+  if (state.shared !== null) state.held = null;
+  else if (state.held !== null) discardHeld(state, effects);
   effects.push({ kind: 'transition', reason: 'by the register the domain is not ours to take over' });
   if (state.dial === 0) redialLater(state, effects);
 }
@@ -197,12 +201,16 @@ export function stop(state: SecondaryState, effects: Effects): void {
 function letGo(state: SecondaryState, effects: Effects): void {
   giveUpDial(state, effects);
   effects.push({ kind: 'disarm', timer: 'reconnect' }, { kind: 'disarm', timer: 'steady' });
-  if (state.held !== null) discardHeld(state, effects);
+  if (keepsDomain(state)) discardHeld(state, effects);
   state.phase = 'over';
 }
 
 export function loseHeld(state: SecondaryState, reason: string, effects: Effects): void {
-  if (state.held === null) return;
+  if (state.held === null) {
+    // Nothing could have been taken over.
+    if (state.shared !== null) discardHeld(state, effects);
+    return;
+  }
   // A primary that took its leave has nothing that we could fail over from.
   state.gone = state.phase === 'dialling' ? null : state.held;
   effects.push({ kind: 'standby-lost', was: 'held', reason });
@@ -211,7 +219,7 @@ export function loseHeld(state: SecondaryState, reason: string, effects: Effects
 }
 
 export function discardHeld(state: SecondaryState, effects: Effects): void {
-  state.held = null;
+  state.held = state.shared = null;
   effects.push({ kind: 'discard-held' });
 }
 

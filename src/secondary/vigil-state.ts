@@ -1,7 +1,7 @@
 // What the vigil of a secondary knows of its standby, what can happen and what it can ask for. The decisions stand in
 // vigil.ts.
 
-import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
+import type { ByeReason, ChannelErrorCode, SharedPoint } from '../channel/contract.js';
 import type { Of } from '../flow/kinds.js';
 import type { LinkState, StandbyState } from '../report/reports.js';
 import type { Restored } from './restore-news.js';
@@ -29,6 +29,10 @@ export interface Session {
   readonly streamUuid: string;
   readonly owner: string;
   readonly pairing: string;
+  /** It goes on in the domain that is kept, from the point that was shared. */
+  readonly resumes: boolean;
+  /** What that could be taken over from before; null: nothing, or it does not resume. */
+  readonly heldBefore: Held | null;
   /** The link lives. */
   linked: boolean;
   /** The primary said goodbye: nothing to fail over from. */
@@ -64,6 +68,8 @@ export interface SecondaryState {
   session: Session | null;
   /** What to fail over to: the session's own domain since its first acknowledgement, until then an older one. */
   held: Held | null;
+  /** What the domain that is held, or was, equals, for a stream to go on from; null: there is none, or that is not known. */
+  shared: SharedPoint | null;
   /** The register is asked, and has not answered. */
   asking: boolean;
   /** It has granted the domain, and the restorer is not done with it, or the window not over. */
@@ -110,13 +116,15 @@ export type SecondaryEvent = Readonly<
       owner: string;
       pairing: string;
       continuous: boolean;
+      /** Left out: false. */
+      resumes?: boolean;
       standstillMs: number;
       /** Left out: 0. */
       silenceMs?: number;
     }
   | { kind: 'dial-failed'; dial: number; code: string }
   /** The epoch is whole here, and the acknowledgement was given to the link: it counts whatever became of that. */
-  | { kind: 'acknowledged'; streamUuid: string; epoch: number }
+  | { kind: 'acknowledged'; streamUuid: string; epoch: number; digest: bigint }
   /** The last checkpoint is in the domain. */
   | { kind: 'complete'; streamUuid: string }
   /** The domain is to be taken over from there. */
@@ -148,11 +156,17 @@ export type SecondaryEvent = Readonly<
 >;
 
 export type SecondaryEffect = Readonly<
-  | { kind: 'dial'; dial: number; role: 'standby' | 'active'; held: Held | null }
+  | {
+      kind: 'dial';
+      dial: number;
+      role: 'standby' | 'active';
+      held: Held | null;
+      shared: SharedPoint | null;
+    }
   /** Gives up the dial: a link that it brings nevertheless is closed. */
   | { kind: 'abort-dial' }
-  /** Creates a domain and restores the stream of the link into it. */
-  | { kind: 'restore'; streamUuid: string }
+  /** Creates a domain and restores the stream of the link into it; or restores it into the one that is kept, as of `from`. */
+  | { kind: 'restore'; streamUuid: string; from: SharedPoint | null }
   /** The domain being filled is the standby from now on; the older one, if any, is destroyed. */
   | { kind: 'adopt' }
   /** Destroys the domain that was being filled. */
@@ -188,6 +202,7 @@ export function initialSecondaryState(settings: SecondarySettings): SecondarySta
     phase: 'dialling',
     session: null,
     held: null,
+    shared: null,
     asking: false,
     granted: false,
     gone: null,
@@ -204,6 +219,11 @@ export function initialSecondaryState(settings: SecondarySettings): SecondarySta
     endedEarly: null,
     primaryTold: false,
   };
+}
+
+/** There is a domain that is held, or was: it may not be taken over any more, but a stream can go on in it. */
+export function keepsDomain({ held, shared }: SecondaryState): boolean {
+  return held !== null || shared !== null;
 }
 
 /** It has a link or a checkpoint, or is about one. */

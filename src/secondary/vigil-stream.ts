@@ -9,16 +9,22 @@ import type { Effects, SecondaryEvent, SecondaryState, Session } from './vigil-s
 /** The restorer's code where the hypervisor does not take a checkpoint. */
 const REFUSED_STATE = 'BAD_CONTEXT';
 
-export function acknowledged(state: SecondaryState, session: Session, epoch: number, effects: Effects): void {
+export function acknowledged(
+  state: SecondaryState,
+  session: Session,
+  { epoch, digest }: SecondaryEvent & { readonly kind: 'acknowledged' },
+  effects: Effects,
+): void {
   if (session.spoilt) return;
   const first = session.acknowledged < 0;
   session.acknowledged = epoch;
   const { streamUuid, owner, pairing } = session;
   state.held = { streamUuid, epoch, owner, pairing };
+  state.shared = { streamUuid, epoch, digest };
   if (!first) return;
   state.gone = null;
   if (state.losses > 0) effects.push({ kind: 'arm', timer: 'steady', delayMs: state.settings.redialMaxMs });
-  effects.push({ kind: 'adopt' });
+  if (!session.resumes) effects.push({ kind: 'adopt' });
   effects.push({ kind: 'transition', reason: 'first checkpoint acknowledged' });
   // It was whole before the link was lost, and is read only now: there is something to fail over to after all.
   if (state.phase === 'dialling' && !session.left) {
@@ -61,9 +67,11 @@ export function restored(
   const own = session.acknowledged >= 0;
   if (state.phase === 'over') {
     state.session = null;
-    if (!own) effects.push({ kind: 'discard-filling' });
+    if (!own && !session.resumes) effects.push({ kind: 'discard-filling' });
     return;
   }
+  // It was the stream that could not be gone on with: the next one begins with all memory.
+  if (session.resumes && !own && session.linked) goOnNoMore(state, effects);
   if (session.linked) {
     if (!consistent || code === REFUSED_STATE) {
       breakOff(state, session, linkCode(code), code, message, effects);
@@ -73,15 +81,37 @@ export function restored(
     }
   }
   state.session = null;
-  if (own && consistent && state.held !== null) {
-    state.held = { ...state.held, epoch: state.held.epoch - epochsBack };
+  if (!own) {
+    if (!session.resumes) effects.push({ kind: 'discard-filling' });
+  } else if (!consistent) {
+    loseHeld(state, `what it acknowledged could not be applied: ${code}`, effects);
+  } else if (epochsBack > 0) {
+    wentBack(state, session, epochsBack, effects);
   }
-  if (!own) effects.push({ kind: 'discard-filling' });
-  else if (!consistent) loseHeld(state, `what it acknowledged could not be applied: ${code}`, effects);
   if (state.granted) takeOverInTime(state, session, effects);
   else if (session.broken) fillAgain(state, effects);
   else if (state.phase === 'suspect') askAgainOrDecide(state, effects);
   else if (state.phase === 'dialling') redialLater(state, effects);
+}
+
+/** What is held is as of so many epochs before. */
+function wentBack(state: SecondaryState, session: Session, epochsBack: number, effects: Effects): void {
+  const { held } = state;
+  state.shared = null;
+  if (held === null) return;
+  if (epochsBack <= held.epoch) {
+    state.held = { ...held, epoch: held.epoch - epochsBack };
+  } else if (session.heldBefore !== null) {
+    const { heldBefore } = session;
+    state.held = { ...heldBefore, epoch: heldBefore.epoch - (epochsBack - held.epoch - 1) };
+  } else {
+    loseHeld(state, 'it is as of a checkpoint that is not ours to take over from', effects);
+  }
+}
+
+function goOnNoMore(state: SecondaryState, effects: Effects): void {
+  state.shared = null;
+  if (state.held === null) effects.push({ kind: 'discard-held' });
 }
 
 /** The primary may have acknowledgements still to read, as long as the window lasts. */

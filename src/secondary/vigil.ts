@@ -41,6 +41,7 @@ import {
   witness,
 } from './vigil-failover.js';
 import { acknowledged, bye, restored, spoilt, takeWhatIsHandedOver } from './vigil-stream.js';
+import { keepsDomain } from './vigil-state.js';
 import type {
   Effects,
   SecondaryEffect,
@@ -103,9 +104,7 @@ const RULES: Rules<SecondaryEvent, [SecondaryState, Effects]> = {
   'dial-failed': (event, state, effects) => {
     if (isDialUnderWay(state, event)) dialFailed(state, event.code, effects);
   },
-  acknowledged: ofSession((session, { epoch }, state, effects) =>
-    acknowledged(state, session, epoch, effects),
-  ),
+  acknowledged: ofSession((session, event, state, effects) => acknowledged(state, session, event, effects)),
   complete: ofSession((session, _, state, effects) => {
     session.complete = true;
     takeWhatIsHandedOver(state, session, effects);
@@ -155,6 +154,7 @@ function dialled(
     owner,
     pairing,
     continuous,
+    resumes = false,
     standstillMs,
     silenceMs = 0,
   }: SecondaryEvent & { kind: 'dialled' },
@@ -177,13 +177,19 @@ function dialled(
     return;
   }
   effects.push({ kind: 'disarm', timer: 'reconnect' });
-  if (state.held !== null && !continuous) discardHeld(state, effects);
+  if (!continuous) {
+    // Output has left that was said after it. It may still be gone on from.
+    if (resumes) state.held = null;
+    else if (keepsDomain(state)) discardHeld(state, effects);
+  }
   state.failedStarts = 0;
   state.silenceMs = silenceMs;
   state.session = {
     streamUuid,
     owner,
     pairing,
+    resumes,
+    heldBefore: resumes ? state.held : null,
     linked: true,
     left: false,
     acknowledged: -1,
@@ -193,7 +199,8 @@ function dialled(
     broken: false,
   };
   state.phase = 'linked';
-  effects.push({ kind: 'restore', streamUuid }, { kind: 'transition', reason: 'linked' });
+  const from = resumes ? state.shared : null;
+  effects.push({ kind: 'restore', streamUuid, from }, { kind: 'transition', reason: 'linked' });
 }
 
 function dialFailed(state: SecondaryState, code: string, effects: Effects): void {
@@ -205,7 +212,7 @@ function dialFailed(state: SecondaryState, code: string, effects: Effects): void
     state.primaryTold = true;
   } else if (MAY_DIAL.has(phase)) {
     // Its domain is a new one: what we hold of the old one is of no use, for the old one was stopped in order.
-    if (phase === 'dialling' && code === 'UNKNOWN_STREAM' && state.held !== null) discardHeld(state, effects);
+    if (phase === 'dialling' && code === 'UNKNOWN_STREAM' && keepsDomain(state)) discardHeld(state, effects);
     if (phase === 'suspect' && PRIMARY_LIVES.has(code)) armReconnect(state, effects);
     redialLater(state, effects);
   }
@@ -238,7 +245,7 @@ function domainOver(
     state.endedEarly = how;
   } else if (state.phase === 'active') {
     activeEnded(state, how, effects);
-  } else if (state.held !== null) {
+  } else if (keepsDomain(state)) {
     heldEnded(state, reason, effects);
   }
 }
@@ -247,7 +254,7 @@ function domainOver(
 function heldEnded(state: SecondaryState, reason: string, effects: Effects): void {
   const { session } = state;
   loseHeld(state, reason, effects);
-  if (session && session.acknowledged >= 0) spoilt(state, session, effects);
+  if (session && (session.resumes || session.acknowledged >= 0)) spoilt(state, session, effects);
 }
 
 /** A domain to fill cannot be made: never, if not the first; else it is tried again, with what is held kept. */

@@ -21,7 +21,7 @@ import type { CertificateExpiry, StandbyState } from '../report/reports.js';
 import { VERSION } from '../version.js';
 import { attemptOf } from './dialling.js';
 import { Standbys } from './standbys.js';
-import type { Held } from './vigil-state.js';
+import type { Effect, Held } from './vigil-state.js';
 
 /** A way to a host that may run the domain. */
 export interface Route {
@@ -80,7 +80,7 @@ export class SecondaryWorld {
   }
 
   /** One attempt to reach the primary; to unsubscribe is to give it up. */
-  dial(role: 'standby' | 'active', held: Held | null): Observable<SecondaryLink> {
+  dial({ role, held, shared }: Pick<Effect<'dial'>, 'role' | 'held' | 'shared'>): Observable<SecondaryLink> {
     const { config, host, route } = this.#options;
     const { url, primaryName, tried } = route(held);
     const { connectTimeoutMs } = config.failover;
@@ -112,6 +112,7 @@ export class SecondaryWorld {
           streamUuid: held?.streamUuid ?? null,
           epoch: held?.epoch ?? null,
           pairing: held?.pairing ?? null,
+          shared,
         },
       }),
     ).pipe(

@@ -151,7 +151,7 @@ async function primary(total: number): Promise<void> {
   listener.offer({
     domain: 'bench',
     welcome: () => ({
-      ...{ host: 'north', streamUuid: 'bench', pairing: 'bench' },
+      ...{ host: 'north', streamUuid: 'bench', pairing: 'bench', resumes: false },
       ...{ continuous: false, windowEpochs: WINDOW_EPOCHS },
     }),
     linked,
@@ -176,6 +176,7 @@ async function secondary(port: number): Promise<void> {
       streamUuid: null,
       epoch: null,
       pairing: null,
+      shared: null,
     },
   });
   await restoreDomain({

@@ -25,6 +25,7 @@ export class FakePrimary {
       windowEpochs: 1,
       continuous: false,
       pairing: STREAM,
+      resumes: false,
     });
   }
 

@@ -55,6 +55,11 @@ function askTcp(port: number, text: string | Buffer): Promise<string> {
   });
 }
 
+const welcome = {
+  ...{ host: 'north', streamUuid: 'u', pairing: 'u', windowEpochs: 2 },
+  ...{ continuous: true, resumes: true },
+};
+
 describe('handshake', () => {
   const cleanup = new Cleanup();
   afterEach(() => cleanup.run());
@@ -71,7 +76,7 @@ describe('handshake', () => {
     const losses: Promise<unknown>[] = [];
     const withdraw = test.listener.offer({
       domain: 'other',
-      welcome: () => ({ host: 'north', streamUuid: 'u', continuous: true, pairing: 'u', windowEpochs: 2 }),
+      welcome: () => welcome,
       linked: (link) => {
         losses.push(lostOf(link));
       },
@@ -145,7 +150,7 @@ describe('handshake', () => {
     const test = await primaryOf();
     test.listener.offer({
       domain: 'broken',
-      welcome: () => ({ host: 'north', streamUuid: 'u', continuous: true, pairing: 'u', windowEpochs: 2 }),
+      welcome: () => welcome,
       linked: () => {
         throw new Error('no room');
       },

@@ -104,8 +104,17 @@ describe('control messages', () => {
   });
 
   const hello = { kind: 'hello', ...helloOf(), ...version };
+  const shared = { streamUuid: 'A', epoch: 7, digest: Buffer.alloc(8) };
   const welcome = {
-    ...{ kind: 'welcome', ...version, host: 'north', streamUuid: 'A', pairing: 'A', continuous: false },
+    ...{
+      kind: 'welcome',
+      ...version,
+      host: 'north',
+      streamUuid: 'A',
+      pairing: 'A',
+      continuous: false,
+      resumes: false,
+    },
     ...{ heartbeatIntervalMs: 100, heartbeatTimeoutMs: 1000, windowEpochs: 1 },
   };
   const checkpoint = {
@@ -145,6 +154,15 @@ describe('control messages', () => {
     ['host null', { ...hello, host: null }, 'host'],
     ['pairing as number', { ...hello, pairing: 7 }, 'pairing'],
     ['long pairing', { ...hello, pairing: 'p'.repeat(256) }, 'pairing'],
+    ['shared as text', { ...hello, shared: 'A' }, 'shared'],
+    ['shared without an epoch', { ...hello, shared: { streamUuid: 'A', digest: Buffer.alloc(8) } }, 'epoch'],
+    ['shared of a short digest', { ...hello, shared: { ...shared, digest: Buffer.alloc(7) } }, 'digest'],
+    [
+      'shared of a long stream',
+      { ...hello, shared: { ...shared, streamUuid: 's'.repeat(256) } },
+      'streamUuid',
+    ],
+    ['welcome that says not whether it resumes', { ...welcome, resumes: null }, 'resumes'],
     ['welcome without a host', { ...welcome, host: null }, 'host'],
     ['welcome without a pairing', { ...welcome, pairing: null }, 'pairing'],
     ['empty checkpoint', { ...checkpoint, bytes: 0 }, 'bytes'],

@@ -7,11 +7,12 @@ import { helloOf, STREAM } from './support.js';
 const version = { protocolVersion: PROTOCOL_VERSION, software: '0.1.0' };
 
 const held = { streamUuid: STREAM, epoch: 2 ** 40, pairing: 'a1d8c1f2' };
+const shared = { streamUuid: STREAM, epoch: 7, digest: 0xfedc_ba98_7654_3210n };
 
 /** At least one of each kind. */
 export const validControls: readonly ControlMessage[] = [
   { kind: 'hello', ...helloOf(), ...version },
-  { kind: 'hello', ...helloOf('db'), ...version, role: 'active', ...held },
+  { kind: 'hello', ...helloOf('db'), ...version, role: 'active', ...held, shared },
   {
     kind: 'hello',
     ...helloOf(),
@@ -32,6 +33,7 @@ export const validControls: readonly ControlMessage[] = [
     heartbeatTimeoutMs: 1000,
     windowEpochs: 1,
     continuous: true,
+    resumes: true,
     pairing: 'a1d8c1f2',
   },
   { kind: 'ack', epoch: 0 },

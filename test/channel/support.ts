@@ -30,6 +30,7 @@ export function helloOf(domain = DOMAIN): DialOptions['hello'] {
     streamUuid: null,
     epoch: null,
     pairing: null,
+    shared: null,
   };
 }
 
@@ -66,7 +67,14 @@ export class TestPrimary {
         if (hello.p2mSize !== 1024) {
           throw new ChannelError('DOMAIN_MISMATCH', 'memory differs', { p2mSize: hello.p2mSize });
         }
-        return { host: 'north', streamUuid: STREAM, continuous: false, pairing: STREAM, windowEpochs: 1 };
+        return {
+          host: 'north',
+          streamUuid: STREAM,
+          continuous: false,
+          resumes: false,
+          pairing: STREAM,
+          windowEpochs: 1,
+        };
       },
       linked: (link) => {
         this.links.push(link);

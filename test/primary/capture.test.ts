@@ -8,6 +8,7 @@ import { codeOf } from '../../src/errors.js';
 import { Work } from '../../src/flow/work.js';
 import { DomainStop } from '../../src/hypervisor/standstill.js';
 import { Capture } from '../../src/primary/capture.js';
+import { Shared } from '../../src/primary/shared.js';
 import { withLimits } from '../../src/primary/limits.js';
 import { OrderedGate } from '../../src/primary/ordered-gate.js';
 import type { CheckpointReport } from '../../src/report/reports.js';
@@ -24,6 +25,8 @@ function linkOf(boundary: PrimaryLink['sink']['boundary']): PrimaryLink {
   return {
     streamUuid: 'A',
     pairing: 'A',
+    resumes: false,
+    digestOf: () => 1n,
     peer: 'there',
     events$: NEVER,
     bufferedBytes: 0,
@@ -88,6 +91,7 @@ async function made(held: Partial<Record<string, Promise<void>>> = {}) {
       reopen: () => Promise.resolve([]),
       close: () => Promise.resolve(),
     },
+    shared: new Shared(domain),
     link: linkOf((epoch, end) => note(`${end ? 'END' : 'boundary'} ${epoch}`)),
     slabs: () => slabs,
     hung: () => hung++,

@@ -1,7 +1,7 @@
 // Which hello is welcome: what must be the same, and how a difference is told.
 
 import { expect } from 'chai';
-import { ChannelError, PROTOCOL_VERSION, type Hello } from '../../src/channel/contract.js';
+import { ChannelError, PROTOCOL_VERSION, type Hello, type SharedPoint } from '../../src/channel/contract.js';
 import type { DomainInfo } from '../../src/hypervisor/port.js';
 import { mandateOf, wanted, type Mandate, type Pairing } from '../../src/failover/mandate.js';
 import type { Register } from '../../src/failover/register.js';
@@ -32,6 +32,7 @@ const hello: Hello = {
   streamUuid: null,
   epoch: null,
   pairing: null,
+  shared: null,
 };
 
 describe('primary/welcome', () => {
@@ -46,8 +47,13 @@ describe('primary/welcome', () => {
     },
     0,
   );
-  const judge = (changes: Partial<Hello>, here: DomainInfo = info, life = state) => {
-    return judgeHello({ ...hello, ...changes }, config, here, life, newInstance(), 'north');
+  const judge = (
+    changes: Partial<Hello>,
+    here: DomainInfo = info,
+    life = state,
+    has: (point: SharedPoint | null) => boolean = () => false,
+  ) => {
+    return judgeHello({ ...hello, ...changes }, config, here, life, newInstance(), 'north', { has });
   };
   const refusal = (changes: Partial<Hello>, here?: DomainInfo, life?: LifeState): ChannelError => {
     try {
@@ -58,6 +64,17 @@ describe('primary/welcome', () => {
     }
     throw new Error('it was welcome');
   };
+
+  it('a stream goes on from what both have, but for a PV domain', () => {
+    const shared: SharedPoint = { streamUuid: 'A', epoch: 7, digest: 5n };
+    const has = (point: SharedPoint | null) => point === shared;
+    const resumes = (point: SharedPoint | null, here = info) =>
+      judge({ shared: point, domainType: here.type }, here, state, has).resumes;
+    expect(resumes(shared)).to.equal(true);
+    expect(resumes({ ...shared })).to.equal(false);
+    expect(resumes(null)).to.equal(false);
+    expect(resumes(shared, { ...info, type: 1 })).to.equal(false);
+  });
 
   it('the same is welcome, and so is one of a hypervisor that names no more', () => {
     const { inventory, ...plain } = info;

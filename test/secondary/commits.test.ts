@@ -95,7 +95,7 @@ function play(script: Script, marbles: string, values: Readonly<Record<string, s
   const link: CommitLink = {
     boundary: () => {
       const answer = boundary();
-      const given = { epoch, bytes: 10, outputBytes: 0, end: false, handOver: false };
+      const given = { epoch, bytes: 10, digest: 1n, outputBytes: 0, end: false, handOver: false };
       return called('boundary', BOUNDARY_MS, answer instanceof Error ? answer : { ...given, ...answer });
     },
     acknowledge: (given) => called(`acknowledge ${given}`, ACKNOWLEDGE_MS, script.acknowledged ?? undefined),

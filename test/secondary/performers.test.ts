@@ -6,7 +6,7 @@ import { TestScheduler } from 'rxjs/testing';
 import { ChannelError, type LinkEvent, type SecondaryLink } from '../../src/channel/contract.js';
 import { performersOf } from '../../src/flow/feedback.js';
 import { Work } from '../../src/flow/work.js';
-import { HypervisorError, type TargetDomain } from '../../src/hypervisor/port.js';
+import { HypervisorError } from '../../src/hypervisor/port.js';
 import type { CommitReport, DomainStatus } from '../../src/report/reports.js';
 import { attemptOf, dialling, type DiallingPorts } from '../../src/secondary/dialling.js';
 import type { Restorer, StreamLink } from '../../src/secondary/ports.js';
@@ -26,7 +26,7 @@ function linkOf(streamUuid: string, events$: Observable<LinkEvent> = NEVER): Str
     welcome: { streamUuid, continuous: true } as StreamLink['welcome'],
     source: { read: () => Promise.resolve(null) } as StreamLink['source'],
     bufferedBytes: 0,
-    boundary: () => of({ epoch: 0, bytes: 1, outputBytes: 0, end: false, handOver: false }),
+    boundary: () => of({ epoch: 0, bytes: 1, digest: 1n, outputBytes: 0, end: false, handOver: false }),
     acknowledge: () => of(undefined),
     bye: () => of(true),
     destroy: () => undefined,
@@ -47,6 +47,7 @@ const dial = (number: number): SecondaryEffect => ({
   dial: number,
   role: 'standby',
   held: null,
+  shared: null,
 });
 const abort: SecondaryEffect = { kind: 'abort-dial' };
 
@@ -204,13 +205,13 @@ describe('secondary/restoring', () => {
         log,
       };
       const effects$ = hot<SecondaryEffect>('a 1ms b 1ms l', {
-        a: { kind: 'restore', streamUuid: 'A' },
-        b: { kind: 'restore', streamUuid: 'B' },
-        l: { kind: 'restore', streamUuid: 'lost' },
+        a: { kind: 'restore', streamUuid: 'A', from: null },
+        b: { kind: 'restore', streamUuid: 'B', from: null },
+        l: { kind: 'restore', streamUuid: 'lost', from: null },
       });
       const events$ = effects$.pipe(
-        performersOf<SecondaryEvent, SecondaryEffect>().inTurn('restore', ({ streamUuid }) =>
-          restoring(streamUuid, ports, test),
+        performersOf<SecondaryEvent, SecondaryEffect>().inTurn('restore', (effect) =>
+          restoring(effect, ports, test),
         ),
         map(worded),
       );
@@ -218,8 +219,8 @@ describe('secondary/restoring', () => {
     });
     return began;
   }
-  const domain = {} as TargetDomain;
-  const standby = { domain, occupied: <T>(work$: Observable<T>) => work$ };
+  const restore = () => NEVER;
+  const standby = { restore, occupied: <T>(work$: Observable<T>) => work$ };
 
   it('the second link waits for the end of the first one, its closing too; one lost meanwhile is over', () => {
     const filled = (began: string[]) => () => {
@@ -258,7 +259,7 @@ describe('secondary/restoring', () => {
           throw fault;
         }),
       );
-    play(() => () => of({ domain, occupied: faulty }), '5ms #', {}, fault);
+    play(() => () => of({ restore, occupied: faulty }), '5ms #', {}, fault);
   });
 });
 

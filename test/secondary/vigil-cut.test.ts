@@ -24,7 +24,7 @@ function after(code: string, dialFailed: string): readonly SecondaryEffect[] {
   };
   give({ kind: 'start' });
   give({ kind: 'dialled', dial: 1, ...link, silenceMs: 1000 });
-  give({ kind: 'acknowledged', streamUuid: 's1', epoch: 0 });
+  give({ kind: 'acknowledged', streamUuid: 's1', epoch: 0, digest: 0n });
   since.length = 0;
   give({ kind: 'lost', streamUuid: 's1', code });
   give({ kind: 'restored', streamUuid: 's1', ...done });
@@ -51,12 +51,12 @@ function grantedWhileLinked(): { readonly atOnce: boolean; readonly later: boole
       return effects;
     });
   give({ kind: 'start' }, { kind: 'dialled', dial: 1, streamUuid: 's1', continuous: false, ...link });
-  give({ kind: 'acknowledged', streamUuid: 's1', epoch: 0 });
+  give({ kind: 'acknowledged', streamUuid: 's1', epoch: 0, digest: 0n });
   give({ kind: 'lost', streamUuid: 's1', code: 'HEARTBEAT_TIMEOUT' });
   give({ kind: 'restored', streamUuid: 's1', ...done });
   give({ kind: 'timer', timer: 'reconnect', lateMs: 0 });
   give({ kind: 'dialled', dial: state.dial, streamUuid: 's2', continuous: true, ...link });
-  give({ kind: 'acknowledged', streamUuid: 's2', epoch: 0 });
+  give({ kind: 'acknowledged', streamUuid: 's2', epoch: 0, digest: 0n });
   const first = give(
     { kind: 'witness', answer: 'granted' },
     { kind: 'lost', streamUuid: 's2', code: 'FENCED' },
@@ -75,8 +75,8 @@ function handedOver(cut: boolean): boolean {
   const given: readonly SecondaryEvent[] = [
     { kind: 'start' },
     { kind: 'dialled', dial: 1, streamUuid, ...link },
-    { kind: 'acknowledged', streamUuid, epoch: 0 },
-    { kind: 'acknowledged', streamUuid, epoch: 1 },
+    { kind: 'acknowledged', streamUuid, epoch: 0, digest: 0n },
+    { kind: 'acknowledged', streamUuid, epoch: 1, digest: 0n },
     { kind: 'complete', streamUuid },
     { kind: 'handed-over', streamUuid },
     ...(cut ? [{ kind: 'lost', streamUuid, code: 'LINK_CLOSED' } as const] : []),

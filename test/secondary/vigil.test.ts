@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { stepSecondary } from '../../src/secondary/vigil.js';
 import {
   initialSecondaryState,
+  keepsDomain,
   type Held,
   type SecondaryEffect,
   type SecondaryEvent,
@@ -44,11 +45,14 @@ const code = fc.constantFrom(
 // Events of the present dial and session are made likely, or random sequences would get nowhere.
 type Make = (m: Machine) => Parameters<Machine['give']>[0];
 
-function linkOf({ state }: Machine, dial: number, continuous: boolean): ReturnType<Make> {
+function linkOf({ state }: Machine, dial: number, continuous: boolean, from = true): ReturnType<Make> {
   const streamUuid = `S${state.dials}`;
   // As a primary answers: what is continuous goes by the pairing that is held already.
   const pairing = (continuous ? state.held?.pairing : undefined) ?? streamUuid;
-  return { kind: 'dialled', dial, streamUuid, owner: 'north', pairing, continuous, standstillMs: 0 };
+  // … and it goes on from what is shared only.
+  const resumes = from && state.shared !== null;
+  const terms = { continuous, resumes, standstillMs: 0 };
+  return { kind: 'dialled', dial, streamUuid, owner: 'north', pairing, ...terms };
 }
 
 /** The primary is met again, whatever the register is asked meanwhile. */
@@ -68,7 +72,12 @@ const onward =
       // Some go on, and some do not for long.
       if (session.acknowledged >= 2)
         return { kind: 'lost', streamUuid: session.streamUuid, code: 'LINK_CLOSED' };
-      return { kind: 'acknowledged', streamUuid: session.streamUuid, epoch: session.acknowledged + 1 };
+      return {
+        kind: 'acknowledged',
+        streamUuid: session.streamUuid,
+        epoch: session.acknowledged + 1,
+        digest: 0n,
+      };
     }
     if (session)
       return {
@@ -87,16 +96,17 @@ const onward =
 const event: fc.Arbitrary<Make> = fc.oneof(
   { weight: 25, arbitrary: fc.constant(onward(false)) },
   { weight: 15, arbitrary: fc.constant(onward(true)) },
-  fc.tuple(fc.boolean(), fc.boolean()).map<Make>(
-    ([continuous, stale]) =>
+  fc.tuple(fc.boolean(), fc.boolean(), fc.boolean()).map<Make>(
+    ([continuous, stale, from]) =>
       (m) =>
-        linkOf(m, stale ? m.state.dials - 1 : m.state.dial, continuous),
+        linkOf(m, stale ? m.state.dials - 1 : m.state.dial, continuous, from),
   ),
   code.map<Make>((given) => (m) => ({ kind: 'dial-failed', dial: m.state.dial, code: given })),
   fc.tuple(fc.boolean(), uuid).map<Make>(([stale, other]) => (m) => ({
     kind: 'acknowledged',
     streamUuid: stale ? other : (m.state.session?.streamUuid ?? other),
     epoch: (m.state.session?.acknowledged ?? -1) + 1,
+    digest: 0n,
   })),
   code.map<Make>((given) => (m) => ({
     kind: 'lost',
@@ -180,7 +190,8 @@ class Owned {
   perform(effect: SecondaryEffect, before: SecondaryState, m: Machine): void {
     if (effect.kind === 'restore') {
       expect(this.filling, 'one domain is filled at a time').to.equal(false);
-      this.filling = true;
+      if (effect.from === null) this.filling = true;
+      else expect(this.held, 'it goes on in what is kept').to.equal(true);
     } else if (effect.kind === 'adopt') {
       expect(this.filling).to.equal(true);
       this.filling = false;
@@ -228,6 +239,7 @@ describe('secondary/vigil', () => {
     let losses = 0;
     let impossibles = 0;
     let left = 0;
+    let resumed = 0;
     fc.assert(
       fc.property(fc.array(event, { maxLength: 60 }), fc.boolean(), (events, handsOver) => {
         const m = machine(handsOver);
@@ -240,8 +252,10 @@ describe('secondary/vigil', () => {
           if (endsFilling && before.session) owned.spoilt.add(before.session.streamUuid);
           if (given.kind === 'start-failed' && before.phase === 'starting') failedStarts++;
           owned.hears(given);
+          const { session } = before;
+          if (given.kind === 'acknowledged' && session?.resumes && session.acknowledged < 0) resumed++;
           for (const effect of m.give(given)) owned.perform(effect, before, m);
-          expect(owned.held).to.equal(m.state.held !== null);
+          expect(owned.held).to.equal(keepsDomain(m.state));
           expect(owned.spoilt.has(m.state.held?.streamUuid ?? ''), 'held, and dead').to.equal(false);
           if (m.state.phase !== 'over') expect(m.state.asking).to.equal(owned.asked !== null);
           expect(goesOn(m), `${m.state.phase} goes on by itself`).to.equal(true);
@@ -266,13 +280,14 @@ describe('secondary/vigil', () => {
         }
         expect(owned.filling).to.equal(false);
         if (handsOver && m.state.role === 'active') expect(owned.finished, 'handed over').to.equal(1);
-        else expect(m.state.held).to.equal(null);
+        else expect(keepsDomain(m.state)).to.equal(false);
       }),
       { numRuns: 4000 },
     );
     expect(failovers, 'the sequences get somewhere').to.be.greaterThan(50);
     expect(losses, 'standbys are lost').to.be.greaterThan(50);
     expect(impossibles, 'failovers fail').to.be.greaterThan(0);
+    expect(resumed, 'streams go on').to.be.greaterThan(50);
     expect(left, 'a grant comes when a link stands again').to.be.greaterThan(0);
   });
 });

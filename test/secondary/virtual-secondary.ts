@@ -6,6 +6,7 @@
 import {
   BehaviorSubject,
   EMPTY,
+  NEVER,
   Observable,
   ReplaySubject,
   Subject,
@@ -20,9 +21,9 @@ import {
   type ByeReason,
   type ChannelErrorCode,
   type LinkEvent,
+  type SharedPoint,
 } from '../../src/channel/contract.js';
 import { RomulusError, codeOf } from '../../src/errors.js';
-import type { TargetDomain } from '../../src/hypervisor/port.js';
 import type {
   CommitReport,
   DomainStatus,
@@ -31,12 +32,13 @@ import type {
 } from '../../src/report/reports.js';
 import { RestoreError } from '../../src/restore/error.js';
 import type { Committed, Received, RestoreOutcome } from '../../src/restore/steps.js';
-import type { Restorer, SecondaryPorts, StreamLink, Takeable } from '../../src/secondary/ports.js';
+import type { Fillable, Restorer, SecondaryPorts, StreamLink, Takeable } from '../../src/secondary/ports.js';
 import type { StreamProgress } from '../../src/secondary/restore-news.js';
 import { secondary } from '../../src/secondary/secondary.js';
 import {
   initialSecondaryState,
   secondaryLinkState,
+  type Effect,
   type Held,
   type SecondaryEvent,
   type SecondarySettings,
@@ -93,6 +95,7 @@ class VirtualSecondary {
   /** What was received last. */
   #open = { epoch: -1, end: false, handOver: false };
   #committed = -1;
+  #resumed = false;
 
   /** `first`: the first command, which may be about the settings. */
   constructor(scheduler: TestScheduler, first: string) {
@@ -173,15 +176,16 @@ class VirtualSecondary {
     const [, host = 'north'] = /of (\w+)/.exec(command) ?? [];
     this.#standstillMs = Number(standstill);
     const continuous = command.includes('continuous');
+    const resumes = command.includes('resumes');
     // As a primary answers: what is continuous goes by the pairing that is held already.
     const pairing = (continuous ? this.#state.held?.pairing : undefined) ?? streamUuid;
     const events$ = new ReplaySubject<LinkEvent>();
     this.#linkEvents.set(streamUuid, events$);
     const link: StreamLink = {
       ...{ source: {} as StreamLink['source'], bufferedBytes: 0, peer: '' },
-      welcome: { streamUuid, continuous, host, pairing } as StreamLink['welcome'],
+      welcome: { streamUuid, continuous, resumes, host, pairing } as StreamLink['welcome'],
       events$,
-      boundary: () => of({ ...this.#open, bytes: 1, outputBytes: 0 }),
+      boundary: () => of({ ...this.#open, bytes: 1, digest: 1n, outputBytes: 0 }),
       acknowledge: (epoch) => {
         this.#say(`link ${streamUuid}: acknowledge ${epoch}`);
         return of(undefined);
@@ -261,7 +265,7 @@ class VirtualSecondary {
       this.#say(line);
       return EMPTY;
     };
-    const domain = {} as TargetDomain;
+    const standby: Fillable = { restore: () => NEVER, occupied: (work$) => work$ };
     return {
       ...{
         name: 'web',
@@ -276,14 +280,19 @@ class VirtualSecondary {
       commits$: new Subject<CommitReport>(),
       events$: this.#events$,
       spareEnded$: this.#spareEnded$,
-      dial: ({ role, held }) => this.#dial(role, held),
+      dial: (effect) => this.#dial(effect),
       standstillMs: () => this.#standstillMs,
-      fill: () => {
+      fill: (resumes) => {
+        this.#resumed = resumes;
+        if (resumes) {
+          this.#say('standby: go on in the one that is kept');
+          return of(standby);
+        }
         const code = this.#fillFailure;
         this.#fillFailure = null;
         if (code !== null) throw failure(code);
         this.#say('standby: fill');
-        return of({ domain, occupied: (work$) => work$ });
+        return of(standby);
       },
       openRestore: () => of(this.#steps()),
       adopt: changed('standby: hold the filled one'),
@@ -305,8 +314,11 @@ class VirtualSecondary {
     };
   }
 
-  #dial(role: string, held: Held | null): Observable<StreamLink> {
-    this.#say(`dial: ${role}, holds ${held === null ? 'nothing' : `${held.streamUuid} ${held.epoch}`}`);
+  #dial({ role, held, shared }: Effect<'dial'>): Observable<StreamLink> {
+    const named = (point: Held | SharedPoint) => `${point.streamUuid} ${point.epoch}`;
+    const holds = `dial: ${role}, holds ${held === null ? 'nothing' : named(held)}`;
+    if (held === null && shared !== null) this.#say(`${holds}, keeps ${named(shared)}`);
+    else this.#say(holds);
     return new Observable((subscriber) => {
       this.#dialling = subscriber;
       return () => {
@@ -339,7 +351,8 @@ class VirtualSecondary {
         return of<Committed>({ kind: 'applied', applied: { epoch, ...counts } });
       },
       breakOff: (cause) => {
-        if (this.#committed < 0) throw cause ?? new RestoreError('NO_CONSISTENT_CHECKPOINT', 'none');
+        if (this.#committed < 0 && !this.#resumed)
+          throw cause ?? new RestoreError('NO_CONSISTENT_CHECKPOINT', 'none');
         return of(cause === null ? asOf(this.#committed) : { ...asOf(this.#committed), cause });
       },
       complete: () => of<RestoreOutcome>({ kind: 'complete', epochs: this.#committed + 1 }),

@@ -18,7 +18,7 @@ import { PAGES, TestPrimary, TestSecondary, type PrimaryChanges } from './world.
 const WINDOW_MS = 1500;
 const standby: DialOptions['hello'] = {
   ...{ domain: 'alpha', hypervisor: 'memory', domainType: 2, p2mSize: PAGES, inventory: {} },
-  ...{ host: 'south', role: 'standby', streamUuid: null, epoch: null, pairing: null },
+  ...{ host: 'south', role: 'standby', streamUuid: null, epoch: null, pairing: null, shared: null },
 };
 
 async function outcomeOf(options: DialOptions): Promise<string> {

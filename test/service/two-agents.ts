@@ -6,7 +6,12 @@ import { parseCluster } from '../../src/config/cluster.js';
 import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
 import type { RegisterWitness } from '../../src/failover/register.js';
 import type { AgentDependencies } from '../../src/report/dependencies.js';
-import type { AgentService, DomainStatus, FailoverEvent } from '../../src/report/reports.js';
+import type {
+  AgentService,
+  CheckpointReport,
+  DomainStatus,
+  FailoverEvent,
+} from '../../src/report/reports.js';
 import { createAgent } from '../../src/service/agent.js';
 import { openSource, openTarget } from '../../src/service/hypervisors.js';
 import { HOSTS, PATIENCE_MS, type HostName } from './agent-pair.js';
@@ -14,6 +19,7 @@ import { lasting } from './hosts.js';
 import type { Cleanup } from '../support/cleanup.js';
 import { freePorts } from '../support/ports.js';
 import { until } from '../support/until.js';
+import type { Proxy } from './proxy.js';
 
 const log = pino({ level: process.env['ROMULUS_TEST_LOG'] ?? 'silent' }, pino.destination(2));
 
@@ -22,20 +28,32 @@ export interface TwoAgentsOptions {
   readonly domain?: Record<string, unknown>;
   readonly hypervisors?: Pick<AgentDependencies, 'openSource' | 'openTarget'>;
   readonly witness?: RegisterWitness;
+  /** The standby reaches its owner through these; else directly. */
+  readonly proxies?: Readonly<Record<HostName, Proxy>>;
 }
 
 export class TwoAgents {
   /** All that was let out, in the order in which it was. */
   said = '';
   readonly failovers: FailoverEvent[] = [];
+  readonly checkpoints: CheckpointReport[] = [];
   readonly witness: RegisterWitness;
   readonly #ports: Readonly<Record<HostName, number>>;
   readonly #options: TwoAgentsOptions;
+  /** Where each is reached by the other, if not at its own port. */
+  readonly #doors = new Map<HostName, number>();
   readonly #agents = new Map<HostName, AgentService>();
 
   static async start(cleanup: Cleanup, options: TwoAgentsOptions): Promise<TwoAgents> {
     const [alpha = 0, beta = 0] = await freePorts(2);
     const two = new TwoAgents({ alpha, beta }, options);
+    for (const host of HOSTS) {
+      const proxy = options.proxies?.[host];
+      if (!proxy) continue;
+      proxy.target = { alpha, beta }[host];
+      two.#doors.set(host, await proxy.listen());
+      cleanup.add(() => proxy.close());
+    }
     cleanup.add(() => two.stop());
     for (const host of HOSTS) await two.begin(host);
     await two.paired();
@@ -54,7 +72,10 @@ export class TwoAgents {
       {
         witness: { kind: 'none' },
         hosts: Object.fromEntries(
-          HOSTS.map((name) => [name, { address: '127.0.0.1', port: this.#ports[name] }]),
+          HOSTS.map((name) => {
+            const door = name === host ? undefined : this.#doors.get(name);
+            return [name, { address: '127.0.0.1', port: door ?? this.#ports[name] }];
+          }),
         ),
         domains: [{ name: 'web', hosts: HOSTS, hypervisor, checkpoint: { intervalMs: 20 }, ...domain }],
         http: false,
@@ -72,6 +93,7 @@ export class TwoAgents {
     });
     this.#agents.set(host, agent);
     agent.failover$.subscribe((event) => this.failovers.push(event));
+    agent.checkpoints$.subscribe((report) => this.checkpoints.push(report));
     await agent.start();
   }
 

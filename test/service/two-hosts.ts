@@ -250,7 +250,7 @@ export class TwoHosts {
         this.#enter({ kind: 'captured', epoch });
         this.#tellPrimary({ kind: 'captured', streamUuid, ledger: this.#ledger });
         this.#toSecondary(streamUuid, () => {
-          this.#tellSecondary({ kind: 'acknowledged', streamUuid, epoch });
+          this.#tellSecondary({ kind: 'acknowledged', streamUuid, epoch, digest: 0n });
           this.#toPrimary(streamUuid, () => this.#acknowledged(streamUuid, epoch));
         });
       });

@@ -27,6 +27,8 @@ export interface RunResult {
   readonly violation: string | null;
   readonly simulatedMs: number;
   readonly takeovers: number;
+  /** Streams that went on from what both had. */
+  readonly resumed: number;
   readonly protections: number;
   readonly forced: number;
   readonly faults: Readonly<Partial<Record<FaultKind, number>>>;
@@ -84,7 +86,7 @@ class Run {
       : null;
     this.#liveness = new Liveness(history, LIMITS);
     const common = { params, clock, random, network, witness, history, loss, plant };
-    this.#cluster = { ...common, story: this.#transcript, hosts: [], streams: 0, takeovers: 0 };
+    this.#cluster = { ...common, story: this.#transcript, hosts: [], streams: 0, takeovers: 0, resumed: 0 };
     witness.wrote = ({ owner, token }, before) => {
       const agent = this.#hosts.find(({ name }) => name === owner)?.agent;
       const died = agent?.process.alive !== true || !token.startsWith(`${agent.instance}-`);
@@ -112,6 +114,7 @@ class Run {
       violation: history.violation,
       simulatedMs: clock.nowMs,
       takeovers: this.#cluster.takeovers,
+      resumed: this.#cluster.resumed,
       protections: this.#protections,
       forced: this.#forced,
       faults: this.#counts,

@@ -10,6 +10,7 @@ export interface Figures {
   readonly runs: number;
   readonly simulatedMs: number;
   readonly takeovers: number;
+  readonly resumed: number;
   /** Times that the domain became protected after it was not. */
   readonly protections: number;
   /** Times that it was lost with all that had it, and an operator started it. */
@@ -21,6 +22,7 @@ export const NOTHING: Figures = {
   runs: 0,
   simulatedMs: 0,
   takeovers: 0,
+  resumed: 0,
   protections: 0,
   forced: 0,
   faults: {},
@@ -50,6 +52,7 @@ export function addTo(sum: Figures, more: Omit<RunResult, 'runs'> | Figures): Fi
     runs: sum.runs + ('runs' in more ? more.runs : 1),
     simulatedMs: sum.simulatedMs + more.simulatedMs,
     takeovers: sum.takeovers + more.takeovers,
+    resumed: sum.resumed + more.resumed,
     protections: sum.protections + more.protections,
     forced: sum.forced + more.forced,
     faults,

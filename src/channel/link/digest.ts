@@ -21,3 +21,13 @@ export class StreamDigest {
     return taken;
   }
 }
+
+/**
+ * What both sides have made of memory, checkpoint by checkpoint: xxh3-64 of the digest of each, seeded with what came
+ * before. A stream that begins with all memory begins with `before` 0.
+ */
+export function chained(before: bigint, digest: bigint): bigint {
+  const octets = Buffer.allocUnsafe(8);
+  octets.writeBigUInt64BE(digest);
+  return xxhash.xxh3.xxh64(octets, before);
+}

@@ -6,7 +6,7 @@
 // The octets of the pieces go into the digest as they are written; boundary() sends it.
 
 import type { StreamPiece, StreamSink } from '../../stream/flow.js';
-import type { ChannelError, Hello, PrimaryLink, Welcome } from '../contract.js';
+import { ChannelError, type Hello, type PrimaryLink, type Welcome } from '../contract.js';
 import { StreamDigest } from './digest.js';
 import { LinkCore, badMessage, type Connection } from './core.js';
 import { MessageKind, encodeControl, type ControlMessage } from '../wire/message.js';
@@ -16,6 +16,7 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
   readonly hello: Hello;
   readonly streamUuid: string;
   readonly pairing: string;
+  readonly resumes: boolean;
   readonly sink: StreamSink;
 
   readonly #outbox: Outbox;
@@ -23,13 +24,14 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
   readonly #outputBytes = new Map<number, number>();
   #handOverEpoch: number | null = null;
   /** Epochs whose boundary was sent and that are not acknowledged, oldest first. */
-  readonly #unacknowledged: number[] = [];
+  readonly #unacknowledged: { readonly epoch: number; readonly digest: bigint }[] = [];
 
   constructor(connection: Connection, hello: Hello, welcome: Welcome, socketBufferBytes: number) {
     super(connection, welcome);
     this.hello = hello;
     this.streamUuid = welcome.streamUuid;
     this.pairing = welcome.pairing;
+    this.resumes = welcome.resumes;
     this.#outbox = new Outbox(socketBufferBytes, (message, done) => this.sendOctets(message, done));
     this.sink = {
       write: (piece) => this.#write(piece),
@@ -50,6 +52,13 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
     this.#handOverEpoch = epoch;
   }
 
+  digestOf(epoch: number): bigint {
+    const sent = this.#unacknowledged.find((each) => each.epoch === epoch);
+    if (!sent)
+      throw new ChannelError('INTERNAL', `epoch ${epoch} was not sent, or is acknowledged`, { epoch });
+    return sent.digest;
+  }
+
   handedOver(epoch: number): void {
     if (this.error === null) this.send({ kind: 'handed-over', epoch });
   }
@@ -68,7 +77,7 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
     const { bytes, digest } = this.#digest.take();
     const outputBytes = this.#outputBytes.get(epoch) ?? 0;
     this.#outputBytes.delete(epoch);
-    this.#unacknowledged.push(epoch);
+    this.#unacknowledged.push({ epoch, digest });
     const handOver = epoch === this.#handOverEpoch;
     const said = { epoch, bytes, digest, outputBytes, end, handOver };
     return this.#outbox.push(encodeControl({ kind: 'checkpoint', ...said }));
@@ -84,7 +93,7 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
 
   protected override control(message: ControlMessage): void {
     if (message.kind !== 'ack') throw badMessage(`a ${message.kind} message out of turn`);
-    const index = this.#unacknowledged.indexOf(message.epoch);
+    const index = this.#unacknowledged.findIndex(({ epoch }) => epoch === message.epoch);
     if (index < 0) {
       throw badMessage('an epoch was acknowledged that waits for none', { epoch: message.epoch });
     }

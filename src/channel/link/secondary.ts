@@ -135,12 +135,12 @@ export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
       throw badMessage('too many checkpoints at once', { limit: BOUNDARIES_MAX });
     }
     this.#check(message);
-    const { epoch, bytes, outputBytes, end, handOver } = message;
+    const { epoch, bytes, digest, outputBytes, end, handOver } = message;
     this.#lastEpoch = epoch;
     this.#lastOffset += bytes;
     this.#ended = end;
     if (handOver) this.#handOverEpoch = epoch;
-    this.#boundaries.push({ epoch, bytes, outputBytes, end, handOver, offset: this.#lastOffset });
+    this.#boundaries.push({ epoch, bytes, digest, outputBytes, end, handOver, offset: this.#lastOffset });
     this.#wake();
   }
 

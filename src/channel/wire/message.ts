@@ -22,6 +22,7 @@ import {
   type ByeReason,
   type ChannelErrorCode,
   type Hello,
+  type SharedPoint,
   type Welcome,
 } from '../contract.js';
 import { CONTROL_BYTES_MAX } from '../limits.js';
@@ -78,15 +79,21 @@ export function encodeControl(message: ControlMessage): Buffer {
 }
 
 function wireForm(message: ControlMessage): object {
-  if (message.kind === 'checkpoint') {
-    const digest = Buffer.allocUnsafe(8);
-    digest.writeBigUInt64BE(message.digest);
-    return { ...message, digest };
+  if (message.kind === 'checkpoint') return { ...message, digest: wireDigest(message.digest) };
+  if (message.kind === 'hello') {
+    const { shared } = message;
+    return { ...message, shared: shared && { ...shared, digest: wireDigest(shared.digest) } };
   }
   if (message.kind === 'error') {
     return { ...message, message: message.message.slice(0, TEXT_MAX), facts: wireFacts(message.facts) };
   }
   return message;
+}
+
+function wireDigest(digest: bigint): Buffer {
+  const octets = Buffer.allocUnsafe(8);
+  octets.writeBigUInt64BE(digest);
+  return octets;
 }
 
 function wireFacts(facts: Facts): Record<string, Fact> {
@@ -125,9 +132,10 @@ export function decodeControl(bytes: Uint8Array): ControlMessage {
 /** Reads one message's fields, each checked as it is read. */
 class Fields {
   readonly #map: Readonly<Record<string, unknown>>;
-  #kind = '';
+  #kind: string;
 
-  constructor(value: unknown) {
+  constructor(value: unknown, kind = '') {
+    this.#kind = kind;
     // The look before unpacking has seen a map; the unpacker makes a plain object of it.
     this.#map = value as Readonly<Record<string, unknown>>;
   }
@@ -179,7 +187,17 @@ class Fields {
       streamUuid: this.#value('streamUuid') === null ? null : this.#text('streamUuid', NAME_MAX),
       epoch: this.#value('epoch') === null ? null : this.#integer('epoch'),
       pairing: this.#value('pairing') === null ? null : this.#text('pairing', NAME_MAX),
+      shared: this.#value('shared') === null ? null : this.#sharedPoint('shared'),
       ...(Object.hasOwn(this.#map, 'proof') && { proof: this.#text('proof', NAME_MAX) }),
+    };
+  }
+
+  #sharedPoint(field: string): SharedPoint {
+    const point = new Fields(Object.fromEntries(this.#entries(field)), `${this.#kind}.${field}`);
+    return {
+      streamUuid: point.#text('streamUuid', NAME_MAX),
+      epoch: point.#integer('epoch'),
+      digest: point.#digest('digest'),
     };
   }
 
@@ -209,6 +227,7 @@ class Fields {
       heartbeatTimeoutMs: this.#integer('heartbeatTimeoutMs', 1, MILLISECONDS_MAX),
       windowEpochs: this.#integer('windowEpochs', 1, WINDOW_MAX),
       continuous: this.#flag('continuous'),
+      resumes: this.#flag('resumes'),
       pairing: this.#text('pairing', NAME_MAX),
     };
   }

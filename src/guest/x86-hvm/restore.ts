@@ -92,10 +92,8 @@ export const restoreOpsX86Hvm: RestoreOps = {
     if (context.hvmContext !== null) await domain.setHvmContext(context.hvmContext);
   },
 
-  cleanup(context) {
-    context.hvmContext = null;
-    return Promise.resolve();
-  },
+  // What was set stays: another stream may go on in the domain.
+  cleanup: () => Promise.resolve(),
 };
 
 function needContext(context: RestoreOpsContext): void {

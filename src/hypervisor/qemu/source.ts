@@ -19,16 +19,13 @@ import {
   failed,
   hasEnded,
   unsupported,
-  type CpuPolicy,
   type DirtyStats,
   type DomainEvent,
   type DomainInfo,
   type DomainState,
-  type HvmParam,
   type SourceDomain,
-  type TscInfo,
 } from '../port.js';
-import { withMemory } from './state/device-state.js';
+import { DeviceStateAlone, withMemory } from './state/device-state.js';
 import { FullStates } from './state/full-state.js';
 import type { QemuMachine } from './machine.js';
 import type { QmpEvent } from './monitor/qmp.js';
@@ -42,7 +39,7 @@ const STOP_ATTEMPTS = 5;
 /** Octets of serial input that may wait. */
 const INPUT_BYTES_MAX = 64 * 1024;
 
-export class QemuSource implements SourceDomain {
+export class QemuSource extends DeviceStateAlone implements SourceDomain {
   readonly output$ = new Subject<Uint8Array>();
   readonly events$ = new ReplaySubject<DomainEvent>(1);
   readonly machine: QemuMachine;
@@ -64,6 +61,7 @@ export class QemuSource implements SourceDomain {
     state: Extract<DomainState, 'created' | 'running'> = 'created',
     stoppedBy: string | null = null,
   ) {
+    super();
     this.machine = machine;
     this.#state = state;
     this.#run = new RunState(stoppedBy);
@@ -206,6 +204,11 @@ export class QemuSource implements SourceDomain {
     await this.#ram.log(() => this.#fullStates.restart());
   }
 
+  beginStream(): Promise<void> {
+    this.#fullStates.forget();
+    return Promise.resolve();
+  }
+
   async cleanLogDirty(into: Bitmap): Promise<DirtyStats> {
     this.requireGuest();
     return this.#ram.readLog(into, true, this.#pause?.capture);
@@ -231,11 +234,6 @@ export class QemuSource implements SourceDomain {
     await this.#ram.copy(gfns, count, slab, offset, this.#pause?.capture);
   }
 
-  /** Empty: the vCPUs are part of the device state (see emulatorContext). */
-  hvmContext(): Promise<Uint8Array> {
-    return Promise.resolve(new Uint8Array(0));
-  }
-
   /** vCPUs and devices, as xen-save-devices-state writes them. The domain must be suspended. */
   async emulatorContext(): Promise<Uint8Array> {
     this.require('suspended');
@@ -246,19 +244,6 @@ export class QemuSource implements SourceDomain {
     setRunState(state, this.stoppedBy ?? RUNNING);
     this.#lastContext = state;
     return memory === null ? state : withMemory(state, memory);
-  }
-
-  hvmParams(): Promise<readonly HvmParam[]> {
-    return Promise.resolve([]);
-  }
-
-  /** The TSC is part of the device state. */
-  tscInfo(): Promise<TscInfo> {
-    return Promise.resolve({ mode: 0, khz: 0, nsec: 0n, incarnation: 0 });
-  }
-
-  cpuPolicy(): Promise<CpuPolicy> {
-    return Promise.resolve({ cpuid: new Uint8Array(0), msrs: new Uint8Array(0) });
   }
 
   protected require(state: DomainState): void {

@@ -133,6 +133,18 @@ function ofStatuses(series: DomainSeries, nowMs: () => number): void {
     'Primary: octets of the stream in slabs and socket. Secondary: octets received and not yet applied.',
     (status) => status.bufferedBytes,
   );
+  series.gauges(
+    'romulus_synchronisation_pages',
+    'Of the standby that is brought to its first checkpoint: pages sent, and pages to be sent as far as is known. None is: none.',
+    ['pages'],
+    ({ synchronisation }) =>
+      synchronisation
+        ? [
+            [{ pages: 'sent' }, synchronisation.pagesSent],
+            [{ pages: 'total' }, synchronisation.pagesTotal],
+          ]
+        : [],
+  );
   series.gauge(
     'romulus_held_output_bytes',
     'Octets of the output of the domain that wait behind the gate.',

@@ -54,8 +54,21 @@ export function watchCheckpoints(
     PHASE_BUCKETS,
     ['phase'],
   );
+  const synchronisations = series.counter(
+    'romulus_synchronisations_total',
+    'Standbys brought to their first checkpoint: from nothing, or from what they shared with the primary.',
+    [{ from: 'nothing' }, { from: 'shared' }],
+  );
+  const synchronised = series.reported(
+    'romulus_synchronisation_seconds',
+    'How long the last one took, to its acknowledgement.',
+  );
   return checkpoints$.subscribe((report) => {
-    const { domain } = report;
+    const { domain, synchronisation } = report;
+    if (synchronisation) {
+      synchronisations.inc({ domain, from: synchronisation.resumes ? 'shared' : 'nothing' });
+      synchronised.set({ domain }, synchronisation.seconds);
+    }
     checkpoints.inc({ domain });
     dirtyPages.inc({ domain }, report.dirtyPages);
     bytes.inc({ domain }, report.bytes);

@@ -11,7 +11,9 @@ import type { Gate } from '../world/gate.js';
 import type { Guest } from '../world/guest.js';
 import type { Process } from '../world/process.js';
 import type { Point } from '../checkers/history.js';
+import type { Shared } from '../../../src/primary/shared.js';
 import type { Cluster } from './cluster.js';
+import { digestOf } from './domain.js';
 import type { LinkEnd } from './link-end.js';
 
 export interface CheckpointingPorts {
@@ -21,6 +23,8 @@ export interface CheckpointingPorts {
   readonly link: LinkEnd;
   readonly guest: Guest;
   readonly gate: Gate;
+  /** What the standby has. */
+  readonly shared: Shared;
   /** The stream is over, whatever it still does. */
   readonly isLeft: () => boolean;
   readonly tell: (event: LifeEvent) => void;
@@ -70,11 +74,12 @@ export class Checkpointing {
 
   acknowledged(epoch: number): void {
     if (this.#isOver()) return;
-    const { cluster, link, gate, tell } = this.#ports;
+    const { cluster, link, gate, shared, tell } = this.#ports;
     if (!this.#enter({ kind: 'acknowledged', epoch })) return;
     const point = this.#points.get(epoch);
     this.#points.delete(epoch);
     if (point) cluster.loss.acknowledged(point);
+    shared.acknowledged(epoch);
     if (this.#ledger.release) gate.release(this.#ledger.release);
     tell({ kind: 'acknowledged', streamUuid: link.streamUuid, ledger: this.#ledger });
     this.#next();
@@ -114,7 +119,7 @@ export class Checkpointing {
   }
 
   #captured(epoch: number, point: Point): void {
-    const { cluster, process, link, tell } = this.#ports;
+    const { cluster, process, link, shared, tell } = this.#ports;
     if (!this.#enter({ kind: 'captured', epoch })) return;
     this.#points.set(epoch, point);
     this.#capturing = false;
@@ -125,6 +130,8 @@ export class Checkpointing {
         `captures ${cluster.history.name(point)} as the first of ${streamUuid}`,
       );
     tell({ kind: 'captured', streamUuid, ledger: this.#ledger });
+    shared.captured(epoch);
+    shared.sent(epoch, digestOf(point));
     link.send({ kind: 'checkpoint', epoch, point }, cluster.params.latencyMs);
     this.#isDue = false;
     process.after(cluster.params.checkpointIntervalMs, () => {

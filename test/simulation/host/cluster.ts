@@ -56,6 +56,7 @@ export interface Cluster {
   /** Streams are named in the order of their welcomes. */
   streams: number;
   takeovers: number;
+  resumed: number;
 }
 
 /** A guest that runs, or will, and its way out. */

@@ -1,6 +1,7 @@
 // What every host says of the one domain.
 
-import { PROTOCOL_VERSION, type Hello } from '../../../src/channel/contract.js';
+import { PROTOCOL_VERSION, type Hello, type SharedPoint } from '../../../src/channel/contract.js';
+import type { Point } from '../checkers/history.js';
 import type { DomainInfo } from '../../../src/hypervisor/port.js';
 import type { Held } from '../../../src/secondary/vigil-state.js';
 
@@ -16,7 +17,7 @@ export const INFO: DomainInfo = {
   versionMinor: 0,
 };
 
-export function helloOf(host: string, held: Held | null): Hello {
+export function helloOf(host: string, held: Held | null, shared: SharedPoint | null): Hello {
   return {
     domain: DOMAIN,
     protocolVersion: PROTOCOL_VERSION,
@@ -30,5 +31,11 @@ export function helloOf(host: string, held: Held | null): Hello {
     streamUuid: held?.streamUuid ?? null,
     epoch: held?.epoch ?? null,
     pairing: held?.pairing ?? null,
+    shared,
   };
+}
+
+/** In the place of a checkpoint's digest: no two points have the same. */
+export function digestOf({ branch, count }: Point): bigint {
+  return (BigInt(branch) << 32n) | BigInt(count);
 }

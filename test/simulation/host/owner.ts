@@ -1,13 +1,14 @@
 // The owner of a domain (primary/domain.ts, primary.ts, and OwnerPart of protection/parts.ts): the real step, and what it
 // asks for done to a guest that counts.
 
-import { ChannelError, type Hello } from '../../../src/channel/contract.js';
+import { ChannelError, type Hello, type SharedPoint } from '../../../src/channel/contract.js';
 import { beatMsOf, stallMsOf } from '../../../src/channel/link/heartbeat.js';
 import { isAlone, mandateOf } from '../../../src/failover/mandate.js';
 import type { Register, RegisterWrite } from '../../../src/failover/register.js';
 import { written } from '../../../src/failover/register.js';
 import { stepLife } from '../../../src/primary/life.js';
 import { birth, type LifeEffect, type LifeEvent, type LifeState } from '../../../src/primary/life-state.js';
+import { Shared } from '../../../src/primary/shared.js';
 import { judgeHello } from '../../../src/primary/welcome.js';
 import type { RoleEvent } from '../../../src/protection/role-state.js';
 import type { End, Greeting, Message } from '../world/connection.js';
@@ -27,6 +28,14 @@ export class Owner implements Part {
   readonly #agent: AgentPorts;
   readonly #news: (event: RoleEvent) => void;
   readonly #client: RegisterClient;
+  /** What the standby has; what is taken out of a dirty log is nothing here: a checkpoint is a count. */
+  readonly #shared = new Shared({
+    enableLogDirty: () => Promise.resolve(),
+    cleanLogDirty: () => Promise.resolve({ dirtyCount: 0, faultCount: 0 }),
+    disableLogDirty: () => Promise.resolve(),
+  });
+  /** From where each stream goes on. */
+  readonly #from = new Map<string, SharedPoint | null>();
   readonly #loop: Loop<LifeState, LifeEvent, LifeEffect>;
   readonly #links = new Map<string, LinkEnd>();
   readonly #streams: InTurn<string>;
@@ -136,13 +145,15 @@ export class Owner implements Part {
       checkpoint: { windowEpochs },
       heartbeat: { intervalMs: heartbeatIntervalMs, timeoutMs: heartbeatTimeoutMs },
     };
-    const judged = judgeHello(hello, terms, INFO, state, '0123456789ab', host.name);
+    const judged = judgeHello(hello, terms, INFO, state, '0123456789ab', host.name, this.#shared);
     // By names that can be had again.
     const streamUuid = `s${++cluster.streams}`;
     const pairing = judged.pairing === judged.streamUuid ? streamUuid : judged.pairing;
-    const welcome = { host: judged.host, streamUuid, pairing, continuous: judged.continuous };
+    const { continuous, resumes } = judged;
+    const welcome = { host: judged.host, streamUuid, pairing, continuous, resumes };
     end.send({ kind: 'welcome', welcome });
     this.#linked(end, hello.host, welcome);
+    this.#from.set(streamUuid, resumes ? hello.shared : null);
   }
 
   #linked(end: End, peer: string, { streamUuid, pairing }: Greeting): void {
@@ -158,6 +169,7 @@ export class Owner implements Part {
       lost: (code) => {
         cluster.story?.tell(host.name, `loses its link to ${peer}: ${code}`);
         this.#links.delete(streamUuid);
+        this.#from.delete(streamUuid);
         tell({ kind: 'lost', streamUuid, code, message: code });
         this.#stream?.left();
       },
@@ -259,12 +271,15 @@ export class Owner implements Part {
       return;
     }
     const { cluster, process } = this.#agent;
+    if (!this.#shared.begin(streamUuid, this.#from.get(streamUuid) ?? null))
+      throw new Error('there is no way from what was shared');
     this.#stream = new Checkpointing({
       cluster,
       process,
       host: this.#agent.host.name,
       link,
       guest: this.#guest,
+      shared: this.#shared,
       gate: this.#gate,
       isLeft,
       tell: (event) => this.#loop.tell(event),

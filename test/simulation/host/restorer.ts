@@ -2,8 +2,11 @@
 // it is done when the link is lost and all that came whole before is applied.
 
 import type { SecondaryEvent } from '../../../src/secondary/vigil-state.js';
+import { chained } from '../../../src/channel/link/digest.js';
 import type { Point } from '../checkers/history.js';
 import type { Process } from '../world/process.js';
+import type { Cluster } from './cluster.js';
+import { digestOf } from './domain.js';
 import type { LinkEnd } from './link-end.js';
 
 /** A domain that is filled. */
@@ -18,33 +21,41 @@ interface Whole {
 }
 
 export class Restorer {
-  readonly vessel: Vessel = { content: null };
+  readonly vessel: Vessel;
   readonly #process: Process;
   readonly #link: LinkEnd;
-  readonly #commitMs: number;
+  readonly #cluster: Cluster;
   readonly #tell: (event: SecondaryEvent) => void;
   readonly #done: () => void;
   readonly #waiting: Whole[] = [];
   #working = true;
   #acknowledged = -1;
+  /** As StreamProgress has it. */
+  #digest: bigint;
+  /** It goes on in what was filled before. */
+  readonly #resumes: boolean;
   #over = false;
 
-  /** `arrived`: what came before it was begun. */
+  /** `arrived`: what came before it was begun. `kept`: what it goes on in, and the digest of that. */
   constructor(
     process: Process,
     link: LinkEnd,
-    commitMs: number,
+    cluster: Cluster,
     arrived: readonly Whole[],
+    kept: { readonly vessel: Vessel; readonly digest: bigint } | null,
     tell: (event: SecondaryEvent) => void,
     done: () => void,
   ) {
     this.#process = process;
     this.#link = link;
-    this.#commitMs = commitMs;
+    this.#cluster = cluster;
     this.#tell = tell;
     this.#done = done;
+    this.vessel = kept?.vessel ?? { content: null };
+    this.#digest = kept?.digest ?? 0n;
+    this.#resumes = kept !== null;
     this.#waiting.push(...arrived);
-    process.after(commitMs, () => this.#goOn());
+    process.after(cluster.params.commitMs, () => this.#goOn());
   }
 
   get size(): number {
@@ -77,18 +88,29 @@ export class Restorer {
     const { streamUuid } = this.#link;
     this.#working = true;
     this.#acknowledged = epoch;
-    this.#tell({ kind: 'acknowledged', streamUuid, epoch });
+    this.#digest = chained(this.#digest, digestOf(point));
+    if (epoch === 0 && this.#resumes) this.#goesOn(point);
+    this.#tell({ kind: 'acknowledged', streamUuid, epoch, digest: this.#digest });
     this.#link.send({ kind: 'ack', epoch });
-    this.#process.after(this.#commitMs, () => {
+    this.#process.after(this.#cluster.params.commitMs, () => {
       this.vessel.content = point;
       this.#goOn();
     });
   }
 
+  /** What came holds what has changed since, no more. */
+  #goesOn(point: Point): void {
+    const { history } = this.#cluster;
+    const { content } = this.vessel;
+    this.#cluster.resumed++;
+    if (content === null || !history.isPast(content, point))
+      history.wrong(`a stream goes on to ${history.name(point)} from what is not its past`);
+  }
+
   #end(): void {
     this.#over = true;
     const { streamUuid } = this.#link;
-    const consistent = this.#acknowledged >= 0;
+    const consistent = this.#resumes || this.#acknowledged >= 0;
     const said = { epochsBack: 0, code: 'LINK_CLOSED', message: 'the channel broke' };
     this.#tell({ kind: 'restored', streamUuid, consistent, ...said });
     this.#done();

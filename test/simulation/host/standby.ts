@@ -4,6 +4,7 @@
 import { takeOverWrite } from '../../../src/failover/mandate.js';
 import { written, type Register, type RegisterWrite } from '../../../src/failover/register.js';
 import { spreadMs } from '../../../src/flow/backoff.js';
+import type { Of } from '../../../src/flow/kinds.js';
 import { hostToDial } from '../../../src/protection/route.js';
 import type { RoleEvent } from '../../../src/protection/role-state.js';
 import { stepSecondary } from '../../../src/secondary/vigil.js';
@@ -38,7 +39,7 @@ export class Standby implements Part {
   readonly #client: RegisterClient;
   readonly #loop: Loop<SecondaryState, SecondaryEvent, SecondaryEffect>;
   readonly #links = new Map<string, Link>();
-  readonly #restores: InTurn<string>;
+  readonly #restores: InTurn<Of<SecondaryEffect, 'restore'>>;
   readonly #asks: InTurn<Held>;
   readonly #timers = new Map<string, number>();
   #armings = 0;
@@ -66,7 +67,7 @@ export class Standby implements Part {
       (effect) => this.#perform(effect),
       () => this.#tellBusy(),
     );
-    this.#restores = new InTurn((streamUuid, done) => this.#restore(streamUuid, done));
+    this.#restores = new InTurn((effect, done) => this.#restore(effect, done));
     this.#asks = new InTurn((held, done) => this.#acquire(held, done));
   }
 
@@ -114,13 +115,13 @@ export class Standby implements Part {
     const { cluster, host, process } = this.#agent;
     switch (effect.kind) {
       case 'dial':
-        this.#dialOut(effect.dial, effect.held);
+        this.#dialOut(effect);
         return;
       case 'abort-dial':
         this.#dial?.abort();
         return;
       case 'restore':
-        this.#restores.do(effect.streamUuid);
+        this.#restores.do(effect);
         return;
       case 'adopt':
         this.#held = this.#filling;
@@ -178,13 +179,13 @@ export class Standby implements Part {
     });
   }
 
-  #dialOut(dial: number, held: Held | null): void {
+  #dialOut({ dial, held, shared }: Of<SecondaryEffect, 'dial'>): void {
     const { cluster, host } = this.#agent;
     const others = cluster.hosts.map(({ name }) => name).filter((name) => name !== host.name);
     const name = hostToDial(others, held?.owner ?? this.#owner(), held !== null, this.#tried++);
     if (name === undefined) throw new Error('a standby needs another host');
     this.#dial?.abort();
-    this.#dial = new Dial(this.#agent, name, helloOf(host.name, held), {
+    this.#dial = new Dial(this.#agent, name, helloOf(host.name, held, shared), {
       linked: (end, welcome) => this.#linked(dial, end, welcome),
       failed: (code) => {
         if (code === 'UNKNOWN_DOMAIN' && !this.#stopped) this.#news({ kind: 'not-here', host: name });
@@ -193,8 +194,9 @@ export class Standby implements Part {
     });
   }
 
-  #linked(dial: number, end: End, { host: owner, streamUuid, pairing, continuous }: Greeting): void {
+  #linked(dial: number, end: End, welcome: Greeting): void {
     const { cluster, host } = this.#agent;
+    const { host: owner, streamUuid, pairing, continuous, resumes } = welcome;
     this.#dial = null;
     const link: Link = {
       arrived: [],
@@ -212,14 +214,15 @@ export class Standby implements Part {
       }),
     };
     this.#links.set(streamUuid, link);
-    const kind = continuous ? `continuous, pairing ${pairing}` : 'from the start';
+    const begins = resumes ? 'from what it has' : 'from the start';
+    const kind = continuous ? `continuous, pairing ${pairing}, ${begins}` : begins;
     cluster.story?.tell(host.name, `linked to ${owner}: ${streamUuid}, ${kind}`);
     const silenceMs = cluster.params.heartbeatTimeoutMs;
-    const said = { streamUuid, owner, pairing, continuous, standstillMs: 0, silenceMs };
+    const said = { streamUuid, owner, pairing, continuous, resumes, standstillMs: 0, silenceMs };
     this.#loop.tell({ kind: 'dialled', dial, ...said });
   }
 
-  #restore(streamUuid: string, done: () => void): void {
+  #restore({ streamUuid, from }: Of<SecondaryEffect, 'restore'>, done: () => void): void {
     const { process, cluster } = this.#agent;
     const link = this.#links.get(streamUuid);
     if (!link) {
@@ -230,8 +233,11 @@ export class Standby implements Part {
     }
     const { arrived, end } = link;
     const tell = (event: SecondaryEvent): void => this.#loop.tell(event);
-    link.restorer = new Restorer(process, end, cluster.params.commitMs, arrived.splice(0), tell, done);
-    this.#filling = link.restorer.vessel;
+    if (from && !this.#held) throw new Error('a stream goes on in a domain that is not there');
+    const kept = from && this.#held && { vessel: this.#held, digest: from.digest };
+    const before = arrived.splice(0);
+    link.restorer = new Restorer(process, end, cluster, before, kept, tell, done);
+    if (!kept) this.#filling = link.restorer.vessel;
   }
 
   /** As StandbyPart does it. */

@@ -17,6 +17,7 @@ export interface Greeting {
   readonly streamUuid: string;
   readonly pairing: string;
   readonly continuous: boolean;
+  readonly resumes: boolean;
 }
 
 export type Message =

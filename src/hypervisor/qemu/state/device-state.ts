@@ -92,8 +92,27 @@ export function withMemory(state: Uint8Array, memory: Uint8Array): Uint8Array {
   return Buffer.concat([header, memory, state.subarray(DEVICE_STATE_HEADER_BYTES)]);
 }
 
+/** All state of a QEMU domain is in its device state (emulatorContext): beside that there is nothing to be saved. */
+export abstract class DeviceStateAlone {
+  hvmContext(): Promise<Uint8Array> {
+    return Promise.resolve(new Uint8Array(0));
+  }
+
+  hvmParams(): Promise<readonly HvmParam[]> {
+    return Promise.resolve([]);
+  }
+
+  tscInfo(): Promise<TscInfo> {
+    return Promise.resolve({ mode: 0, khz: 0, nsec: 0n, incarnation: 0 });
+  }
+
+  cpuPolicy(): Promise<CpuPolicy> {
+    return Promise.resolve({ cpuid: new Uint8Array(0), msrs: new Uint8Array(0) });
+  }
+}
+
 /**
- * All state of a QEMU domain is in its device state (setEmulatorContext). What a stream may hold beside that, it has no
+ * The same of one that is restored (setEmulatorContext). What a stream may hold beside that, it has no
  * place for; that there is nothing of a kind is fine.
  * @throws HypervisorError UNSUPPORTED, all of them, for what is not nothing
  */

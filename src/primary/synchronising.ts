@@ -1,0 +1,33 @@
+// How far the first checkpoint of a stream has come, pass after pass over what the domain has changed meanwhile.
+
+import { monotonicMs } from '../flow/clock.js';
+import type { Synchronisation } from '../report/reports.js';
+
+export class Synchronising {
+  readonly #resumes: boolean;
+  readonly #beganMs = monotonicMs();
+  /** Of the passes before this one. */
+  #before = 0;
+  #done = 0;
+  #total = 0;
+
+  constructor(resumes: boolean) {
+    this.#resumes = resumes;
+  }
+
+  /** So many pages of this pass are sent, of so many. */
+  sent(pagesDone: number, pagesTotal: number): void {
+    if (pagesDone < this.#done) this.#before += this.#done;
+    this.#done = pagesDone;
+    this.#total = pagesTotal;
+  }
+
+  report(): Synchronisation {
+    return {
+      resumes: this.#resumes,
+      pagesSent: this.#before + this.#done,
+      pagesTotal: this.#before + Math.max(this.#total, this.#done),
+      seconds: (monotonicMs() - this.#beganMs) / 1000,
+    };
+  }
+}
