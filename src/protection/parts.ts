@@ -70,7 +70,6 @@ export class OwnerPart implements Part {
   readonly #options: PartOptions;
   readonly #domain: PrimaryDomain;
   readonly #estate: Estate | null;
-  readonly #begun: Register;
   #stopped = false;
 
   /** `register`: by which the domain is ours. */
@@ -78,7 +77,6 @@ export class OwnerPart implements Part {
     const { host, instance, primary, shared, dependencies, reports, settle, log } = options;
     this.#options = options;
     this.#estate = estate;
-    this.#begun = register;
     // Told apart from the tokens of the owners that this process was before.
     const mandate = mandateOf(host, `${instance}-${register.generation}`, register, shared);
     this.#domain = new PrimaryDomain(primary, dependencies, reports, log, { host, mandate, settle });
@@ -99,7 +97,7 @@ export class OwnerPart implements Part {
   }
 
   get register(): Register {
-    return this.#domain.register ?? this.#begun;
+    return this.#domain.register;
   }
 
   status(): DomainStatus {

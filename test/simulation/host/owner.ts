@@ -63,8 +63,7 @@ export class Owner implements Part {
     this.#sinceMs = process.nowMs;
     this.#client = new RegisterClient(cluster, host.name, process);
     const settings = {
-      whenUnprotected: 'hold',
-      startWithSecondary: false,
+      startWithStandby: false,
       stallMs: stallMsOf(heartbeatTimeoutMs),
       standstill: null,
       handOverTimeoutMs: 5000,
@@ -145,7 +144,7 @@ export class Owner implements Part {
       checkpoint: { windowEpochs },
       heartbeat: { intervalMs: heartbeatIntervalMs, timeoutMs: heartbeatTimeoutMs },
     };
-    const judged = judgeHello(hello, terms, INFO, state, '0123456789ab', host.name, this.#shared);
+    const judged = judgeHello(hello, terms, INFO, state, host.name, this.#shared);
     // By names that can be had again.
     const streamUuid = `s${++cluster.streams}`;
     const pairing = judged.pairing === judged.streamUuid ? streamUuid : judged.pairing;
