@@ -34,8 +34,7 @@ export async function agentVerb(file: string, host?: string): Promise<ExitCode> 
   const metrics = createAgentMetrics(agent, { hookOutcomes$: hooks.outcomes$ });
   const { registry } = metrics;
   const statuses = () => agent.statuses();
-  const http =
-    config.http === false ? null : createHttpServer({ ...config.http, registry, statuses, log });
+  const http = config.http === false ? null : createHttpServer({ ...config.http, registry, statuses, log });
   const control = createControl({ socket: config.control, agent, log });
   const told = tellReports(agent);
   try {

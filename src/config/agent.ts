@@ -20,9 +20,7 @@ export type DialConfig = Pick<Cluster, 'tls' | 'token' | 'plaintext'>;
 
 /** Where it listens, and how. */
 export interface ListenConfig
-  extends
-    DialConfig,
-    Pick<Cluster, 'handshakeTimeoutMs' | 'maxPendingHandshakes' | 'socketBufferBytes'> {
+  extends DialConfig, Pick<Cluster, 'handshakeTimeoutMs' | 'maxPendingHandshakes' | 'socketBufferBytes'> {
   readonly host: string;
   readonly port: number;
 }

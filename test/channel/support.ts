@@ -2,12 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { filter, firstValueFrom } from 'rxjs';
-import {
-  ChannelError,
-  type Hello,
-  type LinkEvent,
-  type PrimaryLink,
-} from '../../src/channel/contract.js';
+import { ChannelError, type Hello, type LinkEvent, type PrimaryLink } from '../../src/channel/contract.js';
 import { dial, type DialOptions } from '../../src/channel/dial/dialer.js';
 import { PrimaryListener, type PrimaryListenerOptions } from '../../src/channel/listen/listener.js';
 import type { ChannelTls } from '../../src/channel/credentials/security.js';

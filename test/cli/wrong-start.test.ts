@@ -27,7 +27,11 @@ describe('an agent that cannot start as it is configured', function () {
 
   it('exits with 2 for an output that cannot be opened, when it is told to', async () => {
     const file = path.join(await cleanup.directory(), 'no', 'such', 'directory', 'console');
-    const agent = await Agent.start(cleanup, 'alpha', await clusterOf(cleanup, { output: { console: { file } } }));
+    const agent = await Agent.start(
+      cleanup,
+      'alpha',
+      await clusterOf(cleanup, { output: { console: { file } } }),
+    );
     await until('it says so', () => agent.stderr.includes(file), 30_000);
     agent.process.kill('SIGTERM');
     expect(await agent.ended()).to.equal(2);
@@ -36,7 +40,10 @@ describe('an agent that cannot start as it is configured', function () {
   it('goes on with the domains that can run', async () => {
     const cluster = await clusterOf(cleanup);
     const [good] = cluster.domains;
-    const agent = await Agent.start(cleanup, 'alpha', { ...cluster, domains: [good, { ...good, ...noQemu }] });
+    const agent = await Agent.start(cleanup, 'alpha', {
+      ...cluster,
+      domains: [good, { ...good, ...noQemu }],
+    });
     await agent.listening();
     const secondary = await Agent.start(cleanup, 'beta', cluster);
     await secondary.more('commit');

@@ -76,7 +76,6 @@ export function playPrimary(
   return lines;
 }
 
-
 class VirtualPrimary {
   lines: string[] = [];
 

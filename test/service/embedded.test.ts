@@ -29,7 +29,12 @@ describe('service: the embedded machine', () => {
       const directory = await cleanup.directory();
       const output = { console: { file: `${directory}/console` }, tap: `${directory}/tap` };
       const registers = await cleanup.directory();
-      const child = Child.primary({ registers, embedded, output, checkpoint: { intervalMs: 20, slab: '8MiB' } });
+      const child = Child.primary({
+        registers,
+        embedded,
+        output,
+        checkpoint: { intervalMs: 20, slab: '8MiB' },
+      });
       cleanup.add(() => child.kill());
       await until('the primary listens', () => child.port > 0);
       const secondary = new TestSecondary(child, { embedded });

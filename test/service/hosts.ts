@@ -67,7 +67,8 @@ export function agentOn(
   );
   // A file names each port; here any free one will do.
   const listen = { ...config.listen, port: host === 'north' ? port : 0 };
-  const witness = typeof registers === 'string' ? createFileWitness({ directory: registers }) : lasting(registers);
+  const witness =
+    typeof registers === 'string' ? createFileWitness({ directory: registers }) : lasting(registers);
   return createAgent({ ...config, listen }, { ...dependencies, witness: { witness, shared: true } });
 }
 

@@ -53,7 +53,9 @@ describe('service: a link that is made again and again', () => {
     await primary.start();
     const proxy = new Proxy(primary.port);
     cleanup.add(() => proxy.close());
-    const secondary = new TestSecondary(primary.behind(await proxy.listen()), { failover: { reconnectWindowMs: 60_000 } });
+    const secondary = new TestSecondary(primary.behind(await proxy.listen()), {
+      failover: { reconnectWindowMs: 60_000 },
+    });
     cleanup.add(() => secondary.service.stop());
     const both: Pair = { primary, secondary, proxy, slabs, copied };
     await secondary.start();

@@ -236,7 +236,10 @@ describe('service: two hosts', () => {
     line.isCut = true;
     await secondary.service.stop();
     const { domain } = primary.guest();
-    await until('the domain stands still', () => primary.status().link === 'down' && domain.state === 'suspended');
+    await until(
+      'the domain stands still',
+      () => primary.status().link === 'down' && domain.state === 'suspended',
+    );
     const { heldOutputBytes: held } = primary.status();
     expect(held).to.be.within(4096, 4096 + 20 * LINE_BYTES);
     const { length } = primary.output();

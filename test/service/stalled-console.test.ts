@@ -1,7 +1,16 @@
 // Whoever reads a console stalls, or its disk is full: that costs its own domain, in the end, and nothing else; and
 // nothing of what was let out is lost, torn or doubled, nor said by a primary that was replaced.
 
-import { closeSync, constants, openSync, readFileSync, readSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  openSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { expect } from 'chai';
 import { codeOf } from '../../src/errors.js';
 import { PIECE_BYTES } from '../../src/output/outlet.js';

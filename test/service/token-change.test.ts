@@ -44,10 +44,13 @@ describe('service: a token that is changed', function () {
     const proxy = new Proxy(primary.port);
     const port = await proxy.listen();
     cleanup.add(() => proxy.close());
-    const secondary = new TestSecondary({ port, registers }, {
-      failover: { reconnectWindowMs: WINDOW_MS },
-      file: { token: files.secondary, ...(authority && { tls: authority.issue() }) },
-    });
+    const secondary = new TestSecondary(
+      { port, registers },
+      {
+        failover: { reconnectWindowMs: WINDOW_MS },
+        file: { token: files.secondary, ...(authority && { tls: authority.issue() }) },
+      },
+    );
     cleanup.add(() => secondary.service.stop());
     await secondary.start();
     await until('checkpoints', () => primary.checkpoints.length > 3);

@@ -7,7 +7,14 @@ import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
 import { openSource, openTarget } from '../../src/service/hypervisors.js';
 import { MemoryDomain } from '../memory/domain.js';
 import { until } from '../support/until.js';
-import { agentOn, WatchedHost, type HostName, type HostOptions, type Reach, type Registers } from './hosts.js';
+import {
+  agentOn,
+  WatchedHost,
+  type HostName,
+  type HostOptions,
+  type Reach,
+  type Registers,
+} from './hosts.js';
 import { MemoryGuest } from './memory-guest.js';
 
 export const PAGES = 512;
@@ -66,7 +73,13 @@ export class TestPrimary extends WatchedHost implements Reach {
       output: { console: 'none', ...changes.output, ...changes.outputs?.[name] },
       ...changes.domain,
     }));
-    const options = { port: changes.port ?? 0, registers, domains, ...(file && { file }), ...(hosts && { hosts }) };
+    const options = {
+      port: changes.port ?? 0,
+      registers,
+      domains,
+      ...(file && { file }),
+      ...(hosts && { hosts }),
+    };
     const service = agentOn('north', options, {
       log: changes.log ?? log,
       openSource: (config) => {

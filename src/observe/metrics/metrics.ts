@@ -8,12 +8,7 @@ import { Gauge, Registry } from 'prom-client';
 import { EMPTY, type Observable, Subscription } from 'rxjs';
 import { VERSION } from '../../version.js';
 import { monotonicMs } from '../../flow/clock.js';
-import type {
-  AgentService,
-  DomainRole,
-  HostPhase,
-  DomainStatus,
-} from '../../report/reports.js';
+import type { AgentService, DomainRole, HostPhase, DomainStatus } from '../../report/reports.js';
 import type { HookOutcome } from '../hooks/events.js';
 import { registerProcessMetrics } from './process.js';
 import {

@@ -175,11 +175,10 @@ describe('qemu: an attached guest and its standby', function () {
     expect(said.join('')).to.not.include('monitor');
   });
 
-  it('there never was a secondary: the guest is heard, and goes on when the agent is stopped', async () => {
+  it('there never was a secondary: the guest goes on, and is heard', async () => {
     const primary = await runningOf();
-    await until('the gate is tested', () => world.frames > 0);
-    await world.hears(1, () => qemu.speak());
     await primary.host.service.stop();
+    expect(await qemu.isRunning()).to.equal(true);
     expect(await qemu.filters()).to.deep.equal([]);
     await world.hears(1, () => qemu.speak());
   });
