@@ -6,6 +6,7 @@ import { pino } from 'pino';
 import type { PrimaryLink } from '../../src/channel/contract.js';
 import { codeOf } from '../../src/errors.js';
 import { Work } from '../../src/flow/work.js';
+import { HypervisorError } from '../../src/hypervisor/port.js';
 import { DomainStop } from '../../src/hypervisor/standstill.js';
 import { Capture } from '../../src/primary/capture.js';
 import { Shared } from '../../src/primary/shared.js';
@@ -209,6 +210,18 @@ describe('primary/capture', () => {
     await stages(capture.capture(0, false));
     memory.crash();
     expect(await codeOfFailure(stages(capture.capture(1, false)))).to.equal('FAILED');
+    await capture.close();
+  });
+
+  it('a domain that is gone in the middle of it: how it ended is told before the capture has failed', async () => {
+    const gone = Promise.reject(new HypervisorError('DOMAIN_GONE', 'The connection is lost.'));
+    gone.catch(() => undefined);
+    const { capture, memory, stages } = await made({ copy: gone });
+    const told: string[] = [];
+    memory.events$.subscribe(({ kind }) => told.push(kind));
+    setTimeout(() => memory.crash(), 20);
+    const failure = await codeOfFailure(stages(capture.capture(0, false)));
+    expect([failure, ...told]).to.deep.equal(['DOMAIN_GONE', 'crashed']);
     await capture.close();
   });
 
