@@ -6,6 +6,7 @@ export type ServiceErrorCode =
   | 'UNKNOWN_DOMAIN' // the service has no domain of that name
   | 'TOO_FEW_DESCRIPTORS' // the process may not have as many files open as it needs
   | 'STOPPED' // the service was stopped while it started
+  | 'TAKEN_BACK' // the standby has started what was handed over to it, and its owner goes on with it
   | SwitchoverErrorCode;
 
 /** Why a domain was not switched over: it runs where it ran, but for STOPPED, of which that is not known. */

@@ -49,8 +49,9 @@ export interface SecondaryReports {
 export interface StandbyOffice {
   /** Of this host. */
   readonly host: string;
-  /** As SecondaryPorts says. */
-  acquire(held: Held): Promise<'granted' | 'denied'>;
+  /** As SecondaryPorts says; so is confirm. */
+  acquire(held: Held, handedOver: boolean): Promise<'granted' | 'denied'>;
+  confirm(): Promise<'granted' | 'denied'>;
   /** What was taken over is taken from here (bequeath), when this has finished. */
   readonly handsOver?: boolean;
   /** Left out: as configured. */
@@ -200,7 +201,8 @@ export class SecondaryDomain {
       adopt: () => world.standbys.adopt(),
       discard: (was) => world.standbys.discard(was),
       held: () => world.standbys.held,
-      acquire: (held) => this.#office.acquire(held),
+      acquire: (held, handedOver) => this.#office.acquire(held, handedOver),
+      confirm: () => this.#office.confirm(),
       failed: (error) => this.#failed(error, 'the domain does not start'),
       transition: (reason) => this.#transition(reason),
       finished: () => this.#finish(),

@@ -31,7 +31,8 @@ class Secondary extends DomainService<SecondaryDomain> implements SecondaryServi
       openTarget: (domain) => dependencies.openTarget(domain, this.interrupted),
     };
     this.domains = domains.map((domain) => {
-      const office = { host: '', acquire: () => Promise.resolve('granted' as const) };
+      const granted = () => Promise.resolve('granted' as const);
+      const office = { host: '', acquire: granted, confirm: granted };
       return new SecondaryDomain(domain, interruptible, office, this, domainLogger(log, domain.name));
     });
   }

@@ -139,6 +139,19 @@ export class Agent implements AgentPorts {
     this.process.run('operator', () => this.#loop.tell({ kind: 'force' }));
   }
 
+  /** False: the domain is not ours to hand over. */
+  handOver(): boolean {
+    const part = this.#part;
+    if (!(part instanceof Owner)) return false;
+    // Not where the witness cannot be asked.
+    this.process.run('operator', () =>
+      this.#client.read((register) => {
+        if (register !== undefined && part === this.#part) part.handOver();
+      }),
+    );
+    return true;
+  }
+
   /** Of a connection that somebody has made to us. */
   receive(end: End, message: Message): void {
     if (message.kind !== 'hello') return;

@@ -34,6 +34,8 @@ export class Owner implements Part {
     cleanLogDirty: () => Promise.resolve({ dirtyCount: 0, faultCount: 0 }),
     disableLogDirty: () => Promise.resolve(),
   });
+  #handOvers = 0;
+  #arming = 0;
   /** From where each stream goes on. */
   readonly #from = new Map<string, SharedPoint | null>();
   readonly #loop: Loop<LifeState, LifeEvent, LifeEffect>;
@@ -83,6 +85,11 @@ export class Owner implements Part {
       this.#loop.tell({ kind: 'beat' });
       return !this.#stopped;
     });
+  }
+
+  /** An operator asks for it. */
+  handOver(): void {
+    this.#loop.tell({ kind: 'hand-over', id: ++this.#handOvers, to: null });
   }
 
   get state(): LifeState {
@@ -239,13 +246,40 @@ export class Owner implements Part {
       case 'expose':
         return; // of disks that both see
       case 'hand-over':
-      case 'hand-over-settled':
-      case 'hand-back':
+        this.#stream?.handOver();
+        return;
       case 'handed-over':
+        this.#gate?.settled(() => this.#links.get(effect.streamUuid)?.send({ kind: 'handed-over' }));
+        return;
+      case 'hand-back':
+        this.#handBack();
+        return;
+      case 'hand-over-settled':
+        if (effect.outcome.how === 'done') cluster.switchovers++;
+        cluster.story?.tell(host.name, `the switchover: ${effect.outcome.how}`);
+        return;
       case 'arm':
+        this.#arm(effect.delayMs);
+        return;
       case 'disarm':
-        throw new Error(`nobody asks for a switchover here: ${effect.kind}`);
+        this.#arming++;
+        return;
     }
+  }
+
+  #arm(delayMs: number): void {
+    const arming = ++this.#arming;
+    this.#agent.process.after(delayMs, () => {
+      if (arming === this.#arming) this.#loop.tell({ kind: 'timer', timer: 'hand-over' });
+    });
+  }
+
+  /** A capture that was given up lets it go on by itself. */
+  #handBack(): void {
+    const guest = this.#guest;
+    this.#agent.process.after(this.#agent.cluster.params.pauseMs, () => {
+      if (guest && guest.end === null && !this.#stopped) guest.running = true;
+    });
   }
 
   #startDomain(): void {
