@@ -8,7 +8,6 @@ import type { Register, RegisterWrite } from '../../../src/failover/register.js'
 import { written } from '../../../src/failover/register.js';
 import { stepLife } from '../../../src/primary/life.js';
 import { birth, type LifeEffect, type LifeEvent, type LifeState } from '../../../src/primary/life-state.js';
-import { Shared } from '../../../src/primary/shared.js';
 import { judgeHello } from '../../../src/primary/welcome.js';
 import type { RoleEvent } from '../../../src/protection/role-state.js';
 import type { End, Greeting, Message } from '../world/connection.js';
@@ -17,9 +16,9 @@ import type { Guest } from '../world/guest.js';
 import { Checkpointing } from './checkpointing.js';
 import type { AgentPorts, Estate, Part } from './cluster.js';
 import { LinkEnd } from './link-end.js';
-import { InTurn, Loop } from './loop.js';
+import { InTurn, Loop, OneTimer } from './loop.js';
 import { RegisterClient } from './register-client.js';
-import { DOMAIN, INFO } from './domain.js';
+import { DOMAIN, INFO, sharedCounts } from './domain.js';
 
 /** A domain that ran for so long has started well. */
 const STEADY_MS = 60_000;
@@ -28,14 +27,10 @@ export class Owner implements Part {
   readonly #agent: AgentPorts;
   readonly #news: (event: RoleEvent) => void;
   readonly #client: RegisterClient;
-  /** What the standby has; what is taken out of a dirty log is nothing here: a checkpoint is a count. */
-  readonly #shared = new Shared({
-    enableLogDirty: () => Promise.resolve(),
-    cleanLogDirty: () => Promise.resolve({ dirtyCount: 0, faultCount: 0 }),
-    disableLogDirty: () => Promise.resolve(),
-  });
+  /** What the standby has. */
+  readonly #shared = sharedCounts();
   #handOvers = 0;
-  #arming = 0;
+  readonly #late: OneTimer;
   /** From where each stream goes on. */
   readonly #from = new Map<string, SharedPoint | null>();
   readonly #loop: Loop<LifeState, LifeEvent, LifeEffect>;
@@ -78,6 +73,7 @@ export class Owner implements Part {
       (effect) => this.#perform(effect),
       () => this.#plantReleaseEarly(),
     );
+    this.#late = new OneTimer(process, () => this.#loop.tell({ kind: 'timer', timer: 'hand-over' }));
     this.#streams = new InTurn((streamUuid, done) => this.#replicate(streamUuid, done));
     this.#writes = new InTurn((write, done) => this.#write(write, done));
     process.every(beatMsOf(heartbeatTimeoutMs), () => {
@@ -259,19 +255,12 @@ export class Owner implements Part {
         cluster.story?.tell(host.name, `the switchover: ${effect.outcome.how}`);
         return;
       case 'arm':
-        this.#arm(effect.delayMs);
+        this.#late.arm(effect.delayMs);
         return;
       case 'disarm':
-        this.#arming++;
+        this.#late.disarm();
         return;
     }
-  }
-
-  #arm(delayMs: number): void {
-    const arming = ++this.#arming;
-    this.#agent.process.after(delayMs, () => {
-      if (arming === this.#arming) this.#loop.tell({ kind: 'timer', timer: 'hand-over' });
-    });
   }
 
   /** A capture that was given up lets it go on by itself. */

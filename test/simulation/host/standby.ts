@@ -260,13 +260,10 @@ export class Standby implements Part {
       return;
     }
     this.#client.read((register) => {
-      if (register === undefined) {
-        answer('unknown');
-        return;
-      }
       // It was granted, and did not start: it is ours still.
-      if (this.#granted && sameRegister(register, this.#granted)) {
-        answer('granted');
+      const isOurs = this.#granted !== null && register && sameRegister(register, this.#granted);
+      if (register === undefined || isOurs === true) {
+        answer(isOurs === true ? 'granted' : 'unknown');
         return;
       }
       const write = this.#takeOverWrite(register, held, handedOver, token);
