@@ -11,6 +11,7 @@ import { MAX_BATCH_SIZE, isPopulatedPageType } from '../stream/format.js';
 import { PageBatch } from '../stream/page-data.js';
 import type { StreamRecord } from '../stream/record.js';
 import type { ColoRestoreOptions, RestoreStepCallbacks } from './callbacks.js';
+import type { DomainCopy } from './copy.js';
 import { RestoreError } from './error.js';
 import { RecordBuffer } from './record-buffer.js';
 
@@ -63,6 +64,8 @@ export class RestoreContext implements RestoreOpsContext {
   verify = false;
   /** The checkpoint that is open: one more than the last that was applied. */
   epoch = 0;
+  /** One that is being made of the domain, as of a checkpoint that was applied. */
+  copy: DomainCopy | null = null;
 
   /** Of the checkpoint being applied. */
   pages = 0;
@@ -126,6 +129,10 @@ export class RestoreContext implements RestoreOpsContext {
     for (let i = 0; i < wanted; i++) this.ops.setGfn(this, valueAt(newPfns, i), valueAt(newGfns, i));
   }
 
+  beforeWrite(gfns: Uint32Array, count: number): Promise<void> | undefined {
+    return this.copy?.before(gfns, count);
+  }
+
   /** Makes of what has been applied a domain that can be started. */
   async completeDomain(): Promise<void> {
     await this.ops.streamComplete(this);
@@ -176,6 +183,14 @@ export class PopulatedPfns {
   set(pfn: number): void {
     if (pfn >= this.#bitmap.size) this.#grow(pfn);
     this.#bitmap.set(pfn);
+  }
+
+  /** Those below `pfns`. */
+  below(pfns: number): Bitmap {
+    const below = new Bitmap(pfns);
+    for (let pfn = this.#bitmap.next(0); pfn >= 0 && pfn < pfns; pfn = this.#bitmap.next(pfn + 1))
+      below.set(pfn);
+    return below;
   }
 
   #grow(pfn: number): void {

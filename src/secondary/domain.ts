@@ -9,7 +9,7 @@ import { asError, codeOf } from '../errors.js';
 import { MONOTONIC, monotonicMs } from '../flow/clock.js';
 import type { Reloaded } from '../flow/reloaded.js';
 import { Work } from '../flow/work.js';
-import type { DomainEvent } from '../hypervisor/port.js';
+import type { DomainEvent, TargetDomain } from '../hypervisor/port.js';
 import type { SecondaryDependencies } from '../report/dependencies.js';
 import { nameDescriptorLimit } from '../report/descriptors.js';
 import type { Estate } from '../report/estate.js';
@@ -21,12 +21,16 @@ import type {
   StandbyLossReport,
   StandbyState,
   TransitionReport,
+  TrialReport,
+  TrialRequest,
 } from '../report/reports.js';
-import { openRestore } from '../restore/steps.js';
+import { openRestore, type RestoreSteps } from '../restore/steps.js';
+import type { RecordSource } from '../stream/flow.js';
 import type { SecondaryPorts, StreamLink } from './ports.js';
 import type { StreamProgress } from './restore-news.js';
 import { secondary } from './secondary.js';
 import { reasonOf } from './standbys.js';
+import { Trials } from './trials.js';
 import {
   initialSecondaryState,
   isBusy,
@@ -71,6 +75,7 @@ export class SecondaryDomain {
   readonly #log: Logger;
   readonly #world: SecondaryWorld;
   readonly #work: Work;
+  readonly #trials: Trials;
   readonly #links = new Map<string, StreamLink>();
   readonly #events$ = new Subject<SecondaryEvent>();
   readonly #spareEnded$ = new Subject<string>();
@@ -94,6 +99,8 @@ export class SecondaryDomain {
     this.#reports = reports;
     this.#log = log;
     this.#work = new Work((err, what) => log.warn({ err }, `could not ${what}`));
+    const { host } = office;
+    this.#trials = new Trials({ name: config.name, host, work: this.#work, log });
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     const ended = (was: StandbyState, event: DomainEvent) => this.#standbyEnded(was, event);
     const stopped = () => this.#stopped();
@@ -113,6 +120,8 @@ export class SecondaryDomain {
       const { busy } = this.#office;
       if (busy && isBusy(state) !== isBusy(this.#state)) busy(isBusy(state));
       this.#state = state;
+      // Before anything is done about it.
+      this.#trials.follow(state);
     });
   }
 
@@ -138,6 +147,11 @@ export class SecondaryDomain {
   /** What was taken over, when this has finished. */
   bequeath(): Promise<Estate> {
     return this.#world.bequeath();
+  }
+
+  /** As AgentService says. @throws ServiceError, HypervisorError */
+  testFailover(request: TrialRequest): Promise<TrialReport> {
+    return this.#trials.run(this.#state, this.#world.held, request);
   }
 
   stop(): Promise<void> {
@@ -185,16 +199,7 @@ export class SecondaryDomain {
       dial: ({ role, held }) => world.dial(role, held),
       standstillMs: ({ welcome }) => (sharesDisks(config.hypervisor) ? standstillMsOf(welcome) : 0),
       fill: () => this.#fill(),
-      openRestore: (domain, source) =>
-        openRestore({
-          domain,
-          source,
-          streamType: 'remus',
-          bufferLimitBytes: config.bufferBytes,
-          callbacks: {
-            skippedRecord: (type, offset) => log.debug({ type, offset }, 'optional record skipped'),
-          },
-        }),
+      openRestore: (domain, source) => this.#openRestore(domain, source),
       adopt: () => world.standbys.adopt(),
       discard: (was) => world.standbys.discard(was),
       held: () => world.standbys.held,
@@ -204,6 +209,20 @@ export class SecondaryDomain {
       finished: () => this.#finish(),
       random: () => Math.random(),
     };
+  }
+
+  async #openRestore(domain: TargetDomain, source: RecordSource): Promise<RestoreSteps> {
+    const restorer = await openRestore({
+      domain,
+      source,
+      streamType: 'remus',
+      bufferLimitBytes: this.#config.bufferBytes,
+      callbacks: {
+        skippedRecord: (type, offset) => this.#log.debug({ type, offset }, 'optional record skipped'),
+      },
+    });
+    this.#trials.filled({ domain, restorer });
+    return restorer;
   }
 
   async #fill() {

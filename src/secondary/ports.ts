@@ -24,7 +24,7 @@ export type Answering<Port> = {
     : Port[Call];
 };
 export type StreamLink = Answering<SecondaryLink>;
-export type Restorer = Answering<RestoreSteps>;
+export type Restorer = Answering<Omit<RestoreSteps, 'copyTo'>>;
 
 /** The domain that a stream is restored into. */
 export interface Fillable {

@@ -10,7 +10,7 @@ import { dial } from '../channel/dial/dialer.js';
 import type { SecondaryDomainConfig } from '../config/schema.js';
 import { codeOf } from '../errors.js';
 import type { Reloaded } from '../flow/reloaded.js';
-import type { DomainEvent, DomainInfo } from '../hypervisor/port.js';
+import type { DomainEvent, DomainInfo, TargetDomain } from '../hypervisor/port.js';
 import { consoleFile, openConsole, reopenAll } from '../output/console.js';
 import type { Outlet } from '../output/outlet.js';
 import { Tap } from '../output/tap.js';
@@ -128,6 +128,11 @@ export class SecondaryWorld {
   get standbys(): Standbys {
     assert(this.#standbys !== null, 'the world is open');
     return this.#standbys;
+  }
+
+  /** What would be taken over. */
+  get held(): TargetDomain | null {
+    return this.#standbys?.held?.domain ?? null;
   }
 
   get heldOutputBytes(): number {
