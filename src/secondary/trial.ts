@@ -5,7 +5,7 @@
 //                                                                                      interrupted ─┘ from anywhere
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { firstValueFrom, merge, timer, Subscription } from 'rxjs';
+import { Subscription, concat, firstValueFrom, merge, of, timer } from 'rxjs';
 import { asError } from '../errors.js';
 import { withinAwake } from '../flow/awake.js';
 import { monotonicMs } from '../flow/clock.js';
@@ -140,7 +140,8 @@ class Watch {
     } catch (error) {
       return `it could not be started: ${asError(error).message}`;
     }
-    await firstValueFrom(merge(timer(seconds * 1000), events$), { defaultValue: null });
+    // Destroyed, it is over, too.
+    await firstValueFrom(merge(timer(seconds * 1000), concat(events$, of(null))));
     return null;
   }
 

@@ -11,6 +11,12 @@ import { HypervisorError } from '../../src/hypervisor/port.js';
 import { DomainCopy } from '../../src/restore/copy.js';
 import { openRestore, type RestoreSteps } from '../../src/restore/steps.js';
 import { DomainType, PageType, RecordType } from '../../src/stream/format.js';
+import {
+  EmulatorId,
+  LibxlRecordType,
+  encodeEmulatorContext,
+  encodeLibxlHeader,
+} from '../../src/stream/libxl.js';
 import { concatenate, encodeHeaders, encodeRecord } from '../../src/stream/writer.js';
 import { MemoryDomain } from '../memory/domain.js';
 import { sourceOf } from '../save/support.js';
@@ -178,16 +184,75 @@ describe('restore: a checkpoint in another domain', () => {
     await steps.close(null);
   });
 
-  it('a commit that takes the domain back ends it, and is what it is without', async () => {
+  it('a commit that fails ends it', async () => {
     const { domain, steps } = await restoreOf([epoch(1), epoch(2)]);
-    const refusing = Object.assign(domain, { checkpointsBack: 1 });
     await steps.receive();
     await steps.commit();
     await steps.receive();
     const copied = code(steps.copyTo(small()));
-    refusing.writePages = () => Promise.reject(new HypervisorError('FAILED', 'refused'));
+    domain.writePages = () => Promise.reject(new HypervisorError('FAILED', 'refused'));
     expect(await code(steps.commit())).to.equal('FAILED');
     expect(await copied).to.equal('FAILED');
     await steps.close(null);
+  });
+
+  /** What its device model was given last, it has whole; its second checkpoint is answered when the test likes. */
+  class Loading extends MemoryDomain {
+    readonly checkpointsBack = 1;
+    answer: (error: Error | null) => void = () => undefined;
+    #first = true;
+    readonly lastCheckpoint = (): Uint8Array => Uint8Array.of(7, 7, 7);
+
+    checkpoint(): Promise<void> {
+      if (this.#first) {
+        this.#first = false;
+        return Promise.resolve();
+      }
+      return new Promise((resolve, reject) => {
+        this.answer = (error) => (error === null ? resolve() : reject(error));
+      });
+    }
+  }
+
+  async function loading(): Promise<{ domain: Loading; steps: RestoreSteps }> {
+    const state = { emulatorId: EmulatorId.QEMU_UPSTREAM, index: 0, context: Uint8Array.of(7) };
+    const emulator = [
+      encodeRecord(LibxlRecordType.EMULATOR_CONTEXT, encodeEmulatorContext(state)),
+      encodeRecord(LibxlRecordType.CHECKPOINT_END),
+    ];
+    const opening = [encodeLibxlHeader(), encodeRecord(LibxlRecordType.LIBXC_CONTEXT), headers, sde];
+    const domain = new Loading({ pages: 4, empty: true, emulator: true });
+    const source = sourceOf(concatenate([...opening, epoch(1), ...emulator, epoch(2), ...emulator]));
+    const steps = await openRestore({ domain, source, streamType: 'remus', callbacks: {} });
+    await steps.receive();
+    await steps.commit();
+    await steps.receive();
+    return { domain, steps };
+  }
+
+  it('has the whole state of the device model', async () => {
+    const { steps } = await loading();
+    const into = new MemoryDomain({ pages: 4, empty: true, emulator: true });
+    const copied = await steps.copyTo(into);
+    await copied.load();
+    expect([...into.emulatorState]).to.deep.equal([7, 7, 7]);
+    await steps.close(null);
+  });
+
+  it('a checkpoint that the domain does not take ends it, though all its pages were there', async () => {
+    for (const [answer, outcome] of [
+      [null, 'copied'],
+      [new HypervisorError('BAD_CONTEXT', 'refused'), 'NOT_COPIED'],
+    ] as const) {
+      const { domain, steps } = await loading();
+      const copied = code(steps.copyTo(small()));
+      await turn();
+      const committed = steps.commit();
+      for (let k = 0; k < 10; k++) await turn();
+      domain.answer(answer);
+      expect((await committed).kind).to.equal(answer === null ? 'applied' : 'unusable');
+      expect(await copied).to.equal(outcome);
+      await steps.close(null);
+    }
   });
 });
