@@ -47,7 +47,7 @@ export async function tryStandby(options: TrialOptions): Promise<TrialReport> {
   if (!standby.trial) throw unsupported('this hypervisor makes no trials', { domain: options.name });
   const opening = standby.trial(signal);
   try {
-    return await Promise.race([tried(opening, options), aborted(signal)]);
+    return await Promise.race([attempt(opening, options), aborted(signal)]);
   } finally {
     await opening
       .then((domain) => domain.destroy())
@@ -57,24 +57,27 @@ export async function tryStandby(options: TrialOptions): Promise<TrialReport> {
   }
 }
 
-async function tried(opening: Promise<TrialDomain>, options: TrialOptions): Promise<TrialReport> {
+async function attempt(opening: Promise<TrialDomain>, options: TrialOptions): Promise<TrialReport> {
   const { name: domain, host, copyTo, seconds, signal, log } = options;
   const tried = await opening;
   signal.throwIfAborted();
   const watch = new Watch(tried);
   try {
-    const copy = await copied(copyTo(tried));
+    const copy = await copied(Promise.race([copyTo(tried), aborted(signal)]));
     const { epoch, stamps } = copy;
     log.info({ epoch, seconds }, 'test failover: a copy of the domain is started');
     const startedMs = monotonicMs();
     const failure = await watch.runs(() => copy.load(), seconds);
-    const ranSeconds = Math.round((monotonicMs() - startedMs) / 100) / 10;
+    const ranMs = failure === null ? monotonicMs() - startedMs : 0;
     const seen = failure === null ? await watch.looked(stamps) : { ...NOTHING, failure };
+    // What was seen of one that was ended meanwhile says nothing.
+    signal.throwIfAborted();
+    const { changedPages } = seen;
     const { outputBytes, console } = watch;
-    const verdict = verdictOf({ ...seen, outputBytes, ...watch.state });
-    const report = { ...verdict, seconds: failure === null ? ranSeconds : 0, outputBytes, console };
+    const verdict = verdictOf({ ...seen, ...watch.state, outputBytes });
     log[verdict.lives ? 'info' : 'warn']({ epoch, ...verdict }, 'test failover: done');
-    return { domain, host, epoch, changedPages: seen.changedPages, ...report };
+    const ran = { seconds: Math.round(ranMs / 100) / 10, changedPages, outputBytes, console };
+    return { domain, host, epoch, ...verdict, ...ran };
   } finally {
     watch.end();
   }
