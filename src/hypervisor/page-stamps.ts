@@ -2,14 +2,14 @@
 // bits is kept, and compared with that of the page now. Four octets a page, and a reading of it; a page that changed and
 // has the same stamp (one in four thousand million) is taken for one that did not.
 
-import { setImmediate as turn } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { PAGE_SIZE } from '../stream/format.js';
 import { valueAt } from '../stream/bounds.js';
 import { Bitmap, wordAt } from './bitmap.js';
 import type { SourceDomain } from './port.js';
 
-/** Pages that are read at a time: a megabyte. */
-export const SLAB_PAGES = 256;
+/** Pages that are read at a time: half a megabyte, a millisecond's work. */
+export const SLAB_PAGES = 128;
 const WORDS_PER_PAGE = PAGE_SIZE / 4;
 /** FNV's. */
 const PRIME = 0x01000193;
@@ -18,6 +18,12 @@ const PRIME = 0x01000193;
 export function openSlab(): Uint32Array {
   return new Uint32Array(new SharedArrayBuffer(SLAB_PAGES * PAGE_SIZE));
 }
+
+/**
+ * After each slab, for about as long as that keeps this process busy: memory that answers at once would hold up all else, and
+ * a guest that is replicated would feel it.
+ */
+export const REST_MS = 1;
 
 export class PageStamps {
   readonly #stamps: Uint32Array;
@@ -64,8 +70,7 @@ export class PageStamps {
         changed.set(gfn);
         found++;
       }
-      // A domain whose memory answers at once would hold up all else.
-      await turn();
+      await sleep(REST_MS);
     }
     return changed;
   }

@@ -6,11 +6,11 @@
 //
 // Whatever goes wrong ends the copy, and not what the domain is filled with.
 
-import { setImmediate as turn } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { asError } from '../errors.js';
 import { InOrder } from '../flow/in-order.js';
 import type { Bitmap } from '../hypervisor/bitmap.js';
-import { PageStamps, SLAB_PAGES, openSlab } from '../hypervisor/page-stamps.js';
+import { PageStamps, REST_MS, SLAB_PAGES, openSlab } from '../hypervisor/page-stamps.js';
 import type { TargetDomain } from '../hypervisor/port.js';
 import { valueAt } from '../stream/bounds.js';
 
@@ -48,8 +48,7 @@ export class DomainCopy {
       const copied = this.#order.do(() => this.#copyFrom(at)).catch((error: unknown) => this.#end(error));
       from = await Promise.race([copied, this.#over.then(() => -1)]);
       this.requireGoing();
-      // Two memories that answer at once would hold up all else.
-      await turn();
+      await sleep(REST_MS);
     }
   }
 

@@ -19,8 +19,8 @@ import type { CopiedCheckpoint } from '../restore/copies.js';
 import { reasonOf } from './standbys.js';
 import { verdictOf, type Trial } from './vigil-trial.js';
 
-/** Of a copy: half a second to a second per GiB is usual. */
-const COPY_LIMIT_MS = 120_000;
+/** Of a copy: some five seconds per GiB are usual. */
+const COPY_LIMIT_MS = 600_000;
 /** A guest that idles still has its timers, several in a second. */
 const AT_WORK_MS = 2000;
 const AT_WORK_PACE_MS = 20;

@@ -121,8 +121,8 @@ describe('secondary: a trial', () => {
   });
 
   it('that cannot be made says why', async () => {
-    const { standby, attempt } = scene();
-    const without = { ...standby, trial: undefined } as unknown as TargetDomain;
+    const { attempt } = scene();
+    const without = new MemoryDomain({ pages: PAGES });
     const code = (work: Promise<unknown>) => work.then(() => 'tried', codeOf);
     expect(await code(attempt({ standby: without }))).to.equal('UNSUPPORTED');
     const poor = Object.assign(new MemoryDomain({ pages: 1 }), {
