@@ -4,6 +4,7 @@
 import { asError } from '../errors.js';
 import type { PageStamps } from '../hypervisor/page-stamps.js';
 import type { TargetDomain } from '../hypervisor/port.js';
+import { DomainType } from '../stream/format.js';
 import type { RestoreContext } from './context.js';
 import { DomainCopy } from './copy.js';
 import { RestoreError } from './error.js';
@@ -33,7 +34,12 @@ export class Copies {
   async copyTo(into: TargetDomain): Promise<CopiedCheckpoint> {
     const context = this.#context;
     await this.#atBoundary();
-    if (this.#isOver || !context.bufferAllRecords || context.streamType === 'colo' || context.copy !== null) {
+    const { streamType, domainInfo } = context;
+    // Elsewhere a frame is not its own number in another domain, or the domain runs.
+    if (streamType === 'colo' || domainInfo.type !== DomainType.X86_HVM) {
+      throw notCopied('only x86 HVM domains are copied, and not in COLO');
+    }
+    if (this.#isOver || !context.bufferAllRecords || context.copy !== null) {
       throw notCopied('there is no checkpoint that could be copied now');
     }
     const { domain, hvmContext, emulatorContext } = context;

@@ -30,6 +30,9 @@ const FOREIGN_DEVICE = /^(vfio|vhost|ivshmem|virtio-9p|usb-(host|redir)|scsi-(bl
 /** Of a user network: its addresses. */
 const USER_NETWORK = /^(net|host|hostname|dns|dhcpstart|dnssearch|domainname|ipv4|ipv6|ipv6-(net|host|dns))=/;
 
+/** What it writes to a disk lies in a file for temporary ones until its end. */
+const WRITES_BYTES_PER_SECOND = 2 ** 25;
+
 /** @throws HypervisorError UNSUPPORTED, naming what could be seen */
 export function trialConfig(config: QemuConfig): QemuConfig {
   const { name, network = [], sharedDisks = [] } = config;
@@ -92,7 +95,9 @@ function withoutTrace(drive: string): string {
   const file = settings(drive).find((setting) => setting.startsWith('file='));
   const isPlain = file !== undefined && !/^file=[a-z0-9+.-]+:/i.test(file);
   const locking = drive.includes('file.locking=') || !isPlain ? [] : ['file.locking=off'];
-  return [drive, 'snapshot=on', ...locking].join(',');
+  const isThrottled = /(^|,)(throttling\.|bps|iops)/.test(drive);
+  const pace = isThrottled ? [] : [`throttling.bps-write=${WRITES_BYTES_PER_SECOND}`];
+  return [drive, 'snapshot=on', ...locking, ...pace].join(',');
 }
 
 /** A comma in a value is written twice. */

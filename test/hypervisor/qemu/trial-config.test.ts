@@ -46,11 +46,11 @@ describe('qemu: the configuration of a trial', () => {
       sharedDisks: ['disk'],
       arguments: ['-drive', drive, '-device', 'virtio-blk,drive=disk'],
     });
-    expect(line).to.include(`${drive},snapshot=on,file.locking=off`);
+    expect(line).to.include(`${drive},snapshot=on,file.locking=off,throttling.bps-write=33554432`);
     expect(line).to.include('virtio-blk,drive=disk');
     for (const [given, added] of [
-      ['id=disk,file=rbd:pool/web', ',snapshot=on'],
-      ['id=disk,file=x,file.locking=auto', ',snapshot=on'],
+      ['id=disk,file=rbd:pool/web,bps_wr=1', ',snapshot=on'],
+      ['id=disk,file=x,file.locking=auto', ',snapshot=on,throttling.bps-write=33554432'],
     ] as const) {
       expect(words({ sharedDisks: ['disk'], arguments: ['-drive', given] })).to.include(given + added);
     }
