@@ -15,7 +15,7 @@ import { PrimaryDomain, type PrimaryReports } from '../primary/domain.js';
 import type { AgentDependencies } from '../report/dependencies.js';
 import type { Estate } from '../report/estate.js';
 import type { Logger } from '../report/log.js';
-import type { DomainStatus, SwitchoverReport } from '../report/reports.js';
+import type { DomainStatus, SwitchoverReport, TrialReport, TrialRequest } from '../report/reports.js';
 import { SecondaryDomain, type SecondaryReports } from '../secondary/domain.js';
 import type { Held } from '../secondary/vigil-state.js';
 import type { Route } from '../secondary/world.js';
@@ -57,6 +57,8 @@ export interface Part {
   reload(): Promise<readonly Reloaded[]>;
   /** Of an owner. @throws ServiceError */
   handOver?(to: string | null): Promise<SwitchoverReport>;
+  /** Of a standby. @throws ServiceError, HypervisorError */
+  testFailover?(request: TrialRequest): Promise<TrialReport>;
   /** What runs here after a takeover. */
   bequeath?(): Promise<Estate>;
   /** Safe to call twice. */
@@ -178,6 +180,10 @@ export class StandbyPart implements Part {
 
   reload(): Promise<readonly Reloaded[]> {
     return this.#domain.reload();
+  }
+
+  testFailover(request: TrialRequest): Promise<TrialReport> {
+    return this.#domain.testFailover(request);
   }
 
   bequeath(): Promise<Estate> {

@@ -21,12 +21,15 @@ import type {
   StandbyLossReport,
   StandbyState,
   TransitionReport,
+  TrialReport,
+  TrialRequest,
 } from '../report/reports.js';
 import { openRestore } from '../restore/steps.js';
 import type { SecondaryPorts, StreamLink } from './ports.js';
 import type { StreamProgress } from './restore-news.js';
 import { secondary } from './secondary.js';
 import { reasonOf } from './standbys.js';
+import { Trials } from './trials.js';
 import {
   initialSecondaryState,
   isBusy,
@@ -72,6 +75,7 @@ export class SecondaryDomain {
   readonly #log: Logger;
   readonly #world: SecondaryWorld;
   readonly #work: Work;
+  readonly #trials: Trials;
   readonly #links = new Map<string, StreamLink>();
   readonly #events$ = new Subject<SecondaryEvent>();
   readonly #spareEnded$ = new Subject<string>();
@@ -95,6 +99,8 @@ export class SecondaryDomain {
     this.#reports = reports;
     this.#log = log;
     this.#work = new Work((err, what) => log.warn({ err }, `could not ${what}`));
+    const { host } = office;
+    this.#trials = new Trials({ name: config.name, host, work: this.#work, log });
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     const ended = (was: StandbyState, event: DomainEvent) => this.#standbyEnded(was, event);
     const stopped = () => this.#stopped();
@@ -114,6 +120,8 @@ export class SecondaryDomain {
       const { busy } = this.#office;
       if (busy && isBusy(state) !== isBusy(this.#state)) busy(isBusy(state));
       this.#state = state;
+      // Before anything is done about it.
+      this.#trials.follow(state);
     });
   }
 
@@ -139,6 +147,11 @@ export class SecondaryDomain {
   /** What was taken over, when this has finished. */
   bequeath(): Promise<Estate> {
     return this.#world.bequeath();
+  }
+
+  /** As AgentService says. @throws ServiceError, HypervisorError */
+  testFailover(request: TrialRequest): Promise<TrialReport> {
+    return this.#trials.run(this.#state, this.#world.held, request);
   }
 
   stop(): Promise<void> {

@@ -24,7 +24,7 @@ export type Answering<Port> = {
     : Port[Call];
 };
 export type StreamLink = Answering<SecondaryLink>;
-export type Restorer = Omit<Answering<RestoreSteps>, 'resume'>;
+export type Restorer = Omit<Answering<RestoreSteps>, 'resume' | 'copyTo'>;
 
 /** The domain that a stream is restored into. */
 export interface Fillable {

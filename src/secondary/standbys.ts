@@ -112,6 +112,11 @@ export class Standby {
     return this.#restorer;
   }
 
+  /** What fills it, or did; null: nothing yet. */
+  get restorer(): RestoreSteps | null {
+    return this.#restorer;
+  }
+
   /** The restorer's work on the domain: it is not destroyed before that is done. */
   occupied<T>(work$: Observable<T>): Observable<T> {
     return defer(() => {

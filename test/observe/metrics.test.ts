@@ -5,6 +5,7 @@ import { expect } from 'chai';
 import { Subject } from 'rxjs';
 import type { HookOutcome } from '../../src/observe/hooks/events.js';
 import {
+  createAgentMetrics,
   createPrimaryMetrics,
   createSecondaryMetrics,
   type Metrics,
@@ -16,6 +17,7 @@ import {
   failoverCompleted,
   failoverFailed,
   failoverStarted,
+  FakeAgent,
   FakePrimary,
   FakeSecondary,
   status,
@@ -199,6 +201,23 @@ describe('metrics of a secondary', () => {
     expect(await read(metrics, 'romulus_failover_takeover_seconds{domain="web"}')).to.equal(0.01);
     metrics.stop();
     expect(service.failover$.observed || service.commits$.observed).to.equal(false);
+  });
+});
+
+describe('metrics of an agent', () => {
+  it('counts test failovers, by what they showed', async () => {
+    const service = new FakeAgent(status({ role: 'standby' }));
+    const metrics = createAgentMetrics(service);
+    const count = (result: string) =>
+      read(metrics, `romulus_test_failovers_total{domain="web",result="${result}"}`);
+    expect([await count('lives'), await count('dead')]).to.deep.equal([0, 0]);
+    const report = { domain: 'web', host: 'beta', epoch: 1, why: '', seconds: 1, changedPages: 1 };
+    for (const lives of [true, false, true]) {
+      service.trials$.next({ ...report, lives, outputBytes: 0, console: '' });
+    }
+    expect([await count('lives'), await count('dead')]).to.deep.equal([2, 1]);
+    metrics.stop();
+    expect(service.trials$.observed).to.equal(false);
   });
 });
 

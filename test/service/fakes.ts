@@ -12,6 +12,7 @@ import type {
   SecondaryService,
   StandbyLossReport,
   TransitionReport,
+  TrialReport,
 } from '../../src/report/reports.js';
 
 export function status(changes: Partial<DomainStatus> = {}): DomainStatus {
@@ -114,8 +115,10 @@ export class FakeAgent extends FakeService implements AgentService {
   readonly failover$ = new Subject<FailoverEvent>();
   readonly standbyLosses$ = new Subject<StandbyLossReport>();
   readonly roles$ = new Subject<RoleReport>();
+  readonly trials$ = new Subject<TrialReport>();
   force = () => false;
   refresh = () => Promise.resolve();
   switchover = () => Promise.reject(new Error('this is no agent'));
   evacuate = () => Promise.resolve([]);
+  testFailover = () => Promise.reject(new Error('this is no agent'));
 }

@@ -27,6 +27,7 @@ import {
   watchHooks,
   watchLinks,
   watchStandbys,
+  watchTrials,
 } from './reports.js';
 import { DomainSeries } from './series.js';
 
@@ -100,6 +101,7 @@ export function createAgentMetrics(service: AgentService, options: MetricsOption
   subscriptions.add(watchCommits(series, service.commits$));
   subscriptions.add(watchFailovers(series, service.failover$));
   subscriptions.add(watchStandbys(series, service.standbyLosses$));
+  subscriptions.add(watchTrials(series, service.trials$));
   return metrics;
 }
 
