@@ -1,10 +1,11 @@
-// romulus status, start, switchover, evacuate: what an operator asks of the agent of this host, through its socket.
+// romulus status, start, switchover, test-failover, evacuate: what an operator asks of the agent of this host, through its socket.
 
 import http from 'node:http';
 import { loadCluster } from '../config/cluster.js';
 import { codeOf, asError } from '../errors.js';
-import type { DomainStatus, Synchronisation } from '../report/reports.js';
+import type { DomainStatus, Synchronisation, TrialReport } from '../report/reports.js';
 import { ExitCode, UsageError } from './exit-codes.js';
+import { printable } from './text.js';
 
 export interface ControlVerbOptions {
   readonly config: string;
@@ -75,6 +76,21 @@ export async function switchoverVerb(
   );
 }
 
+/** Who ends us ends the trial. */
+export async function testFailoverVerb(
+  domain: string,
+  { seconds, ...options }: ControlVerbOptions & { readonly seconds?: number },
+): Promise<ExitCode> {
+  const path = `/v1/domains/${encodeURIComponent(domain)}/test-failover`;
+  return asked(options, 'POST', path, seconds === undefined ? {} : { seconds }, (answer) => {
+    const { lives, why, epoch, host, seconds: ran, console: said } = answer as unknown as TrialReport;
+    const verdict = lives ? 'would live' : 'would not live';
+    const told = `${domain} ${verdict} on ${host}, from epoch ${epoch}, as ${ran} s have shown: ${why}`;
+    const lines = printable(said).trimEnd();
+    return lines === '' ? told : `${told}\nThe last that it said:\n${lines}`;
+  });
+}
+
 export async function evacuateVerb(options: ControlVerbOptions): Promise<ExitCode> {
   return asked(options, 'POST', '/v1/evacuate', {}, (answer) => {
     const domains = answer['domains'] as readonly Answer[];
@@ -95,7 +111,10 @@ async function asked(
   const text = json === true ? JSON.stringify(answer) : answer.ok ? say(answer) : told(answer);
   process.stdout.write(`${text}\n`);
   const each = answer['domains'];
-  const ok = answer.ok && !(Array.isArray(each) && each.some((one: { ok?: boolean }) => one.ok === false));
+  const ok =
+    answer.ok &&
+    answer['lives'] !== false &&
+    !(Array.isArray(each) && each.some((one: { ok?: boolean }) => one.ok === false));
   return ok ? ExitCode.OK : ExitCode.FAILED;
 }
 

@@ -11,7 +11,14 @@ import { StreamError } from '../stream/error.js';
 import type { Layer } from '../stream/record-reader.js';
 import { VERSION } from '../version.js';
 import { agentVerb, lastWords } from './agent.js';
-import { evacuateVerb, startVerb, statusVerb, switchoverVerb, type ControlVerbOptions } from './control.js';
+import {
+  evacuateVerb,
+  startVerb,
+  statusVerb,
+  switchoverVerb,
+  testFailoverVerb,
+  type ControlVerbOptions,
+} from './control.js';
 import { convertVerb } from './convert.js';
 import { demoVerb, type DemoVerbOptions } from './demo.js';
 import { ExitCode, isInputCode, UsageError } from './exit-codes.js';
@@ -107,6 +114,15 @@ function addControl(program: Command, setExitCode: SetExitCode): void {
     .option('--to <host>', 'where it shall go on (default: wherever its standby is)')
     .action(async (domain: string, options: ControlVerbOptions & { to?: string }) =>
       setExitCode(await switchoverVerb(domain, options)),
+    );
+  asking(
+    'test-failover',
+    'let a copy of a domain that stands by here run for a while, unheard: would it live?',
+  )
+    .argument('<domain>')
+    .option('--seconds <n>', 'how long it runs (default: 10)', wholeNumber(1, 3600))
+    .action(async (domain: string, options: ControlVerbOptions & { seconds?: number }) =>
+      setExitCode(await testFailoverVerb(domain, options)),
     );
   asking('evacuate', 'switch over every domain that runs on this host').action(
     async (options: ControlVerbOptions) => setExitCode(await evacuateVerb(options)),

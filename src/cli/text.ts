@@ -8,6 +8,11 @@ export function formatBytes(bytes: number): string {
   return `${(bytes / (1024 * 1024)).toFixed(1)} MiB`;
 }
 
+/** What somebody else wrote, without what a terminal would obey. */
+export function printable(text: string): string {
+  return text.replaceAll('\r\n', '\n').replaceAll(/[^\P{Cc}\n\t]/gu, '\ufffd');
+}
+
 /** Cuts a byte stream of console output into lines. */
 export class LineCutter {
   readonly #line: (line: string) => void;

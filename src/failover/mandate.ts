@@ -4,6 +4,9 @@
 //      │                                                                 │
 //      └── the first checkpoint of a stream is acknowledged ──▶ paired / A, B, s
 //
+// A domain that is handed over goes by way of paired / B, A, s: B has claimed it, and A holds it still as it was handed over.
+// Nothing is heard of it there before B has written alone / B. If B dies before that, A takes it back.
+//
 // Between a question and its answer, and as long as the answer is not known, the domain counts as paired: what B has
 // acknowledged may leave, nothing else. One write is under way at a time. That a write is lost means that somebody has
 // taken over: nothing else moves the register of an owner, but a late write of the process that was here before.
@@ -61,9 +64,7 @@ export function isWritten({ register }: Mandate, { standby, stream }: Pairing): 
 export function wanted(mandate: Mandate, pairing: Pairing | null): [Mandate, RegisterWrite | null] {
   const { host, instance, register, asking, lost } = mandate;
   if (lost || asking !== null) return [mandate, null];
-  const claim: Claim = pairing
-    ? { mode: 'paired', owner: host, ...pairing }
-    : { mode: 'alone', owner: host, standby: null, stream: null };
+  const claim: Claim = pairing ? { mode: 'paired', owner: host, ...pairing } : aloneOf(host);
   if (isSame(register, claim)) return [mandate, null];
   const writes = mandate.writes + 1;
   const write: RegisterWrite = { expected: register, claim, token: `${instance}-${writes}` };
@@ -80,7 +81,19 @@ export function answered(
   const { register } = outcome;
   // A write of the process that was here before may have come late: then it moved it, and we are the owner still.
   if (register?.owner === mandate.host) return { ...mandate, asking: null, register };
+  if (register && isClaimed(register, mandate)) return { ...mandate, asking: null, register };
   return { ...mandate, asking: null, lost: true };
+}
+
+/** The standby has claimed what we have handed to it, and has not confirmed that it runs it: ours to take back. */
+export function isTentative({ host, register }: Mandate): boolean {
+  return register.mode === 'paired' && register.standby === host;
+}
+
+function isClaimed(register: Register, { host, register: before }: Mandate): boolean {
+  const other = before.owner === host ? before.standby : before.owner;
+  const claim = { mode: 'paired', owner: other ?? '', standby: host, stream: before.stream } as const;
+  return other !== null && isSame(register, claim);
 }
 
 export function isSame(register: Claim, claim: Claim): boolean {
@@ -92,14 +105,33 @@ export function isSame(register: Claim, claim: Claim): boolean {
   );
 }
 
-/** The write by which a standby takes over, if the register lets it: it holds a checkpoint of exactly that pairing. */
+/**
+ * The write by which a standby takes over, if the register lets it: it holds a checkpoint of exactly that pairing.
+ * `handedOver`: by an owner that holds it, too, and may take it back until that is confirmed.
+ */
 export function takeOverWrite(
   register: Register | null,
   host: string,
-  held: { readonly owner: string; readonly stream: string },
+  { owner, stream, handedOver = false }: Handed,
   token: string,
 ): RegisterWrite | null {
-  const theirs: Claim = { mode: 'paired', owner: held.owner, standby: host, stream: held.stream };
+  const theirs: Claim = { mode: 'paired', owner, standby: host, stream };
   if (register === null || !isSame(register, theirs)) return null;
-  return { expected: register, claim: { mode: 'alone', owner: host, standby: null, stream: null }, token };
+  const claim: Claim = handedOver ? { mode: 'paired', owner: host, standby: owner, stream } : aloneOf(host);
+  return { expected: register, claim, token };
+}
+
+/** What was handed over runs here. */
+export function confirmWrite(claimed: Register, token: string): RegisterWrite {
+  return { expected: claimed, claim: aloneOf(claimed.owner), token };
+}
+
+interface Handed {
+  readonly owner: string;
+  readonly stream: string;
+  readonly handedOver?: boolean;
+}
+
+function aloneOf(owner: string): Claim {
+  return { mode: 'alone', owner, standby: null, stream: null };
 }

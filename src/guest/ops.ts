@@ -100,6 +100,8 @@ export interface RestoreOpsContext {
    * arrive before the frames they point to make the ops populate frames (libxc's populate_pfns).
    */
   populatePfns(pfns: Uint32Array, count: number, types: Uint8Array | null): Promise<void>;
+  /** The first `count` gfns are about to be written: resolves when they may be; undefined: at once. Page data has it done. */
+  beforeWrite(gfns: Uint32Array, count: number): Promise<void> | undefined;
   /** libxc's handle_static_data_end, for ops that infer it (version 2 streams). */
   handleStaticDataEnd(): Promise<void>;
 }

@@ -235,6 +235,8 @@ export interface TargetDomain extends Domain {
   comparePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<readonly number[]>;
   /** Fills a page with zeroes (xc_clear_domain_page). */
   clearPage(gfn: number): Promise<void>;
+  /** As in SourceDomain, of what was written, before start(). */
+  copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): Promise<void>;
 
   setHvmContext(context: Uint8Array): Promise<void>;
   setHvmParam(param: HvmParam): Promise<void>;
@@ -254,10 +256,23 @@ export interface TargetDomain extends Domain {
   /** How far the domain had to go back, when checkpoint() failed, or at its start. Not there: never. */
   readonly checkpointsBack?: number;
   /**
+   * What another domain's setEmulatorContext() needs to be as this one is since its last checkpoint(): that may have been
+   * given only what has changed. Not there: it was given all.
+   * @throws HypervisorError WRONG_STATE if there is none
+   */
+  lastCheckpoint?(): Uint8Array;
+  /**
    * Another domain like this one, to be filled while this one is held. What only one can have is this one's until the
    * other one's first checkpoint() or start(). Not there: they share nothing.
    */
   another?(): Promise<TargetDomain>;
+  /**
+   * A domain for a trial: made as this one was, with its parameters, TSC and CPU policy, and without memory and context.
+   * The two share nothing, and nothing that it does is seen: what it sends by a network reaches nobody, what it writes
+   * to a disk is dropped. Not there: this hypervisor makes none. `signal`: gives up.
+   * @throws HypervisorError UNSUPPORTED for a domain that cannot be kept to itself, OUT_OF_MEMORY or FAILED
+   */
+  trial?(signal: AbortSignal): Promise<TrialDomain>;
 
   /** Lets the restored domain run. If it fails with another code than DOMAIN_GONE, it can be tried again. */
   start(): Promise<void>;
@@ -273,4 +288,10 @@ export interface TargetDomain extends Domain {
   resume(): Promise<void>;
   /** Tells the network where the running domain is now. If that fails, the network finds out by itself, later. */
   announce?(): Promise<void>;
+}
+
+/** A domain that is started to see whether it lives, and ended. */
+export interface TrialDomain extends TargetDomain {
+  /** Since its start: the guest was reset, and by what. Not there: that is not known. */
+  readonly resets$?: Observable<string>;
 }

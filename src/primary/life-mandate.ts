@@ -11,6 +11,7 @@ import {
   answered as answeredMandate,
   isAlone,
   isPairedBy,
+  isTentative,
   isWritten,
   wanted,
   type Pairing,
@@ -51,6 +52,8 @@ export function mayReplicate({ mandate }: LifeState, { pairing }: StreamState): 
 /** Asks the register for what is the case, and lets output pass when nobody else may run the domain. */
 export function settleMandate(state: LifeState, effects: LifeEffect[]): void {
   if (state.role === 'fenced' || state.role === 'failed') return;
+  // It is theirs: here it ends.
+  if (state.stopped && isTentative(state.mandate)) return;
   const pairing = pairingOf(state);
   if (pairing !== 'as it is') {
     const [mandate, write] = wanted(state.mandate, pairing);

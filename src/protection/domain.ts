@@ -28,7 +28,13 @@ import { timers } from '../flow/timers.js';
 import { Work } from '../flow/work.js';
 import { ServiceError, type SwitchoverErrorCode } from '../report/error.js';
 import type { Logger } from '../report/log.js';
-import type { DomainStatus, RoleReport, SwitchoverReport } from '../report/reports.js';
+import type {
+  DomainStatus,
+  RoleReport,
+  SwitchoverReport,
+  TrialReport,
+  TrialRequest,
+} from '../report/reports.js';
 import { OwnerPart, StandbyPart, type Part, type PartOptions } from './parts.js';
 import { initialRole, type RoleEffect, type RoleEvent, type RoleState } from './role-state.js';
 import { stepRole } from './role.js';
@@ -130,6 +136,18 @@ export class ProtectedDomain {
     const report = await handedOver;
     this.#log.info({ ...report }, `switched over to ${report.to}`);
     return report;
+  }
+
+  /** As AgentService says. @throws ServiceError, HypervisorError */
+  async testFailover(request: TrialRequest): Promise<TrialReport> {
+    const tried = this.#part?.testFailover?.(request);
+    if (tried) return tried;
+    const { host } = this.#options;
+    const standby = this.status().register?.standby ?? null;
+    const where =
+      standby === null || standby === host ? '' : `: it stands by on ${standby}, whose agent is to be asked`;
+    const message = `the domain does not stand by here${where}`;
+    throw new ServiceError('NOT_STANDBY', message, { domain: this.name, host, standby });
   }
 
   get runsHere(): boolean {

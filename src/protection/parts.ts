@@ -5,7 +5,8 @@ import { Subject, type Observable } from 'rxjs';
 import type { DomainOffer } from '../channel/contract.js';
 import type { PrimaryDomainConfig, SecondaryDomainConfig } from '../config/agent.js';
 import { WitnessError } from '../failover/error.js';
-import { mandateOf, takeOverWrite } from '../failover/mandate.js';
+import { confirmWrite, mandateOf, takeOverWrite } from '../failover/mandate.js';
+import { sharesDisks } from '../config/hypervisor.js';
 import { sameRegister, type Register, type RegisterWrite } from '../failover/register.js';
 import type { Settled } from '../failover/settle.js';
 import { monotonicMs } from '../flow/clock.js';
@@ -14,7 +15,7 @@ import { PrimaryDomain, type PrimaryReports } from '../primary/domain.js';
 import type { AgentDependencies } from '../report/dependencies.js';
 import type { Estate } from '../report/estate.js';
 import type { Logger } from '../report/log.js';
-import type { DomainStatus, SwitchoverReport } from '../report/reports.js';
+import type { DomainStatus, SwitchoverReport, TrialReport, TrialRequest } from '../report/reports.js';
 import { SecondaryDomain, type SecondaryReports } from '../secondary/domain.js';
 import type { Held } from '../secondary/vigil-state.js';
 import type { Route } from '../secondary/world.js';
@@ -56,6 +57,8 @@ export interface Part {
   reload(): Promise<readonly Reloaded[]>;
   /** Of an owner. @throws ServiceError */
   handOver?(to: string | null): Promise<SwitchoverReport>;
+  /** Of a standby. @throws ServiceError, HypervisorError */
+  testFailover?(request: TrialRequest): Promise<TrialReport>;
   /** What runs here after a takeover. */
   bequeath?(): Promise<Estate>;
   /** Safe to call twice. */
@@ -144,7 +147,8 @@ export class StandbyPart implements Part {
       {
         host,
         handsOver: true,
-        acquire: (held) => this.#acquire(held),
+        acquire: (held, handedOver) => this.#acquire(held, handedOver),
+        confirm: () => this.#confirm(),
         route: (held) => this.#route(held?.owner ?? owner(), held !== null),
         busy: (busy) => this.news$.next({ kind: 'standby', busy }),
       },
@@ -176,6 +180,10 @@ export class StandbyPart implements Part {
     return this.#domain.reload();
   }
 
+  testFailover(request: TrialRequest): Promise<TrialReport> {
+    return this.#domain.testFailover(request);
+  }
+
   bequeath(): Promise<Estate> {
     return this.#domain.bequeath();
   }
@@ -187,18 +195,20 @@ export class StandbyPart implements Part {
     this.news$.complete();
   }
 
-  async #acquire(held: Held): Promise<'granted' | 'denied'> {
-    const { host, instance, shared, read, settle, log } = this.#options;
+  async #acquire(held: Held, handedOver: boolean): Promise<'granted' | 'denied'> {
+    const { host, instance, shared, read, settle, secondary, log } = this.#options;
     const { signal } = this.#left;
     const register = await read(signal);
     // It was granted, and did not start: it is ours still.
     if (this.#granted && sameRegister(register, this.#granted)) return 'granted';
     const token = `${instance}-take-${++this.#asked}`;
+    // What runs here writes to the disks that its owner would go on with.
+    const writesToTheSame = secondary !== null && sharesDisks(secondary.hypervisor);
     const { owner, pairing: stream } = held;
     const claim = { mode: 'alone', owner: host, standby: null, stream: null } as const;
     // A register of our own says nothing of what the others have written.
     const write = shared
-      ? takeOverWrite(register, host, { owner, stream }, token)
+      ? takeOverWrite(register, host, { owner, stream, handedOver: handedOver && !writesToTheSame }, token)
       : { expected: register, claim, token };
     if (!write) {
       const { mode, owner: now, generation } = register ?? {};
@@ -209,6 +219,15 @@ export class StandbyPart implements Part {
     if (!settled.won) return 'denied';
     this.#granted = settled.register;
     return 'granted';
+  }
+
+  async #confirm(): Promise<'granted' | 'denied'> {
+    const { instance, settle } = this.#options;
+    const claimed = this.#granted;
+    if (claimed?.mode !== 'paired') return 'granted';
+    const settled = await settle(confirmWrite(claimed, `${instance}-keep-${this.#asked}`), this.#left.signal);
+    this.#granted = settled.won ? settled.register : null;
+    return settled.won ? 'granted' : 'denied';
   }
 
   #route(owner: string | null, only: boolean): Route {

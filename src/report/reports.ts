@@ -200,6 +200,8 @@ export interface AgentService {
   readonly standbyLosses$: Observable<StandbyLossReport>;
   readonly transitions$: Observable<TransitionReport>;
   readonly roles$: Observable<RoleReport>;
+  /** One for each trial that was made. */
+  readonly trials$: Observable<TrialReport>;
   /** Resolves when it listens; what becomes of the domains then, the reports and statuses() tell. */
   start(): Promise<void>;
   /** Ends everything in order: links with a bye, domains destroyed, sockets closed. Safe to call twice. */
@@ -228,6 +230,39 @@ export interface AgentService {
   switchover(domain: string, to?: string): Promise<SwitchoverReport>;
   /** The same of all that run here, one after another; never rejects. */
   evacuate(): Promise<readonly EvacuationReport[]>;
+  /**
+   * Whether the domain that stands by here would live: a copy of its last checkpoint runs for a while, heard and seen by
+   * nobody, and is ended; the standby goes on meanwhile. A failover ends it at once.
+   * @throws ServiceError UNKNOWN_DOMAIN, or a TrialErrorCode; HypervisorError UNSUPPORTED, OUT_OF_MEMORY, …
+   */
+  testFailover(domain: string, request?: TrialRequest): Promise<TrialReport>;
+}
+
+export interface TrialRequest {
+  /** How long it runs: an hour at most; default 10. */
+  readonly seconds?: number;
+  /** Ends it at once. */
+  readonly signal?: AbortSignal;
+}
+
+/** What a domain did in a trial. */
+export interface TrialReport {
+  readonly domain: string;
+  /** Where it stands by. */
+  readonly host: string;
+  /** The checkpoint that it ran from. */
+  readonly epoch: number;
+  /** It ran until the end, and its guest was still at work then. */
+  readonly lives: boolean;
+  /** A sentence: by what that is known, or what became of it. */
+  readonly why: string;
+  /** How long it ran. */
+  readonly seconds: number;
+  /** Pages of its memory that it changed. */
+  readonly changedPages: number;
+  /** What it said on its console, in octets, and the last lines of that: at most 2 KiB. */
+  readonly outputBytes: number;
+  readonly console: string;
 }
 
 export interface SwitchoverReport {

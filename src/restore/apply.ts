@@ -69,6 +69,8 @@ async function processPageData(context: RestoreContext, record: StreamRecord): P
   const data = body.subarray(batch.dataOffset);
   context.pages += pages;
   if (!context.verify) {
+    const copying = context.beforeWrite(gfns, pages);
+    if (copying !== undefined) await copying;
     await domain.writePages(gfns, pages, data);
     return;
   }

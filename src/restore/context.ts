@@ -11,6 +11,7 @@ import { DomainType, MAX_BATCH_SIZE, isPopulatedPageType } from '../stream/forma
 import { PageBatch } from '../stream/page-data.js';
 import type { StreamRecord } from '../stream/record.js';
 import type { ColoRestoreOptions, RestoreStepCallbacks } from './callbacks.js';
+import type { DomainCopy } from './copy.js';
 import { RestoreError } from './error.js';
 import { RecordBuffer } from './record-buffer.js';
 
@@ -65,6 +66,8 @@ export class RestoreContext implements RestoreOpsContext {
   verify = false;
   /** The checkpoint that is open: one more than the last that was applied. */
   epoch = 0;
+  /** One that is being made of the domain, as of a checkpoint that was applied. */
+  copy: DomainCopy | null = null;
 
   /** Of the checkpoint being applied. */
   pages = 0;
@@ -126,6 +129,10 @@ export class RestoreContext implements RestoreOpsContext {
     if (wanted === 0) return;
     await this.domain.populate(newPfns, wanted, newGfns);
     for (let i = 0; i < wanted; i++) this.ops.setGfn(this, valueAt(newPfns, i), valueAt(newGfns, i));
+  }
+
+  beforeWrite(gfns: Uint32Array, count: number): Promise<void> | undefined {
+    return this.copy?.before(gfns, count);
   }
 
   /** Makes of what has been applied a domain that can be started. */
@@ -199,6 +206,14 @@ export class PopulatedPfns {
   set(pfn: number): void {
     if (pfn >= this.#bitmap.size) this.#grow(pfn);
     this.#bitmap.set(pfn);
+  }
+
+  /** Those below `pfns`. */
+  below(pfns: number): Bitmap {
+    const below = new Bitmap(pfns);
+    for (let pfn = this.#bitmap.next(0); pfn >= 0 && pfn < pfns; pfn = this.#bitmap.next(pfn + 1))
+      below.set(pfn);
+    return below;
   }
 
   #grow(pfn: number): void {

@@ -12,6 +12,7 @@ export type RestoreErrorCode =
   | 'UNKNOWN_RECORD' // a mandatory record that nothing here knows
   | 'NO_EMULATOR' // the state of a device model that the domain does not have
   | 'UNEXPECTED_RECORD' // a record that must not stand where it stands
+  | 'NOT_COPIED' // of the domain there is no whole copy: why, says the message
   | 'CLEANUP_FAILED'; // the restore itself succeeded, or failed with an error that is the cause
 
 export class RestoreError extends RomulusError<RestoreErrorCode> {}

@@ -7,6 +7,7 @@
 //   breakOff  what is buffered is dropped, the domain completed as of the checkpoint before
 //   complete  after END
 //   close     whatever was set up ends, after success and after failure alike
+//   copyTo    beside all that: the domain as of the last commit, into another one (copies.ts)
 //
 // Where the stream is libxl's, the device model's state follows libxc's CHECKPOINT, and CHECKPOINT_END is what makes
 // the checkpoint whole; libxl's END is the end.
@@ -19,6 +20,7 @@
 import { asError, romulusError } from '../errors.js';
 import { type Closable, cleanUp } from '../flow/closing.js';
 import { restoreOpsFor } from '../guest/tables.js';
+import type { TargetDomain } from '../hypervisor/port.js';
 import type { RecordSource } from '../stream/flow.js';
 import { RecordType, recordTypeName } from '../stream/format.js';
 import type { StreamRecord } from '../stream/record.js';
@@ -27,6 +29,7 @@ import { processRecord } from './apply.js';
 import type { AppliedCheckpoint } from './callbacks.js';
 import { ColoSecondary } from './colo.js';
 import { RestoreContext, type RestoreStepOptions } from './context.js';
+import { Copies, type CopiedCheckpoint } from './copies.js';
 import { RestoreError } from './error.js';
 
 /**
@@ -95,6 +98,8 @@ export class RestoreSteps implements Closable {
   #source: RecordSource;
   /** null but for COLO. */
   readonly #colo: ColoSecondary | null;
+  /** Those of this stream. */
+  #copies: Copies;
   #setUp = false;
   /** Those of the streams before this one, in the domain that it goes on with. */
   #epochsBefore = 0;
@@ -109,6 +114,7 @@ export class RestoreSteps implements Closable {
     this.#context = context;
     this.#source = source;
     this.#colo = colo;
+    this.#copies = new Copies(context);
   }
 
   /**
@@ -122,6 +128,7 @@ export class RestoreSteps implements Closable {
     this.#source = source;
     this.#epochsBefore = context.epoch;
     this.#channelBroken = false;
+    this.#copies = new Copies(context);
   }
 
   /**
@@ -151,7 +158,7 @@ export class RestoreSteps implements Closable {
    * domain is to be started from this one, and is tried first.
    */
   commit({ isLast = false } = {}): Promise<Committed> {
-    return this.#step(() => this.#commit(isLast));
+    return this.#step(() => this.#copies.beside(() => this.#commit(isLast)));
   }
 
   /**
@@ -159,11 +166,13 @@ export class RestoreSteps implements Closable {
    * @throws the cause, or NO_CONSISTENT_CHECKPOINT, if no checkpoint was committed
    */
   breakOff(cause: Error | null): Promise<RestoreOutcome> {
+    this.#copies.end();
     return this.#step(() => this.#breakOff(cause));
   }
 
   /** After 'end': completes the domain. */
   complete(): Promise<RestoreOutcome> {
+    this.#copies.end();
     return this.#step(async () => {
       if (this.#colo === null) await this.#complete();
       return { kind: 'complete', epochs: this.#epoch };
@@ -173,6 +182,7 @@ export class RestoreSteps implements Closable {
   /** As Closable says: when the step under way is over. */
   async close(failure: Error | null): Promise<Error | null> {
     const context = this.#context;
+    this.#copies.end();
     await this.#settled;
     return cleanUp(
       failure,
@@ -191,6 +201,17 @@ export class RestoreSteps implements Closable {
   async #complete(): Promise<void> {
     if (!this.#completed) await this.#context.completeDomain();
     this.#completed = true;
+  }
+
+  /**
+   * Copies the domain as of the last commit into another one, whose memory is empty, while the stream goes on: of that
+   * nothing waits but what is to be written where the copy has not been. One at a time.
+   * @throws RestoreError NOT_COPIED if there is nothing to copy, the stream ends before, or the domain goes back to a
+   * checkpoint before; or as either domain does
+   */
+  async copyTo(into: TargetDomain): Promise<CopiedCheckpoint> {
+    const { epoch, ...copied } = await this.#copies.copyTo(into);
+    return { ...copied, epoch: epoch - this.#epochsBefore };
   }
 
   #step<T>(work: () => Promise<T>): Promise<T> {

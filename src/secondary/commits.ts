@@ -3,6 +3,7 @@
 //   receive ─▶ boundary agreed ─▶ acknowledged: it counts ─▶ commit ─▶ receive …
 //      │           │                                            └ unusable: as of an epoch before ─────────────▶ restored
 //      ├─ broken ──┴▶ what is buffered is dropped, what was acknowledged stands ───────────────────────────────▶ restored
+//      ├─ the last, for it is handed over ─▶ committed ────────────────────────────────────────────────────────▶ restored
 //      └─ END ─▶ completed ─▶ boundary ─▶ ended ─▶ acknowledged, last ─────────────────────────────────────────▶ restored
 //
 // From the moment that an acknowledgement is given to the link the epoch counts, whatever becomes of the link: the
@@ -73,11 +74,14 @@ function committing(
           link.acknowledge(epoch);
           return restore.commit({ isLast: boundary.handOver });
         }).pipe(
-          map((done): RestoreNews =>
-            done.kind === 'unusable'
-              ? asOf(done.outcome, epoch)
-              : { kind: 'committed', applied: done.applied, ...acknowledged },
-          ),
+          concatMap((done): Observable<RestoreNews> => {
+            if (done.kind === 'unusable') return of(asOf(done.outcome, epoch));
+            const committed = of({ kind: 'committed' as const, applied: done.applied, ...acknowledged });
+            // Nothing follows the last one.
+            return boundary.handOver
+              ? concat(committed, breakingOff(new BrokenChannel(null), restore))
+              : committed;
+          }),
         ),
       );
     }),

@@ -21,12 +21,15 @@ import type {
   StandbyLossReport,
   StandbyState,
   TransitionReport,
+  TrialReport,
+  TrialRequest,
 } from '../report/reports.js';
 import { openRestore } from '../restore/steps.js';
 import type { SecondaryPorts, StreamLink } from './ports.js';
 import type { StreamProgress } from './restore-news.js';
 import { secondary } from './secondary.js';
 import { reasonOf } from './standbys.js';
+import { Trials } from './trials.js';
 import {
   initialSecondaryState,
   isBusy,
@@ -49,8 +52,9 @@ export interface SecondaryReports {
 export interface StandbyOffice {
   /** Of this host. */
   readonly host: string;
-  /** As SecondaryPorts says. */
-  acquire(held: Held): Promise<'granted' | 'denied'>;
+  /** As SecondaryPorts says; so is confirm. */
+  acquire(held: Held, handedOver: boolean): Promise<'granted' | 'denied'>;
+  confirm(): Promise<'granted' | 'denied'>;
   /** What was taken over is taken from here (bequeath), when this has finished. */
   readonly handsOver?: boolean;
   /** Left out: as configured. */
@@ -71,6 +75,7 @@ export class SecondaryDomain {
   readonly #log: Logger;
   readonly #world: SecondaryWorld;
   readonly #work: Work;
+  readonly #trials: Trials;
   readonly #links = new Map<string, StreamLink>();
   readonly #events$ = new Subject<SecondaryEvent>();
   readonly #spareEnded$ = new Subject<string>();
@@ -94,6 +99,8 @@ export class SecondaryDomain {
     this.#reports = reports;
     this.#log = log;
     this.#work = new Work((err, what) => log.warn({ err }, `could not ${what}`));
+    const { host } = office;
+    this.#trials = new Trials({ name: config.name, host, work: this.#work, log });
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     const ended = (was: StandbyState, event: DomainEvent) => this.#standbyEnded(was, event);
     const stopped = () => this.#stopped();
@@ -113,6 +120,8 @@ export class SecondaryDomain {
       const { busy } = this.#office;
       if (busy && isBusy(state) !== isBusy(this.#state)) busy(isBusy(state));
       this.#state = state;
+      // Before anything is done about it.
+      this.#trials.follow(state);
     });
   }
 
@@ -138,6 +147,11 @@ export class SecondaryDomain {
   /** What was taken over, when this has finished. */
   bequeath(): Promise<Estate> {
     return this.#world.bequeath();
+  }
+
+  /** As AgentService says. @throws ServiceError, HypervisorError */
+  testFailover(request: TrialRequest): Promise<TrialReport> {
+    return this.#trials.run(this.#state, this.#world.held, request);
   }
 
   stop(): Promise<void> {
@@ -200,7 +214,8 @@ export class SecondaryDomain {
       adopt: () => world.standbys.adopt(),
       discard: (was) => world.standbys.discard(was),
       held: () => world.standbys.held,
-      acquire: (held) => this.#office.acquire(held),
+      acquire: (held, handedOver) => this.#office.acquire(held, handedOver),
+      confirm: () => this.#office.confirm(),
       failed: (error) => this.#failed(error, 'the domain does not start'),
       transition: (reason) => this.#transition(reason),
       finished: () => this.#finish(),

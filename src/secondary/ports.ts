@@ -24,7 +24,7 @@ export type Answering<Port> = {
     : Port[Call];
 };
 export type StreamLink = Answering<SecondaryLink>;
-export type Restorer = Omit<Answering<RestoreSteps>, 'resume'>;
+export type Restorer = Omit<Answering<RestoreSteps>, 'resume' | 'copyTo'>;
 
 /** The domain that a stream is restored into. */
 export interface Fillable {
@@ -39,8 +39,10 @@ export interface Fillable {
 
 /** What is taken over. */
 export interface Takeable {
-  /** It runs, and what it says is let out. If it fails with another code than DOMAIN_GONE, it can be tried again. */
-  takeOver(): ObservableInput<void>;
+  /** It runs. If it fails with another code than DOMAIN_GONE, it can be tried again. */
+  start(): ObservableInput<void>;
+  /** What it says is let out. */
+  speak(): ObservableInput<void>;
   readonly domain: {
     readonly checkpointsBack?: number;
     announce?(): ObservableInput<void>;
@@ -68,8 +70,13 @@ export interface SecondaryPorts {
   standstillMs(link: StreamLink): number;
   /** Waits for the stream's headers. */
   openRestore(standby: Fillable, source: RecordSource): ObservableInput<Restorer>;
-  /** Of the register: may the domain be taken over from what is held, and is it ours then? Rejects if it cannot be asked. */
-  acquire(held: Held): ObservableInput<'granted' | 'denied'>;
+  /**
+   * Of the register: may the domain be taken over from what is held, and is it ours then? `handedOver`: its owner has it
+   * still, and may take it back until that is confirmed. Rejects if it cannot be asked.
+   */
+  acquire(held: Held, handedOver: boolean): ObservableInput<'granted' | 'denied'>;
+  /** It runs here; denied: it was taken back. Asked until it is known; rejects if we leave before. */
+  confirm(): ObservableInput<'granted' | 'denied'>;
 
   /** One that is empty, or the one that is kept. */
   fill(resumes: boolean): ObservableInput<Fillable>;

@@ -19,7 +19,7 @@ import { FailoverReport, takingOver } from './taking-over.js';
 import { stepSecondary } from './vigil.js';
 import {
   initialSecondaryState,
-  type Held,
+  type Effect,
   type SecondaryEffect,
   type SecondaryEvent,
   type SecondarySettings,
@@ -92,9 +92,9 @@ function deciding(ports: SecondaryPorts) {
   const { work, log } = ports;
   /** Why it could not be asked: said once, however often it is tried. */
   let said: string | null = null;
-  return ({ held }: { readonly held: Held }): Observable<SecondaryEvent> =>
+  return ({ held, handedOver }: Effect<'ask-witness'>): Observable<SecondaryEvent> =>
     work
-      .keep(() => ports.acquire(held))
+      .keep(() => ports.acquire(held, handedOver))
       .pipe(
         tap(() => (said = null)),
         catchError((thrown: unknown) => {

@@ -112,6 +112,11 @@ export class Standby {
     return this.#restorer;
   }
 
+  /** What fills it, or did; null: nothing yet. */
+  get restorer(): RestoreSteps | null {
+    return this.#restorer;
+  }
+
   /** The restorer's work on the domain: it is not destroyed before that is done. */
   occupied<T>(work$: Observable<T>): Observable<T> {
     return defer(() => {
@@ -121,14 +126,13 @@ export class Standby {
     });
   }
 
-  /**
-   * It runs from now on, and stands still while its console does not take what it says. If it does not start, nothing is
-   * let out, and it may be tried again.
-   * @throws as start()
-   */
-  async takeOver(): Promise<void> {
-    // It runs, and only then the world hears it.
+  /** It runs from now on, unheard. If it does not start, it may be tried again. @throws as start() of the domain */
+  async start(): Promise<void> {
     await this.domain.start();
+  }
+
+  /** The world hears it, and it stands still while its console does not take what it says. */
+  async speak(): Promise<void> {
     await this.gate.pass();
     this.#subscriptions.add(
       this.gate.pressure$.pipe(switchMap((on) => (on ? this.#standStill() : this.#goOn()))).subscribe(),

@@ -8,20 +8,24 @@ import { EMPTY, catchError, merge, mergeMap, of, tap, throwError } from 'rxjs';
 import type { Observable, TimestampProvider } from 'rxjs';
 import { asError, codeOf } from '../errors.js';
 import { HypervisorError } from '../hypervisor/port.js';
+import { ServiceError } from '../report/error.js';
 import type { FailoverStarted } from '../report/reports.js';
 import type { SecondaryPorts, Takeable } from './ports.js';
 import type { StreamProgress } from './restore-news.js';
-import type { Held, SecondaryEvent } from './vigil-state.js';
+import { TAKEN_BACK, type Held, type SecondaryEvent } from './vigil-state.js';
 
 export function takingOver(
-  ports: Pick<SecondaryPorts, 'held' | 'failed' | 'error$' | 'work'>,
+  ports: Pick<SecondaryPorts, 'held' | 'confirm' | 'failed' | 'error$' | 'work'>,
 ): Observable<SecondaryEvent> {
   const { error$, work } = ports;
   const standby = ports.held() ?? NOTHING;
   const epochsBack = () => standby.domain.checkpointsBack ?? 0;
   return work
-    .keep(() => standby.takeOver())
+    .keep(() => standby.start())
     .pipe(
+      // It may be its owner's still, so nothing is heard of it before.
+      mergeMap(() => ports.confirm()),
+      mergeMap((answer) => (answer === 'granted' ? standby.speak() : throwError(takenBack))),
       tap(() => error$.next(null)),
       mergeMap(() =>
         merge(
@@ -38,9 +42,13 @@ export function takingOver(
     );
 }
 
+function takenBack(): ServiceError {
+  return new ServiceError(TAKEN_BACK, 'its owner has taken it back before it was known that it runs here');
+}
+
 const NOTHING: Takeable = {
-  takeOver: () =>
-    throwError(() => new HypervisorError('DOMAIN_GONE', 'there is no standby to be taken over')),
+  start: () => throwError(() => new HypervisorError('DOMAIN_GONE', 'there is no standby to be taken over')),
+  speak: () => EMPTY,
   domain: {},
 };
 

@@ -9,11 +9,12 @@
 // goes on as soon as it hears us. Once it is granted, a link that came is left again: what its stream brought is what is
 // taken over, when the primary has had the time to notice: it may have acknowledgements of it still to read.
 
-import { armReconnect, dial, giveUpDial, redialLater } from './redial.js';
-import { keepsDomain, type Effects, type SecondaryState, type Session } from './vigil-state.js';
+import type { ChannelErrorCode } from '../channel/contract.js';
+import { armReconnect, dial, fillAgain, giveUpDial, redialLater } from './redial.js';
+import { TAKEN_BACK, keepsDomain, type Effects, type SecondaryState, type Session } from './vigil-state.js';
 
-/** The code of a domain that does not start, and never will. */
-const DOMAIN_GONE = 'DOMAIN_GONE';
+/** The codes of a domain that does not start, and never will. */
+const GONE: ReadonlySet<string> = new Set(['DOMAIN_GONE', TAKEN_BACK]);
 
 /** The code of a link that was lost because nothing was heard for as long as that takes. */
 const SILENT = 'HEARTBEAT_TIMEOUT';
@@ -31,7 +32,7 @@ export function decide(state: SecondaryState, effects: Effects): void {
     return;
   }
   state.phase = 'deciding';
-  if (!state.asking) effects.push({ kind: 'ask-witness', held: state.held });
+  if (!state.asking) effects.push({ kind: 'ask-witness', held: state.held, handedOver: false });
   state.asking = true;
   if (state.standstillMs > 0) giveUpDial(state, effects);
   else if (state.dial === 0) redialLater(state, effects);
@@ -63,6 +64,12 @@ export function witness(
 
 function granted(state: SecondaryState, effects: Effects): void {
   const { session } = state;
+  if (session?.done === true && session.linked) {
+    // The primary is told when it runs.
+    state.reason = 'HANDED_OVER';
+    takeOver(state, effects);
+    return;
+  }
   state.granted = true;
   if (session?.linked === true) {
     effects.push({
@@ -71,7 +78,7 @@ function granted(state: SecondaryState, effects: Effects): void {
       code: 'FENCED',
       message: 'the register has granted the domain to the secondary',
     });
-    lost(state, session, session.handedOver ? 'HANDED_OVER' : 'GRANTED', effects);
+    unlinked(state, session, session.handedOver ? 'HANDED_OVER' : 'GRANTED', effects);
   }
   if (isWaitedFor(state)) giveUpDial(state, effects);
   else if (session === null) takeOver(state, effects);
@@ -121,7 +128,44 @@ function notTaken(state: SecondaryState, effects: Effects): void {
   const { streamUuid } = session;
   const message = 'the register has not granted the domain to the secondary';
   effects.push({ kind: 'drop-link', streamUuid, code: 'INTERNAL', message });
-  lost(state, session, 'NOT_GRANTED', effects);
+  unlinked(state, session, 'NOT_GRANTED', effects);
+}
+
+/** The restorer of a stream is done, and its link lost. */
+export function goOn(state: SecondaryState, session: Session, effects: Effects): void {
+  state.session = null;
+  if (state.granted) takeOverInTime(state, session, effects);
+  else if (session.broken) fillAgain(state, effects);
+  else if (state.phase === 'suspect') askAgainOrDecide(state, effects);
+  else if (state.phase === 'dialling') redialLater(state, effects);
+}
+
+/** Of a link, whatever its restorer is about. */
+export function unlinked(state: SecondaryState, session: Session, code: string, effects: Effects): void {
+  if (state.phase === 'starting') {
+    // What becomes of what is being started says the register.
+    state.session = null;
+    return;
+  }
+  lost(state, session, code, effects);
+  if (session.done) goOn(state, session, effects);
+}
+
+/** The primary may have acknowledgements still to read, as long as the window lasts. */
+function takeOverInTime(state: SecondaryState, session: Session, effects: Effects): void {
+  if (!isWaitedFor(state)) takeOver(state, effects);
+  else if (session.broken) armReconnect(state, effects);
+}
+
+/** The restorer is done after the loss of the link. With nothing to take over, a window that it has used up says nothing. */
+function askAgainOrDecide(state: SecondaryState, effects: Effects): void {
+  if (state.windowOver && state.held !== null) {
+    decide(state, effects);
+    return;
+  }
+  if (state.windowOver) armReconnect(state, effects);
+  state.windowOver = false;
+  dial(state, effects);
 }
 
 function nothingToTakeOver(state: SecondaryState, effects: Effects): void {
@@ -141,9 +185,17 @@ export function started(state: SecondaryState, epochsBack: number, effects: Effe
   state.failures = 0;
   state.held = { ...state.held, epoch: state.held.epoch - epochsBack };
   effects.push({ kind: 'report-completed', held: state.held }, { kind: 'transition', reason: 'failover' });
+  leaveLink(state, 'FENCED', 'the domain runs on the secondary', effects);
   if (state.settings.handsOver === true) handOver(state, effects);
   else if (state.endedEarly !== null) activeEnded(state, state.endedEarly, effects);
   else dial(state, effects);
+}
+
+/** That of who has handed it over, who waits for that. */
+function leaveLink(state: SecondaryState, code: ChannelErrorCode, message: string, effects: Effects): void {
+  const { session } = state;
+  state.session = null;
+  if (session) effects.push({ kind: 'drop-link', streamUuid: session.streamUuid, code, message });
 }
 
 /** Whoever protects it from now on hears what it does. */
@@ -159,7 +211,8 @@ export function startFailed(
   effects: Effects,
 ): void {
   effects.push({ kind: 'report-failed', code, message });
-  if (code === DOMAIN_GONE || state.endedEarly !== null) {
+  leaveLink(state, 'INTERNAL', `the domain did not start: ${code}`, effects);
+  if (GONE.has(code) || state.endedEarly !== null) {
     over(state, 'failed', `the domain did not start: ${code}`, effects);
     return;
   }

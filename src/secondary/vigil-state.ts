@@ -39,8 +39,9 @@ export interface Session {
   left: boolean;
   /** The last epoch acknowledged; -1: none. */
   acknowledged: number;
-  /** Its last checkpoint is in the domain. */
+  /** Its last checkpoint is in the domain; `done`: and the restorer has come to its end by that. */
   complete: boolean;
+  done: boolean;
   /** The primary stands still there, has let out all that it ever will, and waits for us. */
   handedOver: boolean;
   /** Its domain has ended by itself: nothing that comes is held any more. */
@@ -104,6 +105,9 @@ export interface SecondaryState {
   primaryTold: boolean;
 }
 
+/** The code of what was handed over, and is not ours any more: its owner has it again. */
+export const TAKEN_BACK = 'TAKEN_BACK';
+
 /** steady: the standby has lasted, what became of those before it is forgotten. */
 export type SecondaryTimer = 'redial' | 'reconnect' | 'steady';
 
@@ -143,7 +147,7 @@ export type SecondaryEvent = Readonly<
   | { kind: 'witness'; answer: 'granted' | 'denied' | 'unknown' }
   /** It runs, from so many epochs before the one that is held. */
   | { kind: 'started'; epochsBack: number }
-  /** DOMAIN_GONE: it is lost. Else it can be tried again. */
+  /** DOMAIN_GONE: it is lost; TAKEN_BACK: its owner has it again. Else it can be tried again. */
   | { kind: 'start-failed'; code: string; message: string; epochsBack: number }
   /** The domain that runs here, or the standby that is held, has ended by itself. */
   | { kind: 'domain-shutdown' }
@@ -177,7 +181,8 @@ export type SecondaryEffect = Readonly<
   | { kind: 'drop-link'; streamUuid: string; code: ChannelErrorCode; message: string }
   | { kind: 'arm'; timer: SecondaryTimer; delayMs: number }
   | { kind: 'disarm'; timer: SecondaryTimer }
-  | { kind: 'ask-witness'; held: Held }
+  /** `handedOver`: by its owner, who waits for us, and has the domain still. */
+  | { kind: 'ask-witness'; held: Held; handedOver: boolean }
   /** Failover has begun: report it, start the domain. */
   | { kind: 'take-over'; held: Held; reason: string }
   | { kind: 'report-completed'; held: Held }

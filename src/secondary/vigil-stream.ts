@@ -2,8 +2,8 @@
 // the link is lost and the restorer is done.
 
 import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
-import { armReconnect, dial, fillAgain, redialLater } from './redial.js';
-import { decide, isWaitedFor, loseHeld, lost, over, takeOver } from './vigil-failover.js';
+import { armReconnect } from './redial.js';
+import { goOn, loseHeld, lost, over, unlinked } from './vigil-failover.js';
 import type { Effects, SecondaryEvent, SecondaryState, Session } from './vigil-state.js';
 
 /** The restorer's code where the hypervisor does not take a checkpoint. */
@@ -35,15 +35,17 @@ export function acknowledged(
 
 /** The primary stands still until it is known whose the domain is. */
 export function takeWhatIsHandedOver(state: SecondaryState, session: Session, effects: Effects): void {
-  if (!session.complete || !session.handedOver || !session.linked || state.held === null) return;
-  if (!state.asking) effects.push({ kind: 'ask-witness', held: state.held });
+  if (!session.done || !session.handedOver || !session.linked || state.held === null) return;
+  if (!state.asking) effects.push({ kind: 'ask-witness', held: state.held, handedOver: true });
   state.asking = true;
 }
 
 export function bye(state: SecondaryState, session: Session, reason: ByeReason, effects: Effects): void {
-  if (reason === 'domain-ended') over(state, 'ended', 'the domain shut down', effects);
+  // What becomes of what is being started says the register.
+  if (state.phase === 'starting') state.session = null;
+  else if (reason === 'domain-ended') over(state, 'ended', 'the domain shut down', effects);
   else if (reason === 'shutdown') tookLeave(state, session, effects);
-  else lost(state, session, `bye ${reason}`, effects);
+  else unlinked(state, session, `bye ${reason}`, effects);
 }
 
 function tookLeave(state: SecondaryState, session: Session, effects: Effects): void {
@@ -53,6 +55,7 @@ function tookLeave(state: SecondaryState, session: Session, effects: Effects): v
   state.gone = null;
   state.phase = 'dialling';
   effects.push({ kind: 'transition', reason: 'bye shutdown' });
+  if (session.done) goOn(state, session, effects);
 }
 
 /** How the restorer has ended. */
@@ -68,6 +71,11 @@ export function restored(
   if (state.phase === 'over') {
     state.session = null;
     if (!own && !session.resumes) effects.push({ kind: 'discard-filling' });
+    return;
+  }
+  if (session.linked && session.complete && consistent && code === '') {
+    session.done = true;
+    takeWhatIsHandedOver(state, session, effects);
     return;
   }
   // It was the stream that could not be gone on with: the next one begins with all memory.
@@ -88,10 +96,7 @@ export function restored(
   } else if (epochsBack > 0) {
     wentBack(state, session, epochsBack, effects);
   }
-  if (state.granted) takeOverInTime(state, session, effects);
-  else if (session.broken) fillAgain(state, effects);
-  else if (state.phase === 'suspect') askAgainOrDecide(state, effects);
-  else if (state.phase === 'dialling') redialLater(state, effects);
+  goOn(state, session, effects);
 }
 
 /** What is held is as of so many epochs before. */
@@ -114,23 +119,6 @@ function goOnNoMore(state: SecondaryState, effects: Effects): void {
   if (state.held === null) effects.push({ kind: 'discard-held' });
 }
 
-/** The primary may have acknowledgements still to read, as long as the window lasts. */
-function takeOverInTime(state: SecondaryState, session: Session, effects: Effects): void {
-  if (!isWaitedFor(state)) takeOver(state, effects);
-  else if (session.broken) armReconnect(state, effects);
-}
-
-/** The restorer is done after the loss of the link. With nothing to take over, a window that it has used up says nothing. */
-function askAgainOrDecide(state: SecondaryState, effects: Effects): void {
-  if (state.windowOver && state.held !== null) {
-    decide(state, effects);
-    return;
-  }
-  if (state.windowOver) armReconnect(state, effects);
-  state.windowOver = false;
-  dial(state, effects);
-}
-
 /** We cannot go on with a stream: the link is dropped, and another one begun when the restorer is done. */
 function breakOff(
   state: SecondaryState,
@@ -147,7 +135,7 @@ function breakOff(
     { kind: 'disarm', timer: 'steady' },
     { kind: 'drop-link', streamUuid: session.streamUuid, code: linkCode, message },
   );
-  lost(state, session, reason, effects);
+  unlinked(state, session, reason, effects);
 }
 
 /** The domain of the stream has ended. What was acknowledged meanwhile is lost with it. */

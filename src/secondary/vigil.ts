@@ -33,11 +33,11 @@ import {
   decide,
   discardHeld,
   loseHeld,
-  lost,
   over,
   startFailed,
   started,
   stop,
+  unlinked,
   witness,
 } from './vigil-failover.js';
 import { acknowledged, bye, restored, spoilt, takeWhatIsHandedOver } from './vigil-stream.js';
@@ -105,16 +105,15 @@ const RULES: Rules<SecondaryEvent, [SecondaryState, Effects]> = {
     if (isDialUnderWay(state, event)) dialFailed(state, event.code, effects);
   },
   acknowledged: ofSession((session, event, state, effects) => acknowledged(state, session, event, effects)),
-  complete: ofSession((session, _, state, effects) => {
+  complete: ofSession((session) => {
     session.complete = true;
-    takeWhatIsHandedOver(state, session, effects);
   }),
   'handed-over': ofSession((session, _, state, effects) => {
     session.handedOver = true;
     takeWhatIsHandedOver(state, session, effects);
   }),
   ended: ofSession((_session, _, state, effects) => over(state, 'ended', 'the domain shut down', effects)),
-  lost: ofSession((session, { code }, state, effects) => lost(state, session, code, effects)),
+  lost: ofSession((session, { code }, state, effects) => unlinked(state, session, code, effects)),
   bye: ofSession((session, { reason }, state, effects) => bye(state, session, reason, effects)),
   restored: ofSession((session, event, state, effects) => restored(state, session, event, effects)),
   timer: ({ timer: which, lateMs }, state, effects) => timer(state, which, lateMs, effects),
@@ -194,6 +193,7 @@ function dialled(
     left: false,
     acknowledged: -1,
     complete: false,
+    done: false,
     handedOver: false,
     spoilt: false,
     broken: false,

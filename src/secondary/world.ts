@@ -20,7 +20,7 @@ import type { Logger } from '../report/log.js';
 import type { CertificateExpiry, StandbyState } from '../report/reports.js';
 import { VERSION } from '../version.js';
 import { attemptOf } from './dialling.js';
-import { Standbys } from './standbys.js';
+import { Standbys, type Standby } from './standbys.js';
 import type { Effect, Held } from './vigil-state.js';
 
 /** A way to a host that may run the domain. */
@@ -129,6 +129,11 @@ export class SecondaryWorld {
   get standbys(): Standbys {
     assert(this.#standbys !== null, 'the world is open');
     return this.#standbys;
+  }
+
+  /** What would be taken over. */
+  get held(): Standby | null {
+    return this.#standbys?.held ?? null;
   }
 
   get heldOutputBytes(): number {

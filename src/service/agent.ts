@@ -25,6 +25,8 @@ import type {
   StandbyLossReport,
   SwitchoverReport,
   TransitionReport,
+  TrialReport,
+  TrialRequest,
 } from '../report/reports.js';
 import { VERSION } from '../version.js';
 import { openSource, openTarget } from './hypervisors.js';
@@ -46,6 +48,7 @@ class Agent implements AgentService {
   readonly standbyLosses$ = new Subject<StandbyLossReport>();
   readonly transitions$ = new Subject<TransitionReport>();
   readonly roles$ = new Subject<RoleReport>();
+  readonly trials$ = new Subject<TrialReport>();
   readonly host: string;
   readonly #config: AgentConfig;
   readonly #log: Logger;
@@ -133,6 +136,12 @@ class Agent implements AgentService {
     return this.#named(domain).switchover(to ?? null);
   }
 
+  async testFailover(domain: string, request: TrialRequest = {}): Promise<TrialReport> {
+    const report = await this.#named(domain).testFailover(request);
+    this.trials$.next(report);
+    return report;
+  }
+
   async evacuate(): Promise<readonly EvacuationReport[]> {
     const reports: EvacuationReport[] = [];
     for (const domain of this.#domains) {
@@ -205,7 +214,7 @@ class Agent implements AgentService {
     await this.#witness.close();
     this.#credentials.close();
     const reports = [this.checkpoints$, this.commits$, this.failover$, this.standbyLosses$];
-    for (const subject of [...reports, this.transitions$, this.roles$]) subject.complete();
+    for (const subject of [...reports, this.transitions$, this.roles$, this.trials$]) subject.complete();
   }
 
   async #reload(): Promise<void> {

@@ -18,6 +18,7 @@ const PATIENCE_MS = 30_000;
 interface Answer {
   readonly ok: boolean;
   readonly code?: string;
+  readonly message?: string;
   readonly domains?: readonly DomainStatus[];
 }
 
@@ -134,6 +135,20 @@ describe('what is asked of an agent', function () {
       'its standby',
       ({ role, link }) => role === 'standby' && link === 'replicating',
     );
+  });
+
+  it('a standby is tried, at its own host', async () => {
+    const cluster = await Cluster.make(cleanup);
+    for (const host of ['alpha', 'beta']) cluster.start(host);
+    await cluster.untilStatus('alpha', 'paired', isPaired);
+    const elsewhere = await cluster.ask('alpha', 'test-failover', 'web');
+    expect(elsewhere.exitCode).to.equal(1);
+    expect(elsewhere.answer.code).to.equal('NOT_STANDBY');
+    expect(elsewhere.answer.message).to.include('beta');
+    const tried = await cluster.ask('beta', 'test-failover', 'web', '--seconds', '1');
+    expect(tried.answer).to.include({ ok: true, domain: 'web', host: 'beta', lives: true });
+    expect(tried.exitCode).to.equal(0);
+    await cluster.untilStatus('alpha', 'paired', isPaired);
   });
 
   it('what cannot be is refused, and says why', async () => {

@@ -197,6 +197,23 @@ describe('metrics of a standby', () => {
   });
 });
 
+describe('metrics of an agent', () => {
+  it('counts test failovers, by what they showed', async () => {
+    const service = new FakeAgent(status({ role: 'standby' }));
+    const metrics = createAgentMetrics(service);
+    const count = (result: string) =>
+      read(metrics, `romulus_test_failovers_total{domain="web",result="${result}"}`);
+    expect([await count('lives'), await count('dead')]).to.deep.equal([0, 0]);
+    const report = { domain: 'web', host: 'beta', epoch: 1, why: '', seconds: 1, changedPages: 1 };
+    for (const lives of [true, false, true]) {
+      service.trials$.next({ ...report, lives, outputBytes: 0, console: '' });
+    }
+    expect([await count('lives'), await count('dead')]).to.deep.equal([2, 1]);
+    metrics.stop();
+    expect(service.trials$.observed).to.equal(false);
+  });
+});
+
 describe('metrics and Prometheus', () => {
   it('promtool check metrics has no complaint', async function () {
     this.timeout(PROMTOOL_TIMEOUT_MS);

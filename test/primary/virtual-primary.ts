@@ -198,7 +198,10 @@ class VirtualPrimary {
     const { write, answer } = asking;
     const mine = written(write);
     const alone = { mode: 'alone', standby: null, stream: null } as const;
-    const theirs: Register = { ...mine, ...alone, owner: 'south', token: 'theirs' };
+    const before = write.expected;
+    const claimed = { mode: 'paired', standby: HERE, stream: before?.stream ?? null } as const;
+    const claim = outcome === 'claimed' ? claimed : alone;
+    const theirs: Register = { ...mine, ...claim, owner: 'south', token: 'theirs' };
     const won = outcome === 'won';
     answer.next({ kind: 'answered', token: write.token, won, register: won ? mine : theirs });
     answer.complete();

@@ -268,23 +268,45 @@ describe('secondary/taking over', () => {
     scheduler().run(({ cold, expectObservable }) => {
       const taking$ = takingOver({
         held: () => ({
-          takeOver: () => cold('5ms (s|)', { s: undefined }),
+          start: () => cold('5ms (s|)', { s: undefined }),
+          speak: () => cold('1ms (s|)', { s: undefined }),
           domain: { checkpointsBack: 1, announce: () => cold('50ms #') },
         }),
+        confirm: () => cold('3ms (g|)', { g: 'granted' as const }),
         failed: () => undefined,
         error$: new BehaviorSubject<DomainStatus['error']>(null),
         work: new Work(() => undefined),
       });
-      expectObservable(taking$).toBe('5ms s 49ms |', {
+      expectObservable(taking$).toBe('9ms s 49ms |', {
         s: { kind: 'started', epochsBack: 1 },
       });
     });
+  });
+
+  it('is not heard if its owner has taken it back', () => {
+    let spoken = 0;
+    scheduler().run(({ cold, expectObservable }) => {
+      const taking$ = takingOver({
+        held: () => ({
+          start: () => cold('5ms (s|)', { s: undefined }),
+          speak: () => of(void spoken++),
+          domain: {},
+        }),
+        confirm: () => cold('3ms (d|)', { d: 'denied' as const }),
+        failed: () => undefined,
+        error$: new BehaviorSubject<DomainStatus['error']>(null),
+        work: new Work(() => undefined),
+      });
+      expectObservable(taking$.pipe(map(worded))).toBe('8ms (a|)', { a: 'start-failed TAKEN_BACK' });
+    });
+    expect(spoken).to.equal(0);
   });
 
   it('nothing is held after all: it is gone', () => {
     scheduler().run(({ expectObservable }) => {
       const taking$ = takingOver({
         held: () => null,
+        confirm: () => NEVER,
         failed: () => undefined,
         error$: new BehaviorSubject<DomainStatus['error']>(null),
         work: new Work(() => undefined),

@@ -249,7 +249,8 @@ describe('service: a standby that ends by itself', () => {
         { ended: () => undefined, stopped: () => undefined },
       );
       cleanup.add(() => standby.destroy());
-      await standby.takeOver();
+      await standby.start();
+      await standby.speak();
       domain.output$.next(Buffer.alloc(1000, 1));
       for (let round = 0; round < 3; round++) {
         await until('it stands still', () => domain.state === 'suspended');

@@ -6,6 +6,11 @@ import { Standby } from '../../src/secondary/standbys.js';
 import { log } from '../service/world.js';
 import { until } from '../support/until.js';
 
+async function takeOver(standby: Standby): Promise<void> {
+  await standby.start();
+  await standby.speak();
+}
+
 describe('secondary/standbys: a takeover', () => {
   function made() {
     const out: Uint8Array[] = [];
@@ -20,7 +25,7 @@ describe('secondary/standbys: a takeover', () => {
   it('the domain runs, then its output passes', async () => {
     const { out, domain, standby, gate } = made();
     gate.push(Uint8Array.of(1));
-    await standby.takeOver();
+    await takeOver(standby);
     expect(domain.state).to.equal('running');
     domain.say(Uint8Array.of(2));
     expect(out.map((bytes) => bytes[0])).to.deep.equal([1, 2]);
@@ -32,7 +37,7 @@ describe('secondary/standbys: a takeover', () => {
       if (call === 'start') throw new HypervisorError('BAD_CONTEXT', 'no');
     };
     gate.push(Uint8Array.of(1));
-    const failure = await standby.takeOver().then(
+    const failure = await takeOver(standby).then(
       () => null,
       (error: unknown) => error,
     );
@@ -40,7 +45,7 @@ describe('secondary/standbys: a takeover', () => {
     gate.push(Uint8Array.of(2));
     expect(out).to.deep.equal([]);
     domain.script = () => undefined;
-    await standby.takeOver();
+    await takeOver(standby);
     expect(domain.state).to.equal('running');
     const said = () => Buffer.concat(out);
     await until('both are out', () => said().length === 2);

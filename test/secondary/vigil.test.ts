@@ -45,8 +45,10 @@ const code = fc.constantFrom(
 // Events of the present dial and session are made likely, or random sequences would get nowhere.
 type Make = (m: Machine) => Parameters<Machine['give']>[0];
 
-function linkOf({ state }: Machine, dial: number, continuous: boolean, from = true): ReturnType<Make> {
+function linkOf({ state }: Machine, dial: number, asked: boolean, from = true): ReturnType<Make> {
   const streamUuid = `S${state.dials}`;
+  // What is not held does not go on.
+  const continuous = asked && state.held !== null;
   // As a primary answers: what is continuous goes by the pairing that is held already.
   const pairing = (continuous ? state.held?.pairing : undefined) ?? streamUuid;
   // … and it goes on from what is shared only.

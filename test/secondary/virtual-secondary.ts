@@ -96,6 +96,7 @@ class VirtualSecondary {
   #open = { epoch: -1, end: false, handOver: false };
   #committed = -1;
   #resumed = false;
+  #handedOver = false;
 
   /** `first`: the first command, which may be about the settings. */
   constructor(scheduler: TestScheduler, first: string) {
@@ -301,9 +302,15 @@ class VirtualSecondary {
         this.#say(`standby: destroy ${named[was]}`);
         return EMPTY;
       },
-      acquire: ({ streamUuid, epoch, owner, pairing }) => {
+      acquire: ({ streamUuid, epoch, owner, pairing }, handedOver) => {
         const of = `${owner} and by pairing ${pairing}`;
-        this.#say(`register: ask, for ${streamUuid} ${epoch} of ${of}`);
+        this.#handedOver = handedOver;
+        this.#say(`register: ask, for ${streamUuid} ${epoch} of ${of}${handedOver ? ', handed over' : ''}`);
+        return new Observable((subscriber) => (this.#asking = subscriber));
+      },
+      confirm: () => {
+        if (!this.#handedOver) return of('granted' as const);
+        this.#say('register: confirm');
         return new Observable((subscriber) => (this.#asking = subscriber));
       },
       held: () => this.#takeable(),
@@ -363,7 +370,8 @@ class VirtualSecondary {
   #takeable(): Takeable {
     const epochsBack = () => this.#epochsBack;
     return {
-      takeOver: () => {
+      speak: () => of(undefined),
+      start: () => {
         this.#say('standby: take over');
         return new Observable<void>((subscriber) => void (this.#starting = subscriber));
       },

@@ -1,5 +1,5 @@
 // An agent in a process of its own, which may be killed at any moment: it tells its parent what it lets out, and how the
-// domain fares; and is told to switch it over.
+// domain fares; and is told to switch it over, or to try it.
 
 import { parseCluster } from '../../src/config/cluster.js';
 import { codeOf } from '../../src/errors.js';
@@ -15,7 +15,14 @@ export type AgentChildMessage =
   | { readonly kind: 'said'; readonly text: string }
   | { readonly kind: 'fares'; readonly fares: string }
   | { readonly kind: 'switched'; readonly report: SwitchoverReport }
-  | { readonly kind: 'not-switched'; readonly code: string };
+  | { readonly kind: 'not-switched'; readonly code: string }
+  /** `outcome`: lives, dead, or the code of an error. */
+  | { readonly kind: 'tried'; readonly outcome: string };
+
+export type AgentChildRequest = 'switch over' | 'try';
+
+/** Longer than any test. */
+const TRIAL_SECONDS = 3600;
 
 /** As often as one who waits for it looks. */
 const LOOK_MS = 5;
@@ -39,7 +46,14 @@ process.once('message', (message) => {
     if (fares !== told) tell({ kind: 'fares', fares });
     told = fares;
   }, LOOK_MS);
-  process.on('message', () => {
+  process.on('message', (request: AgentChildRequest) => {
+    if (request === 'try') {
+      agent.testFailover('web', { seconds: TRIAL_SECONDS }).then(
+        ({ lives }) => tell({ kind: 'tried', outcome: lives ? 'lives' : 'dead' }),
+        (error: unknown) => tell({ kind: 'tried', outcome: codeOf(error) }),
+      );
+      return;
+    }
     agent.switchover('web').then(
       (report) => tell({ kind: 'switched', report }),
       (error: unknown) => tell({ kind: 'not-switched', code: codeOf(error) }),

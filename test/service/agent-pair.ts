@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { createFileWitness } from '../../src/failover/witnesses/file/file.js';
 import type { RegisterWitness } from '../../src/failover/register.js';
 import type { SwitchoverReport } from '../../src/report/reports.js';
-import type { AgentChildMessage } from './agent-child.js';
+import type { AgentChildMessage, AgentChildRequest } from './agent-child.js';
 
 export const HOSTS = ['alpha', 'beta'] as const;
 export type HostName = (typeof HOSTS)[number];
@@ -51,6 +51,8 @@ export class AgentPair {
   readonly reports: SwitchoverReport[] = [];
   /** The codes of those that came to nothing. */
   readonly refusals: string[] = [];
+  /** What came of trials. */
+  readonly trials: string[] = [];
   readonly #options: AgentPairOptions;
   readonly #witness: RegisterWitness;
   readonly #sides = new Map<HostName, Side>();
@@ -71,6 +73,7 @@ export class AgentPair {
       if (message.kind === 'said') said(host, message.text);
       else if (message.kind === 'fares') side.fares = message.fares;
       else if (message.kind === 'switched') this.reports.push(message.report);
+      else if (message.kind === 'tried') this.trials.push(message.outcome);
       else this.refusals.push(message.code);
     });
     child.send({ cluster, host });
@@ -78,7 +81,16 @@ export class AgentPair {
 
   /** What becomes of it is in the reports, or the refusals. */
   switchOver(owner: HostName): void {
-    this.#sides.get(owner)?.process.send('switch over');
+    this.#ask(owner, 'switch over');
+  }
+
+  /** What its standby holds, until something ends that. */
+  tryStandby(standby: HostName): void {
+    this.#ask(standby, 'try');
+  }
+
+  #ask(host: HostName, request: AgentChildRequest): void {
+    this.#sides.get(host)?.process.send(request);
   }
 
   async kill(host: HostName): Promise<void> {

@@ -10,6 +10,7 @@ import type {
   RoleReport,
   StandbyLossReport,
   TransitionReport,
+  TrialReport,
 } from '../../src/report/reports.js';
 
 export function status(changes: Partial<DomainStatus> = {}): DomainStatus {
@@ -89,6 +90,7 @@ export class FakeAgent implements AgentService {
   readonly standbyLosses$ = new Subject<StandbyLossReport>();
   readonly transitions$ = new Subject<TransitionReport>();
   readonly roles$ = new Subject<RoleReport>();
+  readonly trials$ = new Subject<TrialReport>();
 
   constructor(...domains: DomainStatus[]) {
     this.domains = domains;
@@ -102,4 +104,5 @@ export class FakeAgent implements AgentService {
   force = () => false;
   switchover = () => Promise.reject(new Error('this is no agent'));
   evacuate = () => Promise.resolve([]);
+  testFailover = () => Promise.reject(new Error('this is no agent'));
 }

@@ -1,4 +1,4 @@
-// What goes wrong. Each fault has an end, and the next may come before it: at once, later, or when the domain is protected
+// What goes wrong, and what an operator asks for meanwhile. Each fault has an end, and the next may come before it: at once, later, or when the domain is protected
 // again.
 
 import { pick, type Random } from '../support/random.js';
@@ -10,6 +10,7 @@ export type FaultKind =
   | 'crash'
   | 'power'
   | 'guest-crash'
+  | 'switchover'
   | 'stop'
   | 'cut'
   | 'one-way-cut'
@@ -23,6 +24,7 @@ export type FaultKind =
 
 const KINDS: readonly FaultKind[] = [
   ...(['crash', 'crash', 'power', 'power', 'guest-crash', 'stop', 'stop', 'stop'] as const),
+  ...(['switchover', 'switchover', 'switchover'] as const),
   ...(['cut', 'cut', 'cut', 'one-way-cut', 'one-way-cut', 'reset', 'slow', 'isolated'] as const),
   ...(['witness-down', 'witness-slow', 'witness-cut', 'witness-flaky'] as const),
 ];
@@ -88,6 +90,7 @@ export function inflict(cluster: Cluster, fault: Fault, host: Host, other: Host)
     case 'crash':
     case 'power':
     case 'guest-crash':
+    case 'switchover':
     case 'stop':
       return ofHost(cluster, fault.kind, host);
     case 'cut':
@@ -153,7 +156,7 @@ function slowing(
 
 function ofHost(
   { story }: Cluster,
-  kind: 'crash' | 'power' | 'guest-crash' | 'stop',
+  kind: 'crash' | 'power' | 'guest-crash' | 'switchover' | 'stop',
   host: Host,
 ): (() => void) | null {
   const { agent, estate } = host;
@@ -167,6 +170,10 @@ function ofHost(
         if (agent.process.alive) story?.tell('fault', `the agent of ${host.name} goes on`);
         agent.process.resume();
       };
+    case 'switchover':
+      if (!agent.handOver()) return null;
+      story?.tell('operator', `${host.name} shall hand the domain over`);
+      return () => undefined;
     case 'guest-crash':
       if (!estate?.guest.running) return null;
       story?.tell('fault', `the domain on ${host.name} crashes`);

@@ -37,13 +37,13 @@ function asked(): Asked | null {
 }
 
 function lineOf(figures: Figures, seed: number, elapsedMs: number): string {
-  const { runs, simulatedMs, takeovers, resumed, protections, forced, faults } = figures;
+  const { runs, simulatedMs, takeovers, resumed, switchovers, protections, forced, faults } = figures;
   const kinds = Object.entries(faults)
     .sort()
     .map(([kind, count]) => `${kind} ${count}`);
   return [
     `${runs} runs from seed ${seed}, no violation: ${Math.round(simulatedMs / 1000)} s simulated`,
-    `${takeovers} takeovers, ${protections} times protected, ${resumed} of them from what both had, ${forced} times lost by more than one failure`,
+    `${takeovers} takeovers (${switchovers} of them switchovers), ${protections} times protected, ${resumed} of them from what both had, ${forced} times lost by more than one failure`,
     `faults: ${kinds.join(', ')}`,
     `${(elapsedMs / 1000).toFixed(1)} s`,
   ].join('; ');

@@ -29,6 +29,7 @@ export interface RunResult {
   readonly takeovers: number;
   /** Streams that went on from what both had. */
   readonly resumed: number;
+  readonly switchovers: number;
   readonly protections: number;
   readonly forced: number;
   readonly faults: Readonly<Partial<Record<FaultKind, number>>>;
@@ -86,11 +87,20 @@ class Run {
       : null;
     this.#liveness = new Liveness(history, LIMITS);
     const common = { params, clock, random, network, witness, history, loss, plant };
-    this.#cluster = { ...common, story: this.#transcript, hosts: [], streams: 0, takeovers: 0, resumed: 0 };
-    witness.wrote = ({ owner, token }, before) => {
+    this.#cluster = {
+      ...common,
+      story: this.#transcript,
+      hosts: [],
+      streams: 0,
+      takeovers: 0,
+      resumed: 0,
+      switchovers: 0,
+    };
+    witness.wrote = ({ owner, token, mode }, before) => {
       const agent = this.#hosts.find(({ name }) => name === owner)?.agent;
       const died = agent?.process.alive !== true || !token.startsWith(`${agent.instance}-`);
       if (before !== null && before.owner !== owner) loss.given(owner, died);
+      if (mode === 'alone') loss.alone();
     };
     for (const name of drawHosts(random)) {
       const host = new Host(this.#cluster, name, params.attached && name === 'A');
@@ -115,6 +125,7 @@ class Run {
       simulatedMs: clock.nowMs,
       takeovers: this.#cluster.takeovers,
       resumed: this.#cluster.resumed,
+      switchovers: this.#cluster.switchovers,
       protections: this.#protections,
       forced: this.#forced,
       faults: this.#counts,
@@ -178,9 +189,10 @@ class Run {
     );
     const isProtected = this.#isProtected() && this.#active === 0 && clock.nowMs > this.#latentUntilMs;
     const undo = inflict(this.#cluster, fault, host, this.#otherOf(host, other));
-    if (undo) {
-      const { kind } = fault;
-      this.#counts[kind] = (this.#counts[kind] ?? 0) + 1;
+    const { kind } = fault;
+    if (undo) this.#counts[kind] = (this.#counts[kind] ?? 0) + 1;
+    // A switchover is no fault: one crash in the midst of it takes nothing away.
+    if (undo && kind !== 'switchover') {
       loss.fault(CRASHES.has(kind) ? 'crash' : OF_WITNESS.has(kind) ? 'witness' : 'other', isProtected);
       this.#liveness.fault(clock.nowMs, isProtected);
       this.#active++;
@@ -263,8 +275,8 @@ class Run {
     return this.#hosts.every(({ name, agent, estate }) => {
       if ((estate !== null && name === register.owner) || !agent) return false;
       const { part } = agent;
-      if (part instanceof Standby)
-        return name === register.owner || part.state.held?.pairing !== register.stream;
+      // Also of whoever starts what was handed over.
+      if (part instanceof Standby) return part.state.held?.pairing !== register.stream;
       return agent.role.phase === 'standby' || agent.role.phase === 'reading';
     });
   }

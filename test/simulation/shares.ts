@@ -11,6 +11,7 @@ export interface Figures {
   readonly simulatedMs: number;
   readonly takeovers: number;
   readonly resumed: number;
+  readonly switchovers: number;
   /** Times that the domain became protected after it was not. */
   readonly protections: number;
   /** Times that it was lost with all that had it, and an operator started it. */
@@ -23,6 +24,7 @@ export const NOTHING: Figures = {
   simulatedMs: 0,
   takeovers: 0,
   resumed: 0,
+  switchovers: 0,
   protections: 0,
   forced: 0,
   faults: {},
@@ -53,6 +55,7 @@ export function addTo(sum: Figures, more: Omit<RunResult, 'runs'> | Figures): Fi
     simulatedMs: sum.simulatedMs + more.simulatedMs,
     takeovers: sum.takeovers + more.takeovers,
     resumed: sum.resumed + more.resumed,
+    switchovers: sum.switchovers + more.switchovers,
     protections: sum.protections + more.protections,
     forced: sum.forced + more.forced,
     faults,

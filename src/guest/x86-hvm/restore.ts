@@ -135,6 +135,7 @@ async function setParam(context: RestoreOpsContext, param: HvmParam): Promise<vo
 
 /** Rings between the domain and its servants begin empty. */
 async function clearPage(context: RestoreOpsContext, gfn: number): Promise<void> {
+  await context.beforeWrite(Uint32Array.of(gfn), 1);
   try {
     await context.domain.clearPage(gfn);
   } catch (error) {

@@ -9,6 +9,7 @@ import { InOrder } from '../../flow/in-order.js';
 import { DomainType, PAGE_SIZE } from '../../stream/format.js';
 import { Bitmap } from '../bitmap.js';
 import { FlatFrames } from '../frames.js';
+import { requireHostMemory } from '../host-memory.js';
 import {
   HypervisorError,
   failed,
@@ -205,6 +206,13 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   async clearPage(gfn: number): Promise<void> {
     this.#frames.checkPopulated(Uint32Array.of(gfn), 1);
     await this.#calls.call('clear', gfn);
+  }
+
+  /** Its disks are copies in memory, and it has no network. @throws HypervisorError OUT_OF_MEMORY, or as open() */
+  async trial(): Promise<EmbeddedDomain> {
+    const { name, memoryBytes } = this.#spec;
+    requireHostMemory(memoryBytes, 'a trial of the domain');
+    return EmbeddedDomain.open({ ...this.#spec, name: `${name}-trial`, empty: true });
   }
 
   setHvmContext(context: Uint8Array): Promise<void> {

@@ -45,6 +45,8 @@ export interface QemuConfig {
    * first: only the first of a stream.
    */
   readonly trialLoads?: TrialLoads;
+  /** Its host has no network for it: taps are made in one of its own, with nothing in it, and end with it. */
+  readonly isolated?: boolean;
 }
 
 export type TrialLoads = 'each' | 'auto' | 'first';

@@ -9,27 +9,26 @@
 
 import { BehaviorSubject, ReplaySubject, Subject, distinctUntilChanged, type Observable } from 'rxjs';
 import { asError } from '../../errors.js';
-import { InOrder } from '../../flow/in-order.js';
-import { DomainType, PAGE_SIZE } from '../../stream/format.js';
-import { FlatFrames } from '../frames.js';
+import { DomainType } from '../../stream/format.js';
 import {
   HypervisorError,
   hasEnded,
   type DomainEvent,
   type DomainInfo,
   type DomainState,
-  type TargetDomain,
+  type TrialDomain,
 } from '../port.js';
-import { pagesOf, type QemuConfig } from './config.js';
-import { DeviceStateOnly } from './state/device-state.js';
+import type { QemuConfig } from './config.js';
 import { HeldCheckpoints } from './state/held-checkpoints.js';
 import type { QemuMachine } from './machine.js';
+import { joinState } from './state/memory-section.js';
 import { MemoryCheck } from './memory/memory-check.js';
-import { differingFrames } from './memory/ram-access.js';
 import { QmpError } from './monitor/qmp.js';
-import { ResetFrames } from './memory/reset-frames.js';
+import { resetOf } from './monitor/run-state.js';
 import { Seat, factsOf, probe, type Facts, type Occupant, type Seated } from './process/seat.js';
+import { StandbyMemory } from './standby-memory.js';
 import { TakenOver } from './taken-over.js';
+import { trialConfig } from './trial-config.js';
 import { openTracking, type ChosenTracking } from './memory/tracking.js';
 
 /** Of QEMUs in a row that were of no use. */
@@ -37,17 +36,15 @@ const DEATHS_MAX = 3;
 /** A few announcements, a little apart, for switches that were looking away. */
 const ANNOUNCEMENT = { initial: 50, max: 550, rounds: 5, step: 100 };
 
-export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupant {
+export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
   readonly output$ = new Subject<Uint8Array>();
   readonly events$ = new ReplaySubject<DomainEvent>(1);
   readonly warnings$ = new Subject<string>();
   readonly stoppedBy$: Observable<string | null>;
   readonly #stoppedBy = new BehaviorSubject<string | null>(null);
-  readonly memory: ChosenTracking;
-  readonly reset: ResetFrames;
+  readonly resets$ = new Subject<string>();
   readonly #config: QemuConfig;
   readonly #seat: Seat;
-  readonly #frames: FlatFrames;
   readonly #checkpoints: HeldCheckpoints;
   #facts: Facts | null = null;
   #state: Extract<DomainState, 'created' | 'running' | 'shutdown' | 'crashed' | 'destroyed'> = 'created';
@@ -55,7 +52,6 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
   #starting = false;
   /** Deaths of its QEMU since one was of use. */
   #deaths = 0;
-  readonly #work = new InOrder();
   readonly #check: MemoryCheck;
   #destroyed: Promise<void> | null = null;
 
@@ -76,15 +72,12 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
   }
 
   private constructor(config: QemuConfig, seat: Seat, memory: ChosenTracking) {
-    super();
+    super(config, memory);
     this.#config = config;
     this.#seat = seat;
-    this.memory = memory;
-    this.reset = new ResetFrames(memory.tracking.ram);
-    this.#frames = new FlatFrames(pagesOf(config), { empty: true });
     this.stoppedBy$ = this.#stoppedBy.pipe(distinctUntilChanged());
     this.#checkpoints = new HeldCheckpoints(seat, this, {
-      pages: this.#frames.size,
+      pages: this.frames.size,
       loads: config.trialLoads ?? 'auto',
       warn: (warning) => this.warnings$.next(warning),
     });
@@ -122,7 +115,7 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
     return Promise.resolve({
       name: this.#config.name,
       type: DomainType.X86_HVM,
-      p2mSize: this.#frames.size,
+      p2mSize: this.frames.size,
       state: this.#state,
       hypervisor: 'qemu',
       versionMajor: facts.version.major,
@@ -139,37 +132,13 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
     return target;
   }
 
+  /** Another memory, and another QEMU. @throws as trialConfig() and open() */
+  async trial(signal: AbortSignal): Promise<QemuTarget> {
+    return QemuTarget.open(trialConfig(this.#config), signal);
+  }
+
   input(bytes: Uint8Array): Promise<void> {
     return this.#running((source) => source.input(bytes));
-  }
-
-  async populate(pfns: Uint32Array, count: number, gfns: Uint32Array): Promise<void> {
-    this.#require('created');
-    this.#frames.populate(pfns, count, gfns);
-    return Promise.resolve();
-  }
-
-  writePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<void> {
-    return this.#work.do(async () => {
-      this.#require('created');
-      this.#frames.checkWrite(gfns, count, data);
-      if (this.reset.areKept) await this.#seat.settled();
-      await this.reset.whileWriting(async () => {
-        this.#seat.of(this)?.loader.forget();
-        await this.#checkpoints.writing(gfns, count);
-        await this.memory.tracking.ram.write(gfns, count, data);
-      });
-    });
-  }
-
-  async comparePages(gfns: Uint32Array, count: number, data: Uint8Array): Promise<readonly number[]> {
-    this.#requireAlive();
-    this.#frames.checkWrite(gfns, count, data);
-    return differingFrames(this.memory.tracking.ram, gfns, count, data);
-  }
-
-  async clearPage(gfn: number): Promise<void> {
-    await this.writePages(Uint32Array.of(gfn), 1, new Uint8Array(PAGE_SIZE));
   }
 
   /**
@@ -178,11 +147,17 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
    * checkpoints before, if there is a way back
    */
   checkpoint(context: Uint8Array, isLast = false): Promise<void> {
-    return this.#work.do(async () => {
-      this.#require('created');
+    return this.work.do(async () => {
+      this.requireCreated();
       const held = await this.#checkpoints.accept(context);
       if (!this.#isCold && (isLast || this.#checkpoints.isTrialDue)) await this.#checkpoints.try(held);
     });
+  }
+
+  lastCheckpoint(): Uint8Array {
+    const held = this.#checkpoints.current;
+    if (!held) throw new HypervisorError('WRONG_STATE', 'the domain has no checkpoint');
+    return joinState(held);
   }
 
   /**
@@ -190,8 +165,8 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
    * @throws HypervisorError BAD_CONTEXT if it is none; whether QEMU takes it shows at the start
    */
   setEmulatorContext(context: Uint8Array): Promise<void> {
-    return this.#work.do(async () => {
-      this.#require('created');
+    return this.work.do(async () => {
+      this.requireCreated();
       const held = await this.#checkpoints.accept(context);
       if (this.#isCold) return;
       // Done now it need not be done then.
@@ -206,8 +181,8 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
    * it has crashed (DOMAIN_GONE).
    */
   start(): Promise<void> {
-    return this.#work.do(async () => {
-      this.#require('created');
+    return this.work.do(async () => {
+      this.requireCreated();
       this.#starting = true; // its QEMU is not for others from here on
       try {
         await this.#run(await this.#checkpoints.readyToRun());
@@ -220,7 +195,7 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
   source(): TakenOver {
     const source = this.#source;
     if (!source) {
-      this.#requireAlive();
+      this.requireAlive();
       throw notRunning();
     }
     source.beWatched();
@@ -277,6 +252,15 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
     this.reset.learn(facts.resetFrames);
   }
 
+  protected seatSettled(): Promise<void> {
+    return this.#seat.settled();
+  }
+
+  protected async beforeWrite(gfns: Uint32Array, count: number): Promise<void> {
+    this.#seat.of(this)?.loader.forget();
+    await this.#checkpoints.writing(gfns, count);
+  }
+
   #running(work: (source: TakenOver) => Promise<void>): Promise<void> {
     if (this.#source) return work(this.#source);
     return Promise.reject(notRunning());
@@ -301,6 +285,10 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
     this.#check.end();
     this.#checkpoints.end();
     source.events$.subscribe((event) => this.#end(event));
+    machine.qmp.events$.subscribe((event) => {
+      const reset = resetOf(event);
+      if (reset !== null) this.resets$.next(reset);
+    });
     source.stoppedBy$.subscribe((stoppedBy) => this.#stoppedBy.next(stoppedBy));
   }
 
@@ -312,12 +300,13 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
     // Who waits for memory that does not answer would wait for ever.
     this.memory.tracking.abandon();
     await closed;
-    await this.#work.settled();
+    await this.work.settled();
     await this.#source?.close();
     await this.#seat.vacate(this);
     await this.memory.tracking.close();
     this.output$.complete();
     this.warnings$.complete();
+    this.resets$.complete();
     this.#stoppedBy.complete();
     this.events$.complete();
   }
@@ -329,14 +318,14 @@ export class QemuTarget extends DeviceStateOnly implements TargetDomain, Occupan
     this.events$.next(event);
   }
 
-  #require(state: DomainState): void {
-    this.#requireAlive();
-    if (this.#state === state) return;
-    const facts = { state: this.#state, needed: state };
-    throw new HypervisorError('WRONG_STATE', `the domain is ${this.#state}, not ${state}`, facts);
+  protected requireCreated(): void {
+    this.requireAlive();
+    if (this.#state === 'created') return;
+    const facts = { state: this.#state, needed: 'created' };
+    throw new HypervisorError('WRONG_STATE', `the domain is ${this.#state}, not created`, facts);
   }
 
-  #requireAlive(): void {
+  protected requireAlive(): void {
     if (!hasEnded(this.#state)) return;
     throw new HypervisorError('DOMAIN_GONE', `the domain is ${this.#state}`, { name: this.#config.name });
   }

@@ -3,6 +3,7 @@
 //   GET  /v1/domains                        what each of them is doing here
 //   POST /v1/domains/NAME/start             it may start here, whatever the register says
 //   POST /v1/domains/NAME/switchover        {"to": HOST}: it goes on there; here it stands by from then on
+//   POST /v1/domains/NAME/test-failover     {"seconds": N}: what it holds of it is tried, until whoever asks hangs up
 //   POST /v1/evacuate                       the same of all that run here
 //
 // An answer is {"ok": true, …} or {"ok": false, "code", "message"}. A question waits for its answer as long as it takes: what
@@ -20,7 +21,10 @@ import { HttpError } from './server.js';
 export interface ControlOptions {
   /** A path; the directory is made, for its owner only, if it is not there. */
   readonly socket: string;
-  readonly agent: Pick<AgentService, 'host' | 'statuses' | 'refresh' | 'force' | 'switchover' | 'evacuate'>;
+  readonly agent: Pick<
+    AgentService,
+    'host' | 'statuses' | 'refresh' | 'force' | 'switchover' | 'evacuate' | 'testFailover'
+  >;
   readonly log: Logger;
 }
 
@@ -38,7 +42,9 @@ const BODY_TIMEOUT_MS = 5000;
 export function createControl(options: ControlOptions): Control {
   const { socket, log } = options;
   const server = http.createServer({ requestTimeout: BODY_TIMEOUT_MS }, (request, response) => {
-    answer(options, request).then(
+    const asking = new AbortController();
+    response.once('close', () => asking.abort());
+    answer(options, request, asking.signal).then(
       (body) => send(response, 'code' in body ? 409 : 200, body),
       (thrown: unknown) => {
         const error = asError(thrown);
@@ -100,7 +106,12 @@ async function removeStale(socket: string): Promise<void> {
 
 type Answer = Readonly<Record<string, unknown>>;
 
-async function answer({ agent, log }: ControlOptions, request: http.IncomingMessage): Promise<Answer> {
+/** `signal`: nobody waits for the answer any more. */
+async function answer(
+  { agent, log }: ControlOptions,
+  request: http.IncomingMessage,
+  signal: AbortSignal,
+): Promise<Answer> {
   const [, version, ...parts] = (request.url ?? '').split('/');
   const { method } = request;
   const given = method === 'POST' ? await bodyOf(request) : {};
@@ -117,6 +128,11 @@ async function answer({ agent, log }: ControlOptions, request: http.IncomingMess
     if (verb === 'start') return started(agent, domain);
     if (verb === 'switchover') {
       return { ok: true, ...(await agent.switchover(domain, stringOf(given['to']))) };
+    }
+    if (verb === 'test-failover') {
+      const { seconds } = given;
+      const request = { signal, ...(seconds !== undefined && { seconds: Number(seconds) }) };
+      return { ok: true, ...(await agent.testFailover(domain, request)) };
     }
   }
   return { ok: false, code: 'UNKNOWN_REQUEST', message: `there is no ${method ?? ''} ${request.url ?? ''}` };

@@ -19,6 +19,7 @@ import {
   watchHooks,
   watchLinks,
   watchStandbys,
+  watchTrials,
 } from './reports.js';
 import { DomainSeries } from './series.js';
 
@@ -82,6 +83,7 @@ export function createAgentMetrics(
   subscriptions.add(watchCommits(series, agent.commits$));
   subscriptions.add(watchFailovers(series, agent.failover$));
   subscriptions.add(watchStandbys(series, agent.standbyLosses$));
+  subscriptions.add(watchTrials(series, agent.trials$));
   return { registry, stop: () => subscriptions.unsubscribe() };
 }
 

@@ -11,6 +11,7 @@ import type {
   StandbyLossReport,
   StandbyState,
   TransitionReport,
+  TrialReport,
 } from '../../report/reports.js';
 import type { DomainSeries } from './series.js';
 
@@ -130,6 +131,16 @@ export function watchStandbys(series: DomainSeries, losses$: Observable<StandbyL
     STANDBY_STATES.map((was) => ({ was })),
   );
   return losses$.subscribe(({ domain, was }) => losses.inc({ domain, was }));
+}
+
+export function watchTrials(series: DomainSeries, trials$: Observable<TrialReport>): Subscription {
+  const results = [{ result: 'lives' }, { result: 'dead' }];
+  const trials = series.counter(
+    'romulus_test_failovers_total',
+    'Test failovers by what they showed: the copy of the domain lives, or not.',
+    results,
+  );
+  return trials$.subscribe(({ domain, lives }) => trials.inc({ domain, result: lives ? 'lives' : 'dead' }));
 }
 
 export function watchLinks(series: DomainSeries, transitions$: Observable<TransitionReport>): Subscription {

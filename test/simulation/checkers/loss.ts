@@ -47,6 +47,11 @@ export class Loss {
     if (!this.#forced) this.#last = { host, end: died ? 'crash' : null };
   }
 
+  /** By the register nobody protects it, be it for a switchover, or one that came to nothing. */
+  alone(): void {
+    this.#faults = Math.max(this.#faults, 1);
+  }
+
   /** An operator has it started somewhere: whatever is left of it is lost. */
   forced(): void {
     this.#last = null;

@@ -5,7 +5,15 @@
 
 import { ChannelError } from '../../../src/channel/contract.js';
 import { silenceMsOf, stallMsOf } from '../../../src/channel/link/heartbeat.js';
-import { enter, openLedger, owed, type Entry, type Ledger } from '../../../src/primary/ledger.js';
+import {
+  enter,
+  isHandedOver,
+  isLastNext,
+  openLedger,
+  owed,
+  type Entry,
+  type Ledger,
+} from '../../../src/primary/ledger.js';
 import type { LifeEvent } from '../../../src/primary/life-state.js';
 import type { Gate } from '../world/gate.js';
 import type { Guest } from '../world/guest.js';
@@ -85,6 +93,11 @@ export class Checkpointing {
     this.#next();
   }
 
+  handOver(): void {
+    if (this.#isOver() || !this.#enter({ kind: 'hand-over' })) return;
+    this.#next();
+  }
+
   /** Whoever has left it lets it come to its end. */
   left(): void {
     if (!this.#capturing) this.#isOver();
@@ -112,8 +125,10 @@ export class Checkpointing {
     guest.running = false;
     gate.push(point.count);
     gate.seal(epoch, point.count);
+    const isLast = isLastNext(this.#ledger);
     process.after(cluster.params.pauseMs, () => {
-      if (guest.end === null) guest.running = true;
+      // Behind the last one it stands still, unless that was given up.
+      if (guest.end === null && (!isLast || this.#isOver())) guest.running = true;
       if (!this.#isOver()) this.#captured(epoch, point);
     });
   }
@@ -132,7 +147,8 @@ export class Checkpointing {
     tell({ kind: 'captured', streamUuid, ledger: this.#ledger });
     shared.captured(epoch);
     shared.sent(epoch, digestOf(point));
-    link.send({ kind: 'checkpoint', epoch, point }, cluster.params.latencyMs);
+    const handOver = isHandedOver(this.#ledger);
+    link.send({ kind: 'checkpoint', epoch, point, handOver }, cluster.params.latencyMs);
     this.#isDue = false;
     process.after(cluster.params.checkpointIntervalMs, () => {
       this.#isDue = true;
@@ -142,9 +158,17 @@ export class Checkpointing {
 
   /** Due, and there is room. */
   #next(): void {
-    const { captured, acknowledged } = this.#ledger;
+    if (this.#capturing || !this.#isNext()) return;
+    this.#capture();
+  }
+
+  /** As the loop has it. */
+  #isNext(): boolean {
+    const { captured, acknowledged, requested } = this.#ledger;
+    if (isHandedOver(this.#ledger)) return false;
+    if (isLastNext(this.#ledger)) return captured === acknowledged;
     const hasRoom = captured - acknowledged < this.#ports.cluster.params.windowEpochs;
-    if (this.#isDue && hasRoom && !this.#capturing) this.#capture();
+    return (this.#isDue || requested) && hasRoom;
   }
 
   #enter(entry: Entry): boolean {

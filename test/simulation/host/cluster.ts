@@ -57,6 +57,7 @@ export interface Cluster {
   streams: number;
   takeovers: number;
   resumed: number;
+  switchovers: number;
 }
 
 /** A guest that runs, or will, and its way out. */

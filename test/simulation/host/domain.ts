@@ -3,6 +3,7 @@
 import { PROTOCOL_VERSION, type Hello, type SharedPoint } from '../../../src/channel/contract.js';
 import type { Point } from '../checkers/history.js';
 import type { DomainInfo } from '../../../src/hypervisor/port.js';
+import { Shared } from '../../../src/primary/shared.js';
 import type { Held } from '../../../src/secondary/vigil-state.js';
 
 export const DOMAIN = 'web';
@@ -38,4 +39,13 @@ export function helloOf(host: string, held: Held | null, shared: SharedPoint | n
 /** In the place of a checkpoint's digest: no two points have the same. */
 export function digestOf({ branch, count }: Point): bigint {
   return (BigInt(branch) << 32n) | BigInt(count);
+}
+
+/** What is taken out of a dirty log is nothing here: a checkpoint is a count. */
+export function sharedCounts(): Shared {
+  return new Shared({
+    enableLogDirty: () => Promise.resolve(),
+    cleanLogDirty: () => Promise.resolve({ dirtyCount: 0, faultCount: 0 }),
+    disableLogDirty: () => Promise.resolve(),
+  });
 }

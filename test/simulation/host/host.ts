@@ -15,7 +15,7 @@ import { Gate } from '../world/gate.js';
 import { Guest } from '../world/guest.js';
 import { Process } from '../world/process.js';
 import type { AgentPorts, Cluster, Estate, Hosted, Part } from './cluster.js';
-import { InTurn, Loop } from './loop.js';
+import { InTurn, Loop, OneTimer } from './loop.js';
 import { Owner } from './owner.js';
 import { RegisterClient } from './register-client.js';
 import { Standby } from './standby.js';
@@ -79,7 +79,7 @@ export class Agent implements AgentPorts {
   readonly #writes: InTurn<RegisterWrite>;
   readonly #changes: InTurn<Change>;
   #part: Part | null = null;
-  #arming = 0;
+  readonly #retry: OneTimer;
   /** What a plant makes it believe. */
   #believed: Register | null = null;
 
@@ -110,6 +110,7 @@ export class Agent implements AgentPorts {
     this.#loop = new Loop<RoleState, RoleEvent, RoleEffect>(initialRole(settings), stepRole, (effect) =>
       this.#perform(effect),
     );
+    this.#retry = new OneTimer(this.process, () => this.#loop.tell({ kind: 'timer', timer: 'retry' }));
     this.#writes = new InTurn((write, done) => this.#write(write, done));
     this.#changes = new InTurn((change, done) => this.#change(change, done));
     for (const guest of this.host.estate ? [this.host.estate.guest] : []) this.guests.add(guest);
@@ -137,6 +138,19 @@ export class Agent implements AgentPorts {
   /** The operator knows that nobody else runs it. */
   force(): void {
     this.process.run('operator', () => this.#loop.tell({ kind: 'force' }));
+  }
+
+  /** False: the domain is not ours to hand over. */
+  handOver(): boolean {
+    const part = this.#part;
+    if (!(part instanceof Owner)) return false;
+    // Not where the witness cannot be asked.
+    this.process.run('operator', () =>
+      this.#client.read((register) => {
+        if (register !== undefined && part === this.#part) part.handOver();
+      }),
+    );
+    return true;
   }
 
   /** Of a connection that somebody has made to us. */
@@ -184,17 +198,8 @@ export class Agent implements AgentPorts {
   }
 
   #estate(from: Point): Estate {
-    const { clock, random, loss, params } = this.cluster;
-    const { name } = this.host;
-    const guest = new Guest(
-      clock,
-      random,
-      loss,
-      name,
-      from,
-      params.tickMs,
-      params.bound && !this.host.attached,
-    );
+    const { name, attached } = this.host;
+    const guest = new Guest(this.cluster, name, from, this.cluster.params.bound && !attached);
     this.guests.clear();
     this.guests.add(guest);
     return { guest, gate: this.#gate(guest, from.count), crashed: () => undefined };
@@ -221,7 +226,7 @@ export class Agent implements AgentPorts {
   }
 
   #perform(effect: RoleEffect): void {
-    const { cluster, host, process } = this;
+    const { cluster, host } = this;
     switch (effect.kind) {
       case 'read':
         this.#read();
@@ -236,15 +241,11 @@ export class Agent implements AgentPorts {
       case 'stop-found':
         this.#changes.do(effect);
         return;
-      case 'arm': {
-        const arming = ++this.#arming;
-        process.after(effect.delayMs, () => {
-          if (arming === this.#arming) this.#loop.tell({ kind: 'timer', timer: 'retry' });
-        });
+      case 'arm':
+        this.#retry.arm(effect.delayMs);
         return;
-      }
       case 'disarm':
-        this.#arming++;
+        this.#retry.disarm();
         return;
       case 'transition':
         cluster.story?.tell(host.name, `${this.#loop.state.phase}: ${effect.reason}`);

@@ -6,7 +6,7 @@ import type { End, Message } from '../world/connection.js';
 import type { Params } from './cluster.js';
 
 export interface LinkListener {
-  readonly message: (message: Message & { readonly kind: 'checkpoint' | 'ack' }) => void;
+  readonly message: (message: Message & { readonly kind: 'checkpoint' | 'ack' | 'handed-over' }) => void;
   readonly heard: () => void;
   readonly bye: (reason: ByeReason) => void;
   readonly lost: (code: string) => void;
@@ -54,6 +54,7 @@ export class LinkEnd {
     switch (message.kind) {
       case 'checkpoint':
       case 'ack':
+      case 'handed-over':
         this.#on.message(message);
         return;
       case 'bye':

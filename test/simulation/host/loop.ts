@@ -1,6 +1,8 @@
 // A pure step and those who carry out its effects (flow/feedback.ts): all effects of one event are performed before the
 // next event is looked at.
 
+import type { Process } from '../world/process.js';
+
 export class Loop<State, Event, Effect> {
   state: State;
   readonly #step: (state: State, event: Event) => readonly [State, readonly Effect[]];
@@ -66,5 +68,28 @@ export class InTurn<Work> {
       this.#busy = false;
       this.#next();
     });
+  }
+}
+
+/** One timer of a process. */
+export class OneTimer {
+  readonly #process: Process;
+  readonly #fired: () => void;
+  #arming = 0;
+
+  constructor(process: Process, fired: () => void) {
+    this.#process = process;
+    this.#fired = fired;
+  }
+
+  arm(delayMs: number): void {
+    const arming = ++this.#arming;
+    this.#process.after(delayMs, () => {
+      if (arming === this.#arming) this.#fired();
+    });
+  }
+
+  disarm(): void {
+    this.#arming++;
   }
 }

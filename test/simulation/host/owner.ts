@@ -8,7 +8,6 @@ import type { Register, RegisterWrite } from '../../../src/failover/register.js'
 import { written } from '../../../src/failover/register.js';
 import { stepLife } from '../../../src/primary/life.js';
 import { birth, type LifeEffect, type LifeEvent, type LifeState } from '../../../src/primary/life-state.js';
-import { Shared } from '../../../src/primary/shared.js';
 import { judgeHello } from '../../../src/primary/welcome.js';
 import type { RoleEvent } from '../../../src/protection/role-state.js';
 import type { End, Greeting, Message } from '../world/connection.js';
@@ -17,9 +16,9 @@ import type { Guest } from '../world/guest.js';
 import { Checkpointing } from './checkpointing.js';
 import type { AgentPorts, Estate, Part } from './cluster.js';
 import { LinkEnd } from './link-end.js';
-import { InTurn, Loop } from './loop.js';
+import { InTurn, Loop, OneTimer } from './loop.js';
 import { RegisterClient } from './register-client.js';
-import { DOMAIN, INFO } from './domain.js';
+import { DOMAIN, INFO, sharedCounts } from './domain.js';
 
 /** A domain that ran for so long has started well. */
 const STEADY_MS = 60_000;
@@ -28,12 +27,10 @@ export class Owner implements Part {
   readonly #agent: AgentPorts;
   readonly #news: (event: RoleEvent) => void;
   readonly #client: RegisterClient;
-  /** What the standby has; what is taken out of a dirty log is nothing here: a checkpoint is a count. */
-  readonly #shared = new Shared({
-    enableLogDirty: () => Promise.resolve(),
-    cleanLogDirty: () => Promise.resolve({ dirtyCount: 0, faultCount: 0 }),
-    disableLogDirty: () => Promise.resolve(),
-  });
+  /** What the standby has. */
+  readonly #shared = sharedCounts();
+  #handOvers = 0;
+  readonly #late: OneTimer;
   /** From where each stream goes on. */
   readonly #from = new Map<string, SharedPoint | null>();
   readonly #loop: Loop<LifeState, LifeEvent, LifeEffect>;
@@ -75,6 +72,7 @@ export class Owner implements Part {
       (effect) => this.#perform(effect),
       () => this.#plantReleaseEarly(),
     );
+    this.#late = new OneTimer(process, () => this.#loop.tell({ kind: 'timer', timer: 'hand-over' }));
     this.#streams = new InTurn((streamUuid, done) => this.#replicate(streamUuid, done));
     this.#writes = new InTurn((write, done) => this.#write(write, done));
     process.every(beatMsOf(heartbeatTimeoutMs), () => {
@@ -82,6 +80,11 @@ export class Owner implements Part {
       this.#loop.tell({ kind: 'beat' });
       return !this.#stopped;
     });
+  }
+
+  /** An operator asks for it. */
+  handOver(): void {
+    this.#loop.tell({ kind: 'hand-over', id: ++this.#handOvers, to: null });
   }
 
   get state(): LifeState {
@@ -238,13 +241,33 @@ export class Owner implements Part {
       case 'expose':
         return; // of disks that both see
       case 'hand-over':
-      case 'hand-over-settled':
-      case 'hand-back':
+        this.#stream?.handOver();
+        return;
       case 'handed-over':
+        this.#gate?.settled(() => this.#links.get(effect.streamUuid)?.send({ kind: 'handed-over' }));
+        return;
+      case 'hand-back':
+        this.#handBack();
+        return;
+      case 'hand-over-settled':
+        if (effect.outcome.how === 'done') cluster.switchovers++;
+        cluster.story?.tell(host.name, `the switchover: ${effect.outcome.how}`);
+        return;
       case 'arm':
+        this.#late.arm(effect.delayMs);
+        return;
       case 'disarm':
-        throw new Error(`nobody asks for a switchover here: ${effect.kind}`);
+        this.#late.disarm();
+        return;
     }
+  }
+
+  /** A capture that was given up lets it go on by itself. */
+  #handBack(): void {
+    const guest = this.#guest;
+    this.#agent.process.after(this.#agent.cluster.params.pauseMs, () => {
+      if (guest && guest.end === null && !this.#stopped) guest.running = true;
+    });
   }
 
   #startDomain(): void {

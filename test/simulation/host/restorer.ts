@@ -15,9 +15,11 @@ export interface Vessel {
   content: Point | null;
 }
 
-interface Whole {
+export interface Whole {
   readonly epoch: number;
   readonly point: Point;
+  /** It is the last. */
+  readonly handOver: boolean;
 }
 
 export class Restorer {
@@ -81,10 +83,10 @@ export class Restorer {
     if (this.#working || this.#over) return;
     const whole = this.#waiting.shift();
     if (whole) this.#commit(whole);
-    else if (this.#link.isLost) this.#end();
+    else if (this.#link.isLost) this.#end('LINK_CLOSED');
   }
 
-  #commit({ epoch, point }: Whole): void {
+  #commit({ epoch, point, handOver }: Whole): void {
     const { streamUuid } = this.#link;
     this.#working = true;
     this.#acknowledged = epoch;
@@ -94,7 +96,9 @@ export class Restorer {
     this.#link.send({ kind: 'ack', epoch });
     this.#process.after(this.#cluster.params.commitMs, () => {
       this.vessel.content = point;
-      this.#goOn();
+      if (handOver) this.#tell({ kind: 'complete', streamUuid });
+      if (handOver) this.#end('');
+      else this.#goOn();
     });
   }
 
@@ -107,11 +111,12 @@ export class Restorer {
       history.wrong(`a stream goes on to ${history.name(point)} from what is not its past`);
   }
 
-  #end(): void {
+  /** `code`: why; empty: nothing follows the last one. */
+  #end(code: string): void {
     this.#over = true;
     const { streamUuid } = this.#link;
     const consistent = this.#resumes || this.#acknowledged >= 0;
-    const said = { epochsBack: 0, code: 'LINK_CLOSED', message: 'the channel broke' };
+    const said = { epochsBack: 0, code, message: code };
     this.#tell({ kind: 'restored', streamUuid, consistent, ...said });
     this.#done();
   }

@@ -1,14 +1,15 @@
 // A standby (secondary/domain.ts, secondary.ts, standbys.ts, and StandbyPart of protection/parts.ts): the real step, and
 // what it asks for done to domains that are filled with counts.
 
-import { takeOverWrite } from '../../../src/failover/mandate.js';
-import { written, type Register, type RegisterWrite } from '../../../src/failover/register.js';
+import { confirmWrite, takeOverWrite } from '../../../src/failover/mandate.js';
+import { sameRegister, written, type Register, type RegisterWrite } from '../../../src/failover/register.js';
 import { spreadMs } from '../../../src/flow/backoff.js';
 import type { Of } from '../../../src/flow/kinds.js';
 import { hostToDial } from '../../../src/protection/route.js';
 import type { RoleEvent } from '../../../src/protection/role-state.js';
 import { stepSecondary } from '../../../src/secondary/vigil.js';
 import {
+  TAKEN_BACK,
   initialSecondaryState,
   isBusy,
   type Held,
@@ -23,12 +24,12 @@ import type { AgentPorts, Estate, Part } from './cluster.js';
 import { LinkEnd } from './link-end.js';
 import { InTurn, Loop } from './loop.js';
 import { RegisterClient } from './register-client.js';
-import { Restorer, type Vessel } from './restorer.js';
+import { Restorer, type Vessel, type Whole } from './restorer.js';
 
 interface Link {
   readonly end: LinkEnd;
   /** What came before there was a restorer. */
-  readonly arrived: { readonly epoch: number; readonly point: Vessel['content'] & object }[];
+  readonly arrived: Whole[];
   restorer: Restorer | null;
 }
 
@@ -40,7 +41,7 @@ export class Standby implements Part {
   readonly #loop: Loop<SecondaryState, SecondaryEvent, SecondaryEffect>;
   readonly #links = new Map<string, Link>();
   readonly #restores: InTurn<Of<SecondaryEffect, 'restore'>>;
-  readonly #asks: InTurn<Held>;
+  readonly #asks: InTurn<Of<SecondaryEffect, 'ask-witness'>>;
   readonly #timers = new Map<string, number>();
   #armings = 0;
   #dial: Dial | null = null;
@@ -68,7 +69,7 @@ export class Standby implements Part {
       () => this.#tellBusy(),
     );
     this.#restores = new InTurn((effect, done) => this.#restore(effect, done));
-    this.#asks = new InTurn((held, done) => this.#acquire(held, done));
+    this.#asks = new InTurn((effect, done) => this.#acquire(effect, done));
   }
 
   get state(): SecondaryState {
@@ -147,7 +148,7 @@ export class Standby implements Part {
         this.#timers.delete(effect.timer);
         return;
       case 'ask-witness':
-        this.#asks.do(effect.held);
+        this.#asks.do(effect);
         return;
       case 'take-over':
         this.#takeOver();
@@ -202,7 +203,10 @@ export class Standby implements Part {
       arrived: [],
       restorer: null,
       end: new LinkEnd(end, owner, streamUuid, cluster.params, {
-        message: (message) => receive(link, message),
+        message: (message) => {
+          if (message.kind === 'handed-over') this.#loop.tell({ kind: 'handed-over', streamUuid });
+          else receive(link, message);
+        },
         heard: () => undefined,
         bye: (reason) => this.#loop.tell({ kind: 'bye', streamUuid, reason }),
         lost: (code) => {
@@ -241,7 +245,7 @@ export class Standby implements Part {
   }
 
   /** As StandbyPart does it. */
-  #acquire(held: Held, done: () => void): void {
+  #acquire({ held, handedOver }: Of<SecondaryEffect, 'ask-witness'>, done: () => void): void {
     const { host, instance, cluster } = this.#agent;
     const answer = (said: 'granted' | 'denied' | 'unknown'): void => {
       cluster.story?.tell(host.name, `may it take over? ${said}`);
@@ -256,11 +260,13 @@ export class Standby implements Part {
       return;
     }
     this.#client.read((register) => {
-      if (register === undefined) {
-        answer('unknown');
+      // It was granted, and did not start: it is ours still.
+      const isOurs = this.#granted !== null && register && sameRegister(register, this.#granted);
+      if (register === undefined || isOurs === true) {
+        answer(isOurs === true ? 'granted' : 'unknown');
         return;
       }
-      const write = this.#takeOverWrite(register, held, token);
+      const write = this.#takeOverWrite(register, held, handedOver, token);
       if (!write) {
         answer('denied');
         return;
@@ -272,14 +278,19 @@ export class Standby implements Part {
     });
   }
 
-  #takeOverWrite(register: Register | null, held: Held, token: string): RegisterWrite | null {
+  #takeOverWrite(
+    register: Register | null,
+    held: Held,
+    handedOver: boolean,
+    token: string,
+  ): RegisterWrite | null {
     const { host, cluster } = this.#agent;
     const { owner, pairing: stream } = held;
     if (cluster.plant === 'stale-standby' && register && register.owner !== host.name) {
       const claim = { mode: 'alone', owner: host.name, standby: null, stream: null } as const;
       return { expected: register, claim, token };
     }
-    return takeOverWrite(register, host.name, { owner, stream }, token);
+    return takeOverWrite(register, host.name, { owner, stream, handedOver }, token);
   }
 
   #takeOver(): void {
@@ -292,11 +303,34 @@ export class Standby implements Part {
         this.#loop.tell({ kind: 'start-failed', ...gone, epochsBack: 0 });
         return;
       }
-      cluster.takeovers++;
-      cluster.story?.tell(host.name, `TAKES OVER from ${cluster.history.name(content)}`);
-      this.#held = null;
-      this.#estate = this.#agent.takeOver(content);
-      this.#loop.tell({ kind: 'started', epochsBack: 0 });
+      this.#confirm((confirmed) => {
+        if (this.#stopped) return;
+        if (!confirmed) {
+          const back = { code: TAKEN_BACK, message: 'its owner has taken it back' };
+          this.#loop.tell({ kind: 'start-failed', ...back, epochsBack: 0 });
+          return;
+        }
+        cluster.takeovers++;
+        cluster.story?.tell(host.name, `TAKES OVER from ${cluster.history.name(content)}`);
+        this.#held = null;
+        this.#estate = this.#agent.takeOver(content);
+        this.#loop.tell({ kind: 'started', epochsBack: 0 });
+      });
+    });
+  }
+
+  /** What is started, and is not heard before, is nothing here: it runs when it is confirmed. */
+  #confirm(done: (confirmed: boolean) => void): void {
+    const { instance } = this.#agent;
+    const claimed = this.#granted;
+    if (claimed?.mode !== 'paired') {
+      done(true);
+      return;
+    }
+    const write = confirmWrite(claimed, `${instance}-keep-${this.#asked}`);
+    this.#client.settle(write, ({ won, register }) => {
+      this.#granted = won ? register : null;
+      done(won);
     });
   }
 
@@ -310,7 +344,7 @@ export class Standby implements Part {
 
 function receive({ arrived, restorer }: Link, message: Message): void {
   if (message.kind !== 'checkpoint') return;
-  const { epoch, point } = message;
-  if (restorer) restorer.receive({ epoch, point });
-  else arrived.push({ epoch, point });
+  const { epoch, point, handOver } = message;
+  if (restorer) restorer.receive({ epoch, point, handOver });
+  else arrived.push({ epoch, point, handOver });
 }

@@ -24,7 +24,14 @@ export type Message =
   | { readonly kind: 'hello'; readonly hello: Hello }
   | { readonly kind: 'welcome'; readonly welcome: Greeting }
   | { readonly kind: 'heartbeat' }
-  | { readonly kind: 'checkpoint'; readonly epoch: number; readonly point: Point }
+  | {
+      readonly kind: 'checkpoint';
+      readonly epoch: number;
+      readonly point: Point;
+      /** It is the last. */
+      readonly handOver: boolean;
+    }
+  | { readonly kind: 'handed-over' }
   | { readonly kind: 'ack'; readonly epoch: number }
   | { readonly kind: 'bye'; readonly reason: ByeReason }
   | { readonly kind: 'error'; readonly code: string }

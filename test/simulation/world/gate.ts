@@ -89,6 +89,11 @@ export class Gate {
     });
   }
 
+  /** `done`: what was let out before has left. */
+  settled(done: () => void): void {
+    this.#ask(done);
+  }
+
   restart(): void {
     this.#ask(() => (this.#marks = []));
   }

@@ -6,6 +6,13 @@ import type { Point } from '../checkers/history.js';
 import type { Clock } from './clock.js';
 import type { Process } from './process.js';
 
+interface World {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly loss: Loss;
+  readonly params: { readonly tickMs: number };
+}
+
 export class Guest {
   readonly branch: number;
   count: number;
@@ -18,15 +25,8 @@ export class Guest {
   readonly #loss: Loss;
   readonly #host: string;
 
-  constructor(
-    clock: Clock,
-    random: Random,
-    loss: Loss,
-    host: string,
-    from: Point,
-    tickMs: number,
-    bound: boolean,
-  ) {
+  constructor({ clock, random, loss, params }: World, host: string, from: Point, bound: boolean) {
+    const { tickMs } = params;
     this.branch = from.branch;
     this.count = from.count;
     this.#bound = bound;

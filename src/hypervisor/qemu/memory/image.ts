@@ -7,7 +7,7 @@
 //   image   | segment 0    | segment 1    | 2  |      SEGMENT_BYTES each, the last one what is left
 
 import { PAGE_SIZE } from '../../../stream/format.js';
-import { requireHostMemory } from './reserve.js';
+import { requireHostMemory } from '../../host-memory.js';
 
 export const SEGMENT_BYTES = 2 ** 30;
 

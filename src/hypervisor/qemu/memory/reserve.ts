@@ -9,18 +9,18 @@
 // Zeroes and not fallocate: Node has none, the tool's is only twice as fast (0.4 s a GiB), and this works in every file
 // system. It lasts, so it can be interrupted.
 
-import { fstatSync, readFileSync, write } from 'node:fs';
+import { fstatSync, write } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { promisify } from 'node:util';
 import { asError, codeOf } from '../../../errors.js';
+import { MEBIBYTE, inMebibytes, requireHostMemory } from '../../host-memory.js';
 import { HypervisorError, failed, unsupported } from '../../port.js';
 
 const SHARED_MEMORY = '/dev/shm';
 const TMPFS_MAGIC = 0x01021994;
 /** What a file's `blocks` count. */
 const BLOCK_BYTES = 512;
-const MEBIBYTE = 2 ** 20;
 /** Others reserve, too: the host's memory is asked again after so much. */
 const ASK_EVERY_BYTES = 64 * MEBIBYTE;
 
@@ -85,35 +85,6 @@ export async function requireBacking(fd: number, bytes: number, path: string): P
   );
 }
 
-/**
- * The host has so much memory to give, as far as it can be known. `what` begins the message.
- * @throws HypervisorError OUT_OF_MEMORY
- */
-export function requireHostMemory(bytes: number, what: string): void {
-  const available = hostMemory();
-  if (bytes <= available) return;
-  throw new HypervisorError(
-    'OUT_OF_MEMORY',
-    `${what} needs ${inMebibytes(bytes)} of memory, and this host has ${inMebibytes(available)} available`,
-    { needed: bytes, free: available },
-  );
-}
-
-/** What is not in use, or can be had at once; swap counts. */
-function hostMemory(): number {
-  // 0, or more than there is: no limit.
-  const limit = process.constrainedMemory() || Infinity;
-  let text: string;
-  try {
-    text = readFileSync('/proc/meminfo', 'latin1');
-  } catch {
-    return limit; // not known
-  }
-  const kibibytes = (key: string) => Number(new RegExp(`^${key}: +(\\d+) kB$`, 'm').exec(text)?.[1]);
-  const available = (kibibytes('MemAvailable') + kibibytes('SwapFree')) * 1024;
-  return Number.isNaN(available) ? limit : Math.min(limit, available);
-}
-
 async function freeIn(path: string): Promise<number> {
   const { blocks, bavail, bsize } = await statfs(path);
   return blocks === 0 ? Infinity : bavail * bsize; // 0: it has no limit of its own
@@ -132,10 +103,6 @@ function noRoom(directory: string, needed: number, free: number, cause?: Error):
     { directory, needed, free },
     { cause },
   );
-}
-
-function inMebibytes(bytes: number): string {
-  return `${Math.round((bytes / MEBIBYTE) * 10) / 10} MiB`;
 }
 
 async function isTmpfs(directory: string): Promise<boolean> {

@@ -161,3 +161,8 @@ export function endOf({ name, data }: QmpEvent): DomainEvent | null {
   const reason = String(data['reason']);
   return SHUTDOWNS.has(reason) ? { kind: 'shutdown' } : { kind: 'crashed', reason: `QEMU ends: ${reason}` };
 }
+
+/** By what the guest was reset; null: it was not. */
+export function resetOf({ name, data }: QmpEvent): string | null {
+  return name === 'RESET' ? String(data['reason']) : null;
+}

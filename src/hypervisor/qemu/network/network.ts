@@ -14,7 +14,9 @@ export type NetworkBackend =
   /** QEMU's own network; `options` as for -netdev user, for instance "hostfwd=tcp:127.0.0.1:2222-:22". */
   | { readonly kind: 'user'; readonly options: string }
   /** As for -netdev socket, for instance "listen=127.0.0.1:1234". */
-  | { readonly kind: 'socket'; readonly options: string };
+  | { readonly kind: 'socket'; readonly options: string }
+  /** A hub with nobody else at it; each has a number of its own. */
+  | { readonly kind: 'nowhere'; readonly hub: number };
 
 export interface NetworkDevice {
   readonly id: string;
@@ -58,6 +60,7 @@ export async function checkTaps(devices: readonly NetworkDevice[]): Promise<void
 }
 
 function netdev(id: string, backend: NetworkBackend): string {
+  if (backend.kind === 'nowhere') return `hubport,id=${id},hubid=${backend.hub}`;
   if (backend.kind !== 'tap') return `${backend.kind},id=${id},${backend.options}`;
   // A comma in a value is written twice. vhost would carry the guest's frames past QEMU, and so past its gate.
   const name = backend.interface.replaceAll(',', ',,');

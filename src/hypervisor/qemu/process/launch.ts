@@ -6,7 +6,7 @@ import { access, constants } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import type { Duplex, Readable, Writable } from 'node:stream';
 import { codeOf } from '../../../errors.js';
-import { badConfiguration } from '../../port.js';
+import { badConfiguration, unsupported } from '../../port.js';
 import { checkDisks, checkNetwork, checkRamBlocks } from '../monitor/check.js';
 import {
   checkConfig,
@@ -99,19 +99,32 @@ export async function launchQemu(
 async function findCommand({
   binary = 'qemu-system-x86_64',
   sharedDisks = [],
+  isolated = false,
 }: QemuConfig): Promise<string[]> {
+  const alone = isolated ? await isolation() : [];
   const executable = await findExecutable(binary);
   if (executable === null) {
     const facts = { key: 'binary', value: binary };
     throw badConfiguration(`there is no ${binary}: install QEMU (qemu-system-x86)`, facts);
   }
   const setpriv = await findExecutable('setpriv');
-  if (setpriv !== null) return [setpriv, '--pdeathsig', 'KILL', executable];
-  if (sharedDisks.length === 0) return [executable];
+  if (setpriv !== null) return [...alone, setpriv, '--pdeathsig', 'KILL', executable];
+  if (sharedDisks.length === 0) return [...alone, executable];
   throw badConfiguration(
     'there is no setpriv: install it (util-linux); without it a QEMU outlives a killed agent, and writes to its shared disks beside the secondary’s',
     { key: 'sharedDisks', value: sharedDisks.join(' ') },
   );
+}
+
+/**
+ * What runs a command in a network namespace of its own. Before setpriv: who changes namespaces loses what that has set.
+ * @throws HypervisorError UNSUPPORTED
+ */
+async function isolation(): Promise<string[]> {
+  const unshare = await findExecutable('unshare');
+  if (unshare === null) throw unsupported('there is no unshare: install it (util-linux)');
+  // Who is not root may have a network where he is root of a user namespace.
+  return [unshare, '--net', ...(process.getuid?.() === 0 ? [] : ['--user', '--map-root-user'])];
 }
 
 /** What it is, and that it can be replicated. @throws HypervisorError, in QEMU's own words if it ended by itself */

@@ -14,7 +14,7 @@
 
 import { PAGE_SIZE } from '../../../stream/format.js';
 import { HypervisorError } from '../../port.js';
-import { DEVICE_STATE_HEADER_BYTES, checkDeviceState } from './device-state.js';
+import { DEVICE_STATE_HEADER, DEVICE_STATE_HEADER_BYTES, checkDeviceState } from './device-state.js';
 
 const Section = { START: 1, PART: 2, END: 3, FOOTER: 0x7e } as const;
 const Flag = { ZERO: 0x02, MEM_SIZE: 0x04, PAGE: 0x08, EOS: 0x10, CONTINUE: 0x20 } as const;
@@ -98,6 +98,11 @@ export function splitState(state: Uint8Array): StateParts {
   if (!isMemory(state, at)) return { memory: null, devices: state.subarray(at) };
   const { end } = readMemory(state, at);
   return { memory: state.subarray(at, end), devices: state.subarray(end) };
+}
+
+/** One that QEMU loads. */
+export function joinState({ memory, devices }: StateParts): Uint8Array {
+  return Buffer.concat([DEVICE_STATE_HEADER, ...(memory === null ? [] : [memory]), devices]);
 }
 
 function isMemory(state: Uint8Array, at: number): boolean {
