@@ -1,4 +1,4 @@
-// One link between two hosts for one domain, as the services see it. The primary listens, the secondary dials in;
+// One link between two hosts for one domain, as the two see it. The primary listens, the secondary dials in;
 // each domain has its own WebSocket (subprotocol romulus.v1), many domains share the primary's one port.
 //
 //   secondary                                   primary
@@ -109,7 +109,7 @@ export interface Welcome {
 
 export type ByeReason =
   | 'domain-ended' // the domain shut down by itself: do not take over
-  | 'shutdown' // this side's service stops
+  | 'shutdown' // this side's agent stops
   | 'fenced'; // the primary accepts that it was fenced
 
 export interface CheckpointBoundary {

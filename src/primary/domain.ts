@@ -46,7 +46,7 @@ import { judgeClaim, judgeHello } from './welcome.js';
 import { DomainWork } from './work.js';
 import { openWorld } from './world.js';
 
-/** Where a domain reports to; shared by all domains of a service. */
+/** Where a domain reports to; shared by all domains of an agent. */
 export interface PrimaryReports {
   readonly checkpoints$: Subject<CheckpointReport>;
   readonly transitions$: Subject<TransitionReport>;

@@ -1,4 +1,4 @@
-// What a service is given by whoever makes it: the places where it touches the world beyond its own sockets.
+// What an agent is given by whoever makes it: the places where it touches the world beyond its own sockets.
 
 import type { PrimaryDomainConfig, SecondaryDomainConfig } from '../config/agent.js';
 import type { RegisterWitness } from '../failover/register.js';
@@ -8,7 +8,7 @@ import type { Logger } from './log.js';
 
 export interface PrimaryDependencies {
   readonly log: Logger;
-  /** Makes a domain: created, not started. `signal`: the service stops, and needs it no more. */
+  /** Makes a domain: created, not started. `signal`: the agent stops, and needs it no more. */
   readonly openSource: (config: PrimaryDomainConfig, signal?: AbortSignal) => Promise<SourceDomain>;
   /** Default: as output.console says. */
   readonly openConsole?: (config: PrimaryDomainConfig) => ConsoleWriter;

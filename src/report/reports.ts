@@ -75,8 +75,7 @@ export type StandbyState =
   | 'held'; // what would have been failed over to
 
 /**
- * agent.failover$: the decision (`started`), then its end. A domain fails over at most once: after `completed`
- * the secondary is where it lives. `failed` after `started`: the domain did not start; unless its code is DOMAIN_GONE it is
+ * agent.failover$: the decision (`started`), then its end. After `completed` this host runs the domain. `failed` after `started`: the domain did not start; unless its code is DOMAIN_GONE it is
  * tried again, and `completed` may follow. `failed` alone, with the code NO_STANDBY: the primary died when its standby was lost
  * and not replaced yet, and nothing was started.
  */

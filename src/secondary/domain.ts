@@ -40,7 +40,7 @@ import {
 } from './vigil-state.js';
 import { SecondaryWorld, type Route } from './world.js';
 
-/** Where a domain reports to; shared by all domains of a service. */
+/** Where a domain reports to; shared by all domains of an agent. */
 export interface SecondaryReports {
   readonly commits$: Subject<CommitReport>;
   readonly failover$: Subject<FailoverEvent>;

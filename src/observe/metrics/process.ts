@@ -2,7 +2,7 @@
 // their customary names (process_*, nodejs_*); and what became of its log.
 //
 // prom-client starts observers for these (garbage collection, event-loop delay) that it cannot stop. So they are made
-// once for the process, which owns them, and each service's registry lists the same ones.
+// once for the process, which owns them, and each agent's registry lists the same ones.
 
 import { collectDefaultMetrics, Counter, Registry } from 'prom-client';
 import { logLinesDropped } from '../../report/log.js';

@@ -1,4 +1,4 @@
-// From the services' reports to counters and histograms: one function for each kind of report.
+// From an agent's reports to counters and histograms: one function for each kind of report.
 
 import type { Observable, Subscription } from 'rxjs';
 import type { HookOutcome } from '../hooks/events.js';

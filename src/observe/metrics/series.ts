@@ -1,4 +1,4 @@
-// The series of a service's domains: each has the label `domain`, and is read or seeded when Prometheus scrapes.
+// The series of an agent's domains: each has the label `domain`, and is read or seeded when Prometheus scrapes.
 
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { DomainStatus } from '../../report/reports.js';
