@@ -2,21 +2,15 @@
 
 export { ChannelError, type ChannelErrorCode } from './channel/contract.js';
 export { CredentialsError, type CredentialsErrorCode } from './channel/credentials/token-file.js';
-export type { AgentConfig, AgentDomainConfig, HostConfig } from './config/agent.js';
+export type {
+  AgentConfig,
+  AgentDomainConfig,
+  HostConfig,
+  PrimaryDomainConfig,
+  SecondaryDomainConfig,
+} from './config/agent.js';
 export { loadCluster, parseCluster } from './config/cluster.js';
 export { ConfigError, type ConfigErrorCode, type ConfigProblem } from './config/error.js';
-export {
-  loadPrimaryConfig,
-  loadSecondaryConfig,
-  parsePrimaryConfig,
-  parseSecondaryConfig,
-} from './config/load.js';
-export type {
-  PrimaryConfig,
-  PrimaryDomainConfig,
-  SecondaryConfig,
-  SecondaryDomainConfig,
-} from './config/schema.js';
 export type { WitnessConfig } from './config/witness.js';
 export { RomulusError, type Fact, type Facts } from './errors.js';
 export { WitnessError, type WitnessErrorCode } from './failover/error.js';
@@ -24,7 +18,7 @@ export type { Claim, Register, RegisterWitness } from './failover/register.js';
 export { HypervisorError, type HypervisorErrorCode } from './hypervisor/port.js';
 export type { Domain, SourceDomain, TargetDomain } from './hypervisor/port.js';
 export type { ConsoleWriter } from './output/console.js';
-export type { AgentDependencies, PrimaryDependencies, SecondaryDependencies } from './report/dependencies.js';
+export type { AgentDependencies } from './report/dependencies.js';
 export { ServiceError, type ServiceErrorCode } from './report/error.js';
 export { createControl, type Control, type ControlOptions } from './observe/http/control.js';
 export {
@@ -35,14 +29,7 @@ export {
 } from './observe/http/server.js';
 export { openSource, openTarget } from './service/hypervisors.js';
 export { createLogger, type Logger } from './report/log.js';
-export {
-  createAgentMetrics,
-  createPrimaryMetrics,
-  createSecondaryMetrics,
-  type Metrics,
-} from './observe/metrics/metrics.js';
+export { createAgentMetrics, type Metrics } from './observe/metrics/metrics.js';
 export { createAgent } from './service/agent.js';
-export { createPrimaryService } from './service/primary-service.js';
 export type * from './report/reports.js';
-export { createSecondaryService } from './service/secondary-service.js';
 export { VERSION } from './version.js';

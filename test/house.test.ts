@@ -38,7 +38,7 @@ function floors(): void {
     ['src/primary/x.ts', '../report/reports.js'],
     ['src/secondary/x.ts', '../restore/steps.js'],
     ['src/observe/metrics/x.ts', '../hooks/events.js'],
-    ['src/report/x.ts', '../config/schema.js'],
+    ['src/report/x.ts', '../config/agent.js'],
     ['src/config/x.ts', '../channel/credentials/security.js'],
     ['src/save/x.ts', '../guest/ops.js'],
     ['src/save/x.ts', '../hypervisor/port.js'],
@@ -66,7 +66,7 @@ function floors(): void {
     ['src/config/x.ts', '../report/log.js'],
     ['src/save/x.ts', '../service/primary-service.js'],
     ['src/save/x.ts', '../restore/restore.js'],
-    ['src/channel/credentials/x.ts', '../../config/schema.js'],
+    ['src/channel/credentials/x.ts', '../../config/agent.js'],
     ['src/channel/x.ts', '../failover/witness.js'],
     ['src/disk/x.ts', '../save/save.js'],
     ['src/restore/x.ts', '../hypervisor/qemu/index.js'],
@@ -77,7 +77,7 @@ function floors(): void {
     ['src/hypervisor/embedded/x.ts', '../qemu/index.js'],
     ['src/hypervisor/qemu/memory/x.ts', '../../xen/index.js'],
     ['src/output/x.ts', '../hypervisor/port.js'],
-    ['src/output/x.ts', '../config/schema.js'],
+    ['src/output/x.ts', '../config/agent.js'],
     ['src/stream/x.ts', '../output/gate.js'],
     ['src/stream/records/x.ts', '../../save/context.js'],
     ['src/flow/x.ts', '../stream/format.js'],
@@ -127,7 +127,7 @@ function decisions(): void {
   for (const file of files) {
     it(`${file} knows no clock, no file, no stream of events, no configuration`, async () => {
       const above = file.split('/').length === 4 ? '../..' : '..';
-      for (const specifier of ['node:fs', 'rxjs', `${above}/config/schema.js`]) {
+      for (const specifier of ['node:fs', 'rxjs', `${above}/config/agent.js`]) {
         const said = await importComplaints(file, `import type { X } from '${specifier}';\n`);
         expect(said, specifier).to.not.be.empty;
       }

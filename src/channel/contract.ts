@@ -187,14 +187,11 @@ export interface SecondaryLink extends Link {
   readonly bufferedBytes: number;
 }
 
-/** The names that the other side's certificate may have (host names, addresses), or any that its authority signed. */
-export type AllowedNames = readonly string[] | 'any';
-
 /** A domain that the primary offers for protection. */
 export interface DomainOffer {
   readonly domain: string;
-  /** Under TLS: whose certificate its secondary must show. Left out: nobody's will do. */
-  readonly secondaryNames?: AllowedNames | undefined;
+  /** Under TLS: its secondary's certificate must have one of these names (host names, addresses). Left out: nobody's will do. */
+  readonly secondaryNames?: readonly string[] | undefined;
   /** Decides over a hello that is well-formed and of our version: the welcome's fields (heartbeat: else the listener's), or a ChannelError thrown. */
   welcome(
     hello: Hello,

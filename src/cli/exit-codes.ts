@@ -4,14 +4,12 @@
 import { RomulusError } from '../errors.js';
 
 export const ExitCode = {
-  /** Done; for a service: stopped in order, or every domain has ended by itself. */
+  /** Done; of an agent: stopped in order. */
   OK: 0,
   /** The job failed: a domain failed, a demo's report is not ok, an image could not be written. */
   FAILED: 1,
   /** The command line, the configuration or the input file is wrong. Of an agent: a domain cannot be made as it is configured. */
   USAGE: 2,
-  /** A primary was fenced: the secondary has taken over. */
-  FENCED: 3,
   /** Ended by Ctrl-C or SIGTERM before the job was done (128 + 2, as shells count). */
   INTERRUPTED: 130,
 } as const;

@@ -10,6 +10,7 @@ import { writeToStandardError } from '../report/log.js';
 import { StreamError } from '../stream/error.js';
 import type { Layer } from '../stream/record-reader.js';
 import { VERSION } from '../version.js';
+import { agentVerb, lastWords } from './agent.js';
 import {
   evacuateVerb,
   startVerb,
@@ -26,7 +27,6 @@ import { InterruptedError } from './signals.js';
 import { recoverVerb } from './recover.js';
 import { restoreVerb, type RestoreVerbOptions } from './restore.js';
 import { saveVerb, type SaveVerbOptions } from './save.js';
-import { agentVerb, lastWords, primaryVerb, secondaryVerb } from './serve.js';
 import { verifyVerb } from './verify.js';
 
 function wholeNumber(minimum: number, maximum: number): (text: string) => number {
@@ -47,7 +47,7 @@ function buildProgram(setExitCode: SetExitCode): Command {
     .version(VERSION)
     .showHelpAfterError('(romulus help VERB shows its options)')
     .exitOverride();
-  for (const add of [addDemo, addServices, addImageVerbs, addStreamVerbs]) add(program, setExitCode);
+  for (const add of [addDemo, addAgent, addImageVerbs, addStreamVerbs]) add(program, setExitCode);
   return program;
 }
 
@@ -79,7 +79,7 @@ function addDemo(program: Command, setExitCode: SetExitCode): void {
     .action(async (options: DemoVerbOptions) => setExitCode(await demoVerb(options)));
 }
 
-function addServices(program: Command, setExitCode: SetExitCode): void {
+function addAgent(program: Command, setExitCode: SetExitCode): void {
   program
     .command('agent')
     .description('do what this host has to do for the domains of its cluster: run them, or stand by for them')
@@ -89,16 +89,6 @@ function addServices(program: Command, setExitCode: SetExitCode): void {
       setExitCode(await agentVerb(config, host)),
     );
   addControl(program, setExitCode);
-  for (const [name, verb, what] of [
-    ['primary', primaryVerb, 'run domains and replicate them to whoever is configured as their secondary'],
-    ['secondary', secondaryVerb, 'hold standbys of domains, and take over when their primary dies'],
-  ] as const) {
-    program
-      .command(name)
-      .description(what)
-      .requiredOption('--config <file>', 'configuration file (YAML)')
-      .action(async (options: { config: string }) => setExitCode(await verb(options.config)));
-  }
 }
 
 /** What is asked of the agent of this host. */

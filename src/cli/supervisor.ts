@@ -1,6 +1,6 @@
-// A service that was started by a Node program with an IPC channel (child_process.fork, or stdio 'ipc') tells that
+// An agent that was started by a Node program with an IPC channel (child_process.fork, or stdio 'ipc') tells that
 // program what its embedded subscribers would hear, message by message, and ends in order when the program is gone.
-// `romulus demo` watches its two services this way.
+// `romulus demo` watches its two hosts this way.
 
 import type {
   CheckpointReport,
@@ -11,7 +11,7 @@ import type {
 } from '../report/reports.js';
 
 export type SupervisorMessage =
-  | { readonly kind: 'listening'; readonly port: number | null; readonly httpPort: number | null }
+  | { readonly kind: 'listening'; readonly port: number; readonly httpPort: number | null }
   | { readonly kind: 'checkpoint'; readonly report: CheckpointReport }
   | { readonly kind: 'commit'; readonly report: CommitReport }
   | { readonly kind: 'failover'; readonly event: FailoverEvent }

@@ -1,18 +1,11 @@
-// What an agent is told: the file of the cluster as one of its hosts sees it. Its domains in either role have the forms
-// that the primary's and the secondary's side take.
+// What an agent is told: the file of the cluster as one of its hosts sees it; and a domain as the part is told of it that
+// plays its role there. Defaults are filled in, sizes are in octets, paths absolute.
 
 import { ConfigError } from './error.js';
 import { authority, unknown } from './fields.js';
 import type { Cluster, ClusterDomain } from './cluster-schema.js';
 import { printed } from './problems.js';
-import type {
-  HooksConfig,
-  HttpConfig,
-  ListenConfig,
-  LogConfig,
-  PrimaryDomainConfig,
-  SecondaryDomainConfig,
-} from './schema.js';
+import type { HooksConfig, HttpConfig, LogConfig } from './sections.js';
 import type { WitnessConfig } from './witness.js';
 
 /** How the other hosts reach one, and the name in its certificate. */
@@ -24,6 +17,13 @@ export interface HostConfig {
 
 /** What it shows to the host that it dials. */
 export type DialConfig = Pick<Cluster, 'tls' | 'token' | 'plaintext'>;
+
+/** Where it listens, and how. */
+export interface ListenConfig
+  extends DialConfig, Pick<Cluster, 'handshakeTimeoutMs' | 'maxPendingHandshakes' | 'socketBufferBytes'> {
+  readonly host: string;
+  readonly port: number;
+}
 
 /** As it is on this host. `hosts`: in order of preference, this one among them. */
 export interface AgentDomainConfig extends ClusterDomain {
@@ -48,22 +48,37 @@ export interface AgentConfig {
   readonly domains: readonly AgentDomainConfig[];
 }
 
-/**
- * The domain while it runs here. Under TLS its secondary is one of its other hosts; without, there are no names.
- * What is let out unprotected is for the witness to say: by itself this side holds.
- */
+/** A domain while it runs here. */
+export interface PrimaryDomainConfig extends Pick<
+  ClusterDomain,
+  'name' | 'hypervisor' | 'start' | 'checkpoint' | 'precopy' | 'heartbeat' | 'output'
+> {
+  /** One of them its secondary has in its certificate; undefined: there is no TLS. */
+  readonly secondaryNames: readonly string[] | undefined;
+}
+
+/** A domain while it stands by here. */
+export interface SecondaryDomainConfig
+  extends DialConfig, Pick<ClusterDomain, 'name' | 'hypervisor' | 'bufferBytes' | 'failover' | 'output'> {
+  /** The address of the host that runs it: ws:// or wss://. */
+  readonly primary: string;
+  /** What that host's certificate is for; undefined: there is no TLS. */
+  readonly primaryName: string | undefined;
+}
+
+/** The domain while it runs here. Its secondary is one of its other hosts. */
 export function primaryOf(domain: AgentDomainConfig, agent: AgentConfig): PrimaryDomainConfig {
-  const { name, hypervisor, checkpoint, precopy, heartbeat, output } = domain;
+  const { name, hypervisor, start, checkpoint, precopy, heartbeat, output } = domain;
   const others = domain.hosts.filter((host) => host !== agent.host);
   return {
     name,
     secondaryNames: agent.listen.tls && others.map((host) => hostOf(host, agent.hosts).name),
     hypervisor,
-    start: domain.start === 'with-standby' ? 'with-secondary' : 'immediately',
+    start,
     checkpoint,
     precopy,
     heartbeat,
-    output: { ...output, whenUnprotected: 'hold' },
+    output,
   };
 }
 

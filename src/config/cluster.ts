@@ -21,15 +21,21 @@ import {
 import { ConfigError } from './error.js';
 import { unknown } from './fields.js';
 import type { HypervisorConfig } from './hypervisor.js';
-import type { Origin } from './load.js';
-import type { HttpConfig } from './schema.js';
 import { checkOnHosts, type OnHosts } from './on-hosts.js';
 import { isMap, type Layer } from './overlay.js';
 import { check, printed, problemOf, valueAt, type Keys } from './problems.js';
-import { httpSchema } from './sections.js';
+import { httpSchema, type HttpConfig } from './sections.js';
 import { readYaml } from './yaml.js';
 
 const HTTP_PORT = 9300;
+
+/** Where an object came from. */
+export interface Origin {
+  /** What relative paths start from; default: the working directory. */
+  readonly directory?: string;
+  /** The file's name for error messages. */
+  readonly file?: string;
+}
 
 /**
  * `host`: the name of this one; left out, the one of the hosts that is called as this machine is.

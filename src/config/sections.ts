@@ -1,4 +1,5 @@
-// The sections that more than one kind of configuration has: each key, its default and its limits, once.
+// The smaller sections of a configuration: each key, its default and its limits. Each leaf carries the sentence that
+// completes "expected …".
 
 import { z } from 'zod';
 import {
@@ -51,12 +52,17 @@ export function httpSchema(defaultPort: number) {
     .prefault({});
 }
 
+/** False: no HTTP server. */
+export type HttpConfig = z.output<ReturnType<typeof httpSchema>>;
+
 export function logSchema() {
   return section({
     level: choice(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
     format: choice(['auto', 'json', 'pretty']).default('auto'),
   }).prefault({});
 }
+
+export type LogConfig = z.output<ReturnType<typeof logSchema>>;
 
 export function hooksSchema() {
   return section({
@@ -70,6 +76,9 @@ export function hooksSchema() {
     }).optional(),
   }).prefault({});
 }
+
+export type HooksConfig = z.output<ReturnType<typeof hooksSchema>>;
+export type WebhookConfig = NonNullable<HooksConfig['webhook']>;
 
 /** No shell: a program and its arguments. */
 export function commandField() {

@@ -9,10 +9,10 @@
 
 import { EMPTY, Observable, type Subscriber, firstValueFrom, timeout } from 'rxjs';
 import type { PrimaryLink } from '../channel/contract.js';
-import type { PrimaryDomainConfig } from '../config/schema.js';
+import type { PrimaryDomainConfig } from '../config/agent.js';
 import { asError, codeOf } from '../errors.js';
 import { monotonicMs } from '../flow/clock.js';
-import { HypervisorError } from '../hypervisor/port.js';
+import { HypervisorError, type DomainEvent } from '../hypervisor/port.js';
 import type { Logger } from '../report/log.js';
 import type { CheckpointReport, Synchronisation } from '../report/reports.js';
 import type { SavedCheckpoint } from '../save/callbacks.js';
@@ -203,7 +203,7 @@ export class Capture {
     if (codeOf(failure) === 'HUNG') this.#options.hung();
     const error = (await this.#closeSteps(failure)) ?? failure;
     // How the domain ended is told before what follows from it.
-    if (codeOf(error) === 'DOMAIN_GONE') await new Promise((resolve) => setImmediate(resolve));
+    if (codeOf(error) === 'DOMAIN_GONE') await this.#ending();
     // An abandoned stream fails in whatever way it can; what happened was told already.
     this.#options.log[this.#abandoned ? 'debug' : 'warn']({ err: error }, 'stream failed');
     return error;
@@ -269,14 +269,18 @@ export class Capture {
       await work();
     } catch (error) {
       if (codeOf(error) !== 'DOMAIN_GONE') throw error;
-      // That it is gone may be known before how it ended.
-      const ending = await firstValueFrom(
-        this.#options.world.domain.events$.pipe(timeout({ first: END_TIMEOUT_MS, with: () => EMPTY })),
-        { defaultValue: null },
-      );
+      const ending = await this.#ending();
       if (ending?.kind === 'shutdown') throw error;
       throw new HypervisorError('FAILED', 'the domain crashed', { kind: ending?.kind }, { cause: error });
     }
+  }
+
+  /** That it is gone may be known before how it ended; null: it is not told in time. */
+  #ending(): Promise<DomainEvent | null> {
+    const { events$ } = this.#options.world.domain;
+    return firstValueFrom(events$.pipe(timeout({ first: END_TIMEOUT_MS, with: () => EMPTY })), {
+      defaultValue: null,
+    });
   }
 
   #sink(sink: StreamSink): StreamSink {

@@ -21,8 +21,8 @@ import { ChannelError, type ByeReason, type DomainOffer, type PrimaryLink } from
 import { beatMsOf, silenceMsOf, stallMsOf } from '../channel/link/heartbeat.js';
 import { isAlone, type Mandate } from '../failover/mandate.js';
 import type { Register, RegisterWrite } from '../failover/register.js';
+import type { PrimaryDomainConfig } from '../config/agent.js';
 import { sharesDisks } from '../config/hypervisor.js';
-import type { PrimaryDomainConfig } from '../config/schema.js';
 import { MONOTONIC, monotonicMs } from '../flow/clock.js';
 import { ofKind } from '../flow/of-kind.js';
 import type { Reloaded } from '../flow/reloaded.js';
@@ -42,7 +42,7 @@ import { birth, linkStateOf, type LifeEvent, type LifeState } from './life-state
 import { OutputSays } from './output-says.js';
 import { primary, type PrimaryPorts } from './primary.js';
 import type { StreamLink } from './stream.js';
-import { judgeClaim, judgeHello, newInstance } from './welcome.js';
+import { judgeClaim, judgeHello } from './welcome.js';
 import { DomainWork } from './work.js';
 import { openWorld } from './world.js';
 
@@ -74,7 +74,7 @@ export class PrimaryDomain {
   readonly #dependencies: PrimaryDependencies;
   readonly #reports: PrimaryReports;
   readonly #log: Logger;
-  readonly #office: Office | null;
+  readonly #office: Office;
   readonly #left = new AbortController();
   readonly #work: DomainWork;
   readonly #state$: BehaviorSubject<LifeState>;
@@ -87,7 +87,6 @@ export class PrimaryDomain {
   readonly #pressure$ = new Subject<boolean>();
   readonly #links = new Map<string, PrimaryLink>();
   readonly #running: Subscription;
-  readonly #instance = newInstance();
   #withdraw: (() => void) | null = null;
   #finish: () => void = () => undefined;
   #stoppedBy: string | null = null;
@@ -98,7 +97,7 @@ export class PrimaryDomain {
     dependencies: PrimaryDependencies,
     reports: PrimaryReports,
     log: Logger,
-    office: Office | null = null,
+    office: Office,
   ) {
     this.name = config.name;
     this.#config = config;
@@ -118,14 +117,13 @@ export class PrimaryDomain {
     const settings: LoopSettings = { intervalMs, windowEpochs, acknowledgeTimeoutMs, stallMs, silenceMs };
     const born = birth(
       {
-        whenUnprotected: config.output.whenUnprotected,
-        startWithSecondary: config.start === 'with-secondary',
+        startWithStandby: config.start === 'with-standby',
         stallMs,
         standstill: sharesDisks(config.hypervisor) ? { silenceMs: timeoutMs } : null,
         handOverTimeoutMs: switchoverTimeoutMs,
       },
       monotonicMs(),
-      office?.mandate ?? null,
+      office.mandate,
     );
     this.#state$ = new BehaviorSubject(born);
     this.#running = primary(this.#ports(beatMsOf(timeoutMs)), settings, this.#state$, MONOTONIC).subscribe();
@@ -161,8 +159,7 @@ export class PrimaryDomain {
           this.#config,
           this.#work.world?.info,
           this.#state$.value,
-          this.#instance,
-          this.#office?.host ?? '',
+          this.#office.host,
           this.#work.shared,
         ),
       linked: (link) => this.#linked(link),
@@ -180,15 +177,14 @@ export class PrimaryDomain {
     this.#outputSays.tell(this.#state$.value);
   }
 
-  /** As it was written, or found, last; null: there is none. */
-  get register(): Register | null {
-    return this.#state$.value.mandate?.register ?? null;
+  /** As it was written, or found, last. */
+  get register(): Register {
+    return this.#state$.value.mandate.register;
   }
 
   /** By the register nobody else may run it, nor ever took it over. */
   get isAlone(): boolean {
-    const { mandate } = this.#state$.value;
-    return mandate !== null && isAlone(mandate);
+    return isAlone(this.#state$.value.mandate);
   }
 
   /** Opens the files of the domain's output anew. */
@@ -295,9 +291,7 @@ export class PrimaryDomain {
 
   /** What becomes of it when we leave is for the next owner to read. */
   #write(write: RegisterWrite): Observable<LifeEvent> {
-    const office = this.#office;
-    if (!office) throw new Error('no register is written where there is none');
-    const settled = this.#work.tasks.keep(() => office.settle(write, this.#left.signal));
+    const settled = this.#work.tasks.keep(() => this.#office.settle(write, this.#left.signal));
     return settled.pipe(
       map((outcome): LifeEvent => ({ kind: 'answered', token: write.token, ...outcome })),
       catchError((error: unknown) => {

@@ -1,6 +1,6 @@
 // How it ends: a stream, and the domain here. For what holds in between see life.ts.
 //
-//   stream:  dropped by us, lost, bye ──▶ unlinked: hold, or pass (whenUnprotected)
+//   stream:  dropped by us, lost, bye ──▶ unlinked: hold, until the register says that nobody else may run it
 //   domain:  ended, failed, fenced: what is held leaves with END's acknowledgement only; fenced discards first of all
 //   switchover: theirs ──▶ fenced: what they hold is what was said, so that may leave (life-hand-over.ts)
 //   agent:   stop ─▶ goodbye confirmed? ─▶ let go: free, or held
@@ -30,7 +30,6 @@ export function shutDown(state: LifeState, effects: LifeEffect[]): void {
     leaveStream(state);
     effects.push(bye(streamUuid, 'domain-ended'));
   }
-  if (state.settings.whenUnprotected === 'pass') effects.push({ kind: 'pass' });
   finish(state, 'ended', 'the domain shut down unprotected', effects);
 }
 
@@ -96,7 +95,7 @@ export function goodbye(
 
 function letGo(state: LifeState, effects: LifeEffect[]): void {
   if (state.role === 'fenced' || state.role === 'failed') return; // it was then
-  const free = !state.exposed || state.settings.whenUnprotected === 'pass';
+  const free = !state.exposed;
   // An ended domain has said all it may; a gate that passes is left to finish its writing.
   if (!free && state.role !== 'ended') effects.push({ kind: 'discard' });
   effects.push({ kind: 'let-go', how: free ? 'free' : 'held' });
@@ -131,10 +130,7 @@ export function unlinked(state: LifeState, reason: string, effects: LifeEffect[]
   if (!state.ending) undo(state, reason, effects);
   leaveStream(state);
   if (state.role !== 'primary') return;
-  if (state.settings.whenUnprotected === 'pass') {
-    state.letOut = { released: null, streamsSince: [] };
-    effects.push({ kind: 'pass' });
-  } else if (state.exposed && !allIsSaid(state) && !effects.some(({ kind }) => kind === 'discard')) {
+  if (state.exposed && !allIsSaid(state) && !effects.some(({ kind }) => kind === 'discard')) {
     // From now on the secondary may take over: what was let out and is still here is kept back.
     effects.push({ kind: 'hold' });
   }

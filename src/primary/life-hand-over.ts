@@ -56,7 +56,7 @@ function refusalOf(
   if (stream.acknowledged < 0) return refusal('NOT_PAIRED', 'the standby holds no checkpoint yet');
   if (stream.stalled)
     return refusal('NOT_PAIRED', 'no checkpoint was acknowledged since this process was stopped');
-  const register = mandate?.asking === null ? mandate.register : null;
+  const register = mandate.asking === null ? mandate.register : null;
   if (register?.standby !== standby || register.stream !== stream.pairing.stream)
     return refusal('NOT_PAIRED', 'the register does not name the standby yet');
   return null;

@@ -32,7 +32,6 @@ export function answered(
   { token, ...outcome }: LifeEvent & { readonly kind: 'answered' },
   effects: LifeEffect[],
 ): void {
-  if (!state.mandate) return;
   const before = linkStateOf(state);
   state.mandate = answeredMandate(state.mandate, token, outcome);
   if (before === 'syncing' && linkStateOf(state) === 'replicating')
@@ -46,13 +45,13 @@ export function answered(
  */
 export function mayReplicate({ mandate }: LifeState, { pairing }: StreamState): boolean {
   // By a register of our own there is nothing more to find out.
-  if (mandate?.register.mode !== 'paired' || !mandate.shared) return true;
+  if (mandate.register.mode !== 'paired' || !mandate.shared) return true;
   return isWritten(mandate, pairing);
 }
 
 /** Asks the register for what is the case, and lets output pass when nobody else may run the domain. */
 export function settleMandate(state: LifeState, effects: LifeEffect[]): void {
-  if (!state.mandate || state.role === 'fenced' || state.role === 'failed') return;
+  if (state.role === 'fenced' || state.role === 'failed') return;
   // It is theirs: here it ends.
   if (state.stopped && isTentative(state.mandate)) return;
   const pairing = pairingOf(state);
@@ -81,7 +80,6 @@ export function settleMandate(state: LifeState, effects: LifeEffect[]): void {
 function pairingOf({ stream, mandate }: LifeState): Pairing | null | 'as it is' {
   if (!stream) return null;
   if (stream.acknowledged >= 0) return stream.pairing;
-  if (!mandate) return null;
   // It may hold an older one, which stays good while it is filled.
   if (isPairedBy(mandate, stream.pairing)) return 'as it is';
   // One that is linked is not turned off, nor waited for in vain, so as to be alone for a moment.

@@ -10,10 +10,8 @@ import type { LinkState } from '../report/reports.js';
 import type { StreamNews } from './stream.js';
 
 export interface LifeSettings {
-  /** What the gate does while no secondary is linked, where no register says it. */
-  readonly whenUnprotected: 'hold' | 'pass';
-  /** The domain starts when the first secondary is linked, not at once, and says nothing before that protects it. */
-  readonly startWithSecondary: boolean;
+  /** The domain starts when the first standby is linked, not at once, and says nothing before that protects it. */
+  readonly startWithStandby: boolean;
   /**
    * This process was stopped if it hears nothing, not even its own beat, for longer. Must be shorter than the silence
    * after which the secondary takes over.
@@ -92,8 +90,8 @@ export interface LetOut {
 export interface LifeState {
   readonly settings: LifeSettings;
   role: 'primary' | 'ended' | 'fenced' | 'failed';
-  /** What the register lets us do; null: there is none. */
-  mandate: Mandate | null;
+  /** What the register lets us do. */
+  mandate: Mandate;
   /** All that the domain says leaves, by that mandate. */
   passing: boolean;
   /** It has never been protected, and says nothing before it is. */
@@ -190,18 +188,18 @@ export type LifeEffect = Readonly<
 >;
 
 /** With a mandate that is paired: the domain was found, and its standby may take it over. */
-export function birth(settings: LifeSettings, atMs: number, mandate: Mandate | null = null): LifeState {
+export function birth(settings: LifeSettings, atMs: number, mandate: Mandate): LifeState {
   return {
     settings,
     role: 'primary',
     mandate,
     passing: false,
-    waiting: settings.startWithSecondary,
+    waiting: settings.startWithStandby,
     wanted: false,
     running: false,
     stopped: false,
     leaving: null,
-    exposed: mandate?.register.mode === 'paired',
+    exposed: mandate.register.mode === 'paired',
     exposing: false,
     still: false,
     stream: null,
@@ -219,8 +217,7 @@ export function birth(settings: LifeSettings, atMs: number, mandate: Mandate | n
 /** replicating: the standby may take over, by a checkpoint and by the register. */
 export function linkStateOf({ stream, mandate }: LifeState): LinkState {
   if (stream === null) return 'down';
-  const mayTakeOver = mandate === null || isWritten(mandate, stream.pairing);
-  return stream.acknowledged >= 0 && mayTakeOver ? 'replicating' : 'syncing';
+  return stream.acknowledged >= 0 && isWritten(mandate, stream.pairing) ? 'replicating' : 'syncing';
 }
 
 /**
@@ -233,8 +230,7 @@ export function isContinuous(
 ): boolean {
   const { released, streamsSince } = state.letOut;
   if (hello.streamUuid === null || hello.epoch === null || hello.pairing === null) return false;
-  if (state.mandate && !isPairedBy(state.mandate, { standby: hello.host, stream: hello.pairing }))
-    return false;
+  if (!isPairedBy(state.mandate, { standby: hello.host, stream: hello.pairing })) return false;
   if (released?.streamUuid === hello.streamUuid) return hello.epoch >= released.epoch;
   return streamsSince.includes(hello.streamUuid);
 }

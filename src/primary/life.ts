@@ -152,11 +152,10 @@ function start(state: LifeState, orphaned: boolean, running: boolean, effects: L
   state.exposed ||= orphaned;
   if (state.role !== 'primary') return;
   // One that runs already waits for nobody.
-  if (state.settings.startWithSecondary && !running) return;
+  if (state.settings.startWithStandby && !running) return;
   state.wanted = true;
   state.waiting = false;
   startDomain(state, effects);
-  if (state.settings.whenUnprotected === 'pass') effects.push({ kind: 'pass' });
 }
 
 function linked(

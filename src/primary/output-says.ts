@@ -5,10 +5,6 @@ import type { Logger } from '../report/log.js';
 import { linkStateOf, type LifeState } from './life-state.js';
 
 const OUTPUT_IS = {
-  hold:
-    'what the domain says (console, network) is HELD until a secondary protects it; ' +
-    '"output: { whenUnprotected: pass }" would let it out',
-  pass: 'what the domain says is let out, unprotected (output.whenUnprotected: pass)',
   alone: 'what the domain says is let out, unprotected: no other host may run it',
   asking: 'what the domain says is held until the witness says that no other host may run it',
   protected: 'what the domain says is let out, checkpoint by checkpoint',
@@ -32,6 +28,5 @@ export class OutputSays {
 
 function whatIs(state: LifeState): keyof typeof OUTPUT_IS {
   if (linkStateOf(state) === 'replicating') return 'protected';
-  if (!state.mandate) return state.settings.whenUnprotected;
   return state.passing ? 'alone' : 'asking';
 }

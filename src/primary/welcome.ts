@@ -3,7 +3,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { ChannelError, type DomainOffer, type Hello } from '../channel/contract.js';
-import type { PrimaryDomainConfig } from '../config/schema.js';
+import type { PrimaryDomainConfig } from '../config/agent.js';
 import type { Fact } from '../errors.js';
 import { compareInventories, describeDifference, type Inventory } from '../hypervisor/inventory.js';
 import type { DomainInfo } from '../hypervisor/port.js';
@@ -12,29 +12,17 @@ import { isAlone } from '../failover/mandate.js';
 import { isContinuous, mayBeHeld, type LifeState } from './life-state.js';
 import type { Shared } from './shared.js';
 
-/** Where the node field of a UUID begins, in its text. */
-const NODE_FIELD = 24;
-
-/**
- * Names one instance of a domain: it is the node field of the UUIDs of all its streams (RFC 9562), so that a standby
- * that holds a stream of another instance is known as such.
- */
-export function newInstance(): string {
-  return randomUUID().slice(NODE_FIELD);
-}
-
 /** What a welcome needs to know of how the domain is configured. */
 export interface Terms extends Pick<PrimaryDomainConfig, 'name' | 'heartbeat'> {
   readonly checkpoint: Pick<PrimaryDomainConfig['checkpoint'], 'windowEpochs'>;
 }
 
-/** @throws ChannelError FENCED, UNKNOWN_DOMAIN, DOMAIN_MISMATCH, UNKNOWN_STREAM, ALREADY_LINKED */
+/** @throws ChannelError FENCED, UNKNOWN_DOMAIN, DOMAIN_MISMATCH, ALREADY_LINKED */
 export function judgeHello(
   hello: Hello,
   config: Terms,
   info: DomainInfo | undefined,
   state: LifeState,
-  instance: string,
   host: string,
   shared: Pick<Shared, 'has'> | null,
 ): ReturnType<DomainOffer['welcome']> {
@@ -47,12 +35,7 @@ export function judgeHello(
   }
   checkFit(name, info, hello);
   checkNoOther(hello, name, state);
-  // Where there is a register, that decides whose checkpoint is of use.
-  if (!state.mandate && hello.streamUuid !== null && hello.streamUuid.slice(NODE_FIELD) !== instance) {
-    const facts = { domain: name, streamUuid: hello.streamUuid };
-    throw new ChannelError('UNKNOWN_STREAM', `the standby holds another instance of ${name}`, facts);
-  }
-  const streamUuid = randomUUID().slice(0, NODE_FIELD) + instance;
+  const streamUuid = randomUUID();
   const continuous = isContinuous(state, hello);
   return {
     host,
@@ -69,12 +52,11 @@ export function judgeHello(
 
 /**
  * A secondary says that it runs the domain. That fences us, so it must name what only our secondary can know: a stream
- * of this instance, and an epoch that was sent in it.
+ * of ours, and an epoch that was sent in it.
  * @throws ChannelError UNKNOWN_STREAM
  */
 export function judgeClaim(hello: Hello, name: string, state: LifeState): void {
-  const impossible = state.mandate !== null && isAlone(state.mandate);
-  if (!impossible && mayBeHeld(state, hello)) return;
+  if (!isAlone(state.mandate) && mayBeHeld(state, hello)) return;
   const { streamUuid, epoch } = hello;
   const held = streamUuid === null ? 'nothing' : `epoch ${epoch ?? -1} of stream ${streamUuid}`;
   const message = `a secondary runs ${name} from ${held}, which this primary never sent: it is not fenced by that`;
@@ -83,7 +65,7 @@ export function judgeClaim(hello: Hello, name: string, state: LifeState): void {
 
 /** By the register another one protects the domain, until that says otherwise: it may come back at any moment. */
 function checkNoOther(hello: Hello, name: string, { mandate }: LifeState): void {
-  if (!mandate || isAlone(mandate)) return;
+  if (isAlone(mandate)) return;
   const other = mandate.register.standby ?? mandate.asking?.claim.standby ?? null;
   if (other === null || other === hello.host) return;
   throw new ChannelError('ALREADY_LINKED', `${other} protects ${name}, or may still`, {

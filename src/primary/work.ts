@@ -4,7 +4,7 @@
 
 import { EMPTY, concat, defer, ignoreElements, of, type Observable } from 'rxjs';
 import type { PrimaryLink } from '../channel/contract.js';
-import type { PrimaryDomainConfig } from '../config/schema.js';
+import type { PrimaryDomainConfig } from '../config/agent.js';
 import { asError, codeOf } from '../errors.js';
 import { Work } from '../flow/work.js';
 import type { Leave } from '../hypervisor/port.js';

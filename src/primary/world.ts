@@ -4,7 +4,7 @@
 //          ─network─▶ gates that the hypervisor brings ─▶ network
 
 import { Subscription } from 'rxjs';
-import type { PrimaryDomainConfig } from '../config/schema.js';
+import type { PrimaryDomainConfig } from '../config/agent.js';
 import type { DomainEvent, DomainInfo, MachineChange, SourceDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
 import { CompositeGate } from '../output/composite-gate.js';

@@ -3,7 +3,7 @@
 
 import { Subject, type Observable } from 'rxjs';
 import type { DomainOffer } from '../channel/contract.js';
-import type { PrimaryDomainConfig, SecondaryDomainConfig } from '../config/schema.js';
+import type { PrimaryDomainConfig, SecondaryDomainConfig } from '../config/agent.js';
 import { WitnessError } from '../failover/error.js';
 import { confirmWrite, mandateOf, takeOverWrite } from '../failover/mandate.js';
 import { sharesDisks } from '../config/hypervisor.js';
@@ -73,7 +73,6 @@ export class OwnerPart implements Part {
   readonly #options: PartOptions;
   readonly #domain: PrimaryDomain;
   readonly #estate: Estate | null;
-  readonly #begun: Register;
   #stopped = false;
 
   /** `register`: by which the domain is ours. */
@@ -81,7 +80,6 @@ export class OwnerPart implements Part {
     const { host, instance, primary, shared, dependencies, reports, settle, log } = options;
     this.#options = options;
     this.#estate = estate;
-    this.#begun = register;
     // Told apart from the tokens of the owners that this process was before.
     const mandate = mandateOf(host, `${instance}-${register.generation}`, register, shared);
     this.#domain = new PrimaryDomain(primary, dependencies, reports, log, { host, mandate, settle });
@@ -102,7 +100,7 @@ export class OwnerPart implements Part {
   }
 
   get register(): Register {
-    return this.#domain.register ?? this.#begun;
+    return this.#domain.register;
   }
 
   status(): DomainStatus {

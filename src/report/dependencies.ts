@@ -1,6 +1,6 @@
 // What a service is given by whoever makes it: the places where it touches the world beyond its own sockets.
 
-import type { PrimaryDomainConfig, SecondaryDomainConfig } from '../config/schema.js';
+import type { PrimaryDomainConfig, SecondaryDomainConfig } from '../config/agent.js';
 import type { RegisterWitness } from '../failover/register.js';
 import type { SourceDomain, TargetDomain } from '../hypervisor/port.js';
 import type { ConsoleWriter } from '../output/console.js';

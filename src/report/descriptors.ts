@@ -6,7 +6,7 @@
 // Counted in /proc/self/fd of agents with 1 and 3 domains; while a standby is filled anew there are two of it.
 
 import { readFileSync } from 'node:fs';
-import type { HypervisorConfig } from '../config/schema.js';
+import type { HypervisorConfig } from '../config/hypervisor.js';
 import { codeOf } from '../errors.js';
 import { ServiceError } from './error.js';
 import type { Logger } from './log.js';

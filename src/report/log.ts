@@ -7,7 +7,7 @@
 import { isatty } from 'node:tty';
 import { pino, type DestinationStream, type Logger, type LoggerOptions } from 'pino';
 import { prettyFactory } from 'pino-pretty';
-import type { LogConfig } from '../config/schema.js';
+import type { LogConfig } from '../config/sections.js';
 import { RomulusError } from '../errors.js';
 import { standardOutlet } from '../output/standard-outlet.js';
 import { LogSink } from './log-sink.js';

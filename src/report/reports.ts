@@ -1,4 +1,4 @@
-// What a service says of itself: the public face that programs subscribe to. All times in seconds unless the name
+// What an agent says of itself: the public face that programs subscribe to. All times in seconds unless the name
 // says otherwise; `…At` are readings of the machine's monotonic clock in milliseconds (process.hrtime), comparable
 // between processes of one host.
 
@@ -17,7 +17,6 @@ export interface CheckpointPhases {
   readonly acknowledge: number;
 }
 
-/** primary.checkpoints$: one for each acknowledged epoch. */
 /** How a standby is, or was, brought to its first checkpoint. */
 export interface Synchronisation {
   /** It goes on from what the standby has: what has changed since is sent, not all memory. */
@@ -29,6 +28,7 @@ export interface Synchronisation {
   readonly seconds: number;
 }
 
+/** agent.checkpoints$: one for each acknowledged epoch. */
 export interface CheckpointReport {
   readonly domain: string;
   readonly streamUuid: string;
@@ -44,7 +44,7 @@ export interface CheckpointReport {
   readonly outputBytes: number;
 }
 
-/** secondary.commits$: one for each epoch that is applied to the standby domain. */
+/** agent.commits$: one for each epoch that is applied to the standby domain. */
 export interface CommitReport {
   readonly domain: string;
   readonly streamUuid: string;
@@ -59,7 +59,7 @@ export interface CommitReport {
 }
 
 /**
- * secondary.standbyLosses$: a standby has ended by itself, or is of no use, before it was taken over. It is replaced and
+ * agent.standbyLosses$: a standby has ended by itself, or is of no use, before it was taken over. It is replaced and
  * filled again.
  */
 export interface StandbyLossReport {
@@ -75,7 +75,7 @@ export type StandbyState =
   | 'held'; // what would have been failed over to
 
 /**
- * secondary.failover$: the decision (`started`), then its end. A domain fails over at most once: after `completed`
+ * agent.failover$: the decision (`started`), then its end. A domain fails over at most once: after `completed`
  * the secondary is where it lives. `failed` after `started`: the domain did not start; unless its code is DOMAIN_GONE it is
  * tried again, and `completed` may follow. `failed` alone, with the code NO_STANDBY: the primary died when its standby was lost
  * and not replaced yet, and nothing was started.
@@ -120,7 +120,7 @@ export type LinkState =
   | 'replicating'
   | 'suspect'; // lost, and not yet decided whether to fail over (secondary only)
 
-/** A snapshot of one domain of a service: what the metrics, the health checks and the page show. */
+/** A snapshot of one domain of an agent: what the metrics, the health checks and the page show. */
 export interface DomainStatus {
   readonly domain: string;
   readonly role: DomainRole;
@@ -188,8 +188,21 @@ export interface TransitionReport {
   readonly atMs: number;
 }
 
-export interface ReplicationService {
-  /** Resolves when listening (primary) or when the first dial is under way (secondary). */
+/** All that one host does for the domains of its cluster. */
+export interface AgentService {
+  /** The name of this host. */
+  readonly host: string;
+  /** The replication port, once started (for port 0). */
+  readonly port: number;
+  readonly checkpoints$: Observable<CheckpointReport>;
+  readonly commits$: Observable<CommitReport>;
+  readonly failover$: Observable<FailoverEvent>;
+  readonly standbyLosses$: Observable<StandbyLossReport>;
+  readonly transitions$: Observable<TransitionReport>;
+  readonly roles$: Observable<RoleReport>;
+  /** One for each trial that was made. */
+  readonly trials$: Observable<TrialReport>;
+  /** Resolves when it listens; what becomes of the domains then, the reports and statuses() tell. */
   start(): Promise<void>;
   /** Ends everything in order: links with a bye, domains destroyed, sockets closed. Safe to call twice. */
   stop(): Promise<void>;
@@ -200,38 +213,6 @@ export interface ReplicationService {
    */
   reload(): Promise<void>;
   statuses(): readonly DomainStatus[];
-  readonly transitions$: Observable<TransitionReport>;
-  /** Resolves when every domain has come to an end of its own (ended, fenced, failed). */
-  readonly finished: Promise<void>;
-}
-
-export interface PrimaryService extends ReplicationService {
-  readonly checkpoints$: Observable<CheckpointReport>;
-  /** The replication port, once started (for port 0). */
-  readonly port: number;
-  /** Asks for a checkpoint now, ahead of the interval. */
-  requestCheckpoint(domain: string): void;
-}
-
-export interface SecondaryService extends ReplicationService {
-  readonly commits$: Observable<CommitReport>;
-  readonly failover$: Observable<FailoverEvent>;
-  readonly standbyLosses$: Observable<StandbyLossReport>;
-}
-
-/** All that one host does for the domains of its cluster. */
-export interface AgentService extends Omit<ReplicationService, 'finished'> {
-  /** The name of this host. */
-  readonly host: string;
-  /** The replication port, once started (for port 0). */
-  readonly port: number;
-  readonly checkpoints$: Observable<CheckpointReport>;
-  readonly commits$: Observable<CommitReport>;
-  readonly failover$: Observable<FailoverEvent>;
-  readonly standbyLosses$: Observable<StandbyLossReport>;
-  readonly roles$: Observable<RoleReport>;
-  /** One for each trial that was made. */
-  readonly trials$: Observable<TrialReport>;
   /** The registers in statuses() are those of the moment when this resolves, where the witness answers. Never rejects. */
   refresh(): Promise<void>;
   /** Asks for a checkpoint now, ahead of the interval. Nothing happens where the domain does not run. */

@@ -3,8 +3,8 @@
 
 import { BehaviorSubject, Subject, type Subscription } from 'rxjs';
 import { standstillMsOf } from '../channel/link/heartbeat.js';
+import type { SecondaryDomainConfig } from '../config/agent.js';
 import { sharesDisks } from '../config/hypervisor.js';
-import type { SecondaryDomainConfig } from '../config/schema.js';
 import { asError, codeOf } from '../errors.js';
 import { MONOTONIC, monotonicMs } from '../flow/clock.js';
 import type { Reloaded } from '../flow/reloaded.js';

@@ -7,7 +7,7 @@ import type { SecondaryLink } from '../channel/contract.js';
 import { Credentials } from '../channel/credentials/credentials.js';
 import type { ChannelToken } from '../channel/credentials/token.js';
 import { dial } from '../channel/dial/dialer.js';
-import type { SecondaryDomainConfig } from '../config/schema.js';
+import type { SecondaryDomainConfig } from '../config/agent.js';
 import { codeOf } from '../errors.js';
 import type { Reloaded } from '../flow/reloaded.js';
 import type { DomainEvent, DomainInfo } from '../hypervisor/port.js';

@@ -8,6 +8,7 @@ import { primaryOf, secondaryOf, type AgentConfig, type AgentDomainConfig } from
 import { asError, codeOf } from '../errors.js';
 import type { RegisterWitness } from '../failover/register.js';
 import { Coalesced } from '../flow/coalesced.js';
+import type { Reloaded } from '../flow/reloaded.js';
 import { ProtectedDomain } from '../protection/domain.js';
 import type { AgentDependencies } from '../report/dependencies.js';
 import { checkDescriptors } from '../report/descriptors.js';
@@ -28,7 +29,6 @@ import type {
   TrialRequest,
 } from '../report/reports.js';
 import { VERSION } from '../version.js';
-import { tellReloaded } from './domain-service.js';
 import { openSource, openTarget } from './hypervisors.js';
 import { openWitness } from './witnesses.js';
 
@@ -222,4 +222,20 @@ class Agent implements AgentService {
     const reloads = [this.#credentials.reload(), ...this.#domains.map((domain) => domain.reload())];
     tellReloaded((await Promise.all(reloads)).flat(), this.#log);
   }
+}
+
+/** What came of a reload, said once and in one line. */
+function tellReloaded(reloaded: readonly Reloaded[], log: Logger): void {
+  const failed = filesOf(reloaded.filter(({ error }) => error !== null));
+  const files = filesOf(reloaded.filter(({ error }) => error === null));
+  if (failed.length === 0) {
+    log.info({ files }, 'reloaded: output files are opened anew, certificates and token read again');
+  } else {
+    log.warn({ files, failed }, `reloaded, but for what stays as it was: ${failed.join(', ')}`);
+  }
+}
+
+/** Domains may share one. */
+function filesOf(reloaded: readonly Reloaded[]): string[] {
+  return [...new Set(reloaded.map(({ file }) => file))];
 }

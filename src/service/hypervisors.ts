@@ -4,10 +4,8 @@ import type {
   BootConfig,
   EmbeddedConfig as EmbeddedSection,
   HypervisorConfig,
-  PrimaryDomainConfig,
   QemuHypervisorConfig,
-  SecondaryDomainConfig,
-} from '../config/schema.js';
+} from '../config/hypervisor.js';
 import {
   openEmbeddedSource,
   openEmbeddedTarget,
@@ -24,9 +22,10 @@ import {
   type QemuConfig,
 } from '../hypervisor/qemu/index.js';
 
-type DomainConfig = Pick<PrimaryDomainConfig | SecondaryDomainConfig, 'name'> & {
+interface DomainConfig {
+  readonly name: string;
   readonly hypervisor: HypervisorConfig;
-};
+}
 
 /**
  * @param signal gives up what lasts

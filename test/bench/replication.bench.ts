@@ -1,41 +1,39 @@
-// The whole path at work: an embedded machine of 64 MiB, replicated by the two services over loopback, at an interval
+// The whole path at work: an embedded machine of 64 MiB, replicated by two agents over loopback, at an interval
 // that is shorter than what it can keep up with. How many checkpoints a second are acknowledged while the guest runs.
 
 import { Subscription } from 'rxjs';
-import {
-  createPrimaryService,
-  createSecondaryService,
-  parsePrimaryConfig,
-  parseSecondaryConfig,
-  type CheckpointReport,
-} from '../../src/index.js';
+import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
+import { createAgent, parseCluster, type CheckpointReport } from '../../src/index.js';
+import { lasting } from '../service/hosts.js';
+import { freePorts } from '../support/ports.js';
 import { percentile, type BenchResult } from './bench.js';
 
 const SECONDS = 5;
-const quiet = { http: false, log: { level: 'warn' } } as const;
-const domain = { name: 'bench', hypervisor: { kind: 'embedded' }, output: { console: 'none' } } as const;
 
 export async function bench(): Promise<BenchResult[]> {
-  const primary = createPrimaryService(
-    parsePrimaryConfig({
-      ...quiet,
-      listen: { port: 0 },
-      domains: [{ ...domain, checkpoint: { intervalMs: 5 } }],
-    }),
-  );
+  const [alpha = 0, beta = 0] = await freePorts(2);
+  const cluster = {
+    witness: { kind: 'none' },
+    hosts: { alpha: { address: '127.0.0.1', port: alpha }, beta: { address: '127.0.0.1', port: beta } },
+    http: false,
+    log: { level: 'fatal' },
+    domains: [
+      {
+        ...{ name: 'bench', hosts: ['alpha', 'beta'], hypervisor: { kind: 'embedded' } },
+        ...{ output: { console: 'none' }, checkpoint: { intervalMs: 5 } },
+      },
+    ],
+  };
+  const witness = { witness: lasting(createMemoryWitness()), shared: true };
+  const primary = createAgent(parseCluster(cluster, 'alpha'), { witness });
+  const secondary = createAgent(parseCluster(cluster, 'beta'), { witness });
   const reports: CheckpointReport[] = [];
   const subscription = new Subscription();
-  await primary.start();
-  const secondary = createSecondaryService(
-    parseSecondaryConfig({
-      ...quiet,
-      domains: [{ ...domain, primary: `ws://127.0.0.1:${primary.port}` }],
-    }),
-  );
   try {
     const first = new Promise<void>((resolve) => {
       subscription.add(secondary.commits$.subscribe(() => resolve()));
     });
+    await primary.start();
     await secondary.start();
     await first;
     const began = performance.now();

@@ -135,7 +135,7 @@ describe('TLS', () => {
   afterEach(() => cleanup.run());
 
   async function primaryOf(): Promise<TestPrimary> {
-    const primary = await new TestPrimary({ tls: tlsOf('primary'), heartbeatTimeoutMs: 300 }).start();
+    const primary = await new TestPrimary({ tls: tlsOf('host'), heartbeatTimeoutMs: 300 }).start();
     cleanup.add(() => primary.listener.close());
     return primary;
   }
@@ -143,7 +143,7 @@ describe('TLS', () => {
 
   it('with certificates of the same CA: a link, and heartbeats over it', async () => {
     const test = await primaryOf();
-    const { primary, secondary } = await test.pair({ url: secure(test), tls: tlsOf('secondary') });
+    const { primary, secondary } = await test.pair({ url: secure(test), tls: tlsOf('host') });
     await primary.sink.write(pieceOf(streamHeaders));
     expect((await secondary.source.headers()).version).to.equal(3);
     let heard = 0;
@@ -160,19 +160,19 @@ describe('TLS', () => {
 
   it('a secondary without, or with another CA’s certificate, is not let in', async () => {
     const test = await primaryOf();
-    const { ca } = tlsOf('primary');
+    const { ca } = tlsOf('host');
     const stranger = tlsOf('stranger');
     const without = { url: secure(test), hello: helloOf(), tls: { ca } as never };
     expect((await errorOf(dial(without))).code).to.equal('TLS');
     const error = await errorOf(dial({ url: secure(test), hello: helloOf(), tls: stranger }));
     expect(error.code).to.equal('TLS');
-    await test.pair({ url: secure(test), tls: tlsOf('secondary') });
+    await test.pair({ url: secure(test), tls: tlsOf('host') });
   });
 
   it('a primary of another CA is not dialled', async () => {
     const test = await new TestPrimary({ tls: tlsOf('stranger') }).start();
     cleanup.add(() => test.listener.close());
-    const dialling = dial({ url: secure(test), hello: helloOf(), tls: tlsOf('secondary') });
+    const dialling = dial({ url: secure(test), hello: helloOf(), tls: tlsOf('host') });
     expect((await errorOf(dialling)).code).to.equal('TLS');
   });
 
@@ -182,19 +182,19 @@ describe('TLS', () => {
     expect(plain.code).to.be.oneOf(['UNREACHABLE', 'BAD_SUBPROTOCOL']);
     const open = await new TestPrimary().start();
     cleanup.add(() => open.listener.close());
-    const error = await errorOf(dial({ url: secure(open), hello: helloOf(), tls: tlsOf('secondary') }));
+    const error = await errorOf(dial({ url: secure(open), hello: helloOf(), tls: tlsOf('host') }));
     expect(error.code).to.equal('TLS');
-    const socket = connectTls({ port: test.port, host: '127.0.0.1', ...tlsOf('secondary') });
+    const socket = connectTls({ port: test.port, host: '127.0.0.1', ...tlsOf('host') });
     socket.on('error', () => undefined);
     const closed = new Promise((resolve) => socket.once('close', resolve));
     socket.on('data', () => undefined);
     socket.write('garbage\r\n\r\n');
     await closed;
-    await test.pair({ url: secure(test), tls: tlsOf('secondary') });
+    await test.pair({ url: secure(test), tls: tlsOf('host') });
   });
 
   it('a key that is none is a typed error', async () => {
-    const bad = { ...tlsOf('primary'), key: 'no key' };
+    const bad = { ...tlsOf('host'), key: 'no key' };
     expect(() => new PrimaryListener({ host: '0.0.0.0', port: 0, tls: bad, ...timing }))
       .to.throw(ChannelError)
       .with.property('code', 'TLS');

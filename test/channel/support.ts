@@ -2,13 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { filter, firstValueFrom } from 'rxjs';
-import {
-  ChannelError,
-  type AllowedNames,
-  type Hello,
-  type LinkEvent,
-  type PrimaryLink,
-} from '../../src/channel/contract.js';
+import { ChannelError, type Hello, type LinkEvent, type PrimaryLink } from '../../src/channel/contract.js';
 import { dial, type DialOptions } from '../../src/channel/dial/dialer.js';
 import { PrimaryListener, type PrimaryListenerOptions } from '../../src/channel/listen/listener.js';
 import type { ChannelTls } from '../../src/channel/credentials/security.js';
@@ -42,9 +36,9 @@ export class TestPrimary {
   readonly log: { code: unknown; message: string }[] = [];
   port = 0;
   readonly #waiting: ((link: PrimaryLink) => void)[] = [];
-  readonly #secondaryNames: AllowedNames;
+  readonly #secondaryNames: readonly string[];
 
-  constructor(options: Partial<PrimaryListenerOptions> = {}, secondaryNames: AllowedNames = 'any') {
+  constructor(options: Partial<PrimaryListenerOptions> = {}, secondaryNames = ['127.0.0.1']) {
     this.#secondaryNames = secondaryNames;
     this.listener = new PrimaryListener({
       host: '127.0.0.1',
@@ -134,7 +128,7 @@ export async function errorOf(promise: Promise<unknown>): Promise<ChannelError> 
   throw new Error('expected a ChannelError, and there was none');
 }
 
-export function tlsOf(name: 'primary' | 'secondary' | 'stranger'): ChannelTls {
+export function tlsOf(name: 'host' | 'stranger'): ChannelTls {
   const read = (file: string) =>
     readFileSync(new URL(`../../../test/fixtures/tls/${file}`, import.meta.url), 'utf8');
   return { cert: read(`${name}.pem`), key: read(`${name}.key`), ca: read('ca.pem') };

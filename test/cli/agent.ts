@@ -1,4 +1,5 @@
-// An agent as a user starts it: `romulus primary` or `romulus secondary`, a process of its own with a configuration file.
+// An agent as a user starts it: `romulus agent`, a process of its own with the file of the cluster. Of its two hosts alpha
+// starts the domain, and beta stands by.
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -7,6 +8,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { SupervisorMessage } from '../../src/cli/supervisor.js';
 import type { Cleanup } from '../support/cleanup.js';
+import { freePorts } from '../support/ports.js';
 import { until } from '../support/until.js';
 
 export const ENTRY = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
@@ -14,7 +16,12 @@ export const ENTRY = fileURLToPath(new URL('../../src/cli/main.js', import.meta.
 /** A loaded machine is slow. */
 const PATIENCE_MS = 30_000;
 
-export type Side = 'primary' | 'secondary';
+/** What Node is to run, with a file of its own. */
+export async function commandOf(cleanup: Cleanup, host: string, config: unknown): Promise<string[]> {
+  const file = path.join(await cleanup.directory(), 'cluster.yaml');
+  await writeFile(file, JSON.stringify(config));
+  return [ENTRY, 'agent', '--config', file, '--host', host];
+}
 
 export class Agent {
   readonly process: ChildProcess;
@@ -26,13 +33,11 @@ export class Agent {
   /** `config` is JSON, which is YAML. `wrapped`: a command that is given the agent's as its arguments. */
   static async start(
     cleanup: Cleanup,
-    side: Side,
+    host: string,
     config: unknown,
     wrapped: readonly string[] = [],
   ): Promise<Agent> {
-    const file = path.join(await cleanup.directory(), `${side}.yaml`);
-    await writeFile(file, JSON.stringify(config));
-    const agent = new Agent([...wrapped, process.execPath, ENTRY, side, '--config', file]);
+    const agent = new Agent([...wrapped, process.execPath, ...(await commandOf(cleanup, host, config))]);
     cleanup.add(() => agent.kill());
     return agent;
   }
@@ -54,7 +59,7 @@ export class Agent {
     return this.process.exitCode === null && this.process.signalCode === null;
   }
 
-  /** Of a primary: the port of the replication. */
+  /** Of the replication. */
   get port(): number {
     return this.messages.find((message) => message.kind === 'listening')?.port ?? 0;
   }
@@ -100,45 +105,43 @@ const HYPERVISOR = {
   guest: { dirtyPages: 5, workingSetPages: 64, tickMs: 10 },
 };
 
-export interface AgentChanges {
-  readonly listen?: Record<string, unknown>;
+export interface ClusterChanges {
+  /** Of the sections of alpha and of both hosts. */
+  readonly alpha?: Record<string, unknown>;
+  readonly both?: Record<string, unknown>;
+  /** What the domain's output is on alpha. */
   readonly output?: Record<string, unknown>;
-  readonly http?: unknown;
-  readonly log?: Record<string, unknown>;
+  /** Of the domain. */
   readonly domain?: Record<string, unknown>;
+  /** Keys of the file beside those. */
+  readonly file?: Record<string, unknown>;
 }
 
-export function primaryConfig({ listen, output, http, log, domain }: AgentChanges = {}) {
+/** A cluster's file, with ports that are free and registers of its own. */
+export async function clusterOf(cleanup: Cleanup, changes: ClusterChanges = {}) {
+  const [alpha = 0, beta = 0] = await freePorts(2);
+  const { both, output, domain, file } = changes;
+  const directory = await cleanup.directory();
   return {
-    listen: { port: 0, ...listen },
-    http: http ?? false,
-    ...(log && { log }),
+    witness: { kind: 'file', directory },
+    hosts: {
+      alpha: { address: '127.0.0.1', port: alpha, ...both, ...changes.alpha },
+      beta: { address: '127.0.0.1', port: beta, ...both },
+    },
+    control: path.join(directory, '{host}.sock'),
+    http: false,
     domains: [
       {
         name: 'web',
+        hosts: { alpha: output ? { output } : {}, beta: {} },
         hypervisor: HYPERVISOR,
         checkpoint: { intervalMs: 10, slab: '1MiB' },
         heartbeat: { intervalMs: 100, timeoutMs: 5000 },
-        output: { console: 'none', ...output },
-        ...domain,
-      },
-    ],
-  };
-}
-
-export function secondaryConfig(port: number, { output, http, log, domain }: AgentChanges = {}) {
-  return {
-    http: http ?? false,
-    ...(log && { log }),
-    domains: [
-      {
-        name: 'web',
-        primary: `ws://127.0.0.1:${port}`,
-        hypervisor: HYPERVISOR,
         failover: { redialMinMs: 10, redialMaxMs: 100 },
-        output: { console: 'none', ...output },
+        output: { console: 'none' },
         ...domain,
       },
     ],
+    ...file,
   };
 }

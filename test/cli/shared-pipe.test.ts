@@ -2,13 +2,13 @@
 // an agent must not make them non-blocking, for the others would see EAGAIN and lose what they say.
 
 import { spawn } from 'node:child_process';
-import { constants, readFileSync, writeFileSync } from 'node:fs';
+import { constants, readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import type { SupervisorMessage } from '../../src/cli/supervisor.js';
 import { Cleanup } from '../support/cleanup.js';
 import { Fifo } from '../support/strangers.js';
 import { until } from '../support/until.js';
-import { ENTRY, primaryConfig } from './agent.js';
+import { clusterOf, commandOf, ENTRY } from './agent.js';
 
 /** Of the open file description, which whoever was given the descriptor shares with us. */
 function isNonBlocking(fd: number): boolean {
@@ -22,12 +22,10 @@ describe('a pipe that an agent shares with others', function () {
   const cleanup = new Cleanup();
   afterEach(() => cleanup.run());
 
-  async function agentOf(side: string, config: unknown) {
+  async function agentOf(config: unknown) {
     const [out, err] = [await Fifo.open(cleanup), await Fifo.open(cleanup)];
     const fds = [out.blocking(cleanup), err.blocking(cleanup)] as const;
-    const file = `${await cleanup.directory()}/agent.yaml`;
-    writeFileSync(file, JSON.stringify(config));
-    const child = spawn(process.execPath, [ENTRY, side, '--config', file], {
+    const child = spawn(process.execPath, await commandOf(cleanup, 'alpha', config), {
       stdio: ['ignore', ...fds, 'ipc'],
     });
     cleanup.add(() => child.kill('SIGKILL'));
@@ -45,11 +43,11 @@ describe('a pipe that an agent shares with others', function () {
 
   for (const format of ['json', 'pretty'] as const) {
     it(`stays as it is while the agent runs and says something (${format}), and at its end`, async () => {
-      const output = { console: 'stdout', whenUnprotected: 'pass' };
-      const agent = await agentOf('primary', primaryConfig({ log: { level: 'trace', format }, output }));
+      const file = { log: { level: 'trace', format } };
+      const agent = await agentOf(await clusterOf(cleanup, { file, output: { console: 'stdout' } }));
       let text = '';
       await until('it listens', () => agent.messages.some(({ kind }) => kind === 'listening'), 30_000);
-      await until('log and console', () => /tick \d+/.test((text += agent.text())) && /waiting/.test(text));
+      await until('log and console', () => /tick \d+/.test((text += agent.text())) && /at work/.test(text));
       expect(agent.flags()).to.deep.equal([false, false]);
       agent.child.kill('SIGINT');
       await until('the end', agent.ended);
@@ -58,7 +56,7 @@ describe('a pipe that an agent shares with others', function () {
   }
 
   it('stays as it is when a configuration is found wrong; the complaint is there', async () => {
-    const agent = await agentOf('secondary', { domains: [] });
+    const agent = await agentOf({ domains: [] });
     let seen = false;
     await until(
       'the end',
@@ -74,7 +72,7 @@ describe('a pipe that an agent shares with others', function () {
   });
 
   it('nobody reads standard error any more: no error of the agent’s', async () => {
-    const child = spawn(process.execPath, [ENTRY, 'secondary', '--config', '/nowhere'], {
+    const child = spawn(process.execPath, [ENTRY, 'agent', '--config', '/nowhere'], {
       stdio: ['ignore', 'ignore', 'pipe'],
     });
     cleanup.add(() => child.kill('SIGKILL'));

@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFile, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile, rename } from 'node:fs/promises';
 import net from 'node:net';
 import path from 'node:path';
 import tls from 'node:tls';
@@ -12,7 +12,7 @@ import { Cleanup } from '../support/cleanup.js';
 import { childrenOf, isAlive } from '../support/processes.js';
 import { until } from '../support/until.js';
 import { fileText } from '../service/world.js';
-import { Agent, ENTRY, primaryConfig, secondaryConfig, type AgentChanges } from './agent.js';
+import { Agent, clusterOf, commandOf, ENTRY, type ClusterChanges } from './agent.js';
 
 const FIXTURES = fileURLToPath(new URL('../../../test/fixtures/tls', import.meta.url));
 /** What ends neither side, and says nothing to the other. */
@@ -22,23 +22,16 @@ function ticksOf(text: string): number[] {
   return [...text.matchAll(/^tick (\d+) ok$/gm)].map(([, number]) => Number(number));
 }
 
-async function freePort(): Promise<number> {
-  const server = net.createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  return typeof address === 'object' && address ? address.port : 0;
-}
-
 describe('signals', function () {
   this.timeout(120_000);
   const cleanup = new Cleanup();
   afterEach(() => cleanup.run());
 
-  async function pair(changes: AgentChanges = {}, wrapped: readonly string[] = []) {
-    const primary = await Agent.start(cleanup, 'primary', primaryConfig(changes), wrapped);
+  async function pair(changes: ClusterChanges = {}, wrapped: readonly string[] = []) {
+    const cluster = await clusterOf(cleanup, changes);
+    const primary = await Agent.start(cleanup, 'alpha', cluster, wrapped);
     await primary.listening();
-    const secondary = await Agent.start(cleanup, 'secondary', secondaryConfig(primary.port), wrapped);
+    const secondary = await Agent.start(cleanup, 'beta', cluster, wrapped);
     await secondary.more('commit');
     return { primary, secondary };
   }
@@ -70,7 +63,7 @@ describe('signals', function () {
   it('SIGUSR1 opens no debugger while they start', async () => {
     // One that comes before Node has a handler ends the process, and none of our code ran: those do not count.
     for (let delayMs = 5; delayMs <= 85; delayMs += 40) {
-      const agent = await Agent.start(cleanup, 'primary', primaryConfig());
+      const agent = await Agent.start(cleanup, 'alpha', await clusterOf(cleanup));
       await new Promise((resolve) => setTimeout(resolve, delayMs));
       agent.process.kill('SIGUSR1');
       await until('it has started, or not', () => !agent.lives || agent.count('listening') > 0);
@@ -135,26 +128,17 @@ describe('signals', function () {
           await copyFile(path.join(FIXTURES, `${from}.${kind}`), path.join(directory, `${as}.${kind}`));
         }
       };
-      const files = (name: string) => ({
-        cert: path.join(directory, `${name}.pem`),
-        key: path.join(directory, `${name}.key`),
+      const paths = {
+        cert: path.join(directory, '{host}.pem'),
+        key: path.join(directory, '{host}.key'),
         ca: path.join(FIXTURES, 'ca.pem'),
-      });
-      await put('primary', 'stranger');
-      await put('secondary', 'stranger');
-      const primary = await Agent.start(
-        cleanup,
-        'primary',
-        primaryConfig({ listen: { tls: files('primary') }, domain: { secondaryNames: 'any' } }),
-      );
+      };
+      await put('alpha', 'stranger');
+      await put('beta', 'stranger');
+      const cluster = await clusterOf(cleanup, { file: { tls: paths } });
+      const primary = await Agent.start(cleanup, 'alpha', cluster);
       await primary.listening();
-      const secondary = await Agent.start(
-        cleanup,
-        'secondary',
-        secondaryConfig(0, {
-          domain: { primary: `wss://localhost:${primary.port}`, tls: files('secondary') },
-        }),
-      );
+      const secondary = await Agent.start(cleanup, 'beta', cluster);
       const shown = async (): Promise<string | null> => {
         const socket = tls.connect({ port: primary.port, host: '127.0.0.1', rejectUnauthorized: false });
         socket.on('error', () => undefined); // refused: we show no certificate
@@ -168,12 +152,12 @@ describe('signals', function () {
         () => secondary.says(/no link to the primary|refused: /).length > 0,
       );
       const before = await shown();
-      await copyFile(path.join(FIXTURES, 'primary.pem'), path.join(directory, 'primary.pem'));
+      await copyFile(path.join(FIXTURES, 'host.pem'), path.join(directory, 'alpha.pem'));
       primary.process.kill('SIGHUP');
       await until('the complaint', () => primary.says(/certificate in use stays/).length === 1);
       expect(await shown()).to.equal(before);
-      await put('primary', 'primary');
-      await put('secondary', 'secondary');
+      await put('alpha', 'host');
+      await put('beta', 'host');
       for (const agent of [primary, secondary]) agent.process.kill('SIGHUP');
       await secondary.more('commit');
       expect(await shown()).to.not.equal(before);
@@ -213,34 +197,18 @@ describe('signals', function () {
 
     for (const format of ['pretty', 'json']) {
       it(`ends no agent, though its console and its log (${format}) were there`, async () => {
-        const port = await freePort();
-        const file = path.join(await cleanup.directory(), 'primary.yaml');
-        await writeFile(
-          file,
-          JSON.stringify(
-            primaryConfig({
-              listen: { port },
-              output: { console: 'stdout' },
-              log: { level: 'debug', format },
-            }),
-          ),
-        );
-        const { pid, screen, exitStatus, hangUp } = await inTerminal([
-          process.execPath,
-          ENTRY,
-          'primary',
-          '--config',
-          file,
-        ]);
-        await until('it listens', () => screen.text.includes('waiting for secondaries'));
-        const secondary = await Agent.start(cleanup, 'secondary', secondaryConfig(port));
+        const cluster = await clusterOf(cleanup, { output: { console: 'stdout' } });
+        const command = await commandOf(cleanup, 'alpha', { ...cluster, log: { level: 'debug', format } });
+        const { pid, screen, exitStatus, hangUp } = await inTerminal([process.execPath, ...command]);
+        await until('it listens', () => screen.text.includes('at work'));
+        const secondary = await Agent.start(cleanup, 'beta', cluster);
         await secondary.more('commit');
         await until('its console', () => ticksOf(screen.text.replaceAll('\r', '')).length > 0);
         hangUp();
         for (let round = 0; round < 20; round++) await secondary.more('commit');
         // It logs, too.
         await secondary.kill();
-        const next = await Agent.start(cleanup, 'secondary', secondaryConfig(port));
+        const next = await Agent.start(cleanup, 'beta', cluster);
         await next.more('commit');
         process.kill(pid, 'SIGTERM');
         expect(await exitStatus()).to.equal(0);

@@ -2,13 +2,13 @@
 
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import { chmod, writeFile } from 'node:fs/promises';
+import { chmod, rename, writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import path from 'node:path';
 import { expect } from 'chai';
 import { Cleanup } from '../support/cleanup.js';
 import { until } from '../support/until.js';
-import { Agent, primaryConfig, secondaryConfig } from './agent.js';
+import { Agent, clusterOf } from './agent.js';
 
 describe('an agent that cannot start as it is configured', function () {
   this.timeout(120_000);
@@ -17,34 +17,37 @@ describe('an agent that cannot start as it is configured', function () {
 
   const noQemu = { name: 'other', hypervisor: { kind: 'qemu', binary: 'qemu-system-abacus' } };
 
-  it('exits with 2 when no domain is left that can run, and names key and value', async () => {
-    for (const agent of [
-      await Agent.start(cleanup, 'primary', primaryConfig({ domain: noQemu })),
-      await Agent.start(cleanup, 'secondary', secondaryConfig(1, { domain: noQemu })),
-    ]) {
-      expect(await agent.ended()).to.equal(2);
-      expect(agent.stderr)
-        .to.include('install QEMU')
-        .and.include('"key":"binary"')
-        .and.include('qemu-system-abacus');
-    }
+  it('names key and value of a domain that cannot be made, tries on, and exits with 2 when it is told to', async () => {
+    const agent = await Agent.start(cleanup, 'alpha', await clusterOf(cleanup, { domain: noQemu }));
+    await until('it has tried twice', () => agent.says(/install QEMU/).length === 2, 30_000);
+    agent.process.kill('SIGTERM');
+    expect(await agent.ended()).to.equal(2);
+    expect(agent.stderr).to.include('"key":"binary"').and.include('qemu-system-abacus');
   });
 
-  it('exits with 2 for an output that cannot be opened', async () => {
+  it('exits with 2 for an output that cannot be opened, when it is told to', async () => {
     const file = path.join(await cleanup.directory(), 'no', 'such', 'directory', 'console');
-    const agent = await Agent.start(cleanup, 'primary', primaryConfig({ output: { console: { file } } }));
+    const agent = await Agent.start(
+      cleanup,
+      'alpha',
+      await clusterOf(cleanup, { output: { console: { file } } }),
+    );
+    await until('it says so', () => agent.stderr.includes(file), 30_000);
+    agent.process.kill('SIGTERM');
     expect(await agent.ended()).to.equal(2);
-    expect(agent.stderr).to.include(file);
   });
 
   it('goes on with the domains that can run', async () => {
-    const config = primaryConfig();
-    const [good] = config.domains;
-    const domains = [good, { ...good, ...noQemu }];
-    const agent = await Agent.start(cleanup, 'primary', { ...config, domains });
+    const cluster = await clusterOf(cleanup);
+    const [good] = cluster.domains;
+    const agent = await Agent.start(cleanup, 'alpha', {
+      ...cluster,
+      domains: [good, { ...good, ...noQemu }],
+    });
     await agent.listening();
-    expect(agent.says(/install QEMU/)).to.have.length(1);
-    const secondary = await Agent.start(cleanup, 'secondary', secondaryConfig(agent.port));
+    const secondary = await Agent.start(cleanup, 'beta', cluster);
+    await secondary.more('commit');
+    await until('the other is tried', () => agent.says(/install QEMU/).length > 0, 30_000);
     await secondary.more('commit');
     agent.process.kill('SIGTERM');
     expect(await agent.ended()).to.equal(2);
@@ -56,12 +59,12 @@ describe('an agent that cannot start as it is configured', function () {
     await once(holder, 'listening');
     const { port } = holder.address() as net.AddressInfo;
     for (const [changes, words] of [
-      [{ listen: { port } }, `127.0.0.1:${port}: another process listens there (listen.host, listen.port)`],
-      [{ http: { port } }, `127.0.0.1:${port}: another process listens there (http.host, http.port)`],
+      [{ alpha: { port } }, '(in hosts, of this one: listen or address, port)'],
+      [{ file: { http: { port } } }, '(http.host, http.port)'],
     ] as const) {
-      const agent = await Agent.start(cleanup, 'primary', primaryConfig(changes));
+      const agent = await Agent.start(cleanup, 'alpha', await clusterOf(cleanup, changes));
       expect(await agent.ended()).to.equal(1);
-      expect(agent.stderr).to.include(words);
+      expect(agent.stderr).to.include(`127.0.0.1:${port}: another process listens there ${words}`);
     }
   });
 
@@ -70,10 +73,10 @@ describe('an agent that cannot start as it is configured', function () {
 
   it('exits with 2 for an address that this host does not have', async () => {
     for (const [changes, key] of [
-      [{ listen: { host: ELSEWHERE, plaintext: true } }, 'listen.host'],
-      [{ http: { host: ELSEWHERE, port: 0 } }, 'http.host'],
+      [{ alpha: { listen: ELSEWHERE }, file: { plaintext: true } }, 'in hosts'],
+      [{ file: { http: { host: ELSEWHERE, port: 0 } } }, 'http.host'],
     ] as const) {
-      const agent = await Agent.start(cleanup, 'primary', primaryConfig(changes));
+      const agent = await Agent.start(cleanup, 'alpha', await clusterOf(cleanup, changes));
       expect(await agent.ended(), agent.stderr).to.equal(2);
       expect(agent.stderr).to.include('EADDRNOTAVAIL').and.include(ELSEWHERE).and.include(key);
     }
@@ -83,10 +86,10 @@ describe('an agent that cannot start as it is configured', function () {
     if (Number(readFileSync('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8')) <= 1) this.skip();
     const wrapped = process.getuid?.() === 0 ? ['setpriv', '--bounding-set', '-net_bind_service'] : [];
     for (const [changes, key] of [
-      [{ listen: { port: 1 } }, 'listen.port'],
-      [{ http: { port: 1 } }, 'http.port'],
+      [{ alpha: { port: 1 } }, 'in hosts'],
+      [{ file: { http: { port: 1 } } }, 'http.port'],
     ] as const) {
-      const agent = await Agent.start(cleanup, 'primary', primaryConfig(changes), wrapped);
+      const agent = await Agent.start(cleanup, 'alpha', await clusterOf(cleanup, changes), wrapped);
       expect(await agent.ended(), agent.stderr).to.equal(2);
       expect(agent.stderr).to.include('EACCES').and.include('127.0.0.1:1').and.include(key);
     }
@@ -102,21 +105,17 @@ describe('an agent that cannot start as it is configured', function () {
       [directory, 'is not a file'],
       [path.join(open, 'token'), 'the token cannot be had'],
     ] as const) {
-      for (const agent of [
-        await Agent.start(cleanup, 'primary', primaryConfig({ listen: { token } })),
-        await Agent.start(cleanup, 'secondary', secondaryConfig(1, { domain: { token } })),
-      ]) {
-        expect(await agent.ended(), agent.stderr).to.equal(2);
-        expect(agent.stderr).to.include('BAD_TOKEN').and.include(token).and.include(words);
-      }
+      const agent = await Agent.start(cleanup, 'alpha', await clusterOf(cleanup, { file: { token } }));
+      expect(await agent.ended(), agent.stderr).to.equal(2);
+      expect(agent.stderr).to.include('BAD_TOKEN').and.include(token).and.include(words);
     }
   });
 
   it('says how many files it must be able to open, before it makes a domain', async () => {
-    const config = primaryConfig();
+    const config = await clusterOf(cleanup);
     const domains = Array.from({ length: 30 }, (_, index) => ({ ...config.domains[0], name: `d${index}` }));
     const wrapped = ['sh', '-c', 'ulimit -n 160 && exec "$@"', 'sh'];
-    const agent = await Agent.start(cleanup, 'primary', { ...config, domains }, wrapped);
+    const agent = await Agent.start(cleanup, 'alpha', { ...config, domains }, wrapped);
     expect(await agent.ended()).to.equal(2);
     expect(agent.stderr).to.match(
       /TOO_FEW_DESCRIPTORS: this process may have 160 files open, and needs 228 for 30 domains/,
@@ -126,39 +125,36 @@ describe('an agent that cannot start as it is configured', function () {
 
   it('says so, too, when not even the program can be loaded', async () => {
     const wrapped = ['sh', '-c', 'ulimit -n 30 && exec "$@"', 'sh'];
-    const agent = await Agent.start(cleanup, 'primary', primaryConfig(), wrapped);
+    const agent = await Agent.start(cleanup, 'alpha', await clusterOf(cleanup), wrapped);
     expect(await agent.ended()).to.equal(2);
     expect(agent.stderr).to.match(/TOO_FEW_DESCRIPTORS/);
   });
 });
 
-describe('a primary whose output is held', function () {
+describe('an agent that runs a domain', function () {
   this.timeout(120_000);
   const cleanup = new Cleanup();
   afterEach(() => cleanup.run());
 
-  it('says so at the start, and when that changes', async () => {
-    const primary = await Agent.start(cleanup, 'primary', primaryConfig());
-    await primary.listening();
-    const held = /"level":"warn".*HELD until a secondary protects it.*whenUnprotected: pass/;
-    expect(primary.says(held)).to.have.length(1);
-    const secondary = await Agent.start(cleanup, 'secondary', secondaryConfig(primary.port));
+  it('says what becomes of its output, at the start and when that changes', async () => {
+    const cluster = await clusterOf(cleanup);
+    const { directory } = cluster.witness;
+    const primary = await Agent.start(cleanup, 'alpha', cluster);
+    const says = (words: RegExp, count: number) =>
+      until(String(words), () => primary.says(words).length === count, 30_000);
+    const alone = /"level":"warn".*let out, unprotected: no other host may run it/;
+    await says(alone, 1);
+    const secondary = await Agent.start(cleanup, 'beta', cluster);
     await secondary.more('commit');
-    await until('the word', () => primary.says(/let out, checkpoint by checkpoint/).length === 1);
+    await says(/let out, checkpoint by checkpoint/, 1);
+    // Nobody can be asked.
+    await rename(directory, `${directory}.away`);
     await secondary.kill();
-    await until('the other word', () => primary.says(held).length === 2);
+    await says(/"level":"warn".*held until the witness says that no other host may run it/, 1);
+    await rename(`${directory}.away`, directory);
+    await says(alone, 2);
     primary.process.kill('SIGTERM');
     expect(await primary.ended()).to.equal(0);
-    expect(primary.says(/HELD|let out/)).to.have.length(3);
-  });
-
-  it('or that it passes', async () => {
-    const agent = await Agent.start(
-      cleanup,
-      'primary',
-      primaryConfig({ output: { whenUnprotected: 'pass' } }),
-    );
-    await agent.listening();
-    expect(agent.says(/let out, unprotected/)).to.have.length(1);
+    expect(primary.says(/what the domain says is/)).to.have.length(4);
   });
 });

@@ -60,6 +60,16 @@ describe('config of a cluster: hosts that are refused', () => {
     });
   }
 
+  it('a name that is in no certificate, or stands for many', () => {
+    const named = (name: string) => () => parseCluster({ ...base, ...alpha({ name }), tls }, 'alpha');
+    for (const name of ['*.example.org', '.example.org', 'a b', '-a', 'a..b']) {
+      expect(problems(named(name)), name).to.deep.equal([`hosts.alpha.name: '${name}'`]);
+    }
+    for (const name of ['beta', 'beta.example.org', '192.168.77.12', 'fe80::1']) {
+      expect(named(name)().hosts.get('alpha')?.name).to.equal(name);
+    }
+  });
+
   it('takes far addresses under TLS, and in plaintext where that is asked for', () => {
     const far = { alpha: { address: '10.0.0.1', listen: '0.0.0.0' }, beta: { address: 'beta.example.org' } };
     expect(parseCluster({ ...base, hosts: far, tls }, 'alpha').listen.host).to.equal('0.0.0.0');
@@ -172,12 +182,6 @@ describe('config of a cluster: domains that are refused', () => {
       ["domains[0].hosts.alpha.name: 'x'"],
     ],
     ['waiting for nobody', { hosts: ['alpha'], start: 'with-standby' }, ["domains[0].start: 'with-standby'"]],
-    ['a word of a pair’s own file', { start: 'with-secondary' }, ["domains[0].start: 'with-secondary'"]],
-    [
-      'a way out for unprotected output: the witness decides',
-      { output: { whenUnprotected: 'pass' } },
-      ["domains[0].output.whenUnprotected: 'pass'"],
-    ],
     [
       'what is wrong on one host, in its section',
       { hosts: { alpha: { buffer: 1 }, beta: { heartbeat: { timeoutMs: 'x' } } } },

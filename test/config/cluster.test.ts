@@ -7,7 +7,6 @@ import { expect } from 'chai';
 import { primaryOf, secondaryOf, type AgentConfig, type AgentDomainConfig } from '../../src/config/agent.js';
 import { hostCalled, loadCluster, parseCluster } from '../../src/config/cluster.js';
 import { ConfigError } from '../../src/config/error.js';
-import { parsePrimaryConfig, parseSecondaryConfig } from '../../src/config/load.js';
 import { errorOf, problems } from './refused.js';
 
 const hypervisor = { kind: 'embedded' };
@@ -44,14 +43,9 @@ describe('config of a cluster: what comes out', () => {
       ['beta', { address: '::1', port: 7300, name: '::1' }],
       ['gamma', { address: 'localhost', port: 7301, name: 'localhost' }],
     ]);
-    const { listen, http, log, hooks } = parsePrimaryConfig({ domains: [{ name: 'web', hypervisor }] });
-    expect({ ...agent.listen, host: '127.0.0.1' }).to.deep.equal({
-      ...listen,
-      tls: undefined,
-      token: undefined,
-    });
-    expect(agent).to.deep.include({ http, log, hooks, witness: { kind: 'none' } });
-    expect(agent.listen.host).to.equal('::1');
+    expect(agent.http).to.deep.equal({ host: '127.0.0.1', port: 9300 });
+    expect(agent.witness).to.deep.equal({ kind: 'none' });
+    expect(agent.listen).to.include({ host: '::1', port: 7300, plaintext: false });
     expect(parseCluster(cluster({}), 'gamma').listen).to.include({ host: '127.0.0.1', port: 7301 });
   });
 
@@ -198,25 +192,27 @@ describe('config of a cluster: which host this is', () => {
 describe('config of a cluster: the two roles', () => {
   const secured = { tls, hosts: { ...hosts, gamma: { ...hosts.gamma, name: 'gamma.example.org' } } };
   const everywhere = { hosts: ['gamma', 'beta', 'alpha'], buffer: '1MiB', start: 'with-standby' };
-  /** With what a schema leaves out where nothing is given. */
-  const whole = (value: object): unknown => JSON.parse(JSON.stringify(value));
 
-  it('are what the two kinds of file would say', () => {
+  it('have what each of them needs of the domain, and the way to the owner', () => {
     const agent = parseCluster(cluster({ token: '/t' }, everywhere), 'alpha');
-    expect(whole(primaryOf(web(agent), agent))).to.deep.equal(
-      whole(
-        parsePrimaryConfig({ domains: [{ name: 'web', hypervisor, start: 'with-secondary' }] }).domains[0] ??
-          {},
-      ),
-    );
+    const domain = web(agent);
+    const { name, hypervisor, output } = domain;
+    const { start, checkpoint, precopy, heartbeat } = domain;
+    expect(start).to.equal('with-standby');
+    expect(primaryOf(domain, agent)).to.deep.equal({
+      ...{ name, hypervisor, output, start, checkpoint, precopy, heartbeat },
+      secondaryNames: undefined,
+    });
+    const { bufferBytes, failover } = domain;
+    expect(bufferBytes).to.equal(2 ** 20);
     for (const [owner, primary] of [
       ['beta', 'ws://[::1]:7300'],
       ['gamma', 'ws://localhost:7301'],
     ] as const) {
-      const standby = { name: 'web', hypervisor, primary, token: '/t', buffer: '1MiB' };
-      expect(whole(secondaryOf(web(agent), agent, owner))).to.deep.equal(
-        whole(parseSecondaryConfig({ domains: [standby] }).domains[0] ?? {}),
-      );
+      expect(secondaryOf(domain, agent, owner)).to.deep.equal({
+        ...{ name, hypervisor, output, bufferBytes, failover },
+        ...{ primary, primaryName: undefined, plaintext: false, tls: undefined, token: '/t' },
+      });
     }
   });
 

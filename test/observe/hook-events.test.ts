@@ -1,20 +1,13 @@
 import { expect } from 'chai';
-import { failoverHookEvents, fencedHookEvents, type HookEvent } from '../../src/observe/hooks/events.js';
-import {
-  failoverCompleted,
-  failoverFailed,
-  failoverStarted,
-  FakePrimary,
-  FakeSecondary,
-  status,
-} from '../service/fakes.js';
+import { agentHookEvents, type HookEvent } from '../../src/observe/hooks/events.js';
+import { failoverCompleted, failoverFailed, failoverStarted, FakeAgent, status } from '../service/fakes.js';
 
 describe('hook events', () => {
-  it('of a secondary are its failover', () => {
-    const service = new FakeSecondary();
+  it('are failovers, of a standby', () => {
+    const agent = new FakeAgent();
     const events: HookEvent[] = [];
-    const subscription = failoverHookEvents(service).subscribe((one) => events.push(one));
-    for (const one of [failoverStarted, failoverCompleted, failoverFailed]) service.failover$.next(one);
+    const subscription = agentHookEvents(agent).subscribe((one) => events.push(one));
+    for (const one of [failoverStarted, failoverCompleted, failoverFailed]) agent.failover$.next(one);
     subscription.unsubscribe();
     expect(events.map((one) => one.event)).to.deep.equal([
       'failover-started',
@@ -26,13 +19,13 @@ describe('hook events', () => {
     expect(events[2]?.error?.code).to.equal('DOMAIN_GONE');
   });
 
-  it('of a primary are its fencing', () => {
-    const service = new FakePrimary(status({ role: 'fenced', epochAcknowledged: 9 }));
+  it('are fencings, of an owner', () => {
+    const agent = new FakeAgent(status({ role: 'fenced', epochAcknowledged: 9 }));
     const events: HookEvent[] = [];
-    const subscription = fencedHookEvents(service).subscribe((one) => events.push(one));
+    const subscription = agentHookEvents(agent).subscribe((one) => events.push(one));
     const transition = { domain: 'web', link: 'down', reason: 'FENCED', atMs: 1 } as const;
-    service.transitions$.next({ ...transition, role: 'primary' });
-    service.transitions$.next({ ...transition, role: 'fenced' });
+    agent.transitions$.next({ ...transition, role: 'primary' });
+    agent.transitions$.next({ ...transition, role: 'fenced' });
     subscription.unsubscribe();
     expect(events).to.have.length(1);
     expect(events[0]).to.include({ event: 'fenced', domain: 'web', epoch: 9, reason: 'FENCED' });

@@ -11,7 +11,7 @@ import { expect } from 'chai';
 import { firstValueFrom, ReplaySubject, Subject } from 'rxjs';
 import type { HookEvent, HookOutcome } from '../../src/observe/hooks/events.js';
 import { type HookRunner, startHooks } from '../../src/observe/hooks/hooks.js';
-import type { HooksConfig, WebhookConfig } from '../../src/config/schema.js';
+import type { HooksConfig, WebhookConfig } from '../../src/config/sections.js';
 import { captureLog } from '../support/capture.js';
 import { isAlive } from '../support/processes.js';
 

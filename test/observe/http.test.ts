@@ -52,7 +52,6 @@ describe('HTTP side', () => {
     return createHttpServer({
       host: '127.0.0.1',
       port,
-      side: 'primary',
       registry: { contentType: 'text/plain; version=0.0.4', metrics: () => metrics() },
       statuses: () => statuses,
       log: captured.log,
@@ -83,13 +82,12 @@ describe('HTTP side', () => {
     expect(notReady.status).to.equal(503);
     expect(JSON.parse(notReady.body)).to.deep.equal({
       ready: false,
-      side: 'primary',
       reasons: [{ domain: 'web', role: 'primary', link: 'down', reason: 'not protected: the link is down' }],
     });
     statuses = [status()];
     const ready = await ask(server.port, '/readyz');
     expect(ready.status).to.equal(200);
-    expect(JSON.parse(ready.body)).to.deep.equal({ ready: true, side: 'primary', reasons: [] });
+    expect(JSON.parse(ready.body)).to.deep.equal({ ready: true, reasons: [] });
   });
 
   it('answers HEAD without a body, refuses other methods, knows no other path', async () => {

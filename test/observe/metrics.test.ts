@@ -1,15 +1,10 @@
-// The numbers of both sides: what the reports add up to, what the statuses say at the scrape, and that Prometheus' own
+// The numbers of an agent: what the reports add up to, what the statuses say at the scrape, and that Prometheus' own
 // checker finds nothing to complain about.
 
 import { expect } from 'chai';
 import { Subject } from 'rxjs';
 import type { HookOutcome } from '../../src/observe/hooks/events.js';
-import {
-  createAgentMetrics,
-  createPrimaryMetrics,
-  createSecondaryMetrics,
-  type Metrics,
-} from '../../src/observe/metrics/metrics.js';
+import { createAgentMetrics, type Metrics } from '../../src/observe/metrics/metrics.js';
 import { promtool, PROMTOOL_TIMEOUT_MS } from '../support/promtool.js';
 import {
   checkpoint,
@@ -18,8 +13,6 @@ import {
   failoverFailed,
   failoverStarted,
   FakeAgent,
-  FakePrimary,
-  FakeSecondary,
   status,
 } from '../service/fakes.js';
 
@@ -29,10 +22,10 @@ async function read(metrics: Metrics, series: string): Promise<number | undefine
   return line === undefined ? undefined : Number(line.slice(series.length + 1));
 }
 
-describe('metrics of a primary', () => {
+describe('metrics of an owner', () => {
   it('adds up checkpoints', async () => {
-    const service = new FakePrimary(status());
-    const metrics = createPrimaryMetrics(service);
+    const service = new FakeAgent(status());
+    const metrics = createAgentMetrics(service);
     service.checkpoints$.next(checkpoint());
     service.checkpoints$.next(checkpoint({ epoch: 8, dirtyPages: 50, bytes: 1000, pause: 0.04 }));
     expect(await read(metrics, 'romulus_checkpoints_total{domain="web"}')).to.equal(2);
@@ -60,7 +53,7 @@ describe('metrics of a primary', () => {
       { certificate: 'own', expiresAtMs: 1_800_000_000_500 },
       { certificate: 'authority', expiresAtMs: 1_900_000_000_000 },
     ] as const;
-    const metrics = createPrimaryMetrics(new FakePrimary(status({ certificates }), status({ domain: 'db' })));
+    const metrics = createAgentMetrics(new FakeAgent(status({ certificates }), status({ domain: 'db' })));
     const series = (domain: string, certificate: string) =>
       `romulus_certificate_expiry_timestamp_seconds{domain="${domain}",certificate="${certificate}"}`;
     expect(await read(metrics, series('web', 'own'))).to.equal(1_800_000_000.5);
@@ -70,13 +63,13 @@ describe('metrics of a primary', () => {
   });
 
   it('reads what is current at the scrape', async () => {
-    const service = new FakePrimary(status());
-    const metrics = createPrimaryMetrics(service, { nowMs: () => 1200 });
+    const service = new FakeAgent(status());
+    const metrics = createAgentMetrics(service, { nowMs: () => 1200 });
     expect(await read(metrics, 'romulus_domain_role{domain="web",role="primary"}')).to.equal(1);
     expect(await read(metrics, 'romulus_domain_role{domain="web",role="fenced"}')).to.equal(0);
     expect(await read(metrics, 'romulus_link_state{domain="web",state="replicating"}')).to.equal(1);
     expect(await read(metrics, 'romulus_domain_protected{domain="web"}')).to.equal(1);
-    expect(await read(metrics, 'romulus_epoch_captured{domain="web"}')).to.equal(8);
+    expect(await read(metrics, 'romulus_epoch_seen{domain="web"}')).to.equal(8);
     expect(await read(metrics, 'romulus_epoch_acknowledged{domain="web"}')).to.equal(7);
     expect(await read(metrics, 'romulus_lag_epochs{domain="web"}')).to.equal(1);
     expect(await read(metrics, 'romulus_lag_seconds{domain="web"}')).to.equal(0.2);
@@ -101,8 +94,8 @@ describe('metrics of a primary', () => {
 
   it('has each counter at 0 before anything happens, and counts no more once stopped', async () => {
     const outcomes$ = new Subject<HookOutcome>();
-    const service = new FakePrimary(status());
-    const metrics = createPrimaryMetrics(service, { hookOutcomes$: outcomes$ });
+    const service = new FakeAgent(status());
+    const metrics = createAgentMetrics(service, { hookOutcomes$: outcomes$ });
     expect(await read(metrics, 'romulus_checkpoints_total{domain="web"}')).to.equal(0);
     expect(await read(metrics, 'romulus_link_transitions_total{domain="web",state="suspect"}')).to.equal(0);
     expect(
@@ -116,8 +109,8 @@ describe('metrics of a primary', () => {
 
   it('counts changes of the link, not those of the role alone, and hook runs', async () => {
     const outcomes$ = new Subject<HookOutcome>();
-    const service = new FakePrimary(status());
-    const metrics = createPrimaryMetrics(service, { hookOutcomes$: outcomes$ });
+    const service = new FakeAgent(status());
+    const metrics = createAgentMetrics(service, { hookOutcomes$: outcomes$ });
     const change = { domain: 'web', reason: 'LINK_CLOSED', atMs: 1 } as const;
     service.transitions$.next({ ...change, role: 'primary', link: 'replicating' });
     service.transitions$.next({ ...change, role: 'primary', link: 'down' });
@@ -141,9 +134,9 @@ describe('metrics of a primary', () => {
     metrics.stop();
   });
 
-  it('keeps two services in one process apart, and shows the process in both', async () => {
-    const one = new FakePrimary(status());
-    const metrics = [createPrimaryMetrics(one), createPrimaryMetrics(new FakePrimary(status()))] as const;
+  it('keeps two agents in one process apart, and shows the process in both', async () => {
+    const one = new FakeAgent(status());
+    const metrics = [createAgentMetrics(one), createAgentMetrics(new FakeAgent(status()))] as const;
     one.checkpoints$.next(checkpoint());
     expect(await read(metrics[0], 'romulus_checkpoints_total{domain="web"}')).to.equal(1);
     expect(await read(metrics[1], 'romulus_checkpoints_total{domain="web"}')).to.equal(0);
@@ -155,12 +148,12 @@ describe('metrics of a primary', () => {
   });
 });
 
-describe('metrics of a secondary', () => {
+describe('metrics of a standby', () => {
   const standby = () => status({ role: 'standby', epochSeen: 8, epochAcknowledged: 8, epochCommitted: 6 });
 
   it('adds up commits and measures the lag of applying', async () => {
-    const service = new FakeSecondary(standby());
-    const metrics = createSecondaryMetrics(service);
+    const service = new FakeAgent(standby());
+    const metrics = createAgentMetrics(service);
     service.commits$.next(commit());
     service.commits$.next(commit({ epoch: 8, records: 2, pages: 1, bytes: 10, applySeconds: 0.5 }));
     expect(await read(metrics, 'romulus_commits_total{domain="web"}')).to.equal(2);
@@ -168,15 +161,15 @@ describe('metrics of a secondary', () => {
     expect(await read(metrics, 'romulus_commit_pages_total{domain="web"}')).to.equal(201);
     expect(await read(metrics, 'romulus_commit_bytes_total{domain="web"}')).to.equal(820_010);
     expect(await read(metrics, 'romulus_commit_apply_seconds_count{domain="web"}')).to.equal(2);
-    expect(await read(metrics, 'romulus_epoch_received{domain="web"}')).to.equal(8);
+    expect(await read(metrics, 'romulus_epoch_seen{domain="web"}')).to.equal(8);
     expect(await read(metrics, 'romulus_epoch_committed{domain="web"}')).to.equal(6);
     expect(await read(metrics, 'romulus_lag_epochs{domain="web"}')).to.equal(2);
     metrics.stop();
   });
 
   it('counts the standbys that were lost, by what they were', async () => {
-    const service = new FakeSecondary(status({ role: 'standby' }));
-    const metrics = createSecondaryMetrics(service);
+    const service = new FakeAgent(status({ role: 'standby' }));
+    const metrics = createAgentMetrics(service);
     const series = (was: string) => read(metrics, `romulus_standby_losses_total{domain="web",was="${was}"}`);
     expect(await series('held')).to.equal(0);
     for (const was of ['held', 'held', 'filling'] as const) {
@@ -187,8 +180,8 @@ describe('metrics of a secondary', () => {
   });
 
   it('counts failovers by result and measures them', async () => {
-    const service = new FakeSecondary(standby(), status({ ...standby(), domain: 'mail' }));
-    const metrics = createSecondaryMetrics(service);
+    const service = new FakeAgent(standby(), status({ ...standby(), domain: 'mail' }));
+    const metrics = createAgentMetrics(service);
     expect(await read(metrics, 'romulus_failovers_total{domain="web",result="completed"}')).to.equal(0);
     expect(await read(metrics, 'romulus_failover_takeover_seconds{domain="web"}')).to.equal(undefined);
     service.failover$.next(failoverStarted);
@@ -222,18 +215,17 @@ describe('metrics of an agent', () => {
 });
 
 describe('metrics and Prometheus', () => {
-  it('promtool check metrics has no complaint about either side', async function () {
+  it('promtool check metrics has no complaint', async function () {
     this.timeout(PROMTOOL_TIMEOUT_MS);
-    const primary = new FakePrimary(status());
-    const secondary = new FakeSecondary(status({ role: 'standby' }));
-    for (const metrics of [createPrimaryMetrics(primary), createSecondaryMetrics(secondary)]) {
-      primary.checkpoints$.next(checkpoint());
-      secondary.commits$.next(commit());
-      for (const event of [failoverStarted, failoverCompleted]) secondary.failover$.next(event);
-      const checked = await promtool(['check', 'metrics'], await metrics.registry.metrics());
-      if (checked === null) return this.skip();
-      expect(checked).to.deep.equal({ code: 0, output: '' });
-      metrics.stop();
-    }
+    const agent = new FakeAgent(status(), status({ domain: 'mail', role: 'standby' }));
+    const metrics = createAgentMetrics(agent);
+    agent.checkpoints$.next(checkpoint());
+    agent.commits$.next(commit({ domain: 'mail' }));
+    for (const event of [failoverStarted, failoverCompleted])
+      agent.failover$.next({ ...event, domain: 'mail' });
+    const checked = await promtool(['check', 'metrics'], await metrics.registry.metrics());
+    metrics.stop();
+    if (checked === null) return this.skip();
+    expect(checked).to.deep.equal({ code: 0, output: '' });
   });
 });

@@ -4,10 +4,9 @@ import { expect } from 'chai';
 import { NEVER, lastValueFrom, tap, toArray, type Observable } from 'rxjs';
 import { pino } from 'pino';
 import type { PrimaryLink } from '../../src/channel/contract.js';
-import { parsePrimaryConfig } from '../../src/config/load.js';
-import type { PrimaryDomainConfig } from '../../src/config/schema.js';
 import { codeOf } from '../../src/errors.js';
 import { Work } from '../../src/flow/work.js';
+import { HypervisorError } from '../../src/hypervisor/port.js';
 import { DomainStop } from '../../src/hypervisor/standstill.js';
 import { Capture } from '../../src/primary/capture.js';
 import { Shared } from '../../src/primary/shared.js';
@@ -17,23 +16,10 @@ import type { CheckpointReport } from '../../src/report/reports.js';
 import { makeSlabs } from '../../src/save/slab.js';
 import { ByteGate } from '../../src/output/byte-gate.js';
 import { MemoryDomain } from '../memory/domain.js';
+import { primaryDomain } from '../support/domains.js';
 
 const LIMIT_MS = 100;
 const SLAB_BYTES = 1024 * 1024;
-
-function configured(): PrimaryDomainConfig {
-  const [config] = parsePrimaryConfig({
-    domains: [
-      {
-        name: 'web',
-        hypervisor: { kind: 'embedded' },
-        checkpoint: { hypervisorTimeoutMs: LIMIT_MS },
-      },
-    ],
-  }).domains;
-  if (!config) throw new Error('no domain');
-  return config;
-}
 
 /** `boundary`: told of each epoch that is whole in the sink. */
 function linkOf(boundary: PrimaryLink['sink']['boundary']): PrimaryLink {
@@ -58,7 +44,7 @@ function linkOf(boundary: PrimaryLink['sink']['boundary']): PrimaryLink {
 
 /** A capture and its world; `order` tells what was asked of the domain, the gates and the sink. */
 async function made(held: Partial<Record<string, Promise<void>>> = {}) {
-  const config = configured();
+  const config = primaryDomain({ checkpoint: { hypervisorTimeoutMs: LIMIT_MS } });
   const order: string[] = [];
   const note = async (what: string): Promise<void> => {
     order.push(what);
@@ -224,6 +210,18 @@ describe('primary/capture', () => {
     await stages(capture.capture(0, false));
     memory.crash();
     expect(await codeOfFailure(stages(capture.capture(1, false)))).to.equal('FAILED');
+    await capture.close();
+  });
+
+  it('a domain that is gone in the middle of it: how it ended is told before the capture has failed', async () => {
+    const gone = Promise.reject(new HypervisorError('DOMAIN_GONE', 'The connection is lost.'));
+    gone.catch(() => undefined);
+    const { capture, memory, stages } = await made({ copy: gone });
+    const told: string[] = [];
+    memory.events$.subscribe(({ kind }) => told.push(kind));
+    setTimeout(() => memory.crash(), 20);
+    const failure = await codeOfFailure(stages(capture.capture(0, false)));
+    expect([failure, ...told]).to.deep.equal(['DOMAIN_GONE', 'crashed']);
     await capture.close();
   });
 

@@ -8,8 +8,7 @@ import { stepLife } from '../../src/primary/life.js';
 import { birth, type LifeEffect, type LifeEvent, type LifeState } from '../../src/primary/life-state.js';
 
 const settings = {
-  whenUnprotected: 'hold',
-  startWithSecondary: false,
+  startWithStandby: false,
   stallMs: 500,
   standstill: null,
   handOverTimeoutMs: 5000,

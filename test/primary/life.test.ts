@@ -1,6 +1,8 @@
 // What the primary remembers of its streams, and shows. What it does is in the transcripts (primary.test.ts).
 
 import { expect } from 'chai';
+import { mandateOf } from '../../src/failover/mandate.js';
+import { written, type Register } from '../../src/failover/register.js';
 import { enter, openLedger, type Entry } from '../../src/primary/ledger.js';
 import { stepLife } from '../../src/primary/life.js';
 import {
@@ -16,36 +18,47 @@ import {
 import { mayRun } from '../../src/primary/life-standstill.js';
 
 const settings: LifeSettings = {
-  whenUnprotected: 'hold',
-  startWithSecondary: false,
+  startWithStandby: false,
   stallMs: 500,
   standstill: null,
   handOverTimeoutMs: 5000,
 };
 
-/** A life, and the ledger of its present stream. */
+const ALONE: Register = {
+  ...{ generation: 1, mode: 'alone', owner: 'north', standby: null, stream: null, token: 'boot' },
+};
+
+/** A life, and the ledger of its present stream. The register is what is written, unless nobody answers. */
 class Life {
   now = 1000;
   state: LifeState;
+  isAnswered = true;
   #ledger = openLedger(0);
 
   constructor(changes: Partial<LifeSettings> = {}) {
-    this.state = birth({ ...settings, ...changes }, this.now);
+    this.state = birth({ ...settings, ...changes }, this.now, mandateOf('north', 'n', ALONE));
     this.give({ kind: 'start', orphaned: false, running: false });
   }
 
   give(event: LifeEvent): readonly LifeEffect[] {
     const [state, effects] = stepLife(this.state, event, this.now);
     this.state = state;
+    for (const effect of effects) {
+      if (effect.kind !== 'write' || !this.isAnswered) continue;
+      const { write } = effect;
+      this.give({ kind: 'answered', token: write.token, won: true, register: written(write) });
+    }
     return effects;
   }
 
-  link(streamUuid: string): void {
+  /** `stream`: by which pairing. */
+  link(streamUuid: string, stream = streamUuid): void {
     this.#ledger = openLedger(this.now);
-    this.give({ kind: 'linked', streamUuid, pairing: { standby: 'south', stream: streamUuid } });
+    this.give({ kind: 'linked', streamUuid, pairing: { standby: 'south', stream } });
   }
 
   captures(epoch: number): void {
+    this.give({ kind: 'suspending', streamUuid: this.#streamUuid });
     this.#enter({ kind: 'captured', epoch });
     this.give({ kind: 'captured', streamUuid: this.#streamUuid, ledger: this.#ledger });
   }
@@ -84,9 +97,9 @@ function replicating(epochs = 1, changes: Partial<LifeSettings> = {}): Life {
   return life;
 }
 
-/** May a standby that holds this go on holding it? */
+/** May a standby that holds this, by the pairing of A, go on holding it? */
 function continues({ state }: Life, streamUuid: string | null, epoch: number | null): boolean {
-  return isContinuous(state, { host: 'south', streamUuid, epoch, pairing: streamUuid });
+  return isContinuous(state, { host: 'south', streamUuid, epoch, pairing: 'A' });
 }
 
 describe('primary/life', () => {
@@ -123,14 +136,15 @@ describe('primary/life', () => {
 
     it('over a resync that is not complete, and no longer when it is', () => {
       const life = replicating(3);
+      life.isAnswered = false;
       life.lose('A');
-      life.link('B');
+      life.link('B', 'A');
       expect(continues(life, 'A', 2)).to.equal(true);
       life.captures(0);
       // The standby has B's first checkpoint, and we have not heard of it.
       life.lose('B');
       expect(continues(life, 'B', 0)).to.equal(true);
-      life.link('C');
+      life.link('C', 'A');
       life.captures(0);
       life.acknowledges(0);
       expect(continues(life, 'A', 2)).to.equal(false);
@@ -139,7 +153,7 @@ describe('primary/life', () => {
     });
 
     it('not once output has passed unprotected', () => {
-      const life = replicating(1, { whenUnprotected: 'pass' });
+      const life = replicating(1);
       life.lose('A');
       expect(continues(life, 'A', 0)).to.equal(false);
     });
@@ -176,7 +190,7 @@ describe('primary/life', () => {
     });
 
     it('is remembered however often the link is lost, within bounds', () => {
-      const life = replicating(1, { whenUnprotected: 'pass' });
+      const life = replicating(1);
       life.lose('A');
       const resync = (streamUuid: string) => {
         life.link(streamUuid);
@@ -244,6 +258,8 @@ describe('primary/life', () => {
     expect(life.state).to.include({ exposing: false, still: false });
     life.link('C');
     life.captures(0);
+    life.acknowledges(0);
+    life.isAnswered = false;
     life.lose('C');
     expect(life.state.still).to.equal(true);
   });

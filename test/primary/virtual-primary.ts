@@ -12,6 +12,7 @@ import {
   defer,
   interval,
   map,
+  of,
   share,
   type Subscriber,
 } from 'rxjs';
@@ -23,7 +24,7 @@ import {
   type LinkEvent,
 } from '../../src/channel/contract.js';
 import { RomulusError } from '../../src/errors.js';
-import { mandateOf, type Mandate, type Pairing } from '../../src/failover/mandate.js';
+import { mandateOf, type Pairing } from '../../src/failover/mandate.js';
 import { written, type Register, type RegisterWrite } from '../../src/failover/register.js';
 import { ofKind } from '../../src/flow/of-kind.js';
 import type { CaptureStage } from '../../src/primary/checkpoints.js';
@@ -75,11 +76,6 @@ export function playPrimary(
   return lines;
 }
 
-function mandated(has: (word: string) => boolean): Mandate | null {
-  if (has('the register alone')) return mandateOf(HERE, 'n', ALONE);
-  return has('the register paired') ? mandateOf(HERE, 'n', PAIRED) : null;
-}
-
 class VirtualPrimary {
   lines: string[] = [];
 
@@ -102,6 +98,8 @@ class VirtualPrimary {
   #asking: { readonly write: RegisterWrite; readonly answer: Subscriber<LifeEvent> } | null = null;
   #closing: Subscriber<never> | null = null;
   readonly #slow: boolean;
+  /** Each write waits for a command that answers it; else only one that says that nobody stands by. */
+  readonly #isAsked: boolean;
   #stalledMs = 0;
 
   /** `settings`: the first command, if it is one of them. */
@@ -110,16 +108,16 @@ class VirtualPrimary {
     const has = (word: string) => settings.startsWith('with ') && settings.includes(word);
     const [, window = '1'] = /^with .*window (\d+)/.exec(settings) ?? [];
     this.#slow = has('a slow saver');
+    this.#isAsked = has('the register');
     const born = birth(
       {
-        whenUnprotected: has('pass') ? 'pass' : 'hold',
-        startWithSecondary: has('its secondary'),
+        startWithStandby: has('its standby'),
         stallMs: STALL_MS,
         standstill: has('shared disks') ? { silenceMs: 1000 } : null,
         handOverTimeoutMs: HAND_OVER_MS,
       },
       this.#now(),
-      mandated(has),
+      mandateOf(HERE, 'n', has('the register paired') ? PAIRED : ALONE),
     );
     const loop = {
       intervalMs: 50,
@@ -188,8 +186,8 @@ class VirtualPrimary {
   /** As welcome.ts has it: what is continuous goes by the pairing before. */
   #pairingOf(streamUuid: string, command: string): Pairing {
     const [, standby = 'south'] = /of (\w+)/.exec(command) ?? [];
-    const { register, asking } = this.state.mandate ?? {};
-    const before = register?.stream ?? asking?.claim.stream;
+    const { register, asking } = this.state.mandate;
+    const before = register.stream ?? asking?.claim.stream;
     return { standby, stream: (command.includes('continuous') ? before : null) ?? streamUuid };
   }
 
@@ -300,6 +298,8 @@ class VirtualPrimary {
       write: (write) => {
         const { mode, standby, stream } = write.claim;
         says(`register: write ${mode}${mode === 'paired' ? `, ${standby} by ${stream}` : ''}`);
+        if (!this.#isAsked && mode === 'paired')
+          return of({ kind: 'answered', token: write.token, won: true, register: written(write) });
         return new Observable((answer) => {
           this.#asking = { write, answer };
         });

@@ -2,12 +2,12 @@
 
 import { expect } from 'chai';
 import { ChannelError, PROTOCOL_VERSION, type Hello, type SharedPoint } from '../../src/channel/contract.js';
-import { parsePrimaryConfig } from '../../src/config/load.js';
 import type { DomainInfo } from '../../src/hypervisor/port.js';
 import { mandateOf, wanted, type Mandate, type Pairing } from '../../src/failover/mandate.js';
 import type { Register } from '../../src/failover/register.js';
 import { birth, type LifeState } from '../../src/primary/life-state.js';
-import { judgeClaim, judgeHello, newInstance } from '../../src/primary/welcome.js';
+import { judgeClaim, judgeHello } from '../../src/primary/welcome.js';
+import { primaryDomain } from '../support/domains.js';
 
 const info: DomainInfo = {
   name: 'web',
@@ -36,28 +36,20 @@ const hello: Hello = {
 };
 
 describe('primary/welcome', () => {
-  const [config] = parsePrimaryConfig({
-    domains: [{ name: 'web', hypervisor: { kind: 'embedded' } }],
-  }).domains;
-  const state = birth(
-    {
-      whenUnprotected: 'hold',
-      startWithSecondary: false,
-      stallMs: 500,
-      standstill: null,
-      handOverTimeoutMs: 5000,
-    },
-    0,
-  );
+  const config = primaryDomain();
+  const alone: Register = {
+    ...{ generation: 4, mode: 'alone', owner: 'north', standby: null, stream: null, token: 't' },
+  };
+  const pairing: Pairing = { standby: 'south', stream: 'A' };
+  const paired: Register = { ...alone, mode: 'paired', ...pairing };
+  const settings = { startWithStandby: false, stallMs: 500, standstill: null, handOverTimeoutMs: 5000 };
+  const state = birth(settings, 0, mandateOf('north', 'n', paired));
   const judge = (
     changes: Partial<Hello>,
     here: DomainInfo = info,
     life = state,
     has: (point: SharedPoint | null) => boolean = () => false,
-  ) => {
-    if (!config) throw new Error('no domain');
-    return judgeHello({ ...hello, ...changes }, config, here, life, newInstance(), 'north', { has });
-  };
+  ) => judgeHello({ ...hello, ...changes }, config, here, life, 'north', { has });
   const refusal = (changes: Partial<Hello>, here?: DomainInfo, life?: LifeState): ChannelError => {
     try {
       judge(changes, here, life);
@@ -154,11 +146,6 @@ describe('primary/welcome', () => {
   });
 
   describe('by the register', () => {
-    const alone: Register = {
-      ...{ generation: 4, mode: 'alone', owner: 'north', standby: null, stream: null, token: 't' },
-    };
-    const pairing: Pairing = { standby: 'south', stream: 'A' };
-    const paired: Register = { ...alone, mode: 'paired', ...pairing };
     /** `asks`: what is being written; left out: nothing is. */
     const owned = (register: Register, asks?: Pairing | null): Mandate => {
       const mandate = mandateOf('north', 'n', register);
@@ -202,14 +189,6 @@ describe('primary/welcome', () => {
 
     it('… nor what another host holds by it', () => {
       expect(welcomed({ host: 'east' }, owned(alone))).to.equal(false);
-    });
-
-    it('what another instance of the domain left behind is no reason to refuse it: what it holds is replaced', () => {
-      const life = lifeOf(owned(alone));
-      expect(judge(held({ streamUuid: newInstance() }), info, life).continuous).to.equal(false);
-      expect(refusal(held({ streamUuid: `${'0'.repeat(24)}${newInstance()}` })).code).to.equal(
-        'UNKNOWN_STREAM',
-      );
     });
 
     it('another host is ALREADY_LINKED while one is paired, or may be', () => {

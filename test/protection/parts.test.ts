@@ -5,7 +5,6 @@ import { Subject } from 'rxjs';
 import { ChannelError, type PrimaryLink } from '../../src/channel/contract.js';
 import { defaultTokenFile, readToken } from '../../src/channel/credentials/token-file.js';
 import { PrimaryListener } from '../../src/channel/listen/listener.js';
-import { parsePrimaryConfig, parseSecondaryConfig } from '../../src/config/load.js';
 import { WitnessError } from '../../src/failover/error.js';
 import type { Register, RegisterWitness } from '../../src/failover/register.js';
 import { settle } from '../../src/failover/settle.js';
@@ -16,6 +15,7 @@ import type { RoleEvent } from '../../src/protection/role-state.js';
 import { MemoryDomain } from '../memory/domain.js';
 import { log } from '../service/world.js';
 import { Cleanup } from '../support/cleanup.js';
+import { primaryDomain, standbyDomain } from '../support/domains.js';
 import { until } from '../support/until.js';
 
 const PAGES = 16;
@@ -40,27 +40,11 @@ describe('protection/parts', () => {
   const cleanup = new Cleanup();
   afterEach(() => cleanup.run());
 
-  function configs(url: string) {
-    const hypervisor = { kind: 'embedded' };
-    const [primary] = parsePrimaryConfig({
-      domains: [
-        {
-          ...{ name: DOMAIN, hypervisor, output: { console: 'none' } },
-          ...{ checkpoint: { intervalMs: 10, slab: '2MiB' }, heartbeat: { intervalMs: 50, timeoutMs: 600 } },
-        },
-      ],
-    }).domains;
-    const [secondary] = parseSecondaryConfig({
-      domains: [
-        {
-          ...{ name: DOMAIN, hypervisor, primary: url, output: { console: 'none' } },
-          failover: { redialMinMs: 2, redialMaxMs: 5 },
-        },
-      ],
-    }).domains;
-    if (!primary || !secondary) throw new Error('no domain');
-    return { primary, secondary };
-  }
+  const section = {
+    ...{ name: DOMAIN, output: { console: 'none' } },
+    ...{ checkpoint: { intervalMs: 10, slab: '2MiB' }, heartbeat: { intervalMs: 50, timeoutMs: 600 } },
+    failover: { redialMinMs: 2, redialMaxMs: 5 },
+  };
 
   async function listening(): Promise<Listening> {
     const listener = new PrimaryListener({
@@ -83,7 +67,7 @@ describe('protection/parts', () => {
     const open = (empty: boolean) => new MemoryDomain({ name: DOMAIN, pages: PAGES, empty });
     return {
       ...{ host, hosts: [host, ...others.keys()], instance: host, shared: true, log },
-      ...configs(urls[0]?.[1].url ?? 'ws://127.0.0.1:1'),
+      ...{ primary: primaryDomain(section), secondary: standbyDomain(section) },
       routes: new Map(urls),
       dependencies: {
         log,

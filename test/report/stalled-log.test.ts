@@ -7,6 +7,7 @@ import { expect } from 'chai';
 import { Cleanup } from '../support/cleanup.js';
 import { Fifo, MAY_MOUNT, smallDisk } from '../support/strangers.js';
 import { until } from '../support/until.js';
+import { clusterOf } from '../cli/agent.js';
 import { Agent, type AgentOptions } from '../service/agent.js';
 
 const LOG_MODULE = new URL('../../src/report/log.js', import.meta.url).href;
@@ -17,10 +18,11 @@ describe('service: a log that stalls', function () {
   afterEach(() => cleanup.run());
 
   const START_MS = 30_000;
+  const CHANGES = { domain: { checkpoint: { intervalMs: 20 } } };
 
-  async function primary(options: AgentOptions = {}): Promise<Agent> {
-    const agent = await Agent.start(cleanup, 'primary', options);
-    await until('the primary listens', () => agent.port > 0, START_MS);
+  async function primary(cluster: object, options: AgentOptions = {}): Promise<Agent> {
+    const agent = await Agent.start(cleanup, 'alpha', cluster, options);
+    await until('the primary listens', () => agent.count('listening') > 0, START_MS);
     return agent;
   }
 
@@ -32,8 +34,9 @@ describe('service: a log that stalls', function () {
 
   for (const [what, options] of strangers) {
     it(`${what}, of the secondary: it takes over`, async () => {
-      const living = await primary();
-      const secondary = await Agent.start(cleanup, 'secondary', { ...(await options()), port: living.port });
+      const cluster = await clusterOf(cleanup, CHANGES);
+      const living = await primary(cluster);
+      const secondary = await Agent.start(cleanup, 'beta', cluster, await options());
       // Its reader: nobody, or one that stands still before there is much to read.
       if (what === 'a terminal') {
         await until('it runs', () => secondary.count('listening') > 0, START_MS);
@@ -45,9 +48,10 @@ describe('service: a log that stalls', function () {
     });
 
     it(`${what}, of the primary: checkpoints go on, nobody takes over, and it ends when it is told to`, async () => {
-      const stalled = await primary(await options());
+      const cluster = await clusterOf(cleanup, CHANGES);
+      const stalled = await primary(cluster, await options());
       if (what === 'a terminal') stalled.process.kill('SIGSTOP');
-      const secondary = await Agent.start(cleanup, 'secondary', { port: stalled.port });
+      const secondary = await Agent.start(cleanup, 'beta', cluster);
       await until('checkpoints', () => stalled.count('checkpoint') > 200, START_MS);
       expect(secondary.phases).to.deep.equal([]);
       if (what === 'a terminal') return; // the process here is who reads it

@@ -1,21 +1,12 @@
-// One side as a user runs it: the command, with an embedded machine, in a process of its own, watched over its IPC
-// channel like `romulus demo` watches its two.
+// An agent as a user runs it: the command, with an embedded machine, in a process of its own, watched over its IPC
+// channel like `romulus demo` watches its two; whatever its standard error is.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
-import { stringify } from 'yaml';
 import type { SupervisorMessage } from '../../src/cli/supervisor.js';
+import { commandOf } from '../cli/agent.js';
 import type { Cleanup } from '../support/cleanup.js';
 import { childrenOf } from '../support/processes.js';
-
-const ENTRY = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
-const HYPERVISOR = {
-  kind: 'embedded',
-  memory: '4MiB',
-  guest: { dirtyPages: 10, workingSetPages: 64, tickMs: 5 },
-};
 
 export class Agent {
   readonly process: ChildProcess;
@@ -30,33 +21,17 @@ export class Agent {
   /** `terminal`: its standard error is one, which `script` reads (the process here). */
   static async start(
     cleanup: Cleanup,
-    side: 'primary' | 'secondary',
-    { stderr = 'ignore', port = 0, terminal = false }: AgentOptions,
+    host: string,
+    cluster: object,
+    { stderr = 'ignore', terminal = false }: AgentOptions = {},
   ): Promise<Agent> {
-    const file = `${await cleanup.directory()}/${side}.yaml`;
-    const domain = { name: 'web', hypervisor: HYPERVISOR, output: { console: 'none' } };
-    const config = {
-      http: false,
-      log: { level: 'trace', format: terminal ? 'auto' : 'json' },
-      ...(side === 'primary' && { listen: { port: 0 } }),
-      domains: [
-        side === 'primary'
-          ? { ...domain, checkpoint: { intervalMs: 20 } }
-          : { ...domain, primary: `ws://127.0.0.1:${port}` },
-      ],
-    };
-    writeFileSync(file, stringify(config));
-    const command = [process.execPath, ENTRY, side, '--config', file];
+    const log = { level: 'trace', format: terminal ? 'auto' : 'json' };
+    const command = [process.execPath, ...(await commandOf(cleanup, host, { ...cluster, log }))];
     const agent = terminal
       ? new Agent(['script', '-qefc', `exec ${command.join(' ')}`, '/dev/null'], stderr)
       : new Agent(command, stderr);
     cleanup.add(() => agent.kill());
     return agent;
-  }
-
-  get port(): number {
-    for (const message of this.messages) if (message.kind === 'listening') return message.port ?? 0;
-    return -1;
   }
 
   count(kind: SupervisorMessage['kind']): number {
@@ -84,7 +59,5 @@ export class Agent {
 
 export interface AgentOptions {
   readonly stderr?: number | 'inherit' | 'ignore' | 'pipe';
-  /** The primary's. */
-  readonly port?: number;
   readonly terminal?: boolean;
 }

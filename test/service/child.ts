@@ -1,16 +1,18 @@
-// One side in a process of its own, to be stopped and killed. Says what happens over IPC.
+// One host in a process of its own, to be stopped and killed. Says what happens over IPC.
 //
-//   child.js primary CHANGES       CHANGES as JSON, see world.ts
-//   child.js secondary PORT CHANGES
+//   child.js primary CHANGES            CHANGES, REACH as JSON, see world.ts and hosts.ts
+//   child.js secondary REACH CHANGES
 
 import { fork, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type {
   CheckpointReport,
   CommitReport,
+  DomainRole,
   DomainStatus,
   FailoverEvent,
 } from '../../src/report/reports.js';
+import type { Reach } from './hosts.js';
 import { MemoryGuest } from './memory-guest.js';
 import { TestPrimary, TestSecondary, type PrimaryChanges, type SecondaryChanges } from './world.js';
 
@@ -21,27 +23,39 @@ export type ChildReport =
   | { readonly kind: 'failover'; readonly event: FailoverEvent }
   | { readonly kind: 'status'; readonly status: DomainStatus };
 
-export class Child {
+/** A directory: registers that a child and its parent see. */
+interface Seen {
+  readonly registers: string;
+}
+
+export class Child implements Reach {
   readonly process: ChildProcess;
+  readonly registers: string;
   readonly reports: ChildReport[] = [];
 
-  private constructor(args: readonly string[], stdout: number | 'inherit') {
+  private constructor(args: readonly string[], { registers }: Seen, stdout: number | 'inherit') {
+    this.registers = registers;
     this.process = fork(fileURLToPath(import.meta.url), args, {
       stdio: ['ignore', stdout, 'inherit', 'ipc'],
     });
     this.process.on('message', (report) => this.reports.push(report as ChildReport));
   }
 
-  static primary(changes: PrimaryChanges, stdout: number | 'inherit' = 'inherit'): Child {
-    return new Child(['primary', JSON.stringify(changes)], stdout);
+  static primary(changes: PrimaryChanges & Seen, stdout: number | 'inherit' = 'inherit'): Child {
+    return new Child(['primary', JSON.stringify(changes)], changes, stdout);
   }
 
   static secondary(
-    port: number,
+    reach: Seen & { readonly port: number },
     changes: SecondaryChanges = {},
     stdout: number | 'inherit' = 'inherit',
   ): Child {
-    return new Child(['secondary', String(port), JSON.stringify(changes)], stdout);
+    return new Child(['secondary', JSON.stringify(reach), JSON.stringify(changes)], reach, stdout);
+  }
+
+  /** It came to that, for good or for a moment. */
+  was(role: DomainRole): boolean {
+    return this.reports.some((report) => report.kind === 'status' && report.status.role === role);
   }
 
   /** Asks for the status, which comes as a report. */
@@ -86,11 +100,12 @@ async function main(side: string | undefined, args: readonly string[]): Promise<
     const { service } = primary;
     service.checkpoints$.subscribe((report) => say({ kind: 'checkpoint', report }));
     service.transitions$.subscribe(() => say({ kind: 'status', status: primary.status() }));
-    await service.start();
+    await primary.start();
     answer(() => primary.status());
-    say({ kind: 'started', port: service.port });
+    say({ kind: 'started', port: primary.port });
   } else {
-    const secondary = new TestSecondary(Number(args[0]), JSON.parse(args[1] ?? '{}') as SecondaryChanges);
+    const reach = JSON.parse(args[0] ?? '') as Reach;
+    const secondary = new TestSecondary(reach, JSON.parse(args[1] ?? '{}') as SecondaryChanges);
     const { service } = secondary;
     service.commits$.subscribe((report) => say({ kind: 'commit', report }));
     service.failover$.subscribe((event) => {
@@ -98,7 +113,7 @@ async function main(side: string | undefined, args: readonly string[]): Promise<
       if (event.phase === 'completed') new MemoryGuest(secondary.running());
     });
     service.transitions$.subscribe(() => say({ kind: 'status', status: secondary.status() }));
-    await service.start();
+    await secondary.start();
     answer(() => secondary.status());
     say({ kind: 'started', port: 0 });
   }

@@ -28,12 +28,18 @@ describe('service: the embedded machine', () => {
     it(`its host is killed, round ${round}: it goes on at the next octet`, async () => {
       const directory = await cleanup.directory();
       const output = { console: { file: `${directory}/console` }, tap: `${directory}/tap` };
-      const child = Child.primary({ embedded, output, checkpoint: { intervalMs: 20, slab: '8MiB' } });
+      const registers = await cleanup.directory();
+      const child = Child.primary({
+        registers,
+        embedded,
+        output,
+        checkpoint: { intervalMs: 20, slab: '8MiB' },
+      });
       cleanup.add(() => child.kill());
       await until('the primary listens', () => child.port > 0);
-      const secondary = new TestSecondary(child.port, { embedded });
+      const secondary = new TestSecondary(child, { embedded });
       cleanup.add(() => secondary.service.stop());
-      await secondary.service.start();
+      await secondary.start();
       await until('ticks are committed', () => (secondary.commits.at(-1)?.outputBytes ?? 0) > 400);
       child.process.kill('SIGKILL');
       await until('failover', () => secondary.failovers.length === 2);

@@ -1,4 +1,4 @@
-// The services' faces, played by Subjects: what metrics, hooks and the HTTP side see of a service.
+// An agent's face, played by Subjects: what metrics, hooks and the HTTP side see of it.
 
 import { Subject } from 'rxjs';
 import type {
@@ -7,9 +7,7 @@ import type {
   CommitReport,
   DomainStatus,
   FailoverEvent,
-  PrimaryService,
   RoleReport,
-  SecondaryService,
   StandbyLossReport,
   TransitionReport,
   TrialReport,
@@ -82,11 +80,17 @@ export const failoverFailed: FailoverEvent = {
   error: { code: 'DOMAIN_GONE', message: 'the standby is gone' },
 };
 
-class FakeService {
+export class FakeAgent implements AgentService {
   domains: DomainStatus[];
-  readonly transitions$ = new Subject<TransitionReport>();
-  readonly finished = Promise.resolve();
+  readonly host = 'alpha';
   readonly port = 0;
+  readonly checkpoints$ = new Subject<CheckpointReport>();
+  readonly commits$ = new Subject<CommitReport>();
+  readonly failover$ = new Subject<FailoverEvent>();
+  readonly standbyLosses$ = new Subject<StandbyLossReport>();
+  readonly transitions$ = new Subject<TransitionReport>();
+  readonly roles$ = new Subject<RoleReport>();
+  readonly trials$ = new Subject<TrialReport>();
 
   constructor(...domains: DomainStatus[]) {
     this.domains = domains;
@@ -95,29 +99,9 @@ class FakeService {
   stop = () => Promise.resolve();
   reload = () => Promise.resolve();
   statuses = () => this.domains;
-  requestCheckpoint = () => undefined;
-}
-
-export class FakePrimary extends FakeService implements PrimaryService {
-  readonly checkpoints$ = new Subject<CheckpointReport>();
-}
-
-export class FakeSecondary extends FakeService implements SecondaryService {
-  readonly commits$ = new Subject<CommitReport>();
-  readonly failover$ = new Subject<FailoverEvent>();
-  readonly standbyLosses$ = new Subject<StandbyLossReport>();
-}
-
-export class FakeAgent extends FakeService implements AgentService {
-  readonly host = 'alpha';
-  readonly checkpoints$ = new Subject<CheckpointReport>();
-  readonly commits$ = new Subject<CommitReport>();
-  readonly failover$ = new Subject<FailoverEvent>();
-  readonly standbyLosses$ = new Subject<StandbyLossReport>();
-  readonly roles$ = new Subject<RoleReport>();
-  readonly trials$ = new Subject<TrialReport>();
-  force = () => false;
   refresh = () => Promise.resolve();
+  requestCheckpoint = () => undefined;
+  force = () => false;
   switchover = () => Promise.reject(new Error('this is no agent'));
   evacuate = () => Promise.resolve([]);
   testFailover = () => Promise.reject(new Error('this is no agent'));

@@ -1,19 +1,17 @@
 // What a configuration's section for QEMU becomes: QEMU's command line, or what is attached to.
 
 import { expect } from 'chai';
-import { parsePrimaryConfig } from '../../src/config/load.js';
-import type { QemuHypervisorConfig } from '../../src/config/schema.js';
+import type { QemuHypervisorConfig } from '../../src/config/hypervisor.js';
 import { checkConfig, commandLine } from '../../src/hypervisor/qemu/config.js';
 import { networkArguments } from '../../src/hypervisor/qemu/network/network.js';
 import { attachedQemu, managedQemu } from '../../src/service/hypervisors.js';
+import { primaryDomain } from '../support/domains.js';
 
 function section(changes: object): QemuHypervisorConfig {
-  const config = parsePrimaryConfig(
-    { domains: [{ name: 'web', hypervisor: { kind: 'qemu', ...changes } }] },
-    { directory: '/etc/romulus' },
-  );
-  const { hypervisor } = config.domains[0] ?? {};
-  if (hypervisor?.kind !== 'qemu') throw new Error('no section for QEMU');
+  // On one host: one that is attached to is nobody's standby.
+  const domain = { hosts: ['north'], hypervisor: { kind: 'qemu', ...changes } };
+  const { hypervisor } = primaryDomain(domain, { directory: '/etc/romulus' });
+  if (hypervisor.kind !== 'qemu') throw new Error('no section for QEMU');
   return hypervisor;
 }
 

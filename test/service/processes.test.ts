@@ -3,6 +3,8 @@
 import { expect } from 'chai';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Child } from './child.js';
+import { createFileWitness } from '../../src/failover/witnesses/file/file.js';
+import { WitnessLine, type Reach } from './hosts.js';
 import { LINE_BYTES, MemoryGuest, lineOf, memoryAfter, progressOf } from './memory-guest.js';
 import { Cleanup } from '../support/cleanup.js';
 import { until } from '../support/until.js';
@@ -13,17 +15,18 @@ describe('service: two processes', () => {
   afterEach(() => cleanup.run());
 
   async function primaryChild(changes: PrimaryChanges = {}): Promise<{ child: Child; file: string }> {
+    const registers = await cleanup.directory();
     const file = `${await cleanup.directory()}/console`;
-    const child = Child.primary({ ...changes, output: { ...changes.output, console: { file } } });
+    const child = Child.primary({ ...changes, registers, output: { ...changes.output, console: { file } } });
     cleanup.add(() => child.kill());
     await until('the primary listens', () => child.port > 0);
     return { child, file };
   }
 
-  async function secondaryOf(port: number): Promise<TestSecondary> {
-    const secondary = new TestSecondary(port);
+  async function secondaryOf(primary: Reach): Promise<TestSecondary> {
+    const secondary = new TestSecondary(primary);
     cleanup.add(() => secondary.service.stop());
-    await secondary.service.start();
+    await secondary.start();
     return secondary;
   }
 
@@ -36,7 +39,7 @@ describe('service: two processes', () => {
   for (let round = 0; round < 10; round++) {
     it(`the primary is killed, round ${round + 1}: the standby is the last checkpoint, no output went before it`, async () => {
       const { child, file } = await primaryChild({ checkpoint: { intervalMs: 2 + round } });
-      const secondary = await secondaryOf(child.port);
+      const secondary = await secondaryOf(child);
       await until('checkpoints', () => secondary.commits.length > 3 * round + 1);
       await sleep(Math.random() * 50);
       const killed = performance.now();
@@ -71,36 +74,45 @@ describe('service: two processes', () => {
     });
   }
 
-  it('the secondary is killed: the primary runs on, holds, and is protected by the next one', async () => {
-    const primary = new TestPrimary();
+  it('the secondary is killed: the primary runs on, holds until nobody else may, and is protected by the next one', async () => {
+    const registers = await cleanup.directory();
+    const witness = createFileWitness({ directory: registers });
+    cleanup.add(() => witness.close());
+    const line = new WitnessLine(witness);
+    const primary = new TestPrimary({ registers: line });
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
+    await primary.start();
     for (let round = 0; round < 2; round++) {
       const before = primary.checkpoints.length;
-      const child = Child.secondary(primary.service.port);
+      const child = Child.secondary({ port: primary.port, registers });
       cleanup.add(() => child.kill());
       await until('checkpoints', () => primary.checkpoints.length > before + 5);
+      line.isCut = true;
       await child.kill();
       await until('unprotected', () => primary.status().link === 'down');
       const progress = primary.guest().progress;
       await until('the domain runs on', () => primary.guest().progress > progress + 100);
       // The last report may have come after the release.
       expect(primary.output().length).to.be.at.most(primary.checkpoints.at(-1)?.outputBytes ?? 0);
+      line.isCut = false;
+      await until('all is out', () => primary.output().length > (progress + 100) * LINE_BYTES);
     }
-    const last = await secondaryOf(primary.service.port);
+    const last = await secondaryOf(primary);
     await until('protected', () => last.commits.length > 3);
     const output = primary.output();
     expect(output === text(1, output.length / LINE_BYTES)).to.equal(true);
   });
 
   it('the secondary is stopped: the primary waits within its limits, and goes on with it', async () => {
+    const registers = await cleanup.directory();
     const primary = new TestPrimary({
+      registers,
       heartbeat: { intervalMs: 100, timeoutMs: 10_000 },
       output: { limit: '64KiB' },
     });
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
-    const child = Child.secondary(primary.service.port);
+    await primary.start();
+    const child = Child.secondary({ port: primary.port, registers });
     cleanup.add(() => child.kill());
     await until('checkpoints', () => primary.checkpoints.length > 5);
     child.process.kill('SIGSTOP');
@@ -123,7 +135,7 @@ describe('service: two processes', () => {
   for (let round = 0; round < 3; round++) {
     it(`the primary is stopped, replaced, and goes on, round ${round + 1}: it lets nothing out and is fenced`, async () => {
       const { child, file } = await primaryChild({ checkpoint: { intervalMs: 3 } });
-      const secondary = await secondaryOf(child.port);
+      const secondary = await secondaryOf(child);
       await until('checkpoints', () => secondary.commits.length > 10);
       await sleep(Math.random() * 20);
       child.process.kill('SIGSTOP');
@@ -134,7 +146,7 @@ describe('service: two processes', () => {
       const output = fileText(file);
       expect(output.length).to.be.at.most(n * LINE_BYTES);
       child.process.kill('SIGCONT');
-      await until('fenced', () => child.status?.role === 'fenced');
+      await until('fenced', () => child.was('fenced'));
       await sleep(50);
       expect(fileText(file).length - output.length, 'octets let out afterwards').to.equal(0);
     });

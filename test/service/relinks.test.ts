@@ -50,13 +50,15 @@ describe('service: a link that is made again and again', () => {
     };
     const primary = new TestPrimary({ made: watch, checkpoint: { hypervisorTimeoutMs: HUNG_MS } });
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
-    const proxy = new Proxy(primary.service.port);
+    await primary.start();
+    const proxy = new Proxy(primary.port);
     cleanup.add(() => proxy.close());
-    const secondary = new TestSecondary(await proxy.listen(), { failover: { reconnectWindowMs: 60_000 } });
+    const secondary = new TestSecondary(primary.behind(await proxy.listen()), {
+      failover: { reconnectWindowMs: 60_000 },
+    });
     cleanup.add(() => secondary.service.stop());
     const both: Pair = { primary, secondary, proxy, slabs, copied };
-    await secondary.service.start();
+    await secondary.start();
     await protectedBy(both, 1);
     return both;
   }

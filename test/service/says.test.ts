@@ -1,29 +1,26 @@
-// What the services say by themselves, for whoever waits for a link: what was chosen, and why there is none.
+// What agents say by themselves, for whoever waits for a link: what was chosen, and why there is none.
 
-import { once } from 'node:events';
-import net from 'node:net';
 import { expect } from 'chai';
-import { parsePrimaryConfig, parseSecondaryConfig } from '../../src/config/load.js';
-import { dial } from '../../src/channel/dial/dialer.js';
-import { MemoryDomain } from '../memory/domain.js';
+import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
 import { HypervisorError, type SourceDomain } from '../../src/hypervisor/port.js';
-import { createPrimaryService } from '../../src/service/primary-service.js';
-import { createSecondaryService } from '../../src/service/secondary-service.js';
-import { defaultTokenFile, readToken } from '../../src/channel/credentials/token-file.js';
-import { captureLog } from '../support/capture.js';
+import { MemoryDomain } from '../memory/domain.js';
+import { captureLog, type CapturedLog } from '../support/capture.js';
 import { Cleanup } from '../support/cleanup.js';
 import { until } from '../support/until.js';
-import { PAGES } from './world.js';
+import { agentOn, type Reach } from './hosts.js';
+import { PAGES, TestPrimary, TestSecondary } from './world.js';
 
-const hypervisor = { kind: 'embedded' };
-
-async function closedPort(): Promise<number> {
-  const server = net.createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as net.AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
+/** The agent of a standby whose domains have so many pages. */
+function standbyOf({ port, registers }: Reach, log: CapturedLog['log'], pages = PAGES) {
+  const domain = {
+    ...{ name: 'alpha', hypervisor: { kind: 'embedded' } },
+    failover: { redialMinMs: 5, redialMaxMs: 5 },
+  };
+  return agentOn(
+    'south',
+    { port, registers, domains: [domain] },
+    { log, openTarget: ({ name }) => Promise.resolve(new MemoryDomain({ name, pages, empty: true })) },
+  );
 }
 
 describe('service: what is said', () => {
@@ -33,20 +30,7 @@ describe('service: what is said', () => {
   it('why a secondary has no link: each reason once, however often it tries', async () => {
     const { log, lines } = captureLog();
     const says = (text: string) => lines().filter(({ msg }) => msg === text);
-    const secondary = createSecondaryService(
-      parseSecondaryConfig({
-        domains: [
-          {
-            ...{ name: 'alpha', primary: `ws://127.0.0.1:${await closedPort()}`, hypervisor },
-            failover: { redialMinMs: 5, redialMaxMs: 5 },
-          },
-        ],
-      }),
-      {
-        log,
-        openTarget: ({ name }) => Promise.resolve(new MemoryDomain({ name, pages: PAGES, empty: true })),
-      },
-    );
+    const secondary = standbyOf({ port: 0, registers: createMemoryWitness() }, log);
     cleanup.add(() => secondary.stop());
     await secondary.start();
     await until('it tries again', () => says('dial failed').length >= 3);
@@ -61,40 +45,25 @@ describe('service: what is said', () => {
     const gone = () => Promise.reject(new HypervisorError('DOMAIN_GONE', 'The domain is destroyed.'));
     const gate = { seal: done, release: done, pass: done, hold: done, restart: done, discard: gone };
     const counts = { heldBytes: 0, emittedBytes: 0, releasedBytes: 0 };
-    const primary = createPrimaryService(
-      parsePrimaryConfig({ listen: { port: 0 }, domains: [{ name: 'alpha', hypervisor }] }),
-      {
-        log,
-        openSource: ({ name }) =>
-          Promise.resolve(
-            Object.assign(new MemoryDomain({ name, pages: PAGES }), {
-              gates: [{ ...gate, ...counts }],
-              ...changes,
-            }),
-          ),
-      },
-    );
-    cleanup.add(() => primary.stop());
-    await primary.start();
-    const hello = {
-      ...{ domain: 'alpha', host: 'south', pairing: null, shared: null },
-      ...{ hypervisor: 'memory', domainType: 2, p2mSize: PAGES, inventory: {} },
-    };
-    const url = `ws://127.0.0.1:${primary.port}`;
-    const token = readToken(defaultTokenFile());
-    const link = await dial({
-      url,
-      token,
-      hello: { role: 'standby', streamUuid: null, epoch: null, ...hello },
+    const registers = createMemoryWitness();
+    const primary = new TestPrimary({
+      ...{ log, registers },
+      made: (domain) => Object.assign(domain, { gates: [{ ...gate, ...counts }], ...changes }),
     });
-    const { streamUuid } = link.welcome;
-    await until('epoch 0', () => primary.statuses()[0]?.epochSeen === 0);
-    await dial({ url, token, hello: { role: 'active', streamUuid, epoch: 0, ...hello } }).catch(
-      () => undefined,
-    ); // told that it was heard
-    await primary.finished;
-    expect(primary.statuses()[0]?.role).to.equal('fenced');
-    await primary.stop();
+    cleanup.add(() => primary.service.stop());
+    await primary.start();
+    // One that is left to run on is not ended by us.
+    cleanup.add(() => primary.guest().end());
+    const secondary = new TestSecondary(primary);
+    cleanup.add(() => secondary.service.stop());
+    await secondary.start();
+    await until('paired', () => primary.status().register?.mode === 'paired');
+    const taken = { mode: 'alone', owner: 'south', standby: null, stream: null } as const;
+    const paired = await registers.read('alpha');
+    expect(await registers.compareAndSet('alpha', paired, taken, 'theirs')).to.equal('won');
+    await secondary.service.stop();
+    await until('fenced', () => primary.was('fenced'));
+    await primary.service.stop();
     return lines()
       .filter(({ level, msg }) => level === 'warn' && String(msg).startsWith('could not'))
       .map(({ msg }) => msg);
@@ -109,11 +78,8 @@ describe('service: what is said', () => {
 
   it('a secondary that does not fit: once for each reason, however often it dials', async () => {
     const { log, lines } = captureLog();
-    const primary = createPrimaryService(
-      parsePrimaryConfig({ listen: { port: 0 }, domains: [{ name: 'alpha', hypervisor }] }),
-      { log, openSource: ({ name }) => Promise.resolve(new MemoryDomain({ name, pages: PAGES })) },
-    );
-    cleanup.add(() => primary.stop());
+    const primary = new TestPrimary({ log });
+    cleanup.add(() => primary.service.stop());
     await primary.start();
     const refused = () =>
       lines()
@@ -121,22 +87,9 @@ describe('service: what is said', () => {
         .map(({ pages, msg }) => pages ?? msg);
     const dialled = async (pages: number, times: number): Promise<void> => {
       const { log: own, lines: said } = captureLog();
-      const secondary = createSecondaryService(
-        parseSecondaryConfig({
-          domains: [
-            {
-              ...{ name: 'alpha', primary: `ws://127.0.0.1:${primary.port}`, hypervisor },
-              failover: { redialMinMs: 5, redialMaxMs: 5 },
-            },
-          ],
-        }),
-        {
-          log: own,
-          openTarget: ({ name }) => Promise.resolve(new MemoryDomain({ name, pages, empty: true })),
-        },
-      );
+      const secondary = standbyOf(primary, own, pages);
       await secondary.start();
-      if (pages === PAGES) await until('linked', () => primary.statuses()[0]?.link === 'replicating');
+      if (pages === PAGES) await until('linked', () => primary.status().link === 'replicating');
       else await until('dials', () => said().filter(({ msg }) => msg === 'dial failed').length >= times);
       await secondary.stop();
     };
@@ -151,17 +104,11 @@ describe('service: what is said', () => {
 
   it('what a domain’s hypervisor chose by itself', async () => {
     const { log, lines } = captureLog({ level: 'info' });
-    const primary = createPrimaryService(
-      parsePrimaryConfig({ listen: { port: 0 }, domains: [{ name: 'alpha', hypervisor }] }),
-      {
-        log,
-        openSource: ({ name }) =>
-          Promise.resolve(
-            Object.assign(new MemoryDomain({ name, pages: PAGES }), { notes: ['fast, as root'] }),
-          ),
-      },
-    );
-    cleanup.add(() => primary.stop());
+    const primary = new TestPrimary({
+      log,
+      made: (domain) => Object.assign(domain, { notes: ['fast, as root'] }),
+    });
+    cleanup.add(() => primary.service.stop());
     await primary.start();
     expect(lines().filter(({ domain, msg }) => domain === 'alpha' && msg === 'fast, as root')).to.have.length(
       1,

@@ -1,7 +1,9 @@
-// Both services in one process, over real sockets, with memory domains.
+// Two agents in one process, over real sockets, with memory domains.
 
 import { expect } from 'chai';
+import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
 import { HypervisorError } from '../../src/hypervisor/port.js';
+import { WitnessLine } from './hosts.js';
 import { LINE_BYTES, lineOf, memoryAfter, progressOf } from './memory-guest.js';
 import { Cleanup } from '../support/cleanup.js';
 import { until } from '../support/until.js';
@@ -23,21 +25,21 @@ function expectPrefix(output: string, from = 1): number {
   return lines;
 }
 
-describe('service: primary and secondary', () => {
+describe('service: two hosts', () => {
   const cleanup = new Cleanup();
   afterEach(() => cleanup.run());
 
   async function primaryOf(changes: PrimaryChanges = {}): Promise<TestPrimary> {
     const primary = new TestPrimary(changes);
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
+    await primary.start();
     return primary;
   }
 
   async function secondaryOf(primary: TestPrimary, changes: SecondaryChanges = {}): Promise<TestSecondary> {
-    const secondary = new TestSecondary(primary.service.port, changes);
+    const secondary = new TestSecondary(primary, changes);
     cleanup.add(() => secondary.service.stop());
-    await secondary.service.start();
+    await secondary.start();
     return secondary;
   }
 
@@ -66,15 +68,23 @@ describe('service: primary and secondary', () => {
     expect(secondary.status().streamUuid).to.equal(primary.status().streamUuid);
   });
 
-  it('nothing is let out while nobody protects the domain', async () => {
-    const primary = await primaryOf();
-    await until('the guest has said something', () => primary.guest().progress > 100);
-    expect(primary.output()).to.equal('');
+  it('nothing is let out while another host might run the domain', async () => {
+    const line = new WitnessLine(createMemoryWitness());
+    const primary = await primaryOf({ registers: line });
+    const secondary = await secondaryOf(primary);
+    await until('checkpoints', () => primary.checkpoints.length > 5);
+    line.isCut = true;
+    await secondary.service.stop();
+    await until('unprotected', () => primary.status().link === 'down');
+    const output = primary.output();
+    const { progress } = primary.guest();
+    await until('the guest has said something', () => primary.guest().progress > progress + 100);
+    expect(primary.output()).to.equal(output);
     expect(primary.status().heldOutputBytes).to.be.greaterThan(800);
   });
 
-  it('whenUnprotected: pass lets it out at once, until a secondary is there', async () => {
-    const primary = await primaryOf({ output: { whenUnprotected: 'pass' } });
+  it('all is let out at once while nobody else may run it, until a standby is there', async () => {
+    const primary = await primaryOf();
     await until('the guest has said something', () => primary.guest().progress > 100);
     expect(expectPrefix(primary.output())).to.equal(primary.guest().progress);
     const secondary = await secondaryOf(primary);
@@ -86,8 +96,8 @@ describe('service: primary and secondary', () => {
     expectPrefix(primary.output());
   });
 
-  it('with-secondary: the domain waits for one', async () => {
-    const primary = await primaryOf({ start: 'with-secondary' });
+  it('with-standby: the domain waits for one', async () => {
+    const primary = await primaryOf({ start: 'with-standby' });
     expect(primary.guest().domain.state).to.equal('created');
     await secondaryOf(primary);
     await until('checkpoints', () => primary.checkpoints.length > 2);
@@ -112,10 +122,10 @@ describe('service: primary and secondary', () => {
     const first = await primaryOf();
     const secondary = await secondaryOf(first);
     await until('checkpoints', () => first.checkpoints.length > 3);
-    const { port } = first.service;
+    const { port, registers } = first;
     await first.service.stop();
     await until('bye', () => secondary.status().link !== 'replicating');
-    const second = await primaryOf({ port });
+    const second = await primaryOf({ port, registers });
     await until('checkpoints', () => second.checkpoints.length > 3);
     expect(secondary.failovers).to.deep.equal([]);
     expect(progressOf(secondary.domains.at(-1)?.memory ?? new Uint8Array(4))).to.be.at.most(
@@ -129,9 +139,7 @@ describe('service: primary and secondary', () => {
     await until('checkpoints', () => primary.checkpoints.length > 3);
     primary.guest().turn();
     primary.guest().domain.shutdown();
-    await Promise.all([primary.service.finished, secondary.service.finished]);
-    expect(primary.status().role).to.equal('ended');
-    expect(secondary.status().role).to.equal('ended');
+    await until('both ends', () => primary.was('ended') && secondary.was('ended'));
     await until('all is out', () => primary.output().length === primary.guest().progress * LINE_BYTES);
     expectPrefix(primary.output());
     expect(secondary.failovers).to.deep.equal([]);
@@ -142,8 +150,8 @@ describe('service: primary and secondary', () => {
     const secondary = await secondaryOf(primary);
     await until('checkpoints', () => primary.checkpoints.length > 3);
     primary.guest().domain.crash();
-    await until('failover', () => secondary.status().role === 'active');
-    expect(primary.status().role).to.equal('failed');
+    await until('failover', () => secondary.owns());
+    expect(primary.was('failed')).to.equal(true);
     expect(secondary.failovers.map(({ phase }) => phase)).to.deep.equal(['started', 'completed']);
     const { memory } = secondary.running();
     expect(Buffer.compare(memory, memoryAfter(progressOf(memory), PAGES))).to.equal(0);
@@ -190,9 +198,8 @@ describe('service: primary and secondary', () => {
       const secondary = await secondaryOf(primary);
       await until('checkpoints', () => primary.checkpoints.length > 3);
       ends = true;
-      const role = ending === 'crash' ? 'active' : 'ended';
-      await until('the end', () => secondary.status().role === role);
-      await until('the end', () => primary.status().role === (ending === 'crash' ? 'failed' : 'ended'));
+      await until('the end', () => secondary.was(ending === 'crash' ? 'active' : 'ended'));
+      await until('the end', () => primary.was(ending === 'crash' ? 'failed' : 'ended'));
     }
   });
 
@@ -207,12 +214,12 @@ describe('service: primary and secondary', () => {
       await until('checkpoints', () => primary.checkpoints.length > 3);
       if (ending === 'shutdown') {
         domain.shutdown();
-        await Promise.all([primary.service.finished, secondary.service.finished]);
+        await until('both ends', () => primary.was('ended') && secondary.was('ended'));
         expect(secondary.failovers).to.deep.equal([]);
         continue;
       }
       domain.crash();
-      await until('failover', () => secondary.status().role === 'active');
+      await until('failover', () => secondary.owns());
       const { memory, emulatorState } = secondary.running();
       const progress = progressOf(memory);
       expect(progress).to.be.greaterThan(0);
@@ -222,13 +229,22 @@ describe('service: primary and secondary', () => {
   });
 
   it('more output than may be held: the domain stands still until it is safe', async () => {
-    const primary = await primaryOf({ output: { limit: '4KiB' } });
-    await until('the domain stands still', () => primary.guest().domain.state === 'suspended');
-    const held = primary.status().heldOutputBytes;
-    expect(held).to.be.at.most(4096 + 20 * LINE_BYTES);
-    await secondaryOf(primary);
-    await until('checkpoints', () => primary.checkpoints.length > 10);
-    await until('output', () => primary.output().length > 3 * held);
+    const line = new WitnessLine(createMemoryWitness());
+    const primary = await primaryOf({ output: { limit: '4KiB' }, registers: line });
+    const secondary = await secondaryOf(primary);
+    await until('checkpoints', () => primary.checkpoints.length > 3);
+    line.isCut = true;
+    await secondary.service.stop();
+    const { domain } = primary.guest();
+    await until(
+      'the domain stands still',
+      () => primary.status().link === 'down' && domain.state === 'suspended',
+    );
+    const { heldOutputBytes: held } = primary.status();
+    expect(held).to.be.within(4096, 4096 + 20 * LINE_BYTES);
+    const { length } = primary.output();
+    line.isCut = false;
+    await until('output', () => primary.output().length > length + 3 * held);
     expectPrefix(primary.output());
   });
 
@@ -259,10 +275,11 @@ describe('service: primary and secondary', () => {
         (name) => primary.checkpoints.filter(({ domain }) => domain === name).length > 5,
       ),
     );
-    expect(primary.status('broken')).to.deep.include({ role: 'failed', link: 'down' });
-    expect(primary.status('broken').error?.message).to.equal('no such machine');
+    const broken = primary.history.find(({ domain, role }) => domain === 'broken' && role === 'failed');
+    expect(broken).to.deep.include({ link: 'down' });
+    expect(broken?.error?.message).to.equal('no such machine');
     primary.guest('alpha').domain.shutdown();
-    await until('alpha ended', () => secondary.status('alpha').role === 'ended');
+    await until('alpha ended', () => secondary.was('ended'));
     const before = primary.checkpoints.length;
     await until('gamma goes on', () => primary.checkpoints.length > before + 5);
     expectPrefix(primary.output('gamma'));

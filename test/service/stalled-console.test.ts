@@ -1,7 +1,16 @@
 // Whoever reads a console stalls, or its disk is full: that costs its own domain, in the end, and nothing else; and
 // nothing of what was let out is lost, torn or doubled, nor said by a primary that was replaced.
 
-import { closeSync, constants, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  openSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { expect } from 'chai';
 import { codeOf } from '../../src/errors.js';
 import { PIECE_BYTES } from '../../src/output/outlet.js';
@@ -10,6 +19,7 @@ import { Fifo, hungFile, MAY_MOUNT, smallDisk } from '../support/strangers.js';
 import { childrenOf, stopProcesses } from '../support/processes.js';
 import { until } from '../support/until.js';
 import { Child } from './child.js';
+import type { Reach } from './hosts.js';
 import { lineOf, LINE_BYTES } from './memory-guest.js';
 import { fileText, TestPrimary, TestSecondary, type PrimaryChanges } from './world.js';
 
@@ -23,16 +33,17 @@ describe('service: consoles that stall', function () {
   afterEach(() => cleanup.run());
 
   async function childOf(changes: PrimaryChanges, stdout: number | 'inherit' = 'inherit'): Promise<Child> {
-    const child = Child.primary({ checkpoint: { intervalMs: 5 }, ...changes }, stdout);
+    const registers = await cleanup.directory();
+    const child = Child.primary({ checkpoint: { intervalMs: 5 }, ...changes, registers }, stdout);
     cleanup.add(() => child.kill());
     await until('the primary listens', () => child.port > 0);
     return child;
   }
 
-  async function secondaryOf(port: number, names: readonly string[] = ['alpha']): Promise<TestSecondary> {
-    const secondary = new TestSecondary(port, { names });
+  async function secondaryOf(primary: Reach, names: readonly string[] = ['alpha']): Promise<TestSecondary> {
+    const secondary = new TestSecondary(primary, { names });
     cleanup.add(() => secondary.service.stop());
-    await secondary.service.start();
+    await secondary.start();
     return secondary;
   }
 
@@ -85,7 +96,7 @@ describe('service: consoles that stall', function () {
       const names = ['alpha', 'beta'];
       const outputs = { alpha: { console: { file }, limit: '16KiB' }, beta: { console: { file: beta } } };
       const child = await childOf({ names, outputs });
-      await secondaryOf(child.port, names);
+      await secondaryOf(child, names);
       await untilHeld(child, LIMIT);
       const before = names.map((name) => checkpointsOf(child, name));
       const heard = fileText(beta).length;
@@ -103,7 +114,7 @@ describe('service: consoles that stall', function () {
     const path = `${await cleanup.directory()}/fifo`;
     Fifo.make(path);
     const child = await childOf({ output: { console: { file: path }, limit: '16KiB' } });
-    await secondaryOf(child.port);
+    await secondaryOf(child);
     await untilHeld(child, LIMIT);
     let text = '';
     let stopped: number[] = [];
@@ -142,7 +153,7 @@ describe('service: consoles that stall', function () {
   it('a pipe that is full: held within the limit; nothing comes out of the old primary after a takeover', async () => {
     const fifo = (await Fifo.open(cleanup)).fill();
     const child = await childOf({ output: { console: 'stdout', limit: '16KiB' } }, fifo.blocking(cleanup));
-    const secondary = await secondaryOf(child.port);
+    const secondary = await secondaryOf(child);
     await untilHeld(child, LIMIT);
     expect(await heldBy(child)).to.be.at.most(LIMIT + SLACK);
     child.process.kill('SIGSTOP');
@@ -150,28 +161,32 @@ describe('service: consoles that stall', function () {
     // The reader goes on, and so does the old primary.
     expect(fifo.drain()).to.equal('');
     child.process.kill('SIGCONT');
-    await until('fenced', () => child.status?.role === 'fenced');
+    await until('fenced', () => child.was('fenced'));
     const { length } = fifo.drain();
     expect(length, 'octets after the takeover').to.be.at.most(PIECE_BYTES);
   });
 
-  it('a pipe that is full, and the link is cut: what was let out is kept back until the secondary is there again', async () => {
+  it('a pipe that is full, and the standby is gone: what was let out is kept back until it is known that it took nothing over', async () => {
     const fifo = (await Fifo.open(cleanup)).fill();
     const child = await childOf({ output: { console: 'stdout', limit: '16KiB' } }, fifo.blocking(cleanup));
-    const standby = Child.secondary(child.port);
+    const { port, registers } = child;
+    const standby = Child.secondary({ port, registers });
     cleanup.add(() => standby.kill());
     await untilHeld(child, LIMIT);
+    // Nobody can ask.
+    renameSync(registers, `${registers}.away`);
     await standby.kill();
     await until('unprotected', () => child.status?.link === 'down');
     fifo.drain();
     const checkpoints = child.count('checkpoint');
-    child.process.send('status');
+    const asked = child.count('status');
     await until('it has had its time', () => {
       child.ask();
-      return child.count('status') > 100;
+      return child.count('status') > asked + 100;
     });
     expect(fifo.drain()).to.equal('');
-    await secondaryOf(child.port);
+    renameSync(`${registers}.away`, registers);
+    await secondaryOf(child);
     let text = '';
     await until('it goes on', () => {
       text += fifo.drain();
@@ -186,7 +201,7 @@ describe('service: consoles that stall', function () {
     const ballast = `${disk}/ballast`;
     const file = `${disk}/console`;
     const child = await childOf({ output: { console: { file }, limit: '16KiB' } });
-    await secondaryOf(child.port);
+    await secondaryOf(child);
     await until('output', () => fileText(file).length > 10_000);
     // What fits, to the last octet.
     try {
@@ -208,11 +223,12 @@ describe('service: consoles that stall', function () {
 
   it('the secondary, when it has taken over: bounded, and nothing is lost', async () => {
     const fifo = (await Fifo.open(cleanup)).fill();
-    const primary = new TestPrimary();
+    const registers = await cleanup.directory();
+    const primary = new TestPrimary({ registers });
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
+    await primary.start();
     const changes = { output: { console: 'stdout', limit: '16KiB' } };
-    const child = Child.secondary(primary.service.port, changes, fifo.blocking(cleanup));
+    const child = Child.secondary({ port: primary.port, registers }, changes, fifo.blocking(cleanup));
     cleanup.add(() => child.kill());
     await until('checkpoints', () => child.count('commit') > 25);
     primary.guest().domain.crash();
@@ -239,7 +255,7 @@ describe('service: consoles that stall', function () {
     const writer = openSync(path, constants.O_WRONLY);
     const child = await childOf({ output: { console: 'stdout', limit: '16KiB' } }, writer);
     closeSync(writer);
-    await secondaryOf(child.port);
+    await secondaryOf(child);
     const buffer = Buffer.alloc(65_536);
     await until('output', () => readSome(reader, buffer) !== '');
     closeSync(reader);
@@ -255,7 +271,7 @@ describe('service: consoles that stall', function () {
     const tap = (await Fifo.open(cleanup)).fill();
     const file = `${await cleanup.directory()}/console`;
     const child = await childOf({ output: { console: { file }, tap: tap.path, limit: '16KiB' } });
-    await secondaryOf(child.port);
+    await secondaryOf(child);
     await until('output', () => fileText(file).length > 100_000);
     child.process.kill('SIGSTOP');
     const text = fileText(file);

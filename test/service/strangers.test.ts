@@ -7,11 +7,13 @@ import type { ChannelErrorCode } from '../../src/channel/contract.js';
 import { dial, type DialOptions } from '../../src/channel/dial/dialer.js';
 import { encodeControl } from '../../src/channel/wire/message.js';
 import { defaultTokenFile, readToken } from '../../src/channel/credentials/token-file.js';
+import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
 import { FakePrimary } from '../channel/fake-primary.js';
 import { Cleanup } from '../support/cleanup.js';
 import { until } from '../support/until.js';
+import { WitnessLine } from './hosts.js';
 import { Proxy } from './proxy.js';
-import { PAGES, TestPrimary, TestSecondary } from './world.js';
+import { PAGES, TestPrimary, TestSecondary, type PrimaryChanges } from './world.js';
 
 const WINDOW_MS = 1500;
 const standby: DialOptions['hello'] = {
@@ -32,35 +34,37 @@ describe('service: strangers on loopback', () => {
   const cleanup = new Cleanup();
   afterEach(() => cleanup.run());
 
-  async function primaryOf(): Promise<TestPrimary> {
-    const primary = new TestPrimary();
+  async function primaryOf(changes: PrimaryChanges = {}): Promise<TestPrimary> {
+    const primary = new TestPrimary(changes);
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
+    await primary.start();
     return primary;
   }
 
   async function worldOf() {
-    const primary = await primaryOf();
-    const proxy = new Proxy(primary.service.port);
+    const registers = createMemoryWitness();
+    const line = new WitnessLine(registers);
+    const primary = await primaryOf({ registers: line });
+    const proxy = new Proxy(primary.port);
     const port = await proxy.listen();
     cleanup.add(() => proxy.close());
-    const secondary = new TestSecondary(port, { failover: { reconnectWindowMs: WINDOW_MS } });
+    const secondary = new TestSecondary({ port, registers }, { failover: { reconnectWindowMs: WINDOW_MS } });
     cleanup.add(() => secondary.service.stop());
-    await secondary.service.start();
+    await secondary.start();
     await until('checkpoints', () => primary.checkpoints.length > 3);
-    return { primary, proxy, secondary };
+    return { primary, proxy, secondary, line };
   }
 
   it('one that comes first is not given the memory', async () => {
     const primary = await primaryOf();
-    const url = `ws://127.0.0.1:${primary.service.port}`;
+    const url = `ws://127.0.0.1:${primary.port}`;
     expect(await outcomeOf({ url, hello: standby })).to.equal('NOT_AUTHENTICATED');
     expect(primary.transitions.map(({ link }) => link)).to.not.include('syncing');
   });
 
   it('one that says that it runs the domain is not believed: not without the token, and not with it', async () => {
     const { primary, secondary } = await worldOf();
-    const url = `ws://127.0.0.1:${primary.service.port}`;
+    const url = `ws://127.0.0.1:${primary.port}`;
     const { streamUuid, epochAcknowledged: epoch } = primary.status();
     const active = { ...standby, role: 'active', streamUuid, epoch } as const;
     const token = readToken(defaultTokenFile());
@@ -79,12 +83,13 @@ describe('service: strangers on loopback', () => {
     expect(secondary.failovers).to.deep.equal([]);
     // The true claim counts.
     expect(await outcomeOf({ url, token, hello: active })).to.equal('FENCED');
-    expect(primary.status().role).to.equal('fenced');
+    expect(primary.was('fenced')).to.equal(true);
   });
 
   it('one that listens where the primary listened cannot say that it is dead', async () => {
     for (const code of ['UNKNOWN_STREAM', 'UNKNOWN_DOMAIN'] as const) {
-      const { proxy, secondary } = await worldOf();
+      const { proxy, secondary, line } = await worldOf();
+      line.isCut = true;
       const fake = await new FakePrimary().start((peer) => {
         peer.send(encodeControl({ kind: 'error', code, message: 'gone', facts: {} }));
       });
@@ -101,7 +106,8 @@ describe('service: strangers on loopback', () => {
   });
 
   it('… nor in HTTP', async () => {
-    const { proxy, secondary } = await worldOf();
+    const { proxy, secondary, line } = await worldOf();
+    line.isCut = true;
     let asked = 0;
     const server = createServer((socket) => {
       asked++;
@@ -119,12 +125,12 @@ describe('service: strangers on loopback', () => {
 
   it('two sides with tokens of their own: no link, and both are told which files', async () => {
     const directory = await cleanup.directory();
-    const primary = new TestPrimary({ listen: { token: `${directory}/one` } });
+    const primary = new TestPrimary({ file: { token: `${directory}/one` } });
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
-    const secondary = new TestSecondary(primary.service.port, { domain: { token: `${directory}/two` } });
+    await primary.start();
+    const secondary = new TestSecondary(primary, { file: { token: `${directory}/two` } });
     cleanup.add(() => secondary.service.stop());
-    await secondary.service.start();
+    await secondary.start();
     await until('refused', () => secondary.status().error?.code === 'NOT_AUTHENTICATED');
     expect(secondary.status().error?.message).to.include(`${directory}/two`);
     await sleep(50);

@@ -5,11 +5,13 @@ import { writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { encodeControl } from '../../src/channel/wire/message.js';
+import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
 import { FakePrimary } from '../channel/fake-primary.js';
 import { Authority } from '../support/authority.js';
 import { captureLog } from '../support/capture.js';
 import { Cleanup } from '../support/cleanup.js';
 import { until } from '../support/until.js';
+import { WitnessLine } from './hosts.js';
 import { Proxy } from './proxy.js';
 import { TestPrimary, TestSecondary } from './world.js';
 
@@ -30,28 +32,30 @@ describe('service: a token that is changed', function () {
     put('secondary', 'a'.repeat(64));
     const authority = tls ? new Authority(directory) : null;
     const primaryLog = captureLog();
+    const registers = createMemoryWitness();
+    const line = new WitnessLine(registers);
     const primary = new TestPrimary({
-      listen: { token: files.primary, ...(authority && { tls: authority.issue() }) },
-      ...(authority && { domain: { secondaryNames: 'any' } }),
+      registers: line,
+      file: { token: files.primary, ...(authority && { tls: authority.issue() }) },
       log: primaryLog.log,
     });
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
-    const proxy = new Proxy(primary.service.port);
+    await primary.start();
+    const proxy = new Proxy(primary.port);
     const port = await proxy.listen();
     cleanup.add(() => proxy.close());
-    const secondary = new TestSecondary(port, {
-      failover: { reconnectWindowMs: WINDOW_MS },
-      domain: {
-        token: files.secondary,
-        ...(authority && { primary: `wss://127.0.0.1:${port}`, tls: authority.issue() }),
+    const secondary = new TestSecondary(
+      { port, registers },
+      {
+        failover: { reconnectWindowMs: WINDOW_MS },
+        file: { token: files.secondary, ...(authority && { tls: authority.issue() }) },
       },
-    });
+    );
     cleanup.add(() => secondary.service.stop());
-    await secondary.service.start();
+    await secondary.start();
     await until('checkpoints', () => primary.checkpoints.length > 3);
     const primarySays = (text: RegExp) => primaryLog.lines().filter(({ msg }) => text.test(String(msg)));
-    return { primary, proxy, secondary, files, put, primarySays };
+    return { primary, proxy, secondary, line, files, put, primarySays };
   }
 
   type World = Awaited<ReturnType<typeof linked>>;
@@ -61,8 +65,12 @@ describe('service: a token that is changed', function () {
     await world[side].service.reload();
   }
 
-  /** The link is cut for a moment: the primary lives, refuses and is refused, and nobody takes over. */
-  async function refused({ primary, proxy, secondary, files }: World): Promise<void> {
+  /**
+   * The link is cut for a moment: the primary lives, refuses and is refused, and nobody takes over, though the register
+   * would let the secondary.
+   */
+  async function refused({ primary, proxy, secondary, line, files }: World): Promise<void> {
+    line.isCut = true;
     const before = proxy.connections;
     proxy.cut();
     await until('it was dialled', () => proxy.connections > before + 3);

@@ -15,6 +15,7 @@ import type {
 import { createAgent } from '../../src/service/agent.js';
 import { openSource, openTarget } from '../../src/service/hypervisors.js';
 import { HOSTS, PATIENCE_MS, type HostName } from './agent-pair.js';
+import { lasting } from './hosts.js';
 import type { Cleanup } from '../support/cleanup.js';
 import { freePorts } from '../support/ports.js';
 import { until } from '../support/until.js';
@@ -81,18 +82,10 @@ export class TwoAgents {
       },
       host,
     );
-    // It is shared: no agent closes it.
-    const { witness: shared } = this;
-    const witness: RegisterWitness = {
-      name: shared.name,
-      read: (...given) => shared.read(...given),
-      compareAndSet: (...given) => shared.compareAndSet(...given),
-      close: () => undefined,
-    };
     const agent = createAgent(config, {
       ...(hypervisors ?? { openSource, openTarget }),
       log: log.child({ host }),
-      witness: { witness, shared: true },
+      witness: { witness: lasting(this.witness), shared: true },
       openConsole: () => ({
         write: (bytes) => (this.said += Buffer.from(bytes).toString('latin1')),
         close: () => undefined,

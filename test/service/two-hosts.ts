@@ -10,6 +10,8 @@ import {
   step as stepHeartbeat,
   type HeartbeatState,
 } from '../../src/channel/link/heartbeat.js';
+import { mandateOf } from '../../src/failover/mandate.js';
+import { written, type Register, type RegisterWrite } from '../../src/failover/register.js';
 import { enter, openLedger, type Entry } from '../../src/primary/ledger.js';
 import { stepLife } from '../../src/primary/life.js';
 import { birth, type LifeEffect, type LifeEvent, type LifeState } from '../../src/primary/life-state.js';
@@ -36,6 +38,9 @@ export interface Speeds {
   readonly shared: boolean;
 }
 
+const ALONE: Register = {
+  ...{ generation: 1, mode: 'alone', owner: 'north', standby: null, stream: null, token: 'boot' },
+};
 const RESEND_MS = 10;
 const CAPTURE_MS = 5;
 const INTERVAL_MS = 20;
@@ -81,12 +86,13 @@ export class TwoHosts {
     const { heartbeatTimeoutMs, shared, reconnectWindowMs } = speeds;
     this.p = birth(
       {
-        ...{ whenUnprotected: 'hold', startWithSecondary: false },
+        startWithStandby: false,
         stallMs: stallMsOf(heartbeatTimeoutMs),
         standstill: shared ? { silenceMs: heartbeatTimeoutMs } : null,
         handOverTimeoutMs: 5000,
       },
       0,
+      mandateOf('north', 'n', ALONE, false),
     );
     this.s = initialSecondaryState({ reconnectWindowMs, redialMinMs: 20, redialMaxMs: 200 });
     this.primary.every(beatMsOf(heartbeatTimeoutMs), () => {
@@ -179,13 +185,21 @@ export class TwoHosts {
       case 'hand-over-settled':
       case 'arm':
       case 'disarm':
-      case 'write':
       case 'bye':
       case 'withdraw':
       case 'transition':
       case 'finished':
         return; // moves nothing here
+      case 'write':
+        this.#write(effect.write);
+        return;
     }
+  }
+
+  /** A register of its own, as without a witness: it does not go on alone. */
+  #write(write: RegisterWrite): void {
+    if (write.claim.mode === 'alone') return;
+    this.#tellPrimary({ kind: 'answered', token: write.token, won: true, register: written(write) });
   }
 
   #performSecondary(effect: SecondaryEffect): void {

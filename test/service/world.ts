@@ -1,38 +1,34 @@
-// Services with memory domains, in this process or in children that can be killed and stopped.
+// Two hosts with memory domains, each with its agent, in this process or in children that can be killed and stopped: the
+// primary is north, and runs the domains at first; the secondary is south.
 
 import { readFileSync } from 'node:fs';
 import { pino, type Logger } from 'pino';
-import { parsePrimaryConfig, parseSecondaryConfig } from '../../src/config/load.js';
-import { MemoryDomain } from '../memory/domain.js';
+import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
 import { openSource, openTarget } from '../../src/service/hypervisors.js';
-import { createPrimaryService } from '../../src/service/primary-service.js';
-import type {
-  CheckpointReport,
-  CommitReport,
-  FailoverEvent,
-  PrimaryService,
-  SecondaryService,
-  TransitionReport,
-} from '../../src/report/reports.js';
-import { createSecondaryService } from '../../src/service/secondary-service.js';
+import { MemoryDomain } from '../memory/domain.js';
+import { until } from '../support/until.js';
+import {
+  agentOn,
+  WatchedHost,
+  type HostName,
+  type HostOptions,
+  type Reach,
+  type Registers,
+} from './hosts.js';
 import { MemoryGuest } from './memory-guest.js';
 
 export const PAGES = 512;
 export const log = pino({ level: process.env['ROMULUS_TEST_LOG'] ?? 'silent' }, pino.destination(2));
 
-export interface PrimaryChanges {
-  readonly port?: number;
-  /** Of the sections `listen` and of each domain. */
-  readonly listen?: Record<string, unknown>;
+interface Changes {
+  /** Keys of the file: tls, token. */
+  readonly file?: HostOptions['file'];
+  readonly hosts?: HostOptions['hosts'];
+  /** Of each domain. */
   readonly domain?: Record<string, unknown>;
   readonly log?: Logger;
-  readonly start?: 'immediately' | 'with-secondary';
-  readonly checkpoint?: Record<string, unknown>;
-  readonly heartbeat?: Record<string, unknown>;
   readonly output?: Record<string, unknown>;
   readonly names?: readonly string[];
-  /** Of single domains, by their names. */
-  readonly outputs?: Readonly<Record<string, Record<string, unknown>>>;
   /** The domains have a device model. */
   readonly emulator?: boolean;
   /** An embedded machine instead of a memory domain. */
@@ -41,47 +37,96 @@ export interface PrimaryChanges {
   readonly made?: (domain: MemoryDomain) => void;
 }
 
-export class TestPrimary {
-  readonly service: PrimaryService;
-  readonly checkpoints: CheckpointReport[] = [];
-  readonly transitions: TransitionReport[] = [];
-  readonly guests = new Map<string, MemoryGuest>();
-  private readonly out = new Map<string, Buffer[]>();
+export interface PrimaryChanges extends Changes {
+  readonly port?: number;
+  /** Left out: its own. */
+  readonly registers?: Registers;
+  readonly start?: 'immediately' | 'with-standby';
+  readonly checkpoint?: Record<string, unknown>;
+  readonly heartbeat?: Record<string, unknown>;
+  /** Of single domains, by their names. */
+  readonly outputs?: Readonly<Record<string, Record<string, unknown>>>;
+}
+
+export interface SecondaryChanges extends Changes {
+  readonly host?: HostName;
+  readonly failover?: Record<string, unknown>;
+  readonly buffer?: string;
+}
+
+export class TestPrimary extends WatchedHost implements Reach {
+  readonly registers: Registers;
+  readonly guests: Map<string, MemoryGuest>;
+  readonly #changes: PrimaryChanges;
+  readonly #out: Map<string, Buffer[]>;
 
   constructor(changes: PrimaryChanges = {}, guestOptions?: ConstructorParameters<typeof MemoryGuest>[1]) {
-    const config = parsePrimaryConfig({
-      listen: { port: changes.port ?? 0, ...changes.listen },
-      domains: (changes.names ?? ['alpha']).map((name) => ({
-        name,
-        hypervisor: { kind: 'embedded', ...changes.embedded },
-        start: changes.start ?? 'immediately',
-        checkpoint: { intervalMs: 10, slab: '2MiB', ...changes.checkpoint },
-        heartbeat: { intervalMs: 50, timeoutMs: 600, ...changes.heartbeat },
-        output: { console: 'none', ...changes.output, ...changes.outputs?.[name] },
-        ...changes.domain,
-      })),
-    });
-    this.service = createPrimaryService(config, {
+    const { registers = createMemoryWitness(), file, hosts, emulator = false, embedded } = changes;
+    const guests = new Map<string, MemoryGuest>();
+    const out = new Map<string, Buffer[]>();
+    const domains = (changes.names ?? ['alpha']).map((name) => ({
+      name,
+      hypervisor: { kind: 'embedded', ...embedded },
+      start: changes.start ?? 'immediately',
+      checkpoint: { intervalMs: 10, slab: '2MiB', ...changes.checkpoint },
+      heartbeat: { intervalMs: 50, timeoutMs: 600, ...changes.heartbeat },
+      output: { console: 'none', ...changes.output, ...changes.outputs?.[name] },
+      ...changes.domain,
+    }));
+    const options = {
+      port: changes.port ?? 0,
+      registers,
+      domains,
+      ...(file && { file }),
+      ...(hosts && { hosts }),
+    };
+    const service = agentOn('north', options, {
       log: changes.log ?? log,
-      openSource: (domainConfig) => {
-        if (changes.embedded) return openSource(domainConfig);
-        const { name } = domainConfig;
+      openSource: (config) => {
+        if (embedded) return openSource(config);
+        const { name } = config;
         if (name.startsWith('broken')) return Promise.reject(new Error('no such machine'));
-        const domain = new MemoryDomain({ name, pages: PAGES, emulator: changes.emulator ?? false });
-        this.guests.set(name, new MemoryGuest(domain, guestOptions));
+        const domain = new MemoryDomain({ name, pages: PAGES, emulator });
+        guests.set(name, new MemoryGuest(domain, guestOptions));
         changes.made?.(domain);
         return Promise.resolve(domain);
       },
+      openTarget: (config) => {
+        if (embedded) return openTarget(config);
+        return Promise.resolve(new MemoryDomain({ name: config.name, pages: PAGES, empty: true, emulator }));
+      },
       ...((changes.outputs ?? changes.output?.['console']) === undefined && {
         openConsole: ({ name }) => {
-          const pieces: Buffer[] = [];
-          this.out.set(name, pieces);
+          const pieces = out.get(name) ?? [];
+          out.set(name, pieces);
           return { write: (bytes) => void pieces.push(Buffer.from(bytes)), close: () => undefined };
         },
       }),
     });
-    this.service.checkpoints$.subscribe((report) => this.checkpoints.push(report));
-    this.service.transitions$.subscribe((report) => this.transitions.push(report));
+    super(service);
+    this.registers = registers;
+    this.guests = guests;
+    this.#changes = changes;
+    this.#out = out;
+  }
+
+  /** Resolves when its domains are made, and run unless they wait for a standby. */
+  async start(): Promise<void> {
+    await this.service.start();
+    const { names = ['alpha'], start, embedded } = this.#changes;
+    if (embedded) return;
+    const running = start === 'with-standby' ? ['created', 'running'] : ['running'];
+    for (const name of names.filter((one) => !one.startsWith('broken')))
+      await until(`${name} is made`, () => running.includes(this.guests.get(name)?.domain.state ?? ''));
+  }
+
+  get port(): number {
+    return this.service.port;
+  }
+
+  /** As the others see it through something that listens there. */
+  behind(port: number): Reach {
+    return { port, registers: this.registers };
   }
 
   guest(name = 'alpha'): MemoryGuest {
@@ -91,82 +136,63 @@ export class TestPrimary {
   }
 
   output(name = 'alpha'): string {
-    return Buffer.concat(this.out.get(name) ?? []).toString();
-  }
-
-  status(name = 'alpha') {
-    const status = this.service.statuses().find((candidate) => candidate.domain === name);
-    if (!status) throw new Error(`no status of ${name}`);
-    return status;
+    return Buffer.concat(this.#out.get(name) ?? []).toString();
   }
 }
 
-export interface SecondaryChanges {
-  /** Of each domain. */
-  readonly domain?: Record<string, unknown>;
-  readonly log?: Logger;
-  readonly failover?: Record<string, unknown>;
-  readonly output?: Record<string, unknown>;
-  readonly names?: readonly string[];
-  readonly buffer?: string;
-  readonly emulator?: boolean;
-  readonly embedded?: Record<string, unknown>;
-  /** Called for each domain that is made. */
-  readonly made?: (domain: MemoryDomain) => void;
-}
-
-export class TestSecondary {
-  readonly service: SecondaryService;
-  readonly commits: CommitReport[] = [];
-  readonly failovers: FailoverEvent[] = [];
-  readonly transitions: TransitionReport[] = [];
+export class TestSecondary extends WatchedHost {
   /** Every domain that was made, in order. */
-  readonly domains: MemoryDomain[] = [];
-  private readonly out: Buffer[] = [];
+  readonly domains: MemoryDomain[];
+  readonly #out: Buffer[];
+  readonly #count: number;
+  readonly #isEmbedded: boolean;
 
-  constructor(port: number, changes: SecondaryChanges = {}) {
-    const config = parseSecondaryConfig({
-      domains: (changes.names ?? ['alpha']).map((name) => ({
-        name,
-        primary: `ws://127.0.0.1:${port}`,
-        hypervisor: { kind: 'embedded', ...changes.embedded },
-        ...(changes.buffer !== undefined && { buffer: changes.buffer }),
-        failover: { redialMinMs: 10, redialMaxMs: 100, ...changes.failover },
-        output: { console: 'none', ...changes.output },
-        ...changes.domain,
-      })),
-    });
-    this.service = createSecondaryService(config, {
+  constructor({ port, registers }: Reach, changes: SecondaryChanges = {}) {
+    const { host = 'south', file, hosts, emulator = false, embedded, buffer } = changes;
+    const domains: MemoryDomain[] = [];
+    const out: Buffer[] = [];
+    const sections = (changes.names ?? ['alpha']).map((name) => ({
+      name,
+      hypervisor: { kind: 'embedded', ...embedded },
+      ...(buffer !== undefined && { buffer }),
+      failover: { redialMinMs: 10, redialMaxMs: 100, ...changes.failover },
+      output: { console: 'none', ...changes.output },
+      ...changes.domain,
+    }));
+    const options = { port, registers, domains: sections, ...(file && { file }), ...(hosts && { hosts }) };
+    const service = agentOn(host, options, {
       log: changes.log ?? log,
-      openTarget: (domainConfig) => {
-        if (changes.embedded) return openTarget(domainConfig);
-        const { name } = domainConfig;
-        const { emulator = false } = changes;
-        const domain = new MemoryDomain({ name, pages: PAGES, empty: true, emulator });
-        this.domains.push(domain);
+      openSource: () => Promise.reject(new Error('it is not started here')),
+      openTarget: (config) => {
+        if (embedded) return openTarget(config);
+        const domain = new MemoryDomain({ name: config.name, pages: PAGES, empty: true, emulator });
+        domains.push(domain);
         changes.made?.(domain);
         return Promise.resolve(domain);
       },
       ...(changes.output?.['console'] === undefined && {
         openConsole: () => ({
-          write: (bytes) => void this.out.push(Buffer.from(bytes)),
+          write: (bytes) => void out.push(Buffer.from(bytes)),
           close: () => undefined,
         }),
       }),
     });
-    this.service.commits$.subscribe((report) => this.commits.push(report));
-    this.service.failover$.subscribe((event) => this.failovers.push(event));
-    this.service.transitions$.subscribe((report) => this.transitions.push(report));
+    super(service);
+    this.domains = domains;
+    this.#out = out;
+    this.#count = sections.length;
+    this.#isEmbedded = embedded !== undefined;
+  }
+
+  /** Resolves when it stands by, with a domain for each. */
+  async start(): Promise<void> {
+    await this.service.start();
+    const standsBy = () => this.service.statuses().every(({ phase }) => phase === 'standby');
+    await until('it stands by', () => standsBy() && (this.#isEmbedded || this.domains.length >= this.#count));
   }
 
   output(): string {
-    return Buffer.concat(this.out).toString();
-  }
-
-  status(name = 'alpha') {
-    const status = this.service.statuses().find((candidate) => candidate.domain === name);
-    if (!status) throw new Error(`no status of ${name}`);
-    return status;
+    return Buffer.concat(this.#out).toString();
   }
 
   /** The domain that runs. */

@@ -238,7 +238,7 @@ class Run {
     // A link that a fault has struck dead already still looks like one.
     if (acknowledgedAtMs === null || lastAtMs - acknowledgedAtMs > this.#acknowledgedWithinMs()) return false;
     const standby = this.#hosts.find(({ name }) => name === register.standby);
-    if (!standby?.isAlive || !(standby.agent?.part instanceof Standby) || mandate?.asking !== null)
+    if (!standby?.isAlive || !(standby.agent?.part instanceof Standby) || mandate.asking !== null)
       return false;
     const { phase, held } = standby.agent.part.state;
     return phase === 'linked' && held?.pairing === register.stream && !standby.agent.process.isStopped;

@@ -1,7 +1,7 @@
 // A logger whose lines a test can read.
 
 import { Writable } from 'node:stream';
-import type { LogConfig } from '../../src/config/schema.js';
+import type { LogConfig } from '../../src/config/sections.js';
 import { createLogger, type Logger } from '../../src/report/log.js';
 
 export interface CapturedLog {

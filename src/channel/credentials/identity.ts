@@ -10,7 +10,7 @@ import type { X509Certificate } from 'node:crypto';
 import { isIP, type Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { asError, codeOf } from '../../errors.js';
-import { ChannelError, type AllowedNames } from '../contract.js';
+import { ChannelError } from '../contract.js';
 
 /** The HTTP header that says in words what ERROR_HEADER says as a code. */
 export const REASON_HEADER = 'romulus-reason';
@@ -35,8 +35,8 @@ export function trustedCertificate(socket: Socket): X509Certificate {
 }
 
 /** @throws ChannelError NAME_REFUSED */
-export function checkName(certificate: X509Certificate, allowed: AllowedNames, role: string): void {
-  if (allowed === 'any' || allowed.some((name) => isNamed(certificate, name))) return;
+export function checkName(certificate: X509Certificate, allowed: readonly string[], role: string): void {
+  if (allowed.some((name) => isNamed(certificate, name))) return;
   const facts = { names: namesOf(certificate), allowed: allowed.join(', ') };
   const wanted = allowed.length === 0 ? 'none is allowed' : `${facts.allowed} is allowed`;
   const message = `its certificate is for ${facts.names}; as ${role}, ${wanted}`;

@@ -136,7 +136,7 @@ export class PrimaryListener {
       const failed = (error: Error) => {
         const facts = { host, port, cause: codeOf(error) };
         const why = codeOf(error) === 'EADDRINUSE' ? 'another process listens there' : error.message;
-        const message = `cannot listen on ${host}:${port}: ${why} (listen.host, listen.port)`;
+        const message = `cannot listen on ${host}:${port}: ${why} (in hosts, of this one: listen or address, port)`;
         reject(new ChannelError('LISTEN_FAILED', message, facts, { cause: error }));
       };
       this.#server.once('error', failed);

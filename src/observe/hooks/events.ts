@@ -2,7 +2,7 @@
 // a hook.
 
 import { filter, map, merge, type Observable } from 'rxjs';
-import type { PrimaryService, SecondaryService } from '../../report/reports.js';
+import type { AgentService } from '../../report/reports.js';
 
 export interface HookEvent {
   readonly event: 'failover-started' | 'failover-completed' | 'failover-failed' | 'fenced';
@@ -38,8 +38,14 @@ export interface HookOutcome extends HookRun {
   readonly seconds: number;
 }
 
-export function failoverHookEvents(service: Pick<SecondaryService, 'failover$'>): Observable<HookEvent> {
-  return service.failover$.pipe(
+type Told = Pick<AgentService, 'failover$' | 'transitions$' | 'statuses'>;
+
+export function agentHookEvents(agent: Told): Observable<HookEvent> {
+  return merge(failovers(agent), fencings(agent));
+}
+
+function failovers({ failover$ }: Told): Observable<HookEvent> {
+  return failover$.pipe(
     map((failover): HookEvent => {
       const { domain, streamUuid, epoch, reason } = failover;
       const common = { domain, streamUuid, epoch, reason, time: new Date().toISOString() };
@@ -56,13 +62,11 @@ export function failoverHookEvents(service: Pick<SecondaryService, 'failover$'>)
 }
 
 /** The old primary learns that it is no longer one. */
-export function fencedHookEvents(
-  service: Pick<PrimaryService, 'transitions$' | 'statuses'>,
-): Observable<HookEvent> {
-  return service.transitions$.pipe(
+function fencings(agent: Told): Observable<HookEvent> {
+  return agent.transitions$.pipe(
     filter(({ role }) => role === 'fenced'),
     map(({ domain, reason }): HookEvent => {
-      const status = service.statuses().find((candidate) => candidate.domain === domain);
+      const status = agent.statuses().find((candidate) => candidate.domain === domain);
       return {
         event: 'fenced',
         domain,
@@ -73,11 +77,4 @@ export function fencedHookEvents(
       };
     }),
   );
-}
-
-/** A host may be on either side. */
-export function agentHookEvents(
-  service: Parameters<typeof failoverHookEvents>[0] & Parameters<typeof fencedHookEvents>[0],
-): Observable<HookEvent> {
-  return merge(failoverHookEvents(service), fencedHookEvents(service));
 }

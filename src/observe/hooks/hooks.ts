@@ -8,7 +8,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { type Observable, Subject, type Subscription } from 'rxjs';
-import type { HooksConfig } from '../../config/schema.js';
+import type { HooksConfig } from '../../config/sections.js';
 import { monotonicMs } from '../../flow/clock.js';
 import { InOrder } from '../../flow/in-order.js';
 import type { Logger } from '../../report/log.js';

@@ -2,7 +2,7 @@
 // 429, 5xx) is tried again, each time after twice the delay; any other answer than 2xx is final.
 
 import { setTimeout as delay } from 'node:timers/promises';
-import type { WebhookConfig } from '../../config/schema.js';
+import type { WebhookConfig } from '../../config/sections.js';
 import { asError, codeOf } from '../../errors.js';
 import { backoffMs } from '../../flow/backoff.js';
 import type { Logger } from '../../report/log.js';

@@ -1,10 +1,10 @@
-// The HTTP side of a service, for Prometheus and for whoever supervises the process:
+// The HTTP side of an agent, for Prometheus and for whoever supervises the process:
 //
 //   /metrics   what Prometheus scrapes
 //   /healthz   200 if the process lives and its event loop turns
 //   /readyz    200 if every domain is in a state that does its job, else 503 and the reasons
 //
-// It reads and changes nothing. Whatever a client sends, however slowly, the service behind it does not notice.
+// It reads and changes nothing. Whatever a client sends, however slowly, the agent behind it does not notice.
 
 import http from 'node:http';
 import net from 'node:net';
@@ -25,7 +25,6 @@ export interface HttpServerOptions {
   readonly host: string;
   /** 0: any free one. */
   readonly port: number;
-  readonly side: 'primary' | 'secondary' | 'agent';
   /** What is served under /metrics. */
   readonly registry: { readonly contentType: string; metrics(): Promise<string> };
   readonly statuses: () => readonly DomainStatus[];
@@ -134,11 +133,11 @@ async function answer(options: HttpServerOptions, request: http.IncomingMessage)
     case '/metrics':
       return { status: 200, type: options.registry.contentType, body: await options.registry.metrics() };
     case '/healthz':
-      return json(200, { status: 'ok', side: options.side, uptimeSeconds: process.uptime() });
+      return json(200, { status: 'ok', uptimeSeconds: process.uptime() });
     case '/readyz': {
       const reasons = unreadiness(options.statuses());
       const ready = reasons.length === 0;
-      return json(ready ? 200 : 503, { ready, side: options.side, reasons });
+      return json(ready ? 200 : 503, { ready, reasons });
     }
   }
 }

@@ -1,4 +1,4 @@
-// The services as numbers. Counters and histograms are fed by the reports that the services publish; what has a
+// An agent as numbers. Counters and histograms are fed by the reports that it publishes; what has a
 // current value is read from statuses() when Prometheus asks for it, so that nothing has to be kept in step.
 //
 // Names: romulus_, base units, counters end in _total. Every series of a domain has the label `domain`; a counter is
@@ -8,15 +8,7 @@ import { Gauge, Registry } from 'prom-client';
 import { EMPTY, type Observable, Subscription } from 'rxjs';
 import { VERSION } from '../../version.js';
 import { monotonicMs } from '../../flow/clock.js';
-import type {
-  AgentService,
-  DomainRole,
-  HostPhase,
-  DomainStatus,
-  PrimaryService,
-  ReplicationService,
-  SecondaryService,
-} from '../../report/reports.js';
+import type { AgentService, DomainRole, HostPhase, DomainStatus } from '../../report/reports.js';
 import type { HookOutcome } from '../hooks/events.js';
 import { registerProcessMetrics } from './process.js';
 import {
@@ -32,7 +24,7 @@ import {
 import { DomainSeries } from './series.js';
 
 export interface Metrics {
-  /** Its own for each service: two services in one process do not disturb each other. */
+  /** Its own for each agent: two of them in one process do not disturb each other. */
   readonly registry: Registry;
   /** Ends the subscriptions; the registry keeps its last values and may still be read. */
   stop(): void;
@@ -47,34 +39,24 @@ export interface MetricsOptions {
 const ROLES: readonly DomainRole[] = ['primary', 'standby', 'active', 'fenced', 'ended', 'failed', 'none'];
 const PHASES: readonly HostPhase[] = ['none', 'reading', 'booting', 'owner', 'standby', 'changing', 'over'];
 
-export function createPrimaryMetrics(service: PrimaryService, options: MetricsOptions = {}): Metrics {
-  const { series, subscriptions, metrics } = start('primary', service, options);
-  series.gauge('romulus_epoch_captured', 'The last epoch captured; -1: none.', (status) => status.epochSeen);
-  subscriptions.add(watchCheckpoints(series, service.checkpoints$));
-  return metrics;
-}
-
-export function createSecondaryMetrics(service: SecondaryService, options: MetricsOptions = {}): Metrics {
-  const { series, subscriptions, metrics } = start('secondary', service, options);
-  series.gauge(
-    'romulus_epoch_received',
-    'The last epoch received whole; -1: none.',
-    (status) => status.epochSeen,
-  );
-  series.gauge(
-    'romulus_epoch_committed',
-    'The last epoch applied to the standby domain; -1: none.',
-    (status) => status.epochCommitted,
-  );
-  subscriptions.add(watchCommits(series, service.commits$));
-  subscriptions.add(watchFailovers(series, service.failover$));
-  subscriptions.add(watchStandbys(series, service.standbyLosses$));
-  return metrics;
-}
-
 /** One host's, for its domains in whichever role. */
-export function createAgentMetrics(service: AgentService, options: MetricsOptions = {}): Metrics {
-  const { series, subscriptions, metrics } = start('agent', service, options);
+export function createAgentMetrics(
+  agent: AgentService,
+  { hookOutcomes$ = EMPTY, nowMs = monotonicMs }: MetricsOptions = {},
+): Metrics {
+  const registry = new Registry();
+  const subscriptions = new Subscription();
+  const series = new DomainSeries(registry, () => agent.statuses());
+  new Gauge({
+    name: 'romulus_build_info',
+    help: 'Always 1; what runs is in the labels.',
+    labelNames: ['version', 'node_version'],
+    registers: [registry],
+  }).set({ version: VERSION, node_version: process.version }, 1);
+  ofStatuses(series, nowMs);
+  subscriptions.add(watchLinks(series, agent.transitions$));
+  subscriptions.add(watchHooks(series, hookOutcomes$));
+  registerProcessMetrics(registry);
   series.gauge(
     'romulus_epoch_seen',
     'The last epoch captured, or received whole; -1: none.',
@@ -97,35 +79,12 @@ export function createAgentMetrics(service: AgentService, options: MetricsOption
     PHASES,
     ({ phase }) => phase ?? 'none',
   );
-  subscriptions.add(watchCheckpoints(series, service.checkpoints$));
-  subscriptions.add(watchCommits(series, service.commits$));
-  subscriptions.add(watchFailovers(series, service.failover$));
-  subscriptions.add(watchStandbys(series, service.standbyLosses$));
-  subscriptions.add(watchTrials(series, service.trials$));
-  return metrics;
-}
-
-/** With what all have. */
-function start(
-  side: 'primary' | 'secondary' | 'agent',
-  service: Pick<ReplicationService, 'statuses' | 'transitions$'>,
-  { hookOutcomes$ = EMPTY, nowMs = monotonicMs }: MetricsOptions,
-) {
-  const registry = new Registry();
-  const subscriptions = new Subscription();
-  const series = new DomainSeries(registry, () => service.statuses());
-  new Gauge({
-    name: 'romulus_build_info',
-    help: 'Always 1; what runs is in the labels.',
-    labelNames: ['side', 'version', 'node_version'],
-    registers: [registry],
-  }).set({ side, version: VERSION, node_version: process.version }, 1);
-  ofStatuses(series, nowMs);
-  subscriptions.add(watchLinks(series, service.transitions$));
-  subscriptions.add(watchHooks(series, hookOutcomes$));
-  registerProcessMetrics(registry);
-  const metrics: Metrics = { registry, stop: () => subscriptions.unsubscribe() };
-  return { series, subscriptions, metrics };
+  subscriptions.add(watchCheckpoints(series, agent.checkpoints$));
+  subscriptions.add(watchCommits(series, agent.commits$));
+  subscriptions.add(watchFailovers(series, agent.failover$));
+  subscriptions.add(watchStandbys(series, agent.standbyLosses$));
+  subscriptions.add(watchTrials(series, agent.trials$));
+  return { registry, stop: () => subscriptions.unsubscribe() };
 }
 
 function ofStatuses(series: DomainSeries, nowMs: () => number): void {

@@ -1,13 +1,15 @@
-// Both services over TLS, with certificates that end, are renewed, or are somebody else's.
+// Two hosts over TLS, with certificates that end, are renewed, or are somebody else's.
 
 import { copyFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
+import { createMemoryWitness } from '../../../src/failover/witnesses/memory.js';
 import { Authority, type LeafFiles } from '../../support/authority.js';
 import { captureLog } from '../../support/capture.js';
 import { Cleanup } from '../../support/cleanup.js';
 import { until } from '../../support/until.js';
+import { WitnessLine } from '../../service/hosts.js';
 import { Proxy } from '../../service/proxy.js';
 import { TestPrimary, TestSecondary } from '../../service/world.js';
 
@@ -25,28 +27,35 @@ describe('service: certificates', () => {
     return { authority: new Authority(directory), directory };
   }
 
-  async function pairOf(onPrimary: LeafFiles, onSecondary: LeafFiles, changes: Record<string, unknown> = {}) {
+  async function pairOf(onPrimary: LeafFiles, onSecondary: LeafFiles, primaryName?: string) {
     const [logs, theirs] = [captureLog(), captureLog()];
+    const registers = createMemoryWitness();
+    const line = new WitnessLine(registers);
     const primary = new TestPrimary({
-      listen: { tls: onPrimary },
-      domain: { secondaryNames: ['127.0.0.2'] },
+      registers: line,
+      file: { tls: onPrimary },
+      hosts: { south: { name: '127.0.0.2' } },
       log: logs.log,
     });
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
-    const proxy = new Proxy(primary.service.port);
+    await primary.start();
+    const proxy = new Proxy(primary.port);
     const port = await proxy.listen();
     cleanup.add(() => proxy.close());
-    const secondary = new TestSecondary(port, {
-      failover: { reconnectWindowMs: WINDOW_MS },
-      domain: { primary: `wss://127.0.0.1:${port}`, tls: onSecondary, ...changes },
-      log: theirs.log,
-    });
+    const secondary = new TestSecondary(
+      { port, registers },
+      {
+        failover: { reconnectWindowMs: WINDOW_MS },
+        file: { tls: onSecondary },
+        ...(primaryName !== undefined && { hosts: { north: { name: primaryName } } }),
+        log: theirs.log,
+      },
+    );
     cleanup.add(() => secondary.service.stop());
-    await secondary.service.start();
+    await secondary.start();
     const says = ({ lines }: typeof logs, text: RegExp) => lines().some(({ msg }) => text.test(String(msg)));
     return {
-      ...{ primary, proxy, secondary },
+      ...{ primary, proxy, secondary, line },
       primarySays: (text: RegExp) => says(logs, text),
       secondarySays: (text: RegExp) => says(theirs, text),
     };
@@ -71,12 +80,14 @@ describe('service: certificates', () => {
       };
       put(ending);
       const world = await (side === 'primary' ? pairOf(files, good) : pairOf(good, files));
-      const { primary, proxy, secondary, primarySays, secondarySays } = world;
+      const { primary, proxy, secondary, line, primarySays, secondarySays } = world;
       await until('checkpoints', () => primary.checkpoints.length > 3);
       expect(Date.now(), 'linked in time').to.be.lessThan(end.getTime());
       await until('it has expired', () => Date.now() > end.getTime() + 1500, 2000 + VALID_SECONDS * 1000);
       expect(secondary.status().link, 'a link that stands goes on').to.equal('replicating');
 
+      // The register would let the secondary take over.
+      line.isCut = true;
       const connections = proxy.connections;
       proxy.cut();
       await until('dialled again and again', () => proxy.connections > connections + 10);
@@ -105,15 +116,15 @@ describe('service: certificates', () => {
   it('the primary dies for good while TLS keeps them apart: nobody listens, and that is no TLS failure', async () => {
     const { authority } = await authorityOf();
     const own = authority.issue({ names: 'IP:127.0.0.2' });
-    const { primary, proxy, secondary } = await pairOf(authority.issue(), own);
+    const { primary, proxy, secondary, line } = await pairOf(authority.issue(), own);
     await until('checkpoints', () => primary.checkpoints.length > 3);
     const impostor = new TestPrimary({
-      listen: { tls: authority.issue({ names: 'IP:127.0.0.3' }) },
-      domain: { secondaryNames: 'any' },
+      file: { tls: authority.issue({ names: 'IP:127.0.0.3' }) },
     });
     cleanup.add(() => impostor.service.stop());
-    await impostor.service.start();
-    proxy.target = impostor.service.port;
+    await impostor.start();
+    line.isCut = true;
+    proxy.target = impostor.port;
     proxy.cut();
     await until('refused', () => secondary.status().error?.code === 'NAME_REFUSED');
     await sleep(2 * WINDOW_MS);
@@ -137,7 +148,7 @@ describe('service: certificates', () => {
     const { authority } = await authorityOf();
     const own = authority.issue({ names: 'IP:127.0.0.2' });
     const alpha = authority.issue({ names: 'DNS:alpha.example.org' });
-    const { primary, secondary } = await pairOf(alpha, own, { primaryName: 'alpha.example.org' });
+    const { primary, secondary } = await pairOf(alpha, own, 'alpha.example.org');
     await until('checkpoints', () => primary.checkpoints.length > 3);
     const certificates = secondary.status().certificates?.map(({ certificate }) => certificate);
     expect(certificates).to.deep.equal(['own', 'authority']);

@@ -33,8 +33,8 @@ describe('qemu: an agent that is killed', function () {
     const world = await World.open();
     cleanup.add(() => world.close());
     const config = { ...ticking, network: [world.card] };
-    const next = () => {
-      const child = PairChild.primary(config, { intervalMs: 10 });
+    const next = (registers: string) => {
+      const child = PairChild.primary(config, { intervalMs: 10, registers });
       cleanup.add(() => child.kill());
       return child;
     };
@@ -42,11 +42,12 @@ describe('qemu: an agent that is killed', function () {
     let released = 0;
     for (let round = 0; round < KILLS; round++) {
       world.frames = 0;
-      const agent = next();
+      const registers = await cleanup.directory();
+      const agent = next(registers);
       await until('the primary listens', () => agent.port > 0, PATIENCE_MS);
-      const secondary = new SecondaryOf(agent.port, standby);
+      const secondary = new SecondaryOf({ port: agent.port, registers }, standby);
       cleanup.add(() => secondary.service.stop());
-      await secondary.service.start();
+      await secondary.start();
       await until('checkpoints', () => secondary.commits.length > 5, PATIENCE_MS);
       await sleep(Math.random() * 60); // any moment will do: mid-flush, mid-pause, mid-seal
       const began = performance.now();
@@ -71,26 +72,27 @@ describe('qemu: an agent that is killed', function () {
 
   it('the secondary’s, 8 times: the primary’s guest ticks on, and the next secondary is filled', async function () {
     this.timeout(180_000);
-    const primary = new PrimaryOf(ticking, { intervalMs: 10 });
+    const registers = await cleanup.directory();
+    const primary = new PrimaryOf(ticking, { intervalMs: 10, registers });
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
+    await primary.start();
     for (let round = 0; round < 8; round++) {
-      const agent = PairChild.secondary(primary.service.port, ticking);
+      const agent = PairChild.secondary(primary.port, registers, ticking);
       cleanup.add(() => agent.kill());
       // Also before it has anything.
       if (round % 2 === 0) await primary.progress(3);
-      else await until('linked', () => primary.status.link !== 'down', PATIENCE_MS);
+      else await until('linked', () => primary.status().link !== 'down', PATIENCE_MS);
       await sleep(Math.random() * 40);
       await agent.kill();
-      await until('unprotected', () => primary.status.link === 'down', PATIENCE_MS);
+      await until('unprotected', () => primary.status().link === 'down', PATIENCE_MS);
       await until('its QEMU is gone', () => qemus('standby').length === 0, PATIENCE_MS);
       const ticks = ticksOf(primary.raw).length;
       await until('the guest ticks on', () => ticksOf(primary.raw).length > ticks + 3, PATIENCE_MS);
     }
     expect(successiveTicksOf(primary.raw)[0]).to.equal(1);
-    const last = new SecondaryOf(primary.service.port, ticking);
+    const last = new SecondaryOf(primary, ticking);
     cleanup.add(() => last.service.stop());
-    await last.service.start();
+    await last.start();
     await primary.progress(3);
     for (const pid of qemus('primary')) process.kill(pid, 'SIGKILL');
     await last.active();

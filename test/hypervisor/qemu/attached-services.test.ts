@@ -1,21 +1,17 @@
-// An attached guest through both services: protected like any other, and never ended by us. What becomes of it depends
+// An attached guest, and both hosts: protected like any other, and never ended by us. What becomes of it depends
 // on what the secondary is known to do: it goes on with its network, or without, or is stopped.
 
-import { fork, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { pino } from 'pino';
-import type { SupervisorMessage } from '../../../src/cli/supervisor.js';
-import { parsePrimaryConfig, parseSecondaryConfig } from '../../../src/config/load.js';
+import { createMemoryWitness } from '../../../src/failover/witnesses/memory.js';
+import type { RegisterWitness } from '../../../src/failover/register.js';
 import { attachQemuSource } from '../../../src/hypervisor/qemu/index.js';
-import { createPrimaryService } from '../../../src/service/primary-service.js';
-import type { FailoverEvent, PrimaryService, SecondaryService } from '../../../src/report/reports.js';
-import { createSecondaryService } from '../../../src/service/secondary-service.js';
+import { Agent } from '../../cli/agent.js';
+import { agentOn, WatchedHost, WitnessLine, type Reach } from '../../service/hosts.js';
 import { Proxy } from '../../service/proxy.js';
 import { log } from '../../service/world.js';
+import { freePorts } from '../../support/ports.js';
 import { Cleanup } from '../../support/cleanup.js';
 import { until } from '../../support/until.js';
 import { announce, World } from './outside.js';
@@ -23,9 +19,7 @@ import { StrangeQemu } from './stranger.js';
 import { expectCode, successiveTicksOf } from '../support.js';
 import { Screen, TICK_ARGUMENTS, needQemu } from './support.js';
 
-const COMMAND = fileURLToPath(new URL('../../../src/cli/main.js', import.meta.url));
-
-describe('qemu: an attached guest through the services', function () {
+describe('qemu: an attached guest and its standby', function () {
   this.timeout(60_000);
   const cleanup = new Cleanup();
   let world: World;
@@ -44,110 +38,104 @@ describe('qemu: an attached guest through the services', function () {
   });
   afterEach(() => cleanup.run());
 
-  const primaryConfig = (changes: Record<string, unknown> = {}) => ({
-    listen: { port: 0 },
-    http: false,
-    domains: [
-      {
-        name: 'web',
-        hypervisor: { kind: 'qemu', qmp: qemu.monitor, serial: qemu.serial, network: [{ id: 'lan' }] },
-        checkpoint: { intervalMs: 10, slab: '4MiB' },
-        heartbeat: { intervalMs: 50, timeoutMs: 400 },
-        output: { console: 'none', ...changes },
+  /** On north the guest is there already. */
+  const domains = () => [
+    {
+      name: 'web',
+      hosts: {
+        north: {
+          hypervisor: { kind: 'qemu', qmp: qemu.monitor, serial: qemu.serial, network: [{ id: 'lan' }] },
+          output: { console: 'none' },
+        },
+        south: {
+          hypervisor: {
+            ...{ kind: 'qemu', accelerator: 'tcg', memory: '16MiB', arguments: TICK_ARGUMENTS },
+            network: [{ id: 'lan', socket: world.netdev }],
+          },
+        },
       },
-    ],
-  });
+      checkpoint: { intervalMs: 10, slab: '4MiB' },
+      heartbeat: { intervalMs: 50, timeoutMs: 400 },
+      failover: { redialMinMs: 10, redialMaxMs: 100 },
+    },
+  ];
 
-  async function primaryOf(changes: Record<string, unknown> = {}): Promise<PrimaryService> {
+  /** North, its registers, and its way to them. */
+  interface Primary {
+    readonly host: WatchedHost;
+    readonly line: WitnessLine;
+    readonly registers: RegisterWitness;
+  }
+
+  async function primaryOf(registers = createMemoryWitness()): Promise<Primary> {
+    const line = new WitnessLine(registers);
     const log = pino({ level: 'warn' }, { write: (line: string) => void said.push(line) });
-    const primary = createPrimaryService(parsePrimaryConfig(primaryConfig(changes)), { log });
-    cleanup.add(() => primary.stop());
-    await primary.start();
+    const agent = agentOn('north', { port: 0, registers: line, domains: domains() }, { log });
+    cleanup.add(() => agent.stop());
+    const host = new WatchedHost(agent);
+    await agent.start();
+    return { host, line, registers };
+  }
+
+  /** It is attached to, and let run. */
+  async function runningOf(registers = createMemoryWitness()): Promise<Primary> {
+    const primary = await primaryOf(registers);
+    await until('it runs', () => primary.host.was('primary'), 20_000);
     return primary;
   }
 
   interface Standby {
-    readonly service: SecondaryService;
-    readonly failovers: FailoverEvent[];
+    readonly host: WatchedHost;
     readonly screen: Screen;
   }
 
-  /** A standby in a QEMU of ours, dialling in through a network that can fail. */
-  async function secondaryOf(port: number): Promise<Standby> {
+  /** A standby in a QEMU of ours. */
+  async function standbyOf({ port, registers }: Reach): Promise<Standby> {
     const screen = new Screen();
-    const service = createSecondaryService(
-      parseSecondaryConfig({
-        http: false,
-        domains: [
-          {
-            name: 'web',
-            primary: `ws://127.0.0.1:${port}`,
-            hypervisor: {
-              kind: 'qemu',
-              accelerator: 'tcg',
-              memory: '16MiB',
-              arguments: TICK_ARGUMENTS,
-              network: [{ id: 'lan', socket: world.netdev }],
-            },
-            failover: { redialMinMs: 10, redialMaxMs: 100 },
-          },
-        ],
-      }),
-      { log, openConsole: () => screen },
-    );
-    const standby: Standby = { service, failovers: [], screen };
-    service.failover$.subscribe((event) => standby.failovers.push(event));
-    cleanup.add(() => service.stop());
-    await service.start();
+    const dependencies = { log, openConsole: () => screen };
+    const agent = agentOn('south', { port, registers, domains: domains() }, dependencies);
+    const host = new WatchedHost(agent);
+    cleanup.add(() => agent.stop());
+    await agent.start();
+    return { host, screen };
+  }
+
+  async function linked({ host, registers }: Primary, port = host.service.port): Promise<Standby> {
+    const standby = await standbyOf({ port, registers });
+    await until('checkpoints', () => host.checkpoints.length > 5, 20_000);
+    expect(standby.host.status().error).to.equal(null);
     return standby;
   }
 
-  async function linked(primary: PrimaryService, port = primary.port): Promise<Standby> {
-    let checkpoints = 0;
-    primary.checkpoints$.subscribe(() => checkpoints++);
-    const standby = await secondaryOf(port);
-    await until('checkpoints', () => checkpoints > 5, 20_000);
-    expect(standby.service.statuses()[0]?.error).to.equal(null);
-    return standby;
-  }
-
-  async function proxyOf(primary: PrimaryService): Promise<{ proxy: Proxy; port: number }> {
-    const proxy = new Proxy(primary.port);
+  /** A standby that is linked through a network that can fail. */
+  async function linkedBehindProxy(primary: Primary): Promise<{ proxy: Proxy; standby: Standby }> {
+    const proxy = new Proxy(primary.host.service.port);
     const port = await proxy.listen();
     cleanup.add(() => proxy.close());
-    return { proxy, port };
+    return { proxy, standby: await linked(primary, port) };
   }
 
-  /** A primary in a process of its own, and a standby that has commits of it. */
-  async function agentOf(): Promise<{ agent: ChildProcess; standby: Standby }> {
-    const file = path.join(await cleanup.directory(), 'primary.json');
-    await writeFile(file, JSON.stringify({ ...primaryConfig(), log: { level: 'error' } }));
-    const agent = fork(COMMAND, ['primary', '--config', file], {
-      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+  /** North's agent in a process of its own, and a standby that has commits of it. */
+  async function agentOf(): Promise<{ agent: Agent; standby: Standby }> {
+    const registers = await cleanup.directory();
+    const [port = 0, other = 0] = await freePorts(2);
+    const at = (number: number) => ({ address: '127.0.0.1', port: number });
+    const agent = await Agent.start(cleanup, 'north', {
+      ...{ witness: { kind: 'file', directory: registers }, domains: domains() },
+      ...{ hosts: { north: at(port), south: at(other) }, http: false },
+      control: path.join(registers, 'north.sock'),
     });
-    const gone = once(agent, 'close');
-    cleanup.add(async () => {
-      agent.kill('SIGKILL');
-      await gone;
-    });
-    const listening: number[] = [];
-    agent.on('message', (message) => {
-      const { kind, port: told } = message as SupervisorMessage & { port: number };
-      if (kind === 'listening') listening.push(told);
-    });
-    await until('the agent listens', () => listening.length > 0, 20_000);
-    const standby = await secondaryOf(listening[0] ?? 0);
-    let commits = 0;
-    standby.service.commits$.subscribe(() => commits++);
-    await until('commits', () => commits > 20, 20_000);
+    await agent.listening();
+    const standby = await standbyOf({ port, registers });
+    await until('commits', () => standby.host.commits.length > 20, 20_000);
     return { agent, standby };
   }
 
   it('the agent alone is killed: the guest goes on, unheard, also when the filters open by themselves', async () => {
     const { agent, standby } = await agentOf();
-    agent.kill('SIGKILL');
-    await until('takeover', () => standby.failovers.length === 2);
-    await standby.service.stop();
+    agent.process.kill('SIGKILL');
+    await until('takeover', () => standby.host.failovers.length === 2);
+    await standby.host.service.stop();
     await until('the guard has done its work', () => !qemu.isGuarded());
     expect(await qemu.isRunning()).to.equal(true);
     expect((await qemu.filters()).sort()).to.deep.equal([
@@ -168,10 +156,10 @@ describe('qemu: an attached guest through the services', function () {
 
   it('agent and QEMU are killed: the secondary goes on at the next tick', async () => {
     const { agent, standby } = await agentOf();
-    agent.kill('SIGKILL');
+    agent.process.kill('SIGKILL');
     process.kill(qemu.pid, 'SIGKILL');
-    await until('takeover', () => standby.failovers.length === 2);
-    expect(standby.failovers.map(({ phase }) => phase)).to.deep.equal(['started', 'completed']);
+    await until('takeover', () => standby.host.failovers.length === 2);
+    expect(standby.host.failovers.map(({ phase }) => phase)).to.deep.equal(['started', 'completed']);
     await until('ticks', () => standby.screen.text.split('\n').length > 6);
     expect(successiveTicksOf(standby.screen.text).length).to.be.at.least(5);
   });
@@ -179,34 +167,30 @@ describe('qemu: an attached guest through the services', function () {
   it('the primary is stopped in order: the guest goes on, with its network; nobody takes over', async () => {
     const primary = await primaryOf();
     const standby = await linked(primary);
-    await primary.stop();
+    await primary.host.service.stop();
     expect(await qemu.isRunning()).to.equal(true);
     expect(await qemu.filters()).to.deep.equal([]);
     await world.hears(1, () => qemu.speak());
-    expect(standby.failovers).to.deep.equal([]);
+    expect(standby.host.failovers).to.deep.equal([]);
     expect(said.join('')).to.not.include('monitor');
   });
 
-  it('there never was a secondary: what was held is let out', async () => {
-    const primary = await primaryOf();
-    await world
-      .hears(0, () => primary.stop().then(() => undefined))
-      .catch((error: unknown) => {
-        // The frames of the gate's own test may be among those let out.
-        if (!/to equal/.test(String(error))) throw error;
-      });
+  it('there never was a secondary: the guest goes on, and is heard', async () => {
+    const primary = await runningOf();
+    await primary.host.service.stop();
+    expect(await qemu.isRunning()).to.equal(true);
     expect(await qemu.filters()).to.deep.equal([]);
     await world.hears(1, () => qemu.speak());
   });
 
   it('nobody answers the goodbye: the guest stays held, and the log says how to undo that', async () => {
     const primary = await primaryOf();
-    const { proxy, port } = await proxyOf(primary);
-    const standby = await linked(primary, port);
+    const { proxy, standby } = await linkedBehindProxy(primary);
+    primary.line.isCut = true;
     proxy.mode = 'silent';
-    await primary.stop();
-    await until('takeover', () => standby.failovers.length === 2);
-    await standby.service.stop();
+    await primary.host.service.stop();
+    await until('takeover', () => standby.host.failovers.length === 2);
+    await standby.host.service.stop();
     expect(await qemu.isRunning()).to.equal(true);
     await world.hears(0, () => qemu.speak());
     const advice = said
@@ -228,50 +212,36 @@ describe('qemu: an attached guest through the services', function () {
 
   it('fenced: the guest is stopped, and silent', async () => {
     const primary = await primaryOf();
-    const { proxy, port } = await proxyOf(primary);
-    const standby = await linked(primary, port);
+    const { proxy, standby } = await linkedBehindProxy(primary);
+    primary.line.isCut = true;
     proxy.mode = 'silent';
-    await until('takeover', () => standby.failovers.length === 2);
-    const frames = world.frames;
-    proxy.mode = 'forward';
-    proxy.cut();
-    await primary.finished;
-    expect(primary.statuses()[0]?.role).to.equal('fenced');
-    await primary.stop();
-    await standby.service.stop();
+    await until('takeover', () => standby.host.failovers.length === 2);
+    const { frames } = world;
+    primary.line.isCut = false;
+    await until('fenced', () => primary.host.was('fenced'));
+    await primary.host.service.stop();
+    await standby.host.service.stop();
     expect(world.frames).to.be.at.least(frames);
     expect(await qemu.isRunning()).to.equal(false);
-    expect(said.join('')).to.include('was stopped, because a secondary runs it');
+    const advice = said.find((line) => line.includes('was stopped, because a secondary runs it')) ?? '';
+    expect(advice).to.include('monitor: ');
     await world.hears(0, () => qemu.speak());
     // A supervisor starts the agent again: it does not run here a second time, until somebody says so.
-    const again = await primaryOf({ whenUnprotected: 'pass' });
-    expect(again.statuses()[0]).to.include({ role: 'failed' });
-    const advice = again.statuses()[0]?.error?.message ?? '';
-    expect(advice).to.include('was stopped, because a secondary runs it');
-    await again.stop();
+    said = [];
+    const again = await primaryOf(primary.registers);
+    await until('it is looked at', () => said.length > 0, 20_000);
+    await again.host.service.stop();
     await world.hears(0, () => qemu.speak());
     expect(await qemu.isRunning()).to.equal(false);
-    const commands = /monitor: (.*)$/.exec(advice)?.[1]?.split(', ') ?? [];
+    const { msg } = JSON.parse(advice) as { msg: string };
+    const commands = /monitor: (.*)$/.exec(msg)?.[1]?.split(', ') ?? [];
     await qemu.ask(async (qmp) => {
       for (const command of commands) expect(await qmp.human(command)).to.equal('');
     });
     expect(await qemu.isRunning()).to.equal(true);
-    const last = await primaryOf();
-    expect(last.statuses()[0]).to.include({ role: 'primary' });
-    await last.stop();
+    const last = await runningOf();
+    await last.host.service.stop();
     expect(await qemu.filters()).to.deep.equal([]);
-  });
-
-  it('output passes unprotected: the guest keeps its network though nobody answers the goodbye', async () => {
-    const primary = await primaryOf({ whenUnprotected: 'pass' });
-    const { proxy, port } = await proxyOf(primary);
-    const standby = await linked(primary, port);
-    proxy.mode = 'silent';
-    await primary.stop();
-    await standby.service.stop();
-    expect(await qemu.isRunning()).to.equal(true);
-    expect(await qemu.filters()).to.deep.equal([]);
-    await world.hears(1, () => qemu.speak());
   });
 
   it('found held by an agent that is gone: taken over, with the cable plugged in again, and held until it is free', async () => {

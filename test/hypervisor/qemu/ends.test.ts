@@ -49,18 +49,18 @@ describe('qemu: how a guest ends', function () {
   ): Promise<{ primary: PrimaryOf; secondary: SecondaryOf }> {
     const primary = new PrimaryOf(config, changes);
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
-    const secondary = new SecondaryOf(primary.service.port, config, changes);
+    await primary.start();
+    const secondary = new SecondaryOf(primary, config, changes);
     cleanup.add(() => secondary.service.stop());
-    await secondary.service.start();
+    await secondary.start();
     await primary.progress(3);
     return { primary, secondary };
   }
 
   async function ended(primary: PrimaryOf, secondary: SecondaryOf): Promise<void> {
-    await Promise.all([primary.service.finished, secondary.service.finished]);
-    expect([primary.status.role, secondary.status.role]).to.deep.equal(['ended', 'ended']);
-    expect([primary.status.error, secondary.status.error]).to.deep.equal([null, null]);
+    await until('both ends', () => primary.was('ended') && secondary.was('ended'), PATIENCE_MS);
+    const errors = [...primary.history, ...secondary.history].map(({ error }) => error);
+    expect(errors.filter((error) => error !== null)).to.deep.equal([]);
     expect(secondary.failovers).to.deep.equal([]);
     expect(secondary.out).to.equal('');
   }
@@ -96,8 +96,10 @@ describe('qemu: how a guest ends', function () {
 
   it('is quit in the middle of a checkpoint: the end on both sides', async () => {
     const { primary, secondary } = await pair(ticking);
-    // As the command does: nobody answers a dial afterwards.
-    void primary.service.finished.then(() => primary.service.stop());
+    // Nobody answers a dial afterwards.
+    primary.service.transitions$.subscribe(({ role }) => {
+      if (role === 'ended') void primary.service.stop();
+    });
     const { domain } = primary;
     const context = domain.emulatorContext.bind(domain);
     domain.emulatorContext = async () => {
@@ -140,10 +142,10 @@ describe('qemu: how a guest ends', function () {
         await primary.progress(1);
         await primary.domain.input(Buffer.from('x'));
         await secondary.active();
-        expect(primary.status.role).to.equal('failed');
-        expect(primary.transitions.at(-1)?.reason).to.equal('crashed: the guest panicked');
+        const failed = primary.transitions.find(({ role }) => role === 'failed');
+        expect(failed?.reason).to.equal('crashed: the guest panicked');
         await secondary.targets[0]?.input(Buffer.from(again ? 'x' : '?'));
-        if (again) await until('failed', () => secondary.status.role === 'failed', PATIENCE_MS);
+        if (again) await until('failed', () => secondary.was('failed'), PATIENCE_MS);
         else await until('it answers', () => secondary.out === '.', PATIENCE_MS);
         expect(secondary.failovers).to.have.length(2);
         await cleanup.run();
@@ -157,11 +159,11 @@ describe('qemu: how a guest ends', function () {
     for (const end of ['none', 'SIGTERM', 'SIGINT', 'quit'] as const) {
       const primary = new PrimaryOf({ ...ticking, network: [world.card] }, { intervalMs: 1000 });
       cleanup.add(() => primary.service.stop());
-      await primary.service.start();
+      await primary.start();
       // The standby's card is plugged into nothing that we watch.
-      const secondary = new SecondaryOf(primary.service.port, { ...ticking, network: [UNHEARD] });
+      const secondary = new SecondaryOf(primary, { ...ticking, network: [UNHEARD] });
       cleanup.add(() => secondary.service.stop());
-      await secondary.service.start();
+      await secondary.start();
       await primary.progress(2);
       world.frames = 0;
       const { qmp } = primary.domain.machine;
@@ -175,7 +177,7 @@ describe('qemu: how a guest ends', function () {
       if (end === 'quit') qmp.execute('quit').catch(() => undefined);
       else killAll('primary', end);
       await primary.domain.machine.gone;
-      await Promise.race([primary.service.finished, secondary.service.finished]);
+      await until('the end', () => primary.was('ended') || primary.was('failed'), PATIENCE_MS);
       await sleep(20);
       expect(world.frames, end).to.equal(0);
       await stopBoth(primary, secondary);
@@ -193,7 +195,7 @@ describe('qemu: how a guest ends', function () {
         await secondary.active();
         tookMs.push(Math.round(performance.now() - began));
         await expectContinuation(primary, secondary);
-        expect(primary.status.role).to.equal('failed');
+        expect(primary.was('failed')).to.equal(true);
         await cleanup.run();
       }
       console.log(`      running again after ${tookMs.join(', ')} ms`);

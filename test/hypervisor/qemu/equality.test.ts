@@ -1,4 +1,4 @@
-// The promise of a checkpoint, looked at from outside: both services, Debian's kernel under load and a network with
+// The promise of a checkpoint, looked at from outside: both hosts, Debian's kernel under load and a network with
 // traffic. At each commit the standby's whole RAM is what the primary's was in the pause; and what it takes over with, RAM
 // and device state, are those of the last commit.
 
@@ -6,8 +6,8 @@ import { once } from 'node:events';
 import { readSync, writeSync } from 'node:fs';
 import net from 'node:net';
 import { expect } from 'chai';
-import { parsePrimaryConfig, parseSecondaryConfig } from '../../../src/config/load.js';
-import type { HypervisorConfig } from '../../../src/config/schema.js';
+import type { HypervisorConfig } from '../../../src/config/hypervisor.js';
+import { createMemoryWitness } from '../../../src/failover/witnesses/memory.js';
 import {
   openQemuSource,
   openQemuTarget,
@@ -17,10 +17,9 @@ import {
   type QemuTarget,
 } from '../../../src/hypervisor/qemu/index.js';
 import { managedQemu } from '../../../src/service/hypervisors.js';
-import { createPrimaryService } from '../../../src/service/primary-service.js';
-import type { SecondaryService } from '../../../src/report/reports.js';
-import { createSecondaryService } from '../../../src/service/secondary-service.js';
+import type { AgentService } from '../../../src/report/reports.js';
 import { PAGE_SIZE } from '../../../src/stream/format.js';
+import { agentOn, neverOpened } from '../../service/hosts.js';
 import { log } from '../../service/world.js';
 import { ensureGuest, GUEST_TIMEOUT_MS, guestMachine } from '../../support/qemu.js';
 import { until } from '../../support/until.js';
@@ -109,14 +108,14 @@ describe('qemu: image equality', function () {
       const sources: QemuPrimary[] = [];
       const targets: QemuTarget[] = [];
       const [primaryConsole, secondaryConsole] = [new Screen(), new Screen()];
-      const primary = createPrimaryService(
-        parsePrimaryConfig({
-          listen: { port: 0 },
-          http: false,
-          domains: [{ name: 'web', hypervisor, checkpoint: { intervalMs: 20, slab: '128MiB' } }],
-        }),
+      const registers = createMemoryWitness();
+      const domains = [{ name: 'web', hypervisor, checkpoint: { intervalMs: 20, slab: '128MiB' } }];
+      const primary = agentOn(
+        'north',
+        { port: 0, registers, domains },
         {
           log,
+          openTarget: neverOpened,
           openSource: async (config) => {
             const source = watch.watch(await openQemuSource(qemuConfig(config)));
             sources.push(source);
@@ -125,18 +124,16 @@ describe('qemu: image equality', function () {
           openConsole: () => primaryConsole,
         },
       );
-      let secondary: SecondaryService | null = null;
+      let secondary: AgentService | null = null;
       const pages: number[] = [];
       const commits: number[] = [];
       let begun = 0;
       try {
         await primary.start();
         primary.checkpoints$.subscribe(({ epoch, dirtyPages }) => (pages[epoch] = dirtyPages));
-        secondary = createSecondaryService(
-          parseSecondaryConfig({
-            http: false,
-            domains: [{ name: 'web', primary: `ws://127.0.0.1:${primary.port}`, hypervisor }],
-          }),
+        secondary = agentOn(
+          'south',
+          { port: primary.port, registers, domains },
           {
             log,
             openTarget: async (config) => {

@@ -1,4 +1,4 @@
-// Two real QEMUs at the handshake, through both services: those that differ are refused with the difference, and nothing
+// Two real QEMUs at the handshake, through both hosts: those that differ are refused with the difference, and nothing
 // is taken over; those that do not are linked. And output that passes unprotected, held while a secondary is linked.
 
 import { rm, writeFile } from 'node:fs/promises';
@@ -7,12 +7,10 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { expect } from 'chai';
 import { pino } from 'pino';
-import { parsePrimaryConfig, parseSecondaryConfig } from '../../../src/config/load.js';
+import { createMemoryWitness } from '../../../src/failover/witnesses/memory.js';
 import { QemuPrimary } from '../../../src/hypervisor/qemu/index.js';
 import { openSource } from '../../../src/service/hypervisors.js';
-import { createPrimaryService } from '../../../src/service/primary-service.js';
-import type { PrimaryService, SecondaryService } from '../../../src/report/reports.js';
-import { createSecondaryService } from '../../../src/service/secondary-service.js';
+import { agentOn, WatchedHost } from '../../service/hosts.js';
 import { Cleanup } from '../../support/cleanup.js';
 import { until } from '../../support/until.js';
 import { announce, World } from './outside.js';
@@ -41,18 +39,20 @@ describe('qemu: the handshake', function () {
   this.timeout(60_000);
   const cleanup = new Cleanup();
   let domain: QemuPrimary | null = null;
+  let registers = createMemoryWitness();
   before(function () {
     return needQemu(this);
   });
   afterEach(() => cleanup.run());
 
-  async function primaryOf(hypervisor: Section, changes: Section = {}): Promise<PrimaryService> {
-    const primary = createPrimaryService(
-      parsePrimaryConfig({
-        listen: { port: 0 },
-        http: false,
-        domains: [{ name: 'web', hypervisor, output: { console: 'none' }, ...changes }],
-      }),
+  /** Resolves when the guest is there, or cannot be. */
+  async function primaryOf(hypervisor: Section, changes: Section = {}): Promise<WatchedHost> {
+    const section = { name: 'web', hypervisor, output: { console: 'none' }, ...changes };
+    registers = createMemoryWitness();
+    domain = null;
+    const agent = agentOn(
+      'north',
+      { port: 0, registers, domains: [section] },
       {
         log: pino({ level: 'silent' }),
         openSource: async (config) => {
@@ -63,34 +63,31 @@ describe('qemu: the handshake', function () {
         },
       },
     );
-    cleanup.add(() => primary.stop());
-    await primary.start();
+    cleanup.add(() => agent.stop());
+    const primary = new WatchedHost(agent);
+    await agent.start();
+    await until('it runs, or failed', () => primary.was('primary') || primary.was('failed'), 20_000);
     return primary;
   }
 
+  const failureOf = (primary: WatchedHost): string =>
+    primary.history.find(({ role }) => role === 'failed')?.error?.message ?? 'it has not failed';
+
   async function secondaryOf(
-    port: number,
+    { service: { port } }: WatchedHost,
     hypervisor: Section,
     said: string[] = [],
-  ): Promise<SecondaryService> {
-    const service = createSecondaryService(
-      parseSecondaryConfig({
-        http: false,
-        domains: [
-          {
-            name: 'web',
-            primary: `ws://127.0.0.1:${port}`,
-            hypervisor,
-            failover: { redialMinMs: 10, redialMaxMs: 100 },
-            output: { console: 'none' },
-          },
-        ],
-      }),
-      { log: pino({ level: 'warn' }, { write: (line: string) => void said.push(line) }) },
-    );
-    cleanup.add(() => service.stop());
-    await service.start();
-    return service;
+  ): Promise<WatchedHost> {
+    const section = {
+      ...{ name: 'web', hypervisor, output: { console: 'none' } },
+      failover: { redialMinMs: 10, redialMaxMs: 100 },
+    };
+    const log = pino({ level: 'warn' }, { write: (line: string) => void said.push(line) });
+    const agent = agentOn('south', { port, registers, domains: [section] }, { log });
+    cleanup.add(() => agent.stop());
+    const secondary = new WatchedHost(agent);
+    await agent.start();
+    return secondary;
   }
 
   const misfits: Record<string, [Section, RegExp[]]> = {
@@ -135,40 +132,31 @@ describe('qemu: the handshake', function () {
   };
 
   it('refuses a secondary that differs, says how, and the domain goes on', async () => {
-    const primary = await primaryOf(
-      { ...HYPERVISOR, network: [CARD] },
-      {
-        output: { console: 'none', whenUnprotected: 'pass' },
-      },
-    );
+    const primary = await primaryOf({ ...HYPERVISOR, network: [CARD] });
     if (!domain) throw new Error('no domain');
     const screen = new Console(domain);
     for (const [what, [changes, expected]] of Object.entries(misfits)) {
       const said: string[] = [];
-      const secondary = await secondaryOf(primary.port, { ...HYPERVISOR, network: [CARD], ...changes }, said);
-      const failovers: unknown[] = [];
-      const commits: unknown[] = [];
-      secondary.failover$.subscribe((event) => failovers.push(event));
-      secondary.commits$.subscribe((event) => commits.push(event));
-      await until(what, () => secondary.statuses()[0]?.error !== null);
-      const [status] = secondary.statuses();
-      expect(status?.error?.code, what).to.equal('DOMAIN_MISMATCH');
-      for (const text of expected) expect(status?.error?.message, what).to.match(text);
-      expect(status?.role, what).to.equal('standby');
-      expect(status?.link, what).to.be.oneOf(['connecting', 'down']);
+      const secondary = await secondaryOf(primary, { ...HYPERVISOR, network: [CARD], ...changes }, said);
+      await until(what, () => secondary.status().error !== null);
+      const { error, role, link } = secondary.status();
+      expect(error?.code, what).to.equal('DOMAIN_MISMATCH');
+      for (const text of expected) expect(error?.message, what).to.match(text);
+      expect(role, what).to.equal('standby');
+      expect(link, what).to.be.oneOf(['connecting', 'down']);
       // It is said once, however often it dials.
       expect(said.filter((line) => line.includes('DOMAIN_MISMATCH')).length, what).to.equal(1);
-      await secondary.stop();
-      expect([failovers, commits], what).to.deep.equal([[], []]);
+      await secondary.service.stop();
+      expect([secondary.failovers, secondary.commits], what).to.deep.equal([[], []]);
     }
     const ticks = screen.ticks().length;
     await screen.until(() => screen.ticks().length > ticks);
-    expect(primary.statuses()[0]).to.include({ role: 'primary', link: 'down' });
+    expect(primary.status()).to.include({ role: 'primary', link: 'down' });
     expect(screen.text).to.not.include('BAD');
 
-    const secondary = await secondaryOf(primary.port, { ...HYPERVISOR, network: [CARD] });
-    await until('linked', () => primary.statuses()[0]?.link === 'replicating', 20_000);
-    expect(secondary.statuses()[0]?.error).to.equal(null);
+    const secondary = await secondaryOf(primary, { ...HYPERVISOR, network: [CARD] });
+    await until('linked', () => primary.status().link === 'replicating', 20_000);
+    expect(secondary.status().error).to.equal(null);
   });
 
   it('a virtio card on a tap is not linked to one that is on none; a tap of several queues cannot be held', async function () {
@@ -181,29 +169,27 @@ describe('qemu: the handshake', function () {
     }
     cleanup.add(() => ip('link', 'del', tap));
     const primary = await primaryOf({ ...HYPERVISOR, network: [{ id: 'lan', tap }] });
-    expect(primary.statuses()[0]?.error).to.equal(null);
-    const secondary = await secondaryOf(primary.port, { ...HYPERVISOR, network: [CARD] });
-    await until('refused', () => secondary.statuses()[0]?.error !== null);
-    expect(secondary.statuses()[0]?.error?.message).to.match(
+    expect(primary.status().error).to.equal(null);
+    const secondary = await secondaryOf(primary, { ...HYPERVISOR, network: [CARD] });
+    await until('refused', () => secondary.status().error !== null);
+    expect(secondary.status().error?.message).to.match(
       /network cards: virtio-net-pci .* on a tap on the primary/,
     );
-    await secondary.stop();
-    await primary.stop();
+    await secondary.service.stop();
+    await primary.service.stop();
 
     await ip('link', 'del', tap);
     await ip('tuntap', 'add', tap, 'mode', 'tap', 'multi_queue');
     const queues = { ...HYPERVISOR, arguments: [...GUEST, '-set', 'netdev.lan.queues=2'] };
     const several = await primaryOf({ ...queues, network: [{ id: 'lan', tap }] });
-    expect(several.statuses()[0]?.error?.message).to.include('the output of netdev lan cannot be held');
+    expect(failureOf(several)).to.include('the output of netdev lan cannot be held');
   });
 
   it('a network card past the gates does not start', async () => {
     for (const option of ['-netdev', '-nic', '-net']) {
       const primary = await primaryOf({ ...HYPERVISOR, arguments: [...GUEST, option, 'user,id=way-out'] });
-      const [status] = primary.statuses();
-      expect(status?.role).to.equal('failed');
-      expect(status?.error?.message).to.include('in `network` their output is held');
-      await primary.stop();
+      expect(failureOf(primary)).to.include('in `network` their output is held');
+      await primary.service.stop();
     }
     // Whatever other option makes one.
     const folder = await temporaryDirectory('romulus-handshake-');
@@ -216,9 +202,7 @@ describe('qemu: the handshake', function () {
       arguments: [...GUEST, '-readconfig', file],
       network: [CARD],
     });
-    const [status] = primary.statuses();
-    expect(status?.role).to.equal('failed');
-    expect(status?.error?.message).to.include('the output of the network card back-door would not be held');
+    expect(failureOf(primary)).to.include('the output of the network card back-door would not be held');
   });
 
   it('output that passes unprotected is held while a secondary is linked, and passes again', async () => {
@@ -228,23 +212,22 @@ describe('qemu: the handshake', function () {
     const hypervisor = { ...HYPERVISOR, network };
     const primary = await primaryOf(hypervisor, {
       checkpoint: { intervalMs: 60_000, slab: '4MiB' },
-      output: { console: 'none', whenUnprotected: 'pass' },
     });
     let checkpoints = 0;
-    primary.checkpoints$.subscribe(() => checkpoints++);
+    primary.service.checkpoints$.subscribe(() => checkpoints++);
     const speak = async () => domain && announce(domain.machine.qmp);
     await until('the gate is tested', () => world.frames > 0); // its test lets a frame out
     await world.hears(1, speak);
-    const secondary = await secondaryOf(primary.port, hypervisor);
+    const secondary = await secondaryOf(primary, hypervisor);
     await until('the first checkpoint', () => checkpoints === 1, 20_000);
     await world.hears(0, speak);
     await world.hears(0, speak);
     await world.hears(2, async () => {
-      primary.requestCheckpoint('web');
+      primary.service.requestCheckpoint('web');
       await until('the second checkpoint', () => checkpoints === 2);
     });
     await world.hears(0, speak);
-    await world.hears(1, () => secondary.stop());
+    await world.hears(1, () => secondary.service.stop());
     await world.hears(1, speak);
   });
 });

@@ -3,10 +3,8 @@
 
 import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
-import { parsePrimaryConfig, parseSecondaryConfig } from '../../../src/config/load.js';
-import { createPrimaryService } from '../../../src/service/primary-service.js';
-import type { FailoverEvent } from '../../../src/report/reports.js';
-import { createSecondaryService } from '../../../src/service/secondary-service.js';
+import { createMemoryWitness } from '../../../src/failover/witnesses/memory.js';
+import { agentOn, WatchedHost } from '../../service/hosts.js';
 import { log } from '../../service/world.js';
 import { Cleanup } from '../../support/cleanup.js';
 import { processesWith } from '../../support/processes.js';
@@ -41,10 +39,10 @@ describe('qemu: a hypervisor that hangs', function () {
   async function pairOf(way: 'fuse' | 'compare'): Promise<{ primary: PrimaryOf; secondary: SecondaryOf }> {
     const primary = new PrimaryOf(tickGuest({ dirty: way }), { hypervisorTimeoutMs: LIMIT_MS });
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
-    const secondary = new SecondaryOf(primary.service.port, tickGuest({ dirty: 'compare' }));
+    await primary.start();
+    const secondary = new SecondaryOf(primary, tickGuest({ dirty: 'compare' }));
     cleanup.add(() => secondary.service.stop());
-    await secondary.service.start();
+    await secondary.start();
     await primary.progress(10);
     return { primary, secondary };
   }
@@ -60,8 +58,8 @@ describe('qemu: a hypervisor that hangs', function () {
       for (const pid of hung) process.kill(pid, 'SIGSTOP');
       await secondary.active();
       expect(performance.now() - at).to.be.below(LIMIT_MS + GRACE_MS);
-      await until('the primary has failed', () => primary.status.role === 'failed', PATIENCE_MS);
-      expect(primary.status.error).to.include({ code: 'HUNG' });
+      await until('the primary has failed', () => primary.was('failed'), PATIENCE_MS);
+      expect(primary.history.find(({ role }) => role === 'failed')?.error).to.include({ code: 'HUNG' });
       await until(
         'it is ended',
         () => before.every((pid) => !processesWith(TEST_NAME).includes(pid)),
@@ -86,14 +84,14 @@ describe('qemu: a hypervisor that hangs', function () {
   it('nobody stands by: it is left as it is, and goes on when it answers again', async () => {
     const primary = new PrimaryOf(tickGuest({ dirty: 'compare' }), { hypervisorTimeoutMs: 200 });
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
+    await primary.start();
     const [pid = 0] = qemus('primary');
     process.kill(pid, 'SIGSTOP');
-    const secondary = new SecondaryOf(primary.service.port, tickGuest({ dirty: 'compare' }));
+    const secondary = new SecondaryOf(primary, tickGuest({ dirty: 'compare' }));
     cleanup.add(() => secondary.service.stop());
-    await secondary.service.start();
+    await secondary.start();
     await until('it was noticed', () => primary.transitions.some(({ link }) => link === 'down'), PATIENCE_MS);
-    expect(primary.status.role).to.equal('primary');
+    expect(primary.was('failed')).to.equal(false);
     process.kill(pid, 'SIGCONT');
     await primary.progress(3);
     expect(secondary.failovers).to.deep.equal([]);
@@ -106,48 +104,29 @@ describe('qemu: a hypervisor that hangs', function () {
     cleanup.add(() => elsewhere.close());
     const qemu = await StrangeQemu.start(StrangeQemu.network(world));
     cleanup.add(() => qemu.kill());
-    const primary = createPrimaryService(
-      parsePrimaryConfig({
-        listen: { port: 0 },
-        http: false,
-        domains: [
-          {
-            name: 'web',
-            hypervisor: { kind: 'qemu', qmp: qemu.monitor, serial: qemu.serial, network: [{ id: 'lan' }] },
-            checkpoint: { intervalMs: 10, slab: '4MiB', hypervisorTimeoutMs: LIMIT_MS },
-            output: { console: 'none' },
-          },
-        ],
-      }),
-      { log },
-    );
+    const attached = {
+      hypervisor: { kind: 'qemu', qmp: qemu.monitor, serial: qemu.serial, network: [{ id: 'lan' }] },
+    };
+    const managed = {
+      hypervisor: {
+        ...{ kind: 'qemu', accelerator: 'tcg', memory: '16MiB', arguments: TICK_ARGUMENTS },
+        network: [{ id: 'lan', socket: elsewhere.netdev }],
+      },
+    };
+    const domain = {
+      ...{ name: 'web', hosts: { north: attached, south: managed }, output: { console: 'none' } },
+      checkpoint: { intervalMs: 10, slab: '4MiB', hypervisorTimeoutMs: LIMIT_MS },
+      failover: { redialMinMs: 10, redialMaxMs: 100 },
+    };
+    const registers = createMemoryWitness();
+    const primary = agentOn('north', { port: 0, registers, domains: [domain] }, { log });
     cleanup.add(() => primary.stop());
     await primary.start();
-    const secondary = createSecondaryService(
-      parseSecondaryConfig({
-        http: false,
-        domains: [
-          {
-            name: 'web',
-            primary: `ws://127.0.0.1:${primary.port}`,
-            hypervisor: {
-              ...{ kind: 'qemu', accelerator: 'tcg', memory: '16MiB', arguments: TICK_ARGUMENTS },
-              network: [{ id: 'lan', socket: elsewhere.netdev }],
-            },
-            failover: { redialMinMs: 10, redialMaxMs: 100 },
-            output: { console: 'none' },
-          },
-        ],
-      }),
-      { log },
-    );
-    cleanup.add(() => secondary.stop());
-    const failovers: FailoverEvent[] = [];
-    secondary.failover$.subscribe((event) => failovers.push(event));
-    let commits = 0;
-    secondary.commits$.subscribe(() => commits++);
-    await secondary.start();
-    await until('commits', () => commits > 10, PATIENCE_MS);
+    const standby = agentOn('south', { port: primary.port, registers, domains: [domain] }, { log });
+    cleanup.add(() => standby.stop());
+    const { commits, failovers } = new WatchedHost(standby);
+    await standby.start();
+    await until('commits', () => commits.length > 10, PATIENCE_MS);
     process.kill(qemu.pid, 'SIGSTOP');
     await until('takeover', () => failovers.some(({ phase }) => phase === 'completed'), LIMIT_MS + GRACE_MS);
     const at = performance.now();

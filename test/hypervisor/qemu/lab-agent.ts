@@ -1,7 +1,7 @@
 // The agents of a lab, each the command that a user starts, and what they say.
 
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { SupervisorMessage } from '../../../src/cli/supervisor.js';
@@ -13,12 +13,14 @@ import type { LogPipe } from './lab-log-pipe.js';
 
 const ROMULUS = fileURLToPath(new URL('../../../src/cli/main.js', import.meta.url));
 
-export const PORT = 7300;
+const PORT = 7300;
+/** A directory of the lab, which all its hosts see. */
+export const REGISTERS = 'registers';
 export const GUEST_MAC = '52:54:00:77:00:02';
 /** The primary's console before the gate: all that the guest has said, committed or not. */
 export const CONSOLE_TAP = 'said';
 
-/** The hypervisor's section of both configurations: the guest, its card on the host's tap. */
+/** The hypervisor's section: the guest, its card on the host's tap. */
 function hypervisor(files: GuestFiles): object {
   const load = { workingSetPages: 1024, dirtyPages: 100, tickMs: 50 };
   return {
@@ -27,36 +29,44 @@ function hypervisor(files: GuestFiles): object {
   };
 }
 
-/** `timeoutMs`: silence that is death. */
-export function primaryConfig(files: GuestFiles, intervalMs: number, timeoutMs = 5000): object {
+export interface LabCluster {
+  readonly intervalMs: number;
+  /** Silence that is death. */
+  readonly timeoutMs?: number;
+  /** Where the primary listens, or is dialled. */
+  readonly port?: number;
+  /** The directory of the witness, in the lab. */
+  readonly registers?: string;
+}
+
+/** The file of the lab's cluster. Its hosts are called as they are in the lab. */
+export function labCluster(files: GuestFiles, cluster: LabCluster): object {
+  const { intervalMs, timeoutMs = 5000, port = PORT, registers = REGISTERS } = cluster;
   return {
-    listen: { host: ADDRESSES.primary, port: PORT, plaintext: true },
+    witness: { kind: 'file', directory: registers },
+    hosts: {
+      primary: { address: ADDRESSES.primary, port },
+      secondary: { address: ADDRESSES.secondary, port: PORT },
+    },
+    plaintext: true,
     http: false,
+    control: '{host}.sock',
     domains: [
       {
         name: 'counter',
+        hosts: { primary: { output: { tap: CONSOLE_TAP } }, secondary: {} },
         hypervisor: hypervisor(files),
         checkpoint: { intervalMs },
         heartbeat: { intervalMs: 100, timeoutMs },
-        output: { tap: CONSOLE_TAP },
+        failover: { reconnectWindowMs: 0, redialMaxMs: 100 },
       },
     ],
   };
 }
 
-export function secondaryConfig(files: GuestFiles, port = PORT): object {
-  return {
-    http: false,
-    domains: [
-      {
-        name: 'counter',
-        primary: `ws://${ADDRESSES.primary}:${port}`,
-        plaintext: true,
-        hypervisor: hypervisor(files),
-        failover: { reconnectWindowMs: 0, redialMaxMs: 100 },
-      },
-    ],
-  };
+/** Makes the directory of the witness. */
+export function makeRegisters(lab: Lab): void {
+  mkdirSync(lab.outside(REGISTERS));
 }
 
 export interface LogLine {
@@ -76,8 +86,6 @@ interface RawLine {
 }
 
 export interface AgentOptions {
-  /** Run by Node. Default: romulus. */
-  readonly program?: string;
   /** Where it runs. Default: the host of its side. */
   readonly host?: Host | 'switch';
   /** Its standard error. Default: a socket that is always read. */
@@ -103,10 +111,11 @@ export class Agent {
     lab: Lab,
     readonly side: 'primary' | 'secondary',
     config: object,
-    { program = ROMULUS, host = side, log, temporary }: AgentOptions = {},
+    { host = side, log, temporary }: AgentOptions = {},
   ) {
     const file = lab.write(`${side}.yaml`, JSON.stringify(config)); // JSON is YAML
-    this.#process = lab.spawn(host, ...programLine([program, side, '--config', file], temporary), [
+    const line = [ROMULUS, 'agent', '--config', file, '--host', side];
+    this.#process = lab.spawn(host, ...programLine(line, temporary), [
       'ignore',
       'pipe',
       log?.takeWriteEnd() ?? 'pipe',

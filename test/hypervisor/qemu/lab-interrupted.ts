@@ -6,16 +6,18 @@ import { fileURLToPath } from 'node:url';
 import { until } from '../../support/until.js';
 import { ensureGuest } from '../../support/qemu.js';
 import { Lab } from './lab.js';
-import { Agent, primaryConfig, secondaryConfig } from './lab-agent.js';
+import { Agent, labCluster, makeRegisters } from './lab-agent.js';
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const files = await ensureGuest();
   if (!files) throw new Error('there is no guest');
   const lab = await Lab.open();
   process.stdout.write('built\n');
-  const primary = new Agent(lab, 'primary', primaryConfig(files, 20));
+  makeRegisters(lab);
+  const cluster = labCluster(files, { intervalMs: 20 });
+  const primary = new Agent(lab, 'primary', cluster);
   await until('the primary listens', () => primary.last('listening') !== undefined, 60_000);
-  const secondary = new Agent(lab, 'secondary', secondaryConfig(files));
+  const secondary = new Agent(lab, 'secondary', cluster);
   await until('checkpoints', () => secondary.count('commit') > 2, 60_000);
   process.stdout.write('at work\n');
 }

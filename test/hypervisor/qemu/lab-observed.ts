@@ -1,23 +1,23 @@
-// The primary's service as it is, in a program that looks on: at each pause of the guest, how many frames had left its
-// card; and when each acknowledgement was handed to the service. What it sees it says over IPC.
+// The primary's agent as it is, in a program that looks on: at each pause of the guest, how many frames had left its
+// card; and when each acknowledgement was handed to the agent. What it sees it says over IPC.
 //
 //   card ─▶ dump (counts) ─▶ filter-buffers: open, sealed ─▶ tap0 (captured by somebody else)
 //
-//   lab-observed.js FILE       FILE: as for romulus primary
+//   lab-observed.js FILE       FILE: as for romulus agent
 //
 // Asked to ('open'), it opens the filters by hand each time that the guest goes on: what comes then must look wrong.
 
 import { openSync, readSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { loadPrimaryConfig } from '../../../src/config/load.js';
+import { loadCluster } from '../../../src/config/cluster.js';
 import { QemuPrimary } from '../../../src/hypervisor/qemu/index.js';
 import { openSource } from '../../../src/service/hypervisors.js';
-import { createPrimaryService } from '../../../src/service/primary-service.js';
+import { createAgent } from '../../../src/service/agent.js';
 import { SHARED } from './lab.js';
 import { slowAcknowledgements } from './lab-acks.js';
 import { framesOf } from './lab-pcap.js';
 
-/** Where the secondary dials, instead of the service's port. */
+/** Where the secondary dials, instead of the agent's port. */
 export const SLOW_PORT = 7301;
 /** The frames as they left the card: a file of the lab. */
 export const DUMP = 'card.pcap';
@@ -95,8 +95,8 @@ function observe(domain: QemuPrimary): void {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const config = await loadPrimaryConfig(process.argv[2] ?? '');
-  const service = createPrimaryService(config, {
+  const config = await loadCluster(process.argv[2] ?? '', 'primary');
+  const agent = createAgent(config, {
     openSource: async (section) => {
       const domain = await openSource(section);
       if (domain instanceof QemuPrimary) observe(domain);
@@ -109,6 +109,6 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     () => Math.random() * DELAY_MS,
     (epoch) => say({ kind: 'acknowledging', epoch, atMs: Date.now() }),
   );
-  await service.start();
+  await agent.start();
   // The lab's end is ours.
 }

@@ -3,13 +3,11 @@
 
 import { expect } from 'chai';
 import { pino } from 'pino';
-import { parsePrimaryConfig, parseSecondaryConfig } from '../../../src/config/load.js';
+import { createMemoryWitness } from '../../../src/failover/witnesses/memory.js';
 import { attachQemuSource, openQemuSource, QemuPrimary } from '../../../src/hypervisor/qemu/index.js';
 import type { QmpClient } from '../../../src/hypervisor/qemu/monitor/qmp.js';
 import { openSource } from '../../../src/service/hypervisors.js';
-import { createPrimaryService } from '../../../src/service/primary-service.js';
-import type { FailoverEvent, PrimaryService, SecondaryService } from '../../../src/report/reports.js';
-import { createSecondaryService } from '../../../src/service/secondary-service.js';
+import { agentOn, WatchedHost } from '../../service/hosts.js';
 import { log } from '../../service/world.js';
 import { Cleanup } from '../../support/cleanup.js';
 import { until } from '../../support/until.js';
@@ -73,11 +71,14 @@ describe('qemu: a machine that changes while it is protected', function () {
   let world: World;
   let domain: QemuPrimary | null = null;
   let said: string[] = [];
+  let registers = createMemoryWitness();
   before(function () {
     return needQemu(this);
   });
   beforeEach(async () => {
     said = [];
+    domain = null;
+    registers = createMemoryWitness();
     world = await World.open();
     cleanup.add(() => world.close());
   });
@@ -89,78 +90,64 @@ describe('qemu: a machine that changes while it is protected', function () {
     network: [{ id: 'lan', socket: world.netdev }],
   });
 
-  async function primaryOf(hypervisor: Record<string, unknown>): Promise<PrimaryService> {
-    const service = createPrimaryService(
-      parsePrimaryConfig({
-        listen: { port: 0 },
-        http: false,
-        domains: [
-          {
-            ...{ name: 'web', hypervisor, output: { console: 'none' } },
-            checkpoint: { intervalMs: 10, slab: '4MiB' },
-            heartbeat: { intervalMs: 50, timeoutMs: 2000 },
-          },
-        ],
-      }),
-      {
-        log: pino({ level: 'warn' }, { write: (line: string) => void said.push(line) }),
-        openSource: async (config) => {
-          const opened = await openSource(config);
-          if (!(opened instanceof QemuPrimary)) throw new Error('another domain');
-          domain = opened;
-          return opened;
-        },
+  /** As on each host: the primary's may be there already. */
+  const domains = (hypervisor: Record<string, unknown>) => [
+    {
+      ...{ name: 'web', output: { console: 'none' } },
+      hosts: { north: { hypervisor }, south: { hypervisor: managed() } },
+      checkpoint: { intervalMs: 10, slab: '4MiB' },
+      heartbeat: { intervalMs: 50, timeoutMs: 2000 },
+      failover: { redialMinMs: 10, redialMaxMs: 100 },
+    },
+  ];
+
+  async function primaryOf(hypervisor: Record<string, unknown>): Promise<WatchedHost> {
+    const options = { port: 0, registers, domains: domains(hypervisor) };
+    const agent = agentOn('north', options, {
+      log: pino({ level: 'warn' }, { write: (line: string) => void said.push(line) }),
+      openSource: async (config) => {
+        const opened = await openSource(config);
+        if (!(opened instanceof QemuPrimary)) throw new Error('another domain');
+        domain = opened;
+        return opened;
       },
-    );
-    cleanup.add(() => service.stop());
-    await service.start();
-    return service;
+    });
+    cleanup.add(() => agent.stop());
+    const primary = new WatchedHost(agent);
+    await agent.start();
+    await until('the guest is there', () => domain !== null, PATIENCE_MS);
+    return primary;
   }
 
-  async function secondaryOf(
-    port: number,
-  ): Promise<{ service: SecondaryService; failovers: FailoverEvent[] }> {
-    const service = createSecondaryService(
-      parseSecondaryConfig({
-        http: false,
-        domains: [
-          {
-            ...{ name: 'web', primary: `ws://127.0.0.1:${port}`, hypervisor: managed() },
-            failover: { redialMinMs: 10, redialMaxMs: 100 },
-            output: { console: 'none' },
-          },
-        ],
-      }),
-      { log },
-    );
-    const failovers: FailoverEvent[] = [];
-    service.failover$.subscribe((event) => failovers.push(event));
-    cleanup.add(() => service.stop());
-    await service.start();
-    return { service, failovers };
+  async function secondaryOf({ service: { port } }: WatchedHost): Promise<WatchedHost> {
+    const agent = agentOn('south', { port, registers, domains: domains(managed()) }, { log });
+    cleanup.add(() => agent.stop());
+    const secondary = new WatchedHost(agent);
+    await agent.start();
+    return secondary;
   }
 
-  const linkOf = (service: PrimaryService | SecondaryService) => service.statuses()[0]?.link;
-  const errorOf = (service: PrimaryService | SecondaryService) => service.statuses()[0]?.error?.message ?? '';
+  const linkOf = (host: WatchedHost) => host.status().link;
+  const errorOf = (host: WatchedHost) => host.status().error?.message ?? '';
 
   async function changedAndBack(
-    primary: PrimaryService,
+    primary: WatchedHost,
     expected: RegExp,
     change: () => Promise<unknown>,
     undo: () => Promise<unknown>,
   ): Promise<void> {
-    const { service, failovers } = await secondaryOf(primary.port);
+    const secondary = await secondaryOf(primary);
     await until('protected', () => linkOf(primary) === 'replicating', PATIENCE_MS);
     await change();
     await until('the primary says so', () => expected.test(errorOf(primary)), PATIENCE_MS);
-    await until('the secondary says so', () => expected.test(errorOf(service)), PATIENCE_MS);
+    await until('the secondary says so', () => expected.test(errorOf(secondary)), PATIENCE_MS);
     expect(linkOf(primary)).to.not.equal('replicating');
-    expect(linkOf(service)).to.not.equal('replicating');
+    expect(linkOf(secondary)).to.not.equal('replicating');
     await undo();
     await until('protected again', () => linkOf(primary) === 'replicating', PATIENCE_MS);
     expect(errorOf(primary)).to.equal('');
-    expect(failovers).to.deep.equal([]);
-    await service.stop();
+    expect(secondary.failovers).to.deep.equal([]);
+    await secondary.service.stop();
   }
 
   /** A guest that does not know how to let a device go lets it go at its reset. */

@@ -8,13 +8,15 @@
 import type { GuestFiles } from '../../../src/hypervisor/qemu/guest/build.js';
 import { guestMachine } from '../../support/qemu.js';
 import { until } from '../../support/until.js';
-import { Agent } from './lab-agent.js';
+import { Agent, makeRegisters, REGISTERS } from './lab-agent.js';
 import { Counter } from './lab-counter.js';
-import { Link, LINK_PORT, type Side } from './lab-link.js';
+import { Link, LINK_PORT, PRIMARY_PORT, type Side } from './lab-link.js';
 import { LogPipe } from './lab-log-pipe.js';
 import { ADDRESSES, Lab, SHARED } from './lab.js';
 
 export const BOOT_TIMEOUT_MS = 60_000;
+const SECONDARY_PORT = 7302;
+const LOAD = { workingSetPages: 1024, dirtyPages: 100, tickMs: 50 };
 /** Where the two keep what is temporary, and shared memory of their own: all that could be left behind is seen. */
 export const TEMPORARY = `${SHARED}/tmp`;
 const ONE_HOST = `
@@ -70,16 +72,16 @@ export class OneHost {
     try {
       const link = new Link(lab);
       await until('the link listens', () => link.listening, BOOT_TIMEOUT_MS);
-      const agent = (side: Side, config: object): Agent =>
-        new Agent(lab, side, config, {
+      makeRegisters(lab);
+      const agent = (side: Side): Agent =>
+        new Agent(lab, side, clusterOf(side, files, plug, logPipes ?? 'info'), {
           host: 'switch',
           temporary: TEMPORARY,
           ...(logs && { log: logs[side] }),
         });
-      const log = { level: logPipes ?? 'info', format: 'json' };
-      const primary = agent('primary', { log, domains: [primaryDomain(files, plug)] });
+      const primary = agent('primary');
       await until('the primary listens', () => primary.last('listening') !== undefined, BOOT_TIMEOUT_MS);
-      const secondary = agent('secondary', { log, domains: [secondaryDomain(files, plug)] });
+      const secondary = agent('secondary');
       const pair = new OneHost(lab, link, primary, secondary, logs, plug);
       await until('both are ready', () => pair.isReady(0), BOOT_TIMEOUT_MS);
       return pair;
@@ -155,27 +157,31 @@ export class OneHost {
   }
 }
 
-function hypervisor(files: GuestFiles, address: string, backend: object): object {
-  const load = { workingSetPages: 1024, dirtyPages: 100, tickMs: 50 };
-  return { ...guestMachine(files, { ...load, address }), network: [{ id: 'lan', ...backend }] };
-}
-
-// Silence of a process that a loaded machine lets wait is not death here, and a link that is away for less than a minute
-// may come back. The other times are the defaults.
-
-function primaryDomain(files: GuestFiles, { primary, address }: Plug): object {
+/** The file of the cluster, as each side has it: the secondary reaches the primary through the link. */
+function clusterOf(side: Side, files: GuestFiles, plug: Plug, level: string): object {
+  const { primary, secondary, address } = plug;
+  const at = (port: number, httpPort: number) => ({ address: '127.0.0.1', port, http: { port: httpPort } });
   return {
-    name: 'web',
-    hypervisor: hypervisor(files, address, primary),
-    heartbeat: { intervalMs: 100, timeoutMs: 5000 },
-  };
-}
-
-function secondaryDomain(files: GuestFiles, { secondary, address }: Plug): object {
-  return {
-    name: 'web',
-    primary: `ws://127.0.0.1:${LINK_PORT}`,
-    hypervisor: hypervisor(files, address, secondary),
-    failover: { reconnectWindowMs: 60_000 },
+    witness: { kind: 'file', directory: REGISTERS },
+    hosts: {
+      primary: at(side === 'primary' ? PRIMARY_PORT : LINK_PORT, 9300),
+      secondary: at(SECONDARY_PORT, 9301),
+    },
+    control: '{host}.sock',
+    log: { level, format: 'json' },
+    domains: [
+      {
+        name: 'web',
+        hosts: {
+          primary: { hypervisor: { network: [{ id: 'lan', ...primary }] } },
+          secondary: { hypervisor: { network: [{ id: 'lan', ...secondary }] } },
+        },
+        hypervisor: guestMachine(files, { ...LOAD, address }),
+        // Silence of a process that a loaded machine lets wait is not death here, and a link that is away for less than a
+        // minute may come back. The other times are the defaults.
+        heartbeat: { intervalMs: 100, timeoutMs: 5000 },
+        failover: { reconnectWindowMs: 60_000 },
+      },
+    ],
   };
 }

@@ -1,6 +1,6 @@
-// One side of a pair of services as a process of its own, to be killed.
+// One host of a pair as a process of its own, to be killed.
 //
-//   pair-child.js primary CONFIG CHANGES | secondary PORT CONFIG
+//   pair-child.js primary CONFIG CHANGES | secondary REACH CONFIG
 //
 // The primary makes its guest's card say something all the time, and tells, before each epoch is sealed, how often it
 // has: synchronously, so that it is known whatever happens next.
@@ -10,6 +10,7 @@ import { once } from 'node:events';
 import { writeSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { QemuConfig } from '../../../src/hypervisor/qemu/index.js';
+import type { Reach } from '../../service/hosts.js';
 import { announce } from './outside.js';
 import { PrimaryOf, SecondaryOf, type PairChanges } from './pair.js';
 
@@ -23,12 +24,13 @@ export class PairChild {
   readonly spoken = new Map<number, number>();
   #rest = '';
 
-  static primary(config: QemuConfig, changes: PairChanges = {}): PairChild {
+  /** `registers`: a directory. */
+  static primary(config: QemuConfig, changes: PairChanges & { readonly registers: string }): PairChild {
     return new PairChild(['primary', JSON.stringify(config), JSON.stringify(changes)]);
   }
 
-  static secondary(port: number, config: QemuConfig): PairChild {
-    return new PairChild(['secondary', String(port), JSON.stringify(config)]);
+  static secondary(port: number, registers: string, config: QemuConfig): PairChild {
+    return new PairChild(['secondary', JSON.stringify({ port, registers }), JSON.stringify(config)]);
   }
 
   private constructor(args: readonly string[]) {
@@ -65,8 +67,8 @@ function tell(...words: (string | number)[]): void {
 
 async function primary(config: QemuConfig, changes: PairChanges): Promise<void> {
   const side = new PrimaryOf(config, changes);
-  await side.service.start();
-  tell('port', side.service.port);
+  await side.start();
+  tell('port', side.port);
   const { domain } = side;
   let spoken = 0;
   const [gate] = domain.gates;
@@ -88,9 +90,9 @@ async function primary(config: QemuConfig, changes: PairChanges): Promise<void> 
   }
 }
 
-async function secondary(port: number, config: QemuConfig): Promise<void> {
-  const side = new SecondaryOf(port, config);
-  await side.service.start();
+async function secondary(reach: Reach, config: QemuConfig): Promise<void> {
+  const side = new SecondaryOf(reach, config);
+  await side.start();
   tell('port', 0);
 }
 
@@ -101,6 +103,6 @@ if (script === FILE) {
   if (kind === 'primary') {
     await primary(JSON.parse(args[0] ?? '') as QemuConfig, JSON.parse(args[1] ?? '') as PairChanges);
   } else {
-    await secondary(Number(args[0]), JSON.parse(args[1] ?? '') as QemuConfig);
+    await secondary(JSON.parse(args[0] ?? '') as Reach, JSON.parse(args[1] ?? '') as QemuConfig);
   }
 }

@@ -1,9 +1,8 @@
-// Two services around a real QEMU guest, and what the tests want to see of them: the domains that were made, all that
+// Two hosts around a real QEMU guest, and what the tests want to see of them: the domains that were made, all that
 // the guest said, and what came out.
 
 import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
-import { parsePrimaryConfig, parseSecondaryConfig } from '../../../src/config/load.js';
 import {
   openQemuSource,
   openQemuTarget,
@@ -11,18 +10,8 @@ import {
   type QemuPrimary,
   type QemuTarget,
 } from '../../../src/hypervisor/qemu/index.js';
-import { createPrimaryService } from '../../../src/service/primary-service.js';
-import type {
-  CheckpointReport,
-  CommitReport,
-  DomainStatus,
-  FailoverEvent,
-  PrimaryService,
-  SecondaryService,
-  StandbyLossReport,
-  TransitionReport,
-} from '../../../src/report/reports.js';
-import { createSecondaryService } from '../../../src/service/secondary-service.js';
+import { createMemoryWitness } from '../../../src/failover/witnesses/memory.js';
+import { agentOn, neverOpened, WatchedHost, type Reach, type Registers } from '../../service/hosts.js';
 import { until } from '../../support/until.js';
 import { log } from '../../service/world.js';
 import { processesWith } from '../../support/processes.js';
@@ -34,11 +23,13 @@ export const PATIENCE_MS = 60_000;
 
 export interface PairChanges {
   readonly port?: number;
+  /** Left out: the primary's own. */
+  readonly registers?: Registers;
   readonly intervalMs?: number;
   readonly hypervisorTimeoutMs?: number;
-  /** Called with each domain, before it is used. */
   /** What the secondary's QEMU is configured with besides. */
   readonly config?: Partial<QemuConfig>;
+  /** Called with each domain, before it is used. */
   readonly madeTarget?: (target: QemuTarget, index: number) => void;
 }
 
@@ -65,44 +56,58 @@ export function killAll(kind: 'standby' | 'primary', signal: NodeJS.Signals = 'S
   for (const pid of pids) process.kill(pid, signal);
 }
 
-export class PrimaryOf {
-  readonly service: PrimaryService;
-  readonly checkpoints: CheckpointReport[] = [];
-  readonly transitions: TransitionReport[] = [];
-  source: QemuPrimary | null = null;
-  /** All that the guest said, let out or not. */
-  raw = '';
-  readonly #screen = new Screen();
+/** The guest that both are given stands for what their file says of the hypervisor. */
+const DOMAIN = { hypervisor: { kind: 'embedded' }, onCrash: 'stay' };
+
+export class PrimaryOf extends WatchedHost implements Reach {
+  readonly registers: Registers;
+  readonly #guest: { source: QemuPrimary | null; raw: string };
+  readonly #screen: Screen;
 
   constructor(config: QemuConfig, changes: PairChanges = {}) {
-    this.service = createPrimaryService(
-      parsePrimaryConfig({
-        listen: { port: changes.port ?? 0 },
-        http: false,
-        domains: [
-          {
-            name: config.name,
-            start: 'with-secondary',
-            hypervisor: { kind: 'embedded' },
-            checkpoint: {
-              intervalMs: changes.intervalMs ?? 20,
-              hypervisorTimeoutMs: changes.hypervisorTimeoutMs ?? 10_000,
-            },
-          },
-        ],
-      }),
+    const { registers = createMemoryWitness(), port = 0 } = changes;
+    const guest = { source: null as QemuPrimary | null, raw: '' };
+    const screen = new Screen();
+    const domain = {
+      ...{ name: config.name, ...DOMAIN, start: 'with-standby' },
+      checkpoint: {
+        intervalMs: changes.intervalMs ?? 20,
+        hypervisorTimeoutMs: changes.hypervisorTimeoutMs ?? 10_000,
+      },
+    };
+    const service = agentOn(
+      'north',
+      { port, registers, domains: [domain] },
       {
         log,
         openSource: async () => {
-          this.source = await openQemuSource(config);
-          this.source.output$.subscribe((bytes) => (this.raw += Buffer.from(bytes).toString('latin1')));
-          return this.source;
+          guest.source = await openQemuSource(config);
+          guest.source.output$.subscribe((bytes) => (guest.raw += Buffer.from(bytes).toString('latin1')));
+          return guest.source;
         },
-        openConsole: () => this.#screen,
+        openTarget: neverOpened,
+        openConsole: () => screen,
       },
     );
-    this.service.checkpoints$.subscribe((report) => this.checkpoints.push(report));
-    this.service.transitions$.subscribe((report) => this.transitions.push(report));
+    super(service);
+    this.registers = registers;
+    this.#guest = guest;
+    this.#screen = screen;
+  }
+
+  /** Resolves when the guest is there, and waits for a standby. */
+  async start(): Promise<void> {
+    await this.service.start();
+    await until('the guest is made', () => this.#guest.source !== null, PATIENCE_MS);
+  }
+
+  get port(): number {
+    return this.service.port;
+  }
+
+  /** All that the guest said, let out or not. */
+  get raw(): string {
+    return this.#guest.raw;
   }
 
   /** What came out. */
@@ -110,13 +115,10 @@ export class PrimaryOf {
     return this.#screen.text;
   }
 
-  get status(): DomainStatus {
-    return statusOf(this.service);
-  }
-
   get domain(): QemuPrimary {
-    if (!this.source) throw new Error('there is no domain');
-    return this.source;
+    const { source } = this.#guest;
+    if (!source) throw new Error('there is no domain');
+    return source;
   }
 
   /** Resolves after so many more acknowledged checkpoints. */
@@ -126,40 +128,36 @@ export class PrimaryOf {
   }
 }
 
-export class SecondaryOf {
-  readonly service: SecondaryService;
-  readonly commits: CommitReport[] = [];
-  readonly failovers: FailoverEvent[] = [];
-  readonly losses: StandbyLossReport[] = [];
-  readonly targets: QemuTarget[] = [];
-  readonly #screen = new Screen();
+export class SecondaryOf extends WatchedHost {
+  readonly targets: QemuTarget[];
+  readonly #screen: Screen;
 
-  constructor(port: number, config: QemuConfig, changes: PairChanges = {}) {
-    this.service = createSecondaryService(
-      parseSecondaryConfig({
-        http: false,
-        domains: [
-          {
-            name: config.name,
-            primary: `ws://127.0.0.1:${port}`,
-            hypervisor: { kind: 'embedded' },
-          },
-        ],
-      }),
+  constructor({ port, registers }: Reach, config: QemuConfig, changes: PairChanges = {}) {
+    const targets: QemuTarget[] = [];
+    const screen = new Screen();
+    const service = agentOn(
+      'south',
+      { port, registers, domains: [{ name: config.name, ...DOMAIN }] },
       {
         log,
         openTarget: async () => {
           const target = await openQemuTarget({ ...config, ...changes.config });
-          changes.madeTarget?.(target, this.targets.length);
-          this.targets.push(target);
+          changes.madeTarget?.(target, targets.length);
+          targets.push(target);
           return target;
         },
-        openConsole: () => this.#screen,
+        openConsole: () => screen,
       },
     );
-    this.service.commits$.subscribe((report) => this.commits.push(report));
-    this.service.failover$.subscribe((event) => this.failovers.push(event));
-    this.service.standbyLosses$.subscribe((report) => this.losses.push(report));
+    super(service);
+    this.targets = targets;
+    this.#screen = screen;
+  }
+
+  /** Resolves when a QEMU waits. */
+  async start(): Promise<void> {
+    await this.service.start();
+    await until('it stands by', () => this.targets.length > 0, PATIENCE_MS);
   }
 
   /** What came out. */
@@ -167,20 +165,10 @@ export class SecondaryOf {
     return this.#screen.text;
   }
 
-  get status(): DomainStatus {
-    return statusOf(this.service);
-  }
-
   async active(): Promise<void> {
-    await until('failover', () => this.status.role === 'active', PATIENCE_MS);
+    await until('failover', () => this.owns(), PATIENCE_MS);
     expect(this.failovers.map(({ phase }) => phase).slice(-2)).to.deep.equal(['started', 'completed']);
   }
-}
-
-function statusOf(service: { statuses(): readonly DomainStatus[] }): DomainStatus {
-  const [status] = service.statuses();
-  if (!status) throw new Error('there is no status');
-  return status;
 }
 
 /**

@@ -1,13 +1,12 @@
-// QEMU through the services: two processes, each the command that a user starts, and the primary killed.
+// QEMU through agents: two processes, each the command that a user starts, and the primary killed.
 
 import { expect } from 'chai';
 import { cp, rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { DemoReport } from '../../../src/cli/demo/measure.js';
-import { parsePrimaryConfig, parseSecondaryConfig } from '../../../src/config/load.js';
-import { createPrimaryService } from '../../../src/service/primary-service.js';
-import { createSecondaryService } from '../../../src/service/secondary-service.js';
+import { createMemoryWitness } from '../../../src/failover/witnesses/memory.js';
 import { demoDirectories, romulus } from '../../cli/support.js';
+import { agentOn, WatchedHost } from '../../service/hosts.js';
 import { log } from '../../service/world.js';
 import { ensureGuest, GUEST_TIMEOUT_MS, guestMachine } from '../../support/qemu.js';
 import { until } from '../../support/until.js';
@@ -54,38 +53,26 @@ describe('qemu: services', function () {
     // An address, but no network card: the guest says so and powers off.
     const hypervisor = guestMachine(files, { address: '10.0.0.2/24' });
     const screen = new Screen();
-    const primary = createPrimaryService(
-      parsePrimaryConfig({
-        listen: { port: 0 },
-        http: false,
-        domains: [{ name: 'web', start: 'with-secondary', hypervisor }],
-      }),
-      { log, openConsole: () => screen },
-    );
-    let secondary: ReturnType<typeof createSecondaryService> | null = null;
+    const registers = createMemoryWitness();
+    const domains = [{ name: 'web', start: 'with-standby', hypervisor }];
+    const consoles = { log, openConsole: () => screen };
+    const primary = new WatchedHost(agentOn('north', { port: 0, registers, domains }, consoles));
+    let secondary: WatchedHost | null = null;
     try {
-      await primary.start();
-      secondary = createSecondaryService(
-        parseSecondaryConfig({
-          http: false,
-          domains: [{ name: 'web', primary: `ws://127.0.0.1:${primary.port}`, hypervisor }],
-        }),
-        { log },
-      );
-      const failovers: unknown[] = [];
-      secondary.failover$.subscribe((event) => failovers.push(event));
-      let commits = 0;
-      secondary.commits$.subscribe(() => commits++);
-      await secondary.start();
-      await until('the end of the primary', () => primary.statuses()[0]?.role === 'ended', 120_000);
-      expect(primary.statuses()[0]?.error).to.equal(null);
-      expect(commits).to.be.greaterThan(1);
+      await primary.service.start();
+      const { port } = primary.service;
+      const standby = new WatchedHost(agentOn('south', { port, registers, domains }, { log }));
+      secondary = standby;
+      await standby.service.start();
+      await until('the end of the primary', () => primary.was('ended'), 120_000);
+      expect(primary.history.filter(({ error }) => error !== null)).to.deep.equal([]);
+      expect(standby.commits.length).to.be.greaterThan(1);
       expect(screen.text).to.match(/^bad configuration: /m);
-      await until('the end of the secondary', () => secondary?.statuses()[0]?.role === 'ended', 10_000);
-      expect(failovers).to.deep.equal([]);
+      await until('the end of the secondary', () => standby.was('ended'), 10_000);
+      expect(standby.failovers).to.deep.equal([]);
     } finally {
-      await secondary?.stop();
-      await primary.stop();
+      await secondary?.service.stop();
+      await primary.service.stop();
     }
   });
 });

@@ -114,10 +114,10 @@ describe('qemu: the memory of a standby does not answer', function () {
   it('while it replicates: both sides hear one another, and another standby is filled in the end', async () => {
     const primary = new PrimaryOf(tickGuest({ dirty: 'compare' }));
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
-    const secondary = new SecondaryOf(primary.service.port, tickGuest({ dirty: 'fuse' }));
+    await primary.start();
+    const secondary = new SecondaryOf(primary, tickGuest({ dirty: 'fuse' }));
     cleanup.add(() => secondary.service.stop());
-    await secondary.service.start();
+    await secondary.start();
     await primary.progress(10);
     const server = serverOf();
     rescue(server);

@@ -18,10 +18,10 @@ describe('qemu: stops and resumes that Romulus did not make', function () {
     const config = tickGuest({ dirty: 'compare' });
     const primary = new PrimaryOf(config, { intervalMs: 10 });
     cleanup.add(() => primary.service.stop());
-    await primary.service.start();
-    const secondary = new SecondaryOf(primary.service.port, config);
+    await primary.start();
+    const secondary = new SecondaryOf(primary, config);
     cleanup.add(() => secondary.service.stop());
-    await secondary.service.start();
+    await secondary.start();
     await primary.progress(5);
     return { primary, secondary };
   }
@@ -33,16 +33,16 @@ describe('qemu: stops and resumes that Romulus did not make', function () {
       ((await qmp.execute('query-status')) as { running: boolean }).running;
     for (let round = 0; round < 5; round++) {
       // In whatever moment. (In a pause of ours QEMU takes no notice of it, and nobody else does.)
-      while (primary.status.stoppedBy !== 'paused') {
+      while (primary.status().stoppedBy !== 'paused') {
         await qmp.execute('stop');
         await primary.progress(2);
       }
       await primary.progress(5);
       expect(await isRunning()).to.equal(false);
-      expect(primary.status.stoppedBy).to.equal('paused');
+      expect(primary.status().stoppedBy).to.equal('paused');
       if (round === 4) break;
       await qmp.execute('cont');
-      await until('told', () => primary.status.stoppedBy === null, PATIENCE_MS);
+      await until('told', () => primary.status().stoppedBy === null, PATIENCE_MS);
       await primary.progress(2);
     }
     expect(primary.transitions.map(({ reason }) => reason)).to.include('the domain was stopped: paused');

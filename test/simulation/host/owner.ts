@@ -60,8 +60,7 @@ export class Owner implements Part {
     this.#sinceMs = process.nowMs;
     this.#client = new RegisterClient(cluster, host.name, process);
     const settings = {
-      whenUnprotected: 'hold',
-      startWithSecondary: false,
+      startWithStandby: false,
       stallMs: stallMsOf(heartbeatTimeoutMs),
       standstill: null,
       handOverTimeoutMs: 5000,
@@ -104,7 +103,7 @@ export class Owner implements Part {
     process.after(this.#estate ? 0 : cluster.params.makeMs, () => {
       begun();
       if (this.#stopped) return;
-      if (!this.#estate && this.#loop.state.mandate?.register.mode === 'paired') {
+      if (!this.#estate && this.#loop.state.mandate.register.mode === 'paired') {
         // Only one that was found is an owner's from the start; and it has gone since.
         this.#loop.tell({ kind: 'domain-failed', code: 'DOMAIN_GONE', message: 'it was found, and is gone' });
         return;
@@ -148,7 +147,7 @@ export class Owner implements Part {
       checkpoint: { windowEpochs },
       heartbeat: { intervalMs: heartbeatIntervalMs, timeoutMs: heartbeatTimeoutMs },
     };
-    const judged = judgeHello(hello, terms, INFO, state, '0123456789ab', host.name, this.#shared);
+    const judged = judgeHello(hello, terms, INFO, state, host.name, this.#shared);
     // By names that can be had again.
     const streamUuid = `s${++cluster.streams}`;
     const pairing = judged.pairing === judged.streamUuid ? streamUuid : judged.pairing;
@@ -327,7 +326,7 @@ export class Owner implements Part {
     if (this.#stopped) return;
     const { role, mandate } = this.#loop.state;
     const how = role === 'ended' || role === 'fenced' ? role : 'failed';
-    const alone = mandate !== null && isAlone(mandate);
+    const alone = isAlone(mandate);
     this.#news({
       kind: 'owner-over',
       how,
@@ -339,9 +338,9 @@ export class Owner implements Part {
   #plantReleaseEarly(): void {
     if (this.#agent.cluster.plant !== 'release-early') return;
     const { mandate, role } = this.#loop.state;
-    if (role === 'primary' && mandate?.asking?.claim.mode === 'paired' && mandate.register.mode === 'alone')
+    if (role === 'primary' && mandate.asking?.claim.mode === 'paired' && mandate.register.mode === 'alone')
       this.#gate?.pass();
-    else if (role === 'primary' && mandate?.register.mode === 'paired' && this.#gate?.mode === 'passing')
+    else if (role === 'primary' && mandate.register.mode === 'paired' && this.#gate?.mode === 'passing')
       this.#gate.hold();
   }
 }
