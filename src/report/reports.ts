@@ -88,6 +88,8 @@ interface FailoverBase {
   readonly epoch: number;
   /** Why: a code ("LINK_CLOSED", "HEARTBEAT_TIMEOUT", …). */
   readonly reason: string;
+  /** It was handed over by its owner: a switchover. */
+  readonly planned: boolean;
   readonly atMs: number;
 }
 export interface FailoverStarted extends FailoverBase {

@@ -12,7 +12,7 @@ import { ServiceError } from '../report/error.js';
 import type { FailoverStarted } from '../report/reports.js';
 import type { SecondaryPorts, Takeable } from './ports.js';
 import type { StreamProgress } from './restore-news.js';
-import { TAKEN_BACK, type Held, type SecondaryEvent } from './vigil-state.js';
+import { HANDED_OVER, TAKEN_BACK, type Held, type SecondaryEvent } from './vigil-state.js';
 
 export function takingOver(
   ports: Pick<SecondaryPorts, 'held' | 'confirm' | 'failed' | 'error$' | 'work'>,
@@ -80,7 +80,8 @@ export class FailoverReport {
     if (this.#started?.streamUuid === streamUuid && this.#started.epoch === epoch) return;
     const atMs = this.#clock.now();
     this.#failure = null;
-    this.#started = { phase: 'started', domain, streamUuid, epoch, reason, atMs };
+    const planned = reason === HANDED_OVER;
+    this.#started = { phase: 'started', domain, streamUuid, epoch, reason, planned, atMs };
     const acknowledgedAtMs = stream$.value?.acknowledgedAtMs ?? null;
     this.#detectMs = acknowledgedAtMs === null ? null : atMs - acknowledgedAtMs;
     log.warn({ streamUuid, epoch, reason }, 'failover: taking the domain over');
@@ -126,7 +127,8 @@ export class FailoverReport {
     const error = { code: NO_STANDBY, message };
     log.error({ streamUuid, epoch, reason, error }, 'failover: there is no standby to take over');
     error$.next(error);
-    failover$.next({ phase: 'failed', domain, streamUuid, epoch, reason, atMs: this.#clock.now(), error });
+    const atMs = this.#clock.now();
+    failover$.next({ phase: 'failed', domain, streamUuid, epoch, reason, planned: false, atMs, error });
   }
 }
 

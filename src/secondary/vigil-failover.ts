@@ -11,7 +11,14 @@
 
 import type { ChannelErrorCode } from '../channel/contract.js';
 import { armReconnect, dial, fillAgain, giveUpDial, redialLater } from './redial.js';
-import { TAKEN_BACK, keepsDomain, type Effects, type SecondaryState, type Session } from './vigil-state.js';
+import {
+  HANDED_OVER,
+  TAKEN_BACK,
+  keepsDomain,
+  type Effects,
+  type SecondaryState,
+  type Session,
+} from './vigil-state.js';
 
 /** The codes of a domain that does not start, and never will. */
 const GONE: ReadonlySet<string> = new Set(['DOMAIN_GONE', TAKEN_BACK]);
@@ -66,7 +73,7 @@ function granted(state: SecondaryState, effects: Effects): void {
   const { session } = state;
   if (session?.done === true && session.linked) {
     // The primary is told when it runs.
-    state.reason = 'HANDED_OVER';
+    state.reason = HANDED_OVER;
     takeOver(state, effects);
     return;
   }
@@ -78,7 +85,7 @@ function granted(state: SecondaryState, effects: Effects): void {
       code: 'FENCED',
       message: 'the register has granted the domain to the secondary',
     });
-    unlinked(state, session, session.handedOver ? 'HANDED_OVER' : 'GRANTED', effects);
+    unlinked(state, session, session.handedOver ? HANDED_OVER : 'GRANTED', effects);
   }
   if (isWaitedFor(state)) giveUpDial(state, effects);
   else if (session === null) takeOver(state, effects);

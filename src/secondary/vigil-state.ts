@@ -105,6 +105,9 @@ export interface SecondaryState {
   primaryTold: boolean;
 }
 
+/** The reason of a takeover that the owner has asked for. */
+export const HANDED_OVER = 'HANDED_OVER';
+
 /** The code of what was handed over, and is not ours any more: its owner has it again. */
 export const TAKEN_BACK = 'TAKEN_BACK';
 

@@ -14,7 +14,7 @@ describe('hook events', () => {
       'failover-completed',
       'failover-failed',
     ]);
-    expect(events[0]).to.include({ domain: 'web', epoch: 7, reason: 'HEARTBEAT_TIMEOUT' });
+    expect(events[0]).to.include({ domain: 'web', epoch: 7, reason: 'HEARTBEAT_TIMEOUT', planned: false });
     expect(events[1]?.takeoverSeconds).to.equal(0.01);
     expect(events[2]?.error?.code).to.equal('DOMAIN_GONE');
   });

@@ -191,6 +191,11 @@ describe('metrics of a standby', () => {
     expect(await read(metrics, 'romulus_failovers_total{domain="web",result="failed"}')).to.equal(0);
     expect(await read(metrics, 'romulus_failovers_total{domain="mail",result="failed"}')).to.equal(1);
     expect(await read(metrics, 'romulus_failover_detect_seconds{domain="web"}')).to.equal(0.25);
+    service.failover$.next({ ...failoverStarted, planned: true, atMs: 5000 });
+    service.failover$.next({ ...failoverCompleted, planned: true });
+    expect(await read(metrics, 'romulus_failovers_total{domain="web",result="completed"}')).to.equal(1);
+    expect(await read(metrics, 'romulus_switchovers_total{domain="web",result="completed"}')).to.equal(1);
+    expect(await read(metrics, 'romulus_failover_detect_seconds{domain="web"}')).to.equal(0.25);
     expect(await read(metrics, 'romulus_failover_takeover_seconds{domain="web"}')).to.equal(0.01);
     metrics.stop();
     expect(service.failover$.observed || service.commits$.observed).to.equal(false);

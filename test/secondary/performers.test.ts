@@ -289,7 +289,10 @@ describe('secondary/taking over', () => {
       const taking$ = takingOver({
         held: () => ({
           start: () => cold('5ms (s|)', { s: undefined }),
-          speak: () => of(void spoken++),
+          speak: () => {
+            spoken++;
+            return of(undefined);
+          },
           domain: {},
         }),
         confirm: () => cold('3ms (d|)', { d: 'denied' as const }),

@@ -65,6 +65,7 @@ const failoverFacts = {
   streamUuid: 'f81d4fae-7dec-11d0-a765-00a0c91e6bf6',
   epoch: 7,
   reason: 'HEARTBEAT_TIMEOUT',
+  planned: false,
 };
 export const failoverStarted: FailoverEvent = { phase: 'started', ...failoverFacts, atMs: 1250 };
 export const failoverCompleted: FailoverEvent = {

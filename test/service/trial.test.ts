@@ -13,6 +13,7 @@ import { Cleanup } from '../support/cleanup.js';
 import { until } from '../support/until.js';
 import { PATIENCE_MS } from './agent-pair.js';
 import { LINE_BYTES, MemoryGuest, lineOf, memoryAfter, progressOf } from './memory-guest.js';
+import { Resync } from './resyncs.js';
 import { TwoAgents } from './two-agents.js';
 import { PAGES } from './world.js';
 
@@ -117,6 +118,27 @@ describe('service: a test failover', function () {
     expect(await first).to.equal('INTERRUPTED');
     expect((await made[0]?.info())?.state).to.equal('destroyed');
     expect(await beta.testFailover('web', { seconds: 0.2 })).to.include({ lives: true });
+  });
+
+  it('a link that is cut meanwhile ends it; the standby that goes on from there is tried as any', async () => {
+    const resync = await Resync.start(cleanup, {
+      hypervisor: { ...hypervisor, memory: '16MiB' },
+      ...{ memoryBytes: 16 * 2 ** 20, dirtyPages: hypervisor.guest.dirtyPages },
+    });
+    const { two } = resync;
+    const beta = two.agent('beta');
+    for (let round = 0; round < 2; round++) {
+      const cut = refusal(beta.testFailover('web', { seconds: 3600 }));
+      await resync.cut(0);
+      expect(await cut).to.equal('INTERRUPTED');
+      const committed = () => two.status('beta').epochCommitted;
+      const before = committed();
+      const report = await beta.testFailover('web', { seconds: 0.5 });
+      expect(report).to.include({ lives: true });
+      expect(report.epoch, 'of the stream that goes on').to.be.within(before, committed());
+      successiveTicksOf(report.console);
+    }
+    await resync.takeOver();
   });
 
   it('is refused where nothing is held, with the host that is to be asked', async () => {

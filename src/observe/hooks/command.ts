@@ -98,6 +98,7 @@ function environment(event: HookEvent): Record<string, string> {
     ROMULUS_STREAM_UUID: event.streamUuid ?? '',
     ROMULUS_EPOCH: event.epoch === null ? '' : String(event.epoch),
     ROMULUS_REASON: event.reason,
+    ROMULUS_PLANNED: event.planned === undefined ? '' : String(event.planned),
     ROMULUS_TIME: event.time,
     ROMULUS_TAKEOVER_SECONDS: event.takeoverSeconds === undefined ? '' : String(event.takeoverSeconds),
     ROMULUS_ERROR: event.error?.code ?? '',

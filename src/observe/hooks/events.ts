@@ -12,6 +12,8 @@ export interface HookEvent {
   /** The epoch that the domain goes on from; null where it is not known. */
   readonly epoch: number | null;
   readonly reason: string;
+  /** Of a failover: it was asked for, as a switchover. */
+  readonly planned?: boolean;
   /** The time of day, ISO 8601. */
   readonly time: string;
   /** failover-completed: from the decision to the domain running. */
@@ -47,8 +49,8 @@ export function agentHookEvents(agent: Told): Observable<HookEvent> {
 function failovers({ failover$ }: Told): Observable<HookEvent> {
   return failover$.pipe(
     map((failover): HookEvent => {
-      const { domain, streamUuid, epoch, reason } = failover;
-      const common = { domain, streamUuid, epoch, reason, time: new Date().toISOString() };
+      const { domain, streamUuid, epoch, reason, planned } = failover;
+      const common = { domain, streamUuid, epoch, reason, planned, time: new Date().toISOString() };
       switch (failover.phase) {
         case 'started':
           return { event: 'failover-started', ...common };

@@ -104,6 +104,11 @@ export function watchCommits(series: DomainSeries, commits$: Observable<CommitRe
 export function watchFailovers(series: DomainSeries, failover$: Observable<FailoverEvent>): Subscription {
   const results = [{ result: 'completed' }, { result: 'failed' }];
   const failovers = series.counter('romulus_failovers_total', 'Failovers by how they ended.', results);
+  const switchovers = series.counter(
+    'romulus_switchovers_total',
+    'Takeovers that were asked for on the other host, by how they ended.',
+    results,
+  );
   const detect = series.reported(
     'romulus_failover_detect_seconds',
     'From the last acknowledgement to the decision to fail over: at most this long the death of the primary went unnoticed.',
@@ -115,11 +120,13 @@ export function watchFailovers(series: DomainSeries, failover$: Observable<Failo
   return failover$.subscribe((event) => {
     const { domain, phase: result } = event;
     if (event.phase === 'started') {
+      // Of one that was asked for there was nothing to be noticed.
+      if (event.planned) return;
       const at = series.statuses().find((status) => status.domain === domain)?.acknowledgedAtMs ?? null;
       if (at !== null) detect.set({ domain }, Math.max(0, event.atMs - at) / 1000);
       return;
     }
-    failovers.inc({ domain, result });
+    (event.planned ? switchovers : failovers).inc({ domain, result });
     if (event.phase === 'completed') takeover.set({ domain }, event.takeoverSeconds);
   });
 }
