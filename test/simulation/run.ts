@@ -100,7 +100,7 @@ class Run {
       const agent = this.#hosts.find(({ name }) => name === owner)?.agent;
       const died = agent?.process.alive !== true || !token.startsWith(`${agent.instance}-`);
       if (before !== null && before.owner !== owner) loss.given(owner, died);
-      if (mode === 'alone') loss.alone();
+      if (mode === 'alone') loss.alone(died);
     };
     for (const name of drawHosts(random)) {
       const host = new Host(this.#cluster, name, params.attached && name === 'A');

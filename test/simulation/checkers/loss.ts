@@ -48,8 +48,10 @@ export class Loss {
   }
 
   /** By the register nobody protects it, be it for a switchover, or one that came to nothing. */
-  alone(): void {
+  alone(died: boolean): void {
     this.#faults = Math.max(this.#faults, 1);
+    // Whoever has written that had the only copy, and is dead: as if it had died a moment later.
+    if (died) this.#faults++;
   }
 
   /** An operator has it started somewhere: whatever is left of it is lost. */
