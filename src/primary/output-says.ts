@@ -2,7 +2,7 @@
 // fault in the guest.
 
 import type { Logger } from '../report/log.js';
-import { linkStateOf, type LifeState } from './life-state.js';
+import type { LifeState } from './life-state.js';
 
 const OUTPUT_IS = {
   alone: 'what the domain says is let out, unprotected: no other host may run it',
@@ -27,6 +27,7 @@ export class OutputSays {
 }
 
 function whatIs(state: LifeState): keyof typeof OUTPUT_IS {
-  if (linkStateOf(state) === 'replicating') return 'protected';
+  // What is acknowledged leaves, also before the register names who has it.
+  if (state.stream !== null && state.stream.acknowledged >= 0) return 'protected';
   return state.passing ? 'alone' : 'asking';
 }
