@@ -8,6 +8,7 @@
 
 import type { SharedPoint } from '../channel/contract.js';
 import { chained } from '../channel/link/digest.js';
+import { codeOf } from '../errors.js';
 import { Bitmap } from '../hypervisor/bitmap.js';
 import { endDirtyLog, type DirtyLog } from '../hypervisor/log-dirty.js';
 import type { DirtyStats } from '../hypervisor/port.js';
@@ -66,7 +67,13 @@ export class Shared implements DirtyLog {
   }
 
   async enableLogDirty(): Promise<void> {
-    await this.#log.enableLogDirty();
+    try {
+      await this.#log.enableLogDirty();
+    } catch (error) {
+      // It is on, perhaps by an attempt of ours that was not waited for: it can be turned off.
+      if (codeOf(error) === 'LOG_DIRTY') this.#logging = true;
+      throw error;
+    }
     this.#logging = true;
   }
 

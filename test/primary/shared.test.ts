@@ -247,4 +247,13 @@ describe('primary/shared', () => {
     // The log was ended: it can be begun again.
     await pair.domain.enableLogDirty();
   });
+
+  it('a dirty log that was begun too late to be waited for: the next stream takes it', async () => {
+    const pair = new Pair(false);
+    await pair.domain.start();
+    // As a hypervisor does that hung, and was given up.
+    await pair.domain.enableLogDirty();
+    await pair.stream([[1], [2]], { arrives: 1, unheard: 0, givenUp: false });
+    expect(pair.shared.has(pair.point)).to.equal(true);
+  });
 });

@@ -40,7 +40,7 @@ describe('service: the embedded machine', () => {
       const secondary = new TestSecondary(child, { embedded });
       cleanup.add(() => secondary.service.stop());
       await secondary.start();
-      await until('ticks are committed', () => (secondary.commits.at(-1)?.outputBytes ?? 0) > 400);
+      await until('ticks are committed', () => (secondary.commits.at(-1)?.outputBytes ?? 0) > 400, 30_000);
       child.process.kill('SIGKILL');
       await until('failover', () => secondary.failovers.length === 2);
       await until('ticks', () => secondary.output().split('\n').length > 10);
