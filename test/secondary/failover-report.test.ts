@@ -74,7 +74,10 @@ describe('secondary/failover report', () => {
     };
     expect(lines().at(-1)).to.include({ level: 'error', epoch: 7, reason: 'HEARTBEAT_TIMEOUT' });
     expect(events).to.deep.equal([
-      { phase: 'failed', domain: 'web', ...named, reason: 'HEARTBEAT_TIMEOUT', atMs: 1000, error },
+      {
+        ...{ phase: 'failed', domain: 'web', ...named, reason: 'HEARTBEAT_TIMEOUT', planned: false },
+        ...{ atMs: 1000, error },
+      },
     ]);
     expect(error$.value).to.deep.equal(error);
   });
