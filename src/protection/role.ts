@@ -57,13 +57,18 @@ function handle(state: RoleState, event: RoleEvent, effects: Effects): void {
       );
       return;
     case 'standby-over':
-      if (state.phase === 'standby') change(state, `the standby is over: ${event.how}`, effects);
+      if (state.phase !== 'standby') return;
+      if (event.how === 'failed') state.crashes++;
+      change(state, `the standby is over: ${event.how}`, effects);
       return;
     case 'standby':
       if (state.phase !== 'standby' || state.busy === event.busy) return;
       state.busy = event.busy;
       state.failures = 0;
-      if (event.busy) state.absent = [];
+      if (event.busy) {
+        state.absent = [];
+        state.crashes = 0;
+      }
       if (event.busy) effects.push({ kind: 'disarm', timer: 'retry' });
       else retryLater(state, effects);
       return;
