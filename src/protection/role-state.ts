@@ -48,7 +48,7 @@ export interface RoleState {
   busy: boolean;
   /** Reads in a row that failed, or told nothing new. */
   failures: number;
-  /** Starts in a row that came to nothing. */
+  /** Starts in a row, of an owner or a standby, that came to nothing. */
   crashes: number;
   /** Whose link the standby may try first; null: nobody is known to own it. */
   owner: string | null;
