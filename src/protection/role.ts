@@ -62,15 +62,7 @@ function handle(state: RoleState, event: RoleEvent, effects: Effects): void {
       change(state, `the standby is over: ${event.how}`, effects);
       return;
     case 'standby':
-      if (state.phase !== 'standby' || state.busy === event.busy) return;
-      state.busy = event.busy;
-      state.failures = 0;
-      if (event.busy) {
-        state.absent = [];
-        state.crashes = 0;
-      }
-      if (event.busy) effects.push({ kind: 'disarm', timer: 'retry' });
-      else retryLater(state, effects);
+      if (state.phase === 'standby' && state.busy !== event.busy) turn(state, event.busy, effects);
       return;
     case 'not-here':
       if (state.phase !== 'standby' || state.absent.includes(event.host)) return;
@@ -231,6 +223,19 @@ function standBy(state: RoleState, reason: string, effects: Effects): void {
   state.failures = 0;
   effects.push({ kind: 'stand-by' }, { kind: 'transition', reason });
   retryLater(state, effects);
+}
+
+/** The standby is about something, or no more. */
+function turn(state: RoleState, busy: boolean, effects: Effects): void {
+  state.busy = busy;
+  state.failures = 0;
+  if (!busy) {
+    retryLater(state, effects);
+    return;
+  }
+  state.absent = [];
+  state.crashes = 0;
+  effects.push({ kind: 'disarm', timer: 'retry' });
 }
 
 /** What is here is ended, and the register read anew. */
