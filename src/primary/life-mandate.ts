@@ -80,6 +80,8 @@ export function settleMandate(state: LifeState, effects: LifeEffect[]): void {
 function pairingOf({ stream, mandate }: LifeState): Pairing | null | 'as it is' {
   if (!stream) return null;
   if (stream.acknowledged >= 0) return stream.pairing;
+  // By a register of its own the standby takes over what it holds, whether or not we have heard that it does.
+  if (!mandate.shared && stream.captured >= 0) return stream.pairing;
   // It may hold an older one, which stays good while it is filled.
   if (isPairedBy(mandate, stream.pairing)) return 'as it is';
   // One that is linked is not turned off, nor waited for in vain, so as to be alone for a moment.
