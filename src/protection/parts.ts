@@ -132,6 +132,7 @@ export class StandbyPart implements Part {
   readonly #domain: SecondaryDomain;
   readonly #left = new AbortController();
   #granted: Register | null = null;
+  #claimedFor: Held | null = null;
   #asked = 0;
   #tried = 0;
   #stopped = false;
@@ -200,7 +201,7 @@ export class StandbyPart implements Part {
     const { signal } = this.#left;
     const register = await read(signal);
     // It was granted, and did not start: it is ours still.
-    if (this.#granted && sameRegister(register, this.#granted)) return 'granted';
+    if (this.#isOurs(register, held)) return 'granted';
     const token = `${instance}-take-${++this.#asked}`;
     // What runs here writes to the disks that its owner would go on with.
     const writesToTheSame = secondary !== null && sharesDisks(secondary.hypervisor);
@@ -218,7 +219,16 @@ export class StandbyPart implements Part {
     const settled = await settle(write, signal);
     if (!settled.won) return 'denied';
     this.#granted = settled.register;
+    this.#claimedFor = held;
     return 'granted';
+  }
+
+  /** As it was granted; what is only claimed, for what was handed over, and nothing else. */
+  #isOurs(register: Register | null, { streamUuid, epoch }: Held): boolean {
+    const granted = this.#granted;
+    if (!granted || !sameRegister(register, granted)) return false;
+    const claimed = this.#claimedFor;
+    return granted.mode === 'alone' || (claimed?.streamUuid === streamUuid && claimed.epoch === epoch);
   }
 
   async #confirm(): Promise<'granted' | 'denied'> {

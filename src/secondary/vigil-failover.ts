@@ -71,10 +71,9 @@ export function witness(
 
 function granted(state: SecondaryState, effects: Effects): void {
   const { session } = state;
-  if (session?.done === true && session.linked) {
-    // The primary is told when it runs.
-    state.reason = HANDED_OVER;
-    takeOver(state, effects);
+  if (session?.linked === true && session.handedOver) {
+    session.claimed = true;
+    startWhatIsClaimed(state, session, effects);
     return;
   }
   state.granted = true;
@@ -90,6 +89,13 @@ function granted(state: SecondaryState, effects: Effects): void {
   if (isWaitedFor(state)) giveUpDial(state, effects);
   else if (session === null) takeOver(state, effects);
   // Else the restorer is waited for: only then it is known what we hold.
+}
+
+/** The last checkpoint is in the domain, and it is ours to start; the primary is told when it runs. */
+export function startWhatIsClaimed(state: SecondaryState, session: Session, effects: Effects): void {
+  if (!session.claimed || !session.done || !session.linked) return;
+  state.reason = HANDED_OVER;
+  takeOver(state, effects);
 }
 
 /** A link came while the register was asked, and the primary may not have noticed that it is lost. */
@@ -141,7 +147,9 @@ function notTaken(state: SecondaryState, effects: Effects): void {
 /** The restorer of a stream is done, and its link lost. */
 export function goOn(state: SecondaryState, session: Session, effects: Effects): void {
   state.session = null;
-  if (state.granted) takeOverInTime(state, session, effects);
+  // What is claimed may have been taken back: that shows when it is confirmed.
+  const isClaimed = session.claimed && state.held !== null;
+  if (state.granted || isClaimed) takeOverInTime(state, session, effects);
   else if (session.broken) fillAgain(state, effects);
   else if (state.phase === 'suspect') askAgainOrDecide(state, effects);
   else if (state.phase === 'dialling') redialLater(state, effects);

@@ -42,6 +42,8 @@ export interface Session {
   /** Its last checkpoint is in the domain; `done`: and the restorer has come to its end by that. */
   complete: boolean;
   done: boolean;
+  /** The register names us as its owner, as long as the primary does not take it back. */
+  claimed: boolean;
   /** The primary stands still there, has let out all that it ever will, and waits for us. */
   handedOver: boolean;
   /** Its domain has ended by itself: nothing that comes is held any more. */

@@ -3,7 +3,7 @@
 
 import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
 import { armReconnect } from './redial.js';
-import { goOn, loseHeld, lost, over, unlinked } from './vigil-failover.js';
+import { goOn, loseHeld, lost, over, startWhatIsClaimed, unlinked } from './vigil-failover.js';
 import type { Effects, SecondaryEvent, SecondaryState, Session } from './vigil-state.js';
 
 /** The restorer's code where the hypervisor does not take a checkpoint. */
@@ -33,9 +33,9 @@ export function acknowledged(
   }
 }
 
-/** The primary stands still until it is known whose the domain is. */
+/** The primary stands still until it is known whose the domain is: it is claimed while the last checkpoint is committed. */
 export function takeWhatIsHandedOver(state: SecondaryState, session: Session, effects: Effects): void {
-  if (!session.done || !session.handedOver || !session.linked || state.held === null) return;
+  if (!session.handedOver || !session.linked || state.held === null) return;
   if (!state.asking) effects.push({ kind: 'ask-witness', held: state.held, handedOver: true });
   state.asking = true;
 }
@@ -75,7 +75,7 @@ export function restored(
   }
   if (session.linked && session.complete && consistent && code === '') {
     session.done = true;
-    takeWhatIsHandedOver(state, session, effects);
+    startWhatIsClaimed(state, session, effects);
     return;
   }
   // It was the stream that could not be gone on with: the next one begins with all memory.
@@ -103,6 +103,8 @@ export function restored(
 function wentBack(state: SecondaryState, session: Session, epochsBack: number, effects: Effects): void {
   const { held } = state;
   state.shared = null;
+  // It is not what was handed over.
+  session.claimed = false;
   if (held === null) return;
   if (epochsBack <= held.epoch) {
     state.held = { ...held, epoch: held.epoch - epochsBack };

@@ -194,6 +194,7 @@ function dialled(
     acknowledged: -1,
     complete: false,
     done: false,
+    claimed: false,
     handedOver: false,
     spoilt: false,
     broken: false,

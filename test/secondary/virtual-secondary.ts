@@ -10,6 +10,8 @@ import {
   Observable,
   ReplaySubject,
   Subject,
+  concatMap,
+  defer,
   distinctUntilChanged,
   of,
   skip,
@@ -96,6 +98,9 @@ class VirtualSecondary {
   #open = { epoch: -1, end: false, handOver: false };
   #committed = -1;
   #resumed = false;
+  /** A commit lasts until it is said that it is over. */
+  #slow = false;
+  #committing: Subscriber<void> | null = null;
   #handedOver = false;
 
   /** `first`: the first command, which may be about the settings. */
@@ -134,8 +139,11 @@ class VirtualSecondary {
       'handed-over': () =>
         this.#linkEvents.get(second)?.next({ kind: 'handed-over', epoch: this.#open.epoch }),
       bye: () => this.#linkEvents.get(second)?.next({ kind: 'bye', reason: third as ByeReason }),
-      whole: () =>
-        this.#receive({ kind: 'checkpoint', epoch: Number(second) }, Number(back), third === 'the'),
+      committed: () => this.#answer(this.#committing, undefined),
+      whole: () => {
+        this.#slow = command.includes('slow');
+        this.#receive({ kind: 'checkpoint', epoch: Number(second) }, Number(back), third === 'the');
+      },
       END: () => this.#receive({ kind: 'end', epochs: Number(second) }),
       broken: () => this.#receive({ kind: 'broken', cause: second === '' ? null : failure(second) }),
       fails: () => this.#receiving?.error(failure(second)),
@@ -345,17 +353,11 @@ class VirtualSecondary {
       commit: () => {
         const { epoch } = this.#open;
         this.#say(`restorer: commit ${epoch}`);
-        const back = this.#unusableBack;
-        if (back > 0) {
-          const cause = failure('BAD_CONTEXT');
-          return of<Committed>({
-            kind: 'unusable',
-            outcome: { kind: 'failover', epoch: epoch - back, cause },
-          });
-        }
-        this.#committed = epoch;
-        const counts = { records: 1, pages: 1, bufferedBytes: 1, applySeconds: 0 };
-        return of<Committed>({ kind: 'applied', applied: { epoch, ...counts } });
+        const committed = defer(() => of(this.#commit(epoch)));
+        if (!this.#slow) return committed;
+        return new Observable<void>((subscriber) => void (this.#committing = subscriber)).pipe(
+          concatMap(() => committed),
+        );
       },
       breakOff: (cause) => {
         if (this.#committed < 0 && !this.#resumed)
@@ -365,6 +367,17 @@ class VirtualSecondary {
       complete: () => of<RestoreOutcome>({ kind: 'complete', epochs: this.#committed + 1 }),
       close: (error) => of(error),
     };
+  }
+
+  #commit(epoch: number): Committed {
+    const back = this.#unusableBack;
+    if (back > 0) {
+      const cause = failure('BAD_CONTEXT');
+      return { kind: 'unusable', outcome: { kind: 'failover', epoch: epoch - back, cause } };
+    }
+    this.#committed = epoch;
+    const counts = { records: 1, pages: 1, bufferedBytes: 1, applySeconds: 0 };
+    return { kind: 'applied', applied: { epoch, ...counts } };
   }
 
   #takeable(): Takeable {

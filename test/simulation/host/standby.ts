@@ -1,8 +1,8 @@
 // A standby (secondary/domain.ts, secondary.ts, standbys.ts, and StandbyPart of protection/parts.ts): the real step, and
 // what it asks for done to domains that are filled with counts.
 
-import { confirmWrite, takeOverWrite } from '../../../src/failover/mandate.js';
-import { sameRegister, written, type Register, type RegisterWrite } from '../../../src/failover/register.js';
+import { takeOverWrite } from '../../../src/failover/mandate.js';
+import { written, type Register, type RegisterWrite } from '../../../src/failover/register.js';
 import { spreadMs } from '../../../src/flow/backoff.js';
 import type { Of } from '../../../src/flow/kinds.js';
 import { hostToDial } from '../../../src/protection/route.js';
@@ -21,6 +21,7 @@ import type { End, Greeting, Message } from '../world/connection.js';
 import { Dial } from './dial.js';
 import { helloOf } from './domain.js';
 import type { AgentPorts, Estate, Part } from './cluster.js';
+import { Claims } from './claims.js';
 import { LinkEnd } from './link-end.js';
 import { InTurn, Loop } from './loop.js';
 import { RegisterClient } from './register-client.js';
@@ -49,7 +50,7 @@ export class Standby implements Part {
   #filling: Vessel | null = null;
   #held: Vessel | null = null;
   #estate: Estate | null = null;
-  #granted: Register | null = null;
+  readonly #claims: Claims;
   #asked = 0;
   #stopped = false;
   #busy = false;
@@ -62,6 +63,7 @@ export class Standby implements Part {
     this.#owner = owner;
     this.#news = news;
     this.#client = new RegisterClient(cluster, host.name, process);
+    this.#claims = new Claims(this.#client, agent.instance);
     this.#loop = new Loop<SecondaryState, SecondaryEvent, SecondaryEffect>(
       initialSecondaryState({ reconnectWindowMs, redialMinMs, redialMaxMs, handsOver: true }),
       stepSecondary,
@@ -255,15 +257,15 @@ export class Standby implements Part {
     const token = `${instance}-take-${++this.#asked}`;
     if (cluster.plant === 'takeover-unasked') {
       const claim = { mode: 'alone', owner: host.name, standby: null, stream: null } as const;
-      this.#granted = written({ expected: cluster.witness.register, claim, token });
+      this.#claims.won(written({ expected: cluster.witness.register, claim, token }), held);
       answer('granted');
       return;
     }
     this.#client.read((register) => {
       // It was granted, and did not start: it is ours still.
-      const isOurs = this.#granted !== null && register && sameRegister(register, this.#granted);
-      if (register === undefined || isOurs === true) {
-        answer(isOurs === true ? 'granted' : 'unknown');
+      const isOurs = register !== undefined && this.#claims.isOurs(register, held);
+      if (register === undefined || isOurs) {
+        answer(isOurs ? 'granted' : 'unknown');
         return;
       }
       const write = this.#takeOverWrite(register, held, handedOver, token);
@@ -272,7 +274,7 @@ export class Standby implements Part {
         return;
       }
       this.#client.settle(write, ({ won, register: now }) => {
-        if (won) this.#granted = now;
+        if (won) this.#claims.won(now, held);
         answer(won ? 'granted' : 'denied');
       });
     });
@@ -303,7 +305,8 @@ export class Standby implements Part {
         this.#loop.tell({ kind: 'start-failed', ...gone, epochsBack: 0 });
         return;
       }
-      this.#confirm((confirmed) => {
+      // What is started, and is not heard before, is nothing here: it runs when it is confirmed.
+      this.#claims.confirm((confirmed) => {
         if (this.#stopped) return;
         if (!confirmed) {
           const back = { code: TAKEN_BACK, message: 'its owner has taken it back' };
@@ -319,25 +322,11 @@ export class Standby implements Part {
     });
   }
 
-  /** What is started, and is not heard before, is nothing here: it runs when it is confirmed. */
-  #confirm(done: (confirmed: boolean) => void): void {
-    const { instance } = this.#agent;
-    const claimed = this.#granted;
-    if (claimed?.mode !== 'paired') {
-      done(true);
-      return;
-    }
-    const write = confirmWrite(claimed, `${instance}-keep-${this.#asked}`);
-    this.#client.settle(write, ({ won, register }) => {
-      this.#granted = won ? register : null;
-      done(won);
-    });
-  }
-
   #finished(): void {
     if (this.#stopped) return;
     const { role } = this.#loop.state;
-    if (role === 'active' && this.#granted) this.#news({ kind: 'took-over', register: this.#granted });
+    const { granted } = this.#claims;
+    if (role === 'active' && granted) this.#news({ kind: 'took-over', register: granted });
     else this.#news({ kind: 'standby-over', how: role === 'ended' ? 'ended' : 'failed' });
   }
 }
