@@ -1,6 +1,6 @@
 // How what was written to a disk is told: a disk is an array of octets, and a block write is
 //
-//   offset   octets from the disk's first
+//   offset   octets from the disk's first (guests write whole sectors of 512; nothing here depends on it)
 //   length   octets
 //   kind     DATA      these octets, which lie in a slab
 //            ZERO      zeroes, which need none
@@ -9,9 +9,6 @@
 // Many of them are columns of numbers, not objects: an epoch has thousands.
 
 import { outOfBounds, valueAt } from '../stream/bounds.js';
-
-/** Guests write whole sectors. (Nothing here depends on it: any octet may be the first.) */
-export const SECTOR_BYTES = 512;
 
 export const WriteKind = { DATA: 0, ZERO: 1, DISCARD: 2 } as const;
 export type WriteKind = (typeof WriteKind)[keyof typeof WriteKind];

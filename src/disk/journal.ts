@@ -57,16 +57,6 @@ export class Journal {
     this.#pool = pool;
   }
 
-  /** True: data that do not go into the place of other data would find no room. */
-  get isFull(): boolean {
-    return (this.#slabUsed === SLAB_BYTES && this.#pool.available === 0) || !this.#maySplit;
-  }
-
-  /** True: data have found no room in this epoch. */
-  get isSpilled(): boolean {
-    return this.#dirty !== null;
-  }
-
   /**
    * The first octets of a write (`length` octets of `source` from `from` on, for the disk's `offset`): as many as one
    * step takes. How many those are; 0: there is no room for the first. The range must be on the disk.

@@ -8,6 +8,8 @@ import { SLAB_BYTES, type Slab } from './extents.js';
 const SLABS_MAX = 2 ** 32 / SLAB_BYTES - 1;
 
 export class SlabPool {
+  /** Called whenever a slab has been taken. */
+  onTaken: () => void = () => undefined;
   readonly #limit: number;
   readonly #free: Slab[] = [];
   #out = 0;
@@ -26,6 +28,7 @@ export class SlabPool {
   take(): Slab | null {
     if (this.#out === this.#limit) return null;
     this.#out++;
+    this.onTaken();
     return this.#free.pop() ?? new Uint8Array(SLAB_BYTES);
   }
 
