@@ -13,10 +13,10 @@ const floors = [
   ['primary', 'secondary', 'observe'],
   ['report'],
   ['config'],
-  ['save', 'restore', 'disk', 'channel', 'failover'],
+  ['save', 'restore', 'channel', 'failover'],
   ['guest'],
   ['hypervisor'],
-  ['output'],
+  ['output', 'disk'],
   ['stream'],
   ['flow'],
 ];

@@ -22,6 +22,27 @@ const COUNTING = Buffer.from(
 const DISK_BYTES = 2 ** 20;
 const PACE_MS = 1;
 
+/**
+ * As it is, but for: the sector is the lowest octet of the number, and it does not wait between them (`hlt`).
+ * Longer by two octets, which are taken from the padding behind its code.
+ */
+const SCATTERING = [
+  ['c70500010800eb001000', 'c70500010800ed001000'], // where the timer's handler is
+  ['e845000000', 'e847000000'], // call wait, twice
+  ['e839000000', 'e83b000000'],
+  ['31c0ee6642ee6642ee', '88d8ee664231c0ee6642ee'], // xor eax, eax ─▶ mov al, bl; out; inc dx; xor eax, eax
+  ['fbf4faeba7', 'fb90faeba5'], // sti; nop; cli; jmp next
+  ['58cf8db600000000', '58cf8db60000'],
+].reduce((code, [from = '', to = '']) => {
+  if (code.split(from).length !== 2) throw new Error(`not once in the guest: ${from}`);
+  return code.replace(from, to);
+}, COUNTING.toString('hex'));
+
+/** A guest that writes as fast as it can: each number into one of 256 sectors, in turn. */
+export function withScatteringGuest(use: (image: string) => Promise<void>): Promise<void> {
+  return withImage(Buffer.from(SCATTERING, 'hex'), use);
+}
+
 export function withCountingGuest(use: (image: string) => Promise<void>): Promise<void> {
   return withImage(COUNTING, use);
 }
