@@ -125,7 +125,7 @@ async function capture(files: GuestFiles): Promise<Run> {
     // Not every epoch has frames: a reply may take the client and the guest longer than one.
     const withFrames = (): number =>
       acknowledgedAtMs.filter((_, k) => (pauses[k] ?? 0) > (pauses[k - 1] ?? 0)).length;
-    await until(`${EPOCHS} epochs`, () => withFrames() >= EPOCHS, EPOCHS_TIMEOUT_MS);
+    await until(`${EPOCHS} epochs`, () => withFrames() > EPOCHS, EPOCHS_TIMEOUT_MS);
     const closedEpochs = acknowledgedAtMs.length;
     primary.send('open');
     const end = closedEpochs + OPEN_EPOCHS;
