@@ -15,16 +15,23 @@ import { Replicator, needQemu, ramOf, tickGuest } from './support.js';
 
 const AGENT = fileURLToPath(new URL('./agent.js', import.meta.url));
 
+/** Of the device states of attached guests; whoever else uses this machine may have some. */
+const directories = (): string[] => readdirSync(tmpdir()).filter((name) => name.startsWith('romulus-qemu-'));
+
 describe('qemu: attached', function () {
   const cleanup = new Cleanup();
   let qemu: StrangeQemu;
+  let others: ReadonlySet<string>;
   before(function () {
+    others = new Set(directories());
     return needQemu(this);
   });
   afterEach(async () => {
     await cleanup.run();
-    const left = () => readdirSync(tmpdir()).filter((name) => name.startsWith('romulus-qemu-'));
-    await until('the guards clean up', () => left().length === 0);
+    const left = () => directories().filter((name) => !others.has(name));
+    await until('the guards clean up', () => left().length === 0).catch((error: unknown) => {
+      throw new Error(`there is still ${left().join(', ')}`, { cause: error });
+    });
   });
   const start = async (memory?: Parameters<typeof StrangeQemu.start>[1]): Promise<void> => {
     const started = await StrangeQemu.start([], memory);

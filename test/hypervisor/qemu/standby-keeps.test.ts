@@ -146,6 +146,8 @@ describe('qemu: what a standby keeps', function () {
     await target.start();
     await target.suspend();
     expect((await target.info()).state).to.equal('suspended');
+    // Nobody can let it run while its state is being taken.
+    await target.source().emulatorContext();
     await target.machine.qmp.execute('cont');
     // QEMU tells of it before it answers.
     expect((await target.info()).state).to.equal('running');
