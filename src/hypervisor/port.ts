@@ -11,6 +11,7 @@ import type { OutputGate } from '../output/gate.js';
 import type { DomainType } from '../stream/format.js';
 import type { Bitmap } from './bitmap.js';
 import type { Inventory } from './inventory.js';
+import type { DiskSource, DiskTarget } from './port-disks.js';
 import type { PvSource, PvTarget } from './port-pv.js';
 
 export type HypervisorErrorCode =
@@ -142,6 +143,8 @@ export type Leave = 'free' | 'held' | 'stopped';
 export interface SourceDomain extends Domain {
   /** What only a PV domain needs; not there: this hypervisor runs none, or the domain is none. */
   readonly pv?: PvSource;
+  /** Not there: no disk of it is replicated. */
+  readonly disks?: DiskSource;
   /**
    * What leaves the domain by other ways than output$, a network interface for instance, and is held back by its
    * hypervisor; holding from the start. They are sealed before the domain is suspended. Counters are 0 where
@@ -224,6 +227,7 @@ export interface SourceDomain extends Domain {
 export interface TargetDomain extends Domain {
   /** As in SourceDomain. */
   readonly pv?: PvTarget;
+  readonly disks?: DiskTarget;
   /**
    * Gives memory to the first `count` pfns (XENMEM_populate_physmap_exact); the gfn of pfns[i] comes back in gfns[i].
    * For auto-translated guests they are equal.
