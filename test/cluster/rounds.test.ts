@@ -3,8 +3,9 @@
 import { expect } from 'chai';
 import { needCluster, PATIENCE_MS } from './cluster.js';
 import { rounds } from './rounds.js';
+import { times } from '../support/length.js';
 
-const ROUNDS = Number(process.env['ROMULUS_CLUSTER_ROUNDS'] ?? 3);
+const ROUNDS = Number(process.env['ROMULUS_CLUSTER_ROUNDS'] ?? times(3, 30));
 
 describe('cluster: hosts die in turn', function () {
   it(`${ROUNDS} times, and come back: one connection of one client goes on`, async function () {

@@ -7,6 +7,7 @@ import { Counter } from '../hypervisor/qemu/lab-counter.js';
 import { until } from '../support/until.js';
 import { Cluster, needCluster, PATIENCE_MS, qemuDomain } from './cluster.js';
 import { twoCanTalk, undergo, type Situation, type Trouble } from './situation.js';
+import { LONG } from '../support/length.js';
 
 /** Of a situation that went wrong, so much is told. */
 const TOLD_MS = 30_000;
@@ -36,7 +37,7 @@ const FEW: readonly Situation[] = [
   { troubles: ['owner-standby', 'mute'], mended: ['mute'] },
 ];
 
-/** The rest, with ROMULUS_CLUSTER_ALL=1. */
+/** The rest, with ROMULUS_TEST_LONG=1. */
 const MANY: readonly Situation[] = [
   { troubles: ['owner-witness'] },
   { troubles: ['standby-witness'] },
@@ -74,7 +75,7 @@ describe('cluster: who is heard, whatever is cut', function () {
   });
   let cluster: Cluster;
   let client: Counter;
-  const situations = process.env['ROMULUS_CLUSTER_ALL'] === '1' ? [...FEW, ...MANY] : FEW;
+  const situations = LONG ? [...FEW, ...MANY] : FEW;
 
   before(async function () {
     const needed: { etcd: string; files: GuestFiles } = await needCluster(this);

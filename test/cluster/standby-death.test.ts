@@ -7,8 +7,9 @@ import { quantile } from '../support/random.js';
 import { until } from '../support/until.js';
 import { Cluster, needCluster, PATIENCE_MS, qemuDomain } from './cluster.js';
 import { silenceSince } from './situation.js';
+import { times } from '../support/length.js';
 
-const TIMES = process.env['ROMULUS_CLUSTER_ALL'] === '1' ? 10 : 3;
+const TIMES = times(3, 10);
 /** Of the standby: that is its death. */
 const TIMEOUT_MS = 1000;
 const MORE_MS = 50;

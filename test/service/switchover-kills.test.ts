@@ -6,8 +6,9 @@ import { Cleanup } from '../support/cleanup.js';
 import { freePorts } from '../support/ports.js';
 import { until } from '../support/until.js';
 import { AgentPair, HOSTS, PATIENCE_MS, type HostName } from './agent-pair.js';
+import { times } from '../support/length.js';
 
-const ROUNDS = 24;
+const ROUNDS = times(6, 50);
 /** From a quiet moment before a switchover to one behind it. */
 const MOMENTS_MS = 120;
 /** What was acknowledged and not yet let out when its host was killed. */

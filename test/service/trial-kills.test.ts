@@ -7,8 +7,9 @@ import { Cleanup } from '../support/cleanup.js';
 import { freePorts } from '../support/ports.js';
 import { until } from '../support/until.js';
 import { AgentPair, HOSTS, PATIENCE_MS } from './agent-pair.js';
+import { times } from '../support/length.js';
 
-const ROUNDS = 4;
+const ROUNDS = times(2, 10);
 /** From its making to its running. */
 const MOMENTS_MS = 300;
 

@@ -11,8 +11,10 @@ import { PairChild } from './pair-child.js';
 import { processesWith } from '../../support/processes.js';
 import { MIB, successiveTicksOf, ticksOf } from '../support.js';
 import { TEST_NAME, needQemu, tickGuest } from './support.js';
+import { times } from '../../support/length.js';
 
-const KILLS = 20;
+const KILLS = times(5, 20);
+const KILLS_OF_SECONDARY = times(2, 8);
 /** What was on its way to the test when the sender died. */
 const QUIET_MS = 20;
 
@@ -70,13 +72,13 @@ describe('qemu: an agent that is killed', function () {
     console.log(`      running again after ${tookMs.join(', ')} ms`);
   });
 
-  it('the secondary’s, 8 times: the primary’s guest ticks on, and the next secondary is filled', async function () {
+  it(`the secondary’s, ${KILLS_OF_SECONDARY} times: the primary’s guest ticks on, and the next secondary is filled`, async function () {
     this.timeout(180_000);
     const registers = await cleanup.directory();
     const primary = new PrimaryOf(ticking, { intervalMs: 10, registers });
     cleanup.add(() => primary.service.stop());
     await primary.start();
-    for (let round = 0; round < 8; round++) {
+    for (let round = 0; round < KILLS_OF_SECONDARY; round++) {
       const agent = PairChild.secondary(primary.port, registers, ticking);
       cleanup.add(() => agent.kill());
       // Also before it has anything.

@@ -11,12 +11,13 @@ import { ADDRESSES, childOf, Lab, needLab, SHARED, TAP } from './lab.js';
 import { Agent, labCluster, makeRegisters } from './lab-agent.js';
 import { DUMP, SLOW_PORT, type Observation } from './lab-observed.js';
 import { framesOf, type Frame } from './lab-pcap.js';
+import { times } from '../../support/length.js';
 
 const OBSERVED = fileURLToPath(new URL('./lab-observed.js', import.meta.url));
 const CLIENT = fileURLToPath(new URL('./lab-client.js', import.meta.url));
 /** A file of the lab. */
 const TAP_CAPTURE = 'tap.pcap';
-const EPOCHS = 500;
+const EPOCHS = times(150, 500);
 const OPEN_EPOCHS = 20;
 const CONNECTIONS = 8;
 const VNET_HEADER_BYTES = 12;

@@ -27,8 +27,9 @@ import { CounterClient } from './guest/machine.js';
 import { ImageWatch } from './image-watch.js';
 import { MIB } from '../support.js';
 import { Screen, canTrack } from './support.js';
+import { times } from '../../support/length.js';
 
-const CHECKPOINTS = 200;
+const CHECKPOINTS = times(50, 200);
 /** Where the standby is spoilt for a moment, to see that it is noticed: any page and any epoch will do. */
 const SPOILT = { epoch: 150, pfn: 0x5432 };
 const MEMORY_BYTES = 128 * MIB;

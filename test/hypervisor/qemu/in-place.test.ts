@@ -20,8 +20,9 @@ import { processesWith } from '../../support/processes.js';
 import { Console, MIB, expectCode } from '../support.js';
 import { qemus } from './pair.js';
 import { Replicator, TEST_NAME, needQemu, ramOf, tickGuest } from './support.js';
+import { times } from '../../support/length.js';
 
-const CHECKPOINTS = 200;
+const CHECKPOINTS = times(50, 200);
 const PORT = 'listen=127.0.0.1:';
 
 /** Two hundred loads, each a few tenths of a second on a busy machine. */

@@ -13,8 +13,9 @@ import { ADDRESSES, Lab, needLab, TAP } from './lab.js';
 import { successiveTicksOf, ticksOf } from '../support.js';
 import { Counter } from './lab-counter.js';
 import { Agent, CONSOLE_TAP, GUEST_MAC, labCluster, makeRegisters, REGISTERS } from './lab-agent.js';
+import { times } from '../../support/length.js';
 
-const ROUNDS = 20;
+const ROUNDS = times(5, 20);
 /** Increments after the failover that are waited for. */
 const INCREMENTS = 100;
 /** And ticks, at least: the first line may have been begun before. */

@@ -10,8 +10,9 @@ import { until } from '../../support/until.js';
 import { successiveTicksOf } from '../support.js';
 import { Counter } from './lab-counter.js';
 import { ADDRESSES, Lab, needLab, SHARED, TAP, childOf } from './lab.js';
+import { times } from '../../support/length.js';
 
-const ROUNDS = 5;
+const ROUNDS = times(4, 20);
 const WHERE = { alpha: 'primary', beta: 'secondary' } as const;
 const PORT = 7300;
 const LIMIT_MS = 180_000;

@@ -1,0 +1,8 @@
+// How often what happens at random is tried: each run of the tests tries it a few times, ROMULUS_TEST_LONG=1 as often as it
+// takes to believe it.
+
+export const LONG = process.env['ROMULUS_TEST_LONG'] === '1';
+
+export function times(few: number, many: number): number {
+  return LONG ? many : few;
+}
