@@ -235,8 +235,7 @@ export class SecondaryDomain {
     const reason = reasonOf(event);
     if (was === 'spare') this.#spareEnded$.next(reason);
     else if (was === 'filling') this.#events$.next({ kind: 'filling-ended', reason });
-    else if (event.kind === 'shutdown') this.#events$.next({ kind: 'domain-shutdown' });
-    else this.#events$.next({ kind: 'domain-crashed', reason });
+    else this.#events$.next({ kind: 'held-ended', reason });
   }
 
   /** That of a domain which runs elsewhere is told there. */

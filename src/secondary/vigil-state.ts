@@ -151,8 +151,7 @@ export type SecondaryEvent = Readonly<
   /** DOMAIN_GONE: it is lost; TAKEN_BACK: its owner has it again. Else it can be tried again. */
   | { kind: 'start-failed'; code: string; message: string; epochsBack: number }
   /** The standby that is held, or is being started, has ended by itself. */
-  | { kind: 'domain-shutdown' }
-  | { kind: 'domain-crashed'; reason: string }
+  | { kind: 'held-ended'; reason: string }
   /** The domain that is being filled has ended by itself. */
   | { kind: 'filling-ended'; reason: string }
   /** No domain to fill can be created. */

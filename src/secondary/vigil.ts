@@ -112,8 +112,10 @@ const RULES: Rules<SecondaryEvent, [SecondaryState, Effects]> = {
   'start-failed': (event, state, effects) => {
     if (state.phase === 'starting') startFailed(state, event, effects);
   },
-  'domain-shutdown': (_, state, effects) => domainOver(state, 'it shut down', effects),
-  'domain-crashed': ({ reason }, state, effects) => domainOver(state, reason, effects),
+  'held-ended': ({ reason }, state, effects) => {
+    if (state.phase === 'starting') state.endedEarly = true;
+    else if (keepsDomain(state)) heldEnded(state, reason, effects);
+  },
   'filling-ended': ({ reason }, state, effects) => {
     if (!state.session || state.session.acknowledged >= 0) return;
     effects.push({ kind: 'standby-lost', was: 'filling', reason });
@@ -213,11 +215,6 @@ function timer(state: SecondaryState, which: SecondaryTimer, lateMs: number, eff
     return;
   }
   if (MAY_DIAL.has(state.phase) && state.dial === 0 && state.session === null) dial(state, effects);
-}
-
-function domainOver(state: SecondaryState, reason: string, effects: Effects): void {
-  if (state.phase === 'starting') state.endedEarly = true;
-  else if (keepsDomain(state)) heldEnded(state, reason, effects);
 }
 
 /** The standby has ended before it was taken over. */

@@ -41,7 +41,7 @@ describe('secondary: when the standby is tried', () => {
     ],
     'the last checkpoint is there': ['handed over', [...held, { kind: 'complete', streamUuid: 'S' }]],
     'the domain is handed over': ['handed over', [...held, { kind: 'handed-over', streamUuid: 'S' }]],
-    'the standby has ended': ['lost', [...held, { kind: 'domain-crashed', reason: 'killed' }]],
+    'the standby has ended': ['lost', [...held, { kind: 'held-ended', reason: 'killed' }]],
     'it is stopped': ['ended', [...held, { kind: 'stop' }]],
   };
   for (const [when, [why, events]] of Object.entries(refused)) {

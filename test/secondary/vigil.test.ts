@@ -142,8 +142,7 @@ const event: fc.Arbitrary<Make> = fc.oneof(
       { kind: 'started', epochsBack: 0 },
       { kind: 'start-failed', code: 'x', message: 'x', epochsBack: 0 },
       { kind: 'start-failed', code: 'DOMAIN_GONE', message: 'x', epochsBack: 0 },
-      { kind: 'domain-shutdown' },
-      { kind: 'domain-crashed', reason: 'x' },
+      { kind: 'held-ended', reason: 'x' },
       { kind: 'filling-ended', reason: 'x' },
       { kind: 'domain-failed', code: 'x' },
     )

@@ -152,12 +152,7 @@ class VirtualSecondary {
       runs: () => this.#started(Number(back)),
       'does-not-start': () => this.#started(Number(back), second),
       'no-domain': () => this.#noDomain(second),
-      held: () =>
-        this.#events$.next(
-          command === 'held shuts down'
-            ? { kind: 'domain-shutdown' }
-            : { kind: 'domain-crashed', reason: rest },
-        ),
+      held: () => this.#events$.next({ kind: 'held-ended', reason: rest }),
       filling: () => this.#events$.next({ kind: 'filling-ended', reason: rest }),
       spare: () => this.#spareEnded$.next(rest),
     };
