@@ -107,7 +107,6 @@ const RULES: Rules<LifeEvent, [LifeState, LifeEffect[]]> = {
     state.error = { code, message };
     failed(state, code, effects);
   },
-  fenced: (_, state, effects) => fenced(state, effects),
   'hand-over': (event, state, effects) => handOver(state, event, effects),
   timer: (_, state, effects) => {
     if (late(state, effects)) dropLink(state, 'INTERNAL', 'it was not taken over in time', effects);

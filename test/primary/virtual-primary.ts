@@ -170,7 +170,6 @@ class VirtualPrimary {
         this.#events$.next({ kind: 'hand-over', id: ++this.#handOvers, to });
       },
       pressure: () => this.#pressure$.next(second === 'on'),
-      fenced: () => this.#events$.next({ kind: 'fenced' }),
       stop: () => this.#events$.next({ kind: 'stop' }),
       goodbye: () => {
         const confirmed = command.endsWith('confirmed');

@@ -45,7 +45,6 @@ function worded(event: SecondaryEvent): string {
 const dial = (number: number): SecondaryEffect => ({
   kind: 'dial',
   dial: number,
-  role: 'standby',
   held: null,
   shared: null,
 });

@@ -65,7 +65,7 @@ export class Standby implements Part {
     this.#client = new RegisterClient(cluster, host.name, process);
     this.#claims = new Claims(this.#client, agent.instance);
     this.#loop = new Loop<SecondaryState, SecondaryEvent, SecondaryEffect>(
-      initialSecondaryState({ reconnectWindowMs, redialMinMs, redialMaxMs, handsOver: true }),
+      initialSecondaryState({ reconnectWindowMs, redialMinMs, redialMaxMs }),
       stepSecondary,
       (effect) => this.#perform(effect),
       () => this.#tellBusy(),
