@@ -59,6 +59,8 @@ export interface HandOver {
   /** When it was asked for, and when the domain was stopped last: monotonic milliseconds. */
   readonly askedAtMs: number;
   readonly stoppedAtMs: number;
+  /** For how long it has been running there by the time that this is known. */
+  readonly runsForMs: number;
   /** Why it is undone. */
   readonly reason: string;
 }
@@ -69,7 +71,7 @@ export type HandOverOutcome =
       readonly standby: string;
       /** From which it goes on there; null: not from the last one, as far as is known. */
       readonly epoch: number | null;
-      /** From before the domain was stopped until it was known to be theirs. */
+      /** From before the domain was stopped until it ran there; where that is not told, until it was known to be theirs. */
       readonly pauseMs: number;
       /** From the request on. */
       readonly totalMs: number;
@@ -132,7 +134,8 @@ export type LifeEvent = Readonly<
   /** Of a link, whether or not its stream has begun. */
   | { kind: 'heard'; streamUuid: string }
   | { kind: 'bye'; streamUuid: string; reason: ByeReason }
-  | { kind: 'lost'; streamUuid: string; code: string; message: string }
+  /** `runsForMs`: of FENCED, how long the domain had been running on the other side, if that was told. */
+  | { kind: 'lost'; streamUuid: string; code: string; message: string; runsForMs?: number }
   /** Of a stream. */
   | StreamNews
   /** Our goodbye is over; `confirmed`: the secondary has read it, and will not take over. */

@@ -10,6 +10,7 @@
 // taken over, when the primary has had the time to notice: it may have acknowledgements of it still to read.
 
 import type { ChannelErrorCode } from '../channel/contract.js';
+import type { Facts } from '../errors.js';
 import { armReconnect, dial, fillAgain, giveUpDial, redialLater } from './redial.js';
 import {
   HANDED_OVER,
@@ -195,22 +196,32 @@ function reportImpossible(state: SecondaryState, effects: Effects): void {
   if (gone !== null) effects.push({ kind: 'report-impossible', gone, reason });
 }
 
-export function started(state: SecondaryState, epochsBack: number, effects: Effects): void {
+export function started(
+  state: SecondaryState,
+  { epochsBack, runsForMs }: { readonly epochsBack: number; readonly runsForMs: number },
+  effects: Effects,
+): void {
   if (state.phase !== 'starting' || state.held === null) return;
   // Whoever protects it from now on hears what it does.
   state.phase = 'over';
   state.role = 'active';
   state.held = { ...state.held, epoch: state.held.epoch - epochsBack };
   effects.push({ kind: 'report-completed', held: state.held }, { kind: 'transition', reason: 'failover' });
-  leaveLink(state, 'FENCED', 'the domain runs on the secondary', effects);
+  leaveLink(state, effects, 'FENCED', 'the domain runs on the secondary', { runsForMs });
   effects.push({ kind: 'finished' });
 }
 
 /** That of who has handed it over, who waits for that. */
-function leaveLink(state: SecondaryState, code: ChannelErrorCode, message: string, effects: Effects): void {
+function leaveLink(
+  state: SecondaryState,
+  effects: Effects,
+  code: ChannelErrorCode,
+  message: string,
+  facts: Facts = {},
+): void {
   const { session } = state;
   state.session = null;
-  if (session) effects.push({ kind: 'drop-link', streamUuid: session.streamUuid, code, message });
+  if (session) effects.push({ kind: 'drop-link', streamUuid: session.streamUuid, code, message, facts });
 }
 
 /** The last copy is kept, and tried again; unless the primary is found alive meanwhile. */
@@ -220,7 +231,7 @@ export function startFailed(
   effects: Effects,
 ): void {
   effects.push({ kind: 'report-failed', code, message });
-  leaveLink(state, 'INTERNAL', `the domain did not start: ${code}`, effects);
+  leaveLink(state, effects, 'INTERNAL', `the domain did not start: ${code}`);
   if (GONE.has(code) || state.endedEarly) {
     over(state, 'failed', `the domain did not start: ${code}`, effects);
     return;

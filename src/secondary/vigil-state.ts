@@ -2,6 +2,7 @@
 // vigil.ts.
 
 import type { ByeReason, ChannelErrorCode, SharedPoint } from '../channel/contract.js';
+import type { Facts } from '../errors.js';
 import type { Of } from '../flow/kinds.js';
 import type { LinkState, StandbyState } from '../report/reports.js';
 import type { Restored } from './restore-news.js';
@@ -147,7 +148,8 @@ export type SecondaryEvent = Readonly<
   | { kind: 'timer'; timer: SecondaryTimer; lateMs: number }
   | { kind: 'witness'; answer: 'granted' | 'denied' | 'unknown' }
   /** It runs, from so many epochs before the one that is held. */
-  | { kind: 'started'; epochsBack: number }
+  /** `runsForMs`: how long it has been running by then. */
+  | { kind: 'started'; epochsBack: number; runsForMs: number }
   /** DOMAIN_GONE: it is lost; TAKEN_BACK: its owner has it again. Else it can be tried again. */
   | { kind: 'start-failed'; code: string; message: string; epochsBack: number }
   /** The standby that is held, or is being started, has ended by itself. */
@@ -172,7 +174,7 @@ export type SecondaryEffect = Readonly<
   /** Destroys the standby domain. */
   | { kind: 'discard-held' }
   | { kind: 'bye'; streamUuid: string; reason: ByeReason }
-  | { kind: 'drop-link'; streamUuid: string; code: ChannelErrorCode; message: string }
+  | { kind: 'drop-link'; streamUuid: string; code: ChannelErrorCode; message: string; facts?: Facts }
   | { kind: 'arm'; timer: SecondaryTimer; delayMs: number }
   | { kind: 'disarm'; timer: SecondaryTimer }
   /** `handedOver`: by its owner, who waits for us, and has the domain still. */

@@ -108,7 +108,7 @@ const RULES: Rules<SecondaryEvent, [SecondaryState, Effects]> = {
   restored: ofSession((session, event, state, effects) => restored(state, session, event, effects)),
   timer: ({ timer: which, lateMs }, state, effects) => timer(state, which, lateMs, effects),
   witness: ({ answer }, state, effects) => witness(state, answer, effects),
-  started: ({ epochsBack }, state, effects) => started(state, epochsBack, effects),
+  started: (event, state, effects) => started(state, event, effects),
   'start-failed': (event, state, effects) => {
     if (state.phase === 'starting') startFailed(state, event, effects);
   },
