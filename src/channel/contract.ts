@@ -18,7 +18,7 @@ import type { Inventory } from '../hypervisor/inventory.js';
 import type { RecordSource, StreamSink } from '../stream/flow.js';
 
 export const SUBPROTOCOL = 'romulus.v1';
-export const PROTOCOL_VERSION = 4;
+export const PROTOCOL_VERSION = 5;
 
 export type ChannelErrorCode =
   | 'REFUSED' // nobody listens there (ECONNREFUSED): the host is up, the process is not
@@ -26,7 +26,6 @@ export type ChannelErrorCode =
   | 'BAD_SUBPROTOCOL' // the other side does not speak romulus.v1
   | 'PROTOCOL_VERSION' // another version of the control messages
   | 'UNKNOWN_DOMAIN' // the primary does not offer this domain
-  | 'UNKNOWN_STREAM' // the domain here never sent the stream, or epoch, that the other side holds: it is another instance of it
   | 'DOMAIN_MISMATCH' // the standby does not fit the domain (hypervisor, memory size, machine, devices, …): message and facts say what
   | 'ALREADY_LINKED' // the domain has a secondary already
   | 'HANDSHAKE_TIMEOUT'
@@ -72,8 +71,6 @@ export interface Hello {
   readonly p2mSize: number;
   /** What else of the domain must be the same on the primary; empty where the hypervisor names nothing. */
   readonly inventory: Inventory;
-  /** 'standby' wants to be protected; 'active' has taken over and comes to fence the old primary. */
-  readonly role: 'standby' | 'active';
   /** The stream and epoch that the standby holds whole, if it holds one. */
   readonly streamUuid: string | null;
   readonly epoch: number | null;
@@ -109,8 +106,7 @@ export interface Welcome {
 
 export type ByeReason =
   | 'domain-ended' // the domain shut down by itself: do not take over
-  | 'shutdown' // this side's agent stops
-  | 'fenced'; // the primary accepts that it was fenced
+  | 'shutdown'; // this side's agent stops
 
 export interface CheckpointBoundary {
   readonly epoch: number;
@@ -199,6 +195,4 @@ export interface DomainOffer {
     Partial<Pick<Welcome, 'heartbeatIntervalMs' | 'heartbeatTimeoutMs'>>;
   /** A secondary is linked. Called at most once at a time: the next one only after the last link was lost. */
   linked(link: PrimaryLink): void;
-  /** A secondary says that it has taken over: we are fenced, or a ChannelError is thrown if that cannot be. */
-  fenced(hello: Hello): void;
 }

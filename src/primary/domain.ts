@@ -42,7 +42,7 @@ import { birth, linkStateOf, type LifeEvent, type LifeState } from './life-state
 import { OutputSays } from './output-says.js';
 import { primary, type PrimaryPorts } from './primary.js';
 import type { StreamLink } from './stream.js';
-import { judgeClaim, judgeHello } from './welcome.js';
+import { judgeHello } from './welcome.js';
 import { DomainWork } from './work.js';
 import { openWorld } from './world.js';
 
@@ -163,10 +163,6 @@ export class PrimaryDomain {
           this.#work.shared,
         ),
       linked: (link) => this.#linked(link),
-      fenced: (hello) => {
-        judgeClaim(hello, this.name, this.#state$.value);
-        this.#events$.next({ kind: 'fenced' });
-      },
     });
   }
 

@@ -9,9 +9,6 @@ import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
 import { allIsSaid, end, leave, mayBeTheirs, undo } from './life-hand-over.js';
 import type { LifeEffect, LifeState, StreamState } from './life-state.js';
 
-/** More are forgotten: a secondary that holds one of them has let as many resyncs go by. */
-const STREAMS_SENT_MAX = 1024;
-
 export function shutDown(state: LifeState, effects: LifeEffect[]): void {
   if (state.role !== 'primary') return;
   if (mayBeTheirs(state)) {
@@ -54,13 +51,12 @@ export function failed(state: LifeState, reason: string, effects: LifeEffect[]):
   finish(state, 'failed', reason, effects);
 }
 
+/** By the register, or by its word that it runs what was handed over: it is theirs. */
 export function fenced(state: LifeState, effects: LifeEffect[]): void {
-  if (state.role === 'fenced') return;
   const afterOutput = allIsSaid(state);
   if (!afterOutput) effects.push({ kind: 'discard' });
   if (state.stream) dropLink(state, 'FENCED', 'the secondary has taken over', effects);
-  if (state.role !== 'failed')
-    effects.push({ kind: 'let-go', how: 'stopped', ...(afterOutput && { afterOutput }) });
+  effects.push({ kind: 'let-go', how: 'stopped', ...(afterOutput && { afterOutput }) });
   finish(state, 'fenced', 'the secondary has taken over', effects);
 }
 
@@ -142,8 +138,6 @@ export function unlinked(state: LifeState, reason: string, effects: LifeEffect[]
 export function leaveStream(state: LifeState): void {
   if (!state.stream) return;
   state.lastStream = state.stream;
-  const { streamUuid, captured: epochs } = state.stream;
-  if (epochs >= 0) state.sent = [...state.sent, { streamUuid, captured: epochs }].slice(-STREAMS_SENT_MAX);
   state.stream = null;
 }
 

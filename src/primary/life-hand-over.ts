@@ -33,6 +33,7 @@ export function handOver(
     lastEpoch: null,
     askedAtMs: lastAtMs,
     stoppedAtMs: lastAtMs,
+    runsForMs: 0,
     reason: '',
   };
   effects.push(
@@ -93,6 +94,11 @@ export function allIsSaid({ handOver: given, stream, lastStream }: LifeState): b
   return last.acknowledged === given.lastEpoch && last.staleEpoch < given.lastEpoch;
 }
 
+/** It says so itself. */
+export function runsThere(state: LifeState, runsForMs: number): void {
+  if (state.handOver) state.handOver = { ...state.handOver, runsForMs };
+}
+
 /** The standby has had its time. */
 export function late(state: LifeState, effects: LifeEffect[]): boolean {
   const { handOver: given, stream, settings } = state;
@@ -127,9 +133,9 @@ export function end(state: LifeState, role: LifeState['role'], reason: string, e
     settle(state, { how: 'NOT_SWITCHED', message: reason }, effects);
     return;
   }
-  const { standby, lastEpoch, stoppedAtMs, askedAtMs } = given;
+  const { standby, lastEpoch, stoppedAtMs, askedAtMs, runsForMs } = given;
   const epoch = allIsSaid(state) ? lastEpoch : null;
-  const pauseMs = lastAtMs - stoppedAtMs;
+  const pauseMs = Math.max(0, lastAtMs - runsForMs - stoppedAtMs);
   settle(state, { how: 'done', standby, epoch, pauseMs, totalMs: lastAtMs - askedAtMs }, effects);
 }
 

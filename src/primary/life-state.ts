@@ -59,6 +59,8 @@ export interface HandOver {
   /** When it was asked for, and when the domain was stopped last: monotonic milliseconds. */
   readonly askedAtMs: number;
   readonly stoppedAtMs: number;
+  /** For how long it has been running there by the time that this is known. */
+  readonly runsForMs: number;
   /** Why it is undone. */
   readonly reason: string;
 }
@@ -69,7 +71,7 @@ export type HandOverOutcome =
       readonly standby: string;
       /** From which it goes on there; null: not from the last one, as far as is known. */
       readonly epoch: number | null;
-      /** From before the domain was stopped until it was known to be theirs. */
+      /** From before the domain was stopped until it ran there; where that is not told, until it was known to be theirs. */
       readonly pauseMs: number;
       /** From the request on. */
       readonly totalMs: number;
@@ -112,8 +114,6 @@ export interface LifeState {
   stream: StreamState | null;
   /** The stream before, for those who ask how far it came. */
   lastStream: StreamState | null;
-  /** How far the streams before came, of those of which a secondary may hold something (the latest of them). */
-  sent: readonly Pick<StreamState, 'streamUuid' | 'captured'>[];
   /** The domain has shut down by itself, and its last words wait for END's acknowledgement. */
   ending: boolean;
   /** It is handed over, or that is being undone. */
@@ -134,7 +134,8 @@ export type LifeEvent = Readonly<
   /** Of a link, whether or not its stream has begun. */
   | { kind: 'heard'; streamUuid: string }
   | { kind: 'bye'; streamUuid: string; reason: ByeReason }
-  | { kind: 'lost'; streamUuid: string; code: string; message: string }
+  /** `runsForMs`: of FENCED, how long the domain had been running on the other side, if that was told. */
+  | { kind: 'lost'; streamUuid: string; code: string; message: string; runsForMs?: number }
   /** Of a stream. */
   | StreamNews
   /** Our goodbye is over; `confirmed`: the secondary has read it, and will not take over. */
@@ -145,7 +146,6 @@ export type LifeEvent = Readonly<
   | { kind: 'domain-crashed'; reason: string }
   /** The hypervisor failed where the domain cannot go on without it. */
   | { kind: 'domain-failed'; code: string; message: string }
-  | { kind: 'fenced' }
   /** What became of a write to the register; `register`: as it is now. */
   | { kind: 'answered'; token: string; won: boolean; register: Register | null }
   /** The domain is to be taken over by its standby, which is to be this host; null: whichever it is. */
@@ -204,7 +204,6 @@ export function birth(settings: LifeSettings, atMs: number, mandate: Mandate): L
     still: false,
     stream: null,
     lastStream: null,
-    sent: [],
     ending: false,
     handOver: null,
     letOut: { released: null, streamsSince: [] },
@@ -233,17 +232,4 @@ export function isContinuous(
   if (!isPairedBy(state.mandate, { standby: hello.host, stream: hello.pairing })) return false;
   if (released?.streamUuid === hello.streamUuid) return hello.epoch >= released.epoch;
   return streamsSince.includes(hello.streamUuid);
-}
-
-/**
- * May somebody hold this epoch of ours, and so run the domain from it? Its acknowledgement need not have arrived; but
- * what was never captured was never acknowledged.
- */
-export function mayBeHeld(
-  { stream, sent }: Pick<LifeState, 'stream' | 'sent'>,
-  { streamUuid, epoch }: Pick<Hello, 'streamUuid' | 'epoch'>,
-): boolean {
-  const streams = stream ? [stream, ...sent] : sent;
-  const own = streams.find((each) => each.streamUuid === streamUuid);
-  return own !== undefined && epoch !== null && epoch <= own.captured;
 }

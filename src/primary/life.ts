@@ -25,7 +25,15 @@ import {
   stop,
   unlinked,
 } from './life-ends.js';
-import { acknowledgedLast, handOver, late, mayBeTheirs, noteLast, noteStop } from './life-hand-over.js';
+import {
+  acknowledgedLast,
+  handOver,
+  late,
+  mayBeTheirs,
+  noteLast,
+  noteStop,
+  runsThere,
+} from './life-hand-over.js';
 import { answered, mayReplicate, settleMandate } from './life-mandate.js';
 import { mayRun, settleStandstill, startDomain } from './life-standstill.js';
 import type { LifeEffect, LifeEvent, LifeState, StreamState } from './life-state.js';
@@ -94,7 +102,7 @@ const RULES: Rules<LifeEvent, [LifeState, LifeEffect[]]> = {
   }),
   lost: (event, state, effects) => {
     noteRefusal(state, event.code, event.message);
-    if (state.stream?.streamUuid === event.streamUuid) lost(state, event.code, effects);
+    if (state.stream?.streamUuid === event.streamUuid) lost(state, event, effects);
   },
   'machine-changed': ({ message }, state, effects) => {
     state.error = { code: 'MACHINE_CHANGED', message };
@@ -107,7 +115,6 @@ const RULES: Rules<LifeEvent, [LifeState, LifeEffect[]]> = {
     state.error = { code, message };
     failed(state, code, effects);
   },
-  fenced: (_, state, effects) => fenced(state, effects),
   'hand-over': (event, state, effects) => handOver(state, event, effects),
   timer: (_, state, effects) => {
     if (late(state, effects)) dropLink(state, 'INTERNAL', 'it was not taken over in time', effects);
@@ -127,11 +134,16 @@ function ofStream<Event extends { readonly streamUuid: string }>(
   };
 }
 
-function lost(state: LifeState, code: string, effects: LifeEffect[]): void {
+function lost(
+  state: LifeState,
+  { code, runsForMs = 0 }: LifeEvent & { readonly kind: 'lost' },
+  effects: LifeEffect[],
+): void {
   if (code !== 'FENCED' || !mayBeTheirs(state)) {
     unlinked(state, code, effects);
     return;
   }
+  runsThere(state, runsForMs);
   leaveStream(state);
   fenced(state, effects);
 }

@@ -137,8 +137,10 @@ function heardOf({ streamUuid, pairing, events$ }: StreamLink): Observable<LifeE
       ofKind('heard', 'bye', 'lost'),
       map((event): LifeEvent => {
         if (event.kind !== 'lost') return { ...event, streamUuid };
-        const { code, message } = event.error;
-        return { kind: 'lost', streamUuid, code, message };
+        const { code, message, facts } = event.error;
+        const { runsForMs } = facts;
+        const lost = { kind: 'lost', streamUuid, code, message } as const;
+        return typeof runsForMs === 'number' ? { ...lost, runsForMs } : lost;
       }),
     ),
   );

@@ -1,5 +1,4 @@
-// Which secondary is welcome: the judgement over a hello, and the welcome's fields. And which one is believed when it
-// says that it has taken over.
+// Which secondary is welcome: the judgement over a hello, and the welcome's fields.
 
 import { randomUUID } from 'node:crypto';
 import { ChannelError, type DomainOffer, type Hello } from '../channel/contract.js';
@@ -9,7 +8,7 @@ import { compareInventories, describeDifference, type Inventory } from '../hyper
 import type { DomainInfo } from '../hypervisor/port.js';
 import { DomainType, PAGE_SIZE, domainTypeName } from '../stream/format.js';
 import { isAlone } from '../failover/mandate.js';
-import { isContinuous, mayBeHeld, type LifeState } from './life-state.js';
+import { isContinuous, type LifeState } from './life-state.js';
 import type { Shared } from './shared.js';
 
 /** What a welcome needs to know of how the domain is configured. */
@@ -48,19 +47,6 @@ export function judgeHello(
     heartbeatIntervalMs: heartbeat.intervalMs,
     heartbeatTimeoutMs: heartbeat.timeoutMs,
   };
-}
-
-/**
- * A secondary says that it runs the domain. That fences us, so it must name what only our secondary can know: a stream
- * of ours, and an epoch that was sent in it.
- * @throws ChannelError UNKNOWN_STREAM
- */
-export function judgeClaim(hello: Hello, name: string, state: LifeState): void {
-  if (!isAlone(state.mandate) && mayBeHeld(state, hello)) return;
-  const { streamUuid, epoch } = hello;
-  const held = streamUuid === null ? 'nothing' : `epoch ${epoch ?? -1} of stream ${streamUuid}`;
-  const message = `a secondary runs ${name} from ${held}, which this primary never sent: it is not fenced by that`;
-  throw new ChannelError('UNKNOWN_STREAM', message, { domain: name, streamUuid, epoch });
 }
 
 /** By the register another one protects the domain, until that says otherwise: it may come back at any moment. */

@@ -147,7 +147,6 @@ export class StandbyPart implements Part {
       dependencies,
       {
         host,
-        handsOver: true,
         acquire: (held, handedOver) => this.#acquire(held, handedOver),
         confirm: () => this.#confirm(),
         route: (held) => this.#route(held?.owner ?? owner(), held !== null),

@@ -108,7 +108,7 @@ export interface FailoverFailed extends FailoverBase {
 export type DomainRole =
   | 'primary' // runs here, protected or waiting for a secondary
   | 'standby' // kept here, runs elsewhere
-  | 'active' // runs here after a failover
+  | 'active' // taken over, and runs here: for the moment until its host plays the primary
   | 'fenced' // was primary here; the secondary has taken over
   | 'ended' // shut down by itself
   | 'failed' // cannot go on; the log says why

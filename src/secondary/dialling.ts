@@ -31,7 +31,7 @@ export function dialling(ports: DiallingPorts): Performer<SecondaryEvent, Second
       .pipe(
         map((link): Attempt => ({ dial: effect.dial, link })),
         catchError((error: unknown) => {
-          refusals.tell(asError(error), effect.role);
+          refusals.tell(asError(error));
           return of({ dial: effect.dial, link: null, code: codeOf(error) });
         }),
       );
@@ -105,12 +105,12 @@ export function attemptOf(start: (signal: AbortSignal) => Promise<SecondaryLink>
 function refusalsOf({ log, error$ }: DiallingPorts) {
   let said: string | null = null;
   return {
-    tell(error: Error, role: 'standby' | 'active'): void {
+    tell(error: Error): void {
       const { message } = error;
       const code = codeOf(error);
       if (said === message) {
         log.debug({ err: error }, 'dial failed');
-      } else if (MISFITS.has(code) || (role === 'active' && code === 'UNKNOWN_STREAM')) {
+      } else if (MISFITS.has(code)) {
         error$.next({ code, message });
         log.warn({ err: error }, `refused: ${message}`);
       } else {

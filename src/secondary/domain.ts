@@ -55,8 +55,6 @@ export interface StandbyOffice {
   /** As SecondaryPorts says; so is confirm. */
   acquire(held: Held, handedOver: boolean): Promise<'granted' | 'denied'>;
   confirm(): Promise<'granted' | 'denied'>;
-  /** What was taken over is taken from here (bequeath), when this has finished. */
-  readonly handsOver?: boolean;
   /** Left out: as configured. */
   readonly route?: (held: Held | null) => Route;
   /** It has a link or a checkpoint, or is about one; or no more. */
@@ -113,10 +111,9 @@ export class SecondaryDomain {
       stopped,
       log,
     });
-    const settings = { ...config.failover, handsOver: office.handsOver === true };
-    this.#state = initialSecondaryState(settings);
+    this.#state = initialSecondaryState(config.failover);
     // A step that throws is a fault of ours: nobody catches it here, and the process ends.
-    this.#pipeline = secondary(this.#ports(), settings, MONOTONIC).subscribe(([state]) => {
+    this.#pipeline = secondary(this.#ports(), config.failover, MONOTONIC).subscribe(([state]) => {
       const { busy } = this.#office;
       if (busy && isBusy(state) !== isBusy(this.#state)) busy(isBusy(state));
       this.#state = state;
@@ -238,8 +235,7 @@ export class SecondaryDomain {
     const reason = reasonOf(event);
     if (was === 'spare') this.#spareEnded$.next(reason);
     else if (was === 'filling') this.#events$.next({ kind: 'filling-ended', reason });
-    else if (event.kind === 'shutdown') this.#events$.next({ kind: 'domain-shutdown' });
-    else this.#events$.next({ kind: 'domain-crashed', reason });
+    else this.#events$.next({ kind: 'held-ended', reason });
   }
 
   /** That of a domain which runs elsewhere is told there. */

@@ -15,9 +15,8 @@ export function dial(state: SecondaryState, effects: Effects): void {
   effects.push({ kind: 'disarm', timer: 'redial' });
   state.dials++;
   state.dial = state.dials;
-  const role = state.phase === 'active' ? 'active' : 'standby';
   const { held, shared } = state;
-  effects.push({ kind: 'dial', dial: state.dial, role, held, shared });
+  effects.push({ kind: 'dial', dial: state.dial, held, shared });
 }
 
 export function redialLater(state: SecondaryState, effects: Effects): void {

@@ -48,7 +48,7 @@ export function secondary(
     inTurn('ask-witness', deciding(ports)),
     // It is reported that it has begun, and then it begins.
     told('take-over', ({ held, reason }) => failover.started(held, reason)),
-    inTurn('take-over', () => takingOver(ports)),
+    inTurn('take-over', () => takingOver(ports, clock)),
     told('report-completed', ({ held }) => failover.completed(held)),
     told('report-failed', ({ code, message }) => failover.failed(code, message)),
     told('report-impossible', ({ gone, reason }) => failover.impossible(gone, reason)),
@@ -66,8 +66,8 @@ export function secondary(
     atOnce('bye', ({ streamUuid, reason }) =>
       work.attempt('say goodbye', () => links.get(streamUuid)?.bye(reason) ?? EMPTY),
     ),
-    told('drop-link', ({ streamUuid, code, message }) =>
-      links.get(streamUuid)?.destroy(new ChannelError(code, message, { domain: ports.name })),
+    told('drop-link', ({ streamUuid, code, message, facts }) =>
+      links.get(streamUuid)?.destroy(new ChannelError(code, message, { domain: ports.name, ...facts })),
     ),
     told('transition', ({ reason }) => ports.transition(reason)),
     told('finished', () => ports.finished()),

@@ -16,7 +16,9 @@ import { HANDED_OVER, TAKEN_BACK, type Held, type SecondaryEvent } from './vigil
 
 export function takingOver(
   ports: Pick<SecondaryPorts, 'held' | 'confirm' | 'failed' | 'error$' | 'work'>,
+  clock: TimestampProvider,
 ): Observable<SecondaryEvent> {
+  let runsSinceMs = NaN;
   const { error$, work } = ports;
   const standby = ports.held() ?? NOTHING;
   const epochsBack = () => standby.domain.checkpointsBack ?? 0;
@@ -24,15 +26,19 @@ export function takingOver(
     .keep(() => standby.start())
     .pipe(
       // It may be its owner's still, so nothing is heard of it before.
-      mergeMap(() => ports.confirm()),
+      mergeMap(() => {
+        runsSinceMs = clock.now();
+        return ports.confirm();
+      }),
       mergeMap((answer) => (answer === 'granted' ? standby.speak() : throwError(takenBack))),
       tap(() => error$.next(null)),
-      mergeMap(() =>
-        merge(
+      mergeMap(() => {
+        const started = { epochsBack: epochsBack(), runsForMs: clock.now() - runsSinceMs };
+        return merge(
           work.attempt('announce the domain', () => standby.domain.announce?.() ?? EMPTY),
-          of<SecondaryEvent>({ kind: 'started', epochsBack: epochsBack() }),
-        ),
-      ),
+          of<SecondaryEvent>({ kind: 'started', ...started }),
+        );
+      }),
       catchError((thrown: unknown) => {
         const error = asError(thrown);
         ports.failed(error);

@@ -1,6 +1,6 @@
 // Whether the domain is taken over, and what becomes of it then; and how the vigil ends, or what is held.
 //
-//   suspect ──▶ deciding: the register is asked ─ granted ─▶ starting ──▶ active ──▶ over
+//   suspect ──▶ deciding: the register is asked ─ granted ─▶ starting ──▶ over
 //      ▲                     │       │                          │ does not start
 //      ├──────── unknown ────┘       └ denied ─▶ dialling       │
 //      └────────────────────────────────────────────────────────┘
@@ -10,6 +10,7 @@
 // taken over, when the primary has had the time to notice: it may have acknowledgements of it still to read.
 
 import type { ChannelErrorCode } from '../channel/contract.js';
+import type { Facts } from '../errors.js';
 import { armReconnect, dial, fillAgain, giveUpDial, redialLater } from './redial.js';
 import {
   HANDED_OVER,
@@ -109,9 +110,8 @@ export function takeOver(state: SecondaryState, effects: Effects): void {
   giveUpDial(state, effects);
   effects.push({ kind: 'disarm', timer: 'reconnect' });
   if (state.held === null) {
-    nothingToTakeOver(state, effects);
-    if (state.settings.handsOver === true)
-      over(state, 'failed', 'granted, with nothing left to run', effects);
+    reportImpossible(state, effects);
+    over(state, 'failed', 'granted, with nothing left to run', effects);
     return;
   }
   state.phase = 'starting';
@@ -185,38 +185,43 @@ function askAgainOrDecide(state: SecondaryState, effects: Effects): void {
 
 function nothingToTakeOver(state: SecondaryState, effects: Effects): void {
   state.phase = 'dialling';
-  if (state.gone !== null) {
-    effects.push({ kind: 'report-impossible', gone: state.gone, reason: state.reason });
-  }
-  state.gone = null;
+  reportImpossible(state, effects);
   effects.push({ kind: 'transition', reason: 'the primary is dead, and its standby was lost before' });
   redialLater(state, effects);
 }
 
-export function started(state: SecondaryState, epochsBack: number, effects: Effects): void {
+function reportImpossible(state: SecondaryState, effects: Effects): void {
+  const { gone, reason } = state;
+  state.gone = null;
+  if (gone !== null) effects.push({ kind: 'report-impossible', gone, reason });
+}
+
+export function started(
+  state: SecondaryState,
+  { epochsBack, runsForMs }: { readonly epochsBack: number; readonly runsForMs: number },
+  effects: Effects,
+): void {
   if (state.phase !== 'starting' || state.held === null) return;
-  state.phase = 'active';
+  // Whoever protects it from now on hears what it does.
+  state.phase = 'over';
   state.role = 'active';
-  state.failures = 0;
   state.held = { ...state.held, epoch: state.held.epoch - epochsBack };
   effects.push({ kind: 'report-completed', held: state.held }, { kind: 'transition', reason: 'failover' });
-  leaveLink(state, 'FENCED', 'the domain runs on the secondary', effects);
-  if (state.settings.handsOver === true) handOver(state, effects);
-  else if (state.endedEarly !== null) activeEnded(state, state.endedEarly, effects);
-  else dial(state, effects);
+  leaveLink(state, effects, 'FENCED', 'the domain runs on the secondary', { runsForMs });
+  effects.push({ kind: 'finished' });
 }
 
 /** That of who has handed it over, who waits for that. */
-function leaveLink(state: SecondaryState, code: ChannelErrorCode, message: string, effects: Effects): void {
+function leaveLink(
+  state: SecondaryState,
+  effects: Effects,
+  code: ChannelErrorCode,
+  message: string,
+  facts: Facts = {},
+): void {
   const { session } = state;
   state.session = null;
-  if (session) effects.push({ kind: 'drop-link', streamUuid: session.streamUuid, code, message });
-}
-
-/** Whoever protects it from now on hears what it does. */
-function handOver(state: SecondaryState, effects: Effects): void {
-  state.phase = 'over';
-  effects.push({ kind: 'finished' });
+  if (session) effects.push({ kind: 'drop-link', streamUuid: session.streamUuid, code, message, facts });
 }
 
 /** The last copy is kept, and tried again; unless the primary is found alive meanwhile. */
@@ -226,8 +231,8 @@ export function startFailed(
   effects: Effects,
 ): void {
   effects.push({ kind: 'report-failed', code, message });
-  leaveLink(state, 'INTERNAL', `the domain did not start: ${code}`, effects);
-  if (GONE.has(code) || state.endedEarly !== null) {
+  leaveLink(state, effects, 'INTERNAL', `the domain did not start: ${code}`);
+  if (GONE.has(code) || state.endedEarly) {
     over(state, 'failed', `the domain did not start: ${code}`, effects);
     return;
   }
@@ -237,12 +242,6 @@ export function startFailed(
   redialLater(state, effects);
   state.failedStarts++;
   effects.push({ kind: 'transition', reason: `the domain did not start: ${code}` });
-}
-
-/** The domain that runs here has ended by itself. */
-export function activeEnded(state: SecondaryState, how: 'shutdown' | 'crashed', effects: Effects): void {
-  if (how === 'shutdown') over(state, 'ended', 'the domain shut down', effects);
-  else over(state, 'failed', 'the domain crashed', effects);
 }
 
 export function over(

@@ -2,6 +2,7 @@
 // vigil.ts.
 
 import type { ByeReason, ChannelErrorCode, SharedPoint } from '../channel/contract.js';
+import type { Facts } from '../errors.js';
 import type { Of } from '../flow/kinds.js';
 import type { LinkState, StandbyState } from '../report/reports.js';
 import type { Restored } from './restore-news.js';
@@ -11,8 +12,6 @@ export interface SecondarySettings {
   readonly reconnectWindowMs: number;
   readonly redialMinMs: number;
   readonly redialMaxMs: number;
-  /** What was taken over is handed to whoever protects it from now on; else it is kept, and the old primary told. */
-  readonly handsOver?: boolean;
 }
 
 /** A consistent checkpoint that a domain here holds whole. */
@@ -58,13 +57,13 @@ export interface Session {
  * suspect   the link of a domain that is or was protected is lost, and it is not decided what that means
  * deciding  the register is asked; dialled meanwhile, for the answer may be long in coming
  * starting  the domain is being started
- * active    it runs here; the old primary shall be told
- * over      ended, failed or stopped
+ * over      taken over, ended, failed or stopped
  */
-export type SecondaryPhase = 'dialling' | 'linked' | 'suspect' | 'deciding' | 'starting' | 'active' | 'over';
+export type SecondaryPhase = 'dialling' | 'linked' | 'suspect' | 'deciding' | 'starting' | 'over';
 
 export interface SecondaryState {
   readonly settings: SecondarySettings;
+  /** `active`: it runs here, and is handed to whoever protects it from now on. */
   role: 'standby' | 'active' | 'ended' | 'failed';
   phase: SecondaryPhase;
   /** The stream that the restorer works on: its link may be lost already. */
@@ -102,9 +101,7 @@ export interface SecondaryState {
   /** Why the link was lost. */
   reason: string;
   /** The domain that is being started has ended by itself already. */
-  endedEarly: 'shutdown' | 'crashed' | null;
-  /** The old primary knows that it was replaced. */
-  primaryTold: boolean;
+  endedEarly: boolean;
 }
 
 /** The reason of a takeover that the owner has asked for. */
@@ -151,12 +148,12 @@ export type SecondaryEvent = Readonly<
   | { kind: 'timer'; timer: SecondaryTimer; lateMs: number }
   | { kind: 'witness'; answer: 'granted' | 'denied' | 'unknown' }
   /** It runs, from so many epochs before the one that is held. */
-  | { kind: 'started'; epochsBack: number }
+  /** `runsForMs`: how long it has been running by then. */
+  | { kind: 'started'; epochsBack: number; runsForMs: number }
   /** DOMAIN_GONE: it is lost; TAKEN_BACK: its owner has it again. Else it can be tried again. */
   | { kind: 'start-failed'; code: string; message: string; epochsBack: number }
-  /** The domain that runs here, or the standby that is held, has ended by itself. */
-  | { kind: 'domain-shutdown' }
-  | { kind: 'domain-crashed'; reason: string }
+  /** The standby that is held, or is being started, has ended by itself. */
+  | { kind: 'held-ended'; reason: string }
   /** The domain that is being filled has ended by itself. */
   | { kind: 'filling-ended'; reason: string }
   /** No domain to fill can be created. */
@@ -165,13 +162,7 @@ export type SecondaryEvent = Readonly<
 >;
 
 export type SecondaryEffect = Readonly<
-  | {
-      kind: 'dial';
-      dial: number;
-      role: 'standby' | 'active';
-      held: Held | null;
-      shared: SharedPoint | null;
-    }
+  | { kind: 'dial'; dial: number; held: Held | null; shared: SharedPoint | null }
   /** Gives up the dial: a link that it brings nevertheless is closed. */
   | { kind: 'abort-dial' }
   /** Creates a domain and restores the stream of the link into it; or restores it into the one that is kept, as of `from`. */
@@ -183,7 +174,7 @@ export type SecondaryEffect = Readonly<
   /** Destroys the standby domain. */
   | { kind: 'discard-held' }
   | { kind: 'bye'; streamUuid: string; reason: ByeReason }
-  | { kind: 'drop-link'; streamUuid: string; code: ChannelErrorCode; message: string }
+  | { kind: 'drop-link'; streamUuid: string; code: ChannelErrorCode; message: string; facts?: Facts }
   | { kind: 'arm'; timer: SecondaryTimer; delayMs: number }
   | { kind: 'disarm'; timer: SecondaryTimer }
   /** `handedOver`: by its owner, who waits for us, and has the domain still. */
@@ -226,8 +217,7 @@ export function initialSecondaryState(settings: SecondarySettings): SecondarySta
     silenceMs: 0,
     unheardMs: 0,
     reason: '',
-    endedEarly: null,
-    primaryTold: false,
+    endedEarly: false,
   };
 }
 
@@ -249,7 +239,6 @@ export function secondaryLinkState({ phase, session, held, dial }: SecondaryStat
     suspect: held === null ? unlinked : 'suspect',
     deciding: 'suspect',
     starting: 'suspect',
-    active: 'down',
     over: 'down',
   };
   return states[phase];

@@ -44,8 +44,7 @@ export function bye(state: SecondaryState, session: Session, reason: ByeReason, 
   // What becomes of what is being started says the register.
   if (state.phase === 'starting') state.session = null;
   else if (reason === 'domain-ended') over(state, 'ended', 'the domain shut down', effects);
-  else if (reason === 'shutdown') tookLeave(state, session, effects);
-  else unlinked(state, session, `bye ${reason}`, effects);
+  else tookLeave(state, session, effects);
 }
 
 function tookLeave(state: SecondaryState, session: Session, effects: Effects): void {

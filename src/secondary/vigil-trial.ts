@@ -8,7 +8,6 @@ const ELSEWHERE: Readonly<Record<Exclude<SecondaryPhase, 'linked'>, string>> = {
   suspect: 'the link to the owner is lost',
   deciding: 'the link to the owner is lost, and the witness is asked for the domain',
   starting: 'the domain is being taken over',
-  active: 'the domain was taken over',
   over: 'the standby has ended',
 };
 

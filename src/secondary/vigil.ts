@@ -1,7 +1,7 @@
 // What the secondary of one domain decides. A pure function: no clock, no I/O, no randomness.
 //
 //                dialled             lost, and a checkpoint is held
-//   dialling ───────────▶ linked ────────────────────────────────────▶ suspect ──▶ deciding ──▶ starting ──▶ active
+//   dialling ───────────▶ linked ────────────────────────────────────▶ suspect ──▶ deciding ──▶ starting ──▶ over
 //      ▲  ▲                │  ▲                                          │  │
 //      │  └────────────────┘  └──────────────────────────────────────────┘  └ REFUSED, or the reconnect window is over
 //      │     lost, and none is held              dialled: resync
@@ -29,7 +29,6 @@ import type { ChannelErrorCode } from '../channel/contract.js';
 import { follow, withOneTransition, type Rules } from '../flow/kinds.js';
 import { armReconnect, dial, reconnectWindowMs, redialLater } from './redial.js';
 import {
-  activeEnded,
   decide,
   discardHeld,
   loseHeld,
@@ -53,11 +52,7 @@ import type {
 } from './vigil-state.js';
 
 /** The dialled host is up, and the process that ran our domain is not. */
-const PRIMARY_DEAD: ReadonlySet<string> = new Set<ChannelErrorCode>([
-  'REFUSED',
-  'UNKNOWN_DOMAIN',
-  'UNKNOWN_STREAM',
-]);
+const PRIMARY_DEAD: ReadonlySet<string> = new Set<ChannelErrorCode>(['REFUSED', 'UNKNOWN_DOMAIN']);
 /** A primary of ours answered, or somebody whom TLS, or a token that was changed, keeps from saying so: it lives. */
 const PRIMARY_LIVES: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'ALREADY_LINKED',
@@ -69,12 +64,7 @@ const PRIMARY_LIVES: ReadonlySet<string> = new Set<ChannelErrorCode>([
   'TOKEN_MISMATCH',
 ]);
 
-const MAY_DIAL: ReadonlySet<SecondaryPhase> = new Set<SecondaryPhase>([
-  'dialling',
-  'suspect',
-  'deciding',
-  'active',
-]);
+const MAY_DIAL: ReadonlySet<SecondaryPhase> = new Set<SecondaryPhase>(['dialling', 'suspect', 'deciding']);
 
 /** Timers are late by less than this on a busy host. */
 const LATE_MIN_MS = 100;
@@ -118,12 +108,14 @@ const RULES: Rules<SecondaryEvent, [SecondaryState, Effects]> = {
   restored: ofSession((session, event, state, effects) => restored(state, session, event, effects)),
   timer: ({ timer: which, lateMs }, state, effects) => timer(state, which, lateMs, effects),
   witness: ({ answer }, state, effects) => witness(state, answer, effects),
-  started: ({ epochsBack }, state, effects) => started(state, epochsBack, effects),
+  started: (event, state, effects) => started(state, event, effects),
   'start-failed': (event, state, effects) => {
     if (state.phase === 'starting') startFailed(state, event, effects);
   },
-  'domain-shutdown': (_, state, effects) => domainOver(state, 'shutdown', 'it shut down', effects),
-  'domain-crashed': ({ reason }, state, effects) => domainOver(state, 'crashed', reason, effects),
+  'held-ended': ({ reason }, state, effects) => {
+    if (state.phase === 'starting') state.endedEarly = true;
+    else if (keepsDomain(state)) heldEnded(state, reason, effects);
+  },
   'filling-ended': ({ reason }, state, effects) => {
     if (!state.session || state.session.acknowledged >= 0) return;
     effects.push({ kind: 'standby-lost', was: 'filling', reason });
@@ -162,12 +154,6 @@ function dialled(
   state.dial = 0;
   state.failures = 0;
   state.standstillMs = standstillMs;
-  if (state.phase === 'active') {
-    // It heard that we are active: it is fenced, or will be by the time it answers anything else.
-    state.primaryTold = true;
-    effects.push({ kind: 'drop-link', streamUuid, code: 'FENCED', message: 'the domain runs here' });
-    return;
-  }
   if (state.asking && !continuous) {
     // What we hold may be granted to us still.
     const message = 'the secondary asks the register for the domain';
@@ -209,11 +195,7 @@ function dialFailed(state: SecondaryState, code: string, effects: Effects): void
   state.dial = 0;
   if (phase === 'suspect' && PRIMARY_DEAD.has(code) && state.standstillMs === 0) {
     decide(state, effects);
-  } else if (phase === 'active' && code === 'FENCED') {
-    state.primaryTold = true;
   } else if (MAY_DIAL.has(phase)) {
-    // Its domain is a new one: what we hold of the old one is of no use, for the old one was stopped in order.
-    if (phase === 'dialling' && code === 'UNKNOWN_STREAM' && keepsDomain(state)) discardHeld(state, effects);
     if (phase === 'suspect' && PRIMARY_LIVES.has(code)) armReconnect(state, effects);
     redialLater(state, effects);
   }
@@ -232,23 +214,7 @@ function timer(state: SecondaryState, which: SecondaryTimer, lateMs: number, eff
     else decide(state, effects);
     return;
   }
-  if (MAY_DIAL.has(state.phase) && state.dial === 0 && state.session === null && !state.primaryTold)
-    dial(state, effects);
-}
-
-function domainOver(
-  state: SecondaryState,
-  how: 'shutdown' | 'crashed',
-  reason: string,
-  effects: Effects,
-): void {
-  if (state.phase === 'starting') {
-    state.endedEarly = how;
-  } else if (state.phase === 'active') {
-    activeEnded(state, how, effects);
-  } else if (keepsDomain(state)) {
-    heldEnded(state, reason, effects);
-  }
+  if (MAY_DIAL.has(state.phase) && state.dial === 0 && state.session === null) dial(state, effects);
 }
 
 /** The standby has ended before it was taken over. */

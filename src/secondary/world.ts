@@ -80,7 +80,7 @@ export class SecondaryWorld {
   }
 
   /** One attempt to reach the primary; to unsubscribe is to give it up. */
-  dial({ role, held, shared }: Pick<Effect<'dial'>, 'role' | 'held' | 'shared'>): Observable<SecondaryLink> {
+  dial({ held, shared }: Pick<Effect<'dial'>, 'held' | 'shared'>): Observable<SecondaryLink> {
     const { config, host, route } = this.#options;
     const { url, primaryName, tried } = route(held);
     const { connectTimeoutMs } = config.failover;
@@ -108,7 +108,6 @@ export class SecondaryWorld {
           domainType: info.type,
           p2mSize: info.p2mSize,
           inventory: info.inventory ?? {},
-          role,
           streamUuid: held?.streamUuid ?? null,
           epoch: held?.epoch ?? null,
           pairing: held?.pairing ?? null,

@@ -155,7 +155,6 @@ async function primary(total: number): Promise<void> {
       ...{ continuous: false, windowEpochs: WINDOW_EPOCHS },
     }),
     linked,
-    fenced: () => undefined,
   });
   report({ port });
 }
@@ -172,7 +171,6 @@ async function secondary(port: number): Promise<void> {
       domainType: DomainType.X86_HVM,
       p2mSize: PAGES,
       inventory: {},
-      role: 'standby',
       streamUuid: null,
       epoch: null,
       pairing: null,

@@ -66,7 +66,7 @@ describe('dialling', () => {
     ['an end', (peer) => peer.close(1000), 'LINK_CLOSED'],
     ['a cut', (peer) => peer.terminate(), 'LINK_CLOSED'],
     ['a close code', (peer) => peer.close(closeCodeOf('UNKNOWN_DOMAIN')), 'UNKNOWN_DOMAIN'],
-    ['a goodbye', (peer) => peer.send(encodeControl({ kind: 'bye', reason: 'shutdown' })), 'LINK_CLOSED'],
+    ['a goodbye', (peer) => peer.send(encodeControl({ kind: 'bye', reason: 'shutdown' })), 'BAD_MESSAGE'],
     ['something too large', (peer) => peer.send(Buffer.alloc(1 << 20)), 'MESSAGE_TOO_LARGE'],
   ];
   for (const [what, reply, code] of replies) {

@@ -16,7 +16,7 @@ import { PrimaryListener } from '../../src/channel/listen/listener.js';
 import { mutate, validControls } from './mutations.js';
 import { Cleanup } from '../support/cleanup.js';
 import { until } from '../support/until.js';
-import { TestPrimary, errorOf, helloOf, lostOf, pieceOf, seeded, streamHeaders } from './support.js';
+import { STREAM, TestPrimary, errorOf, helloOf, lostOf, pieceOf, seeded, streamHeaders } from './support.js';
 
 const timing = { heartbeatIntervalMs: 50, heartbeatTimeoutMs: 1000 };
 const hello = { kind: 'hello', ...helloOf(), protocolVersion: PROTOCOL_VERSION, software: 't' } as const;
@@ -80,7 +80,6 @@ describe('handshake', () => {
       linked: (link) => {
         losses.push(lostOf(link));
       },
-      fenced: () => undefined,
     });
     const running = await dial({ url: test.url, hello: helloOf('other') });
     await act();
@@ -122,13 +121,19 @@ describe('handshake', () => {
     expect(test.links.length).to.equal(5);
   });
 
-  it('an active secondary fences the primary, linked or not', async () => {
+  it('one that says that it runs the domain is one more standby: that is the register’s to say', async () => {
     const test = await primaryOf();
-    await test.pair();
-    const active = { ...helloOf(), role: 'active', streamUuid: 'u', epoch: 7 } as const;
-    expect((await errorOf(dial({ url: test.url, hello: active }))).code).to.equal('FENCED');
-    expect(test.fenced).to.have.length(1);
-    expect(test.fenced[0]).to.include({ epoch: 7, role: 'active' });
+    const active = { ...helloOf(), role: 'active', streamUuid: STREAM, epoch: 7, pairing: STREAM };
+    await unharmed(test, async () => {
+      const { primary, secondary } = await test.pair();
+      expect((await errorOf(dial({ url: test.url, hello: active }))).code).to.equal('ALREADY_LINKED');
+      await primary.sink.write(pieceOf(streamHeaders));
+      expect((await secondary.source.headers()).version).to.equal(3);
+      await secondary.bye('shutdown');
+      const alone = await test.pair({ hello: active });
+      expect(alone.primary.hello).to.not.have.property('role');
+      await alone.secondary.bye('shutdown');
+    });
   });
 
   it('an offer that fails is INTERNAL on both sides', async () => {
@@ -139,7 +144,6 @@ describe('handshake', () => {
         throw new Error('no disk');
       },
       linked: () => undefined,
-      fenced: () => undefined,
     });
     const error = await errorOf(dial({ url: test.url, hello: helloOf('broken') }));
     expect(error).to.include({ code: 'INTERNAL', message: 'no disk' });
@@ -154,7 +158,6 @@ describe('handshake', () => {
       linked: () => {
         throw new Error('no room');
       },
-      fenced: () => undefined,
     });
     const link = await dial({ url: test.url, hello: helloOf('broken') });
     expect(await lostOf(link)).to.include({ code: 'INTERNAL', message: 'no room' });

@@ -145,7 +145,7 @@ describe('link', () => {
     expect((await lostOf(primary)).facts['bye']).to.equal('domain-ended');
   });
 
-  for (const reason of ['shutdown', 'fenced'] as const) {
+  for (const reason of ['shutdown', 'domain-ended'] as const) {
     it(`goodbye of the secondary: ${reason}`, async () => {
       const { primary, secondary } = await (await primaryOf()).pair();
       const events = firstValueFrom(

@@ -103,6 +103,11 @@ describe('control messages', () => {
     });
   });
 
+  it('a hello has no say in who runs the domain: such a field is ignored as any other that is unknown', () => {
+    const said = { kind: 'hello', ...helloOf(), ...version, role: 'active' };
+    expect(decodeControl(control(said))).to.deep.equal({ kind: 'hello', ...helloOf(), ...version });
+  });
+
   const hello = { kind: 'hello', ...helloOf(), ...version };
   const shared = { streamUuid: 'A', epoch: 7, digest: Buffer.alloc(8) };
   const welcome = {
@@ -148,7 +153,6 @@ describe('control messages', () => {
     ],
     ['inventory with a long name', { ...hello, inventory: { ['n'.repeat(33)]: '' } }, 'inventory'],
     ['inventory with a long text', { ...hello, inventory: { machine: 'm'.repeat(3073) } }, 'inventory'],
-    ['role', { ...hello, role: 'spare' }, 'role'],
     ['epoch null is not undefined', { ...hello, streamUuid: 7 }, 'streamUuid'],
     ['host as number', { ...hello, host: 7 }, 'host'],
     ['host null', { ...hello, host: null }, 'host'],

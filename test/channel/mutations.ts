@@ -12,7 +12,7 @@ const shared = { streamUuid: STREAM, epoch: 7, digest: 0xfedc_ba98_7654_3210n };
 /** At least one of each kind. */
 export const validControls: readonly ControlMessage[] = [
   { kind: 'hello', ...helloOf(), ...version },
-  { kind: 'hello', ...helloOf('db'), ...version, role: 'active', ...held, shared },
+  { kind: 'hello', ...helloOf('db'), ...version, ...held, shared },
   {
     kind: 'hello',
     ...helloOf(),

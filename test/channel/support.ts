@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { filter, firstValueFrom } from 'rxjs';
-import { ChannelError, type Hello, type LinkEvent, type PrimaryLink } from '../../src/channel/contract.js';
+import { ChannelError, type LinkEvent, type PrimaryLink } from '../../src/channel/contract.js';
 import { dial, type DialOptions } from '../../src/channel/dial/dialer.js';
 import { PrimaryListener, type PrimaryListenerOptions } from '../../src/channel/listen/listener.js';
 import type { ChannelTls } from '../../src/channel/credentials/security.js';
@@ -21,7 +21,6 @@ export function helloOf(domain = DOMAIN): DialOptions['hello'] {
     domainType: 2,
     p2mSize: 1024,
     inventory: {},
-    role: 'standby',
     streamUuid: null,
     epoch: null,
     pairing: null,
@@ -32,7 +31,6 @@ export function helloOf(domain = DOMAIN): DialOptions['hello'] {
 export class TestPrimary {
   readonly listener: PrimaryListener;
   readonly links: PrimaryLink[] = [];
-  readonly fenced: Hello[] = [];
   readonly log: { code: unknown; message: string }[] = [];
   port = 0;
   readonly #waiting: ((link: PrimaryLink) => void)[] = [];
@@ -75,7 +73,6 @@ export class TestPrimary {
         this.links.push(link);
         this.#waiting.shift()?.(link);
       },
-      fenced: (hello) => this.fenced.push(hello),
     });
     return this;
   }

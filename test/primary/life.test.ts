@@ -9,7 +9,6 @@ import {
   birth,
   isContinuous,
   linkStateOf,
-  mayBeHeld,
   type LifeEffect,
   type LifeEvent,
   type LifeSettings,
@@ -164,43 +163,6 @@ describe('primary/life', () => {
       life.now += 60_000;
       life.acknowledges(1);
       expect(life.state.letOut.released).to.deep.equal({ streamUuid: 'A', epoch: 0 });
-    });
-  });
-
-  describe('what a secondary may hold', () => {
-    it('is any epoch that was captured, of this stream or of one before, and nothing else', () => {
-      const life = replicating(3);
-      life.captures(3);
-      const held = (streamUuid: string, epoch: number) => mayBeHeld(life.state, { streamUuid, epoch });
-      expect([0, 2, 3, 4].map((epoch) => held('A', epoch))).to.deep.equal([true, true, true, false]);
-      life.lose('A');
-      // A resync that never came to a checkpoint, and one whose first acknowledgement was lost.
-      life.link('B');
-      life.lose('B');
-      life.link('C');
-      life.captures(0);
-      life.lose('C');
-      expect([held('A', 3), held('A', 4), held('B', 0), held('C', 0), held('D', 0)]).to.deep.equal([
-        true,
-        false,
-        false,
-        true,
-        false,
-      ]);
-    });
-
-    it('is remembered however often the link is lost, within bounds', () => {
-      const life = replicating(1);
-      life.lose('A');
-      const resync = (streamUuid: string) => {
-        life.link(streamUuid);
-        life.captures(0);
-        life.lose(streamUuid);
-      };
-      for (let i = 0; i < 1000; i++) resync(`S${i}`);
-      expect(mayBeHeld(life.state, { streamUuid: 'A', epoch: 0 })).to.equal(true);
-      for (let i = 0; i < 1000; i++) resync(`T${i}`);
-      expect(life.state.sent).to.have.length.at.most(1024);
     });
   });
 

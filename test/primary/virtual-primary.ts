@@ -142,7 +142,7 @@ class VirtualPrimary {
     const [first = '', second = '', third = ''] = words;
     const rest = words.slice(2).join(' ');
     const link = this.#links.get(first);
-    if (link) this.#heard(first, link, second, third);
+    if (link) this.#heard(first, link, second, rest);
     else if (first === 'saver') this.#saverDoes(second, third);
     else if (first === 'domain') this.#domainDoes(second, rest);
     // A link that was never made says nothing.
@@ -170,7 +170,6 @@ class VirtualPrimary {
         this.#events$.next({ kind: 'hand-over', id: ++this.#handOvers, to });
       },
       pressure: () => this.#pressure$.next(second === 'on'),
-      fenced: () => this.#events$.next({ kind: 'fenced' }),
       stop: () => this.#events$.next({ kind: 'stop' }),
       goodbye: () => {
         const confirmed = command.endsWith('confirmed');
@@ -211,8 +210,7 @@ class VirtualPrimary {
     if (what === 'heard') link.next({ kind: 'heard' });
     else if (what === 'acknowledges') link.next({ kind: 'acknowledged', epoch: this.#epochOf(detail) });
     else if (what === 'bye') link.next({ kind: 'bye', reason: detail as ByeReason });
-    else if (what === 'lost')
-      this.#lose(streamUuid, new ChannelError(detail as ChannelErrorCode, `${detail} it is`));
+    else if (what === 'lost') this.#lose(streamUuid, channelError(detail));
     else throw new Error(`a link does not do that: ${what}`);
   }
 
@@ -357,7 +355,15 @@ class VirtualPrimary {
   }
 }
 
+/** The code, and for FENCED how long the domain has been running there. */
+function channelError(detail: string): ChannelError {
+  const [code = '', runsForMs] = detail.split(' ');
+  const facts = runsForMs === undefined ? {} : { runsForMs: Number(runsForMs) };
+  return new ChannelError(code as ChannelErrorCode, `${code} it is`, facts);
+}
+
 function told(outcome: HandOverOutcome): string {
   if (outcome.how !== 'done') return `${outcome.how}: ${outcome.message}`;
-  return `done: ${outcome.standby} has it from epoch ${String(outcome.epoch)}`;
+  const { standby, epoch, pauseMs } = outcome;
+  return `done: ${standby} has it from epoch ${String(epoch)}, stood still for ${Math.round(pauseMs)} ms`;
 }

@@ -6,7 +6,7 @@ import type { DomainInfo } from '../../src/hypervisor/port.js';
 import { mandateOf, wanted, type Mandate, type Pairing } from '../../src/failover/mandate.js';
 import type { Register } from '../../src/failover/register.js';
 import { birth, type LifeState } from '../../src/primary/life-state.js';
-import { judgeClaim, judgeHello } from '../../src/primary/welcome.js';
+import { judgeHello } from '../../src/primary/welcome.js';
 import { primaryDomain } from '../support/domains.js';
 
 const info: DomainInfo = {
@@ -28,7 +28,6 @@ const hello: Hello = {
   p2mSize: 4096,
   inventory: info.inventory ?? {},
   host: 'south',
-  role: 'standby',
   streamUuid: null,
   epoch: null,
   pairing: null,
@@ -98,53 +97,6 @@ describe('primary/welcome', () => {
     expect(refusal({ inventory: {} }).message).to.include('machine: pc-q35-7.2 on the primary, none');
   });
 
-  it('who says that it runs the domain is believed with what was sent to it, and with nothing else', () => {
-    const linked: LifeState = {
-      ...state,
-      stream: {
-        ...{ streamUuid: 'C', captured: 4, acknowledged: 3, staleEpoch: -1, holding: true },
-        ...{ pairing: { standby: 'south', stream: 'C' }, stalled: false, heardAtMs: null, begun: true },
-      },
-      sent: [
-        { streamUuid: 'A', captured: 7 },
-        { streamUuid: 'B', captured: 0 },
-      ],
-    };
-    const claim = (streamUuid: string | null, epoch: number | null, here = linked): string => {
-      try {
-        judgeClaim({ ...hello, role: 'active', streamUuid, epoch }, 'web', here);
-        return 'fenced';
-      } catch (error) {
-        if (!(error instanceof ChannelError)) throw error;
-        expect(error.facts).to.deep.equal({ domain: 'web', streamUuid, epoch });
-        return error.code;
-      }
-    };
-    // The last acknowledgement, one that has not arrived, an earlier one, one of a stream before.
-    for (const [streamUuid, epoch] of [
-      ['C', 3],
-      ['C', 4],
-      ['C', 0],
-      ['A', 7],
-      ['B', 0],
-    ] as const) {
-      expect(claim(streamUuid, epoch), `${streamUuid} ${epoch}`).to.equal('fenced');
-    }
-    const false_: [string | null, number | null][] = [
-      ['C', 5],
-      ['A', 8],
-      ['D', 0],
-      ['', 0],
-      ['C', null],
-      [null, 0],
-      [null, null],
-    ];
-    for (const [streamUuid, epoch] of false_) {
-      expect(claim(streamUuid, epoch), `${streamUuid} ${epoch}`).to.equal('UNKNOWN_STREAM');
-    }
-    expect(claim('A', 0, state)).to.equal('UNKNOWN_STREAM');
-  });
-
   describe('by the register', () => {
     /** `asks`: what is being written; left out: nothing is. */
     const owned = (register: Register, asks?: Pairing | null): Mandate => {
@@ -153,7 +105,7 @@ describe('primary/welcome', () => {
     };
     /** B went on where A was, and epoch 5 of it is the last that was let out. */
     const lifeOf = (mandate: Mandate): LifeState => ({
-      ...{ ...state, mandate, sent: [{ streamUuid: 'B', captured: 6 }] },
+      ...{ ...state, mandate },
       letOut: { released: { streamUuid: 'B', epoch: 5 }, streamsSince: ['C'] },
     });
     const held = (changes: Partial<Hello> = {}): Partial<Hello> => ({
@@ -201,21 +153,6 @@ describe('primary/welcome', () => {
         expect(judge({ host: 'south' }, info, lifeOf(mandate)).continuous).to.equal(false);
       }
       expect(judge({ host: 'east' }, info, lifeOf(owned(alone))).host).to.equal('north');
-    });
-
-    it('nobody is believed to have taken over while we are alone: it cannot be', () => {
-      const claim = (mandate: Mandate): string => {
-        try {
-          judgeClaim({ ...hello, ...held({ role: 'active' }) }, 'web', lifeOf(mandate));
-          return 'fenced';
-        } catch (error) {
-          if (!(error instanceof ChannelError)) throw error;
-          return error.code;
-        }
-      };
-      expect(claim(owned(alone))).to.equal('UNKNOWN_STREAM');
-      const others = [owned(paired), owned(paired, null), owned(alone, pairing)];
-      expect(others.map(claim)).to.deep.equal(['fenced', 'fenced', 'fenced']);
     });
   });
 

@@ -45,7 +45,6 @@ function worded(event: SecondaryEvent): string {
 const dial = (number: number): SecondaryEffect => ({
   kind: 'dial',
   dial: number,
-  role: 'standby',
   held: null,
   shared: null,
 });
@@ -265,55 +264,67 @@ describe('secondary/restoring', () => {
 
 describe('secondary/taking over', () => {
   it('is told when the domain runs; the network is not waited for', () => {
-    scheduler().run(({ cold, expectObservable }) => {
-      const taking$ = takingOver({
-        held: () => ({
-          start: () => cold('5ms (s|)', { s: undefined }),
-          speak: () => cold('1ms (s|)', { s: undefined }),
-          domain: { checkpointsBack: 1, announce: () => cold('50ms #') },
-        }),
-        confirm: () => cold('3ms (g|)', { g: 'granted' as const }),
-        failed: () => undefined,
-        error$: new BehaviorSubject<DomainStatus['error']>(null),
-        work: new Work(() => undefined),
-      });
+    const clock = scheduler();
+    clock.run(({ cold, expectObservable }) => {
+      const taking$ = takingOver(
+        {
+          held: () => ({
+            start: () => cold('5ms (s|)', { s: undefined }),
+            speak: () => cold('1ms (s|)', { s: undefined }),
+            domain: { checkpointsBack: 1, announce: () => cold('50ms #') },
+          }),
+          confirm: () => cold('3ms (g|)', { g: 'granted' as const }),
+          failed: () => undefined,
+          error$: new BehaviorSubject<DomainStatus['error']>(null),
+          work: new Work(() => undefined),
+        },
+        clock,
+      );
       expectObservable(taking$).toBe('9ms s 49ms |', {
-        s: { kind: 'started', epochsBack: 1 },
+        s: { kind: 'started', epochsBack: 1, runsForMs: 4 },
       });
     });
   });
 
   it('is not heard if its owner has taken it back', () => {
     let spoken = 0;
-    scheduler().run(({ cold, expectObservable }) => {
-      const taking$ = takingOver({
-        held: () => ({
-          start: () => cold('5ms (s|)', { s: undefined }),
-          speak: () => {
-            spoken++;
-            return of(undefined);
-          },
-          domain: {},
-        }),
-        confirm: () => cold('3ms (d|)', { d: 'denied' as const }),
-        failed: () => undefined,
-        error$: new BehaviorSubject<DomainStatus['error']>(null),
-        work: new Work(() => undefined),
-      });
+    const clock = scheduler();
+    clock.run(({ cold, expectObservable }) => {
+      const taking$ = takingOver(
+        {
+          held: () => ({
+            start: () => cold('5ms (s|)', { s: undefined }),
+            speak: () => {
+              spoken++;
+              return of(undefined);
+            },
+            domain: {},
+          }),
+          confirm: () => cold('3ms (d|)', { d: 'denied' as const }),
+          failed: () => undefined,
+          error$: new BehaviorSubject<DomainStatus['error']>(null),
+          work: new Work(() => undefined),
+        },
+        clock,
+      );
       expectObservable(taking$.pipe(map(worded))).toBe('8ms (a|)', { a: 'start-failed TAKEN_BACK' });
     });
     expect(spoken).to.equal(0);
   });
 
   it('nothing is held after all: it is gone', () => {
-    scheduler().run(({ expectObservable }) => {
-      const taking$ = takingOver({
-        held: () => null,
-        confirm: () => NEVER,
-        failed: () => undefined,
-        error$: new BehaviorSubject<DomainStatus['error']>(null),
-        work: new Work(() => undefined),
-      });
+    const clock = scheduler();
+    clock.run(({ expectObservable }) => {
+      const taking$ = takingOver(
+        {
+          held: () => null,
+          confirm: () => NEVER,
+          failed: () => undefined,
+          error$: new BehaviorSubject<DomainStatus['error']>(null),
+          work: new Work(() => undefined),
+        },
+        clock,
+      );
       expectObservable(taking$.pipe(map(worded))).toBe('(a|)', {
         a: 'start-failed DOMAIN_GONE',
       });

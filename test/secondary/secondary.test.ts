@@ -10,7 +10,7 @@ describe('secondary/secondary', () => {
     'resync',
     'standby-lost',
     'leave',
-    'active',
+    'taking-over',
     'register',
     'switchover',
   ]) {

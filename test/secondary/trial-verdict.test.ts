@@ -41,7 +41,7 @@ describe('secondary: when the standby is tried', () => {
     ],
     'the last checkpoint is there': ['handed over', [...held, { kind: 'complete', streamUuid: 'S' }]],
     'the domain is handed over': ['handed over', [...held, { kind: 'handed-over', streamUuid: 'S' }]],
-    'the standby has ended': ['lost', [...held, { kind: 'domain-crashed', reason: 'killed' }]],
+    'the standby has ended': ['lost', [...held, { kind: 'held-ended', reason: 'killed' }]],
     'it is stopped': ['ended', [...held, { kind: 'stop' }]],
   };
   for (const [when, [why, events]] of Object.entries(refused)) {
@@ -60,7 +60,7 @@ describe('secondary: when the standby is tried', () => {
     expect(refusalAfter(...deciding)).to.include('witness');
     const starting: SecondaryEvent[] = [...deciding, { kind: 'witness', answer: 'granted' }];
     expect(refusalAfter(...starting)).to.include('being taken over');
-    expect(refusalAfter(...starting, { kind: 'started', epochsBack: 0 })).to.include('was taken over');
+    expect(refusalAfter(...starting, { kind: 'started', epochsBack: 0, runsForMs: 0 })).to.include('has ended');
     const again: SecondaryEvent = { ...dialled, dial: 2, streamUuid: 'T', continuous: true };
     expect(refusalAfter(...lost, again)).to.include('being filled');
     expect(refusalAfter(...lost, again, { ...acknowledged, streamUuid: 'T' })).to.equal(null);

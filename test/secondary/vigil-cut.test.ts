@@ -9,7 +9,7 @@ import {
   type SecondaryEvent,
 } from '../../src/secondary/vigil-state.js';
 
-const SETTINGS = { reconnectWindowMs: 300, redialMinMs: 50, redialMaxMs: 500, handsOver: true };
+const SETTINGS = { reconnectWindowMs: 300, redialMinMs: 50, redialMaxMs: 500 };
 
 /** What follows when a link is lost, and the primary then dialled; what is armed and asked for since. */
 function after(code: string, dialFailed: string): readonly SecondaryEffect[] {

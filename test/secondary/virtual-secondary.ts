@@ -112,7 +112,6 @@ class VirtualSecondary {
     const set = {
       ...settings,
       ...(window !== undefined && { reconnectWindowMs: Number(window) }),
-      handsOver: first === 'with a hand over',
     };
     this.#running = secondary(this.#ports(), set, clock).subscribe(([state]) => (this.#state = state));
   }
@@ -153,12 +152,7 @@ class VirtualSecondary {
       runs: () => this.#started(Number(back)),
       'does-not-start': () => this.#started(Number(back), second),
       'no-domain': () => this.#noDomain(second),
-      held: () =>
-        this.#events$.next(
-          command === 'held shuts down'
-            ? { kind: 'domain-shutdown' }
-            : { kind: 'domain-crashed', reason: rest },
-        ),
+      held: () => this.#events$.next({ kind: 'held-ended', reason: rest }),
       filling: () => this.#events$.next({ kind: 'filling-ended', reason: rest }),
       spare: () => this.#spareEnded$.next(rest),
     };
@@ -171,7 +165,6 @@ class VirtualSecondary {
     const commands = ['start', 'link A', 'whole 0', 'whole 1', 'whole 2'];
     const failover = ['lost A LINK_CLOSED', 'broken', 'refuse REFUSED', 'granted'];
     if (what !== 'A is held as of 2') commands.push(...failover);
-    if (what === 'taken over as of A 2') commands.push('runs');
     for (const command of commands) this.obey(command);
     this.lines.length = 0;
   }
@@ -329,9 +322,9 @@ class VirtualSecondary {
     };
   }
 
-  #dial({ role, held, shared }: Effect<'dial'>): Observable<StreamLink> {
+  #dial({ held, shared }: Effect<'dial'>): Observable<StreamLink> {
     const named = (point: Held | SharedPoint) => `${point.streamUuid} ${point.epoch}`;
-    const holds = `dial: ${role}, holds ${held === null ? 'nothing' : named(held)}`;
+    const holds = `dial: holds ${held === null ? 'nothing' : named(held)}`;
     if (held === null && shared !== null) this.#say(`${holds}, keeps ${named(shared)}`);
     else this.#say(holds);
     return new Observable((subscriber) => {

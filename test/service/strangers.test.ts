@@ -3,7 +3,6 @@
 import { expect } from 'chai';
 import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ChannelErrorCode } from '../../src/channel/contract.js';
 import { dial, type DialOptions } from '../../src/channel/dial/dialer.js';
 import { encodeControl } from '../../src/channel/wire/message.js';
 import { defaultTokenFile, readToken } from '../../src/channel/credentials/token-file.js';
@@ -18,12 +17,12 @@ import { PAGES, TestPrimary, TestSecondary, type PrimaryChanges } from './world.
 const WINDOW_MS = 1500;
 const standby: DialOptions['hello'] = {
   ...{ domain: 'alpha', hypervisor: 'memory', domainType: 2, p2mSize: PAGES, inventory: {} },
-  ...{ host: 'south', role: 'standby', streamUuid: null, epoch: null, pairing: null, shared: null },
+  ...{ host: 'south', streamUuid: null, epoch: null, pairing: null, shared: null },
 };
 
 async function outcomeOf(options: DialOptions): Promise<string> {
   try {
-    (await dial(options)).destroy(new Error('not welcome') as never);
+    await (await dial(options)).bye('shutdown');
     return 'linked';
   } catch (error) {
     return (error as { code: string }).code;
@@ -62,32 +61,31 @@ describe('service: strangers on loopback', () => {
     expect(primary.transitions.map(({ link }) => link)).to.not.include('syncing');
   });
 
-  it('one that says that it runs the domain is not believed: not without the token, and not with it', async () => {
+  it('one that says that it runs the domain fences nobody: without the token, with it, and with what is held', async () => {
     const { primary, secondary } = await worldOf();
     const url = `ws://127.0.0.1:${primary.port}`;
     const { streamUuid, epochAcknowledged: epoch } = primary.status();
-    const active = { ...standby, role: 'active', streamUuid, epoch } as const;
+    // The very claim that a standby could make that has taken over: the register alone says so.
+    const active = { ...standby, role: 'active', streamUuid, epoch, pairing: streamUuid };
     const token = readToken(defaultTokenFile());
-    const tried: [Partial<DialOptions>, ChannelErrorCode][] = [
-      [{ hello: active }, 'NOT_AUTHENTICATED'],
-      [{ token, hello: { ...active, streamUuid: null, epoch: null } }, 'UNKNOWN_STREAM'],
-      [{ token, hello: { ...active, streamUuid: 'f81d4fae-7dec-11d0-a765-00a0c91e6bf6' } }, 'UNKNOWN_STREAM'],
-      [{ token, hello: { ...active, epoch: epoch + 1_000_000 } }, 'UNKNOWN_STREAM'],
-    ];
-    for (const [options, code] of tried) {
-      expect(await outcomeOf({ url, hello: active, ...options })).to.equal(code);
-    }
+    expect(await outcomeOf({ url, hello: active })).to.equal('NOT_AUTHENTICATED');
+    for (const host of ['south', 'west'])
+      expect(await outcomeOf({ url, token, hello: { ...active, host } })).to.equal('ALREADY_LINKED');
     const before = primary.checkpoints.length;
     await until('it goes on', () => primary.checkpoints.length > before + 3);
     expect(primary.status()).to.include({ role: 'primary', link: 'replicating', streamUuid });
     expect(secondary.failovers).to.deep.equal([]);
-    // The true claim counts.
-    expect(await outcomeOf({ url, token, hello: active })).to.equal('FENCED');
-    expect(primary.was('fenced')).to.equal(true);
+    // Where nobody stands by it is a standby as any other.
+    await secondary.service.stop();
+    await until('nobody stands by', () => primary.status().register?.mode === 'alone');
+    expect(await outcomeOf({ url, token, hello: active })).to.equal('linked');
+    await until('it is lost again', () => primary.status().link === 'down');
+    expect(primary.status()).to.include({ role: 'primary', phase: 'owner' });
+    expect(primary.was('fenced')).to.equal(false);
   });
 
   it('one that listens where the primary listened cannot say that it is dead', async () => {
-    for (const code of ['UNKNOWN_STREAM', 'UNKNOWN_DOMAIN'] as const) {
+    for (const code of ['REFUSED', 'UNKNOWN_DOMAIN'] as const) {
       const { proxy, secondary, line } = await worldOf();
       line.isCut = true;
       const fake = await new FakePrimary().start((peer) => {

@@ -109,7 +109,7 @@ export class TwoHosts {
   }
 
   get secondaryRuns(): boolean {
-    return this.s.phase === 'active';
+    return this.s.role === 'active';
   }
 
   /** The agent's end; its guest is stopped by the kernel or the guard, which takes a while. */
@@ -205,7 +205,7 @@ export class TwoHosts {
   #performSecondary(effect: SecondaryEffect): void {
     switch (effect.kind) {
       case 'dial':
-        this.#dial(effect.dial, effect.role);
+        this.#dial(effect.dial);
         return;
       case 'drop-link':
         if (this.#link?.streamUuid === effect.streamUuid) this.cut('both');
@@ -217,7 +217,7 @@ export class TwoHosts {
         return;
       case 'take-over':
         this.takeovers++;
-        this.#tellSecondary({ kind: 'started', epochsBack: 0 });
+        this.#tellSecondary({ kind: 'started', epochsBack: 0, runsForMs: 0 });
         return;
       case 'arm':
         this.#arm(`secondary ${effect.timer}`, effect.delayMs, (lateMs) =>
@@ -316,7 +316,7 @@ export class TwoHosts {
     });
   }
 
-  #dial(dial: number, role: 'standby' | 'active'): void {
+  #dial(dial: number): void {
     const { latencyMs, heartbeatTimeoutMs } = this.#speeds;
     const fail = (code: string, afterMs: number): void =>
       this.clock.after(afterMs, () => this.#tellSecondary({ kind: 'dial-failed', dial, code }));
@@ -328,14 +328,8 @@ export class TwoHosts {
     }
     this.clock.after(latencyMs, () => {
       this.primary.run(() => {
-        if (role === 'active') {
-          this.#tellPrimary({ kind: 'fenced' });
-          fail('FENCED', latencyMs);
-        } else if (this.#link?.primary.up === true) {
-          fail('ALREADY_LINKED', latencyMs);
-        } else {
-          this.#welcome(dial);
-        }
+        if (this.#link?.primary.up === true) fail('ALREADY_LINKED', latencyMs);
+        else this.#welcome(dial);
       });
     });
   }

@@ -7,8 +7,7 @@
 // (identity.ts), in plaintext by the token (token.ts). A primary whose certificate we do not take is told why, in the
 // HTTP request that it would have got anyway; nothing that it answers counts. One that has another token is told, too.
 //
-// Every way in which it can fail is one ChannelError (contract.ts), or whatever the primary says. FENCED is the answer to
-// an active secondary: the primary accepts that it is primary no more.
+// Every way in which it can fail is one ChannelError (contract.ts), or whatever the primary says.
 
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { OnReadOpts, Socket } from 'node:net';
@@ -235,9 +234,6 @@ class Dial {
         this.#welcome(message);
       } else if (message.kind === 'error') {
         this.#fail(this.#told(message.code), message.message, { ...message.facts, from: url });
-      } else if (message.kind === 'bye') {
-        const code = message.reason === 'fenced' ? 'FENCED' : 'LINK_CLOSED';
-        this.#fail(code, `the primary said goodbye (${message.reason})`, { bye: message.reason });
       } else {
         throw badMessage(`a ${message.kind} message where a welcome is due`);
       }

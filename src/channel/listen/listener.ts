@@ -262,12 +262,6 @@ export class PrimaryListener {
       throw new ChannelError('UNKNOWN_DOMAIN', `there is no domain ${domain} here`, { domain });
     }
     this.#admission.judgeName(offered.offer, connection.socket);
-    if (hello.role === 'active') {
-      offered.offer.fenced(hello);
-      connection.websocket.send(encodeControl({ kind: 'bye', reason: 'fenced' }));
-      closeWebSocket(connection.websocket, CLOSE_NORMAL, 'fenced');
-      return;
-    }
     if (offered.link !== null) {
       const facts = { domain, secondary: offered.link.peer };
       throw new ChannelError('ALREADY_LINKED', `the domain ${domain} has a secondary already`, facts);

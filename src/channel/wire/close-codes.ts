@@ -33,7 +33,6 @@ const codes: Readonly<Record<ChannelErrorCode, number>> = {
   PLAINTEXT_REFUSED: 4017,
   LISTEN_FAILED: 4020,
   // Told over the connection like those at the top.
-  UNKNOWN_STREAM: 4018,
   ACKNOWLEDGE_TIMEOUT: 4019,
   STANDBY_LOST: 4021,
   STATE_REFUSED: 4022,

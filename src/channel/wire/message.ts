@@ -164,7 +164,7 @@ class Fields {
           handOver: this.#flag('handOver'),
         };
       case 'bye':
-        return { kind: 'bye', reason: this.#oneOf('reason', ['domain-ended', 'shutdown', 'fenced']) };
+        return { kind: 'bye', reason: this.#oneOf('reason', ['domain-ended', 'shutdown']) };
       case 'error':
         return this.#error();
       default:
@@ -183,7 +183,6 @@ class Fields {
       domainType: this.#integer('domainType', 0, 0xffffffff),
       p2mSize: this.#integer('p2mSize', 0, PFN_MAX + 1),
       inventory: this.#inventory('inventory'),
-      role: this.#oneOf('role', ['standby', 'active']),
       streamUuid: this.#value('streamUuid') === null ? null : this.#text('streamUuid', NAME_MAX),
       epoch: this.#value('epoch') === null ? null : this.#integer('epoch'),
       pairing: this.#value('pairing') === null ? null : this.#text('pairing', NAME_MAX),

@@ -28,7 +28,6 @@ export function helloOf(host: string, held: Held | null, shared: SharedPoint | n
     domainType: INFO.type,
     p2mSize: INFO.p2mSize,
     inventory: {},
-    role: 'standby',
     streamUuid: held?.streamUuid ?? null,
     epoch: held?.epoch ?? null,
     pairing: held?.pairing ?? null,

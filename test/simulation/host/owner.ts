@@ -92,10 +92,10 @@ export class Owner implements Part {
   }
 
   get size(): number {
-    const { sent, letOut } = this.#loop.state;
+    const { letOut } = this.#loop.state;
     const gate = this.#gate?.size ?? 0;
     const work = this.#streams.size + this.#writes.size + this.#links.size + (this.#stream?.size ?? 0);
-    return work + gate + sent.length + letOut.streamsSince.length;
+    return work + gate + letOut.streamsSince.length;
   }
 
   begin(begun: () => void): void {

@@ -65,7 +65,7 @@ export class Standby implements Part {
     this.#client = new RegisterClient(cluster, host.name, process);
     this.#claims = new Claims(this.#client, agent.instance);
     this.#loop = new Loop<SecondaryState, SecondaryEvent, SecondaryEffect>(
-      initialSecondaryState({ reconnectWindowMs, redialMinMs, redialMaxMs, handsOver: true }),
+      initialSecondaryState({ reconnectWindowMs, redialMinMs, redialMaxMs }),
       stepSecondary,
       (effect) => this.#perform(effect),
       () => this.#tellBusy(),
@@ -317,7 +317,7 @@ export class Standby implements Part {
         cluster.story?.tell(host.name, `TAKES OVER from ${cluster.history.name(content)}`);
         this.#held = null;
         this.#estate = this.#agent.takeOver(content);
-        this.#loop.tell({ kind: 'started', epochsBack: 0 });
+        this.#loop.tell({ kind: 'started', epochsBack: 0, runsForMs: 0 });
       });
     });
   }
