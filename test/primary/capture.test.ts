@@ -35,6 +35,7 @@ function linkOf(boundary: PrimaryLink['sink']['boundary']): PrimaryLink {
     setOutputBytes: () => undefined,
     setHandOver: () => undefined,
     handedOver: () => undefined,
+    sums: () => Promise.reject(new Error('there are no disks')),
     bye: () => Promise.resolve(true),
     destroy: () => undefined,
     closed: Promise.resolve(),

@@ -17,7 +17,15 @@ import { PAGES, TestPrimary, TestSecondary, type PrimaryChanges } from './world.
 const WINDOW_MS = 1500;
 const standby: DialOptions['hello'] = {
   ...{ domain: 'alpha', hypervisor: 'memory', domainType: 2, p2mSize: PAGES, inventory: {} },
-  ...{ host: 'south', streamUuid: null, epoch: null, pairing: null, shared: null },
+  ...{
+    host: 'south',
+    streamUuid: null,
+    epoch: null,
+    pairing: null,
+    shared: null,
+    images: null,
+    blankDisks: [],
+  },
 };
 
 async function outcomeOf(options: DialOptions): Promise<string> {

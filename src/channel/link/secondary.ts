@@ -15,7 +15,14 @@
 import type { RecordSource, StreamHeaders } from '../../stream/flow.js';
 import { RecordReader } from '../../stream/record-reader.js';
 import type { StreamRecord } from '../../stream/record.js';
-import { ChannelError, type CheckpointBoundary, type SecondaryLink, type Welcome } from '../contract.js';
+import type { DiskPoint } from '../../hypervisor/port-disks.js';
+import {
+  ChannelError,
+  type CheckpointBoundary,
+  type ChunkRange,
+  type SecondaryLink,
+  type Welcome,
+} from '../contract.js';
 import { StreamDigest } from './digest.js';
 import { BOUNDARIES_MAX } from '../limits.js';
 import { LinkCore, badMessage, type Connection } from './core.js';
@@ -87,6 +94,14 @@ export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
     });
   }
 
+  answerSums(range: ChunkRange, sums: Uint8Array): void {
+    if (this.error === null) this.send({ kind: 'sums', ...range, sums });
+  }
+
+  durable(point: DiskPoint): void {
+    if (this.error === null) this.send({ kind: 'durable', point });
+  }
+
   async #headers(): Promise<StreamHeaders> {
     for (;;) {
       const headers = this.#reader.headers();
@@ -124,6 +139,10 @@ export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
   protected override control(message: ControlMessage): void {
     if (message.kind === 'handed-over' && message.epoch === this.#handOverEpoch) {
       this.emit({ kind: 'handed-over', epoch: message.epoch });
+      return;
+    }
+    if (message.kind === 'sums-wanted') {
+      this.emit(message);
       return;
     }
     if (message.kind !== 'checkpoint') throw badMessage(`a ${message.kind} message out of turn`);
