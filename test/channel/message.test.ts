@@ -5,7 +5,8 @@ import fc from 'fast-check';
 import { pack } from 'msgpackr';
 import { RomulusError } from '../../src/errors.js';
 import { ChannelError, PROTOCOL_VERSION } from '../../src/channel/contract.js';
-import { decodeControl, encodeControl, type ControlMessage } from '../../src/channel/wire/message.js';
+import { encodeControl } from '../../src/channel/wire/encode.js';
+import { decodeControl, type ControlMessage } from '../../src/channel/wire/message.js';
 import {
   INVENTORY_FACTS_MAX,
   INVENTORY_NAME_MAX,

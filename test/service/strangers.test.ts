@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { dial, type DialOptions } from '../../src/channel/dial/dialer.js';
-import { encodeControl } from '../../src/channel/wire/message.js';
+import { encodeControl } from '../../src/channel/wire/encode.js';
 import { defaultTokenFile, readToken } from '../../src/channel/credentials/token-file.js';
 import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
 import { FakePrimary } from '../channel/fake-primary.js';

@@ -16,7 +16,8 @@ import {
 } from '../contract.js';
 import { StreamDigest } from './digest.js';
 import { LinkCore, badMessage, type Connection } from './core.js';
-import { MessageKind, encodeControl, type ControlMessage } from '../wire/message.js';
+import { encodeControl } from '../wire/encode.js';
+import { MessageKind, type ControlMessage } from '../wire/message.js';
 import { Outbox } from './outbox.js';
 
 /** Sums that are waited for. */
