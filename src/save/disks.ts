@@ -151,9 +151,9 @@ export class DiskSaver {
    * @throws SaveError DISK_BEHIND; HypervisorError FAILED
    */
   async writeSealed(): Promise<void> {
-    for (let sealing = this.#sealing[0]; sealing !== undefined; sealing = this.#sealing[0]) {
-      const all = await sealing;
-      this.#sealing.shift();
+    while (this.#sealing.length > 0) {
+      const all = await valueAt(this.#sealing, 0);
+      void this.#sealing.shift();
       await this.#lay(all);
       const behind = all.find(({ dirty }) => dirty !== null && !dirty.isEmpty);
       if (behind !== undefined) throw this.#behind(behind.disk, behind.dirty?.octets() ?? 0);
@@ -226,30 +226,32 @@ export class DiskSaver {
     const fail = (error: unknown): void => failure.abort(asError(error));
     const { signal = failure.signal } = this.#options;
     const any = AbortSignal.any([failure.signal, this.#over.signal, signal]);
-    let isDone = false;
-    const draining = (async () => {
-      while (!isDone) {
-        await this.#drain();
-        if (!isDone) await this.#timeToDrain();
-      }
-    })().catch(fail);
+    const done = new AbortController();
+    const draining = this.#drainUntil(done.signal).catch(fail);
     await work(any).catch(fail);
-    isDone = true;
+    done.abort();
     this.#wake();
     await draining;
     if (any.aborted) throw abortedBy(any.reason);
   }
 
-  /** Resolves after a while, or as soon as there is little room, or something is over. */
-  async #timeToDrain(): Promise<void> {
-    if (this.#isPressed || this.#over.signal.aborted) return;
-    await new Promise<void>((resolve) => {
+  async #drainUntil(done: AbortSignal): Promise<void> {
+    do await this.#drain();
+    while (await this.#isTimeToDrain(done));
+  }
+
+  /** Resolves after a while, or as soon as there is little room; false: it is done. */
+  async #isTimeToDrain(done: AbortSignal): Promise<boolean> {
+    const waiting = new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, DRAIN_MS);
       this.#wake = () => {
         clearTimeout(timer);
         resolve();
       };
     });
+    if (this.#isPressed || done.aborted || this.#over.signal.aborted) this.#wake();
+    await waiting;
+    return !done.aborted;
   }
 
   /** What was written until now is in the stream. */

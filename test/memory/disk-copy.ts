@@ -30,6 +30,7 @@ export async function copyDisk(
   const totalBytes = todo.octets();
   let doneBytes = 0;
   let error: Error | null = null;
+  const isOver = () => error !== null;
   let wake: () => void = () => undefined;
   const onAbort = () => {
     error ??= asError(signal.reason);
@@ -41,7 +42,7 @@ export async function copyDisk(
   const pieces = [...todo.runs()].flatMap(({ offset, length }) => cut(offset, length));
   for (const { offset, length } of pieces) {
     const read = await readPiece(disk, offset, length);
-    if (error !== null) break;
+    if (isOver()) break;
     doneBytes += length;
     const seals = disk.seals();
     const copied: CopiedExtents = { ...read, seals, doneBytes, totalBytes };
@@ -58,11 +59,11 @@ export async function copyDisk(
       wake();
     });
     underWay.add(settled);
-    while (underWay.size >= UNDER_WAY_MAX && error === null) {
+    while (underWay.size >= UNDER_WAY_MAX && !isOver()) {
       await new Promise<void>((resolve) => (wake = resolve));
     }
   }
-  while (underWay.size > 0 && error === null) await new Promise<void>((resolve) => (wake = resolve));
+  while (underWay.size > 0 && !isOver()) await new Promise<void>((resolve) => (wake = resolve));
   signal.removeEventListener('abort', onAbort);
   return { left: todo, error };
 }

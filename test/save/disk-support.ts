@@ -96,19 +96,14 @@ export interface RecordOptions {
   readonly emulator?: boolean;
   /** Turns between two checkpoints. */
   readonly turns?: number;
+  /** How often somebody else lets the domain run in each of its pauses. */
+  readonly disturbed?: readonly number[];
 }
 
 export async function recordDisks(options: RecordOptions): Promise<DiskRecording> {
   const { seed, checkpoints, losing = false, turns = 4, emulator = false } = options;
   const random = seeded(seed);
-  const disks = new MemoryDisks({ disks: options.disks ?? TWO_DISKS, turns: () => random(3) });
-  for (const disk of disks.disks.keys()) {
-    const image = disks.image(disk);
-    // Holes, too.
-    for (let at = 0; at < image.length; at += 65_536) {
-      if (random(3) > 0) image.set(noise(Math.min(65_536, image.length - at), random), at);
-    }
-  }
+  const disks = filledDisks(options.disks ?? TWO_DISKS, random);
   const domain = new MemoryDomain({ pages: PAGES, disks, emulator });
   await domain.start();
   await disks.attach();
@@ -126,10 +121,13 @@ export async function recordDisks(options: RecordOptions): Promise<DiskRecording
   };
   let isCopying = false;
   disks.losesData = () => losing && isCopying && losses-- > 0;
+  let open = 0;
+  disturb(domain, [...(options.disturbed ?? [])], () => open, pass);
   const drive = driver({
     domain,
     checkpoints,
     suspended(epoch) {
+      open = epoch;
       if (epoch === 0) seals = disks.seals;
       snapshots[epoch] = { memory: domain.memoryCopy(), disks: disks.imageCopies() };
     },
@@ -137,17 +135,7 @@ export async function recordDisks(options: RecordOptions): Promise<DiskRecording
   try {
     await saveDomain({
       ...{ domain, sink, streamType: 'remus', live: true },
-      disks: {
-        todo: (marked) =>
-          Promise.resolve(
-            marked.map((map, disk) => {
-              const todo = new DirtyMap(map?.bytes ?? 0);
-              if (map !== null) todo.or(map);
-              todo.or(lacks[disk] ?? todo);
-              return todo;
-            }),
-          ),
-      },
+      disks: { todo: (marked) => Promise.resolve(marked.map((map, disk) => union(map, lacks[disk]))) },
       ...options.save,
       callbacks: {
         ...drive,
@@ -165,6 +153,44 @@ export async function recordDisks(options: RecordOptions): Promise<DiskRecording
   }
   const octets = sink.octets();
   return { octets, boundaries: sink.boundaries, snapshots, source: disks, before, lacks, seals };
+}
+
+/** Of noise, and of holes. */
+function filledDisks(disks: readonly ReplicatedDisk[], random: Random): MemoryDisks {
+  const filled = new MemoryDisks({ disks, turns: () => random(3) });
+  for (const disk of disks.keys()) {
+    const image = filled.image(disk);
+    for (let at = 0; at < image.length; at += 65_536) {
+      if (random(3) > 0) image.set(noise(Math.min(65_536, image.length - at), random), at);
+    }
+  }
+  return filled;
+}
+
+/** Somebody lets the domain run in the pause of the epoch that is open, so many times. */
+function disturb(
+  domain: MemoryDomain,
+  disturbed: number[],
+  open: () => number,
+  pass: () => Promise<void>,
+): void {
+  Object.assign(domain, {
+    stoodStill: async () => {
+      const times = disturbed[open()] ?? 0;
+      if (times === 0) return true;
+      disturbed[open()] = times - 1;
+      await domain.resume();
+      await pass();
+      return false;
+    },
+  });
+}
+
+function union(one: DirtyMap | null, other: DirtyMap | undefined): DirtyMap {
+  if (one === null || other === undefined) throw new RangeError('there is no map');
+  const both = new DirtyMap(one.bytes, one.words.slice());
+  both.or(other);
+  return both;
 }
 
 /** Images as the other side has them before the stream: as they were, but for the chunks that it lacks. */
