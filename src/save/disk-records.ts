@@ -5,8 +5,9 @@
 //   journal's slabs   │ … │ data 2 │ data 0 │ … │          extents, by offset: 0, 1 (ZERO), 2, …
 //   saver's slab      │ headroom, header │ disk, count │ extent 0, 1, 2 │ data 0 │ data 2 │
 
-import { type Extents, type Slab, WriteKind, dataAt, f64At } from '../disk/extents.js';
+import { type Extents, SLAB_BYTES, type Slab, WriteKind, f64At, u32At } from '../disk/extents.js';
 import { valueAt } from '../stream/bounds.js';
+import { viewOf } from '../stream/octets.js';
 import {
   DISK_EXTENTS_MAX,
   DISK_EXTENT_BYTES,
@@ -43,19 +44,22 @@ export function layDiskWrites(
   cursor: ExtentCursor,
 ): number {
   const { count, lastBytes } = fitting(Math.min(room, ROOM_MAX), extents, cursor);
+  const { offsets, lengths, kinds, places } = extents;
+  const view = viewOf(memory);
   writeDiskWritesHeader(memory, at, disk, count);
   let entry = at + DISK_WRITES_HEADER_BYTES;
   let data = entry + count * DISK_EXTENT_BYTES;
   for (let left = count; left > 0; left--) {
     const { index, done } = cursor;
-    const kind = valueAt(extents.kinds, index);
-    const rest = f64At(extents.lengths, index) - done;
+    const kind = kinds[index] ?? NaN;
+    const rest = f64At(lengths, index) - done;
     const bytes = left === 1 ? lastBytes : rest;
-    writeDiskExtent(memory, entry, f64At(extents.offsets, index) + done, bytes, kind);
+    writeDiskExtent(view, entry, f64At(offsets, index) + done, bytes, kind);
     entry += DISK_EXTENT_BYTES;
     if (kind === WriteKind.DATA) {
-      const source = dataAt(extents, slabs, index);
-      memory.set(bytes === source.length ? source : source.subarray(done, done + bytes), data);
+      const place = u32At(places, index) + done;
+      const start = place % SLAB_BYTES;
+      memory.set(valueAt(slabs, Math.floor(place / SLAB_BYTES)).subarray(start, start + bytes), data);
       data += bytes;
     }
     cursor.done = bytes === rest ? 0 : done + bytes;

@@ -6,6 +6,7 @@ import type { ReplicatedDisk } from '../../src/hypervisor/port-disks.js';
 import type { DiskRestoreOptions } from '../../src/restore/disks.js';
 import { openRestore, type RestoreSteps } from '../../src/restore/steps.js';
 import { DomainType, PageType, RecordType } from '../../src/stream/format.js';
+import { viewOf } from '../../src/stream/octets.js';
 import {
   WriteKind,
   encodeDisks,
@@ -38,7 +39,7 @@ export function list(disks: readonly ReplicatedDisk[] = DISKS): Uint8Array {
 export function writes(fill: number, disk = 0, offset = 0, length = 512): Uint8Array {
   const head = new Uint8Array(24);
   writeDiskWritesHeader(head, 0, disk, 1);
-  writeDiskExtent(head, 8, offset, length, WriteKind.DATA);
+  writeDiskExtent(viewOf(head), 8, offset, length, WriteKind.DATA);
   return encodeRecord(RecordType.DISK_WRITES, head, new Uint8Array(length).fill(fill));
 }
 

@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { checkRecord } from '../../src/stream/check.js';
 import { StreamError } from '../../src/stream/error.js';
 import { DomainType, RecordType, isOptionalRecord } from '../../src/stream/format.js';
+import { viewOf } from '../../src/stream/octets.js';
 import {
   DISKS_MAX,
   DISK_EXTENTS_MAX,
@@ -35,7 +36,7 @@ function bodyOf(disk: number, extents: readonly Extent[], dataBytes = dataOf(ext
   const body = new Uint8Array(dataOffset + dataBytes);
   writeDiskWritesHeader(body, 0, disk, extents.length);
   extents.forEach(({ offset, length, kind }, index) => {
-    writeDiskExtent(body, DISK_WRITES_HEADER_BYTES + index * DISK_EXTENT_BYTES, offset, length, kind);
+    writeDiskExtent(viewOf(body), DISK_WRITES_HEADER_BYTES + index * DISK_EXTENT_BYTES, offset, length, kind);
   });
   body.set(counting(dataBytes), dataOffset);
   return body;

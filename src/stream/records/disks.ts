@@ -94,17 +94,19 @@ export function writeDiskWritesHeader(target: Uint8Array, at: number, disk: numb
   writeUint32(target, at + 4, count);
 }
 
-/** Writes the 16 octets of an extent. */
+/** Writes the 16 octets of an extent. A view: for thousands of them, an octet at a time is slow. */
 export function writeDiskExtent(
-  target: Uint8Array,
+  target: DataView,
   at: number,
   offset: number,
   length: number,
   kind: number,
 ): void {
-  writeUint64(target, at, offset);
-  writeUint32(target, at + 8, length);
-  writeUint32(target, at + 12, ((kind << 28) | Math.floor(length / TWO_32)) >>> 0);
+  // What is more than 32 bits is cut off.
+  target.setUint32(at, offset, true);
+  target.setUint32(at + 4, offset / TWO_32, true);
+  target.setUint32(at + 8, length, true);
+  target.setUint32(at + 12, (kind << 28) | (length / TWO_32), true);
 }
 
 /** What one DISK_WRITES record says. Its columns grow and are used again: valid until the next decodeDiskWrites. */

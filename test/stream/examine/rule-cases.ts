@@ -4,6 +4,7 @@ import { expect } from 'chai';
 import { type RuleId } from '../../../src/stream/examine/rules.js';
 import { RecordType } from '../../../src/stream/format.js';
 import { CheckpointState, LibxlRecordType, encodeLibxlHeader } from '../../../src/stream/libxl.js';
+import { viewOf } from '../../../src/stream/octets.js';
 import {
   WriteKind,
   encodeDisks,
@@ -88,7 +89,7 @@ const disks = part(RecordType.DISKS, encodeDisks([{ id: 'root', bytes: 1024 }]))
 function diskWrites(disk: number, offset: number): Part {
   const body = zeroes(24);
   writeDiskWritesHeader(body, 0, disk, 1);
-  writeDiskExtent(body, 8, offset, 512, WriteKind.ZERO);
+  writeDiskExtent(viewOf(body), 8, offset, 512, WriteKind.ZERO);
   return part(RecordType.DISK_WRITES, body);
 }
 const { END, PAGE_DATA, CHECKPOINT, STATIC_DATA_END, HVM_PARAMS, HVM_CONTEXT } = RecordType;
