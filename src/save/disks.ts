@@ -54,13 +54,6 @@ export interface DiskRecords {
   readonly clock: () => number;
 }
 
-/** A batch of the copy that came before the seal that it belongs behind. */
-interface Early {
-  readonly seals: number;
-  readonly write: () => void;
-  readonly give: (error: Error) => void;
-}
-
 /** Between two seals while nothing presses. */
 const DRAIN_MS = 100;
 /** Copies of what was not kept, before the first checkpoint. */
@@ -80,7 +73,6 @@ export class DiskSaver {
   #copies = 0;
   /** Seals whose writes were given to the lane. */
   #sealsInLane = 0;
-  #early: Early[] = [];
   #drainedMs = 0;
   #isPressed = false;
   #wake: () => void = () => undefined;
@@ -163,7 +155,6 @@ export class DiskSaver {
   /** Ends whatever waits here. The step under way fails by it. */
   abort(): void {
     this.#over.abort(new SaveError('ABORTED', 'the disks are not copied any more'));
-    for (const { give } of this.#early.splice(0)) give(asError(this.#over.signal.reason));
     this.#wake();
   }
 
@@ -206,18 +197,18 @@ export class DiskSaver {
     valueAt(this.#left, disk).or(left);
   }
 
-  /** Resolves when the batch is in the stream, at its place. */
-  #take(disk: number, { extents, slab, seals }: CopiedExtents): Promise<void> {
-    if (this.#over.signal.aborted) return Promise.reject(asError(this.#over.signal.reason));
-    const write = () => this.#lane.do(() => this.#layExtents(disk, extents, slab === null ? [] : [slab]));
-    if (seals === this.#sealsInLane) return write();
+  /**
+   * Resolves when the batch is in the stream. It must be there before what was written while it was read, or later. It may
+   * come before a seal that it belongs behind, whose promise has not settled yet: what that gives is in the batch already,
+   * or has been written over since, and comes again with a later seal.
+   */
+  async #take(disk: number, { extents, slab, seals }: CopiedExtents): Promise<void> {
+    this.#over.signal.throwIfAborted();
     if (seals < this.#sealsInLane) {
       const facts = { disk, seals, sealed: this.#sealsInLane };
-      return Promise.reject(failed('a part of the copy came behind the writes that follow it', facts));
+      throw failed('a part of the copy came behind the writes that follow it', facts);
     }
-    return new Promise((resolve, reject) => {
-      this.#early.push({ seals, write: () => resolve(write()), give: reject });
-    });
+    await this.#lane.do(() => this.#layExtents(disk, extents, slab === null ? [] : [slab]));
   }
 
   /** Does the work, and drains meanwhile. The first failure of both ends both. */
@@ -260,11 +251,8 @@ export class DiskSaver {
     this.#drainedMs = this.#records.clock();
     this.#isPressed = false;
     const all = await this.#seal();
-    const laid = this.#lane.do(() => this.#lay(all));
     this.#sealsInLane++;
-    const now = this.#early.filter(({ seals }) => seals === this.#sealsInLane);
-    this.#early = this.#early.filter(({ seals }) => seals !== this.#sealsInLane);
-    for (const { write } of now) write();
+    const laid = this.#lane.do(() => this.#lay(all));
     for (const { disk, dirty } of all) if (dirty !== null) valueAt(this.#left, disk).or(dirty);
     await laid;
   }

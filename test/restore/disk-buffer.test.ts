@@ -57,12 +57,35 @@ describe('disk writes of a checkpoint that do not fit into memory', () => {
       const cause = await causeOf(one);
       expect([cause.code, cause.facts['records']]).to.deep.equal(['BUFFER_LIMIT', count]);
       expect(await one.steps.breakOff(cause)).to.deep.equal({ kind: 'failover', epoch: 0, cause });
+      expect(await spilled(spillDirectory)).to.equal(0);
       expect(await one.steps.close(null)).to.equal(null);
       const enough = await trial([list(), epoch(0), epoch(1, ...three.slice(0, count))], options);
       await commit(enough);
       await commit(enough);
       expect(enough.first()).to.deep.equal([count, 0]);
     }
+    expect(await spilled(spillDirectory)).to.equal(0);
+  });
+
+  it('keep their order, whatever of them would fit', async () => {
+    const disks = [writes(1), writes(2, 0, 0, 2048), writes(3), writes(5, 1)];
+    const options = { memoryBytes: 1500, spillDirectory };
+    const one = await trial([list(), epoch(0), epoch(1, ...disks)], options);
+    await commit(one);
+    await commit(one);
+    const root = one.images.image(0);
+    expect([root[0], root[511], root[512], root[2047], root[2048]]).to.deep.equal([3, 3, 2, 2, 0]);
+    expect(one.images.image(1)[0]).to.equal(5);
+    expect(await one.steps.close(null)).to.equal(null);
+  });
+
+  it('go when the steps are closed', async () => {
+    const options = { memoryBytes: 0, spillDirectory };
+    const one = await trial([list(), epoch(0), epoch(1, ...three)], options);
+    await commit(one);
+    await one.steps.receive();
+    expect(await spilled(spillDirectory)).to.equal(3 * 552);
+    expect(await one.steps.close(null)).to.equal(null);
     expect(await spilled(spillDirectory)).to.equal(0);
   });
 

@@ -155,6 +155,20 @@ describe('disks that are saved', () => {
     expect([left.disks.mode, left.disks.slabsOut]).to.deep.equal(['map', 0]);
   });
 
+  it('and closed in a pause give back what was sealed', async () => {
+    const one = await trial();
+    await checkpoint(one);
+    one.disks.guestWrites(
+      0,
+      0,
+      noise(512, () => 7),
+    );
+    await one.steps.capture();
+    await until('it is sealed', () => one.disks.slabsOut > 0);
+    expect(await one.steps.close(null)).to.equal(null);
+    expect([one.disks.slabsOut, one.disks.mode]).to.deep.equal([0, 'map']);
+  });
+
   it('fail with the sink', async () => {
     const broken = new Error('broken');
     let pieces = 0;

@@ -50,6 +50,8 @@ export class ScribblingGuest {
     if (kind === 0) this.#disks.guestCovers(WriteKind.ZERO, disk, offset, length);
     else if (kind === 1) this.#disks.guestCovers(WriteKind.DISCARD, disk, offset, length);
     else this.#disks.guestWrites(disk, offset, noise(length, random));
+    // Epochs end at any time while a disk is copied, not only when it is time.
+    if (random(3) === 0) this.#disks.events$.next({ kind: 'pressure' });
     if (kind === 2) this.#domain.write(random(PAGES), pagePattern(random(100), random(100)));
   }
 
