@@ -130,8 +130,6 @@ export type LinkEvent =
   | { readonly kind: 'acknowledged'; readonly epoch: number }
   /** Of the secondary's end: the primary has let out all that it ever will, up to the epoch at which it stands still. */
   | { readonly kind: 'handed-over'; readonly epoch: number }
-  /** Of the secondary's end: the primary waits for sums(). */
-  | ({ readonly kind: 'sums-wanted' } & ChunkRange)
   /** Of the primary's end: the secondary's disks are as of this point, or a later one, whatever becomes of its host. */
   | { readonly kind: 'durable'; readonly point: DiskPoint }
   /** Any message from the other side: it lives. At most one event per heartbeat interval and message burst. */
@@ -206,7 +204,8 @@ export interface SecondaryLink extends Link {
   boundary(): Promise<CheckpointBoundary>;
   /** Tells the primary that the epoch is safe here. Resolves when it is with the kernel. */
   acknowledge(epoch: number): Promise<void>;
-  /** Answers the event sums-wanted. */
+  /** Whose sums the primary waits for, the present question first; null: for none. Completes when the link is lost. */
+  readonly sumsWanted$: Observable<ChunkRange | null>;
   answerSums(range: ChunkRange, sums: Uint8Array): void;
   /** Its images are as of this point, whatever becomes of this host. */
   durable(point: DiskPoint): void;

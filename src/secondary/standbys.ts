@@ -106,9 +106,10 @@ export class Standby {
    */
   async restore(
     source: RecordSource,
+    streamUuid: string,
     open: (domain: TargetDomain) => Promise<RestoreSteps>,
   ): Promise<RestoreSteps> {
-    if (this.#restorer) await this.#restorer.resume(source);
+    if (this.#restorer) await this.#restorer.resume(source, streamUuid);
     else this.#restorer = await open(this.domain);
     return this.#restorer;
   }

@@ -21,6 +21,7 @@ import type { Logger } from '../report/log.js';
 import type { CertificateExpiry, StandbyState } from '../report/reports.js';
 import { VERSION } from '../version.js';
 import { attemptOf } from './dialling.js';
+import { diskAnswers } from './disk-answers.js';
 import { Standbys, type Standby } from './standbys.js';
 import type { Effect, Held } from './vigil-state.js';
 
@@ -118,9 +119,11 @@ export class SecondaryWorld {
       }),
     ).pipe(
       tap({
-        next: () => {
+        next: (link) => {
           this.#lastToken = token;
           tried?.(null);
+          // Over when the link is.
+          diskAnswers(link, () => this.#standbys?.disks ?? null).subscribe();
         },
         error: (error: unknown) => tried?.(codeOf(error)),
       }),

@@ -108,12 +108,15 @@ describe('link', () => {
     const { primary, secondary } = await (await primaryOf()).pair();
     const range = { disk: 1, first: 70_000, count: SUMS_MAX };
     const sums = Uint8Array.from({ length: SUMS_MAX * SUM_BYTES }, (_, index) => index % 251);
-    secondary.events$.subscribe((event) => {
-      if (event.kind !== 'sums-wanted') return;
-      expect(event).to.deep.equal({ kind: 'sums-wanted', ...range });
-      secondary.answerSums(range, sums);
-    });
-    expect(await primary.sums(range)).to.deep.equal(sums);
+    const asked = primary.sums(range);
+    expect(
+      await firstValueFrom(secondary.sumsWanted$.pipe(filter((wanted) => wanted !== null))),
+    ).to.deep.equal(range);
+    // Whoever looks late sees it as well.
+    expect(await firstValueFrom(secondary.sumsWanted$)).to.deep.equal(range);
+    secondary.answerSums(range, sums);
+    expect(await asked).to.deep.equal(sums);
+    expect(await firstValueFrom(secondary.sumsWanted$)).to.equal(null);
     const told = firstValueFrom(primary.events$.pipe(filter((event) => event.kind === 'durable')));
     const point = { streamUuid: STREAM, epoch: 7 };
     secondary.durable(point);

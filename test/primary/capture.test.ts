@@ -93,6 +93,7 @@ async function made(held: Partial<Record<string, Promise<void>>> = {}) {
       reopen: () => Promise.resolve([]),
       close: () => Promise.resolve(),
     },
+    disks: null,
     shared: new Shared(domain),
     link: linkOf((epoch, end) => note(`${end ? 'END' : 'boundary'} ${epoch}`)),
     slabs: () => slabs,

@@ -192,6 +192,7 @@ class VirtualSecondary {
         this.#say(`link ${streamUuid}: acknowledge ${epoch}`);
         return of(undefined);
       },
+      sumsWanted$: NEVER,
       answerSums: () => undefined,
       durable: () => undefined,
       bye: (reason) => {

@@ -12,6 +12,7 @@
 // heartbeats nor the end of the connection: that time does not count as silence, and the loss is noticed when the
 // restorer has read on. Our own heartbeats go out all the while.
 
+import { BehaviorSubject } from 'rxjs';
 import type { RecordSource, StreamHeaders } from '../../stream/flow.js';
 import { RecordReader } from '../../stream/record-reader.js';
 import type { StreamRecord } from '../../stream/record.js';
@@ -37,6 +38,7 @@ interface Arrived extends CheckpointBoundary {
 export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
   readonly welcome: Welcome;
   readonly source: RecordSource;
+  readonly sumsWanted$ = new BehaviorSubject<ChunkRange | null>(null);
 
   readonly #receiveBufferBytes: number;
   readonly #reader = new RecordReader();
@@ -95,7 +97,9 @@ export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
   }
 
   answerSums(range: ChunkRange, sums: Uint8Array): void {
-    if (this.error === null) this.send({ kind: 'sums', ...range, sums });
+    if (this.error !== null) return;
+    this.sumsWanted$.next(null);
+    this.send({ kind: 'sums', ...range, sums });
   }
 
   durable(point: DiskPoint): void {
@@ -125,6 +129,7 @@ export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
   }
 
   protected override lost(): void {
+    this.sumsWanted$.complete();
     this.#wake();
   }
 
@@ -142,7 +147,9 @@ export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
       return;
     }
     if (message.kind === 'sums-wanted') {
-      this.emit(message);
+      const { disk, first, count } = message;
+      if (this.sumsWanted$.value !== null) throw badMessage('two questions for sums at once');
+      this.sumsWanted$.next({ disk, first, count });
       return;
     }
     if (message.kind !== 'checkpoint') throw badMessage(`a ${message.kind} message out of turn`);
