@@ -260,7 +260,12 @@ export class DiskSaver {
   async #seal(): Promise<readonly DiskWrites[]> {
     const { epoch, callbacks } = this.#records;
     const all = await this.#source.seal();
-    for (const writes of all) callbacks.diskWrites?.(epoch, writes);
+    try {
+      for (const writes of all) callbacks.diskWrites?.(epoch, writes);
+    } catch (error) {
+      for (const { slabs } of all) this.#source.release(slabs);
+      throw error;
+    }
     return all;
   }
 

@@ -150,6 +150,18 @@ describe('disks that are restored', () => {
     }
   });
 
+  it('are not in a copy of the domain, which takes nothing of theirs', async () => {
+    const one = await trial([list(), epoch(1, writes(1)), epoch(2, writes(2))]);
+    await commit(one);
+    const into = new MemoryDomain({ pages: 4, empty: true });
+    const copied = await one.steps.copyTo(into);
+    await copied.load();
+    expect(copied.epoch).to.equal(0);
+    expect(Buffer.compare(into.memory, one.domain.memory)).to.equal(0);
+    await commit(one);
+    expect(one.first()).to.deep.equal([2, 0]);
+  });
+
   it('are refused in a stream of other disks, by name; and one without them for a domain with them', async () => {
     const differ: readonly (readonly [string, readonly Uint8Array[], string])[] = [
       ['one less', [list(DISKS.slice(0, 1))], 'the disks root (4096 octets)'],

@@ -6,16 +6,13 @@ import type { DirtyMap } from '../../src/disk/dirty-map.js';
 import { RomulusError } from '../../src/errors.js';
 import type { CopiedExtents, DiskCopyOrder, DiskWrites } from '../../src/hypervisor/port-disks.js';
 import type { SaveStepOptions } from '../../src/save/context.js';
-import { saveDomain } from '../../src/save/save.js';
 import { openSave, type SaveSteps } from '../../src/save/steps.js';
 import type { StreamSink } from '../../src/stream/flow.js';
-import { RecordType } from '../../src/stream/format.js';
 import { MemoryDisks } from '../memory/disks.js';
 import { MemoryDomain } from '../memory/domain.js';
-import { readAll } from '../stream/streams.js';
 import { until } from '../support/until.js';
-import { PAGES, TWO_DISKS, noise, recordDisks } from './disk-support.js';
-import { RecordingSink, driver } from './support.js';
+import { PAGES, TWO_DISKS, noise } from './disk-support.js';
+import { RecordingSink } from './support.js';
 
 interface Trial {
   readonly domain: MemoryDomain;
@@ -155,6 +152,28 @@ describe('disks that are saved', () => {
     expect([left.disks.mode, left.disks.slabsOut]).to.deep.equal(['map', 0]);
   });
 
+  it('and told to somebody who fails give back what was sealed', async () => {
+    const wrong = new Error('wrong');
+    const one = await trial({
+      callbacks: {
+        suspend: () => one.domain.suspend(),
+        postcopy: () => one.domain.resume(),
+        diskWrites: () => {
+          throw wrong;
+        },
+      },
+    });
+    await checkpoint(one);
+    one.disks.guestWrites(
+      0,
+      0,
+      noise(512, () => 7),
+    );
+    await one.steps.capture();
+    expect(await one.steps.resume().catch((error: unknown) => error)).to.equal(wrong);
+    await closed(one, wrong);
+  });
+
   it('and closed in a pause give back what was sealed', async () => {
     const one = await trial();
     await checkpoint(one);
@@ -256,77 +275,9 @@ describe('disks in a save', () => {
     expect(await one.steps.close(null)).to.equal(null);
   });
 
-  it('are told of by epoch: whatever differs from pause to pause was told, and what was marked before', async () => {
-    const told: Uint8Array[][] = [];
-    let marked: readonly (DirtyMap | null)[] = [];
-    const { snapshots, before, source } = await recordDisks({
-      ...{ seed: 77, checkpoints: 4 },
-      save: {
-        disks: {
-          todo: (maps) => {
-            marked = maps;
-            return Promise.resolve(maps.map(() => 'all'));
-          },
-        },
-      },
-      callbacks: {
-        diskWrites: (epoch, { disk, extents }) => {
-          const of = (told[epoch] ??= TWO_DISKS.map(({ bytes }) => new Uint8Array(bytes)));
-          for (let i = 0; i < extents.count; i++) {
-            const offset = extents.offsets[i] ?? NaN;
-            of[disk]?.fill(1, offset, offset + (extents.lengths[i] ?? NaN));
-          }
-        },
-      },
-    });
-    for (const { disk, epoch } of everyDisk(source, snapshots.length)) {
-      const was = epoch === 0 ? before[disk] : snapshots[epoch - 1]?.disks[disk];
-      const is = snapshots[epoch]?.disks[disk];
-      let differ = 0;
-      is?.forEach((octet, at) => {
-        if (octet === was?.[at]) return;
-        differ++;
-        const isTold = told[epoch]?.[disk]?.[at] === 1;
-        const isMarked = epoch === 0 && marked[disk]?.has(Math.floor(at / 65_536)) === true;
-        if (!isTold && !isMarked) expect.fail(`disk ${disk} at ${at} in epoch ${epoch}`);
-      });
-      expect(differ).to.be.greaterThan(0);
-    }
-  });
-
-  it('that is plain are left out, and left alone', async () => {
-    const octets: Uint8Array[] = [];
-    for (const disks of [new MemoryDisks({ disks: TWO_DISKS }), undefined]) {
-      const domain = new MemoryDomain({ pages: PAGES, ...(disks && { disks }) });
-      await domain.start();
-      const sink = new RecordingSink();
-      const callbacks = driver({ domain, checkpoints: 1 });
-      await saveDomain({ domain, sink, streamType: 'plain', live: true, callbacks });
-      octets.push(sink.octets());
-      expect([disks?.mode ?? 'off', disks?.calls ?? []]).to.deep.equal(['off', []]);
-    }
-    expect(octets[0]).to.deep.equal(octets[1]);
-  });
-
   it('are refused in COLO', async () => {
     const back = { read: () => Promise.resolve(null) };
     const failure = await failureOf(trial({ streamType: 'colo', back }));
     expect(failure).to.include({ code: 'BAD_OPTIONS', message: 'disks are not replicated in COLO' });
   });
-
-  it('stand before the memory, once, and each checkpoint’s writes before its end', async () => {
-    const { octets } = await recordDisks({ seed: 3, checkpoints: 3, emulator: true });
-    const types = readAll(octets).flatMap(({ type, layer }) => (layer === 'libxl' ? [] : [type]));
-    const list = types.indexOf(RecordType.DISKS);
-    expect(types.lastIndexOf(RecordType.DISKS)).to.equal(list);
-    expect(list).to.be.greaterThan(types.indexOf(RecordType.STATIC_DATA_END));
-    expect(list).to.be.lessThan(types.indexOf(RecordType.PAGE_DATA));
-    const ends = types.flatMap((type, at) => (type === RecordType.CHECKPOINT ? [at] : []));
-    expect(ends).to.have.lengthOf(3);
-    for (const end of ends) expect(types[end - 1]).to.equal(RecordType.DISK_WRITES);
-  });
 });
-
-function* everyDisk({ disks }: MemoryDisks, epochs: number) {
-  for (let epoch = 0; epoch < epochs; epoch++) for (const disk of disks.keys()) yield { epoch, disk };
-}
