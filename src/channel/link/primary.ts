@@ -144,6 +144,6 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
     }
     this.#asked = null;
     // What it lies in is used again for what comes next.
-    asked.resolve(sums.slice());
+    asked.resolve(new Uint8Array(sums));
   }
 }
