@@ -2,11 +2,15 @@
 
 import type { Duplex } from 'node:stream';
 import type { Inventory } from '../inventory.js';
+import type { FoundDisks } from './disks/find.js';
+import type { QemuDisksOptions } from './disks/qemu-disks.js';
 import type { DeviceStateFile } from './state/device-state.js';
 import type { DirtyTracking } from './memory/dirty.js';
 import type { Guard } from './process/guard.js';
 import type { QmpClient } from './monitor/qmp.js';
 import type { StateImage } from './state/state-image.js';
+
+export type DiskOptions = Pick<QemuDisksOptions, 'poolBytes' | 'entry'>;
 
 export interface QemuMachine {
   readonly name: string;
@@ -20,6 +24,9 @@ export interface QemuMachine {
   readonly serial: Duplex | null;
   /** As it was when the machine came to us. */
   readonly inventory: Inventory;
+  /** Its disks that are replicated, and how that is done. */
+  readonly disks: FoundDisks;
+  readonly diskOptions: DiskOptions;
   /** The name of the block of guest RAM. */
   readonly ramBlock: string;
   /** A directory of ours, which is removed whatever becomes of us. */

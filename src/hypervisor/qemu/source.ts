@@ -10,8 +10,10 @@
 // A guest that ends, ends the domain; QEMU's death is 'crashed'. A guest that somebody else stopped stays stopped
 // (run-state.ts), and its device state says so.
 
+import { tmpdir } from 'node:os';
 import { ReplaySubject, Subject, type Observable } from 'rxjs';
 import { monotonicMs } from '../../flow/clock.js';
+import { InOrder } from '../../flow/in-order.js';
 import { DomainType } from '../../stream/format.js';
 import type { Bitmap } from '../bitmap.js';
 import {
@@ -25,6 +27,7 @@ import {
   type DomainState,
   type SourceDomain,
 } from '../port.js';
+import { QemuDisks } from './disks/qemu-disks.js';
 import { DeviceStateAlone, withMemory } from './state/device-state.js';
 import { FullStates } from './state/full-state.js';
 import type { QemuMachine } from './machine.js';
@@ -33,6 +36,7 @@ import { Pause, type PauseTimes } from './pause.js';
 import { GuestRam } from './memory/guest-ram.js';
 import { RunState, endOf, runStatusOf } from './monitor/run-state.js';
 import { RUNNING, setRunState } from './state/state-sections.js';
+import { whileStopped } from './stopped.js';
 
 /** Of somebody else who lets the guest run just when we stop it. */
 const STOP_ATTEMPTS = 5;
@@ -43,6 +47,7 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
   readonly output$ = new Subject<Uint8Array>();
   readonly events$ = new ReplaySubject<DomainEvent>(1);
   readonly machine: QemuMachine;
+  readonly disks?: QemuDisks;
   #state: DomainState = 'created';
   #pause: Pause | null = null;
   #lastPause: PauseTimes | null = null;
@@ -52,6 +57,8 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
   /** The state of this pause was asked for. */
   #shipped = false;
   readonly #run: RunState;
+  /** Stops of the guest, and what ends them. */
+  readonly #stops = new InOrder();
   /** All of this pause is captured: whoever lets the guest run now changes nothing of it. */
   #confirmed = false;
 
@@ -67,8 +74,14 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
     this.#run = new RunState(stoppedBy);
     this.#ram = new GuestRam(machine.tracking, machine.memoryBytes);
     this.#fullStates = new FullStates(machine);
+    const { qmp, directory } = machine;
+    const { disks } = machine.disks;
+    if (disks.length > 0) {
+      const inPause = <T>(work: () => Promise<T>) => this.inPause(work);
+      this.disks = new QemuDisks({ ...machine.diskOptions, qmp, disks, directory: directory ?? tmpdir(), inPause });
+    }
     machine.serial?.on('data', (bytes: Buffer) => this.output$.next(bytes));
-    machine.qmp.events$.subscribe((event) => this.#hear(event));
+    qmp.events$.subscribe((event) => this.#hear(event));
     // A guest whose memory is lost is not let go on; where it is a copy, it is none any more.
     void machine.tracking.lost.then(({ message }) => this.#ended({ kind: 'crashed', reason: message }));
     void machine.gone.then((reason) => this.#ended({ kind: 'crashed', reason }));
@@ -96,8 +109,8 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
   }
 
   get notes(): readonly string[] {
-    const { tracking, trackingReason } = this.machine;
-    return [`changed pages are found by ${tracking.way}: ${trackingReason}`];
+    const { tracking, trackingReason, disks } = this.machine;
+    return [`changed pages are found by ${tracking.way}: ${trackingReason}`, ...disks.notes];
   }
 
   info(): Promise<DomainInfo> {
@@ -142,20 +155,27 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
       if (guard !== null && guest === 'stopped') {
         guard.running(); // it is not to be let run should we die now
         await qmp.execute('stop');
-      } else if (guard !== null && before === 'suspended' && this.stoppedBy === null) {
-        await this.#pause?.settled();
-        await qmp.execute('cont').catch(() => undefined); // it may have ended meanwhile
+        await this.#leaveDisks(true);
+      } else if (guard !== null) {
+        await this.#leaveDisks(before !== 'running');
+        if (before === 'suspended' && this.stoppedBy === null) {
+          await this.#pause?.settled();
+          await qmp.execute('cont').catch(() => undefined); // it may have ended meanwhile
+        }
       }
     } finally {
       await this.machine.close();
+      await this.disks?.close();
       this.output$.complete();
       this.events$.complete();
     }
   }
 
-  async start(): Promise<void> {
-    this.require('created');
-    await this.#go();
+  start(): Promise<void> {
+    return this.#stops.do(async () => {
+      this.require('created');
+      await this.#go();
+    });
   }
 
   async prepareSuspend(): Promise<void> {
@@ -163,7 +183,11 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
     if (this.#ram.isLogged) await this.machine.tracking.prepare();
   }
 
-  async suspend(): Promise<void> {
+  suspend(): Promise<void> {
+    return this.#stops.do(() => this.#suspend());
+  }
+
+  async #suspend(): Promise<void> {
     this.require('running');
     this.#confirmed = false;
     await this.#pause?.settled(); // of a pause that somebody else has ended
@@ -192,11 +216,28 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
     return this.#confirmed;
   }
 
-  async resume(): Promise<void> {
-    this.require('suspended');
-    await this.#pause?.settled();
-    this.require('suspended');
-    await this.#go();
+  resume(): Promise<void> {
+    return this.#stops.do(async () => {
+      this.require('suspended');
+      await this.#pause?.settled();
+      this.require('suspended');
+      await this.#go();
+    });
+  }
+
+  /** Does something for which the guest stands still: it is stopped for that, unless it is already. */
+  protected inPause<T>(work: () => Promise<T>): Promise<T> {
+    return this.#stops.do(() => {
+      this.requireGuest();
+      return this.#state === 'running' ? whileStopped(this.machine, this.#run, work) : work();
+    });
+  }
+
+  /** Of a guest that goes on without us. What is left in QEMU then ends by itself when the disks are closed. */
+  async #leaveDisks(standsStill: boolean): Promise<void> {
+    const inPause = <T>(work: () => Promise<T>) =>
+      standsStill ? work() : whileStopped(this.machine, this.#run, work);
+    await this.disks?.detach(inPause).catch(() => undefined);
   }
 
   async enableLogDirty(): Promise<void> {
@@ -264,6 +305,7 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
     if (this.stoppedBy === null) machine.guard?.stopping();
     this.#run.stopping();
     this.#shipped = false;
+    this.disks?.letThrough();
     try {
       this.#pause = await Pause.begin(machine, this.#ram.isLogged, this.#fullStates);
     } catch (error) {

@@ -15,12 +15,18 @@ import { DirtyMap } from '../../../../disk/dirty-map.js';
 import type { Slab } from '../../../../disk/extents.js';
 import type { SealedJournal } from '../../../../disk/journal.js';
 import { asError } from '../../../../errors.js';
+import { afterAwake } from '../../../../flow/awake.js';
 import type { CopyBatch, CopyProgress } from './copy.js';
 import { NbdError } from './error.js';
 import type { ExportMode, WriteCounters } from './export.js';
 import type { CopiedMessage, SealedDisk, ServerNews, ServerRequest, ServerStart } from './messages.js';
 import type { Exported } from './negotiation.js';
 
+/** The thread is asked whether it lives so often, and has so much time to say so, while we are awake. */
+const BEAT_MS = 250;
+const BEAT_LATE_MS = 1000;
+/** To begin with, it loads its code. */
+const START_MS = 30_000;
 /** The longest path of a socket, in octets (Linux, without the zero at its end). */
 const SOCKET_PATH_BYTES_MAX = 107;
 
@@ -40,7 +46,7 @@ export type NbdExportEvent =
   | { readonly kind: 'lost'; readonly disk: string; readonly reason: string | null }
   /** Once in an epoch: little room is left; an early seal, and release(), make some. */
   | { readonly kind: 'pressure' }
-  /** The thread has ended by itself: nothing is served any more. The last event. */
+  /** The thread has ended by itself, or did not answer and was ended: nothing is served any more. The last event. */
   | { readonly kind: 'ended'; readonly error: NbdError };
 
 /** What an epoch has written to one disk. */
@@ -107,13 +113,18 @@ export class NbdExports {
   #copy = 0;
   #listening: Waiting<undefined> | null = null;
   #end: NbdError | null = null;
+  /** Takes back what is to happen next of asking whether the thread lives. */
+  #noBeat: () => void = () => undefined;
 
-  /** Resolves when QEMU may connect. @throws NbdError BAD_PATH, FAILED, THREAD_ENDED */
+  /** Resolves when QEMU may connect. @throws NbdError BAD_PATH, FAILED, THREAD_ENDED, HUNG */
   static async open(options: NbdExportsOptions): Promise<NbdExports> {
     const directory = await ownDirectory(options.directory);
     const exports = new NbdExports(directory, options);
     try {
-      await new Promise<undefined>((resolve, reject) => (exports.#listening = { resolve, reject }));
+      await new Promise<undefined>((resolve, reject) => {
+        exports.#listening = { resolve, reject };
+        exports.#expectBeat(START_MS);
+      });
       return exports;
     } catch (error) {
       await exports.close();
@@ -150,7 +161,7 @@ export class NbdExports {
   /**
    * The epoch ends with this call, not when its promise settles: the guest may run on at once. To be called in a pause,
    * after QEMU's reply to `stop`. Gives what the epoch has written to each disk, in the order of the disks.
-   * @throws NbdError THREAD_ENDED, CLOSED
+   * @throws NbdError THREAD_ENDED, HUNG, CLOSED
    */
   seal(): Promise<readonly EpochWrites[]> {
     Atomics.add(this.#epochs, 0, 1);
@@ -175,7 +186,7 @@ export class NbdExports {
    * What is done with what is written to this disk, from now on. Leaving `map` is for a pause, after QEMU's reply to
    * `stop`: it gives the chunks that were written since `map` was chosen, those of the epoch that was open then among
    * them. All else gives null.
-   * @throws NbdError THREAD_ENDED, CLOSED, FAILED (no such disk)
+   * @throws NbdError THREAD_ENDED, HUNG, CLOSED, FAILED (no such disk)
    */
   setMode(disk: string, mode: ExportMode): Promise<DirtyMap | null> {
     const bytes = this.#disks.get(disk);
@@ -229,6 +240,11 @@ export class NbdExports {
     switch (news.kind) {
       case 'listening':
         this.#listening?.resolve(undefined);
+        this.#beat();
+        return;
+      case 'alive':
+        this.#noBeat();
+        if (this.#end === null) this.#noBeat = afterAwake(BEAT_MS, () => this.#beat());
         return;
       case 'refused':
         this.#listening?.reject(new NbdError('FAILED', news.reason, { path: this.path }));
@@ -271,6 +287,24 @@ export class NbdExports {
     this.#post({ kind: 'copy-taken', id, batch, slab }, slab ? [slab.buffer] : []);
   }
 
+  #beat(): void {
+    this.#post({ kind: 'ask' });
+    this.#expectBeat(BEAT_LATE_MS);
+  }
+
+  /**
+   * A thread that is stuck must not be left so: the guest's writes wait for it, and QEMU's monitor with them. Its end
+   * ends its sockets, and QEMU's mirror: the guest goes on.
+   */
+  #expectBeat(limitMs: number): void {
+    this.#noBeat();
+    if (this.#end !== null) return;
+    this.#noBeat = afterAwake(limitMs, () => {
+      this.#finish(new NbdError('HUNG', 'the thread that serves the disks does not answer', { limitMs }));
+      void this.#worker.terminate();
+    });
+  }
+
   #writes({ dirty, ...sealed }: SealedDisk): EpochWrites {
     const bytes = this.#disks.get(sealed.name);
     return { ...sealed, dirty: dirty && bytes !== undefined ? new DirtyMap(bytes, dirty) : null };
@@ -279,6 +313,7 @@ export class NbdExports {
   #finish(error: NbdError, isNews = true): void {
     if (this.#end !== null) return;
     this.#end = error;
+    this.#noBeat();
     this.#listening?.reject(error);
     for (const { reject } of [...this.#seals.splice(0), ...this.#modes.splice(0)]) reject(error);
     for (const { order, bytes, done } of this.#copies.values()) done({ left: allOf(order, bytes), error });

@@ -45,6 +45,7 @@ export interface ErrorMessage {
 }
 
 export type ServerRequest =
+  | { readonly kind: 'ask' }
   | { readonly kind: 'seal' }
   | { readonly kind: 'release'; readonly slabs: readonly Slab[] }
   | { readonly kind: 'let-through' }
@@ -65,6 +66,8 @@ export interface CopiedMessage {
 
 export type ServerNews =
   | { readonly kind: 'listening' }
+  /** The answer to `ask`. */
+  | { readonly kind: 'alive' }
   | { readonly kind: 'refused'; readonly reason: string }
   | { readonly kind: 'connected'; readonly disk: string }
   | { readonly kind: 'lost'; readonly disk: string; readonly reason: string | null }

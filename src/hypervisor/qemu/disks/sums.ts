@@ -1,0 +1,45 @@
+// The sums of a disk's chunks (see chunk-sums.ts), read from QEMU's export of it. What QEMU knows to be zeroes is not read.
+
+import { SUM_BYTES, putSums, zeroSum } from '../../../disk/chunk-sums.js';
+import { CHUNK_BYTES, DirtyMap } from '../../../disk/dirty-map.js';
+import { ALLOCATION, markData, stretches } from './nbd/block-status.js';
+import { NbdClient } from './nbd/client.js';
+import type { Readable } from './reader.js';
+
+/** Whole chunks, read at once. */
+const READ_BYTES = 1024 * 1024;
+
+/** Of chunks first … first + count - 1, which the disk must have. @throws NbdError */
+export async function diskSums(
+  { path, exportName }: Readable,
+  first: number,
+  count: number,
+): Promise<Uint8Array> {
+  const client = await NbdClient.connect({ path, exportName, contexts: [ALLOCATION] });
+  try {
+    const sums = new Uint8Array(count * SUM_BYTES);
+    const offset = first * CHUNK_BYTES;
+    const length = Math.min(count * CHUNK_BYTES, client.bytes - offset);
+    const data = new DirtyMap(client.bytes);
+    await markData(client, offset, length, data);
+    const memory = new Uint8Array(READ_BYTES);
+    for (const stretch of stretches(data, offset, length)) {
+      const end = stretch.offset + stretch.length;
+      for (let at = stretch.offset; at < end;) {
+        const octets = Math.min(stretch.isData ? READ_BYTES : CHUNK_BYTES, end - at);
+        const place = ((at - offset) / CHUNK_BYTES) * SUM_BYTES;
+        if (stretch.isData) {
+          const into = memory.subarray(0, octets);
+          await client.read(at, into);
+          putSums(into, sums, place);
+        } else {
+          sums.set(zeroSum(octets), place);
+        }
+        at += octets;
+      }
+    }
+    return sums;
+  } finally {
+    client.close();
+  }
+}
