@@ -33,6 +33,8 @@ export interface QemuMachine {
   readonly directory: string | null;
   /** A standby has an image that device states are loaded from. */
   readonly stateImage: StateImage | null;
+  /** The path of the monitor of somebody else's QEMU. */
+  readonly monitor: string | null;
   /** Somebody else's QEMU has a guard, which is told when the guest is about to be stopped, and when it runs again. */
   readonly guard: Guard | null;
   /**

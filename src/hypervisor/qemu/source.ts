@@ -10,10 +10,8 @@
 // A guest that ends, ends the domain; QEMU's death is 'crashed'. A guest that somebody else stopped stays stopped
 // (run-state.ts), and its device state says so.
 
-import { tmpdir } from 'node:os';
 import { ReplaySubject, Subject, type Observable } from 'rxjs';
 import { monotonicMs } from '../../flow/clock.js';
-import { InOrder } from '../../flow/in-order.js';
 import { DomainType } from '../../stream/format.js';
 import type { Bitmap } from '../bitmap.js';
 import {
@@ -27,27 +25,24 @@ import {
   type DomainState,
   type SourceDomain,
 } from '../port.js';
-import { QemuDisks } from './disks/qemu-disks.js';
-import { DeviceStateAlone, withMemory } from './state/device-state.js';
+import { withMemory } from './state/device-state.js';
 import { FullStates } from './state/full-state.js';
 import type { QemuMachine } from './machine.js';
 import type { QmpEvent } from './monitor/qmp.js';
 import { Pause, type PauseTimes } from './pause.js';
 import { GuestRam } from './memory/guest-ram.js';
-import { RunState, endOf, runStatusOf } from './monitor/run-state.js';
+import { endOf, runStatusOf } from './monitor/run-state.js';
 import { RUNNING, setRunState } from './state/state-sections.js';
-import { whileStopped } from './stopped.js';
+import { StoppableDomain } from './stops.js';
 
 /** Of somebody else who lets the guest run just when we stop it. */
 const STOP_ATTEMPTS = 5;
 /** Octets of serial input that may wait. */
 const INPUT_BYTES_MAX = 64 * 1024;
 
-export class QemuSource extends DeviceStateAlone implements SourceDomain {
+export class QemuSource extends StoppableDomain implements SourceDomain {
   readonly output$ = new Subject<Uint8Array>();
   readonly events$ = new ReplaySubject<DomainEvent>(1);
-  readonly machine: QemuMachine;
-  readonly disks?: QemuDisks;
   #state: DomainState = 'created';
   #pause: Pause | null = null;
   #lastPause: PauseTimes | null = null;
@@ -56,9 +51,6 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
   readonly #fullStates: FullStates;
   /** The state of this pause was asked for. */
   #shipped = false;
-  readonly #run: RunState;
-  /** Stops of the guest, and what ends them. */
-  readonly #stops = new InOrder();
   /** All of this pause is captured: whoever lets the guest run now changes nothing of it. */
   #confirmed = false;
 
@@ -68,20 +60,12 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
     state: Extract<DomainState, 'created' | 'running'> = 'created',
     stoppedBy: string | null = null,
   ) {
-    super();
-    this.machine = machine;
+    super(machine, stoppedBy);
     this.#state = state;
-    this.#run = new RunState(stoppedBy);
     this.#ram = new GuestRam(machine.tracking, machine.memoryBytes);
     this.#fullStates = new FullStates(machine);
-    const { qmp, directory } = machine;
-    const { disks } = machine.disks;
-    if (disks.length > 0) {
-      const inPause = <T>(work: () => Promise<T>) => this.inPause(work);
-      this.disks = new QemuDisks({ ...machine.diskOptions, qmp, disks, directory: directory ?? tmpdir(), inPause });
-    }
     machine.serial?.on('data', (bytes: Buffer) => this.output$.next(bytes));
-    qmp.events$.subscribe((event) => this.#hear(event));
+    machine.qmp.events$.subscribe((event) => this.#hear(event));
     // A guest whose memory is lost is not let go on; where it is a copy, it is none any more.
     void machine.tracking.lost.then(({ message }) => this.#ended({ kind: 'crashed', reason: message }));
     void machine.gone.then((reason) => this.#ended({ kind: 'crashed', reason }));
@@ -96,16 +80,12 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
   }
 
   get stoppedBy$(): Observable<string | null> {
-    return this.#run.stoppedBy$;
+    return this.run.stoppedBy$;
   }
 
   /** The device state that was given last. */
   protected get lastContext(): Uint8Array | null {
     return this.#lastContext;
-  }
-
-  protected get stoppedBy(): string | null {
-    return this.#run.stoppedBy;
   }
 
   get notes(): readonly string[] {
@@ -155,24 +135,27 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
       if (guard !== null && guest === 'stopped') {
         guard.running(); // it is not to be let run should we die now
         await qmp.execute('stop');
-        await this.#leaveDisks(true);
+        await this.leaveDisks(true);
       } else if (guard !== null) {
-        await this.#leaveDisks(before !== 'running');
+        await this.leaveDisks(before !== 'running');
         if (before === 'suspended' && this.stoppedBy === null) {
           await this.#pause?.settled();
           await qmp.execute('cont').catch(() => undefined); // it may have ended meanwhile
         }
       }
     } finally {
-      await this.machine.close();
-      await this.disks?.close();
-      this.output$.complete();
-      this.events$.complete();
+      try {
+        await this.disks?.close();
+      } finally {
+        await this.machine.close();
+        this.output$.complete();
+        this.events$.complete();
+      }
     }
   }
 
   start(): Promise<void> {
-    return this.#stops.do(async () => {
+    return this.stops.do(async () => {
       this.require('created');
       await this.#go();
     });
@@ -184,7 +167,7 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
   }
 
   suspend(): Promise<void> {
-    return this.#stops.do(() => this.#suspend());
+    return this.stops.do(() => this.#suspend());
   }
 
   async #suspend(): Promise<void> {
@@ -217,27 +200,12 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
   }
 
   resume(): Promise<void> {
-    return this.#stops.do(async () => {
+    return this.stops.do(async () => {
       this.require('suspended');
       await this.#pause?.settled();
       this.require('suspended');
       await this.#go();
     });
-  }
-
-  /** Does something for which the guest stands still: it is stopped for that, unless it is already. */
-  protected inPause<T>(work: () => Promise<T>): Promise<T> {
-    return this.#stops.do(() => {
-      this.requireGuest();
-      return this.#state === 'running' ? whileStopped(this.machine, this.#run, work) : work();
-    });
-  }
-
-  /** Of a guest that goes on without us. What is left in QEMU then ends by itself when the disks are closed. */
-  async #leaveDisks(standsStill: boolean): Promise<void> {
-    const inPause = <T>(work: () => Promise<T>) =>
-      standsStill ? work() : whileStopped(this.machine, this.#run, work);
-    await this.disks?.detach(inPause).catch(() => undefined);
   }
 
   async enableLogDirty(): Promise<void> {
@@ -303,21 +271,21 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
   async #stop(): Promise<boolean> {
     const { machine } = this;
     if (this.stoppedBy === null) machine.guard?.stopping();
-    this.#run.stopping();
+    this.run.stopping();
     this.#shipped = false;
     this.disks?.letThrough();
     try {
       this.#pause = await Pause.begin(machine, this.#ram.isLogged, this.#fullStates);
     } catch (error) {
-      this.#run.stopFailed();
+      this.run.stopFailed();
       this.requireGuest();
       // The stop may only have been late: a guest that stops after all is not left so.
       if (this.stoppedBy === null) machine.qmp.execute('cont').catch(() => undefined);
       throw error;
     }
-    this.#run.stopped(this.#pause.before);
+    this.run.stopped(this.#pause.before);
     if (this.stoppedBy !== null) machine.guard?.running();
-    return !this.#run.resumedByOthers;
+    return !this.run.resumedByOthers;
   }
 
   /** What was captured in it is nobody's: the next one has to bring all again that this one would have brought. */
@@ -326,11 +294,11 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
     this.#fullStates.forget();
     if (this.stoppedBy !== null) return;
     // Whoever let it run may have been too early: a state that is handed over stops the guest at its end.
-    this.#run.resuming();
+    this.run.resuming();
     try {
       await this.machine.qmp.execute('cont');
     } finally {
-      this.#run.resumed();
+      this.run.resumed();
     }
   }
 
@@ -338,11 +306,11 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
   async #go(): Promise<void> {
     const pause = this.#pause;
     const resuming = monotonicMs();
-    this.#run.resuming();
+    this.run.resuming();
     try {
-      if (this.stoppedBy === null && !this.#run.resumedByOthers) await this.machine.qmp.execute('cont');
+      if (this.stoppedBy === null && !this.run.resumedByOthers) await this.machine.qmp.execute('cont');
     } finally {
-      this.#run.resumed();
+      this.run.resumed();
     }
     this.machine.guard?.running();
     // What was taken in a pause that was no checkpoint is to be taken again.
@@ -355,14 +323,14 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
 
   #hear(event: QmpEvent): void {
     // A standby that is loaded stops and goes on as QEMU likes.
-    if (this.#state !== 'created' && this.#run.hear(event) === 'ask') {
+    if (this.#state !== 'created' && this.run.hear(event) === 'ask') {
       this.machine.qmp.execute('query-status').then(
-        (answer) => this.#run.told(runStatusOf(answer)),
+        (answer) => this.run.told(runStatusOf(answer)),
         () => undefined, // it stands still, for a reason that is not known
       );
     }
     // The guest changes under a checkpoint that is being taken: whoever takes it must not finish it.
-    if (this.#run.resumedByOthers && this.#state === 'suspended' && !this.#confirmed) this.#state = 'running';
+    if (this.run.resumedByOthers && this.#state === 'suspended' && !this.#confirmed) this.#state = 'running';
     const end = endOf(event);
     // The last that the guest said is in the serial socket, and comes before the event.
     if (end !== null) setImmediate(() => this.#ended(end));

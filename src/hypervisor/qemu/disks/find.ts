@@ -8,9 +8,10 @@
 //
 // While we mirror a disk, QEMU shows our filter in the place of its node (7.2): it is known by that one's number.
 
-import { HypervisorError, badConfiguration, failed } from '../../port.js';
+import { HypervisorError, badConfiguration } from '../../port.js';
 import { isObject, type JsonObject } from '../monitor/qmp-parser.js';
 import { QmpError, type QmpClient } from '../monitor/qmp.js';
+import { listOf } from './answers.js';
 import { OURS, filterIndexOf } from './names.js';
 
 export interface FoundDisk {
@@ -235,17 +236,6 @@ async function kindOf(qmp: QmpClient, qdev: string): Promise<string> {
     if (error instanceof QmpError) return ''; // it has gone meanwhile
     throw error;
   }
-}
-
-/** @throws HypervisorError FAILED, DOMAIN_GONE */
-export async function listOf(
-  qmp: QmpClient,
-  command: string,
-  argument?: JsonObject,
-): Promise<readonly JsonObject[]> {
-  const answer = await qmp.execute(command, argument);
-  if (Array.isArray(answer) && (answer as unknown[]).every(isObject)) return answer as JsonObject[];
-  throw failed(`QEMU does not answer ${command} with a list`, { command });
 }
 
 function text(value: unknown): string {

@@ -10,6 +10,7 @@
 
 import { failed } from '../../port.js';
 import { QmpError, type QmpClient, type QmpEvent } from '../monitor/qmp.js';
+import { isTaken } from './answers.js';
 import { ExpectedEvent } from './expected.js';
 import { refused, type FoundDisk } from './find.js';
 import { mirrorNames, type MirrorNames } from './names.js';
@@ -113,21 +114,6 @@ export async function endMirror(qmp: QmpClient, { job, target }: MirrorNames): P
     ended.drop();
   }
   await isTaken(qmp.execute('blockdev-del', { 'node-name': target }));
-}
-
-/** False: QEMU has no such thing. @throws as QmpClient.execute() */
-export async function isTaken(command: Promise<unknown>): Promise<boolean> {
-  try {
-    await command;
-    return true;
-  } catch (error) {
-    if (error instanceof QmpError && isMissing(error)) return false;
-    throw error;
-  }
-}
-
-function isMissing({ errorClass, description }: QmpError): boolean {
-  return errorClass === 'DeviceNotActive' || /not found|cannot find|failed to find/i.test(description);
 }
 
 function expected(qmp: QmpClient, job: string, what: string, names: readonly string[]): ExpectedEvent {

@@ -14,21 +14,18 @@ import { Subject, type Observable } from 'rxjs';
 import { DirtyMap } from '../../../disk/dirty-map.js';
 import type { Slab } from '../../../disk/extents.js';
 import { asError } from '../../../errors.js';
-import { withinAwake } from '../../../flow/awake.js';
 import { InOrder } from '../../../flow/in-order.js';
-import { HypervisorError, badConfiguration, failed } from '../../port.js';
+import { HypervisorError } from '../../port.js';
 import type { DiskCopyOrder, DiskEvent, DiskSource, DiskWrites, ReplicatedDisk } from '../../port-disks.js';
 import type { QmpClient } from '../monitor/qmp.js';
 import { onProcessExit } from '../process/exit-hooks.js';
+import { Attachment, lostError, translated } from './attachment.js';
 import type { FoundDisk } from './find.js';
-import { Mirror } from './mirror.js';
-import { NbdError } from './nbd/error.js';
 import { NbdExports, type EpochWrites, type NbdExportEvent } from './nbd/exports.js';
 import { DiskReaders } from './reader.js';
 import { diskSums } from './sums.js';
 
 const POOL_BYTES = 64 * 1024 * 1024;
-const LEAVE_MS = 10_000;
 
 /** Does work while the guest stands still. */
 export type InPause = <T>(work: () => Promise<T>) => Promise<T>;
@@ -39,28 +36,12 @@ export interface QemuDisksOptions {
   /** Where a directory of our own is made, for sockets. */
   readonly directory: string;
   readonly inPause: InPause;
+  /** The path of the monitor of a QEMU that does not end with us. */
+  readonly monitor?: string | null;
   /** Of all data of writes that are kept at once. Default: 64 MiB. */
   readonly poolBytes?: number | undefined;
   /** See NbdExportsOptions. */
   readonly entry?: URL | undefined;
-}
-
-/** One disk, as far as it changes. */
-interface State {
-  readonly mirror: Mirror;
-  /** Its writes come here. */
-  isAttached: boolean;
-  /** Why not; null: it never was, or by our will. */
-  reason: string | null;
-  /** All writes since attach() or rest() are in the map of its export. */
-  isKnown: boolean;
-  /** QEMU may have something of its mirror. */
-  isBegun: boolean;
-  /** Settles when QEMU has left its export; null: it has. */
-  left: Promise<void> | null;
-  leave: () => void;
-  /** Ends what is done with it when it is lost. */
-  lost: AbortController;
 }
 
 export class QemuDisks implements DiskSource {
@@ -68,7 +49,7 @@ export class QemuDisks implements DiskSource {
   readonly events$: Observable<DiskEvent>;
   readonly #events = new Subject<DiskEvent>();
   readonly #options: QemuDisksOptions;
-  readonly #states: readonly State[];
+  readonly #attachments: readonly Attachment[];
   readonly #readers: DiskReaders;
   readonly #order = new InOrder();
   #exports: NbdExports | null = null;
@@ -80,31 +61,28 @@ export class QemuDisks implements DiskSource {
     const { qmp, disks } = (this.#options = options);
     this.events$ = this.#events;
     this.disks = disks.map(({ id, bytes }) => ({ id, bytes }));
-    this.#readers = new DiskReaders(qmp, disks);
-    this.#states = disks.map((disk, index) => ({
-      mirror: new Mirror(qmp, disk, index, (reason) => this.#lose(index, reason)),
-      ...{ isAttached: false, reason: null, isKnown: true, isBegun: false },
-      ...{ left: null, leave: () => undefined },
-      lost: new AbortController(),
-    }));
+    this.#readers = new DiskReaders(qmp, disks, options.monitor ?? null);
+    this.#attachments = disks.map(
+      (disk, index) => new Attachment(qmp, disk, index, (reason) => this.#lose(index, reason)),
+    );
     qmp.events$.subscribe((event) => {
-      for (const { mirror } of this.#states) mirror.hear(event);
+      for (const { mirror } of this.#attachments) mirror.hear(event);
     });
   }
 
   attach(): Promise<void> {
     return this.#do(async () => {
       if (this.#isClosed) throw gone();
-      const missing = this.#states.filter(({ isAttached }) => !isAttached);
+      const missing = this.#attachments.filter(({ isAttached }) => !isAttached);
       if (missing.length === 0) return;
       const exports = this.#exports ?? (await this.#open());
-      for (const { mirror } of missing) await exports.setMode(mirror.disk.id, 'map');
+      for (const { disk } of missing) await exports.setMode(disk.id, 'map');
       await this.#inPause(() => this.#begin(missing, exports));
       try {
         for (const { mirror } of missing) await mirror.whenReady();
         this.#attached();
       } catch (error) {
-        await this.#inPause(() => this.#end(missing)).catch(() => undefined); // QEMU ends them when we close
+        await this.#inPause(() => endAll(missing)).catch(() => undefined); // QEMU ends them when we close
         throw error;
       }
     });
@@ -117,8 +95,8 @@ export class QemuDisks implements DiskSource {
         Promise.all(this.disks.map(({ id }) => exports.setMode(id, 'throttle'))),
       );
       this.#attached();
-      const maps = asked.map((map, index) => (this.#states[index]?.isKnown === true ? map : null));
-      for (const state of this.#states) state.isKnown = true;
+      const maps = asked.map((map, index) => (this.#attachments[index]?.isKnown === true ? map : null));
+      for (const attachment of this.#attachments) attachment.isKnown = true;
       return maps;
     });
   }
@@ -150,7 +128,7 @@ export class QemuDisks implements DiskSource {
   }
 
   async copy(order: DiskCopyOrder): Promise<{ readonly left: DirtyMap; readonly error: Error | null }> {
-    const { bytes } = this.#disk(order.disk);
+    const { bytes } = this.#attachment(order.disk).disk;
     try {
       return await this.#copy(order, this.#attached());
     } catch (error) {
@@ -161,7 +139,7 @@ export class QemuDisks implements DiskSource {
   }
 
   async sums(disk: number, first: number, count: number): Promise<Uint8Array> {
-    const { bytes } = this.#disk(disk);
+    const { bytes } = this.#attachment(disk).disk;
     if (!(first >= 0 && count > 0 && first + count <= new DirtyMap(bytes).chunks)) {
       throw new HypervisorError('WRONG_STATE', 'the disk has no such chunks', { disk, first, count });
     }
@@ -179,66 +157,49 @@ export class QemuDisks implements DiskSource {
    */
   detach(inPause: InPause = this.#options.inPause): Promise<void> {
     return this.#do(async () => {
-      const begun = this.#states.filter(({ isBegun }) => isBegun);
+      for (const attachment of this.#attachments) attachment.leave();
+      await this.#readers.settled();
+      const begun = this.#attachments.filter(({ isBegun }) => isBegun);
       if (begun.length === 0) return;
       this.letThrough();
-      await inPause(() => this.#end(begun));
+      await inPause(() => endAll(begun));
     });
   }
 
   /** What is mirrored still QEMU ends by itself. May be called twice. */
   async close(): Promise<void> {
     this.#isClosed = true;
-    for (const state of this.#states) state.isAttached = false;
+    for (const attachment of this.#attachments) attachment.leave();
     this.#events.complete();
     await this.#closeExports();
+    await this.#readers.settled();
   }
 
   /** In a pause. */
-  async #begin(states: readonly State[], exports: NbdExports): Promise<void> {
+  async #begin(attachments: readonly Attachment[], exports: NbdExports): Promise<void> {
     try {
-      for (const state of states) {
-        const { left } = state;
-        await state.mirror.end(); // what is left of one that was lost
-        if (left !== null) await withinAwake(LEAVE_MS, left, notLeft); // an export has one client
-        state.lost = new AbortController();
-        state.isBegun = true;
-        await state.mirror.begin(exports.path);
-        state.left = new Promise((resolve) => (state.leave = resolve));
-        state.isAttached = true;
-        state.reason = null;
-      }
+      for (const attachment of attachments) await attachment.begin(exports.path);
     } catch (error) {
-      await this.#end(states).catch(() => undefined); // QEMU ends them when we close
+      await endAll(attachments).catch(() => undefined); // QEMU ends them when we close
       throw error;
-    }
-  }
-
-  /** In a pause. */
-  async #end(states: readonly State[]): Promise<void> {
-    for (const state of states) {
-      state.isAttached = false;
-      state.isKnown = false;
-      await state.mirror.end();
-      state.isBegun = false;
     }
   }
 
   async #copy(order: DiskCopyOrder, exports: NbdExports) {
     const { disk, todo, bytesPerSecond, take } = order;
-    const { lost, mirror } = this.#state(disk);
+    const { lost, disk: found } = this.#attachment(disk);
     return this.#readers.using(disk, exports.path, async (readable) => {
       const { left, error } = await exports.copy({
-        ...{ disk: mirror.disk.id, ...readable, ...(todo && { todo }) },
+        ...{ disk: found.id, ...readable, ...(todo && { todo }) },
         ...(bytesPerSecond !== undefined && { bytesPerSecond }),
-        signal: AbortSignal.any([order.signal, lost.signal]),
+        signal: AbortSignal.any([order.signal, lost]),
         take: ({ epoch, extents, slab, progress: { doneBytes, totalBytes } }) => {
           // Of these exports; those before them, if there were any, had epochs, too.
           const seals = this.#seals - ((exports.epoch - epoch) | 0);
           return take({ extents, slab, seals, doneBytes, totalBytes });
         },
       });
-      return { left, error: error && translated(lost.signal.aborted ? lost.signal.reason : error) };
+      return { left, error: error && translated(lost.aborted ? lost.reason : error) };
     });
   }
 
@@ -269,7 +230,7 @@ export class QemuDisks implements DiskSource {
   async #closeExports(): Promise<void> {
     const exports = this.#exports;
     this.#exports = null;
-    for (const state of this.#states) hasLeft(state);
+    for (const attachment of this.#attachments) attachment.hasLeft();
     await exports?.close();
     this.#unhook();
     this.#unhook = () => undefined;
@@ -284,33 +245,28 @@ export class QemuDisks implements DiskSource {
         return;
       case 'lost': {
         const index = this.disks.findIndex(({ id }) => id === event.disk);
-        hasLeft(this.#state(index));
+        this.#attachment(index).hasLeft();
         this.#lose(index, `its mirror has gone: ${event.reason ?? 'QEMU has taken its leave'}`);
         return;
       }
       case 'ended':
-        for (const index of this.#states.keys()) this.#lose(index, event.error.message);
+        for (const index of this.#attachments.keys()) this.#lose(index, event.error.message);
         this.#closeExports().catch(() => undefined); // a directory that cannot be removed
     }
   }
 
   #lose(index: number, reason: string): void {
-    const state = this.#state(index);
-    if (!state.isAttached) return;
-    state.isAttached = false;
-    state.isKnown = false;
-    state.reason = reason;
-    state.lost.abort(lostError(state));
+    if (!this.#attachment(index).lose(reason)) return;
     this.#events.next({ kind: 'lost', disk: index, reason });
   }
 
   /** @throws HypervisorError WRONG_STATE before attach(), FAILED if a disk is lost */
   #attached(): NbdExports {
     if (this.#isClosed) throw gone();
-    const lost = this.#states.find(({ isAttached }) => !isAttached);
+    const lost = this.#attachments.find(({ isAttached }) => !isAttached);
     if (lost === undefined && this.#exports !== null) return this.#exports;
-    if (lost === undefined || lost.reason !== null) throw lostError(lost);
-    throw new HypervisorError('WRONG_STATE', 'the disks are not attached', { disk: lost.mirror.disk.id });
+    if (lost !== undefined && lost.reason !== null) throw lostError(lost);
+    throw new HypervisorError('WRONG_STATE', 'the disks are not attached');
   }
 
   #inPause<T>(work: () => Promise<T>): Promise<T> {
@@ -322,42 +278,19 @@ export class QemuDisks implements DiskSource {
     return this.#order.do(() => work().catch((error: unknown) => Promise.reject(translated(error))));
   }
 
-  #state(index: number): State {
-    const state = this.#states[index];
-    if (state) return state;
+  /** @throws HypervisorError WRONG_STATE */
+  #attachment(index: number): Attachment {
+    const attachment = this.#attachments[index];
+    if (attachment) return attachment;
     throw new HypervisorError('WRONG_STATE', 'there is no such disk', { disk: index });
   }
-
-  #disk(index: number): FoundDisk {
-    return this.#state(index).mirror.disk;
-  }
 }
 
-function lostError(state: State | undefined): HypervisorError {
-  const disk = state?.mirror.disk.id;
-  const reason = state?.reason ?? 'its exports are closed';
-  return failed(`what is written to the disk ${disk ?? ''} is not known: ${reason}`, { disk, reason });
-}
-
-function hasLeft(state: State): void {
-  state.leave();
-  state.left = null;
-}
-
-function notLeft(): HypervisorError {
-  return new HypervisorError('HUNG', 'QEMU does not leave the export of a disk', { timeoutMs: LEAVE_MS });
+/** In a pause. */
+async function endAll(attachments: readonly Attachment[]): Promise<void> {
+  for (const attachment of attachments) await attachment.end();
 }
 
 function gone(): HypervisorError {
   return new HypervisorError('DOMAIN_GONE', 'the domain’s disks are left');
-}
-
-/** In the port's words. */
-function translated(thrown: unknown): Error {
-  const error = asError(thrown);
-  if (!(error instanceof NbdError)) return error;
-  const { code, message, facts } = error;
-  if (code === 'BAD_PATH') return badConfiguration(message, facts, error);
-  if (code === 'HUNG') return new HypervisorError('HUNG', message, facts, { cause: error });
-  return failed(message, facts, error);
 }

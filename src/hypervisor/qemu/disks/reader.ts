@@ -7,47 +7,67 @@ import { dirname, join } from 'node:path';
 import { InOrder } from '../../../flow/in-order.js';
 import { HypervisorError } from '../../port.js';
 import { QmpError, type QmpClient } from '../monitor/qmp.js';
-import { ExpectedEvent } from './expected.js';
+import { listOf } from './answers.js';
+import { removeExport } from './exports-left.js';
 import { refused, type FoundDisk } from './find.js';
-import { isTaken } from './mirror.js';
+import { startKeeper, type Keeper } from './keeper.js';
 import { readerName } from './names.js';
 
 export interface Readable {
   /** Of the server's socket. */
   readonly path: string;
   readonly exportName: string;
+  /** Whoever reads takes no leave: see keeper.ts. */
+  readonly isKept: boolean;
 }
 
 export class DiskReaders {
   readonly #qmp: QmpClient;
   readonly #disks: readonly FoundDisk[];
+  readonly #monitor: string | null;
   readonly #order = new InOrder();
   /** By the number of the disk. */
   readonly #users = new Map<number, number>();
+  readonly #work = new Set<Promise<unknown>>();
   #path = '';
+  #keeper: Keeper | null = null;
   #servers = 0;
 
-  constructor(qmp: QmpClient, disks: readonly FoundDisk[]) {
+  /** `monitor`: the path of a QEMU's that does not end with us, or null. */
+  constructor(qmp: QmpClient, disks: readonly FoundDisk[], monitor: string | null) {
     this.#qmp = qmp;
     this.#disks = disks;
+    this.#monitor = monitor;
   }
 
   /**
    * `beside`: a file of ours, in whose directory the server's socket may stand.
    * @throws HypervisorError BAD_CONFIGURATION if somebody else has QEMU's server; what `work` throws
    */
-  async using<T>(index: number, beside: string, work: (readable: Readable) => Promise<T>): Promise<T> {
+  using<T>(index: number, beside: string, work: (readable: Readable) => Promise<T>): Promise<T> {
+    const done = this.#using(index, beside, work);
+    this.#work.add(done);
+    return done.finally(() => this.#work.delete(done));
+  }
+
+  /** Resolves when nobody reads any more, and QEMU exports nothing. */
+  async settled(): Promise<void> {
+    await Promise.allSettled(this.#work);
+  }
+
+  async #using<T>(index: number, beside: string, work: (readable: Readable) => Promise<T>): Promise<T> {
     await this.#order.do(() => this.#open(index, beside));
     try {
-      return await work({ path: this.#path, exportName: readerName(index) });
+      const path = this.#keeper?.path ?? this.#path;
+      return await work({ path, exportName: readerName(index), isKept: this.#keeper !== null });
     } finally {
       await this.#order.do(() => this.#close(index));
     }
   }
 
   async #open(index: number, beside: string): Promise<void> {
+    if (this.#users.size === 0) await this.#startServer(index, join(dirname(beside), `r${this.#servers++}`));
     const users = this.#users.get(index) ?? 0;
-    if (this.#users.size === 0) await this.#startServer(index, join(dirname(beside), `reader-${this.#servers++}`));
     this.#users.set(index, users + 1);
     if (users > 0) return;
     const name = readerName(index);
@@ -63,15 +83,21 @@ export class DiskReaders {
   async #startServer(index: number, path: string): Promise<void> {
     try {
       await this.#qmp.execute('nbd-server-start', { addr: { type: 'unix', data: { path } } });
-      this.#path = path;
     } catch (error) {
       if (!(error instanceof QmpError)) throw error;
       const reason = `QEMU’s NBD server is somebody else’s (${error.description}): say nbd-server-stop to it`;
       throw refused(this.#disk(index).id, reason);
     }
+    this.#path = path;
+    try {
+      const iothreads = await listOf(this.#qmp, 'query-iothreads');
+      if (iothreads.length > 0) this.#keeper = await startKeeper(path, this.#monitor);
+    } catch (error) {
+      await this.#stopServer();
+      throw error;
+    }
   }
 
-  /** What cannot be undone any more is gone, with QEMU. */
   async #close(index: number): Promise<void> {
     const users = (this.#users.get(index) ?? 0) - 1;
     if (users > 0) {
@@ -79,27 +105,21 @@ export class DiskReaders {
       return;
     }
     this.#users.delete(index);
+    // What cannot be undone any more is gone, with QEMU.
     await removeExport(this.#qmp, readerName(index)).catch(() => undefined);
-    if (this.#users.size === 0) await this.#qmp.execute('nbd-server-stop').catch(() => undefined);
+    if (this.#users.size === 0) await this.#stopServer();
+  }
+
+  async #stopServer(): Promise<void> {
+    const keeper = this.#keeper;
+    this.#keeper = null;
+    await this.#qmp.execute('nbd-server-stop').catch(() => undefined);
+    await keeper?.end();
   }
 
   #disk(index: number): FoundDisk {
     const disk = this.#disks[index];
     if (disk) return disk;
     throw new HypervisorError('WRONG_STATE', 'there is no such disk', { index });
-  }
-}
-
-/** @throws HypervisorError */
-export async function removeExport(qmp: QmpClient, id: string): Promise<void> {
-  const removed = new ExpectedEvent(
-    qmp,
-    `its export ${id} is gone`,
-    ({ name, data }) => name === 'BLOCK_EXPORT_DELETED' && data['id'] === id,
-  );
-  try {
-    if (await isTaken(qmp.execute('block-export-del', { id, mode: 'hard' }))) await removed.come();
-  } finally {
-    removed.drop();
   }
 }

@@ -11,11 +11,11 @@ const READ_BYTES = 1024 * 1024;
 
 /** Of chunks first … first + count - 1, which the disk must have. @throws NbdError */
 export async function diskSums(
-  { path, exportName }: Readable,
+  { path, exportName, isKept }: Readable,
   first: number,
   count: number,
 ): Promise<Uint8Array> {
-  const client = await NbdClient.connect({ path, exportName, contexts: [ALLOCATION] });
+  const client = await NbdClient.connect({ path, exportName, isKept, contexts: [ALLOCATION] });
   try {
     const sums = new Uint8Array(count * SUM_BYTES);
     const offset = first * CHUNK_BYTES;

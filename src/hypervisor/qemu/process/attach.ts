@@ -25,7 +25,7 @@ import { QmpClient } from '../monitor/qmp.js';
 import { requireBacking } from '../memory/reserve.js';
 import { RunState, runStatusOf, type RunStatus } from '../monitor/run-state.js';
 import { checkSaveable } from '../monitor/saveable.js';
-import { whileStopped } from '../stopped.js';
+import { whileStopped } from '../stops.js';
 
 export interface AttachConfig {
   readonly name: string;
@@ -102,6 +102,7 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
       stateImage: null,
       serial,
       directory: dirname(deviceState.path),
+      monitor: config.monitor,
       guard,
       shared,
       gone,

@@ -85,6 +85,7 @@ export async function launchQemu(
       stateImage,
       serial: qemu.serial,
       directory: null,
+      monitor: null,
       guard: null,
       gone: qemu.gone,
       get said() {

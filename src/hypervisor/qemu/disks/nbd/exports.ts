@@ -15,18 +15,13 @@ import { DirtyMap } from '../../../../disk/dirty-map.js';
 import type { Slab } from '../../../../disk/extents.js';
 import type { SealedJournal } from '../../../../disk/journal.js';
 import { asError } from '../../../../errors.js';
-import { afterAwake } from '../../../../flow/awake.js';
 import type { CopyBatch, CopyProgress } from './copy.js';
 import { NbdError } from './error.js';
 import type { ExportMode, WriteCounters } from './export.js';
 import type { CopiedMessage, SealedDisk, ServerNews, ServerRequest, ServerStart } from './messages.js';
 import type { Exported } from './negotiation.js';
+import { Pulse } from './pulse.js';
 
-/** The thread is asked whether it lives so often, and has so much time to say so, while we are awake. */
-const BEAT_MS = 250;
-const BEAT_LATE_MS = 1000;
-/** To begin with, it loads its code. */
-const START_MS = 30_000;
 /** The longest path of a socket, in octets (Linux, without the zero at its end). */
 const SOCKET_PATH_BYTES_MAX = 107;
 
@@ -67,6 +62,8 @@ export interface CopyOrder {
   /** The socket of the server that exports this disk for reading, and its name there. */
   readonly path: string;
   readonly exportName: string;
+  /** See NbdClientOptions. */
+  readonly isKept?: boolean;
   /** What is to be copied; left out: all. */
   readonly todo?: DirtyMap;
   /** Left out: no limit. */
@@ -113,18 +110,17 @@ export class NbdExports {
   #copy = 0;
   #listening: Waiting<undefined> | null = null;
   #end: NbdError | null = null;
-  /** Takes back what is to happen next of asking whether the thread lives. */
-  #noBeat: () => void = () => undefined;
+  readonly #pulse = new Pulse(
+    () => this.#post({ kind: 'ask' }),
+    (limitMs) => this.#stuck(limitMs),
+  );
 
   /** Resolves when QEMU may connect. @throws NbdError BAD_PATH, FAILED, THREAD_ENDED, HUNG */
   static async open(options: NbdExportsOptions): Promise<NbdExports> {
     const directory = await ownDirectory(options.directory);
     const exports = new NbdExports(directory, options);
     try {
-      await new Promise<undefined>((resolve, reject) => {
-        exports.#listening = { resolve, reject };
-        exports.#expectBeat(START_MS);
-      });
+      await new Promise<undefined>((resolve, reject) => (exports.#listening = { resolve, reject }));
       return exports;
     } catch (error) {
       await exports.close();
@@ -199,7 +195,7 @@ export class NbdExports {
    * @throws NbdError FAILED if there is no such disk; whatever goes wrong later is in the outcome
    */
   copy(order: CopyOrder): Promise<CopyOutcome> {
-    const { disk, path, exportName, signal, bytesPerSecond = Infinity } = order;
+    const { disk, path, exportName, isKept = false, signal, bytesPerSecond = Infinity } = order;
     const bytes = this.#disks.get(disk);
     if (bytes === undefined) return Promise.reject(noSuchDisk(disk));
     const todo = allOf(order, bytes);
@@ -208,7 +204,8 @@ export class NbdExports {
     const stop = (): void => this.#post({ kind: 'copy-stop', id });
     return new Promise<CopyOutcome>((done) => {
       this.#copies.set(id, { order, bytes, done, failure: null });
-      this.#post({ kind: 'copy', id, disk, path, exportName, todo: todo.words, bytesPerSecond });
+      const { words } = todo;
+      this.#post({ kind: 'copy', id, disk, path, exportName, isKept, todo: words, bytesPerSecond });
       signal?.addEventListener('abort', stop, { once: true });
       if (signal?.aborted === true) stop();
     }).finally(() => signal?.removeEventListener('abort', stop));
@@ -240,11 +237,10 @@ export class NbdExports {
     switch (news.kind) {
       case 'listening':
         this.#listening?.resolve(undefined);
-        this.#beat();
+        this.#pulse.alive();
         return;
       case 'alive':
-        this.#noBeat();
-        if (this.#end === null) this.#noBeat = afterAwake(BEAT_MS, () => this.#beat());
+        this.#pulse.alive();
         return;
       case 'refused':
         this.#listening?.reject(new NbdError('FAILED', news.reason, { path: this.path }));
@@ -287,22 +283,13 @@ export class NbdExports {
     this.#post({ kind: 'copy-taken', id, batch, slab }, slab ? [slab.buffer] : []);
   }
 
-  #beat(): void {
-    this.#post({ kind: 'ask' });
-    this.#expectBeat(BEAT_LATE_MS);
-  }
-
   /**
    * A thread that is stuck must not be left so: the guest's writes wait for it, and QEMU's monitor with them. Its end
    * ends its sockets, and QEMU's mirror: the guest goes on.
    */
-  #expectBeat(limitMs: number): void {
-    this.#noBeat();
-    if (this.#end !== null) return;
-    this.#noBeat = afterAwake(limitMs, () => {
-      this.#finish(new NbdError('HUNG', 'the thread that serves the disks does not answer', { limitMs }));
-      void this.#worker.terminate();
-    });
+  #stuck(limitMs: number): void {
+    this.#finish(new NbdError('HUNG', 'the thread that serves the disks does not answer', { limitMs }));
+    void this.#worker.terminate();
   }
 
   #writes({ dirty, ...sealed }: SealedDisk): EpochWrites {
@@ -313,7 +300,7 @@ export class NbdExports {
   #finish(error: NbdError, isNews = true): void {
     if (this.#end !== null) return;
     this.#end = error;
-    this.#noBeat();
+    this.#pulse.end();
     this.#listening?.reject(error);
     for (const { reject } of [...this.#seals.splice(0), ...this.#modes.splice(0)]) reject(error);
     for (const { order, bytes, done } of this.#copies.values()) done({ left: allOf(order, bytes), error });

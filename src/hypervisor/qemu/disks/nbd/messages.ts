@@ -33,6 +33,7 @@ export interface CopyRequest {
   /** Of the server that it is read from. */
   readonly path: string;
   readonly exportName: string;
+  readonly isKept: boolean;
   /** The words of the map of what is to be copied. */
   readonly todo: Uint32Array<ArrayBuffer>;
   readonly bytesPerSecond: number;

@@ -1,0 +1,123 @@
+// A guest with several writers, and its disk: at each pause what was copied and what was sealed together are the disk,
+// octet by octet. That the comparison would find a write that is missing, late or early is shown by planting some.
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'chai';
+import { putSums, zeroSum, SUM_BYTES } from '../../../../src/disk/chunk-sums.js';
+import { CHUNK_BYTES } from '../../../../src/disk/dirty-map.js';
+import { Cleanup } from '../../../support/cleanup.js';
+import { expectCode } from '../../support.js';
+import { needQemu } from '../support.js';
+import { BYTES, DiskLab, IS_LONG, type LabOptions } from './lab.js';
+import { needQemuTools } from './support.js';
+
+describe('qemu disks: a guest with several writers', function () {
+  this.timeout(IS_LONG ? 300_000 : 60_000);
+  const cleanup = new Cleanup();
+  before(async function () {
+    await needQemu(this);
+    await needQemuTools(this);
+  });
+  afterEach(() => cleanup.run());
+
+  const variants: (LabOptions & { readonly pauses: number })[] = [
+    { format: 'raw', iothread: true, delays: true, pauses: 40 },
+    { format: 'raw', iothread: false, pauses: 15 },
+    { format: 'qcow2', iothread: true, pauses: 15 },
+    { format: 'qcow2', iothread: false, delays: true, pauses: 15 },
+  ];
+  for (const options of variants) {
+    const { format, iothread, delays } = options;
+    const pauses = IS_LONG ? 200 : options.pauses;
+    const how = `${iothread ? 'with' : 'without'} an iothread${delays ? ', its replies late' : ''}`;
+    it(`${format}, ${how}: is equal at ${pauses} pauses`, async () => {
+      const lab = await DiskLab.open(cleanup, options);
+      const { disks } = lab;
+      await sleep(200);
+      const maps = await disks.keep();
+      expect(maps.map((map) => map?.isEmpty)).to.deep.equal([false]);
+      lab.standby.octets.fill(0xee);
+      expect(await lab.copy()).to.equal(null);
+      for (let pause = 0; pause < pauses; pause++) {
+        await lab.run(20_000);
+        expect(await lab.pause(), `pause ${pause}`).to.equal(0);
+      }
+      // Without a link only chunks are marked, and those are what is to be copied again.
+      await disks.rest();
+      expect(await disks.seal()).to.deep.equal([]);
+      await sleep(50);
+      const [map] = await disks.keep();
+      if (!map) throw new Error('there is no map');
+      expect(map.octets()).to.be.within(CHUNK_BYTES, BYTES);
+      expect(await lab.copy(map)).to.equal(null);
+      expect(await lab.pause()).to.equal(0);
+      expect([lab.dirty, lab.events]).to.deep.equal([0, []]);
+    });
+  }
+
+  it('writes that are missing, late or early are found; sums are those of the disk', async () => {
+    const lab = await DiskLab.open(cleanup, { format: 'raw' });
+    const { source, disks, standby } = lab;
+    await disks.keep();
+    await lab.copy();
+    const equal = async () => {
+      standby.octets.set(await lab.content());
+      await source.resume();
+      await lab.seal();
+      await lab.run();
+    };
+    await source.suspend();
+    await lab.seal();
+    await equal();
+    // Missing: one extent of an epoch.
+    await source.suspend();
+    const sealed = await disks.seal();
+    const [writes] = sealed;
+    if (!writes) throw new Error('nothing was written');
+    lab.take([{ ...writes, extents: { ...writes.extents, count: writes.extents.count - 1 } }]);
+    expect(lab.differing(await lab.content()), 'missing').to.be.greaterThan(0);
+    await equal();
+    // Late: the epoch ends before QEMU has stopped the guest.
+    let late = 0;
+    for (let attempt = 0; late === 0 && attempt < 20; attempt++) {
+      const early = disks.seal();
+      await sleep(20);
+      await source.suspend();
+      lab.take(await early);
+      late = lab.differing(await lab.content());
+      await lab.seal();
+      await source.resume();
+    }
+    expect(late, 'late').to.be.greaterThan(0);
+    // Early: what the guest writes after the pause.
+    await source.suspend();
+    await lab.seal();
+    await equal();
+    await source.suspend();
+    await lab.seal();
+    const before = await lab.content();
+    expect(lab.differing(before)).to.equal(0);
+    await source.resume();
+    await lab.run();
+    expect(lab.differing(before), 'early').to.be.greaterThan(0);
+    // Sums, of all and of some.
+    await source.suspend();
+    const content = await lab.content();
+    const chunks = BYTES / CHUNK_BYTES;
+    const expected = new Uint8Array(chunks * SUM_BYTES);
+    putSums(content, expected, 0);
+    expect(Buffer.compare(await disks.sums(0, 0, chunks), expected)).to.equal(0);
+    const some = expected.subarray(3 * SUM_BYTES, 5 * SUM_BYTES);
+    expect(Buffer.compare(await disks.sums(0, 3, 2), some)).to.equal(0);
+  });
+
+  it('a disk with nothing in it has the sums of zeroes', async () => {
+    const lab = await DiskLab.open(cleanup, { format: 'qcow2', isStarted: false });
+    const chunks = BYTES / CHUNK_BYTES;
+    const expected = new Uint8Array(chunks * SUM_BYTES);
+    putSums(new Uint8Array(BYTES), expected, 0);
+    expect(Buffer.compare(await lab.disks.sums(0, 0, chunks), expected)).to.equal(0);
+    expect(zeroSum(CHUNK_BYTES)).to.deep.equal(expected.slice(0, SUM_BYTES));
+    await expectCode(lab.disks.sums(0, chunks, 1), 'WRONG_STATE');
+  });
+});
