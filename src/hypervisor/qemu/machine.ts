@@ -10,7 +10,8 @@ import type { Guard } from './process/guard.js';
 import type { QmpClient } from './monitor/qmp.js';
 import type { StateImage } from './state/state-image.js';
 
-export type DiskOptions = Pick<QemuDisksOptions, 'poolBytes' | 'entry'>;
+/** How disks are replicated. */
+export type ReplicationOptions = Pick<QemuDisksOptions, 'poolBytes' | 'relaxed' | 'entry'>;
 
 export interface QemuMachine {
   readonly name: string;
@@ -26,7 +27,7 @@ export interface QemuMachine {
   readonly inventory: Inventory;
   /** Its disks that are replicated, and how that is done. */
   readonly disks: FoundDisks;
-  readonly diskOptions: DiskOptions;
+  readonly replication: ReplicationOptions;
   /** The name of the block of guest RAM. */
   readonly ramBlock: string;
   /** A directory of ours, which is removed whatever becomes of us. */

@@ -20,12 +20,12 @@ export abstract class StoppableDomain extends DeviceStateAlone {
     super();
     this.machine = machine;
     this.run = new RunState(stoppedBy);
-    const { qmp, directory, monitor, diskOptions } = machine;
+    const { qmp, directory, monitor, replication } = machine;
     const { disks } = machine.disks;
     if (disks.length === 0) return;
     const inPause: InPause = (work) => this.inPause(work);
     const where = { directory: directory ?? tmpdir(), monitor };
-    this.disks = new QemuDisks({ ...diskOptions, ...where, qmp, disks, inPause });
+    this.disks = new QemuDisks({ ...replication, ...where, qmp, disks, inPause });
   }
 
   protected abstract get state(): DomainState;

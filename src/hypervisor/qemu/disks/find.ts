@@ -91,7 +91,9 @@ export async function disksNow(
       known.some(({ id, bytes, node }) => id === disk.id && bytes === disk.bytes && node === disk.node);
     return {
       disks: disks.filter(isKnown),
-      others: describeDisks(disks.filter((disk) => !isKnown(disk))).map((disk) => `${disk}: start Romulus again`),
+      others: describeDisks(disks.filter((disk) => !isKnown(disk))).map(
+        (disk) => `${disk}: start Romulus again`,
+      ),
     };
   } catch (error) {
     if (!(error instanceof HypervisorError)) throw error;
@@ -182,7 +184,8 @@ function whyNot(device: JsonObject, inserted: JsonObject, kind: string): string 
 /** @throws HypervisorError as findDisks() */
 function bytesOf({ image }: JsonObject, refuse: (reason: string) => HypervisorError): number {
   const bytes = isObject(image) ? image['virtual-size'] : undefined;
-  if (typeof bytes === 'number' && Number.isSafeInteger(bytes) && bytes > 0 && bytes % 512 === 0) return bytes;
+  if (typeof bytes === 'number' && Number.isSafeInteger(bytes) && bytes > 0 && bytes % 512 === 0)
+    return bytes;
   throw refuse(`it is not of whole sectors of 512 octets (${String(bytes)})`);
 }
 

@@ -101,7 +101,9 @@ export class Mirror {
 
   /** The error's `device` is that of a -drive, its node what the guest's device sees. */
   #isOn({ device, 'node-name': node }: QmpEvent['data']): boolean {
-    return node === this.#names.filter || node === this.disk.node || (device !== '' && device === this.disk.drive);
+    return (
+      node === this.#names.filter || node === this.disk.node || (device !== '' && device === this.disk.drive)
+    );
   }
 }
 

@@ -20,6 +20,7 @@ import type { DiskCopyOrder, DiskEvent, DiskSource, DiskWrites, ReplicatedDisk }
 import type { QmpClient } from '../monitor/qmp.js';
 import { onProcessExit } from '../process/exit-hooks.js';
 import { Attachment, lostError, translated } from './attachment.js';
+import { Flushes } from './durability.js';
 import type { FoundDisk } from './find.js';
 import { NbdExports, type EpochWrites, type NbdExportEvent } from './nbd/exports.js';
 import { DiskReaders } from './reader.js';
@@ -40,6 +41,11 @@ export interface QemuDisksOptions {
   readonly monitor?: string | null;
   /** Of all data of writes that are kept at once. Default: 64 MiB. */
   readonly poolBytes?: number | undefined;
+  /**
+   * The ids of those whose durability is relaxed. Of a QEMU that ends with us: nobody else would switch its flushes on
+   * again.
+   */
+  readonly relaxed?: readonly string[] | undefined;
   /** See NbdExportsOptions. */
   readonly entry?: URL | undefined;
 }
@@ -51,6 +57,7 @@ export class QemuDisks implements DiskSource {
   readonly #options: QemuDisksOptions;
   readonly #attachments: readonly Attachment[];
   readonly #readers: DiskReaders;
+  readonly #flushes: Flushes;
   readonly #order = new InOrder();
   #exports: NbdExports | null = null;
   #unhook: () => void = () => undefined;
@@ -61,6 +68,11 @@ export class QemuDisks implements DiskSource {
     const { qmp, disks } = (this.#options = options);
     this.events$ = this.#events;
     this.disks = disks.map(({ id, bytes }) => ({ id, bytes }));
+    const relaxed = disks.filter(({ id }) => options.relaxed?.includes(id) === true);
+    this.#flushes = new Flushes(
+      qmp,
+      relaxed.map(({ node }) => node),
+    );
     this.#readers = new DiskReaders(qmp, disks, options.monitor ?? null);
     this.#attachments = disks.map(
       (disk, index) => new Attachment(qmp, disk, index, (reason) => this.#lose(index, reason)),
@@ -91,9 +103,10 @@ export class QemuDisks implements DiskSource {
   keep(): Promise<readonly (DirtyMap | null)[]> {
     return this.#do(async () => {
       const exports = this.#attached();
-      const asked = await this.#inPause(() =>
-        Promise.all(this.disks.map(({ id }) => exports.setMode(id, 'throttle'))),
-      );
+      const asked = await this.#inPause(async () => {
+        await this.#flushes.switchOff();
+        return Promise.all(this.disks.map(({ id }) => exports.setMode(id, 'throttle')));
+      });
       this.#attached();
       const maps = asked.map((map, index) => (this.#attachments[index]?.isKnown === true ? map : null));
       for (const attachment of this.#attachments) attachment.isKnown = true;
@@ -103,6 +116,7 @@ export class QemuDisks implements DiskSource {
 
   rest(): Promise<void> {
     return this.#do(async () => {
+      await this.#flush();
       const exports = this.#exports;
       if (exports === null) return; // attach() does it
       await Promise.all(this.disks.map(({ id }) => exports.setMode(id, 'map')));
@@ -160,9 +174,12 @@ export class QemuDisks implements DiskSource {
       for (const attachment of this.#attachments) attachment.leave();
       await this.#readers.settled();
       const begun = this.#attachments.filter(({ isBegun }) => isBegun);
-      if (begun.length === 0) return;
+      if (begun.length === 0 && !this.#flushes.areOff) return;
       this.letThrough();
-      await inPause(() => endAll(begun));
+      await inPause(async () => {
+        await this.#flushes.switchOn();
+        await endAll(begun);
+      });
     });
   }
 
@@ -258,6 +275,7 @@ export class QemuDisks implements DiskSource {
   #lose(index: number, reason: string): void {
     if (!this.#attachment(index).lose(reason)) return;
     this.#events.next({ kind: 'lost', disk: index, reason });
+    this.#do(() => this.#flush()).catch(() => undefined); // QEMU has ended, or rest() tries it again
   }
 
   /** @throws HypervisorError WRONG_STATE before attach(), FAILED if a disk is lost */
@@ -267,6 +285,11 @@ export class QemuDisks implements DiskSource {
     if (lost === undefined && this.#exports !== null) return this.#exports;
     if (lost !== undefined && lost.reason !== null) throw lostError(lost);
     throw new HypervisorError('WRONG_STATE', 'the disks are not attached');
+  }
+
+  /** Nobody else has what is written from here on. @throws HypervisorError */
+  async #flush(): Promise<void> {
+    if (this.#flushes.areOff) await this.#inPause(() => this.#flushes.switchOn());
   }
 
   #inPause<T>(work: () => Promise<T>): Promise<T> {

@@ -12,12 +12,7 @@
 import { ReplaySubject, Subject } from 'rxjs';
 import { asError } from '../../../errors.js';
 import { monotonicMs } from '../../../flow/clock.js';
-import {
-  compareInventories,
-  describeDifference,
-  inventoryText,
-  type Inventory,
-} from '../../inventory.js';
+import { compareInventories, describeDifference, inventoryText, type Inventory } from '../../inventory.js';
 import { HypervisorError, type MachineChange } from '../../port.js';
 import { disksNow, type FoundDisks } from '../disks/find.js';
 import { ForeignNetdevs } from '../network/foreign-netdevs.js';

@@ -19,7 +19,7 @@ import { DeviceStateFile } from '../state/device-state.js';
 import { hasMark } from './fence.js';
 import { startGuard } from './guard.js';
 import { takeInventory } from '../monitor/inventory.js';
-import type { DiskOptions, QemuMachine } from '../machine.js';
+import type { QemuMachine, ReplicationOptions } from '../machine.js';
 import { requireImageMemory } from '../memory/image.js';
 import { QmpClient } from '../monitor/qmp.js';
 import { requireBacking } from '../memory/reserve.js';
@@ -34,7 +34,8 @@ export interface AttachConfig {
   /** The path of the socket of the guest's serial port, if its output is to go through us. */
   readonly serial?: string;
   readonly sharedDisks?: readonly string[];
-  readonly disks?: DiskOptions;
+  /** How its other writable disks are replicated. */
+  readonly replication?: Omit<ReplicationOptions, 'relaxed'>;
   /** The ids of the netdevs whose output is held: of all that a network card is plugged into. */
   readonly netdevs?: readonly string[];
 }
@@ -94,7 +95,7 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
       ramBlock: ram.id,
       inventory,
       disks,
-      diskOptions: config.disks ?? {},
+      replication: config.replication ?? {},
       qmp,
       tracking,
       trackingReason: 'the file of its RAM is not served by us',

@@ -77,7 +77,7 @@ export async function launchQemu(
       ramBlock: RAM_ID,
       inventory,
       disks,
-      diskOptions: config.disks ?? {},
+      replication: config.replication ?? {},
       qmp,
       tracking,
       trackingReason: reason,

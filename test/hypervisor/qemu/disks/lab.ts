@@ -9,7 +9,8 @@ import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import type { DirtyMap } from '../../../../src/disk/dirty-map.js';
 import type { DiskEvent, DiskWrites } from '../../../../src/hypervisor/port-disks.js';
-import { QemuPrimary, openQemuSource, type QemuConfig } from '../../../../src/hypervisor/qemu/index.js';
+import type { QemuPrimary} from '../../../../src/hypervisor/qemu/index.js';
+import { openQemuSource } from '../../../../src/hypervisor/qemu/index.js';
 import type { QemuDisks } from '../../../../src/hypervisor/qemu/disks/qemu-disks.js';
 import type { Cleanup } from '../../../support/cleanup.js';
 import { TEST_NAME } from '../support.js';
@@ -30,7 +31,7 @@ export interface LabOptions {
   readonly isStarted?: boolean;
   /** In the place of the disk's -drive, but for its id: of the image. */
   readonly drive?: (image: string) => string;
-  readonly disks?: QemuConfig['disks'];
+  readonly relaxed?: readonly string[];
 }
 
 /** For QEMU: the guest, and its disk, named "disk". */
@@ -73,7 +74,7 @@ export class DiskLab {
     if (options.delays === true) entry.searchParams.set('delays', '');
     const source = await openQemuSource({
       ...{ name: TEST_NAME, memoryBytes: 16 * MIB, accelerator: 'tcg', cpus: 2, dirty: 'compare' },
-      disks: { ...options.disks, entry },
+      replication: { entry, ...(options.relaxed && { relaxed: options.relaxed }) },
       arguments: writersArguments(drive?.(image) ?? `file=${image},format=${format}`, iothread),
     });
     cleanup.add(() => source.destroy());
