@@ -139,8 +139,8 @@ async function inspect(
   try {
     const qmp = await qemu.connect();
     await checkSaveable(qmp);
-    await checkRamBlocks(qmp, RAM_ID);
     const disks = await findDisks(qmp, sharedDisks);
+    await checkRamBlocks(qmp, RAM_ID);
     const netdevs = network.map(({ id }) => id);
     await checkNetwork(qmp, netdevs);
     const inventory = await takeInventory(qmp, RAM_ID, disks.disks);

@@ -25,7 +25,9 @@ describe('qemu disks: durability', function () {
   /** Of all nodes of the guest's disk: what QEMU says of them. */
   async function nodesOf({ source }: DiskLab): Promise<Node[]> {
     const nodes = (await source.machine.qmp.execute('query-named-block-nodes', { flat: true })) as Node[];
-    return nodes.filter((node) => !node['node-name'].startsWith('romulus-'));
+    return nodes
+      .filter((node) => !node['node-name'].startsWith('romulus-'))
+      .map(({ 'node-name': name, detect_zeroes, cache }) => ({ 'node-name': name, detect_zeroes, cache }));
   }
 
   async function flushes(lab: DiskLab): Promise<boolean[]> {

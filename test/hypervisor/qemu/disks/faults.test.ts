@@ -40,7 +40,7 @@ describe('qemu disks: what goes wrong', function () {
     await until('it is told', () => lab.lost.length > 0);
     expect(lab.lost).to.have.length(1);
     expect(lab.lost[0]).to.match(reason);
-    const error = await expectCode(disks.seal(), 'FAILED', 'disk');
+    const error = await lab.sealFails('FAILED', 'disk');
     expect(error.facts['disk']).to.equal('disk');
     await expectCode(disks.keep(), 'FAILED');
     const { error: why } = await disks.copy({
@@ -48,7 +48,7 @@ describe('qemu disks: what goes wrong', function () {
       take: () => Promise.resolve(),
     });
     expect(why).to.include({ code: 'FAILED' });
-    expect((await source.machine.qmp.execute('query-status'))).to.include({ running: true });
+    expect(await source.machine.qmp.execute('query-status')).to.include({ running: true });
     await disks.rest();
     await disks.attach();
     expect(await disks.keep(), 'what was written meanwhile is not known').to.deep.equal([null]);
@@ -73,7 +73,7 @@ describe('qemu disks: what goes wrong', function () {
     const started = performance.now();
     await lab.source.suspend();
     expect(performance.now() - started).to.be.within(300, 5000);
-    await expectCode(lab.disks.seal(), 'FAILED', 'does not answer');
+    await lab.sealFails('FAILED', 'does not answer');
     await lab.plant('freeze', false);
     await lab.source.resume();
     await lostAndAttached(lab, /does not answer/);
@@ -84,7 +84,7 @@ describe('qemu disks: what goes wrong', function () {
     await lab.plant('freeze');
     await sleep(100);
     await Promise.all([
-      expectCode(lab.disks.seal(), 'HUNG', 'does not answer'),
+      lab.sealFails('HUNG', 'does not answer'),
       lab.copy().then((error) => expect(error).to.be.instanceOf(Error)),
     ]);
     await lab.plant('freeze', false);
@@ -124,10 +124,10 @@ describe('qemu disks: what goes wrong', function () {
       const lab = await DiskLab.open(cleanup, { format: 'raw', iothread });
       const { disks, source } = lab;
       for (let cycle = 0; cycle < CYCLES; cycle++) {
-        await sleep(10);
+        await lab.hasWritten();
         await disks.detach();
-        await expectCode(disks.seal(), 'WRONG_STATE');
-        await sleep(10);
+        await lab.sealFails('WRONG_STATE');
+        await lab.hasWritten();
         await Promise.all([disks.attach(), disks.attach()]);
       }
       expect(await disks.keep()).to.deep.equal([null]);

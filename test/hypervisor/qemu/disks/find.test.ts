@@ -138,7 +138,7 @@ describe('qemu disks: which are replicated', function () {
   it('a disk that somebody else copies, exports, or has given another node, is refused, and left as it is', async () => {
     const qemu = await StrangeQemu.start([
       ...['-blockdev', `driver=file,node-name=node,filename=${await image('a')}`],
-      ...['-device', 'virtio-blk,drive=node', '-blockdev', 'driver=null-co,size=1M,node-name=elsewhere'],
+      ...['-device', 'virtio-blk,drive=node', '-blockdev', `driver=null-co,size=${MIB},node-name=elsewhere`],
       ...['-device', 'virtio-rng-pci'],
     ]);
     cleanup.add(() => qemu.kill());
@@ -177,14 +177,14 @@ describe('qemu disks: which are replicated', function () {
   it('a disk that is plugged in later is noticed: nobody replicates it', async () => {
     const source = await open([
       ...['-drive', `if=virtio,id=disk,format=raw,file=${await image('a')}`],
-      ...['-device', 'pcie-root-port,id=port,chassis=1'],
+      ...['-device', 'pcie-root-port,id=port0,chassis=1'],
     ]);
     await source.start();
     await source.disks?.attach();
     const changed = firstValueFrom(source.machineChanges$);
     const { qmp } = source.machine;
     await qmp.execute('blockdev-add', { driver: 'file', 'node-name': 'more', filename: await image('b') });
-    await qmp.execute('device_add', { driver: 'virtio-blk-pci', drive: 'more', id: 'more', bus: 'port' });
+    await qmp.execute('device_add', { driver: 'virtio-blk-pci', drive: 'more', id: 'more', bus: 'port0' });
     const { message, inventory } = await changed;
     expect(message).to.include(`disks that are not replicated: more ${MIB}`);
     expect(inventory['disks'], 'as it is while it is mirrored').to.equal(`disk ${MIB}`);
@@ -203,7 +203,8 @@ describe('qemu disks: which are replicated', function () {
       for (const kind of ['scsi-block', 'scsi-generic']) {
         expect(() => judge(kind))
           .to.throw()
-          .with.deep.property('facts.disk', 'sda');
+          .with.property('facts')
+          .that.has.property('disk', 'sda');
       }
       expect(judge('scsi-hd').disks).to.have.length(1);
       for (const [type, id] of [
@@ -214,7 +215,8 @@ describe('qemu disks: which are replicated', function () {
         const tree = `bus: main\r\n      dev: ${String(type)}, id "${String(id)}"\r\n        addr = 03.0`;
         expect(() => judge('scsi-hd', tree))
           .to.throw(/past QEMU’s block layer/)
-          .with.deep.property('facts.disk', id || type);
+          .with.property('facts')
+          .that.has.property('disk', id || type);
       }
     });
 

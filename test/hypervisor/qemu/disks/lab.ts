@@ -1,18 +1,21 @@
 // A guest that writes to a disk as fast as it can (guest/writers.c), its disk as we replicate it, and a standby's disk that
 // is built from what we are told of it, and nothing else.
 
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { expect } from 'chai';
 import type { DirtyMap } from '../../../../src/disk/dirty-map.js';
+import type { HypervisorError, HypervisorErrorCode } from '../../../../src/hypervisor/port.js';
 import type { DiskEvent, DiskWrites } from '../../../../src/hypervisor/port-disks.js';
-import type { QemuPrimary} from '../../../../src/hypervisor/qemu/index.js';
+import type { QemuPrimary } from '../../../../src/hypervisor/qemu/index.js';
 import { openQemuSource } from '../../../../src/hypervisor/qemu/index.js';
 import type { QemuDisks } from '../../../../src/hypervisor/qemu/disks/qemu-disks.js';
+import { until } from '../../../support/until.js';
 import type { Cleanup } from '../../../support/cleanup.js';
+import { expectCode } from '../../support.js';
 import { TEST_NAME } from '../support.js';
 import { MIB, StandbyDisk, qemuImg, rawImage } from './support.js';
 
@@ -20,6 +23,8 @@ export const BYTES = 4 * MIB;
 export const WRITERS = fileURLToPath(
   new URL('../../../../../test/hypervisor/qemu/disks/guest/writers.elf', import.meta.url),
 );
+/** Of a busy host. */
+const BOOT_MS = 40_000;
 /** Longer, and more often. */
 export const IS_LONG = process.env['ROMULUS_TEST_LONG'] === '1';
 
@@ -50,6 +55,16 @@ export async function imageOf(cleanup: Cleanup, format: LabOptions['format']): P
   return image;
 }
 
+/** A thread's file cannot be told anything; a module that it imports can. */
+async function entryOf(plants: string, delays: boolean): Promise<URL> {
+  const worker = new URL('./plantable-worker.js', import.meta.url);
+  worker.searchParams.set('directory', plants);
+  if (delays) worker.searchParams.set('delays', '');
+  const file = path.join(plants, 'entry.mjs');
+  await writeFile(file, `await import(${JSON.stringify(worker.href)});\n`);
+  return pathToFileURL(file);
+}
+
 export class DiskLab {
   readonly source: QemuPrimary;
   readonly disks: QemuDisks;
@@ -69,9 +84,7 @@ export class DiskLab {
     const { format, iothread, drive } = options;
     const image = await imageOf(cleanup, format);
     const plants = await cleanup.directory();
-    const entry = new URL('./plantable-worker.js', import.meta.url);
-    entry.searchParams.set('directory', plants);
-    if (options.delays === true) entry.searchParams.set('delays', '');
+    const entry = await entryOf(plants, options.delays === true);
     const source = await openQemuSource({
       ...{ name: TEST_NAME, memoryBytes: 16 * MIB, accelerator: 'tcg', cpus: 2, dirty: 'compare' },
       replication: { entry, ...(options.relaxed && { relaxed: options.relaxed }) },
@@ -80,7 +93,10 @@ export class DiskLab {
     cleanup.add(() => source.destroy());
     const lab = new DiskLab(source, image, format, plants);
     await lab.disks.attach();
-    if (options.isStarted !== false) await source.start();
+    if (options.isStarted !== false) {
+      await source.start();
+      await lab.hasWritten();
+    }
     return lab;
   }
 
@@ -108,6 +124,13 @@ export class DiskLab {
     this.take(await this.disks.seal());
   }
 
+  /** What fails counts, too. */
+  async sealFails(code: HypervisorErrorCode, text = ''): Promise<HypervisorError> {
+    const error = await expectCode(this.disks.seal(), code, text);
+    this.take([]);
+    return error;
+  }
+
   take(sealed: readonly DiskWrites[]): void {
     for (const { extents, slabs, dirty } of sealed) {
       this.standby.take({ extents, slabs });
@@ -117,6 +140,12 @@ export class DiskLab {
     }
     this.#sealed++;
     for (const go of this.#applied.splice(0)) go();
+  }
+
+  /** The guest writes. */
+  async hasWritten(): Promise<void> {
+    const { mtimeMs } = statSync(this.#image);
+    await until('the guest writes', () => statSync(this.#image).mtimeMs !== mtimeMs, BOOT_MS);
   }
 
   /** The guest writes for a while; what it writes is taken, all the while. */
@@ -139,7 +168,7 @@ export class DiskLab {
     const over = new AbortController();
     void done.then(() => over.abort());
     while (!over.signal.aborted) {
-      await this.seal().catch(() => undefined); // it is lost: the copy says so
+      await this.seal().catch(() => this.take([])); // it is lost: the copy says so
       await sleep(5);
     }
     const { left, error } = await done;

@@ -1,5 +1,5 @@
-// A thread that serves exports, and does what a test wants of it: `?delays` in its address has replies come late, and in
-// the directory that `?directory=` names a file says what is to happen at the next write:
+// A thread that serves exports, and does what a test wants of it: `?delays` in this module's address has replies come late,
+// and in the directory that `?directory=` names a file says what is to happen at the next write:
 //
 //   die: it ends    freeze: it does nothing any more    refuse: it answers with an error, as long as the file is there
 

@@ -44,7 +44,6 @@ describe('qemu disks: a guest with several writers', function () {
     it(`${format}, ${how}: is equal at ${pauses} pauses`, async () => {
       const lab = await DiskLab.open(cleanup, options);
       const { disks } = lab;
-      await sleep(200);
       const maps = await disks.keep();
       expect(maps.map((map) => map?.isEmpty)).to.deep.equal([false]);
       lab.standby.octets.fill(0xee);
@@ -58,7 +57,7 @@ describe('qemu disks: a guest with several writers', function () {
       const sealed = await disks.seal();
       expect(sealed).to.deep.equal([]);
       lab.take(sealed);
-      await sleep(50);
+      await lab.hasWritten();
       const [map] = await disks.keep();
       if (!map) throw new Error('there is no map');
       expect(map.octets()).to.be.within(CHUNK_BYTES, BYTES);
