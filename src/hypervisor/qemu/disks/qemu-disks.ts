@@ -84,18 +84,13 @@ export class QemuDisks implements DiskSource {
 
   attach(): Promise<void> {
     return this.#do(async () => {
-      if (this.#isClosed) throw gone();
-      const missing = this.#attachments.filter(({ isAttached }) => !isAttached);
-      if (missing.length === 0) return;
-      const exports = this.#exports ?? (await this.#open());
-      for (const { disk } of missing) await exports.setMode(disk.id, 'map');
-      await this.#inPause(() => this.#begin(missing, exports));
+      this.#requireOpen();
       try {
-        for (const { mirror } of missing) await mirror.whenReady();
-        this.#attached();
+        await this.#attach(this.#exports ?? (await this.#open()));
       } catch (error) {
-        await this.#inPause(() => endAll(missing)).catch(() => undefined); // QEMU ends them when we close
-        throw error;
+        // Their thread has ended meanwhile, or before, which a disk that was lost may have told first.
+        if (this.#exports !== null) throw error;
+        await this.#attach(await this.#open());
       }
     });
   }
@@ -119,7 +114,11 @@ export class QemuDisks implements DiskSource {
       await this.#flush();
       const exports = this.#exports;
       if (exports === null) return; // attach() does it
-      await Promise.all(this.disks.map(({ id }) => exports.setMode(id, 'map')));
+      try {
+        await Promise.all(this.disks.map(({ id }) => exports.setMode(id, 'map')));
+      } catch (error) {
+        if (this.#exports !== null) throw error; // else they have ended
+      }
     });
   }
 
@@ -192,6 +191,20 @@ export class QemuDisks implements DiskSource {
     await this.#readers.settled();
   }
 
+  async #attach(exports: NbdExports): Promise<void> {
+    const missing = this.#attachments.filter(({ isAttached }) => !isAttached);
+    if (missing.length === 0) return;
+    for (const { disk } of missing) await exports.setMode(disk.id, 'map');
+    await this.#inPause(() => this.#begin(missing, exports));
+    try {
+      for (const { mirror } of missing) await mirror.whenReady();
+      this.#attached();
+    } catch (error) {
+      await this.#inPause(() => endAll(missing)).catch(() => undefined); // QEMU ends them when we close
+      throw error;
+    }
+  }
+
   /** In a pause. */
   async #begin(attachments: readonly Attachment[], exports: NbdExports): Promise<void> {
     try {
@@ -237,7 +250,12 @@ export class QemuDisks implements DiskSource {
     await this.#closeExports();
     const { directory, poolBytes = POOL_BYTES, entry } = this.#options;
     const disks = this.disks.map(({ id, bytes }) => ({ name: id, bytes }));
+    this.#requireOpen();
     const exports = await NbdExports.open({ directory, disks, poolBytes, ...(entry && { entry }) });
+    if (this.#isClosed) {
+      await exports.close();
+      throw gone();
+    }
     exports.events$.subscribe((event) => this.#hear(event));
     this.#unhook = onProcessExit(() => rmSync(dirname(exports.path), { recursive: true, force: true }));
     this.#exports = exports;
@@ -278,9 +296,9 @@ export class QemuDisks implements DiskSource {
     this.#do(() => this.#flush()).catch(() => undefined); // QEMU has ended, or rest() tries it again
   }
 
-  /** @throws HypervisorError WRONG_STATE before attach(), FAILED if a disk is lost */
+  /** @throws HypervisorError WRONG_STATE before attach(), FAILED if a disk is lost, DOMAIN_GONE after close() */
   #attached(): NbdExports {
-    if (this.#isClosed) throw gone();
+    this.#requireOpen();
     const lost = this.#attachments.find(({ isAttached }) => !isAttached);
     if (lost === undefined && this.#exports !== null) return this.#exports;
     if (lost !== undefined && lost.reason !== null) throw lostError(lost);
@@ -299,6 +317,11 @@ export class QemuDisks implements DiskSource {
 
   #do<T>(work: () => Promise<T>): Promise<T> {
     return this.#order.do(() => work().catch((error: unknown) => Promise.reject(translated(error))));
+  }
+
+  /** @throws HypervisorError DOMAIN_GONE */
+  #requireOpen(): void {
+    if (this.#isClosed) throw gone();
   }
 
   /** @throws HypervisorError WRONG_STATE */

@@ -19,7 +19,7 @@ describe('qemu disks: what goes wrong', function () {
     await needQemu(this);
     await needQemuTools(this);
   });
-  afterEach(() => cleanup.run());
+  after(() => cleanup.run());
 
   async function protectedLab(options: LabOptions): Promise<DiskLab> {
     const lab = await DiskLab.open(cleanup, options);
@@ -58,8 +58,12 @@ describe('qemu disks: what goes wrong', function () {
     expect((await disks.keep())[0]).to.not.equal(null);
   }
 
+  let lab: DiskLab;
+  it('with nothing wrong, it is equal', async () => {
+    lab = await protectedLab({ format: 'raw', iothread: true });
+  });
+
   it('the thread dies', async () => {
-    const lab = await protectedLab({ format: 'raw', iothread: true });
     await lab.plant('die');
     await until('it is told', () => lab.lost.length > 0);
     await lab.plant('die', false);
@@ -67,7 +71,6 @@ describe('qemu disks: what goes wrong', function () {
   });
 
   it('the thread freezes, and the guest’s write with it, and a pause; both go on within seconds', async () => {
-    const lab = await protectedLab({ format: 'raw', iothread: true });
     await lab.plant('freeze');
     await sleep(100);
     const started = performance.now();
@@ -80,7 +83,6 @@ describe('qemu disks: what goes wrong', function () {
   });
 
   it('the thread freezes while it is asked', async () => {
-    const lab = await protectedLab({ format: 'raw' });
     await lab.plant('freeze');
     await sleep(100);
     await Promise.all([
@@ -92,7 +94,6 @@ describe('qemu disks: what goes wrong', function () {
   });
 
   it('the thread answers errors: the mirror ends, and its next ones, until it does not', async () => {
-    const lab = await protectedLab({ format: 'qcow2' });
     await lab.plant('refuse');
     await until('it is told', () => lab.lost.length > 0);
     await lab.plant('refuse', false);
@@ -100,7 +101,6 @@ describe('qemu disks: what goes wrong', function () {
   });
 
   it('somebody ends the mirror', async () => {
-    const lab = await protectedLab({ format: 'raw' });
     const { qmp } = lab.source.machine;
     await qmp.execute('stop'); // else QEMU may die of it
     await qmp.execute('block-job-cancel', { device: 'romulus-mirror-0', force: true });
@@ -110,8 +110,9 @@ describe('qemu disks: what goes wrong', function () {
   });
 
   it('a write to the disk itself fails', async () => {
+    await cleanup.run();
     const rule = 'inject-error.0.event=none,inject-error.0.iotype=write,inject-error.0.once=on';
-    const lab = await DiskLab.open(cleanup, {
+    lab = await DiskLab.open(cleanup, {
       format: 'raw',
       drive: (image) =>
         `driver=blkdebug,image.driver=file,image.filename=${image},${rule},inject-error.0.sector=4000,werror=report`,
@@ -121,7 +122,8 @@ describe('qemu disks: what goes wrong', function () {
 
   for (const iothread of [false, true]) {
     it(`attached and detached ${CYCLES} times under load, ${iothread ? 'with' : 'without'} an iothread`, async () => {
-      const lab = await DiskLab.open(cleanup, { format: 'raw', iothread });
+      await cleanup.run();
+      lab = await DiskLab.open(cleanup, { format: 'raw', iothread });
       const { disks, source } = lab;
       for (let cycle = 0; cycle < CYCLES; cycle++) {
         await lab.hasWritten();

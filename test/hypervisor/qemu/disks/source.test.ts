@@ -33,9 +33,9 @@ describe('qemu disks: a guest with several writers', function () {
 
   const variants: (LabOptions & { readonly pauses: number })[] = [
     { format: 'raw', iothread: true, delays: true, pauses: 40 },
-    { format: 'raw', iothread: false, pauses: 15 },
-    { format: 'qcow2', iothread: true, pauses: 15 },
-    { format: 'qcow2', iothread: false, delays: true, pauses: 15 },
+    { format: 'raw', iothread: false, pauses: 10 },
+    { format: 'qcow2', iothread: true, pauses: 8 },
+    { format: 'qcow2', iothread: false, delays: true, pauses: 8 },
   ];
   for (const options of variants) {
     const { format, iothread, delays } = options;
