@@ -60,6 +60,8 @@ export class QemuDisks implements DiskSource {
   readonly #flushes: Flushes;
   readonly #order = new InOrder();
   #exports: NbdExports | null = null;
+  /** The memory of slabs that these exports want back; those before them have ended, with theirs. */
+  #wanted = new WeakSet<ArrayBuffer>();
   #unhook: () => void = () => undefined;
   #seals = 0;
   #isClosed = false;
@@ -132,7 +134,7 @@ export class QemuDisks implements DiskSource {
   }
 
   release(slabs: readonly Slab[]): void {
-    this.#exports?.release(slabs);
+    this.#exports?.release(slabs.filter(({ buffer }) => this.#wanted.delete(buffer)));
   }
 
   /** QEMU is about to be told to stop: see NbdExports. */
@@ -235,6 +237,7 @@ export class QemuDisks implements DiskSource {
 
   async #sealed(sealing: Promise<readonly EpochWrites[]>): Promise<readonly DiskWrites[]> {
     const all = await sealing.catch((error: unknown) => Promise.reject(translated(error)));
+    for (const { slabs } of all) for (const { buffer } of slabs) this.#wanted.add(buffer);
     try {
       this.#attached();
     } catch (error) {
@@ -259,6 +262,7 @@ export class QemuDisks implements DiskSource {
     exports.events$.subscribe((event) => this.#hear(event));
     this.#unhook = onProcessExit(() => rmSync(dirname(exports.path), { recursive: true, force: true }));
     this.#exports = exports;
+    this.#wanted = new WeakSet();
     return exports;
   }
 

@@ -63,11 +63,17 @@ describe('qemu disks: what goes wrong', function () {
     lab = await protectedLab({ format: 'raw', iothread: true });
   });
 
-  it('the thread dies', async () => {
+  it('the thread dies, and what it gave comes back later', async () => {
+    await lab.hasWritten();
+    const given = await lab.disks.seal();
+    expect(given).to.have.length(1);
+    lab.take([]);
     await lab.plant('die');
     await until('it is told', () => lab.lost.length > 0);
     await lab.plant('die', false);
     await lostAndAttached(lab, /thread|mirror/);
+    for (const { slabs } of given) lab.disks.release(slabs);
+    await equalAgain(lab);
   });
 
   it('the thread freezes, and the guest’s write with it, and a pause; both go on within seconds', async () => {
