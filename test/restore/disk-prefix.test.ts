@@ -12,6 +12,7 @@ import {
   type DiskRecording,
 } from '../save/disk-support.js';
 import { seeded } from '../stream/streams.js';
+import { LONG } from '../support/length.js';
 
 /** Small, so that the stream is. */
 const DISKS = [
@@ -60,7 +61,6 @@ for (const emulator of [false, true]) {
       for (const cut of all) await expectPrefix(cut, 100_000);
     }).timeout(120_000);
 
-    const LONG = process.env['ROMULUS_TEST_LONG'] === '1';
     it(`at ${LONG ? 'every offset' : '1,000 random offsets'} does too`, async () => {
       const { length } = recording.octets;
       const random = seeded(4);

@@ -10,6 +10,7 @@
 
 import { badConfiguration, type HypervisorError } from '../port.js';
 import { PAGE_SIZE } from '../../stream/format.js';
+import type { ReplicationOptions } from './machine.js';
 import type { DirtyWay } from './memory/dirty.js';
 import { networkArguments, type NetworkDevice } from './network/network.js';
 import { STATE_NODE } from './state/state-image.js';
@@ -40,6 +41,8 @@ export interface QemuConfig {
   readonly memoryDirectory?: string;
   /** Writable disks (their -drive or -blockdev names) that both hosts see: shared storage. */
   readonly sharedDisks?: readonly string[];
+  /** How its other writable disks are replicated. */
+  readonly replication?: ReplicationOptions;
   /**
    * Of a standby: which checkpoints QEMU loads on trial. each; auto (default): as many as take a twentieth of one core;
    * first: only the first of a stream.

@@ -7,7 +7,8 @@ import { delimiter, join } from 'node:path';
 import type { Duplex, Readable, Writable } from 'node:stream';
 import { codeOf } from '../../../errors.js';
 import { badConfiguration, unsupported } from '../../port.js';
-import { checkDisks, checkNetwork, checkRamBlocks } from '../monitor/check.js';
+import { findDisks } from '../disks/find.js';
+import { checkNetwork, checkRamBlocks } from '../monitor/check.js';
 import {
   checkConfig,
   commandLine,
@@ -68,13 +69,15 @@ export async function launchQemu(
     const fds = [tracking.ramFd, deviceState.fd, ...(stateImage ? [stateImage.fd] : [])];
     const qemu = new QemuProcess([...command, ...commandLine(config, role)], fds);
     owned.push({ close: () => qemu.end(memory ? null : tracking) });
-    const { qmp, inventory } = await inspect(qemu, config);
+    const { qmp, inventory, disks } = await inspect(qemu, config);
     let closed: Promise<void> | null = null;
     return {
       name: config.name,
       memoryBytes: config.memoryBytes,
       ramBlock: RAM_ID,
       inventory,
+      disks,
+      replication: config.replication ?? {},
       qmp,
       tracking,
       trackingReason: reason,
@@ -82,6 +85,7 @@ export async function launchQemu(
       stateImage,
       serial: qemu.serial,
       directory: null,
+      monitor: null,
       guard: null,
       gone: qemu.gone,
       get said() {
@@ -131,17 +135,17 @@ async function isolation(): Promise<string[]> {
 async function inspect(
   qemu: QemuProcess,
   { name, sharedDisks = [], network = [] }: QemuConfig,
-): Promise<Pick<QemuMachine, 'qmp' | 'inventory'>> {
+): Promise<Pick<QemuMachine, 'qmp' | 'inventory' | 'disks'>> {
   try {
     const qmp = await qemu.connect();
     await checkSaveable(qmp);
+    const disks = await findDisks(qmp, sharedDisks);
     await checkRamBlocks(qmp, RAM_ID);
-    await checkDisks(qmp, sharedDisks);
     const netdevs = network.map(({ id }) => id);
     await checkNetwork(qmp, netdevs);
-    const inventory = await takeInventory(qmp, RAM_ID);
+    const inventory = await takeInventory(qmp, RAM_ID, disks.disks);
     qmp.limit();
-    return { qmp, inventory };
+    return { qmp, inventory, disks };
   } catch (error) {
     if (codeOf(error) !== 'DOMAIN_GONE') throw error;
     const reason = await qemu.gone;
