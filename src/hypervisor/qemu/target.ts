@@ -13,12 +13,15 @@ import { DomainType } from '../../stream/format.js';
 import {
   HypervisorError,
   hasEnded,
+  unsupported,
   type DomainEvent,
   type DomainInfo,
   type DomainState,
   type TrialDomain,
 } from '../port.js';
 import type { QemuConfig } from './config.js';
+import { replicatedDisks } from './disks/drives.js';
+import { StandbyDisks } from './disks/standby/standby-disks.js';
 import { HeldCheckpoints } from './state/held-checkpoints.js';
 import type { QemuMachine } from './machine.js';
 import { joinState } from './state/memory-section.js';
@@ -43,6 +46,8 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
   readonly stoppedBy$: Observable<string | null>;
   readonly #stoppedBy = new BehaviorSubject<string | null>(null);
   readonly resets$ = new Subject<string>();
+  /** Of all memories that the QEMU is for. */
+  readonly disks?: StandbyDisks;
   readonly #config: QemuConfig;
   readonly #seat: Seat;
   readonly #checkpoints: HeldCheckpoints;
@@ -57,12 +62,15 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
 
   /** @throws as launchQemu() and openTracking(); nothing is left then */
   static async open(config: QemuConfig, signal?: AbortSignal): Promise<QemuTarget> {
+    const local = replicatedDisks(config);
+    const disks = local.length === 0 ? null : await StandbyDisks.prepare(local);
     const memory = await openTracking(config, { standby: true, signal });
-    const target = new QemuTarget(config, new Seat(config), memory);
+    const target = new QemuTarget(config, new Seat(config, disks), memory, disks);
     try {
       const facts = target.#isCold
         ? await probe(config, target.memory)
         : await factsOf((await target.#seat.claim(target)).machine);
+      if (target.#isCold) await disks?.openNow();
       target.#learn(facts);
       return target;
     } catch (error) {
@@ -71,14 +79,19 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
     }
   }
 
-  private constructor(config: QemuConfig, seat: Seat, memory: ChosenTracking) {
+  private constructor(config: QemuConfig, seat: Seat, memory: ChosenTracking, disks: StandbyDisks | null) {
     super(config, memory);
     this.#config = config;
     this.#seat = seat;
+    if (disks) {
+      this.disks = disks;
+      void disks.lost.then(({ message }) => this.#end({ kind: 'crashed', reason: message }));
+    }
     this.stoppedBy$ = this.#stoppedBy.pipe(distinctUntilChanged());
     this.#checkpoints = new HeldCheckpoints(seat, this, {
       pages: this.frames.size,
       loads: config.trialLoads ?? 'auto',
+      goesBack: disks === null,
       warn: (warning) => this.warnings$.next(warning),
     });
     this.#checkpoints.current$.subscribe((held) => this.#stoppedBy.next(held.stoppedBy));
@@ -127,13 +140,19 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
   /** Another memory that the same QEMU is for. @throws as openTracking() */
   async another(): Promise<QemuTarget> {
     const memory = await openTracking(this.#config, { standby: true });
-    const target = new QemuTarget(this.#config, this.#seat, memory);
+    const target = new QemuTarget(this.#config, this.#seat, memory, this.disks?.share() ?? null);
     if (this.#facts) target.#learn(this.#facts);
     return target;
   }
 
   /** Another memory, and another QEMU. @throws as trialConfig() and open() */
   async trial(signal: AbortSignal): Promise<QemuTarget> {
+    if (this.disks) {
+      const [disk] = this.disks.disks;
+      throw unsupported('a trial of a domain whose disks are replicated would need a copy of them', {
+        disk: disk?.id,
+      });
+    }
     return QemuTarget.open(trialConfig(this.#config), signal);
   }
 
@@ -185,7 +204,9 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
       this.requireCreated();
       this.#starting = true; // its QEMU is not for others from here on
       try {
-        await this.#run(await this.#checkpoints.readyToRun());
+        const seated = await this.#checkpoints.readyToRun();
+        await this.disks?.taken();
+        await this.#run(seated);
       } finally {
         this.#starting = false;
       }
@@ -304,6 +325,7 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
     await this.#source?.close();
     await this.#seat.vacate(this);
     await this.memory.tracking.close();
+    await this.disks?.leave();
     this.output$.complete();
     this.warnings$.complete();
     this.resets$.complete();

@@ -2,8 +2,6 @@
 // and, by the kernel, when this process is killed (the parent-death signal, where setpriv is installed).
 
 import { spawn, type ChildProcess } from 'node:child_process';
-import { access, constants } from 'node:fs/promises';
-import { delimiter, join } from 'node:path';
 import type { Duplex, Readable, Writable } from 'node:stream';
 import { codeOf } from '../../../errors.js';
 import { badConfiguration, unsupported } from '../../port.js';
@@ -17,8 +15,10 @@ import {
   type QemuConfig,
   type QemuRole,
 } from '../config.js';
+import { replicatedDisks } from '../disks/drives.js';
 import { DeviceStateFile } from '../state/device-state.js';
 import type { DirtyTracking } from '../memory/dirty.js';
+import { findExecutable } from './executable.js';
 import { onProcessExit } from './exit-hooks.js';
 import { takeInventory } from '../monitor/inventory.js';
 import type { QemuMachine } from '../machine.js';
@@ -68,7 +68,7 @@ export async function launchQemu(
     const fds = [tracking.ramFd, deviceState.fd, ...(stateImage ? [stateImage.fd] : [])];
     const qemu = new QemuProcess([...command, ...commandLine(config, role)], fds);
     owned.push({ close: () => qemu.end(memory ? null : tracking) });
-    const { qmp, inventory } = await inspect(qemu, config);
+    const { qmp, inventory } = await inspect(qemu, config, role);
     let closed: Promise<void> | null = null;
     return {
       name: config.name,
@@ -130,13 +130,17 @@ async function isolation(): Promise<string[]> {
 /** What it is, and that it can be replicated. @throws HypervisorError, in QEMU's own words if it ended by itself */
 async function inspect(
   qemu: QemuProcess,
-  { name, sharedDisks = [], network = [] }: QemuConfig,
+  config: QemuConfig,
+  role: QemuRole,
 ): Promise<Pick<QemuMachine, 'qmp' | 'inventory'>> {
+  const { name, sharedDisks = [], network = [] } = config;
+  // Of a standby: those that its primary's are replicated to.
+  const local = role === 'primary' ? [] : replicatedDisks(config).flatMap((disk) => [disk.id, disk.name]);
   try {
     const qmp = await qemu.connect();
     await checkSaveable(qmp);
     await checkRamBlocks(qmp, RAM_ID);
-    await checkDisks(qmp, sharedDisks);
+    await checkDisks(qmp, [...sharedDisks, ...local]);
     const netdevs = network.map(({ id }) => id);
     await checkNetwork(qmp, netdevs);
     const inventory = await takeInventory(qmp, RAM_ID);
@@ -202,19 +206,4 @@ class QemuProcess {
     this.#qmp?.close();
     for (const stream of [this.#monitor.readable, this.#monitor.writable, this.serial]) stream.destroy();
   }
-}
-
-async function findExecutable(command: string): Promise<string | null> {
-  const candidates = command.includes('/')
-    ? [command]
-    : (process.env['PATH'] ?? '').split(delimiter).map((directory) => join(directory, command));
-  for (const candidate of candidates) {
-    try {
-      await access(candidate, constants.X_OK);
-      return candidate;
-    } catch {
-      // Not this one.
-    }
-  }
-  return null;
 }
