@@ -13,14 +13,12 @@ import { DomainType } from '../../stream/format.js';
 import {
   HypervisorError,
   hasEnded,
-  unsupported,
   type DomainEvent,
   type DomainInfo,
   type DomainState,
   type TrialDomain,
 } from '../port.js';
 import type { QemuConfig } from './config.js';
-import { replicatedDisks } from './disks/drives.js';
 import { StandbyDisks } from './disks/standby/standby-disks.js';
 import { HeldCheckpoints } from './state/held-checkpoints.js';
 import type { QemuMachine } from './machine.js';
@@ -62,10 +60,9 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
 
   /** @throws as launchQemu() and openTracking(); nothing is left then */
   static async open(config: QemuConfig, signal?: AbortSignal): Promise<QemuTarget> {
-    const local = replicatedDisks(config);
-    const disks = local.length === 0 ? null : await StandbyDisks.prepare(local);
+    const disks = await StandbyDisks.of(config);
     const memory = await openTracking(config, { standby: true, signal });
-    const target = new QemuTarget(config, new Seat(config, disks), memory, disks);
+    const target = new QemuTarget(config, new Seat(config, disks), memory);
     try {
       const facts = target.#isCold
         ? await probe(config, target.memory)
@@ -79,19 +76,17 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
     }
   }
 
-  private constructor(config: QemuConfig, seat: Seat, memory: ChosenTracking, disks: StandbyDisks | null) {
+  private constructor(config: QemuConfig, seat: Seat, memory: ChosenTracking) {
     super(config, memory);
     this.#config = config;
     this.#seat = seat;
-    if (disks) {
-      this.disks = disks;
-      void disks.lost.then(({ message }) => this.#end({ kind: 'crashed', reason: message }));
-    }
+    if (seat.disks) this.disks = seat.disks;
+    void seat.disks?.lost.then(({ message }) => this.#end({ kind: 'crashed', reason: message }));
     this.stoppedBy$ = this.#stoppedBy.pipe(distinctUntilChanged());
     this.#checkpoints = new HeldCheckpoints(seat, this, {
       pages: this.frames.size,
       loads: config.trialLoads ?? 'auto',
-      goesBack: disks === null,
+      goesBack: seat.disks === null,
       warn: (warning) => this.warnings$.next(warning),
     });
     this.#checkpoints.current$.subscribe((held) => this.#stoppedBy.next(held.stoppedBy));
@@ -140,19 +135,14 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
   /** Another memory that the same QEMU is for. @throws as openTracking() */
   async another(): Promise<QemuTarget> {
     const memory = await openTracking(this.#config, { standby: true });
-    const target = new QemuTarget(this.#config, this.#seat, memory, this.disks?.share() ?? null);
+    this.disks?.share();
+    const target = new QemuTarget(this.#config, this.#seat, memory);
     if (this.#facts) target.#learn(this.#facts);
     return target;
   }
 
   /** Another memory, and another QEMU. @throws as trialConfig() and open() */
   async trial(signal: AbortSignal): Promise<QemuTarget> {
-    if (this.disks) {
-      const [disk] = this.disks.disks;
-      throw unsupported('a trial of a domain whose disks are replicated would need a copy of them', {
-        disk: disk?.id,
-      });
-    }
     return QemuTarget.open(trialConfig(this.#config), signal);
   }
 

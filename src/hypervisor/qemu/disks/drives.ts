@@ -70,6 +70,7 @@ export function replicatedDisks(config: DrivesConfig): LocalDisk[] {
       { key: 'disks', value: nobody },
     );
   }
+  const given = (name: string) => (Object.hasOwn(disks, name) ? disks[name] : undefined);
   const files = new Set<string>();
   return found.map(({ id, name, file, format }) => {
     const absolute = isAbsolute(file) ? file : resolve(file);
@@ -77,7 +78,7 @@ export function replicatedDisks(config: DrivesConfig): LocalDisk[] {
       throw badConfiguration(`two disks are in the file ${absolute}`, { key: 'arguments', value: absolute });
     }
     files.add(absolute);
-    return { id, name, file: absolute, format, options: disks[name] ?? disks[id] ?? DEFAULTS };
+    return { id, name, file: absolute, format, options: given(name) ?? given(id) ?? DEFAULTS };
   });
 }
 

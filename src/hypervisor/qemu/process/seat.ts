@@ -60,7 +60,8 @@ interface Occupied extends Seated {
 
 export class Seat {
   readonly #config: QemuConfig;
-  readonly #disks: StandbyDisks | null;
+  /** Null: none of its disks is replicated. */
+  readonly disks: StandbyDisks | null;
   readonly #order = new InOrder();
   #occupied: Occupied | null = null;
   /** Who had it before, and gets it back when the present occupant leaves. */
@@ -68,7 +69,7 @@ export class Seat {
 
   constructor(config: QemuConfig, disks: StandbyDisks | null) {
     this.#config = config;
-    this.#disks = disks;
+    this.disks = disks;
   }
 
   /** What sits there now, if it is the occupant's. */
@@ -134,7 +135,7 @@ export class Seat {
   }
 
   async #launch(memory: ChosenTracking): Promise<QemuMachine> {
-    const disks = this.#disks;
+    const { disks } = this;
     if (disks === null) return launchQemu(this.#config, { role: 'standby', memory });
     let machine: QemuMachine | null = null;
     try {

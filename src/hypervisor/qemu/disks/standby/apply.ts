@@ -1,6 +1,7 @@
 // Extents into an image: several requests at once, since they do not overlap.
 
 import { WriteKind, f64At, u32At, type Extents } from '../../../../disk/extents.js';
+import { asError } from '../../../../errors.js';
 import type { Images } from './images.js';
 
 /** Requests under way: so the image's process has the next one when it is done with one. */
@@ -22,9 +23,9 @@ export async function applyExtents(
 ): Promise<void> {
   let index = 0;
   let done = 0;
-  let failure: unknown = null;
+  const failures: Error[] = [];
   const next = (): Promise<void> | null => {
-    if (index >= extents.count || failure !== null) return null;
+    if (index >= extents.count || failures.length > 0) return null;
     const offset = f64At(extents.offsets, index) + done;
     const left = f64At(extents.lengths, index) - done;
     const isData = extents.kinds[index] === WriteKind.DATA;
@@ -43,9 +44,10 @@ export async function applyExtents(
     try {
       for (let request = next(); request !== null; request = next()) await request;
     } catch (error) {
-      failure ??= error;
+      failures.push(asError(error));
     }
   };
   await Promise.all(Array.from({ length: Math.min(DEPTH, extents.count) }, lane));
-  if (failure !== null) throw failure;
+  const [failure] = failures;
+  if (failure) throw failure;
 }

@@ -33,11 +33,13 @@ export class BlockDaemon {
       );
     }
     const setpriv = await findExecutable('setpriv');
-    const before = setpriv === null ? [] : [setpriv, '--pdeathsig', 'KILL'];
-    const [command = '', ...rest] = [...before, program];
+    const before = setpriv === null ? [] : ['--pdeathsig', 'KILL', program];
     const monitor = ['--chardev', 'stdio,id=monitor,signal=off', '--monitor', 'chardev=monitor'];
     // In a group of its own: a Ctrl-C is for us.
-    const child = spawn(command, [...rest, ...monitor], { stdio: ['pipe', 'pipe', 'pipe'], detached: true });
+    const child = spawn(setpriv ?? program, [...before, ...monitor], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      detached: true,
+    });
     let said = '';
     child.stderr.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-STDERR_BYTES_MAX)));
     const unhook = onProcessExit(() => child.kill('SIGKILL'));

@@ -16,7 +16,6 @@ import { HypervisorError, failed } from '../../../port.js';
 import type { DiskPoint, ReplicatedDisk } from '../../../port-disks.js';
 import { forgetRecord, readRecord, writeRecord } from './record.js';
 
-const PACE_MS = 1000;
 const SYNC_MS = 300_000;
 
 /** A disk, and the file that it is in. */
@@ -24,11 +23,18 @@ export interface FiledDisk extends ReplicatedDisk {
   readonly file: string;
 }
 
+export interface DurabilityOptions {
+  /** Flushes all images. */
+  readonly flush: () => Promise<void>;
+  /** Is told why one of them, or a record, could not be made durable. */
+  readonly tellFailed: (error: Error) => void;
+  readonly paceMs: number;
+}
+
 export class Durability {
   readonly durable$: BehaviorSubject<DiskPoint | null>;
   readonly #disks: readonly FiledDisk[];
-  readonly #flush: () => Promise<void>;
-  readonly #failed: (error: Error) => void;
+  readonly #options: DurabilityOptions;
   /** Of the records. */
   readonly #order = new InOrder();
   /** What the images hold, and perhaps more; null: of no point. */
@@ -43,28 +49,22 @@ export class Durability {
   #round: Promise<void> | null = null;
   #ended = false;
 
-  /** `flush`: of all images; `failed`: is told why one of them, or a record, could not be made durable. */
-  static async open(
-    disks: readonly FiledDisk[],
-    flush: () => Promise<void>,
-    tellFailed: (error: Error) => void,
-  ): Promise<Durability> {
+  /** @throws HypervisorError FAILED, HUNG if the records cannot be read */
+  static async open(disks: readonly FiledDisk[], options: DurabilityOptions): Promise<Durability> {
     const points = await Promise.all(disks.map((disk) => readRecord(disk.file, disk)));
-    return new Durability(disks, points, flush, tellFailed);
+    return new Durability(disks, points, options);
   }
 
   private constructor(
     disks: readonly FiledDisk[],
     points: readonly (DiskPoint | null)[],
-    flush: () => Promise<void>,
-    tellFailed: (error: Error) => void,
+    options: DurabilityOptions,
   ) {
     const point = commonPoint(points);
     this.#disks = disks;
     this.#point = point;
     this.#claims = points.some((each) => each !== null);
-    this.#flush = flush;
-    this.#failed = tellFailed;
+    this.#options = options;
     this.durable$ = new BehaviorSubject(point);
   }
 
@@ -121,7 +121,7 @@ export class Durability {
     this.#timer ??= setTimeout(() => {
       this.#timer = null;
       void this.#sync();
-    }, PACE_MS);
+    }, this.#options.paceMs);
   }
 
   #sync(): Promise<void> {
@@ -145,11 +145,11 @@ export class Durability {
     if (!this.#isDirty && !this.#isBehind) return;
     this.#isDirty = false;
     try {
-      await this.#flush();
+      await this.#options.flush();
       if (point !== null) await this.#order.do(() => this.#record(point, breaks));
     } catch (error) {
       this.end();
-      this.#failed(asError(error));
+      this.#options.tellFailed(asError(error));
     }
   }
 

@@ -66,8 +66,12 @@ export function stagedOf(file: string): string {
   return `${file}.romulus-staged`;
 }
 
-/** How the file of an image is opened; a test puts one that fails in its place. */
-export type NodeOf = (disk: LocalDisk) => Promise<JsonObject>;
+/** What a test does otherwise. */
+export interface OpenOptions {
+  /** How the file of an image is opened. */
+  readonly nodeOf?: (disk: LocalDisk) => Promise<JsonObject>;
+  readonly answerMs?: number;
+}
 
 /**
  * Their files are there. `isStaged`: they had been staged when they were closed, and go on so; else what is left of that
@@ -77,7 +81,7 @@ export type NodeOf = (disk: LocalDisk) => Promise<JsonObject>;
 export async function openImages(
   disks: readonly LocalDisk[],
   isStaged: boolean,
-  nodeOf: NodeOf = nodeOfFile,
+  { nodeOf = nodeOfFile, answerMs = ANSWER_MS }: OpenOptions = {},
 ): Promise<Images> {
   const daemon = await BlockDaemon.start();
   const directory = await mkdtemp(join(tmpdir(), 'romulus-disks-'));
@@ -92,7 +96,7 @@ export async function openImages(
         ...{ type: 'nbd', id: name, name, 'node-name': name, writable: true },
       });
       const [client, flusher] = await Promise.all([
-        NbdClient.connect({ path, exportName: name, contexts: [ALLOCATION], timeoutMs: ANSWER_MS }),
+        NbdClient.connect({ path, exportName: name, contexts: [ALLOCATION], timeoutMs: answerMs }),
         NbdClient.connect({ path, exportName: name, timeoutMs: FLUSH_MS }),
       ]);
       images.push({ disk, client, flusher });

@@ -1,6 +1,6 @@
 // A job of QEMU's block layer, from its order to its end: what takes longer than an answer may.
 
-import { filter, takeWhile, lastValueFrom, tap } from 'rxjs';
+import { filter, lastValueFrom, takeWhile, tap } from 'rxjs';
 import { withinAwake } from '../../../../flow/awake.js';
 import { HypervisorError, failed } from '../../../port.js';
 import { isObject, type JsonObject } from '../../monitor/qmp-parser.js';
@@ -11,6 +11,7 @@ const CODES: readonly (readonly [RegExp, string])[] = [
   [/No space left/i, 'ENOSPC'],
   [/Input\/output error/i, 'EIO'],
   [/Read-only file system/i, 'EROFS'],
+  [/Operation not permitted/i, 'EPERM'],
   [/Permission denied/i, 'EACCES'],
   [/quota exceeded/i, 'EDQUOT'],
   [/File too large/i, 'EFBIG'],

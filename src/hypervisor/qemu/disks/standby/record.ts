@@ -6,7 +6,7 @@
 //
 // One that is damaged, of another disk or another size, is as good as none.
 
-import { open, readFile, rename, rm } from 'node:fs/promises';
+import { open, readFile, rename, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { codeOf } from '../../../../errors.js';
 import { withinAwake } from '../../../../flow/awake.js';
@@ -48,17 +48,17 @@ export async function writeRecord(
   }
 }
 
-/** Resolves when that there is none is durable. @throws HypervisorError FAILED, HUNG */
+/** Resolves when it is durable that there is none. @throws HypervisorError FAILED, HUNG */
 export async function forgetRecord(image: string): Promise<void> {
   const file = recordOf(image);
   try {
     await timely(
       'remove',
       image,
-      rm(file, { force: true }).then(() => syncDirectory(file)),
+      unlink(file).then(() => syncDirectory(file)),
     );
   } catch (error) {
-    throw unlessOurs(error, image);
+    if (codeOf(error) !== 'ENOENT') throw unlessOurs(error, image);
   }
 }
 

@@ -21,7 +21,7 @@ import { InOrder } from '../../../../flow/in-order.js';
 import { valueAt } from '../../../../stream/bounds.js';
 import { HypervisorError, failed } from '../../../port.js';
 import type { DiskPoint, DiskTarget, ReplicatedDisk } from '../../../port-disks.js';
-import type { LocalDisk } from '../drives.js';
+import { replicatedDisks, type DrivesConfig, type LocalDisk } from '../drives.js';
 import { applyExtents } from './apply.js';
 import { createMissing } from './create.js';
 import { Durability, syncFile } from './durability.js';
@@ -32,7 +32,15 @@ import { recordOf } from './record.js';
 /** When nobody wants them any more, what is left to be flushed gets this time. */
 const LAST_FLUSH_MS = 2000;
 
-type Open = (disks: readonly LocalDisk[], isStaged: boolean) => Promise<Images>;
+/** What a test does otherwise. */
+export interface StandbyDisksOptions {
+  /** Default: openImages. */
+  readonly open?: (disks: readonly LocalDisk[], isStaged: boolean) => Promise<Images>;
+  /** How often they are flushed. */
+  readonly paceMs?: number;
+}
+
+const PACE_MS = 1000;
 
 export class StandbyDisks implements DiskTarget {
   /** Resolves when the images are not of any checkpoint, and nobody can make them so. */
@@ -41,7 +49,7 @@ export class StandbyDisks implements DiskTarget {
   readonly #local: readonly LocalDisk[];
   /** Made by us, just now. */
   readonly #made: readonly LocalDisk[];
-  readonly #open: Open;
+  readonly #options: Required<StandbyDisksOptions>;
   readonly #order = new InOrder();
   #users = 1;
   #disks: readonly ReplicatedDisk[] = [];
@@ -53,18 +61,27 @@ export class StandbyDisks implements DiskTarget {
   #isWhole = true;
   #failure: HypervisorError | null = null;
 
+  /** Null: none of the domain's disks is replicated. @throws as prepare(), and replicatedDisks() */
+  static async of(config: DrivesConfig): Promise<StandbyDisks | null> {
+    const local = replicatedDisks(config);
+    return local.length === 0 ? null : StandbyDisks.prepare(local);
+  }
+
   /**
    * Makes the images that are not there. They are opened by the first lent(), or openNow().
    * @throws HypervisorError BAD_CONFIGURATION, FAILED
    */
-  static async prepare(local: readonly LocalDisk[], open: Open = openImages): Promise<StandbyDisks> {
-    return new StandbyDisks(local, await createMissing(local), open);
+  static async prepare(
+    local: readonly LocalDisk[],
+    options: StandbyDisksOptions = {},
+  ): Promise<StandbyDisks> {
+    return new StandbyDisks(local, await createMissing(local), options);
   }
 
-  private constructor(local: readonly LocalDisk[], made: readonly LocalDisk[], open: Open) {
+  private constructor(local: readonly LocalDisk[], made: readonly LocalDisk[], options: StandbyDisksOptions) {
     this.#local = local;
     this.#made = made;
-    this.#open = open;
+    this.#options = { open: openImages, paceMs: PACE_MS, ...options };
     this.lost = new Promise((resolve) => (this.#tellLost = resolve));
   }
 
@@ -81,10 +98,9 @@ export class StandbyDisks implements DiskTarget {
     return valueAt(this.#blank, disk);
   }
 
-  /** For one more, who leaves, too. */
-  share(): this {
+  /** There is one more who leaves. */
+  share(): void {
     this.#users++;
-    return this;
   }
 
   /** The last one who leaves closes them. */
@@ -251,7 +267,7 @@ export class StandbyDisks implements DiskTarget {
   async #reopen(): Promise<void> {
     if (this.#images !== null) return;
     try {
-      const images = await this.#open(this.#local, this.#how === 'staged');
+      const images = await this.#options.open(this.#local, this.#how === 'staged');
       this.#images = images;
       void images.lost.then((error) => this.#ended(images, error));
       if (this.#durability === null) await this.#look(images);
@@ -269,8 +285,11 @@ export class StandbyDisks implements DiskTarget {
       const isNew = this.#made.includes(valueAt(this.#local, index));
       this.#blank.push(isNew || (await isBlankImage(images, index, bytes)));
     }
-    const flush = () => this.#flush();
-    this.#durability = await Durability.open(filed, flush, (error) => this.#fail(error));
+    this.#durability = await Durability.open(filed, {
+      flush: () => this.#flush(),
+      tellFailed: (error) => this.#fail(error),
+      paceMs: this.#options.paceMs,
+    });
   }
 
   /** By the block layer, which may keep things in memory; and of what was written before that was started. */
