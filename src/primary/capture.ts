@@ -69,6 +69,8 @@ export class Capture {
   #leaving: Subscriber<unknown> | null = null;
   #gone = false;
   #abandoned = false;
+  /** Ends a copy of disks, which takes its time. */
+  readonly #left = new AbortController();
   #closing: Promise<void> | null = null;
 
   constructor(options: CaptureOptions) {
@@ -126,6 +128,7 @@ export class Capture {
   /** Resolves when the domain is let go of, whatever was under way; never rejects. */
   close(): Promise<void> {
     this.#abandoned = true;
+    this.#left.abort(abandoned());
     return (this.#closing ??= this.#close());
   }
 
@@ -191,7 +194,9 @@ export class Capture {
       slabs: slabs(),
       dirtyLog: shared,
       resumes,
-      ...(disks && { disks: { todo: (marked, signal) => disks.todo(link, marked, signal) } }),
+      ...(disks && {
+        disks: { todo: (marked, signal) => disks.todo(link, marked, signal), signal: this.#left.signal },
+      }),
     });
     this.#check();
     return this.#steps;

@@ -2,8 +2,6 @@
 // and, by the kernel, when this process is killed (the parent-death signal, where setpriv is installed).
 
 import { spawn, type ChildProcess } from 'node:child_process';
-import { access, constants } from 'node:fs/promises';
-import { delimiter, join } from 'node:path';
 import type { Duplex, Readable, Writable } from 'node:stream';
 import { codeOf } from '../../../errors.js';
 import { badConfiguration, unsupported } from '../../port.js';
@@ -18,8 +16,10 @@ import {
   type QemuConfig,
   type QemuRole,
 } from '../config.js';
+import { replicatedDisks } from '../disks/drives.js';
 import { DeviceStateFile } from '../state/device-state.js';
 import type { DirtyTracking } from '../memory/dirty.js';
+import { findExecutable } from './executable.js';
 import { onProcessExit } from './exit-hooks.js';
 import { takeInventory } from '../monitor/inventory.js';
 import type { QemuMachine } from '../machine.js';
@@ -77,7 +77,7 @@ export async function launchQemu(
       ramBlock: RAM_ID,
       inventory,
       disks,
-      replication: config.replication ?? {},
+      replication: { relaxed: relaxedDisks(config), ...config.replication },
       qmp,
       tracking,
       trackingReason: reason,
@@ -208,17 +208,7 @@ class QemuProcess {
   }
 }
 
-async function findExecutable(command: string): Promise<string | null> {
-  const candidates = command.includes('/')
-    ? [command]
-    : (process.env['PATH'] ?? '').split(delimiter).map((directory) => join(directory, command));
-  for (const candidate of candidates) {
-    try {
-      await access(candidate, constants.X_OK);
-      return candidate;
-    } catch {
-      // Not this one.
-    }
-  }
-  return null;
+/** The ids of those whose flushes need not reach this host's disk. */
+function relaxedDisks(config: QemuConfig): string[] {
+  return replicatedDisks(config).flatMap(({ id, options }) => (options.durability === 'relaxed' ? [id] : []));
 }
