@@ -55,7 +55,7 @@ interface Found {
   readonly format: string;
 }
 
-/** In the order of the arguments. @throws HypervisorError BAD_CONFIGURATION */
+/** In QEMU's order: drives, and then nodes, as their devices are. @throws HypervisorError BAD_CONFIGURATION */
 export function replicatedDisks(config: DrivesConfig): LocalDisk[] {
   const { arguments: words = [], sharedDisks = [], disks = {} } = config;
   const found = [...drivesIn(words), ...nodesIn(words)].filter(
@@ -105,12 +105,15 @@ function nodesIn(words: readonly string[]): Found[] {
   const all = [...nodes];
   const used = new Set(all.flatMap(([, options]) => [options.get('file'), options.get('backing')]));
   const devices = valuesOf(words, 'device').map(optionsIn);
-  return all.flatMap(([name, options]) => {
+  const placeOf = (name: string) => devices.findIndex((each) => each.get('drive') === name);
+  // In the order of their devices, as QEMU lists them.
+  const ordered = all.sort(([one], [other]) => placeOf(one) - placeOf(other));
+  return ordered.flatMap(([name, options]) => {
     if (name === '' || used.has(name) || isReadOnly(options)) return [];
     const driver = options.get('driver') ?? '';
     const file = fileOf(options, nodes);
     if (file === null) return [];
-    const device = devices.find((each) => each.get('drive') === name);
+    const device = devices[placeOf(name)];
     const format = FILE_DRIVERS.has(driver) ? 'raw' : driver;
     return [{ id: device?.get('id') ?? name, name, file, format }];
   });

@@ -40,6 +40,15 @@ describe('qemu disks: the drives of a configuration', () => {
       ['root qcow2 /a,b'],
     ],
     [
+      'nodes in the order of their devices, behind drives',
+      [
+        ...['-blockdev', 'driver=file,node-name=a,filename=/a', '-device', 'scsi-hd,drive=b,id=two'],
+        ...['-blockdev', 'driver=file,node-name=b,filename=/b', '-device', 'scsi-hd,drive=a,id=one'],
+        ...['-drive', 'file=/c,format=raw,id=c'],
+      ],
+      ['c raw /c', 'two raw /b', 'one raw /a'],
+    ],
+    [
       'a block device, without a format',
       ['-blockdev', 'driver=host_device,node-name=n,filename=/dev/vg/lv'],
       ['n raw /dev/vg/lv'],

@@ -18,7 +18,7 @@ const VERSION = 1;
 const BYTES_MAX = 4096;
 /** A disk that takes so long for some octets does not answer. */
 const TIMEOUT_MS = 30_000;
-const UUID = /^[0-9a-f-]{36}$/;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 export function recordOf(image: string): string {
   return `${image}.romulus`;
