@@ -15,6 +15,7 @@
 import type { Observable } from 'rxjs';
 import { RomulusError } from '../errors.js';
 import type { Inventory } from '../hypervisor/inventory.js';
+import type { DiskPoint } from '../hypervisor/port-disks.js';
 import type { RecordSource, StreamSink } from '../stream/flow.js';
 
 export const SUBPROTOCOL = 'romulus.v1';
@@ -81,6 +82,10 @@ export interface Hello {
    * that anybody could go on from.
    */
   readonly shared: SharedPoint | null;
+  /** What its disks are as of, even if all is lost that it has in memory. Null: that is not known, or it has none. */
+  readonly images: DiskPoint | null;
+  /** Its disks (their ids) that nothing was ever written to: all zeroes. */
+  readonly blankDisks: readonly string[];
 }
 
 /** What the primary answers. */
@@ -125,11 +130,26 @@ export type LinkEvent =
   | { readonly kind: 'acknowledged'; readonly epoch: number }
   /** Of the secondary's end: the primary has let out all that it ever will, up to the epoch at which it stands still. */
   | { readonly kind: 'handed-over'; readonly epoch: number }
+  /** Of the primary's end: the secondary's disks are as of this point, or a later one, whatever becomes of its host. */
+  | { readonly kind: 'durable'; readonly point: DiskPoint }
   /** Any message from the other side: it lives. At most one event per heartbeat interval and message burst. */
   | { readonly kind: 'heard' }
   | { readonly kind: 'bye'; readonly reason: ByeReason }
   /** Final; the Observable completes after it. */
   | { readonly kind: 'lost'; readonly error: ChannelError };
+
+/** Chunks (disk/dirty-map.ts) of one of the domain's disks, which is told by its index. */
+export interface ChunkRange {
+  readonly disk: number;
+  readonly first: number;
+  /** 1 to SUMS_MAX. */
+  readonly count: number;
+}
+
+/** Chunks whose sums are asked for at once. */
+export const SUMS_MAX = 2_048;
+/** Octets of the sum of a chunk (DiskSource.sums). */
+export const SUM_BYTES = 16;
 
 interface Link {
   /** Hot, replays a final event to late subscribers. */
@@ -161,6 +181,11 @@ export interface PrimaryLink extends Link {
   setHandOver(epoch: number): void;
   /** … which is acknowledged, and nothing else will be let out. */
   handedOver(epoch: number): void;
+  /**
+   * The sums of chunks as the secondary has them, SUM_BYTES each. One question at a time.
+   * @throws ChannelError that of the lost link; RangeError
+   */
+  sums(range: ChunkRange): Promise<Uint8Array>;
   /** Resolves when the connection is closed, soon after the link is lost: nothing that was written is read any more. */
   readonly closed: Promise<void>;
   /** Octets handed to the socket and not yet taken by the kernel. */
@@ -179,6 +204,11 @@ export interface SecondaryLink extends Link {
   boundary(): Promise<CheckpointBoundary>;
   /** Tells the primary that the epoch is safe here. Resolves when it is with the kernel. */
   acknowledge(epoch: number): Promise<void>;
+  /** Whose sums the primary waits for, the present question first; null: for none. Completes when the link is lost. */
+  readonly sumsWanted$: Observable<ChunkRange | null>;
+  answerSums(range: ChunkRange, sums: Uint8Array): void;
+  /** Its images are as of this point, whatever becomes of this host. */
+  durable(point: DiskPoint): void;
   /** Octets received and not yet read by the restorer. */
   readonly bufferedBytes: number;
 }

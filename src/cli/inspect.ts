@@ -66,11 +66,21 @@ class JsonPrinter implements Printer {
   }
 }
 
+interface Run {
+  readonly name: string;
+  readonly offset: number;
+  length: number;
+  records: number;
+  /** Pfns, or extents. */
+  entries: number;
+  dataBytes: number;
+}
+
 class TextPrinter implements Printer {
   readonly #output: TextOutput;
   readonly #name: string;
-  /** PAGE_DATA records in a row make one line. */
-  #run: { offset: number; length: number; records: number; entries: number } | null = null;
+  /** Records in a row of PAGE_DATA, or of DISK_WRITES, make one line. */
+  #run: Run | null = null;
   #begun = false;
 
   constructor(output: TextOutput, name: string) {
@@ -78,16 +88,15 @@ class TextPrinter implements Printer {
     this.#name = name;
   }
 
-  record({ layer, name, offset, length, pages, checkpoint }: SurveyedRecord): void {
+  record({ layer, name, offset, length, pages, writes, checkpoint }: SurveyedRecord): void {
     if (pages !== undefined) {
-      this.#run ??= { offset, length: 0, records: 0, entries: 0 };
-      this.#run.length += length;
-      this.#run.records += 1;
-      this.#run.entries += pages.count;
-      return;
+      this.#runOn(name, offset, length, pages.count, 0);
+    } else if (writes !== undefined) {
+      this.#runOn(name, offset, length, writes.extents, writes.dataBytes);
+    } else {
+      this.#endRun();
+      this.#line(offset, length, layer, checkpoint === undefined ? name : `${name} #${checkpoint}`);
     }
-    this.#endRun();
-    this.#line(offset, length, layer, checkpoint === undefined ? name : `${name} #${checkpoint}`);
   }
 
   checkpoint({ number, pages, end }: SurveyedCheckpoint): void {
@@ -102,11 +111,21 @@ class TextPrinter implements Printer {
     for (const [name, value] of summaryLines(survey, last)) this.#output.line(`${name.padEnd(13)}${value}`);
   }
 
+  #runOn(name: string, offset: number, length: number, entries: number, dataBytes: number): void {
+    if (this.#run?.name !== name) this.#endRun();
+    this.#run ??= { name, offset, length: 0, records: 0, entries: 0, dataBytes: 0 };
+    this.#run.length += length;
+    this.#run.records += 1;
+    this.#run.entries += entries;
+    this.#run.dataBytes += dataBytes;
+  }
+
   #endRun(): void {
     if (this.#run === null) return;
-    const { offset, length, records, entries } = this.#run;
-    const what = records === 1 ? 'PAGE_DATA' : `PAGE_DATA × ${records}`;
-    this.#line(offset, length, 'libxc', `${what}, ${entries} pfns`);
+    const { name, offset, length, records, entries, dataBytes } = this.#run;
+    const what = records === 1 ? name : `${name} × ${records}`;
+    const has = name === 'PAGE_DATA' ? `${entries} pfns` : `${entries} extents, ${dataBytes} octets of data`;
+    this.#line(offset, length, 'libxc', `${what}, ${has}`);
     this.#run = null;
   }
 
@@ -156,6 +175,11 @@ function summaryLines(survey: Survey, last: string | null): [string, string][] {
       ['page types', counted(pageData.types)],
       ['checkpoints', survey.checkpoints === 0 ? 'none' : String(survey.checkpoints)],
     );
+  }
+  for (const { id, bytes, records, extents, dataBytes, zeroBytes, discardedBytes } of survey.disks) {
+    const written = `${dataBytes} octets of data, ${zeroBytes} zeroed, ${discardedBytes} discarded`;
+    const size = `${bytes} octets (${formatBytes(bytes)})`;
+    lines.push(['disk', `${id}: ${size}; ${records} records, ${extents} extents: ${written}`]);
   }
   lines.push(['records', counted(survey.recordCounts)]);
   if (last !== null && survey.end !== 'stopped' && !survey.backChannel) {

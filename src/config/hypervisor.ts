@@ -2,7 +2,8 @@
 // hypervisor adds its section to the union at the end.
 
 import { z } from 'zod';
-import { choice, distinct, list, pathField, problem, section, size, text, wholeNumber } from './fields.js';
+import { choice, distinct, flag, list, named, pathField, problem, section, size } from './fields.js';
+import { text, wholeNumber } from './fields.js';
 import type { Resolve } from './fields.js';
 
 /** A page, and the guest's count of how often it rewrote it. */
@@ -121,6 +122,24 @@ const FENCE_NEEDED =
   '"fence: external" beside sharedDisks, where the storage or the cluster keeps an old primary from writing ' +
   '(SCSI reservations, a power switch): a primary that is frozen cannot stop its guest, and both would write to the disk';
 
+/** Of disks that the guest may write to, by the names of their -drive or -blockdev. One that is not named is replicated. */
+function disksSchema() {
+  const name = 'the name of a -drive (its id) or of a -blockdev (its node-name)';
+  const disk = section({
+    mode: choice(['replicate', 'shared']).default('replicate'),
+    durability: choice(['strict', 'relaxed']).default('strict'),
+    size: size('1MiB', '64TiB', (octets) => octets % 512 === 0, ' in whole sectors of 512 octets').optional(),
+    preallocate: flag().default(false),
+  }).check((context) => {
+    const { mode, durability, size: given, preallocate } = context.value;
+    if (mode === 'replicate') return;
+    if (durability !== 'strict') problem(context, ['durability'], 'strict: a shared disk is not replicated');
+    if (given !== undefined) problem(context, ['size'], 'no size: nobody makes a shared disk here');
+    if (preallocate) problem(context, ['preallocate'], 'false: nobody makes a shared disk here');
+  });
+  return named(text(name), disk, 256, `a section for each of at most 256 disks, by ${name}`);
+}
+
 function qemuSchema(resolve: Resolve) {
   const strings = (what: string, maximum: number) =>
     list(text(what), 0, maximum, `a list of at most ${maximum}: each ${what}`);
@@ -139,16 +158,17 @@ function qemuSchema(resolve: Resolve) {
     dirty: choice(['auto', 'fuse', 'compare']).optional(),
     network: networkSchema().default([]),
     sharedDisks: strings('the name of a drive or block device', 256).default([]),
+    disks: disksSchema().optional(),
     trialLoads: choice(['each', 'auto', 'first']).optional(),
     fence: choice(['external']).optional(),
   })
+    .check(checkDisks)
     .check((context) => {
       const { value } = context;
-      const { qmp, serial, network, sharedDisks, fence } = value;
+      const { qmp, serial, network } = value;
       if (qmp === undefined && serial !== undefined) {
         problem(context, ['serial'], 'no serial without qmp: the serial port of a QEMU started here is ours');
       }
-      if (sharedDisks.length > 0 && fence === undefined) problem(context, ['fence'], FENCE_NEEDED);
       for (const key of MANAGED_KEYS) {
         if (qmp === undefined || value[key] === undefined) continue;
         problem(context, [key], `no ${key} where qmp is given: that QEMU runs already`);
@@ -163,10 +183,12 @@ function qemuSchema(resolve: Resolve) {
         }
       });
     })
-    .transform(({ kind, qmp, serial, network, sharedDisks, memory, ...rest }) => {
+    .transform(({ kind, qmp, serial, network, memory, ...rest }) => {
+      const sharedDisks = sharedIn(rest);
+      const disks = replicatedIn(rest.disks ?? {});
       if (qmp !== undefined) {
         const netdevs = network.map(({ id }) => id);
-        return { kind, mode: 'attached' as const, qmp, serial, netdevs, sharedDisks };
+        return { kind, mode: 'attached' as const, qmp, serial, netdevs, sharedDisks, disks };
       }
       return {
         kind,
@@ -182,9 +204,49 @@ function qemuSchema(resolve: Resolve) {
         dirty: rest.dirty ?? ('auto' as const),
         network: network.map(networkDevice),
         sharedDisks,
+        disks,
         trialLoads: rest.trialLoads ?? ('auto' as const),
       };
     });
+}
+
+interface DisksGiven {
+  readonly qmp?: string | undefined;
+  readonly sharedDisks: readonly string[];
+  readonly disks?: Disks | undefined;
+  readonly fence?: 'external' | undefined;
+}
+
+function checkDisks(context: z.core.ParsePayload<DisksGiven>): void {
+  const { qmp, sharedDisks, disks = {}, fence } = context.value;
+  if (sharedIn(context.value).length > 0 && fence === undefined) problem(context, ['fence'], FENCE_NEEDED);
+  for (const [name, { mode, size: given, preallocate }] of Object.entries(disks)) {
+    if (mode === 'replicate' && sharedDisks.includes(name)) {
+      problem(context, ['disks', name, 'mode'], 'shared, since sharedDisks names it');
+    }
+    if (qmp !== undefined && (given !== undefined || preallocate)) {
+      const expected = 'no size and no preallocate where qmp is given: its disks are there';
+      problem(context, ['disks', name], expected);
+    }
+  }
+}
+
+type Disks = Readonly<Record<string, z.output<ReturnType<typeof disksSchema>>[string]>>;
+
+/** By either way to say so. */
+function sharedIn({ sharedDisks, disks = {} }: DisksGiven): string[] {
+  const also = Object.entries(disks).flatMap(([name, { mode }]) => (mode === 'shared' ? [name] : []));
+  return [...new Set([...sharedDisks, ...also])];
+}
+
+function replicatedIn(disks: Disks) {
+  const replicated = Object.entries(disks).filter(([, { mode }]) => mode === 'replicate');
+  return Object.fromEntries(
+    replicated.map(([name, { durability, size: bytes, preallocate }]) => [
+      name,
+      { durability, preallocate, ...(bytes !== undefined && { bytes }) },
+    ]),
+  );
 }
 
 function networkDevice({ id, mac, model, tap, user, socket }: Network[number]) {

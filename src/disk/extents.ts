@@ -6,22 +6,13 @@
 //            ZERO      zeroes, which need none
 //            DISCARD   what the disk holds there is undefined: whoever wants to know must read it
 //
-// Many of them are columns of numbers, not objects: an epoch has thousands.
+// Many of them are columns of numbers, not objects: an epoch has thousands. Here a place of DATA is in octets of all slabs
+// laid end to end, and an extent's data end in the slab in which they begin.
 
 import { outOfBounds, valueAt } from '../stream/bounds.js';
+import { type Extents, WriteKind } from '../stream/records/disks.js';
 
-export const WriteKind = { DATA: 0, ZERO: 1, DISCARD: 2 } as const;
-export type WriteKind = (typeof WriteKind)[keyof typeof WriteKind];
-
-/** Extents that do not overlap, in ascending order; each column has `count` values. */
-export interface Extents {
-  readonly count: number;
-  readonly offsets: Float64Array<ArrayBuffer>;
-  readonly lengths: Float64Array<ArrayBuffer>;
-  readonly kinds: Uint8Array<ArrayBuffer>;
-  /** DATA: where it begins, in octets of all slabs laid end to end. It ends in the same slab. */
-  readonly places: Uint32Array<ArrayBuffer>;
-}
+export { type Extents, WriteKind };
 
 /** Data are handed from thread to thread in memory of this size, which is used again and again. */
 export const SLAB_BYTES = 1024 * 1024;

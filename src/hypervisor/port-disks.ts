@@ -31,7 +31,10 @@ export interface DiskWrites {
 export interface CopiedExtents {
   readonly extents: Extents;
   readonly slab: Slab | null;
-  /** Calls of seal() before: it is applied after what those gave, and before what the next one gives. */
+  /**
+   * Calls of seal() since keep(): it is applied after what those gave, and before what the next one gives; so it is told
+   * (take) before the promise of the next one settles.
+   */
   readonly seals: number;
   readonly doneBytes: number;
   readonly totalBytes: number;
@@ -100,7 +103,8 @@ export interface DiskTarget {
   isBlank(disk: number): boolean;
   /**
    * What follows belongs to the next checkpoint. staged: it must not touch the images before committed(), because they
-   * belong to an older checkpoint that may still be needed.
+   * belong to an older checkpoint that may still be needed. Once at the beginning of each stream; what was staged before
+   * and not committed is dropped.
    */
   begin(how: 'in-place' | 'staged'): Promise<void>;
   /**
@@ -113,6 +117,9 @@ export interface DiskTarget {
   committed(point: DiskPoint): Promise<void>;
   /** As in DiskSource. */
   sums(disk: number, first: number, count: number): Promise<Uint8Array>;
-  /** The domain runs on these disks from here on; what is written to them is not of any point. Makes them durable. */
+  /**
+   * The domain runs on these disks from here on; what is written to them is not of any point. Makes them durable. What was
+   * staged and not committed is dropped.
+   */
   taken(): Promise<void>;
 }

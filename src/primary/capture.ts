@@ -25,6 +25,7 @@ import type { CaptureStage } from './checkpoints.js';
 import { within } from './limits.js';
 import { Synchronising } from './synchronising.js';
 import type { Shared } from './shared.js';
+import type { SharedDisks } from './shared-disks.js';
 import type { World } from './world.js';
 
 /** How long a domain that is gone may take to say how it ended. */
@@ -36,6 +37,8 @@ export interface CaptureOptions {
   readonly link: PrimaryLink;
   /** What the standby has, over the streams. */
   readonly shared: Shared;
+  /** The same of its disks; null: none are replicated. */
+  readonly disks: SharedDisks | null;
   /** What it fills: its own until it is released, or for ever if it fails with HUNG. */
   readonly slabs: () => readonly Slab[];
   /** The hypervisor may copy into them yet, whenever it likes. */
@@ -66,6 +69,8 @@ export class Capture {
   #leaving: Subscriber<unknown> | null = null;
   #gone = false;
   #abandoned = false;
+  /** Ends a copy of disks, which takes its time. */
+  readonly #left = new AbortController();
   #closing: Promise<void> | null = null;
 
   constructor(options: CaptureOptions) {
@@ -123,6 +128,7 @@ export class Capture {
   /** Resolves when the domain is let go of, whatever was under way; never rejects. */
   close(): Promise<void> {
     this.#abandoned = true;
+    this.#left.abort(abandoned());
     return (this.#closing ??= this.#close());
   }
 
@@ -147,6 +153,7 @@ export class Capture {
       return;
     }
     this.#options.shared.captured(epoch);
+    this.#options.disks?.captured(this.#options.link.streamUuid, epoch);
     if (isLast) await this.#handOver(epoch);
     const resumed = steps.resume();
     // What follows from the capture is thought about when the domain is told to go on, not in its pause.
@@ -168,8 +175,10 @@ export class Capture {
   }
 
   async #open(): Promise<SaveSteps> {
-    const { world, link, shared, slabs, ready } = this.#options;
+    const { world, link, shared, disks, slabs, ready } = this.#options;
     await ready;
+    this.#check();
+    await world.domain.disks?.attach();
     this.#check();
     const { resumes } = link;
     this.#synchronising = new Synchronising(resumes);
@@ -185,6 +194,9 @@ export class Capture {
       slabs: slabs(),
       dirtyLog: shared,
       resumes,
+      ...(disks && {
+        disks: { todo: (marked, signal) => disks.todo(link, marked, signal), signal: this.#left.signal },
+      }),
     });
     this.#check();
     return this.#steps;
@@ -255,6 +267,7 @@ export class Capture {
         await gate.sealAfter(epoch);
       },
       postcopy: () => stop.remove('checkpoint'),
+      diskWrites: (_, writes) => this.#options.disks?.wrote(writes),
       progress: ({ pagesDone, pagesTotal }) => this.#synchronising?.sent(pagesDone, pagesTotal),
     };
   }

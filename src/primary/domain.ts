@@ -268,6 +268,7 @@ export class PrimaryDomain {
     this.#links.set(link.streamUuid, link);
     const { streamUuid, pairing, events$ } = link;
     this.#links$.next({ streamUuid, pairing: { standby: link.hello.host, stream: pairing }, events$ });
+    link.events$.pipe(ofKind('durable')).subscribe(({ point }) => this.#work.disks?.durable(point));
     link.events$.pipe(ofKind('lost')).subscribe(({ error: { code, message } }) => {
       this.#log[code === 'STATE_REFUSED' ? 'warn' : 'info']({ code, reason: message }, 'link lost');
       this.#links.delete(link.streamUuid);

@@ -17,6 +17,7 @@ import type { LifeEvent } from './life-state.js';
 import { within } from './limits.js';
 import type { Release } from './ledger.js';
 import { Shared } from './shared.js';
+import { SharedDisks } from './shared-disks.js';
 import type { Saver } from './stream.js';
 import type { World } from './world.js';
 
@@ -25,6 +26,7 @@ export class DomainWork {
 
   #world: World | null = null;
   #shared: Shared | null = null;
+  #disks: SharedDisks | null = null;
   readonly #config: PrimaryDomainConfig;
   readonly #log: Logger;
   /** Whether its hypervisor knows who may take the domain over. */
@@ -53,13 +55,20 @@ export class DomainWork {
     return this.#shared;
   }
 
+  /** The same of its disks; null: none are replicated. */
+  get disks(): SharedDisks | null {
+    return this.#disks;
+  }
+
   get synchronisation(): Synchronisation | null {
     return this.#capture?.synchronisation ?? null;
   }
 
   made(world: World): void {
     this.#world = world;
-    this.#shared = new Shared(world.domain);
+    const { domain } = world;
+    this.#shared = new Shared(domain);
+    this.#disks = domain.disks ? new SharedDisks(domain.disks) : null;
   }
 
   /** The domain is of no use any more, and why. */
@@ -154,6 +163,7 @@ export class DomainWork {
       world,
       link,
       shared,
+      disks: this.#disks,
       slabs: () => (this.#slabs ??= makeSlabs(windowEpochs + 1, slabBytes)),
       hung: () => (this.#slabs = null),
       log: this.#log,

@@ -15,7 +15,9 @@ import {
 } from '../stream/libxl.js';
 import { decodePageData } from '../stream/page-data.js';
 import type { StreamRecord } from '../stream/record.js';
+import { decodeDisks, isDiskRecord } from '../stream/records/disks.js';
 import type { RestoreContext } from './context.js';
+import { requireSame } from './disks.js';
 import { RestoreError, type RestoreErrorCode } from './error.js';
 
 export type Admission =
@@ -28,13 +30,14 @@ export type Admission =
   /** With it the stream is. */
   | 'end';
 
-/** @throws StreamError, GuestError, RestoreError UNKNOWN_RECORD, UNEXPECTED_RECORD, NO_EMULATOR */
+/** @throws StreamError, GuestError, RestoreError UNKNOWN_RECORD, UNEXPECTED_RECORD, NO_EMULATOR, DISKS_DIFFER */
 export function admit(context: RestoreContext, record: StreamRecord): Admission {
   if (record.layer === 'libxl') return admitLibxl(context, record);
   if (context.repeating) return admitRepeated(context, record);
   const known = COMMON_RECORDS.has(record.type) || context.ops.recordTypes.has(record.type);
   if (!known) return admitUnknown(context, record);
   checkPlace(context, record);
+  if (isDiskRecord(record.type)) return admitDisks(context, record);
   if (record.type === RecordType.PAGE_DATA) checkPageData(context, record);
   else checkRecord(record, context.domainInfo.type);
   if (record.type === RecordType.CHECKPOINT && context.layered) {
@@ -62,7 +65,7 @@ function admitLibxl(context: RestoreContext, record: StreamRecord): Admission {
       return 'checkpoint';
     case LibxlRecordType.END:
       // After libxc's END: the state of a device model that belongs to no checkpoint.
-      if (context.bufferedRecords.count > 0) throw unexpected(record, 'in the middle of a checkpoint');
+      if (context.isOpen) throw unexpected(record, 'in the middle of a checkpoint');
       return 'end';
     default:
       return admitUnknown(context, record);
@@ -78,6 +81,15 @@ function admitRepeated(context: RestoreContext, record: StreamRecord): Admission
     throw unexpected(record, 'before the end of the static data of a stream that goes on');
   checkRecord(record, context.domainInfo.type);
   return 'skip';
+}
+
+function admitDisks({ disks }: RestoreContext, record: StreamRecord): 'take' {
+  if (disks === null) {
+    if (record.type === RecordType.DISKS) requireSame(decodeDisks(record), []);
+    throw unexpected(record, 'for a domain without replicated disks');
+  }
+  disks.admit(record);
+  return 'take';
 }
 
 /** @throws RestoreError UNKNOWN_RECORD */
@@ -104,6 +116,7 @@ function checkEmulatorContext({ domain }: RestoreContext, record: StreamRecord):
 const COMMON_RECORDS: ReadonlySet<number> = new Set([
   ...[RecordType.END, RecordType.PAGE_DATA, RecordType.VERIFY],
   ...[RecordType.CHECKPOINT, RecordType.STATIC_DATA_END],
+  ...[RecordType.DISKS, RecordType.DISK_WRITES],
 ]);
 
 function checkPlace(context: RestoreContext, record: StreamRecord): void {
@@ -114,12 +127,18 @@ function checkPlace(context: RestoreContext, record: StreamRecord): void {
     case RecordType.STATIC_DATA_END:
       if (context.seenStaticDataEnd) throw unexpected(record, 'comes a second time');
       break;
+    case RecordType.DISKS:
+    case RecordType.DISK_WRITES:
+      if (!staticDataEnded) throw unexpected(record, 'comes before STATIC_DATA_END');
+      break;
     case RecordType.PAGE_DATA:
       if (!staticDataEnded) throw unexpected(record, 'comes before STATIC_DATA_END');
+      context.disks?.requireListed();
       break;
     case RecordType.CHECKPOINT:
       if (!checkpointed) throw unexpected(record, 'in a stream without checkpoints');
       if (!staticDataEnded) throw unexpected(record, 'comes before STATIC_DATA_END');
+      context.disks?.requireListed();
       break;
     case RecordType.VERIFY:
       // From then on nothing would be written, so nothing could be acknowledged.
@@ -127,7 +146,7 @@ function checkPlace(context: RestoreContext, record: StreamRecord): void {
       break;
     case RecordType.END:
       if (checkpointed && !context.bufferAllRecords) throw unexpected(record, 'before the first checkpoint');
-      if (context.bufferedRecords.count > 0) throw unexpected(record, 'in the middle of a checkpoint');
+      if (context.isOpen) throw unexpected(record, 'in the middle of a checkpoint');
       break;
     default:
       break;

@@ -34,6 +34,10 @@ async function dispatch(context: RestoreContext, record: StreamRecord): Promise<
     case RecordType.STATIC_DATA_END:
       await context.handleStaticDataEnd();
       return 'processed';
+    case RecordType.DISKS:
+    case RecordType.DISK_WRITES:
+      await context.disks?.apply(record);
+      return 'processed';
     default:
       return context.ops.processRecord(context, record);
   }

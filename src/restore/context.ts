@@ -12,6 +12,7 @@ import { PageBatch } from '../stream/page-data.js';
 import type { StreamRecord } from '../stream/record.js';
 import type { ColoRestoreOptions, RestoreStepCallbacks } from './callbacks.js';
 import type { DomainCopy } from './copy.js';
+import { type DiskRestoreOptions, RestoredDisks } from './disks.js';
 import { RestoreError } from './error.js';
 import { RecordBuffer } from './record-buffer.js';
 
@@ -27,6 +28,8 @@ export interface RestoreStepOptions {
   readonly colo?: ColoRestoreOptions;
   /** The most that the records of an open checkpoint may take. Default: 256 MiB. */
   readonly bufferLimitBytes?: number;
+  /** Needed if the domain's disks are replicated, and the stream is Remus'. */
+  readonly disks?: DiskRestoreOptions;
   /** Xenstore's and the console's event channels, where there are any; their frames come back in it. */
   readonly endpoints?: RestoreEndpoints;
   /** Milliseconds, monotonic. Default: the services' clock. */
@@ -51,6 +54,8 @@ export class RestoreContext implements RestoreOpsContext {
   readonly guestType: number;
   readonly guestPageSize: number;
   readonly p2mSize: number;
+  /** null: none is replicated in this stream. */
+  readonly disks: RestoredDisks | null;
 
   cpuPolicy: CpuPolicy = NO_CPU_POLICY;
   hvmContext: Uint8Array | null = null;
@@ -96,7 +101,15 @@ export class RestoreContext implements RestoreOpsContext {
     this.guestType = headers.domainType;
     this.guestPageSize = 2 ** headers.pageShift;
     this.p2mSize = domainInfo.p2mSize;
+    const { disks } = options.domain;
+    const isReplicated = disks !== undefined && options.streamType === 'remus';
+    this.disks = isReplicated && options.disks ? new RestoredDisks(disks, options.disks) : null;
     this.bufferedRecords = new RecordBuffer(options.bufferLimitBytes ?? BUFFER_DEFAULT_BYTES);
+  }
+
+  /** Records of the checkpoint that is open have come, since the last. */
+  get isOpen(): boolean {
+    return this.bufferedRecords.count > 0 || this.disks?.isOpen === true;
   }
 
   /** Records of more than 1024 pages are legal to read: the arrays follow the largest seen. */
@@ -177,6 +190,27 @@ export class RestoreContext implements RestoreOpsContext {
     const missing = await this.ops.staticDataComplete(this);
     await this.callbacks.staticDataDone?.(missing);
   }
+}
+
+/** What COLO needs, where it is COLO. @throws RestoreError BAD_OPTIONS */
+export function requireOptions(options: RestoreStepOptions): ColoRestoreOptions | null {
+  const { domain, streamType, bufferLimitBytes, disks } = options;
+  const coloOptions = streamType === 'colo' ? options.colo : null;
+  if (coloOptions === undefined) {
+    throw new RestoreError('BAD_OPTIONS', 'a COLO restore needs the option colo', { streamType });
+  }
+  if (bufferLimitBytes !== undefined && !(bufferLimitBytes > 0)) {
+    const message = `bufferLimitBytes must be positive, not ${bufferLimitBytes}`;
+    throw new RestoreError('BAD_OPTIONS', message, { bufferLimitBytes });
+  }
+  if (domain.disks !== undefined && streamType === 'colo') {
+    throw new RestoreError('BAD_OPTIONS', 'disks are not replicated in COLO', { streamType });
+  }
+  if (domain.disks !== undefined && streamType === 'remus' && disks === undefined) {
+    const message = 'the restore of a domain with replicated disks needs the option disks';
+    throw new RestoreError('BAD_OPTIONS', message, { streamType });
+  }
+  return coloOptions;
 }
 
 function noEndpoints(): RestoreEndpoints {

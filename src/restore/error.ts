@@ -9,6 +9,8 @@ export type RestoreErrorCode =
   | 'BACK_CHANNEL_BROKEN' // COLO: the list of dirty pages could not be sent; the cause of a failover
   | 'NOT_SUSPENDED' // COLO: the suspend callback came back and the domain is not suspended
   | 'BUFFER_LIMIT' // a checkpoint larger than may be buffered
+  | 'SPILL_FAILED' // what of a checkpoint does not fit into memory cannot be kept in a file; facts `directory`, `code`
+  | 'DISKS_DIFFER' // the stream's disks are not the domain's; facts `stream`, `domain`
   | 'UNKNOWN_RECORD' // a mandatory record that nothing here knows
   | 'NO_EMULATOR' // the state of a device model that the domain does not have
   | 'UNEXPECTED_RECORD' // a record that must not stand where it stands

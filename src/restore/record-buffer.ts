@@ -7,7 +7,7 @@ import { RestoreError } from './error.js';
 
 const GROW_RECORDS = 1024;
 /** What keeping a record costs besides its body: many empty ones must not slip past the limit. */
-const RECORD_COST_BYTES = 128;
+export const RECORD_COST_BYTES = 128;
 
 export class RecordBuffer {
   readonly #limitBytes: number;

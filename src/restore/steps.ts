@@ -24,63 +24,26 @@ import type { TargetDomain } from '../hypervisor/port.js';
 import type { RecordSource } from '../stream/flow.js';
 import { RecordType, recordTypeName } from '../stream/format.js';
 import type { StreamRecord } from '../stream/record.js';
+import { isDiskRecord } from '../stream/records/disks.js';
 import { type Admission, admit } from './admit.js';
 import { processRecord } from './apply.js';
-import type { AppliedCheckpoint } from './callbacks.js';
 import { ColoSecondary } from './colo.js';
-import { RestoreContext, type RestoreStepOptions } from './context.js';
+import { RestoreContext, type RestoreStepOptions, requireOptions } from './context.js';
 import { Copies, type CopiedCheckpoint } from './copies.js';
 import { RestoreError } from './error.js';
+import type { Committed, Received, RestoreOutcome } from './results.js';
 
-/**
- * Either way the domain can be started: it equals the last checkpoint. In COLO it has been: after 'failover' it runs,
- * after 'complete' it is suspended, both in its own state, in which the last checkpoint is one that it went through.
- */
-export type RestoreOutcome =
-  | {
-      /** END has come. */
-      readonly kind: 'complete';
-      /** Checkpoints that were applied; 0 for a plain stream. */
-      readonly epochs: number;
-    }
-  | {
-      /** The stream broke off after a checkpoint. */
-      readonly kind: 'failover';
-      /** The checkpoint that the domain equals: the last one that was applied, or that it could be started from. */
-      readonly epoch: number;
-      /** Why the open checkpoint was dropped, where it did not simply end. */
-      readonly cause?: Error;
-    };
-
-export type Received =
-  /** The open checkpoint is whole and well-formed: it can be applied, so it may be acknowledged. */
-  | { readonly kind: 'checkpoint'; readonly epoch: number }
-  /** The stream is whole. */
-  | { readonly kind: 'end'; readonly epochs: number }
-  /** libxc's BROKEN_CHANNEL, with the cause where the stream did not simply end: bad bytes, a full buffer. */
-  | { readonly kind: 'broken'; readonly cause: Error | null };
+export type { Committed, Received, RestoreOutcome } from './results.js';
 
 const BROKEN: Received = { kind: 'broken', cause: null };
-
-export type Committed =
-  | { readonly kind: 'applied'; readonly applied: AppliedCheckpoint }
-  /** The domain cannot be started from this epoch, and is as of the one before it that the outcome names. */
-  | { readonly kind: 'unusable'; readonly outcome: RestoreOutcome };
 
 /**
  * Waits for the stream's headers. Nothing is done to the domain yet, so nothing is to be closed if this fails.
  * @throws RestoreError BAD_OPTIONS, StreamError, GuestError UNSUPPORTED_DOMAIN_TYPE, HypervisorError
  */
 export async function openRestore(options: RestoreStepOptions): Promise<RestoreSteps> {
-  const { domain, source, streamType, bufferLimitBytes } = options;
-  const coloOptions = streamType === 'colo' ? options.colo : null;
-  if (coloOptions === undefined) {
-    throw new RestoreError('BAD_OPTIONS', 'a COLO restore needs the option colo', { streamType });
-  }
-  if (bufferLimitBytes !== undefined && !(bufferLimitBytes > 0)) {
-    const message = `bufferLimitBytes must be positive, not ${bufferLimitBytes}`;
-    throw new RestoreError('BAD_OPTIONS', message, { bufferLimitBytes });
-  }
+  const { domain, source } = options;
+  const coloOptions = requireOptions(options);
   const domainInfo = await domain.info();
   const ops = options.ops ?? restoreOpsFor(domainInfo.type);
   const colo = coloOptions === null ? null : new ColoSecondary(coloOptions, domainInfo.p2mSize);
@@ -120,11 +83,18 @@ export class RestoreSteps implements Closable {
   /**
    * Goes on with another stream, of the same domain, whose first checkpoint holds what has changed since the last that was
    * applied here; after breakOff() and close(). Nothing is done to the domain. Its epochs are numbered from 0 again.
+   * Disks are staged until its first checkpoint is committed.
+   * @param streamUuid needed with disks
    * @throws StreamError; RestoreError BAD_OPTIONS if the domain is PV or has had no checkpoint, or the stream is of another kind
    */
-  async resume(source: RecordSource): Promise<void> {
+  async resume(source: RecordSource, streamUuid?: string): Promise<void> {
     const context = this.#context;
+    const { disks } = context;
+    if (disks !== null && streamUuid === undefined) {
+      throw new RestoreError('BAD_OPTIONS', 'a domain with replicated disks goes on in a stream with a UUID');
+    }
     context.goOn(await source.headers());
+    if (streamUuid !== undefined) await disks?.goOn(streamUuid);
     this.#source = source;
     this.#epochsBefore = context.epoch;
     this.#channelBroken = false;
@@ -187,7 +157,11 @@ export class RestoreSteps implements Closable {
     return cleanUp(
       failure,
       'restored',
-      [async () => this.#colo?.cleanup(), () => context.ops.cleanup(context)],
+      [
+        async () => this.#colo?.cleanup(),
+        async () => context.disks?.drop(),
+        () => context.ops.cleanup(context),
+      ],
       (message, options) => new RestoreError('CLEANUP_FAILED', message, {}, options),
     );
   }
@@ -230,7 +204,7 @@ export class RestoreSteps implements Closable {
         if (record === null) return BROKEN;
         admission = admit(context, record);
         if (admission === 'take' && context.bufferAllRecords) {
-          context.bufferedRecords.push(record);
+          await this.#keep(record);
           continue;
         }
       } catch (error) {
@@ -253,13 +227,27 @@ export class RestoreSteps implements Closable {
     }
   }
 
+  /** Until its checkpoint is committed. What disks can keep themselves, they have at once. */
+  async #keep(record: StreamRecord): Promise<void> {
+    const { disks, bufferedRecords } = this.#context;
+    const { type, layer } = record;
+    if (disks === null || layer === 'libxl' || !isDiskRecord(type)) {
+      bufferedRecords.push(record);
+    } else if (disks.comesAtOnce(type)) {
+      await disks.apply(record);
+      this.#source.release?.(record);
+    } else if (await disks.buffer(record)) {
+      this.#source.release?.(record);
+    }
+  }
+
   async #commit(isLast: boolean): Promise<Committed> {
     const context = this.#context;
-    const { bufferedRecords } = context;
+    const { bufferedRecords, disks } = context;
     const epoch = this.#epoch;
     this.#completed = false;
     const first = !context.bufferAllRecords;
-    const bufferedBytes = bufferedRecords.bytes;
+    const bufferedBytes = bufferedRecords.bytes + (disks?.bufferedBytes ?? 0);
     const count = bufferedRecords.count;
     for (let i = 0; i < count; i++) {
       // The rest of it is here and is applied, channel or no channel.
@@ -268,7 +256,12 @@ export class RestoreSteps implements Closable {
     bufferedRecords.clear();
     await this.#colo?.complete(context);
     const back = first ? null : await tryCheckpoint(context, isLast);
-    if (back !== null) return { kind: 'unusable', outcome: failover(epoch - back.epochs, back.cause) };
+    if (back !== null) {
+      await disks?.drop();
+      if (disks !== null && back.epochs > 1) throw notOfDisks(epoch, back);
+      return { kind: 'unusable', outcome: failover(epoch - back.epochs, back.cause) };
+    }
+    await this.#commitDisks(epoch);
     context.bufferAllRecords = true;
     context.epoch++;
     const { records, pages, applyMs } = context;
@@ -279,8 +272,17 @@ export class RestoreSteps implements Closable {
     return { kind: 'applied', applied };
   }
 
+  async #commitDisks(epoch: number): Promise<void> {
+    const context = this.#context;
+    if (context.disks === null) return;
+    const started = context.clock();
+    context.records += await context.disks.commit(epoch, (record) => this.#source.release?.(record));
+    context.applyMs += context.clock() - started;
+  }
+
   async #breakOff(cause: Error | null): Promise<RestoreOutcome> {
     const context = this.#context;
+    await context.disks?.drop();
     if (!context.bufferAllRecords) {
       const { streamType } = context;
       const message = 'the stream broke before it had brought a whole domain';
@@ -301,7 +303,9 @@ export class RestoreSteps implements Closable {
       const message = `${recordTypeName(type)} record was not processed`;
       throw new RestoreError('UNKNOWN_RECORD', message, { type, offset });
     }
-    if (record.layer !== 'libxl' && record.type === RecordType.PAGE_DATA) this.#source.release?.(record);
+    const { layer, type } = record;
+    const isDone = type === RecordType.PAGE_DATA || type === RecordType.DISK_WRITES;
+    if (layer !== 'libxl' && isDone) this.#source.release?.(record);
     return result;
   }
 }
@@ -319,6 +323,12 @@ async function tryCheckpoint(
     if (back === 0 || back > context.epoch) throw error;
     return { epochs: back, cause: asError(error) };
   }
+}
+
+/** The disks are as of the checkpoint before this one, and no other. */
+function notOfDisks(epoch: number, { epochs, cause }: { epochs: number; cause: Error }): RestoreError {
+  const message = 'the domain went back further than its disks do';
+  return new RestoreError('NO_CONSISTENT_CHECKPOINT', message, { epoch, epochsBack: epochs }, { cause });
 }
 
 function failover(epoch: number, cause: Error | null): RestoreOutcome {

@@ -6,6 +6,8 @@
 //   COLO:
 //   prepareSuspend suspend [ copy pages, device state, pieces leave, checkpoint ] postcopy … waitCheckpoint → next one, …
 
+import type { DiskWrites } from '../hypervisor/port-disks.js';
+
 /** libxc's precopy_stats. */
 export interface PrecopyStats {
   readonly iteration: number;
@@ -37,6 +39,13 @@ export interface SaveProgress {
   readonly stage: string;
   readonly pagesDone: number;
   readonly pagesTotal: number;
+}
+
+/** Of the copy of a disk: octets of it that are in the stream, and that will be. */
+export interface DiskProgress {
+  readonly disk: string;
+  readonly doneBytes: number;
+  readonly totalBytes: number;
 }
 
 /**
@@ -76,6 +85,12 @@ export interface SaveStepCallbacks {
   /** Turns the device model's dirty tracking on or off, where there is one (libxc's switch_qemu_logdirty). */
   switchDeviceLogDirty?(enable: boolean): Promise<void>;
   progress?(progress: SaveProgress): void;
+  diskProgress?(progress: DiskProgress): void;
+  /**
+   * The domain wrote this to its disks, in this epoch or while the stream began; before it is in the stream, in order, and
+   * whether or not it will be. The slabs are not the callback's.
+   */
+  diskWrites?(epoch: number, writes: DiskWrites): void;
 }
 
 export interface SaveCallbacks extends SaveStepCallbacks {

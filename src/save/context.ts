@@ -9,6 +9,8 @@ import type { DirtyLog } from '../hypervisor/log-dirty.js';
 import type { DomainInfo, SourceDomain } from '../hypervisor/port.js';
 import type { StreamPiece, StreamSink } from '../stream/flow.js';
 import { MAX_BATCH_SIZE } from '../stream/format.js';
+import { DISK_ROOM_MIN } from './disk-records.js';
+import { DiskSaver, type DiskSaveOptions } from './disks.js';
 import { pieceOf, recordParts } from '../stream/writer.js';
 import type { PrecopyStats, SaveStepCallbacks } from './callbacks.js';
 import type { BackSource } from './colo.js';
@@ -46,6 +48,8 @@ export interface SaveStepOptions {
    * a stream begins with. Default: false.
    */
   readonly resumes?: boolean;
+  /** Of a domain whose disks are replicated; a plain save is without them. */
+  readonly disks?: DiskSaveOptions;
 }
 
 export class SaveContext implements SaveOpsContext {
@@ -62,6 +66,8 @@ export class SaveContext implements SaveOpsContext {
   readonly clock: () => number;
   /** The stream is libxl's, for the state of the domain's device model (libxl.ts). */
   readonly layered: boolean;
+  /** null: none is replicated in this stream. */
+  readonly disks: DiskSaver | null;
 
   live: boolean;
   p2mSize = 0;
@@ -70,6 +76,8 @@ export class SaveContext implements SaveOpsContext {
   /** True between the suspend and the postcopy of an epoch (of a plain save: to its end). */
   suspended = false;
   guestState: object | null = null;
+  /** The device model's state, as of the pause, until it is written. */
+  emulatorState: Uint8Array | null = null;
   logDirtyEnabled = false;
 
   /** The batch under construction: libxc's save.buffers. */
@@ -112,6 +120,9 @@ export class SaveContext implements SaveOpsContext {
     this.clock = options.clock ?? monotonicMs;
     this.layered = options.domain.emulatorContext !== undefined;
     this.#posting = posting;
+    const { disks } = options.domain;
+    const isSaved = disks !== undefined && options.streamType !== 'plain';
+    this.disks = isSaved ? new DiskSaver(disks, this, options.disks ?? {}) : null;
   }
 
   /** Once p2mSize is known. Shared, so that a domain in a worker can fill them. */
@@ -168,6 +179,20 @@ export class SaveContext implements SaveOpsContext {
       slab.closePiece();
       this.addPiece(pieceOf(parts));
     }
+  }
+
+  /** A record that is a piece by itself: `lay` puts its body into the slab, where there is room for some of it. */
+  async layRecord(
+    type: number,
+    lay: (memory: Uint8Array, at: number, room: number) => number,
+  ): Promise<void> {
+    let slab = await this.slab();
+    if (slab.bodyRoom() < DISK_ROOM_MIN) {
+      this.flushSlab();
+      slab = await this.slab();
+    }
+    this.addPiece(slab.closeBody(type, lay(slab.memory, slab.bodyOffset(), slab.bodyRoom())));
+    this.sendReady();
   }
 
   /** While the domain runs: what is ready leaves, the slab goes on being filled. */

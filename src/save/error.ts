@@ -7,6 +7,7 @@ export type SaveErrorCode =
   | 'ABORTED' // the pre-copy policy or the checkpoint callback gave the save up
   | 'NOT_SUSPENDED' // the suspend callback came back and the domain is not suspended
   | 'UNKNOWN_PAGE_TYPE' // the hypervisor names a page type that the stream does not have
+  | 'DISK_BEHIND' // a disk is written to faster than it can be sent: not all was kept; facts `disk` (id), `bytes`
   | 'EMPTY_CONTEXT' // the domain's device model gives a state of no octets
   | 'BACK_CHANNEL_BROKEN' // COLO: the secondary can no longer say what it has changed
   | 'UNEXPECTED_RECORD' // COLO: a record that must not stand on the back channel

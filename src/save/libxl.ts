@@ -15,24 +15,29 @@ export function libxlOpening(): Uint8Array[] {
   return [encodeLibxlHeader(), encodeRecord(LibxlRecordType.LIBXC_CONTEXT)];
 }
 
-/** Behind libxc's CHECKPOINT. The domain is suspended. */
-export async function endLibxlCheckpoint(context: SaveContext): Promise<void> {
-  await writeEmulatorContext(context);
+/** Behind libxc's CHECKPOINT. */
+export async function endLibxlCheckpoint(context: SaveContext, state: Uint8Array): Promise<void> {
+  await writeEmulatorContext(context, state);
   await context.writeRecord(LibxlRecordType.CHECKPOINT_END);
 }
 
 /** Behind libxc's END. A plain save's domain is suspended; of a checkpointed one the last checkpoint has said it all. */
 export async function endLibxlStream(context: SaveContext): Promise<void> {
-  if (context.streamType === 'plain') await writeEmulatorContext(context);
+  if (context.streamType === 'plain') await writeEmulatorContext(context, await takeEmulatorState(context));
   await context.writeRecord(LibxlRecordType.END);
 }
 
-async function writeEmulatorContext(context: SaveContext): Promise<void> {
+/** The device model's state. The domain is suspended. @throws SaveError EMPTY_CONTEXT */
+export async function takeEmulatorState(context: SaveContext): Promise<Uint8Array> {
   const state = (await context.domain.emulatorContext?.()) ?? new Uint8Array(0);
   if (state.length === 0) {
     const { epoch } = context;
     throw new SaveError('EMPTY_CONTEXT', 'the device model says that it has no state', { epoch });
   }
+  return state;
+}
+
+async function writeEmulatorContext(context: SaveContext, state: Uint8Array): Promise<void> {
   const emulator = { emulatorId: EmulatorId.QEMU_UPSTREAM, index: 0, context: state };
   await context.writeRecord(LibxlRecordType.EMULATOR_CONTEXT, encodeEmulatorContext(emulator));
 }

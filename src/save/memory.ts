@@ -23,7 +23,11 @@ export type PassResult = 'sent' | 'domain-gone';
 /** Log-dirty on, all memory while the domain runs, then what is left while it is suspended. */
 export async function sendDomainMemoryLive(context: SaveContext): Promise<PassResult> {
   await enableLogDirty(context);
-  await sendMemoryLive(context);
+  await precopy(context, await beginMemory(context));
+  // Disks that fell behind meanwhile have been copied again: memory that has changed since is not for the pause.
+  while (context.disks !== null && (await context.disks.catchUp())) {
+    await precopy(context, (await context.dirtyLog.cleanLogDirty(context.dirtyBitmap)).dirtyCount);
+  }
   const result = await suspendAndSendDirty(context);
   if (result === 'sent' && context.debug && context.streamType === 'plain') await verifyFrames(context);
   return result;
@@ -34,6 +38,7 @@ export async function sendDomainMemoryCheckpointed(context: SaveContext): Promis
   // The first checkpoint of a save that is not live has nothing before it that the dirty log could start from.
   if (context.epoch === 0) {
     await enableLogDirty(context);
+    if (context.disks !== null) await context.disks.catchUp();
     if (context.resumes) return suspendAndSendDirty(context);
     context.deferredPages.setAll();
     context.nrDeferredPages = context.p2mSize;
@@ -62,10 +67,10 @@ async function beginMemory({ resumes, dirtyBitmap, dirtyLog, p2mSize }: SaveCont
   return p2mSize;
 }
 
-/** The pre-copy loop: libxc's send_memory_live. */
-async function sendMemoryLive(context: SaveContext): Promise<void> {
+/** The pre-copy loop: libxc's send_memory_live. It begins with what is in the bitmap. */
+async function precopy(context: SaveContext, pages: number): Promise<void> {
   const policy = context.callbacks.precopyPolicy ?? simplePrecopyPolicy;
-  let dirtyCount = await beginMemory(context);
+  let dirtyCount = pages;
   context.stats = { iteration: 0, totalWritten: 0, dirtyCount };
   let decision: PrecopyDecision;
   for (let iteration = 1; ; iteration++) {
@@ -100,6 +105,7 @@ async function suspendDomain(context: SaveContext): Promise<PassResult> {
     throw error;
   }
   context.suspended = true;
+  context.disks?.seal();
   const { state } = await context.domain.info();
   // By somebody else: found out, and made good, at the end of the pass.
   const resumed = state === 'running' && context.domain.stoodStill !== undefined;
@@ -171,6 +177,7 @@ async function sendDirtyPages(context: SaveContext, entries: number, stage: stri
       pfn = dirtyBitmap.next(pfn + 1);
     }
     await writeBatch(context, slab, count);
+    if (!context.suspended) await context.disks?.between();
     written += count;
     callbacks.progress?.({ stage, pagesDone: written, pagesTotal: Math.max(entries, written) });
   }

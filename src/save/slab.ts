@@ -15,6 +15,7 @@ import {
   PAGE_SIZE,
   RECORD_HEADER_BYTES,
   RecordType,
+  paddedLength,
 } from '../stream/format.js';
 import { writePageDataHeader, writePfnEntry, writeRecordHeader } from '../stream/writer.js';
 import { SaveError } from './error.js';
@@ -76,6 +77,28 @@ export class Slab {
       at += PFN_ENTRY_BYTES;
     }
     this.#used = body + length;
+    this.#open = null;
+    return { memory, start, end: this.#used };
+  }
+
+  /** Octets that the body of a record which is a piece by itself may have, padding included. */
+  bodyRoom(): number {
+    return Math.max(0, this.memory.length - this.bodyOffset());
+  }
+
+  /** Where it will stand: at a multiple of 8, as its piece does. */
+  bodyOffset(): number {
+    return this.#used + HEADROOM + RECORD_HEADER_BYTES;
+  }
+
+  /** Finishes the record whose body was put at bodyOffset(): the piece that it makes. */
+  closeBody(type: number, length: number): StreamPiece {
+    const memory = this.memory;
+    const start = this.#used + HEADROOM;
+    const end = this.bodyOffset() + length;
+    writeRecordHeader(memory, start, type, length);
+    this.#used = this.bodyOffset() + paddedLength(length);
+    memory.fill(0, end, this.#used);
     this.#open = null;
     return { memory, start, end: this.#used };
   }

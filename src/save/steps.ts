@@ -1,7 +1,7 @@
 // Saving a domain, step by step: the order of the records, and which step writes them. Who takes the steps decides
 // when, and whether there is another (libxc's loop in save.ts; the primary's pipeline).
 //
-//   capture   0: setup  headers  static data  STATIC_DATA_END  start of stream
+//   capture   0: setup  headers  static data  STATIC_DATA_END  start of stream  (disks)
 //             start of checkpoint   memory   end of checkpoint   CHECKPOINT (plain: none)
 //   resume    the domain runs                             COLO: send, then resume
 //   send      the epoch leaves ┄┄┄▶ next capture
@@ -26,7 +26,7 @@ import {
   sendDomainMemoryLive,
   sendDomainMemoryNonlive,
 } from './memory.js';
-import { endLibxlCheckpoint, endLibxlStream, libxlOpening } from './libxl.js';
+import { endLibxlCheckpoint, endLibxlStream, libxlOpening, takeEmulatorState } from './libxl.js';
 import { Posting } from './posting.js';
 import { makeSlabs } from './slab.js';
 
@@ -56,6 +56,9 @@ export async function openSave(options: SaveStepOptions): Promise<SaveSteps> {
   const slabs = options.slabs ?? makeSlabs(slabCount, slabBytes);
   if (streamType === 'colo' && back === undefined) {
     throw new SaveError('BAD_OPTIONS', 'a COLO save needs a back channel', { streamType });
+  }
+  if (streamType === 'colo' && domain.disks !== undefined) {
+    throw new SaveError('BAD_OPTIONS', 'disks are not replicated in COLO', { streamType });
   }
   const posting = new Posting(sink, slabs);
   return new SaveSteps(new SaveContext(options, await domain.info(), posting), posting);
@@ -95,7 +98,7 @@ export class SaveSteps implements Closable {
     });
   }
 
-  /** callbacks.postcopy: lets the domain run again. */
+  /** callbacks.postcopy: lets the domain run again. With disks, the epoch is whole only then. */
   resume(): Promise<void> {
     return this.#step(() => resume(this.#context));
   }
@@ -124,6 +127,7 @@ export class SaveSteps implements Closable {
   /** As Closable says: the dirty log ends when the step under way is over. */
   async close(failure: Error | null): Promise<Error | null> {
     const context = this.#context;
+    context.disks?.abort();
     await this.#settled;
     // Given up because the sink failed: the sink's error says more.
     const aborted = failure instanceof SaveError && failure.code === 'ABORTED';
@@ -134,6 +138,7 @@ export class SaveSteps implements Closable {
         async () => {
           if (context.logDirtyEnabled) await endDirtyLog(context.dirtyLog);
         },
+        async () => context.disks?.close(),
         () => context.ops.cleanup(context),
       ],
       (message, options) => new SaveError('CLEANUP_FAILED', message, {}, options),
@@ -163,6 +168,8 @@ async function openStream(context: SaveContext): Promise<void> {
   await ops.staticData(context);
   await context.writeRecord(RecordType.STATIC_DATA_END);
   await ops.startOfStream(context);
+  await context.disks?.begin();
+  await context.disks?.synchronise();
 }
 
 async function captureEpoch(context: SaveContext): Promise<'captured' | 'gone'> {
@@ -175,11 +182,19 @@ async function captureEpoch(context: SaveContext): Promise<'captured' | 'gone'> 
   }
   await ops.endOfCheckpoint(context);
   if (context.streamType !== 'plain') {
-    await context.writeRecord(RecordType.CHECKPOINT);
-    if (context.layered) await endLibxlCheckpoint(context);
+    context.emulatorState = context.layered ? await takeEmulatorState(context) : null;
+    // What was written to disks is before it, and need not be there before the domain runs again.
+    if (context.disks === null) await endCheckpoint(context);
     context.marks.captured = context.clock();
   }
   return 'captured';
+}
+
+async function endCheckpoint(context: SaveContext): Promise<void> {
+  const { emulatorState } = context;
+  await context.writeRecord(RecordType.CHECKPOINT);
+  if (emulatorState !== null) await endLibxlCheckpoint(context, emulatorState);
+  context.emulatorState = null;
 }
 
 function sendMemory(context: SaveContext): Promise<PassResult> {
@@ -197,6 +212,9 @@ async function resume(context: SaveContext): Promise<void> {
   context.live = false;
   // Before the epoch leaves, and not in the pause. COLO's has left.
   if (context.streamType !== 'colo') await context.domain.confirmMachine?.();
+  if (context.disks === null) return;
+  await context.disks.writeSealed();
+  await endCheckpoint(context);
 }
 
 function sendEpoch(context: SaveContext): Promise<SavedCheckpoint> {

@@ -1,6 +1,7 @@
 // The host's face of one domain of the secondary: it is opened, started, asked how it is, and stopped. What happens in
 // between is the pipeline of secondary.ts; here its ports are put together from the world of the domain.
 
+import { tmpdir } from 'node:os';
 import { BehaviorSubject, Subject, type Subscription } from 'rxjs';
 import { standstillMsOf } from '../channel/link/heartbeat.js';
 import type { SecondaryDomainConfig } from '../config/agent.js';
@@ -196,13 +197,19 @@ export class SecondaryDomain {
       dial: (effect) => world.dial(effect),
       standstillMs: ({ welcome }) => (sharesDisks(config.hypervisor) ? standstillMsOf(welcome) : 0),
       fill: (resumes) => this.#fill(resumes),
-      openRestore: (standby, source) =>
-        standby.restore(source, (domain) =>
+      openRestore: (standby, source, streamUuid) =>
+        standby.restore(source, streamUuid, (domain) =>
           openRestore({
             domain,
             source,
             streamType: 'remus',
             bufferLimitBytes: config.bufferBytes,
+            // While one is held, the images are of its checkpoint.
+            disks: {
+              streamUuid,
+              first: world.held === null ? 'in-place' : 'staged',
+              spillDirectory: tmpdir(),
+            },
             callbacks: {
               skippedRecord: (type, offset) => log.debug({ type, offset }, 'optional record skipped'),
             },

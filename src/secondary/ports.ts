@@ -31,6 +31,7 @@ export interface Fillable {
   /** Waits for the stream's headers. The restorer that the domain has had before goes on; else `open` makes one. */
   restore(
     source: RecordSource,
+    streamUuid: string,
     open: (domain: TargetDomain) => Promise<RestoreSteps>,
   ): ObservableInput<Restorer>;
   /** The work itself; the domain is not destroyed before it is over. */
@@ -69,7 +70,7 @@ export interface SecondaryPorts {
   /** How long the primary's guest may run on after the link is lost, milliseconds; 0: it is not heard. */
   standstillMs(link: StreamLink): number;
   /** Waits for the stream's headers. */
-  openRestore(standby: Fillable, source: RecordSource): ObservableInput<Restorer>;
+  openRestore(standby: Fillable, source: RecordSource, streamUuid: string): ObservableInput<Restorer>;
   /**
    * Of the register: may the domain be taken over from what is held, and is it ours then? `handedOver`: its owner has it
    * still, and may take it back until that is confirmed. Rejects if it cannot be asked.

@@ -40,7 +40,7 @@ export function restoring(
   const stream = new StreamProgress(name, link, shared);
 
   const restored = (standby: Fillable): Observable<RestoreNews> =>
-    defer(() => ports.openRestore(standby, stream.counted(link.source))).pipe(
+    defer(() => ports.openRestore(standby, stream.counted(link.source), streamUuid)).pipe(
       concatMap((restorer) => commits(restorer, audible(link, log), clock)),
       catchError((error: unknown) => of(useless(asError(error)))),
       tap((news) => {

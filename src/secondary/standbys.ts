@@ -11,6 +11,7 @@
 import { EMPTY, Subscription, defer, finalize, repeat, switchMap, timer, type Observable } from 'rxjs';
 import { withinAwake } from '../flow/awake.js';
 import { Work } from '../flow/work.js';
+import type { DiskTarget } from '../hypervisor/port-disks.js';
 import { HypervisorError, type DomainEvent, type TargetDomain } from '../hypervisor/port.js';
 import { ByteGate } from '../output/byte-gate.js';
 import { FreshOutlet } from '../output/fresh-outlet.js';
@@ -105,9 +106,10 @@ export class Standby {
    */
   async restore(
     source: RecordSource,
+    streamUuid: string,
     open: (domain: TargetDomain) => Promise<RestoreSteps>,
   ): Promise<RestoreSteps> {
-    if (this.#restorer) await this.#restorer.resume(source);
+    if (this.#restorer) await this.#restorer.resume(source, streamUuid);
     else this.#restorer = await open(this.domain);
     return this.#restorer;
   }
@@ -188,6 +190,12 @@ export class Standbys {
 
   get held(): Standby | null {
     return this.#now.held;
+  }
+
+  /** The images, which all have in common; null: none are replicated, or there is no domain now. */
+  get disks(): DiskTarget | null {
+    const { spare, filling, held } = this.#now;
+    return (filling ?? held ?? spare)?.domain.disks ?? null;
   }
 
   /**

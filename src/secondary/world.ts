@@ -3,13 +3,14 @@
 
 import assert from 'node:assert/strict';
 import { tap, type Observable } from 'rxjs';
-import type { SecondaryLink } from '../channel/contract.js';
+import type { Hello, SecondaryLink } from '../channel/contract.js';
 import { Credentials } from '../channel/credentials/credentials.js';
 import type { ChannelToken } from '../channel/credentials/token.js';
 import { dial } from '../channel/dial/dialer.js';
 import type { SecondaryDomainConfig } from '../config/agent.js';
 import { codeOf } from '../errors.js';
 import type { Reloaded } from '../flow/reloaded.js';
+import type { DiskPoint, DiskTarget } from '../hypervisor/port-disks.js';
 import type { DomainEvent, DomainInfo } from '../hypervisor/port.js';
 import { consoleFile, openConsole, reopenAll } from '../output/console.js';
 import type { Outlet } from '../output/outlet.js';
@@ -20,6 +21,7 @@ import type { Logger } from '../report/log.js';
 import type { CertificateExpiry, StandbyState } from '../report/reports.js';
 import { VERSION } from '../version.js';
 import { attemptOf } from './dialling.js';
+import { diskAnswers } from './disk-answers.js';
 import { Standbys, type Standby } from './standbys.js';
 import type { Effect, Held } from './vigil-state.js';
 
@@ -112,13 +114,16 @@ export class SecondaryWorld {
           epoch: held?.epoch ?? null,
           pairing: held?.pairing ?? null,
           shared,
+          ...imagesOf(this.#standbys?.disks ?? null),
         },
       }),
     ).pipe(
       tap({
-        next: () => {
+        next: (link) => {
           this.#lastToken = token;
           tried?.(null);
+          // Over when the link is.
+          diskAnswers(link, () => this.#standbys?.disks ?? null).subscribe();
         },
         error: (error: unknown) => tried?.(codeOf(error)),
       }),
@@ -177,4 +182,13 @@ export class SecondaryWorld {
     await this.#tap?.close();
     this.#console?.close();
   }
+}
+
+/** What a primary is to know of them. */
+function imagesOf(disks: DiskTarget | null): Pick<Hello, 'images' | 'blankDisks'> {
+  let images: DiskPoint | null = null;
+  // The present point comes first, and at once.
+  disks?.durable$.subscribe((point) => (images = point)).unsubscribe();
+  const blank = (disks?.disks ?? []).filter((_, index) => disks?.isBlank(index) === true);
+  return { images, blankDisks: blank.map(({ id }) => id) };
 }

@@ -60,11 +60,12 @@ type AttachedQemu = Extract<QemuHypervisorConfig, { mode: 'attached' }>;
 
 export function managedQemu(name: string, section: ManagedQemu): QemuConfig {
   const { binary, accelerator, machine, cpus, memoryBytes, dirty, sharedDisks, trialLoads } = section;
-  const { cpu, memoryDirectory, network } = section;
+  const { cpu, memoryDirectory, network, disks } = section;
   return {
     ...{ name, binary, accelerator, machine, cpus, memoryBytes, dirty, sharedDisks, trialLoads },
     ...given({ cpu, memoryDirectory }),
     arguments: section.arguments,
+    disks,
     network: network.map(({ id, backend, mac, model }) => ({ id, backend, ...given({ mac, model }) })),
   };
 }

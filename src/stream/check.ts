@@ -10,6 +10,7 @@ import { DomainType, RecordType, domainTypeName } from './format.js';
 import { checkPageData } from './page-data.js';
 import type { StreamRecord } from './record.js';
 import { checkDirtyPfnList } from './records/dirty-pfns.js';
+import { checkDiskWrites, decodeDisks } from './records/disks.js';
 import { checkHvmParams, decodeHvmContext } from './records/hvm.js';
 import {
   type GuestWidth,
@@ -58,6 +59,8 @@ const forms: Readonly<Record<number, Form>> = {
   [RecordType.X86_PV_VCPU_XSAVE]: VCPU,
   [RecordType.X86_PV_VCPU_MSRS]: VCPU,
   [RecordType.SHARED_INFO]: { guest: PV, check: decodeSharedInfo },
+  [RecordType.DISKS]: { check: decodeDisks },
+  [RecordType.DISK_WRITES]: { check: checkDiskWrites },
 };
 
 /**

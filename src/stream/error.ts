@@ -13,6 +13,7 @@ export type StreamErrorCode =
   | 'BAD_RECORD' // a record's body does not have the form of its type, or it must not stand where it stands
   | 'UNKNOWN_PAGE_TYPE' // a pfn entry of PAGE_DATA carries a reserved type
   | 'PFN_OUT_OF_RANGE' // a pfn that cannot be held, or that the domain does not have
+  | 'OUT_OF_DISK' // a disk that is not in the list, or octets that it does not have; facts `disk`, `end`, `bytes`
   | 'TRUNCATED' // the stream ends inside a header or a record
   | 'TRAILING_DATA' // octets after the END record
   | 'NOTHING_WHOLE'; // no domain can be made of it: neither END nor a complete checkpoint

@@ -56,6 +56,9 @@ export const RecordType = {
   STATIC_DATA_END: 0x10,
   X86_CPUID_POLICY: 0x11,
   X86_MSR_POLICY: 0x12,
+  /** Romulus's own, optional (records/disks.ts). */
+  DISKS: 0xd15c0001,
+  DISK_WRITES: 0xd15c0002,
 } as const;
 export type RecordType = (typeof RecordType)[keyof typeof RecordType];
 
@@ -127,6 +130,8 @@ const recordTypeNames: Readonly<Record<number, string>> = {
   [RecordType.STATIC_DATA_END]: 'Static data end',
   [RecordType.X86_CPUID_POLICY]: 'x86 CPUID policy',
   [RecordType.X86_MSR_POLICY]: 'x86 MSR policy',
+  [RecordType.DISKS]: 'Disks',
+  [RecordType.DISK_WRITES]: 'Disk writes',
 };
 
 /** libxc's dhdr_type_to_str. */

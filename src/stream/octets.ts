@@ -11,6 +11,11 @@ import { valueAt } from './bounds.js';
 
 const EMPTY = new Uint8Array(0);
 
+/** Node's Buffers are Uint8Arrays whose slice() is no copy: who keeps one of what comes out would keep a view. */
+function plain(chunk: Uint8Array): Uint8Array {
+  return Buffer.isBuffer(chunk) ? new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.length) : chunk;
+}
+
 /** After this many chunks without a merge the queue looks whether they are worth merging. */
 const MERGE_CHUNKS = 1024;
 /** Chunks are merged if they are shorter than this on average: longer ones cost less to keep than to copy. */
@@ -37,7 +42,7 @@ export class OctetQueue {
   /** The chunk belongs to the queue until its octets have left, and to the views of it after that. */
   push(chunk: Uint8Array): void {
     if (chunk.length === 0) return;
-    this.#chunks.push(chunk);
+    this.#chunks.push(plain(chunk));
     this.#length += chunk.length;
     this.#unmergedBytes += chunk.length;
     if (this.#chunks.length - this.#unmergedFrom >= MERGE_CHUNKS) {

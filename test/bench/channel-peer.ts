@@ -175,6 +175,8 @@ async function secondary(port: number): Promise<void> {
       epoch: null,
       pairing: null,
       shared: null,
+      images: null,
+      blankDisks: [],
     },
   });
   await restoreDomain({

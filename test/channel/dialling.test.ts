@@ -7,7 +7,7 @@ import type WebSocket from 'ws';
 import { ChannelError, type ChannelErrorCode } from '../../src/channel/contract.js';
 import { closeCodeOf } from '../../src/channel/wire/close-codes.js';
 import { dial } from '../../src/channel/dial/dialer.js';
-import { encodeControl } from '../../src/channel/wire/message.js';
+import { encodeControl } from '../../src/channel/wire/encode.js';
 import { PrimaryListener } from '../../src/channel/listen/listener.js';
 import { FakePrimary } from './fake-primary.js';
 import { Cleanup } from '../support/cleanup.js';

@@ -5,7 +5,8 @@ import { WebSocketServer, type WebSocket } from 'ws';
 import { PROTOCOL_VERSION, SUBPROTOCOL, type SecondaryLink } from '../../src/channel/contract.js';
 import { StreamDigest } from '../../src/channel/link/digest.js';
 import { dial, type DialOptions } from '../../src/channel/dial/dialer.js';
-import { encodeControl, type CheckpointMessage } from '../../src/channel/wire/message.js';
+import { encodeControl } from '../../src/channel/wire/encode.js';
+import { type CheckpointMessage } from '../../src/channel/wire/message.js';
 import { STREAM, helloOf } from './support.js';
 
 export class FakePrimary {

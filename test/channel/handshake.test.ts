@@ -11,7 +11,8 @@ import {
 } from '../../src/channel/contract.js';
 import { closeCodeOf } from '../../src/channel/wire/close-codes.js';
 import { dial } from '../../src/channel/dial/dialer.js';
-import { decodeControl, encodeControl } from '../../src/channel/wire/message.js';
+import { encodeControl } from '../../src/channel/wire/encode.js';
+import { decodeControl } from '../../src/channel/wire/message.js';
 import { PrimaryListener } from '../../src/channel/listen/listener.js';
 import { mutate, validControls } from './mutations.js';
 import { Cleanup } from '../support/cleanup.js';

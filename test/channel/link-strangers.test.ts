@@ -9,7 +9,7 @@ import {
   type PrimaryLink,
   type SecondaryLink,
 } from '../../src/channel/contract.js';
-import { encodeControl } from '../../src/channel/wire/message.js';
+import { encodeControl } from '../../src/channel/wire/encode.js';
 import { RomulusError, codeOf } from '../../src/errors.js';
 import { RecordType } from '../../src/stream/format.js';
 import type { StreamRecord } from '../../src/stream/record.js';

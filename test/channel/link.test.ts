@@ -2,7 +2,8 @@
 
 import { expect } from 'chai';
 import { filter, firstValueFrom, take, toArray } from 'rxjs';
-import { ChannelError, type SecondaryLink } from '../../src/channel/contract.js';
+import { ChannelError, SUMS_MAX, SUM_BYTES, type SecondaryLink } from '../../src/channel/contract.js';
+import { codeOf } from '../../src/errors.js';
 import { RecordType } from '../../src/stream/format.js';
 import type { StreamRecord } from '../../src/stream/record.js';
 import { StreamError } from '../../src/stream/error.js';
@@ -10,6 +11,7 @@ import { HEADROOM } from '../../src/stream/flow.js';
 import { Cleanup } from '../support/cleanup.js';
 import { until } from '../support/until.js';
 import {
+  STREAM,
   TestPrimary,
   bulkRecord,
   checkpointRecord,
@@ -100,6 +102,33 @@ describe('link', () => {
     expect(last).to.deep.equal([false, true]);
     primary.handedOver(1);
     expect(await said).to.deep.equal({ kind: 'handed-over', epoch: 1 });
+  });
+
+  it('tells the sums of chunks, and what is durable', async () => {
+    const { primary, secondary } = await (await primaryOf()).pair();
+    const range = { disk: 1, first: 70_000, count: SUMS_MAX };
+    const sums = Uint8Array.from({ length: SUMS_MAX * SUM_BYTES }, (_, index) => index % 251);
+    const asked = primary.sums(range);
+    expect(
+      await firstValueFrom(secondary.sumsWanted$.pipe(filter((wanted) => wanted !== null))),
+    ).to.deep.equal(range);
+    // Whoever looks late sees it as well.
+    expect(await firstValueFrom(secondary.sumsWanted$)).to.deep.equal(range);
+    secondary.answerSums(range, sums);
+    expect(await asked).to.deep.equal(sums);
+    expect(await firstValueFrom(secondary.sumsWanted$)).to.equal(null);
+    const told = firstValueFrom(primary.events$.pipe(filter((event) => event.kind === 'durable')));
+    const point = { streamUuid: STREAM, epoch: 7 };
+    secondary.durable(point);
+    expect(await told).to.deep.equal({ kind: 'durable', point });
+  });
+
+  it('sums that were not asked for are out of turn, and who waits for some is told that the link is lost', async () => {
+    const { primary, secondary } = await (await primaryOf()).pair();
+    const asked = primary.sums({ disk: 0, first: 0, count: 2 }).catch((error: unknown) => codeOf(error));
+    secondary.answerSums({ disk: 0, first: 1, count: 2 }, new Uint8Array(2 * SUM_BYTES));
+    expect(await asked).to.equal('BAD_MESSAGE');
+    expect(await primary.sums({ disk: 0, first: 0, count: 2 }).catch(codeOf)).to.equal('BAD_MESSAGE');
   });
 
   it('handed over behind a checkpoint that was not the last is out of turn', async () => {

@@ -5,7 +5,8 @@ import fc from 'fast-check';
 import { pack } from 'msgpackr';
 import { RomulusError } from '../../src/errors.js';
 import { ChannelError, PROTOCOL_VERSION } from '../../src/channel/contract.js';
-import { decodeControl, encodeControl, type ControlMessage } from '../../src/channel/wire/message.js';
+import { encodeControl } from '../../src/channel/wire/encode.js';
+import { decodeControl, type ControlMessage } from '../../src/channel/wire/message.js';
 import {
   INVENTORY_FACTS_MAX,
   INVENTORY_NAME_MAX,
@@ -104,11 +105,11 @@ describe('control messages', () => {
   });
 
   it('a hello has no say in who runs the domain: such a field is ignored as any other that is unknown', () => {
-    const said = { kind: 'hello', ...helloOf(), ...version, role: 'active' };
+    const said = { ...hello, role: 'active' };
     expect(decodeControl(control(said))).to.deep.equal({ kind: 'hello', ...helloOf(), ...version });
   });
 
-  const hello = { kind: 'hello', ...helloOf(), ...version };
+  const hello = { kind: 'hello', ...helloOf(), ...version, blankDisks: {} };
   const shared = { streamUuid: 'A', epoch: 7, digest: Buffer.alloc(8) };
   const welcome = {
     ...{
@@ -166,6 +167,13 @@ describe('control messages', () => {
       { ...hello, shared: { ...shared, streamUuid: 's'.repeat(256) } },
       'streamUuid',
     ],
+    ['images as text', { ...hello, images: 'A' }, 'images'],
+    ['images without an epoch', { ...hello, images: { streamUuid: 'A' } }, 'epoch'],
+    ['blank disks as text', { ...hello, blankDisks: 'root' }, 'blankDisks'],
+    ['sums of no chunk', { kind: 'sums-wanted', disk: 0, first: 0, count: 0 }, 'count'],
+    ['sums of too many', { kind: 'sums-wanted', disk: 0, first: 0, count: 2049 }, 'count'],
+    ['sums too few', { kind: 'sums', disk: 0, first: 0, count: 2, sums: Buffer.alloc(31) }, 'sums'],
+    ['a durable point as null', { kind: 'durable', point: null }, 'point'],
     ['welcome that says not whether it resumes', { ...welcome, resumes: null }, 'resumes'],
     ['welcome without a host', { ...welcome, host: null }, 'host'],
     ['welcome without a pairing', { ...welcome, pairing: null }, 'pairing'],

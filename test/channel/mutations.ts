@@ -7,12 +7,13 @@ import { helloOf, STREAM } from './support.js';
 const version = { protocolVersion: PROTOCOL_VERSION, software: '0.1.0' };
 
 const held = { streamUuid: STREAM, epoch: 2 ** 40, pairing: 'a1d8c1f2' };
+const disks = { images: { streamUuid: STREAM, epoch: 5 }, blankDisks: ['root', 'data'] };
 const shared = { streamUuid: STREAM, epoch: 7, digest: 0xfedc_ba98_7654_3210n };
 
 /** At least one of each kind. */
 export const validControls: readonly ControlMessage[] = [
   { kind: 'hello', ...helloOf(), ...version },
-  { kind: 'hello', ...helloOf('db'), ...version, ...held, shared },
+  { kind: 'hello', ...helloOf('db'), ...version, ...held, shared, ...disks },
   {
     kind: 'hello',
     ...helloOf(),
@@ -39,6 +40,9 @@ export const validControls: readonly ControlMessage[] = [
   { kind: 'ack', epoch: 0 },
   { kind: 'ack', epoch: Number.MAX_SAFE_INTEGER },
   { kind: 'handed-over', epoch: 7 },
+  { kind: 'sums-wanted', disk: 1, first: 70_000, count: 2_048 },
+  { kind: 'sums', disk: 1, first: 0, count: 20, sums: new Uint8Array(320).fill(7) },
+  { kind: 'durable', point: { streamUuid: STREAM, epoch: 5 } },
   { kind: 'heartbeat' },
   {
     kind: 'checkpoint',

@@ -3,7 +3,7 @@
 import { expect } from 'chai';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { dial } from '../../src/channel/dial/dialer.js';
-import { encodeControl } from '../../src/channel/wire/message.js';
+import { encodeControl } from '../../src/channel/wire/encode.js';
 import { RecordType } from '../../src/stream/format.js';
 import { FakePrimary } from './fake-primary.js';
 import { Peer } from './peer.js';

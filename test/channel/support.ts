@@ -25,6 +25,8 @@ export function helloOf(domain = DOMAIN): DialOptions['hello'] {
     epoch: null,
     pairing: null,
     shared: null,
+    images: null,
+    blankDisks: [],
   };
 }
 

@@ -63,6 +63,7 @@ describe('config example of a cluster', () => {
     expect(beta?.hypervisor).to.deep.equal({
       ...on('alpha', { hypervisor: { kind: 'qemu' } })?.hypervisor,
       cpu: 'host',
+      disks: { root: { durability: 'strict', preallocate: false, bytes: 20 * 2 ** 30 } },
       arguments: ['-kernel', '/boot/vmlinuz', '-append', 'console=ttyS0'],
       network: [
         {
@@ -82,6 +83,7 @@ describe('config example of a cluster', () => {
       serial: '/run/guest.serial',
       netdevs: ['lan'],
       sharedDisks: [],
+      disks: {},
     });
   });
 

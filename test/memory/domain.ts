@@ -21,12 +21,13 @@ import type {
   TscInfo,
 } from '../../src/hypervisor/port.js';
 import { HypervisorError } from '../../src/hypervisor/port.js';
+import type { MemoryDisks } from './disks.js';
 import { Ram } from './ram.js';
 
 /** The calls of the port, as a script sees them. */
 export type MemoryDomainCall = Exclude<
   keyof SourceDomain | keyof TargetDomain,
-  'output$' | 'events$' | 'source'
+  'output$' | 'events$' | 'source' | 'disks'
 >;
 
 /**
@@ -53,6 +54,8 @@ export interface MemoryDomainOptions {
   readonly tsc?: TscInfo;
   readonly cpuPolicy?: CpuPolicy;
   readonly script?: MemoryDomainScript;
+  /** Of a source and of a target. */
+  readonly disks?: MemoryDisks;
 }
 
 const NO_BYTES = new Uint8Array(0);
@@ -79,6 +82,7 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
   policy: CpuPolicy;
   /** What arrived by input(), in order. */
   readonly inputs: Uint8Array[] = [];
+  readonly disks?: MemoryDisks;
   script: MemoryDomainScript | null;
   /** Calls of the port so far. */
   calls = 0;
@@ -113,6 +117,7 @@ export class MemoryDomain implements SourceDomain, TargetDomain {
     this.params = new Map((options.params ?? []).map(({ index, value }) => [index, value]));
     this.tsc = options.tsc ?? { mode: 0, khz: 0, nsec: 0n, incarnation: 0 };
     this.policy = options.cpuPolicy ?? { cpuid: NO_BYTES, msrs: NO_BYTES };
+    if (options.disks !== undefined) this.disks = options.disks;
     this.script = options.script ?? null;
   }
 

@@ -32,6 +32,8 @@ const hello: Hello = {
   epoch: null,
   pairing: null,
   shared: null,
+  images: null,
+  blankDisks: [],
 };
 
 describe('primary/welcome', () => {

@@ -28,6 +28,9 @@ function linkOf(streamUuid: string, events$: Observable<LinkEvent> = NEVER): Str
     bufferedBytes: 0,
     boundary: () => of({ epoch: 0, bytes: 1, digest: 1n, outputBytes: 0, end: false, handOver: false }),
     acknowledge: () => of(undefined),
+    sumsWanted$: NEVER,
+    answerSums: () => undefined,
+    durable: () => undefined,
     bye: () => of(true),
     destroy: () => undefined,
   };

@@ -60,7 +60,9 @@ describe('secondary: when the standby is tried', () => {
     expect(refusalAfter(...deciding)).to.include('witness');
     const starting: SecondaryEvent[] = [...deciding, { kind: 'witness', answer: 'granted' }];
     expect(refusalAfter(...starting)).to.include('being taken over');
-    expect(refusalAfter(...starting, { kind: 'started', epochsBack: 0, runsForMs: 0 })).to.include('has ended');
+    expect(refusalAfter(...starting, { kind: 'started', epochsBack: 0, runsForMs: 0 })).to.include(
+      'has ended',
+    );
     const again: SecondaryEvent = { ...dialled, dial: 2, streamUuid: 'T', continuous: true };
     expect(refusalAfter(...lost, again)).to.include('being filled');
     expect(refusalAfter(...lost, again, { ...acknowledged, streamUuid: 'T' })).to.equal(null);

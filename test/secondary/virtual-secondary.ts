@@ -192,6 +192,9 @@ class VirtualSecondary {
         this.#say(`link ${streamUuid}: acknowledge ${epoch}`);
         return of(undefined);
       },
+      sumsWanted$: NEVER,
+      answerSums: () => undefined,
+      durable: () => undefined,
       bye: (reason) => {
         this.#say(`link ${streamUuid}: bye ${reason}`);
         return of(true);

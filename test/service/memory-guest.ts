@@ -47,11 +47,14 @@ export function memoryAfter(n: number, pages: number): Uint8Array {
 export class MemoryGuest {
   private readonly timer: NodeJS.Timeout;
   writesPerTurn: number;
+  /** What it does beside write number n, at the same moment. */
+  readonly #beside: ((n: number) => void) | undefined;
 
   constructor(
     readonly domain: MemoryDomain,
-    options: { turnMs?: number; writesPerTurn?: number } = {},
+    options: { turnMs?: number; writesPerTurn?: number; beside?: (n: number) => void } = {},
   ) {
+    this.#beside = options.beside;
     this.writesPerTurn = options.writesPerTurn ?? 20;
     this.timer = setInterval(() => this.turn(), options.turnMs ?? 2);
     domain.events$.subscribe({ complete: () => this.end() });
@@ -67,6 +70,7 @@ export class MemoryGuest {
       const { pfn, offset } = placeOf(n, this.domain.pages);
       this.domain.write(pfn, contentOf(n), offset);
       this.domain.write(0, counterOf(n));
+      this.#beside?.(n);
       this.domain.say(Buffer.from(lineOf(n)));
     }
   }

@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { dial, type DialOptions } from '../../src/channel/dial/dialer.js';
-import { encodeControl } from '../../src/channel/wire/message.js';
+import { encodeControl } from '../../src/channel/wire/encode.js';
 import { defaultTokenFile, readToken } from '../../src/channel/credentials/token-file.js';
 import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
 import { FakePrimary } from '../channel/fake-primary.js';
@@ -17,7 +17,15 @@ import { PAGES, TestPrimary, TestSecondary, type PrimaryChanges } from './world.
 const WINDOW_MS = 1500;
 const standby: DialOptions['hello'] = {
   ...{ domain: 'alpha', hypervisor: 'memory', domainType: 2, p2mSize: PAGES, inventory: {} },
-  ...{ host: 'south', streamUuid: null, epoch: null, pairing: null, shared: null },
+  ...{
+    host: 'south',
+    streamUuid: null,
+    epoch: null,
+    pairing: null,
+    shared: null,
+    images: null,
+    blankDisks: [],
+  },
 };
 
 async function outcomeOf(options: DialOptions): Promise<string> {

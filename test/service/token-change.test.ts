@@ -4,7 +4,7 @@
 import { writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { encodeControl } from '../../src/channel/wire/message.js';
+import { encodeControl } from '../../src/channel/wire/encode.js';
 import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
 import { FakePrimary } from '../channel/fake-primary.js';
 import { Authority } from '../support/authority.js';

@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { pino, type Logger } from 'pino';
 import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
 import { openSource, openTarget } from '../../src/service/hypervisors.js';
+import type { MemoryDisks } from '../memory/disks.js';
 import { MemoryDomain } from '../memory/domain.js';
 import { until } from '../support/until.js';
 import {
@@ -33,6 +34,8 @@ interface Changes {
   readonly emulator?: boolean;
   /** An embedded machine instead of a memory domain. */
   readonly embedded?: Record<string, unknown>;
+  /** The disks of its domain, which all that is made there have in common. */
+  readonly disks?: MemoryDisks;
   /** Called for each domain that is made. */
   readonly made?: (domain: MemoryDomain) => void;
 }
@@ -62,6 +65,7 @@ export class TestPrimary extends WatchedHost implements Reach {
 
   constructor(changes: PrimaryChanges = {}, guestOptions?: ConstructorParameters<typeof MemoryGuest>[1]) {
     const { registers = createMemoryWitness(), file, hosts, emulator = false, embedded } = changes;
+    const ofDisks = changes.disks ? { disks: changes.disks } : {};
     const guests = new Map<string, MemoryGuest>();
     const out = new Map<string, Buffer[]>();
     const domains = (changes.names ?? ['alpha']).map((name) => ({
@@ -86,14 +90,15 @@ export class TestPrimary extends WatchedHost implements Reach {
         if (embedded) return openSource(config);
         const { name } = config;
         if (name.startsWith('broken')) return Promise.reject(new Error('no such machine'));
-        const domain = new MemoryDomain({ name, pages: PAGES, emulator });
+        const domain = new MemoryDomain({ name, pages: PAGES, emulator, ...ofDisks });
         guests.set(name, new MemoryGuest(domain, guestOptions));
         changes.made?.(domain);
         return Promise.resolve(domain);
       },
       openTarget: (config) => {
         if (embedded) return openTarget(config);
-        return Promise.resolve(new MemoryDomain({ name: config.name, pages: PAGES, empty: true, emulator }));
+        const { name } = config;
+        return Promise.resolve(new MemoryDomain({ name, pages: PAGES, empty: true, emulator, ...ofDisks }));
       },
       ...((changes.outputs ?? changes.output?.['console']) === undefined && {
         openConsole: ({ name }) => {
@@ -149,6 +154,7 @@ export class TestSecondary extends WatchedHost {
 
   constructor({ port, registers }: Reach, changes: SecondaryChanges = {}) {
     const { host = 'south', file, hosts, emulator = false, embedded, buffer } = changes;
+    const ofDisks = changes.disks ? { disks: changes.disks } : {};
     const domains: MemoryDomain[] = [];
     const out: Buffer[] = [];
     const sections = (changes.names ?? ['alpha']).map((name) => ({
@@ -165,7 +171,8 @@ export class TestSecondary extends WatchedHost {
       openSource: () => Promise.reject(new Error('it is not started here')),
       openTarget: (config) => {
         if (embedded) return openTarget(config);
-        const domain = new MemoryDomain({ name: config.name, pages: PAGES, empty: true, emulator });
+        const { name } = config;
+        const domain = new MemoryDomain({ name, pages: PAGES, empty: true, emulator, ...ofDisks });
         domains.push(domain);
         changes.made?.(domain);
         return Promise.resolve(domain);

@@ -80,6 +80,15 @@ describe('queue of octets', () => {
     expect(queue.take(queue.length).buffer).to.equal(chunk.buffer);
   });
 
+  it('gives out octets whose slice() is a copy, also of Node’s buffers', () => {
+    const queue = new OctetQueue();
+    const chunk = Buffer.from([1, 2, 3, 4]);
+    queue.push(chunk);
+    const kept = queue.take(4).slice();
+    chunk.fill(9);
+    expect([...kept]).to.deep.equal([1, 2, 3, 4]);
+  });
+
   it('refuses to give more than it holds', () => {
     const queue = new OctetQueue();
     queue.push(counting(3));

@@ -42,7 +42,8 @@ import {
   refuse,
 } from '../link/core.js';
 import { MessagePool } from '../link/pool.js';
-import { decodeControl, encodeControl } from '../wire/message.js';
+import { encodeControl } from '../wire/encode.js';
+import { decodeControl } from '../wire/message.js';
 import { SocketSecondaryLink } from '../link/secondary.js';
 import { TLS_VERSION_MIN, checkPlaintext, isTlsError, type ChannelTls } from '../credentials/security.js';
 import { NONCE_HEADER, judgeAnswer, newNonce, type ChannelToken } from '../credentials/token.js';

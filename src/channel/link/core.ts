@@ -23,7 +23,8 @@ import {
 } from '../contract.js';
 import { startHeartbeat, step, tickAheadMs, type HeartbeatEvent, type HeartbeatState } from './heartbeat.js';
 import { CLOSE_TIMEOUT_MS } from '../limits.js';
-import { MessageKind, decodeControl, encodeControl, type ControlMessage } from '../wire/message.js';
+import { encodeControl } from '../wire/encode.js';
+import { MessageKind, decodeControl, type ControlMessage } from '../wire/message.js';
 
 /** An open WebSocket and the TCP or TLS socket under it. */
 export interface Connection {

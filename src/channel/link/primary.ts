@@ -6,11 +6,25 @@
 // The octets of the pieces go into the digest as they are written; boundary() sends it.
 
 import type { StreamPiece, StreamSink } from '../../stream/flow.js';
-import { ChannelError, type Hello, type PrimaryLink, type Welcome } from '../contract.js';
+import {
+  ChannelError,
+  SUMS_MAX,
+  type ChunkRange,
+  type Hello,
+  type PrimaryLink,
+  type Welcome,
+} from '../contract.js';
 import { StreamDigest } from './digest.js';
 import { LinkCore, badMessage, type Connection } from './core.js';
-import { MessageKind, encodeControl, type ControlMessage } from '../wire/message.js';
+import { encodeControl } from '../wire/encode.js';
+import { MessageKind, type ControlMessage } from '../wire/message.js';
 import { Outbox } from './outbox.js';
+
+/** Sums that are waited for. */
+interface Asked extends ChunkRange {
+  readonly resolve: (sums: Uint8Array) => void;
+  readonly reject: (error: Error) => void;
+}
 
 export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
   readonly hello: Hello;
@@ -23,6 +37,7 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
   readonly #digest = new StreamDigest();
   readonly #outputBytes = new Map<number, number>();
   #handOverEpoch: number | null = null;
+  #asked: Asked | null = null;
   /** Epochs whose boundary was sent and that are not acknowledged, oldest first. */
   readonly #unacknowledged: { readonly epoch: number; readonly digest: bigint }[] = [];
 
@@ -63,6 +78,17 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
     if (this.error === null) this.send({ kind: 'handed-over', epoch });
   }
 
+  sums({ disk, first, count }: ChunkRange): Promise<Uint8Array> {
+    if (this.#asked !== null || count < 1 || count > SUMS_MAX) {
+      return Promise.reject(new RangeError(`sums of ${count} chunks cannot be asked for now`));
+    }
+    if (this.error !== null) return Promise.reject(this.error);
+    return new Promise((resolve, reject) => {
+      this.#asked = { disk, first, count, resolve, reject };
+      this.send({ kind: 'sums-wanted', disk, first, count });
+    });
+  }
+
   #write({ memory, start, end }: StreamPiece): Promise<void> {
     if (start < 1 || end <= start || end > memory.length) {
       const facts = `${start} to ${end} of ${memory.length}`;
@@ -89,9 +115,19 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
 
   protected override lost(error: ChannelError): void {
     this.#outbox.fail(error);
+    this.#asked?.reject(error);
+    this.#asked = null;
   }
 
   protected override control(message: ControlMessage): void {
+    if (message.kind === 'durable') {
+      this.emit({ kind: 'durable', point: message.point });
+      return;
+    }
+    if (message.kind === 'sums') {
+      this.#answered(message, message.sums);
+      return;
+    }
     if (message.kind !== 'ack') throw badMessage(`a ${message.kind} message out of turn`);
     const index = this.#unacknowledged.findIndex(({ epoch }) => epoch === message.epoch);
     if (index < 0) {
@@ -99,5 +135,15 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
     }
     this.#unacknowledged.splice(0, index + 1);
     this.emit({ kind: 'acknowledged', epoch: message.epoch });
+  }
+
+  #answered({ disk, first, count }: ChunkRange, sums: Uint8Array): void {
+    const asked = this.#asked;
+    if (asked?.disk !== disk || asked.first !== first || asked.count !== count) {
+      throw badMessage('sums that were not asked for', { disk, first, count });
+    }
+    this.#asked = null;
+    // What it lies in is used again for what comes next.
+    asked.resolve(new Uint8Array(sums));
   }
 }

@@ -12,10 +12,18 @@
 // heartbeats nor the end of the connection: that time does not count as silence, and the loss is noticed when the
 // restorer has read on. Our own heartbeats go out all the while.
 
+import { BehaviorSubject } from 'rxjs';
 import type { RecordSource, StreamHeaders } from '../../stream/flow.js';
 import { RecordReader } from '../../stream/record-reader.js';
 import type { StreamRecord } from '../../stream/record.js';
-import { ChannelError, type CheckpointBoundary, type SecondaryLink, type Welcome } from '../contract.js';
+import type { DiskPoint } from '../../hypervisor/port-disks.js';
+import {
+  ChannelError,
+  type CheckpointBoundary,
+  type ChunkRange,
+  type SecondaryLink,
+  type Welcome,
+} from '../contract.js';
 import { StreamDigest } from './digest.js';
 import { BOUNDARIES_MAX } from '../limits.js';
 import { LinkCore, badMessage, type Connection } from './core.js';
@@ -30,6 +38,7 @@ interface Arrived extends CheckpointBoundary {
 export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
   readonly welcome: Welcome;
   readonly source: RecordSource;
+  readonly sumsWanted$ = new BehaviorSubject<ChunkRange | null>(null);
 
   readonly #receiveBufferBytes: number;
   readonly #reader = new RecordReader();
@@ -87,6 +96,16 @@ export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
     });
   }
 
+  answerSums(range: ChunkRange, sums: Uint8Array): void {
+    if (this.error !== null) return;
+    this.sumsWanted$.next(null);
+    this.send({ kind: 'sums', ...range, sums });
+  }
+
+  durable(point: DiskPoint): void {
+    if (this.error === null) this.send({ kind: 'durable', point });
+  }
+
   async #headers(): Promise<StreamHeaders> {
     for (;;) {
       const headers = this.#reader.headers();
@@ -110,6 +129,7 @@ export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
   }
 
   protected override lost(): void {
+    this.sumsWanted$.complete();
     this.#wake();
   }
 
@@ -124,6 +144,12 @@ export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
   protected override control(message: ControlMessage): void {
     if (message.kind === 'handed-over' && message.epoch === this.#handOverEpoch) {
       this.emit({ kind: 'handed-over', epoch: message.epoch });
+      return;
+    }
+    if (message.kind === 'sums-wanted') {
+      const { disk, first, count } = message;
+      if (this.sumsWanted$.value !== null) throw badMessage('two questions for sums at once');
+      this.sumsWanted$.next({ disk, first, count });
       return;
     }
     if (message.kind !== 'checkpoint') throw badMessage(`a ${message.kind} message out of turn`);

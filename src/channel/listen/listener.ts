@@ -39,7 +39,8 @@ import {
   refuse,
   type Connection,
 } from '../link/core.js';
-import { decodeControl, encodeControl } from '../wire/message.js';
+import { encodeControl } from '../wire/encode.js';
+import { decodeControl } from '../wire/message.js';
 import { SocketPrimaryLink } from '../link/primary.js';
 import { Refusals } from './refusals.js';
 import { TLS_VERSION_MIN, checkPlaintext, type ChannelTls } from '../credentials/security.js';

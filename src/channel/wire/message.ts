@@ -1,6 +1,7 @@
 // The messages of the channel. The first octet of a WebSocket message is its kind:
 //
-//   | 1 | a msgpack map: {kind: "hello", …}, "welcome", "ack", "heartbeat", "checkpoint", "handed-over", "bye", "error"
+//   | 1 | a msgpack map: {kind: "hello", …}, "welcome", "ack", "heartbeat", "checkpoint", "handed-over", "bye", "error",
+//       | "sums-wanted", "sums", "durable": of disks
 //   | 2 | a piece of the migration stream, raw
 //
 // Kind 3 is kept for the back channel (COLO) and refused until then. Fields that a message has beyond those of its
@@ -14,6 +15,7 @@ import {
   INVENTORY_TEXT_BYTES_MAX,
   type Inventory,
 } from '../../hypervisor/inventory.js';
+import type { DiskPoint } from '../../hypervisor/port-disks.js';
 import { PFN_MAX } from '../../stream/format.js';
 import { isChannelErrorCode } from './close-codes.js';
 import {
@@ -21,6 +23,9 @@ import {
   PROTOCOL_VERSION,
   type ByeReason,
   type ChannelErrorCode,
+  SUMS_MAX,
+  SUM_BYTES,
+  type ChunkRange,
   type Hello,
   type SharedPoint,
   type Welcome,
@@ -61,50 +66,18 @@ export type ControlMessage =
   | { readonly kind: 'ack' | 'handed-over'; readonly epoch: number }
   | { readonly kind: 'heartbeat' }
   | CheckpointMessage
+  | ({ readonly kind: 'sums-wanted' } & ChunkRange)
+  | ({ readonly kind: 'sums'; readonly sums: Uint8Array } & ChunkRange)
+  | { readonly kind: 'durable'; readonly point: DiskPoint }
   | { readonly kind: 'bye'; readonly reason: ByeReason }
   | ErrorMessage;
 
-const NAME_MAX = 255;
-const TEXT_MAX = 1_024;
-const FACTS_MAX = 32;
+export const NAME_MAX = 255;
+export const TEXT_MAX = 1_024;
 const MILLISECONDS_MAX = 24 * 3600 * 1000;
 const WINDOW_MAX = 1_024;
 
 const packr = new Packr({ useRecords: false });
-const kindOctet = Buffer.from([MessageKind.CONTROL]);
-
-/** The octets of a control message, kind first. */
-export function encodeControl(message: ControlMessage): Buffer {
-  return Buffer.concat([kindOctet, packr.pack(wireForm(message))]);
-}
-
-function wireForm(message: ControlMessage): object {
-  if (message.kind === 'checkpoint') return { ...message, digest: wireDigest(message.digest) };
-  if (message.kind === 'hello') {
-    const { shared } = message;
-    return { ...message, shared: shared && { ...shared, digest: wireDigest(shared.digest) } };
-  }
-  if (message.kind === 'error') {
-    return { ...message, message: message.message.slice(0, TEXT_MAX), facts: wireFacts(message.facts) };
-  }
-  return message;
-}
-
-function wireDigest(digest: bigint): Buffer {
-  const octets = Buffer.allocUnsafe(8);
-  octets.writeBigUInt64BE(digest);
-  return octets;
-}
-
-function wireFacts(facts: Facts): Record<string, Fact> {
-  const out: Record<string, Fact> = {};
-  for (const [name, value] of Object.entries(facts).slice(0, FACTS_MAX)) {
-    if (value === undefined) continue;
-    if (typeof value === 'bigint') out[name.slice(0, 32)] = value.toString();
-    else out[name.slice(0, 32)] = typeof value === 'string' ? value.slice(0, NAME_MAX) : value;
-  }
-  return out;
-}
 
 /**
  * The control message in a WebSocket message of kind 1 (whole, kind included).
@@ -163,6 +136,12 @@ class Fields {
           end: this.#flag('end'),
           handOver: this.#flag('handOver'),
         };
+      case 'sums-wanted':
+        return { kind: 'sums-wanted', ...this.#chunks() };
+      case 'sums':
+        return { kind: 'sums', ...this.#chunks(), sums: this.#sums() };
+      case 'durable':
+        return { kind: 'durable', point: this.#point('point') };
       case 'bye':
         return { kind: 'bye', reason: this.#oneOf('reason', ['domain-ended', 'shutdown']) };
       case 'error':
@@ -187,17 +166,39 @@ class Fields {
       epoch: this.#value('epoch') === null ? null : this.#integer('epoch'),
       pairing: this.#value('pairing') === null ? null : this.#text('pairing', NAME_MAX),
       shared: this.#value('shared') === null ? null : this.#sharedPoint('shared'),
+      images: this.#value('images') === null ? null : this.#point('images'),
+      blankDisks: this.#entries('blankDisks').map(([id]) => id),
       ...(Object.hasOwn(this.#map, 'proof') && { proof: this.#text('proof', NAME_MAX) }),
     };
   }
 
   #sharedPoint(field: string): SharedPoint {
-    const point = new Fields(Object.fromEntries(this.#entries(field)), `${this.#kind}.${field}`);
+    return { ...this.#point(field), digest: this.#within(field).#digest('digest') };
+  }
+
+  #point(field: string): DiskPoint {
+    const point = this.#within(field);
+    return { streamUuid: point.#text('streamUuid', NAME_MAX), epoch: point.#integer('epoch') };
+  }
+
+  #within(field: string): Fields {
+    return new Fields(Object.fromEntries(this.#entries(field)), `${this.#kind}.${field}`);
+  }
+
+  #chunks(): ChunkRange {
     return {
-      streamUuid: point.#text('streamUuid', NAME_MAX),
-      epoch: point.#integer('epoch'),
-      digest: point.#digest('digest'),
+      disk: this.#integer('disk'),
+      first: this.#integer('first'),
+      count: this.#integer('count', 1, SUMS_MAX),
     };
+  }
+
+  #sums(): Uint8Array {
+    const sums = this.#value('sums');
+    const count = this.#integer('count');
+    if (!(sums instanceof Uint8Array) || sums.length !== count * SUM_BYTES)
+      throw this.#bad('sums', `is not ${count} sums`);
+    return sums;
   }
 
   /** A map of texts. Not there: empty. */

@@ -3,7 +3,7 @@
 // 2^32 elements or a type extension that builds objects, and the unpacker believes them. Here nothing is allocated,
 // and every length is held against the octets that are there.
 //
-//   map: fixmap 80..8f, map16 de        string: fixstr a0..bf, str8 d9, str16 da      binary: bin8 c4
+//   map: fixmap 80..8f, map16 de        string: fixstr a0..bf, str8 d9, str16 da      binary: bin8 c4, bin16 c5
 //   nil c0, false c2, true c3           integers: 00..7f, e0..ff, cc..d3              floats: ca, cb
 //   refused: arrays, extensions, long forms, keys that are no short string, depth beyond two, octets left over
 
@@ -89,6 +89,7 @@ function checkValue(bytes: Uint8Array, start: number, depth: number): number {
     case 0xc4: // bin8
     case 0xd9: // str8
       return skip(bytes, next + 1, octet(bytes, next));
+    case 0xc5: // bin16
     case 0xda: // str16
       return skip(bytes, next + 2, octets16(bytes, next));
     case 0xde: // map16

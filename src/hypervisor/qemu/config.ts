@@ -10,9 +10,11 @@
 
 import { badConfiguration, type HypervisorError } from '../port.js';
 import { PAGE_SIZE } from '../../stream/format.js';
+import type { ReplicationOptions } from './machine.js';
 import type { DirtyWay } from './memory/dirty.js';
+import type { DiskOptions } from './disks/drives.js';
 import { networkArguments, type NetworkDevice } from './network/network.js';
-import { STATE_NODE } from './state/state-image.js';
+import { stateNode } from './state/state-image.js';
 
 export interface QemuConfig {
   readonly name: string;
@@ -40,6 +42,10 @@ export interface QemuConfig {
   readonly memoryDirectory?: string;
   /** Writable disks (their -drive or -blockdev names) that both hosts see: shared storage. */
   readonly sharedDisks?: readonly string[];
+  /** Of other writable disks, which are replicated, by the same names: where it is not the default. */
+  readonly disks?: Readonly<Record<string, DiskOptions>>;
+  /** How these are replicated, beside that. */
+  readonly replication?: ReplicationOptions;
   /**
    * Of a standby: which checkpoints QEMU loads on trial. each; auto (default): as many as take a twentieth of one core;
    * first: only the first of a stream.
@@ -58,6 +64,7 @@ export const Fd = { SERIAL: 3, RAM: 4, STATE: 5, IMAGE: 6 } as const;
 
 export const RAM_ID = 'romulus-ram';
 export const STATE_PATH = `/proc/self/fd/${Fd.STATE}`;
+export const IMAGE_PATH = `/proc/self/fd/${Fd.IMAGE}`;
 const MEMORY_BYTES_MIN = 2 ** 20;
 /** More than any machine type of QEMU takes. */
 const MEMORY_BYTES_MAX = 2 ** 40;
@@ -109,8 +116,6 @@ export function commandLine(config: QemuConfig, role: QemuRole): string[] {
   const { name, memoryBytes, accelerator = 'kvm', machine = 'q35', cpu, cpus = 1 } = config;
   // The id of the backend is the name of the RAM block: the same on both sides.
   const backend = `memory-backend-file,id=${RAM_ID},size=${memoryBytes},mem-path=/proc/self/fd/${Fd.RAM},share=on`;
-  const file = `file.driver=file,file.locking=off,file.filename=/proc/self/fd/${Fd.IMAGE}`;
-  const stateNode = `driver=qcow2,node-name=${STATE_NODE},cache.no-flush=on,${file}`;
   return [
     ...['-name', name.replaceAll(',', ',,'), '-nodefaults', '-no-user-config', '-display', 'none', '-S'],
     ...['-accel', accelerator, '-machine', `${machine},memory-backend=${RAM_ID},suppress-vmdesc=on`],
@@ -124,7 +129,7 @@ export function commandLine(config: QemuConfig, role: QemuRole): string[] {
     ...['-global', 'migration.send-configuration=off'],
     ...networkArguments(config.network ?? [], machine),
     ...(config.arguments ?? []),
-    ...(role === 'standby' ? ['-blockdev', stateNode] : []),
+    ...(role === 'standby' ? ['-blockdev', JSON.stringify(stateNode(IMAGE_PATH))] : []),
     // Its disks may be in use by the primary's QEMU: this way they are not opened for writing.
     ...(role === 'probe' ? ['-incoming', 'defer'] : []),
   ];

@@ -2,6 +2,8 @@
 
 import { attachQemu, type AttachConfig } from './process/attach.js';
 import type { QemuConfig } from './config.js';
+import { replicatedDisks } from './disks/drives.js';
+import { forgetRecord } from './disks/standby/record.js';
 import { launchQemu } from './process/launch.js';
 import { QemuPrimary } from './primary.js';
 import { QemuTarget } from './target.js';
@@ -22,7 +24,15 @@ export { QemuTarget } from './target.js';
  */
 export async function openQemuSource(config: QemuConfig, signal?: AbortSignal): Promise<QemuPrimary> {
   const netdevs = (config.network ?? []).map(({ id }) => id);
-  return QemuPrimary.open(await launchQemu(config, { role: 'primary', signal }), netdevs);
+  const machine = await launchQemu(config, { role: 'primary', signal });
+  try {
+    // What the guest writes from now on is of no checkpoint that this host held before.
+    for (const { file } of replicatedDisks(config)) await forgetRecord(file);
+  } catch (error) {
+    await machine.close();
+    throw error;
+  }
+  return QemuPrimary.open(machine, netdevs);
 }
 
 /**

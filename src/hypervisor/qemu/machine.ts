@@ -2,11 +2,16 @@
 
 import type { Duplex } from 'node:stream';
 import type { Inventory } from '../inventory.js';
+import type { FoundDisks } from './disks/find.js';
+import type { QemuDisksOptions } from './disks/qemu-disks.js';
 import type { DeviceStateFile } from './state/device-state.js';
 import type { DirtyTracking } from './memory/dirty.js';
 import type { Guard } from './process/guard.js';
 import type { QmpClient } from './monitor/qmp.js';
 import type { StateImage } from './state/state-image.js';
+
+/** How disks are replicated. */
+export type ReplicationOptions = Pick<QemuDisksOptions, 'poolBytes' | 'relaxed' | 'entry'>;
 
 export interface QemuMachine {
   readonly name: string;
@@ -20,12 +25,17 @@ export interface QemuMachine {
   readonly serial: Duplex | null;
   /** As it was when the machine came to us. */
   readonly inventory: Inventory;
+  /** Its disks that are replicated, and how that is done. */
+  readonly disks: FoundDisks;
+  readonly replication: ReplicationOptions;
   /** The name of the block of guest RAM. */
   readonly ramBlock: string;
   /** A directory of ours, which is removed whatever becomes of us. */
   readonly directory: string | null;
   /** A standby has an image that device states are loaded from. */
   readonly stateImage: StateImage | null;
+  /** The path of the monitor of somebody else's QEMU. */
+  readonly monitor: string | null;
   /** Somebody else's QEMU has a guard, which is told when the guest is about to be stopped, and when it runs again. */
   readonly guard: Guard | null;
   /**

@@ -43,8 +43,8 @@ export class QemuPrimary extends QemuSource {
   readonly #watch: MachineWatch;
   readonly #tests = new InOrder();
   #started: Promise<void> | null = null;
-  /** From before the guest is stopped until it runs again. */
-  #pausing = false;
+  /** Stops of the guest that are about to be, or are. */
+  #pausing = 0;
 
   /**
    * `netdevs`: their ids; `status`: of a QEMU that was found.
@@ -80,9 +80,9 @@ export class QemuPrimary extends QemuSource {
   protected constructor(machine: QemuMachine, { state, stoppedBy, gates, netdevs }: QemuPrimaryOptions) {
     super(machine, state, stoppedBy);
     this.gates = gates;
-    const { qmp, ramBlock, inventory } = machine;
-    const idle = () => this.state === 'running' && !this.#pausing;
-    this.#watch = new MachineWatch({ qmp, ram: ramBlock, inventory, netdevs, idle });
+    const { qmp, ramBlock, inventory, disks } = machine;
+    const idle = () => this.state === 'running' && this.#pausing === 0;
+    this.#watch = new MachineWatch({ qmp, ram: ramBlock, inventory, netdevs, disks, idle });
     if (machine.guard) this.leave = (how) => this.#leave(how);
     if (machine.shared) this.expose = (on) => this.#expose(on);
   }
@@ -122,15 +122,24 @@ export class QemuPrimary extends QemuSource {
     await super.prepareSuspend();
   }
 
-  override async suspend(): Promise<void> {
+  override suspend(): Promise<void> {
+    return this.#untested(() => super.suspend());
+  }
+
+  protected override inPause<T>(work: () => Promise<T>): Promise<T> {
+    return this.#untested(() => super.inPause(work));
+  }
+
+  /** No gate is tested meanwhile, for which the guest must run. */
+  async #untested<T>(work: () => Promise<T>): Promise<T> {
     await this.#started;
     for (const gate of this.gates) await gate.tested();
-    this.#pausing = true; // no test of a gate begins from here on
+    this.#pausing++; // no test of a gate begins from here on
     try {
       await this.#tests.settled();
-      await super.suspend();
+      return await work();
     } finally {
-      this.#pausing = false; // and the state says so from here on
+      this.#pausing--; // and the state says so from here on
     }
   }
 
@@ -162,7 +171,7 @@ export class QemuPrimary extends QemuSource {
   /** Of a gate that holds. False: not now, for the guest stands still. @throws HypervisorError FAILED */
   protected testIfRunning(test: GateTest): Promise<boolean> {
     return this.#tests.do(async () => {
-      if (this.state !== 'running' || this.#pausing || this.stoppedBy !== null) return false;
+      if (this.state !== 'running' || this.#pausing > 0 || this.stoppedBy !== null) return false;
       await test(this.machine.deviceState);
       return true;
     });

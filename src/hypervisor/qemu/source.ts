@@ -25,24 +25,24 @@ import {
   type DomainState,
   type SourceDomain,
 } from '../port.js';
-import { DeviceStateAlone, withMemory } from './state/device-state.js';
+import { withMemory } from './state/device-state.js';
 import { FullStates } from './state/full-state.js';
 import type { QemuMachine } from './machine.js';
 import type { QmpEvent } from './monitor/qmp.js';
 import { Pause, type PauseTimes } from './pause.js';
 import { GuestRam } from './memory/guest-ram.js';
-import { RunState, endOf, runStatusOf } from './monitor/run-state.js';
+import { endOf, runStatusOf } from './monitor/run-state.js';
 import { RUNNING, setRunState } from './state/state-sections.js';
+import { StoppableDomain } from './stops.js';
 
 /** Of somebody else who lets the guest run just when we stop it. */
 const STOP_ATTEMPTS = 5;
 /** Octets of serial input that may wait. */
 const INPUT_BYTES_MAX = 64 * 1024;
 
-export class QemuSource extends DeviceStateAlone implements SourceDomain {
+export class QemuSource extends StoppableDomain implements SourceDomain {
   readonly output$ = new Subject<Uint8Array>();
   readonly events$ = new ReplaySubject<DomainEvent>(1);
-  readonly machine: QemuMachine;
   #state: DomainState = 'created';
   #pause: Pause | null = null;
   #lastPause: PauseTimes | null = null;
@@ -51,7 +51,6 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
   readonly #fullStates: FullStates;
   /** The state of this pause was asked for. */
   #shipped = false;
-  readonly #run: RunState;
   /** All of this pause is captured: whoever lets the guest run now changes nothing of it. */
   #confirmed = false;
 
@@ -61,10 +60,8 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
     state: Extract<DomainState, 'created' | 'running'> = 'created',
     stoppedBy: string | null = null,
   ) {
-    super();
-    this.machine = machine;
+    super(machine, stoppedBy);
     this.#state = state;
-    this.#run = new RunState(stoppedBy);
     this.#ram = new GuestRam(machine.tracking, machine.memoryBytes);
     this.#fullStates = new FullStates(machine);
     machine.serial?.on('data', (bytes: Buffer) => this.output$.next(bytes));
@@ -83,7 +80,7 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
   }
 
   get stoppedBy$(): Observable<string | null> {
-    return this.#run.stoppedBy$;
+    return this.run.stoppedBy$;
   }
 
   /** The device state that was given last. */
@@ -91,13 +88,9 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
     return this.#lastContext;
   }
 
-  protected get stoppedBy(): string | null {
-    return this.#run.stoppedBy;
-  }
-
   get notes(): readonly string[] {
-    const { tracking, trackingReason } = this.machine;
-    return [`changed pages are found by ${tracking.way}: ${trackingReason}`];
+    const { tracking, trackingReason, disks } = this.machine;
+    return [`changed pages are found by ${tracking.way}: ${trackingReason}`, ...disks.notes];
   }
 
   info(): Promise<DomainInfo> {
@@ -142,20 +135,30 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
       if (guard !== null && guest === 'stopped') {
         guard.running(); // it is not to be let run should we die now
         await qmp.execute('stop');
-      } else if (guard !== null && before === 'suspended' && this.stoppedBy === null) {
-        await this.#pause?.settled();
-        await qmp.execute('cont').catch(() => undefined); // it may have ended meanwhile
+        await this.leaveDisks(true);
+      } else if (guard !== null) {
+        await this.leaveDisks(before !== 'running');
+        if (before === 'suspended' && this.stoppedBy === null) {
+          await this.#pause?.settled();
+          await qmp.execute('cont').catch(() => undefined); // it may have ended meanwhile
+        }
       }
     } finally {
-      await this.machine.close();
-      this.output$.complete();
-      this.events$.complete();
+      try {
+        await this.disks?.close();
+      } finally {
+        await this.machine.close();
+        this.output$.complete();
+        this.events$.complete();
+      }
     }
   }
 
-  async start(): Promise<void> {
-    this.require('created');
-    await this.#go();
+  start(): Promise<void> {
+    return this.stops.do(async () => {
+      this.require('created');
+      await this.#go();
+    });
   }
 
   async prepareSuspend(): Promise<void> {
@@ -163,7 +166,11 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
     if (this.#ram.isLogged) await this.machine.tracking.prepare();
   }
 
-  async suspend(): Promise<void> {
+  suspend(): Promise<void> {
+    return this.stops.do(() => this.#suspend());
+  }
+
+  async #suspend(): Promise<void> {
     this.require('running');
     this.#confirmed = false;
     await this.#pause?.settled(); // of a pause that somebody else has ended
@@ -192,11 +199,13 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
     return this.#confirmed;
   }
 
-  async resume(): Promise<void> {
-    this.require('suspended');
-    await this.#pause?.settled();
-    this.require('suspended');
-    await this.#go();
+  resume(): Promise<void> {
+    return this.stops.do(async () => {
+      this.require('suspended');
+      await this.#pause?.settled();
+      this.require('suspended');
+      await this.#go();
+    });
   }
 
   async enableLogDirty(): Promise<void> {
@@ -262,20 +271,21 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
   async #stop(): Promise<boolean> {
     const { machine } = this;
     if (this.stoppedBy === null) machine.guard?.stopping();
-    this.#run.stopping();
+    this.run.stopping();
     this.#shipped = false;
+    this.disks?.letThrough();
     try {
       this.#pause = await Pause.begin(machine, this.#ram.isLogged, this.#fullStates);
     } catch (error) {
-      this.#run.stopFailed();
+      this.run.stopFailed();
       this.requireGuest();
       // The stop may only have been late: a guest that stops after all is not left so.
       if (this.stoppedBy === null) machine.qmp.execute('cont').catch(() => undefined);
       throw error;
     }
-    this.#run.stopped(this.#pause.before);
+    this.run.stopped(this.#pause.before);
     if (this.stoppedBy !== null) machine.guard?.running();
-    return !this.#run.resumedByOthers;
+    return !this.run.resumedByOthers;
   }
 
   /** What was captured in it is nobody's: the next one has to bring all again that this one would have brought. */
@@ -284,11 +294,11 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
     this.#fullStates.forget();
     if (this.stoppedBy !== null) return;
     // Whoever let it run may have been too early: a state that is handed over stops the guest at its end.
-    this.#run.resuming();
+    this.run.resuming();
     try {
       await this.machine.qmp.execute('cont');
     } finally {
-      this.#run.resumed();
+      this.run.resumed();
     }
   }
 
@@ -296,11 +306,11 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
   async #go(): Promise<void> {
     const pause = this.#pause;
     const resuming = monotonicMs();
-    this.#run.resuming();
+    this.run.resuming();
     try {
-      if (this.stoppedBy === null && !this.#run.resumedByOthers) await this.machine.qmp.execute('cont');
+      if (this.stoppedBy === null && !this.run.resumedByOthers) await this.machine.qmp.execute('cont');
     } finally {
-      this.#run.resumed();
+      this.run.resumed();
     }
     this.machine.guard?.running();
     // What was taken in a pause that was no checkpoint is to be taken again.
@@ -313,14 +323,14 @@ export class QemuSource extends DeviceStateAlone implements SourceDomain {
 
   #hear(event: QmpEvent): void {
     // A standby that is loaded stops and goes on as QEMU likes.
-    if (this.#state !== 'created' && this.#run.hear(event) === 'ask') {
+    if (this.#state !== 'created' && this.run.hear(event) === 'ask') {
       this.machine.qmp.execute('query-status').then(
-        (answer) => this.#run.told(runStatusOf(answer)),
+        (answer) => this.run.told(runStatusOf(answer)),
         () => undefined, // it stands still, for a reason that is not known
       );
     }
     // The guest changes under a checkpoint that is being taken: whoever takes it must not finish it.
-    if (this.#run.resumedByOthers && this.#state === 'suspended' && !this.#confirmed) this.#state = 'running';
+    if (this.run.resumedByOthers && this.#state === 'suspended' && !this.#confirmed) this.#state = 'running';
     const end = endOf(event);
     // The last that the guest said is in the serial socket, and comes before the event.
     if (end !== null) setImmediate(() => this.#ended(end));

@@ -19,6 +19,7 @@ import {
   type TrialDomain,
 } from '../port.js';
 import type { QemuConfig } from './config.js';
+import { StandbyDisks } from './disks/standby/standby-disks.js';
 import { HeldCheckpoints } from './state/held-checkpoints.js';
 import type { QemuMachine } from './machine.js';
 import { joinState } from './state/memory-section.js';
@@ -43,6 +44,8 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
   readonly stoppedBy$: Observable<string | null>;
   readonly #stoppedBy = new BehaviorSubject<string | null>(null);
   readonly resets$ = new Subject<string>();
+  /** Of all memories that the QEMU is for. */
+  readonly disks?: StandbyDisks;
   readonly #config: QemuConfig;
   readonly #seat: Seat;
   readonly #checkpoints: HeldCheckpoints;
@@ -57,12 +60,14 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
 
   /** @throws as launchQemu() and openTracking(); nothing is left then */
   static async open(config: QemuConfig, signal?: AbortSignal): Promise<QemuTarget> {
+    const disks = await StandbyDisks.of(config);
     const memory = await openTracking(config, { standby: true, signal });
-    const target = new QemuTarget(config, new Seat(config), memory);
+    const target = new QemuTarget(config, new Seat(config, disks), memory);
     try {
       const facts = target.#isCold
         ? await probe(config, target.memory)
         : await factsOf((await target.#seat.claim(target)).machine);
+      if (target.#isCold) await disks?.openNow();
       target.#learn(facts);
       return target;
     } catch (error) {
@@ -75,10 +80,13 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
     super(config, memory);
     this.#config = config;
     this.#seat = seat;
+    if (seat.disks) this.disks = seat.disks;
+    void seat.disks?.lost.then(({ message }) => this.#end({ kind: 'crashed', reason: message }));
     this.stoppedBy$ = this.#stoppedBy.pipe(distinctUntilChanged());
     this.#checkpoints = new HeldCheckpoints(seat, this, {
       pages: this.frames.size,
       loads: config.trialLoads ?? 'auto',
+      goesBack: seat.disks === null,
       warn: (warning) => this.warnings$.next(warning),
     });
     this.#checkpoints.current$.subscribe((held) => this.#stoppedBy.next(held.stoppedBy));
@@ -127,6 +135,7 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
   /** Another memory that the same QEMU is for. @throws as openTracking() */
   async another(): Promise<QemuTarget> {
     const memory = await openTracking(this.#config, { standby: true });
+    this.disks?.share();
     const target = new QemuTarget(this.#config, this.#seat, memory);
     if (this.#facts) target.#learn(this.#facts);
     return target;
@@ -185,7 +194,9 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
       this.requireCreated();
       this.#starting = true; // its QEMU is not for others from here on
       try {
-        await this.#run(await this.#checkpoints.readyToRun());
+        const seated = await this.#checkpoints.readyToRun();
+        await this.disks?.taken();
+        await this.#run(seated);
       } finally {
         this.#starting = false;
       }
@@ -304,6 +315,7 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
     await this.#source?.close();
     await this.#seat.vacate(this);
     await this.memory.tracking.close();
+    await this.disks?.leave();
     this.output$.complete();
     this.warnings$.complete();
     this.resets$.complete();

@@ -9,6 +9,7 @@
 
 import { unsupported, type HypervisorError } from '../port.js';
 import type { QemuConfig } from './config.js';
+import { replicatedDisks } from './disks/drives.js';
 import type { NetworkBackend } from './network/network.js';
 
 /** Options that take no value. */
@@ -36,6 +37,11 @@ const WRITES_BYTES_PER_SECOND = 2 ** 25;
 /** @throws HypervisorError UNSUPPORTED, naming what could be seen */
 export function trialConfig(config: QemuConfig): QemuConfig {
   const { name, network = [], sharedDisks = [] } = config;
+  const [replicated] = replicatedDisks(config);
+  if (replicated) {
+    const facts = { key: 'disks', value: replicated.name };
+    throw unsupported(`a trial would need a copy of the disk ${replicated.name}, which is replicated`, facts);
+  }
   return {
     ...config,
     name: `${name}-trial`,

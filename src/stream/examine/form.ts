@@ -49,6 +49,8 @@ const forms: Readonly<Record<number, Form>> = {
   [RecordType.HVM_PARAMS]: { rule: 'hvm-params', reserved: ['hvm-params.reserved', 4, 4], empty: 8 },
   [RecordType.X86_CPUID_POLICY]: { rule: 'cpuid-policy' },
   [RecordType.X86_MSR_POLICY]: { rule: 'msr-policy' },
+  [RecordType.DISKS]: { rule: 'disks' },
+  [RecordType.DISK_WRITES]: { rule: 'disk-writes' },
   [RecordType.CHECKPOINT_DIRTY_PFN_LIST]: { rule: 'dirty-pfn-list' },
 };
 

@@ -8,6 +8,7 @@ import { viewOf } from '../octets.js';
 import { KNOWN_TYPES } from '../page-data.js';
 import type { GuestWidth } from '../records/pv.js';
 import { type XlHeader, xlConfigText } from '../xl.js';
+import { DiskRules } from './disks.js';
 import { libxcForm, libxlForm, pageDataForm } from './form.js';
 import { isKnownRecord, pageTypeName, recordName } from './names.js';
 import { Places } from './places.js';
@@ -31,6 +32,7 @@ export class Judge implements StreamVisitor {
   #lastPfn = PFN_MAX;
   #backChannel = false;
   readonly #places: Places;
+  readonly #disks = new DiskRules();
   /** Rules that the entries of the record that is being walked have broken. */
   readonly #entryRules = new Set<RuleId>();
 
@@ -125,6 +127,7 @@ export class Judge implements StreamVisitor {
       find('dirty-pfn-list.direction', 'in a stream from the primary');
     }
     this.#places.libxc(record, headers, find);
+    this.#disks.record(record, find);
     if (record.pages === null) {
       const meaning = libxcForm(record, domainType, this.#width, find);
       this.#width = meaning.width ?? this.#width;

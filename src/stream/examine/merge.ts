@@ -5,7 +5,7 @@
 //   libxl behind it:  EMULATOR_XENSTORE_DATA, EMULATOR_CONTEXT of each emulator │ END
 //
 // Records that say something about the stream and nothing about the domain are left out: CHECKPOINT, VERIFY,
-// CHECKPOINT_STATE, optional records of unknown type, records without content (Xen 4.6 to 4.8 wrote some).
+// CHECKPOINT_STATE, optional records of unknown type; what was written to disks, which an image does not have; records without content (Xen 4.6 to 4.8 wrote some).
 
 import { StreamError } from '../error.js';
 import { PAGE_SIZE, RecordType, hasPageData } from '../format.js';

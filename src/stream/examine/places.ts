@@ -4,6 +4,7 @@
 import type { StreamHeaders } from '../flow.js';
 import { DomainType, RecordType, isOptionalRecord } from '../format.js';
 import { EMULATOR_HEADER_BYTES, LibxlRecordType } from '../libxl.js';
+import { isDiskRecord } from '../records/disks.js';
 import { VCPU_RECORD_TYPES } from '../records/pv.js';
 import { recordName } from './names.js';
 import type { RuleId } from './rules.js';
@@ -14,13 +15,15 @@ const STATIC_TYPES: ReadonlySet<number> = new Set([
   RecordType.X86_CPUID_POLICY,
   RecordType.X86_MSR_POLICY,
 ]);
-/** Memory or registers: what STATIC_DATA_END must have come before. */
+/** Memory, registers or disks: what STATIC_DATA_END must have come before. */
 const STATE_TYPES: ReadonlySet<number> = new Set([
   RecordType.PAGE_DATA,
   RecordType.X86_PV_P2M_FRAMES,
   RecordType.SHARED_INFO,
   RecordType.HVM_CONTEXT,
   RecordType.HVM_PARAMS,
+  RecordType.DISKS,
+  RecordType.DISK_WRITES,
   ...VCPU_RECORD_TYPES,
 ]);
 const NEEDED: Readonly<Record<DomainType, readonly number[]>> = {
@@ -98,7 +101,7 @@ export class Places {
     if (type === RecordType.CHECKPOINT) {
       this.#sinceCheckpoint = 0;
       this.#checkpoints += 1;
-    } else if (!isOptionalRecord(type)) {
+    } else if (!isOptionalRecord(type) || isDiskRecord(type)) {
       this.#sinceCheckpoint += 1;
     }
   }

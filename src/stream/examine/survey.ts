@@ -10,6 +10,7 @@ import { viewOf } from '../octets.js';
 import { type GuestWidth, decodePvInfo } from '../records/pv.js';
 import { StreamError } from '../error.js';
 import { type XlHeader, xlConfigText } from '../xl.js';
+import { DiskCounts, type SurveyedDisk, type SurveyedWrites } from './disks.js';
 import { VCPUS_MAX } from './form.js';
 import { pageTypeName, recordName } from './names.js';
 import { PfnSet } from './pfn-set.js';
@@ -40,6 +41,8 @@ export interface SurveyedRecord {
     /** By name of the page type; what does not occur is left out. */
     readonly types: Readonly<Record<string, number>>;
   };
+  /** Of DISK_WRITES. */
+  readonly writes?: SurveyedWrites;
   /** Number of the checkpoint that CHECKPOINT ends. */
   readonly checkpoint?: number;
 }
@@ -79,6 +82,8 @@ export interface Survey {
     readonly pages: number;
     readonly types: Readonly<Record<string, number>>;
   };
+  /** Those that are replicated. */
+  readonly disks: readonly SurveyedDisk[];
   /** How many of each record: "libxc PAGE_DATA". */
   readonly recordCounts: Readonly<Record<string, number>>;
   readonly checkpoints: number;
@@ -112,6 +117,7 @@ export class Surveyor implements StreamVisitor {
   readonly #counts = new Map<string, number>();
   readonly #vcpus = new Set<number>();
   readonly #findings: Finding[] = [];
+  readonly #disks = new DiskCounts();
   #xl: Survey['xl'] = null;
   #libxl: Survey['libxl'] = null;
   #headers: StreamHeaders | null = null;
@@ -177,10 +183,12 @@ export class Surveyor implements StreamVisitor {
     const counted = this.#counts.has(key) || this.#counts.size < TYPES_MAX ? key : 'others';
     this.#counts.set(counted, (this.#counts.get(counted) ?? 0) + 1);
     this.#checkpoint.records += 1;
+    let writes: SurveyedWrites | null = null;
     if (pages !== null) {
       this.#countPages(pages);
     } else if (layer === 'libxc') {
       this.#meaning(record);
+      writes = this.#disks.record(record);
     }
     const isCheckpoint = layer === 'libxc' && type === RecordType.CHECKPOINT;
     this.#listener.record?.({
@@ -192,6 +200,7 @@ export class Surveyor implements StreamVisitor {
       ...(pages === null
         ? {}
         : { pages: { count: pages.entries, first: pages.firstPfn, types: namedTypes(pages.types) } }),
+      ...(writes === null ? {} : { writes }),
       ...(isCheckpoint ? { checkpoint: this.#checkpoints + 1 } : {}),
     });
   }
@@ -225,6 +234,7 @@ export class Surveyor implements StreamVisitor {
         highestPfn: this.#highestPfn < 0 ? null : this.#highestPfn,
       },
       pageData: { entries: this.#entries, pages: this.#pages, types: namedTypes(this.#types) },
+      disks: this.#disks.disks,
       recordCounts: Object.fromEntries(this.#counts),
       checkpoints: end.checkpoint?.number ?? 0,
       lastCheckpoint: end.checkpoint,

@@ -6,7 +6,8 @@ import { createServer, type AddressInfo } from 'node:net';
 import WebSocket, { WebSocketServer } from 'ws';
 import { PROTOCOL_VERSION, SUBPROTOCOL } from '../../../src/channel/contract.js';
 import { dial } from '../../../src/channel/dial/dialer.js';
-import { decodeControl, encodeControl } from '../../../src/channel/wire/message.js';
+import { encodeControl } from '../../../src/channel/wire/encode.js';
+import { decodeControl } from '../../../src/channel/wire/message.js';
 import {
   LIFE_HEADER,
   NONCE_HEADER,

@@ -48,7 +48,12 @@ describe('qemu: the checkpoints of a standby', () => {
     const occupant = { memory: { tracking: { ram } }, loaded: () => undefined } as unknown as Occupant;
     const warnings: string[] = [];
     const warn = (warning: string): void => void warnings.push(warning);
-    const checkpoints = new HeldCheckpoints(seat, occupant, { pages: PAGES, loads: 'each', warn });
+    const checkpoints = new HeldCheckpoints(seat, occupant, {
+      pages: PAGES,
+      loads: 'each',
+      goesBack: true,
+      warn,
+    });
     const commit = async (name: string, fill: number): Promise<Buffer> => {
       const frames = Uint32Array.of(1, 3);
       const pages = Buffer.alloc(2 * PAGE_SIZE, fill);

@@ -182,7 +182,7 @@ describe('qemu: the life of a domain', function () {
       'what QEMU does not know': ['not a valid device model', ['-device', 'nonsense']],
       'a graphics card': ['memory block', ['-device', 'VGA']],
       'what Romulus says itself': ['without -m,', ['-m', '1G']],
-      'a local writable disk': ['not replicated', ['-drive', 'driver=null-co,size=1M,if=virtio,id=disk0']],
+      'a writable flash': ['cannot be replicated', ['-drive', 'driver=null-co,size=4M,if=pflash']],
     };
     for (const [what, [text, more]] of Object.entries(refused)) {
       it(`with ${what}`, async () => {

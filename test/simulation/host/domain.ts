@@ -32,6 +32,8 @@ export function helloOf(host: string, held: Held | null, shared: SharedPoint | n
     epoch: held?.epoch ?? null,
     pairing: held?.pairing ?? null,
     shared,
+    images: null,
+    blankDisks: [],
   };
 }
 

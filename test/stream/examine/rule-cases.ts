@@ -4,6 +4,13 @@ import { expect } from 'chai';
 import { type RuleId } from '../../../src/stream/examine/rules.js';
 import { RecordType } from '../../../src/stream/format.js';
 import { CheckpointState, LibxlRecordType, encodeLibxlHeader } from '../../../src/stream/libxl.js';
+import { viewOf } from '../../../src/stream/octets.js';
+import {
+  WriteKind,
+  encodeDisks,
+  writeDiskExtent,
+  writeDiskWritesHeader,
+} from '../../../src/stream/records/disks.js';
 import { concatenate, encodeRecord } from '../../../src/stream/writer.js';
 import { encodeXlHeader, xlHeaderOf } from '../../../src/stream/xl.js';
 import { readFixture } from '../../fixtures/xen.js';
@@ -77,6 +84,14 @@ export const zeroes = (count: number) => new Uint8Array(count);
 export const cut = (body: Uint8Array) => body.subarray(0, body.length - 1);
 const longer = (body: Uint8Array) => concatenate([body, zeroes(1)]);
 const pv = libxcStream('pv');
+const disks = part(RecordType.DISKS, encodeDisks([{ id: 'root', bytes: 1024 }]));
+/** Zeroes. */
+function diskWrites(disk: number, offset: number): Part {
+  const body = zeroes(24);
+  writeDiskWritesHeader(body, 0, disk, 1);
+  writeDiskExtent(viewOf(body), 8, offset, 512, WriteKind.ZERO);
+  return part(RecordType.DISK_WRITES, body);
+}
 const { END, PAGE_DATA, CHECKPOINT, STATIC_DATA_END, HVM_PARAMS, HVM_CONTEXT } = RecordType;
 const emulator = (body: number[]) => encodeRecord(LibxlRecordType.EMULATOR_CONTEXT, Uint8Array.from(body));
 export const emulatorState = emulator([2, 0, 0, 0, 0, 0, 0, 0, 77]);
@@ -285,6 +300,14 @@ export const cases: readonly (readonly [RuleId, () => Uint8Array, RuleId[]?])[] 
   ['cpuid-policy', () => changed('hvm', RecordType.X86_CPUID_POLICY, cut)],
   ['cpuid-policy', () => changed('hvm', RecordType.X86_CPUID_POLICY, () => zeroes(0))],
   ['msr-policy', () => changed('pv', RecordType.X86_MSR_POLICY, longer)],
+  ['disks', () => inserted('hvm', PAGE_DATA, part(RecordType.DISKS, zeroes(8)))],
+  ['disks.place', () => inserted('hvm', PAGE_DATA, disks, disks)],
+  ['disks.place', () => inserted('hvm', END, disks)],
+  ['disks.place', () => inserted('hvm', PAGE_DATA, diskWrites(0, 0))],
+  ['static-data.end', () => inserted('hvm', STATIC_DATA_END, disks)],
+  ['disk-writes', () => inserted('hvm', PAGE_DATA, disks, part(RecordType.DISK_WRITES, zeroes(24)))],
+  ['disk-writes.range', () => inserted('hvm', PAGE_DATA, disks, diskWrites(1, 0))],
+  ['disk-writes.range', () => inserted('hvm', PAGE_DATA, disks, diskWrites(0, 513))],
   [
     'dirty-pfn-list',
     () => concatenate([back, encodeRecord(RecordType.CHECKPOINT_DIRTY_PFN_LIST, zeroes(9))]),

@@ -1,10 +1,9 @@
 // What keeps a QEMU from being replicated by Romulus, found by asking it: memory that is neither in the RAM file nor
-// constant, disks that only this host has, and network cards whose output is not held.
+// constant, and network cards whose output is not held.
 
 import { valueAt } from '../../../stream/bounds.js';
-import { badConfiguration, failed } from '../../port.js';
+import { badConfiguration } from '../../port.js';
 import { listNics, type Nic } from '../network/network-list.js';
-import { isObject } from './qmp-parser.js';
 import type { QmpClient } from './qmp.js';
 
 /** Firmware, option ROMs and ACPI tables: the same on both sides, because the command lines are. */
@@ -54,22 +53,4 @@ export function ungatedNic(network: string, gated: readonly string[]): Nic | nul
 /** Of types vhost-user and vhost-vdpa. (A tap with vhost=on looks like any other; QEMU refuses its filters.) */
 function isVhost({ peer }: Nic): boolean {
   return peer?.type.startsWith('vhost') === true;
-}
-
-/** @throws HypervisorError BAD_CONFIGURATION if there is a writable disk that is not declared shared */
-export async function checkDisks(qmp: QmpClient, shared: readonly string[]): Promise<void> {
-  const disks = await qmp.execute('query-block');
-  if (!Array.isArray(disks)) throw failed('QEMU does not list its disks');
-  for (const disk of disks as unknown[]) {
-    const inserted = isObject(disk) ? disk['inserted'] : undefined;
-    if (!isObject(disk) || !isObject(inserted) || inserted['ro'] === true) continue;
-    const names = [disk['device'], disk['qdev'], inserted['node-name']].filter(
-      (name): name is string => typeof name === 'string' && name !== '',
-    );
-    if (names.some((name) => shared.includes(name))) continue;
-    throw badConfiguration(
-      'a local writable disk is not replicated: make it read-only, or put it on storage that both hosts share and name it in sharedDisks',
-      { disk: names.join(' '), file: String(inserted['file']) },
-    );
-  }
 }

@@ -1,7 +1,7 @@
 // What a QEMU is, as the facts that must be the same in the QEMU that stands by: the device state of one is only
 // understood by a QEMU of the same version with the same machine and the same devices at the same places.
 //
-//   QEMU, accelerator, machine, vCPUs and their features, devices, network cards, user networks, memory blocks
+//   QEMU, accelerator, machine, vCPUs and their features, devices, network cards, user networks, memory blocks, disks
 //
 // "devices" are all that QEMU shows (info qtree), those of the machine too: it knows no other list that has what older
 // options add. Network cards stand in a list of their own: whether a virtio card is on a tap is part of its state (a
@@ -10,16 +10,21 @@
 
 import { valueAt } from '../../../stream/bounds.js';
 import { failed } from '../../port.js';
+import { describeDisks, type FoundDisk } from '../disks/find.js';
 import { inventoryText, type Inventory } from '../../inventory.js';
 import { listNics } from '../network/network-list.js';
 import { isObject } from './qmp-parser.js';
 import type { QmpClient } from './qmp.js';
 
 /**
- * `ram`: the name of guest RAM's block, which may be another on each side.
+ * `ram`: the name of guest RAM's block, which may be another on each side; `disks`: that are replicated.
  * @throws HypervisorError FAILED or DOMAIN_GONE
  */
-export async function takeInventory(qmp: QmpClient, ram: string): Promise<Inventory> {
+export async function takeInventory(
+  qmp: QmpClient,
+  ram: string,
+  disks: readonly FoundDisk[] = [],
+): Promise<Inventory> {
   const { major, minor, micro, package: packaged } = qmp.version;
   const [machine, kvm, cpus, tree, network, blocks] = await Promise.all([
     qmp.execute('qom-get', { path: '/machine', property: 'type' }),
@@ -40,6 +45,7 @@ export async function takeInventory(qmp: QmpClient, ram: string): Promise<Invent
     'network cards': inventoryText(listCards(network)),
     'user networks': countUserNetworks(network),
     'memory blocks': inventoryText(listBlocks(blocks, ram)),
+    disks: inventoryText(describeDisks(disks)),
   };
 }
 

@@ -12,8 +12,9 @@
 import { ReplaySubject, Subject } from 'rxjs';
 import { asError } from '../../../errors.js';
 import { monotonicMs } from '../../../flow/clock.js';
-import { compareInventories, describeDifference, type Inventory } from '../../inventory.js';
+import { compareInventories, describeDifference, inventoryText, type Inventory } from '../../inventory.js';
 import { HypervisorError, type MachineChange } from '../../port.js';
+import { disksNow, type FoundDisks } from '../disks/find.js';
 import { ForeignNetdevs } from '../network/foreign-netdevs.js';
 import { listBlocks, listDevices, takeInventory } from './inventory.js';
 import type { QmpClient, QmpEvent } from './qmp.js';
@@ -28,6 +29,7 @@ const WARNINGS_KEPT = 16;
 
 const MACHINE_EVENTS: ReadonlySet<string> = new Set([
   ...['DEVICE_DELETED', 'MEMORY_DEVICE_SIZE_CHANGE', 'ACPI_DEVICE_OST'],
+  'DEVICE_TRAY_MOVED', // a medium that may be written to
 ]);
 /** A guest's driver sets up a card: before the card sends anything. */
 const NETWORK_EVENT = 'NIC_RX_FILTER_CHANGED';
@@ -39,6 +41,8 @@ export interface WatchOptions {
   readonly inventory: Inventory;
   /** Netdevs whose output is held. */
   readonly netdevs: readonly string[];
+  /** That are replicated, as long as they are what they were. */
+  readonly disks: FoundDisks;
   /** QEMU may be asked now without making a pause longer. */
   readonly idle: () => boolean;
 }
@@ -109,8 +113,12 @@ export class MachineWatch {
   async #take(): Promise<MachineChange | null> {
     const { qmp, ram } = this.#options;
     const blocked = await whyBlocked(qmp);
-    const taken = await takeInventory(qmp, ram);
-    const inventory = blocked === null ? taken : { ...taken, 'cannot be saved': blocked };
+    const { disks, others } = await disksNow(qmp, this.#options.disks);
+    const inventory: Inventory = {
+      ...(await takeInventory(qmp, ram, disks)),
+      ...(others.length > 0 && { 'disks that are not replicated': inventoryText(others) }),
+      ...(blocked !== null && { 'cannot be saved': blocked }),
+    };
     // What was, is what the standby is.
     const differences = compareInventories(inventory, this.#inventory);
     if (differences.length === 0 || this.#ended) return null;

@@ -11,18 +11,21 @@ import { dirname, isAbsolute, join } from 'node:path';
 import { asError, codeOf } from '../../../errors.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
 import { badConfiguration, type HypervisorError } from '../../port.js';
-import { checkDisks, checkNetwork, checkRamBlocks } from '../monitor/check.js';
+import { findDisks } from '../disks/find.js';
+import { removeLeftovers } from '../disks/leftovers.js';
+import { checkNetwork, checkRamBlocks } from '../monitor/check.js';
 import { CompareTracking } from '../memory/compare.js';
 import { DeviceStateFile } from '../state/device-state.js';
 import { hasMark } from './fence.js';
 import { startGuard } from './guard.js';
 import { takeInventory } from '../monitor/inventory.js';
-import type { QemuMachine } from '../machine.js';
+import type { QemuMachine, ReplicationOptions } from '../machine.js';
 import { requireImageMemory } from '../memory/image.js';
 import { QmpClient } from '../monitor/qmp.js';
 import { requireBacking } from '../memory/reserve.js';
-import { runStatusOf, type RunStatus } from '../monitor/run-state.js';
+import { RunState, runStatusOf, type RunStatus } from '../monitor/run-state.js';
 import { checkSaveable } from '../monitor/saveable.js';
+import { whileStopped } from '../stops.js';
 
 export interface AttachConfig {
   readonly name: string;
@@ -31,6 +34,8 @@ export interface AttachConfig {
   /** The path of the socket of the guest's serial port, if its output is to go through us. */
   readonly serial?: string;
   readonly sharedDisks?: readonly string[];
+  /** How its other writable disks are replicated. */
+  readonly replication?: Omit<ReplicationOptions, 'relaxed'>;
   /** The ids of the netdevs whose output is held: of all that a network card is plugged into. */
   readonly netdevs?: readonly string[];
 }
@@ -52,9 +57,7 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
     const shared = await stopIfExposed(qmp, config);
     const ram = await findRam(qmp);
     await checkRamBlocks(qmp, ram.id);
-    await checkDisks(qmp, config.sharedDisks ?? []);
     await checkNetwork(qmp, config.netdevs ?? []);
-    const inventory = await takeInventory(qmp, ram.id);
     const tracking = new CompareTracking(openRam(ram), ram.bytes);
     ending.push(() => tracking.close());
     await requireBacking(tracking.ramFd, ram.bytes, ram.path);
@@ -65,6 +68,9 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
     ending.push(() => serial?.destroy());
     const guard = await startGuard(config.monitor, dirname(deviceState.path));
     ending.push(() => guard.end());
+    await removeLeftovers(qmp, (work) => whileStopped({ qmp, guard }, new RunState(null), work));
+    const disks = await findDisks(qmp, config.sharedDisks ?? []);
+    const inventory = await takeInventory(qmp, ram.id, disks.disks);
     const status = runStatusOf(await qmp.execute('query-status'));
     let lost = false;
     const gone = new Promise<string>((resolve) => {
@@ -88,6 +94,8 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
       memoryBytes: ram.bytes,
       ramBlock: ram.id,
       inventory,
+      disks,
+      replication: config.replication ?? {},
       qmp,
       tracking,
       trackingReason: 'the file of its RAM is not served by us',
@@ -95,6 +103,7 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
       stateImage: null,
       serial,
       directory: dirname(deviceState.path),
+      monitor: config.monitor,
       guard,
       shared,
       gone,

@@ -96,7 +96,7 @@ async function stopExposed(qmp: QmpClient): Promise<void> {
 }
 
 /** Until it is done, or QEMU is gone, or the time is over. */
-async function withMonitor(
+export async function withMonitor(
   monitor: string,
   limitMs: number,
   work: (qmp: QmpClient) => Promise<unknown>,

@@ -2,12 +2,11 @@
 // and, by the kernel, when this process is killed (the parent-death signal, where setpriv is installed).
 
 import { spawn, type ChildProcess } from 'node:child_process';
-import { access, constants } from 'node:fs/promises';
-import { delimiter, join } from 'node:path';
 import type { Duplex, Readable, Writable } from 'node:stream';
 import { codeOf } from '../../../errors.js';
 import { badConfiguration, unsupported } from '../../port.js';
-import { checkDisks, checkNetwork, checkRamBlocks } from '../monitor/check.js';
+import { findDisks } from '../disks/find.js';
+import { checkNetwork, checkRamBlocks } from '../monitor/check.js';
 import {
   checkConfig,
   commandLine,
@@ -17,8 +16,10 @@ import {
   type QemuConfig,
   type QemuRole,
 } from '../config.js';
+import { replicatedDisks } from '../disks/drives.js';
 import { DeviceStateFile } from '../state/device-state.js';
 import type { DirtyTracking } from '../memory/dirty.js';
+import { findExecutable } from './executable.js';
 import { onProcessExit } from './exit-hooks.js';
 import { takeInventory } from '../monitor/inventory.js';
 import type { QemuMachine } from '../machine.js';
@@ -68,13 +69,15 @@ export async function launchQemu(
     const fds = [tracking.ramFd, deviceState.fd, ...(stateImage ? [stateImage.fd] : [])];
     const qemu = new QemuProcess([...command, ...commandLine(config, role)], fds);
     owned.push({ close: () => qemu.end(memory ? null : tracking) });
-    const { qmp, inventory } = await inspect(qemu, config);
+    const { qmp, inventory, disks } = await inspect(qemu, config);
     let closed: Promise<void> | null = null;
     return {
       name: config.name,
       memoryBytes: config.memoryBytes,
       ramBlock: RAM_ID,
       inventory,
+      disks,
+      replication: { relaxed: relaxedDisks(config), ...config.replication },
       qmp,
       tracking,
       trackingReason: reason,
@@ -82,6 +85,7 @@ export async function launchQemu(
       stateImage,
       serial: qemu.serial,
       directory: null,
+      monitor: null,
       guard: null,
       gone: qemu.gone,
       get said() {
@@ -131,17 +135,17 @@ async function isolation(): Promise<string[]> {
 async function inspect(
   qemu: QemuProcess,
   { name, sharedDisks = [], network = [] }: QemuConfig,
-): Promise<Pick<QemuMachine, 'qmp' | 'inventory'>> {
+): Promise<Pick<QemuMachine, 'qmp' | 'inventory' | 'disks'>> {
   try {
     const qmp = await qemu.connect();
     await checkSaveable(qmp);
+    const disks = await findDisks(qmp, sharedDisks);
     await checkRamBlocks(qmp, RAM_ID);
-    await checkDisks(qmp, sharedDisks);
     const netdevs = network.map(({ id }) => id);
     await checkNetwork(qmp, netdevs);
-    const inventory = await takeInventory(qmp, RAM_ID);
+    const inventory = await takeInventory(qmp, RAM_ID, disks.disks);
     qmp.limit();
-    return { qmp, inventory };
+    return { qmp, inventory, disks };
   } catch (error) {
     if (codeOf(error) !== 'DOMAIN_GONE') throw error;
     const reason = await qemu.gone;
@@ -204,17 +208,7 @@ class QemuProcess {
   }
 }
 
-async function findExecutable(command: string): Promise<string | null> {
-  const candidates = command.includes('/')
-    ? [command]
-    : (process.env['PATH'] ?? '').split(delimiter).map((directory) => join(directory, command));
-  for (const candidate of candidates) {
-    try {
-      await access(candidate, constants.X_OK);
-      return candidate;
-    } catch {
-      // Not this one.
-    }
-  }
-  return null;
+/** The ids of those whose flushes need not reach this host's disk. */
+function relaxedDisks(config: QemuConfig): string[] {
+  return replicatedDisks(config).flatMap(({ id, options }) => (options.durability === 'relaxed' ? [id] : []));
 }

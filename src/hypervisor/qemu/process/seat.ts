@@ -6,17 +6,22 @@
 //   memory B (filling)                 claim by B: A's QEMU ends, one for B is started (some 100 ms)
 //
 // A QEMU is worth little: what it holds can be loaded into another one. One that ends by itself, or hangs, is replaced.
+//
+// Disks that are replicated it has open while it starts only: others write to them then, until it runs.
 
 import { asError } from '../../../errors.js';
 import { InOrder } from '../../../flow/in-order.js';
 import type { Inventory } from '../../inventory.js';
 import { HypervisorError } from '../../port.js';
-import type { QemuConfig } from '../config.js';
+import { IMAGE_PATH, type QemuConfig } from '../config.js';
 import { launchQemu } from './launch.js';
 import type { QemuMachine } from '../machine.js';
+import type { StandbyDisks } from '../disks/standby/standby-disks.js';
+import type { QmpClient } from '../monitor/qmp.js';
 import type { QmpVersion } from '../monitor/qmp-parser.js';
 import { framesIn, type ResetFrames } from '../memory/reset-frames.js';
 import { NetdevGate } from '../network/netdev-gate.js';
+import { STATE_NODE, stateNode } from '../state/state-image.js';
 import { StateLoader } from '../state/state-loader.js';
 import type { ChosenTracking } from '../memory/tracking.js';
 
@@ -55,13 +60,16 @@ interface Occupied extends Seated {
 
 export class Seat {
   readonly #config: QemuConfig;
+  /** Null: none of its disks is replicated. */
+  readonly disks: StandbyDisks | null;
   readonly #order = new InOrder();
   #occupied: Occupied | null = null;
   /** Who had it before, and gets it back when the present occupant leaves. */
   #evicted: Occupant | null = null;
 
-  constructor(config: QemuConfig) {
+  constructor(config: QemuConfig, disks: StandbyDisks | null) {
     this.#config = config;
+    this.disks = disks;
   }
 
   /** What sits there now, if it is the occupant's. */
@@ -112,7 +120,7 @@ export class Seat {
     await reset.keep();
     let machine: QemuMachine | null = null;
     try {
-      machine = await launchQemu(this.#config, { role: 'standby', memory });
+      machine = await this.#launch(memory);
       const gates = await passingGates(machine, this.#config);
       const occupied: Occupied = { machine, gates, loader: await StateLoader.open(machine), by: occupant };
       await reset.putBack();
@@ -122,6 +130,22 @@ export class Seat {
     } catch (error) {
       await machine?.close();
       await reset.putBack();
+      throw error;
+    }
+  }
+
+  async #launch(memory: ChosenTracking): Promise<QemuMachine> {
+    const { disks } = this;
+    if (disks === null) return launchQemu(this.#config, { role: 'standby', memory });
+    let machine: QemuMachine | null = null;
+    try {
+      return await disks.lent(async () => {
+        machine = await launchQemu(this.#config, { role: 'standby', memory });
+        await letGoOfDisks(machine.qmp);
+        return machine;
+      });
+    } catch (error) {
+      await (machine as QemuMachine | null)?.close();
       throw error;
     }
   }
@@ -145,6 +169,18 @@ export class Seat {
       (error: unknown) => by.ended(`${reason}; ${asError(error).message}`),
     );
   }
+}
+
+/**
+ * The QEMU has its disks open no more: it neither locks nor writes nor remembers them. `cont` opens them again, if nobody
+ * else has them. (It is what a QEMU does that has saved its devices for another one.) But for the image that device
+ * states are loaded from.
+ * @throws as QmpClient.execute()
+ */
+async function letGoOfDisks(qmp: QmpClient): Promise<void> {
+  await qmp.execute('xen-save-devices-state', { filename: '/dev/null', live: true });
+  await qmp.execute('blockdev-del', { 'node-name': STATE_NODE });
+  await qmp.execute('blockdev-add', stateNode(IMAGE_PATH));
 }
 
 /** @throws as NetdevGate.open() */

@@ -32,6 +32,14 @@ export interface Held extends StateParts {
   readonly stoppedBy: string | null;
 }
 
+export interface HeldOptions {
+  readonly pages: number;
+  readonly loads: TrialLoads;
+  /** There is a way back. There is none for disks, and so for memory beside them. */
+  readonly goesBack: boolean;
+  readonly warn: (warning: string) => void;
+}
+
 export class HeldCheckpoints {
   /** What the domain would be started from: after each change. */
   readonly current$ = new Subject<Held>();
@@ -39,6 +47,7 @@ export class HeldCheckpoints {
   readonly #occupant: Occupant;
   readonly #undo: Undo;
   readonly #pace: TrialPace;
+  readonly #goesBack: boolean;
   readonly #warn: (warning: string) => void;
   #current: Held | null = null;
   /** The last one that was loaded; null: there is no way back. */
@@ -48,15 +57,12 @@ export class HeldCheckpoints {
   #back = 0;
   #tried = false;
 
-  constructor(
-    seat: Seat,
-    occupant: Occupant,
-    { pages, loads, warn }: { pages: number; loads: TrialLoads; warn: (warning: string) => void },
-  ) {
+  constructor(seat: Seat, occupant: Occupant, { pages, loads, goesBack, warn }: HeldOptions) {
     this.#seat = seat;
     this.#occupant = occupant;
     this.#undo = new Undo(occupant.memory.tracking.ram, pages, UNDO_BYTES_MAX);
     this.#pace = new TrialPace(loads);
+    this.#goesBack = goesBack && this.#pace.keepsUndo;
     this.#warn = warn;
   }
 
@@ -184,7 +190,7 @@ export class HeldCheckpoints {
     else await seated.loader.load(held, this.#occupant.reset);
     this.#occupant.loaded();
     this.#tried = true;
-    if (this.#pace.keepsUndo) this.#good = held;
+    if (this.#goesBack) this.#good = held;
     this.#sinceGood = 0;
     this.#undo.clear();
     return seated;

@@ -10,11 +10,20 @@
 import { closeSync, ftruncateSync, writeSync } from 'node:fs';
 import { HypervisorError, failed } from '../../port.js';
 import { DEVICE_STATE_BYTES_MAX } from './device-state.js';
+import type { JsonObject } from '../monitor/qmp-parser.js';
 import { openAnonymousFile } from '../memory/ram-file.js';
 
 export const SNAPSHOT = 'checkpoint';
 /** The name of its node in QEMU. */
 export const STATE_NODE = 'romulus-state';
+
+/** For -blockdev, or blockdev-add. @param path of the image, for QEMU */
+export function stateNode(path: string): JsonObject {
+  return {
+    ...{ driver: 'qcow2', 'node-name': STATE_NODE, cache: { 'no-flush': true } },
+    file: { driver: 'file', locking: 'off', filename: path },
+  };
+}
 
 const CLUSTER_BITS = 16;
 const CLUSTER_BYTES = 2 ** CLUSTER_BITS;

@@ -157,7 +157,10 @@ export class StandbyDisk {
 
   /** How many sectors differ from those of the file. */
   differing(file: string): number {
-    const other = readFileSync(file);
+    return this.differingFrom(readFileSync(file));
+  }
+
+  differingFrom(other: Buffer): number {
     expect(other.length).to.equal(this.octets.length);
     let count = 0;
     for (let at = 0; at < other.length; at += 512) {

@@ -38,6 +38,8 @@ export interface NbdClientOptions {
   readonly contexts?: readonly string[];
   /** Aborted, the connection ends. */
   readonly signal?: AbortSignal;
+  /** Its end is not told to the server, which must not hear of it: see keeper.ts. */
+  readonly isKept?: boolean;
   /** For the handshake, and for the server to say something while anything is asked of it. */
   readonly timeoutMs?: number;
 }
@@ -45,6 +47,7 @@ export interface NbdClientOptions {
 export class NbdClient {
   readonly #socket: Socket;
   readonly #timeoutMs: number;
+  readonly #isKept: boolean;
   readonly #scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
   readonly #pending = new Map<number, Pending>();
   #negotiation: ClientNegotiation;
@@ -81,7 +84,11 @@ export class NbdClient {
     }
   }
 
-  private constructor({ path, exportName, contexts = [] }: NbdClientOptions, timeoutMs: number) {
+  private constructor(
+    { path, exportName, contexts = [], isKept = false }: NbdClientOptions,
+    timeoutMs: number,
+  ) {
+    this.#isKept = isKept;
     this.#timeoutMs = timeoutMs;
     this.#ended = new Promise((resolve) => (this.#tellEnd = resolve));
     this.#socket = connect({
@@ -160,7 +167,7 @@ export class NbdClient {
     this.#end = error;
     this.#watch?.();
     // A server that is told so ends at once; one that does not listen is not waited for.
-    if (this.#agreement !== null) this.#socket.write(requestOctets(Command.DISC, 0, 0, 0));
+    if (this.#agreement !== null && !this.#isKept) this.#socket.write(requestOctets(Command.DISC, 0, 0, 0));
     if (error.code === 'CLOSED' && this.#socket.writableLength === 0) this.#socket.destroySoon();
     else this.#socket.destroy();
     for (const { reject } of this.#pending.values()) reject(error);

@@ -54,7 +54,7 @@ export class CopyService {
   }
 
   async #run(
-    { id, path, exportName, todo, bytesPerSecond }: CopyRequest,
+    { id, path, exportName, isKept, todo, bytesPerSecond }: CopyRequest,
     disk: DiskExport,
     copy: Copy,
   ): Promise<void> {
@@ -62,7 +62,7 @@ export class CopyService {
     const { signal } = copy.stop;
     let error: ErrorMessage | null = null;
     try {
-      const client = await NbdClient.connect({ path, exportName, contexts: [ALLOCATION], signal });
+      const client = await NbdClient.connect({ path, exportName, isKept, contexts: [ALLOCATION], signal });
       try {
         const take = (batch: CopyBatch, progress: CopyProgress) => this.#take(id, copy, batch, progress);
         await copyDisk({ ...{ client, mask: disk.mask, todo: map, bytesPerSecond }, take, signal });

@@ -20,6 +20,7 @@ import { NbdError } from './error.js';
 import type { ExportMode, WriteCounters } from './export.js';
 import type { CopiedMessage, SealedDisk, ServerNews, ServerRequest, ServerStart } from './messages.js';
 import type { Exported } from './negotiation.js';
+import { Pulse } from './pulse.js';
 
 /** The longest path of a socket, in octets (Linux, without the zero at its end). */
 const SOCKET_PATH_BYTES_MAX = 107;
@@ -40,7 +41,7 @@ export type NbdExportEvent =
   | { readonly kind: 'lost'; readonly disk: string; readonly reason: string | null }
   /** Once in an epoch: little room is left; an early seal, and release(), make some. */
   | { readonly kind: 'pressure' }
-  /** The thread has ended by itself: nothing is served any more. The last event. */
+  /** The thread has ended by itself, or did not answer and was ended: nothing is served any more. The last event. */
   | { readonly kind: 'ended'; readonly error: NbdError };
 
 /** What an epoch has written to one disk. */
@@ -61,6 +62,8 @@ export interface CopyOrder {
   /** The socket of the server that exports this disk for reading, and its name there. */
   readonly path: string;
   readonly exportName: string;
+  /** See NbdClientOptions. */
+  readonly isKept?: boolean;
   /** What is to be copied; left out: all. */
   readonly todo?: DirtyMap;
   /** Left out: no limit. */
@@ -107,8 +110,12 @@ export class NbdExports {
   #copy = 0;
   #listening: Waiting<undefined> | null = null;
   #end: NbdError | null = null;
+  readonly #pulse = new Pulse(
+    () => this.#post({ kind: 'ask' }),
+    (limitMs) => this.#stuck(limitMs),
+  );
 
-  /** Resolves when QEMU may connect. @throws NbdError BAD_PATH, FAILED, THREAD_ENDED */
+  /** Resolves when QEMU may connect. @throws NbdError BAD_PATH, FAILED, THREAD_ENDED, HUNG */
   static async open(options: NbdExportsOptions): Promise<NbdExports> {
     const directory = await ownDirectory(options.directory);
     const exports = new NbdExports(directory, options);
@@ -150,7 +157,7 @@ export class NbdExports {
   /**
    * The epoch ends with this call, not when its promise settles: the guest may run on at once. To be called in a pause,
    * after QEMU's reply to `stop`. Gives what the epoch has written to each disk, in the order of the disks.
-   * @throws NbdError THREAD_ENDED, CLOSED
+   * @throws NbdError THREAD_ENDED, HUNG, CLOSED
    */
   seal(): Promise<readonly EpochWrites[]> {
     Atomics.add(this.#epochs, 0, 1);
@@ -175,7 +182,7 @@ export class NbdExports {
    * What is done with what is written to this disk, from now on. Leaving `map` is for a pause, after QEMU's reply to
    * `stop`: it gives the chunks that were written since `map` was chosen, those of the epoch that was open then among
    * them. All else gives null.
-   * @throws NbdError THREAD_ENDED, CLOSED, FAILED (no such disk)
+   * @throws NbdError THREAD_ENDED, HUNG, CLOSED, FAILED (no such disk)
    */
   setMode(disk: string, mode: ExportMode): Promise<DirtyMap | null> {
     const bytes = this.#disks.get(disk);
@@ -188,7 +195,7 @@ export class NbdExports {
    * @throws NbdError FAILED if there is no such disk; whatever goes wrong later is in the outcome
    */
   copy(order: CopyOrder): Promise<CopyOutcome> {
-    const { disk, path, exportName, signal, bytesPerSecond = Infinity } = order;
+    const { disk, path, exportName, isKept = false, signal, bytesPerSecond = Infinity } = order;
     const bytes = this.#disks.get(disk);
     if (bytes === undefined) return Promise.reject(noSuchDisk(disk));
     const todo = allOf(order, bytes);
@@ -197,7 +204,8 @@ export class NbdExports {
     const stop = (): void => this.#post({ kind: 'copy-stop', id });
     return new Promise<CopyOutcome>((done) => {
       this.#copies.set(id, { order, bytes, done, failure: null });
-      this.#post({ kind: 'copy', id, disk, path, exportName, todo: todo.words, bytesPerSecond });
+      const { words } = todo;
+      this.#post({ kind: 'copy', id, disk, path, exportName, isKept, todo: words, bytesPerSecond });
       signal?.addEventListener('abort', stop, { once: true });
       if (signal?.aborted === true) stop();
     }).finally(() => signal?.removeEventListener('abort', stop));
@@ -229,6 +237,10 @@ export class NbdExports {
     switch (news.kind) {
       case 'listening':
         this.#listening?.resolve(undefined);
+        this.#pulse.alive();
+        return;
+      case 'alive':
+        this.#pulse.alive();
         return;
       case 'refused':
         this.#listening?.reject(new NbdError('FAILED', news.reason, { path: this.path }));
@@ -271,6 +283,15 @@ export class NbdExports {
     this.#post({ kind: 'copy-taken', id, batch, slab }, slab ? [slab.buffer] : []);
   }
 
+  /**
+   * A thread that is stuck must not be left so: the guest's writes wait for it, and QEMU's monitor with them. Its end
+   * ends its sockets, and QEMU's mirror: the guest goes on.
+   */
+  #stuck(limitMs: number): void {
+    this.#finish(new NbdError('HUNG', 'the thread that serves the disks does not answer', { limitMs }));
+    void this.#worker.terminate();
+  }
+
   #writes({ dirty, ...sealed }: SealedDisk): EpochWrites {
     const bytes = this.#disks.get(sealed.name);
     return { ...sealed, dirty: dirty && bytes !== undefined ? new DirtyMap(bytes, dirty) : null };
@@ -279,6 +300,7 @@ export class NbdExports {
   #finish(error: NbdError, isNews = true): void {
     if (this.#end !== null) return;
     this.#end = error;
+    this.#pulse.end();
     this.#listening?.reject(error);
     for (const { reject } of [...this.#seals.splice(0), ...this.#modes.splice(0)]) reject(error);
     for (const { order, bytes, done } of this.#copies.values()) done({ left: allOf(order, bytes), error });

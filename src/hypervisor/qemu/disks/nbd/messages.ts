@@ -33,6 +33,7 @@ export interface CopyRequest {
   /** Of the server that it is read from. */
   readonly path: string;
   readonly exportName: string;
+  readonly isKept: boolean;
   /** The words of the map of what is to be copied. */
   readonly todo: Uint32Array<ArrayBuffer>;
   readonly bytesPerSecond: number;
@@ -45,6 +46,7 @@ export interface ErrorMessage {
 }
 
 export type ServerRequest =
+  | { readonly kind: 'ask' }
   | { readonly kind: 'seal' }
   | { readonly kind: 'release'; readonly slabs: readonly Slab[] }
   | { readonly kind: 'let-through' }
@@ -65,6 +67,8 @@ export interface CopiedMessage {
 
 export type ServerNews =
   | { readonly kind: 'listening' }
+  /** The answer to `ask`. */
+  | { readonly kind: 'alive' }
   | { readonly kind: 'refused'; readonly reason: string }
   | { readonly kind: 'connected'; readonly disk: string }
   | { readonly kind: 'lost'; readonly disk: string; readonly reason: string | null }

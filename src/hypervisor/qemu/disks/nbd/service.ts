@@ -55,6 +55,9 @@ export class NbdService {
 
   take(request: ServerRequest): void {
     switch (request.kind) {
+      case 'ask':
+        this.#post({ kind: 'alive' }, []);
+        return;
       case 'seal': {
         this.#catchUp();
         const disks = this.#sealed.shift() ?? [];

@@ -1,0 +1,24 @@
+// What an agent before us, which died, has left in the block layer of a QEMU that lives: mirrors into exports that nobody
+// serves any more (QEMU ends each when its guest writes), and exports that nobody reads.
+
+import type { QmpClient } from '../monitor/qmp.js';
+import { listOf } from './answers.js';
+import { removeExports } from './exports-left.js';
+import { endMirror } from './mirror.js';
+import { mirrorIndexOf, mirrorNames } from './names.js';
+import type { InPause } from './qemu-disks.js';
+
+/** Nothing is touched, and the guest not stopped, where nothing was left. @throws HypervisorError */
+export async function removeLeftovers(qmp: QmpClient, inPause: InPause): Promise<void> {
+  await removeExports(qmp);
+  const [nodes, jobs] = await Promise.all([
+    listOf(qmp, 'query-named-block-nodes', { flat: true }),
+    listOf(qmp, 'query-block-jobs'),
+  ]);
+  const names = [...nodes.map((node) => node['node-name']), ...jobs.map(({ device }) => device)];
+  const left = new Set(names.map((name) => mirrorIndexOf(String(name))).filter((index) => index !== null));
+  if (left.size === 0) return;
+  await inPause(async () => {
+    for (const index of left) await endMirror(qmp, mirrorNames(index));
+  });
+}

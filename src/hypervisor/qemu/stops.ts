@@ -1,0 +1,84 @@
+// A QEMU domain that is stopped now and then: for a checkpoint (source.ts), or for something to be done to its machine, for
+// which it must stand still, as to its disks. One stop at a time, and nothing lets the guest run in the midst of it.
+
+import { tmpdir } from 'node:os';
+import { InOrder } from '../../flow/in-order.js';
+import type { DomainState } from '../port.js';
+import { QemuDisks, type InPause } from './disks/qemu-disks.js';
+import type { QemuMachine } from './machine.js';
+import { RunState, runStatusOf } from './monitor/run-state.js';
+import { DeviceStateAlone } from './state/device-state.js';
+
+export abstract class StoppableDomain extends DeviceStateAlone {
+  readonly machine: QemuMachine;
+  readonly disks?: QemuDisks;
+  protected readonly run: RunState;
+  /** Stops of the guest, and what ends them. */
+  protected readonly stops = new InOrder();
+
+  protected constructor(machine: QemuMachine, stoppedBy: string | null) {
+    super();
+    this.machine = machine;
+    this.run = new RunState(stoppedBy);
+    const { qmp, directory, monitor, replication } = machine;
+    const { disks } = machine.disks;
+    if (disks.length === 0) return;
+    const inPause: InPause = (work) => this.inPause(work);
+    const where = { directory: directory ?? tmpdir(), monitor };
+    this.disks = new QemuDisks({ ...replication, ...where, qmp, disks, inPause });
+  }
+
+  protected abstract get state(): DomainState;
+  protected abstract requireGuest(): void;
+
+  protected get stoppedBy(): string | null {
+    return this.run.stoppedBy;
+  }
+
+  /** Does something for which the guest stands still: it is stopped for that, unless it is already. */
+  protected inPause<T>(work: () => Promise<T>): Promise<T> {
+    return this.stops.do(() => {
+      this.requireGuest();
+      return this.state === 'running' ? whileStopped(this.machine, this.run, work) : work();
+    });
+  }
+
+  /** Of a guest that goes on without us. What is left in QEMU then ends by itself when the disks are closed. */
+  protected async leaveDisks(standsStill: boolean): Promise<void> {
+    const inPause: InPause = (work) => (standsStill ? work() : whileStopped(this.machine, this.run, work));
+    await this.disks?.detach(inPause).catch(() => undefined);
+  }
+}
+
+/**
+ * Does the work, and lets the guest run again, unless somebody else has stopped it.
+ * @throws HypervisorError FAILED (a stop that is late does not leave it stopped) or DOMAIN_GONE; what `work` throws
+ */
+export async function whileStopped<T>(
+  { qmp, guard }: Pick<QemuMachine, 'qmp' | 'guard'>,
+  run: RunState,
+  work: () => Promise<T>,
+): Promise<T> {
+  if (run.stoppedBy === null) guard?.stopping();
+  run.stopping();
+  try {
+    const [before] = await Promise.all(qmp.executeAll([['query-status'], ['stop']]));
+    run.stopped(runStatusOf(before));
+    if (run.stoppedBy !== null) guard?.running();
+  } catch (error) {
+    run.stopFailed();
+    if (run.stoppedBy === null) qmp.execute('cont').catch(() => undefined);
+    throw error;
+  }
+  try {
+    return await work();
+  } finally {
+    run.resuming();
+    try {
+      if (run.stoppedBy === null && !run.resumedByOthers) await qmp.execute('cont');
+    } finally {
+      run.resumed();
+      guard?.running();
+    }
+  }
+}

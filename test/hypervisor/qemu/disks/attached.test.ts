@@ -1,0 +1,100 @@
+// Disks of a QEMU that is not ours: replicated as any, and left as they were, by our will or without it.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+import { attachQemuSource } from '../../../../src/hypervisor/qemu/index.js';
+import { Cleanup } from '../../../support/cleanup.js';
+import { processesWith } from '../../../support/processes.js';
+import { until } from '../../../support/until.js';
+import { StrangeQemu } from '../stranger.js';
+import { needQemu } from '../support.js';
+import { DiskLab, imageOf, writersArguments } from './lab.js';
+import { needQemuTools } from './support.js';
+
+const AGENT = fileURLToPath(new URL('./disk-agent.js', import.meta.url));
+
+describe('qemu disks: attached', function () {
+  this.timeout(60_000);
+  const cleanup = new Cleanup();
+  const ofAll = new Cleanup();
+  let image = '';
+  let qemu: StrangeQemu;
+  before(async function () {
+    await needQemu(this);
+    await needQemuTools(this);
+    image = await imageOf(ofAll, 'raw');
+    const disk = writersArguments(`file=${image},format=raw`, true);
+    qemu = await StrangeQemu.start([...disk, '-smp', '2']);
+    ofAll.add(() => qemu.kill());
+  });
+  afterEach(() => cleanup.run());
+  after(() => ofAll.run());
+
+  async function attached(): Promise<DiskLab> {
+    const source = await attachQemuSource({ name: 'web', monitor: qemu.monitor });
+    cleanup.add(() => source.destroy());
+    return new DiskLab(source, image, 'raw');
+  }
+
+  async function isEqual(lab: DiskLab): Promise<void> {
+    await lab.disks.attach();
+    await lab.disks.keep();
+    expect(await lab.copy()).to.equal(null);
+    for (let pause = 0; pause < 2; pause++) {
+      await lab.run();
+      expect(await lab.pause()).to.equal(0);
+    }
+  }
+
+  /** In its block layer. */
+  async function nothingLeft(): Promise<void> {
+    const [nodes, jobs, exports] = await qemu.ask((qmp) =>
+      Promise.all([
+        qmp.execute('query-named-block-nodes', { flat: true }),
+        qmp.execute('query-block-jobs'),
+        qmp.execute('query-block-exports'),
+      ]),
+    );
+    const names = (nodes as { 'node-name': string }[]).map((node) => node['node-name']);
+    expect(names.filter((name) => name.startsWith('romulus-'))).to.deep.equal([]);
+    expect([jobs, exports]).to.deep.equal([[], []]);
+    expect(await qemu.isRunning()).to.equal(true);
+  }
+
+  for (const how of ['left', 'destroyed', 'left in a pause'] as const) {
+    it(`${how}, nothing of us is left, and it goes on`, async () => {
+      const lab = await attached();
+      await isEqual(lab);
+      if (how === 'left in a pause') await lab.source.suspend();
+      if (how === 'destroyed') await lab.source.destroy();
+      else expect(await lab.source.leave?.('free')).to.deep.equal([]);
+      await nothingLeft();
+    });
+  }
+
+  it('an agent is killed while it reads: its guest goes on, and the next one replicates it', async () => {
+    const agent = spawn(process.execPath, [AGENT, qemu.monitor], { stdio: ['ignore', 'pipe', 'inherit'] });
+    await once(agent.stdout, 'data');
+    agent.kill('SIGKILL');
+    await once(agent, 'close');
+    const left = () => qemu.isGuarded() || processesWith('keeper.js').length > 0;
+    await until('its helpers have ended', () => !left());
+    expect(qemu.lives()).to.equal(true);
+    const lab = await attached();
+    await isEqual(lab);
+    await lab.source.leave?.('free');
+    await nothingLeft();
+  });
+
+  // The last, since its mark keeps others from attaching.
+  it('stopped, nothing of us is left', async () => {
+    const lab = await attached();
+    await isEqual(lab);
+    await lab.source.leave?.('stopped');
+    expect(await qemu.isRunning()).to.equal(false);
+    await qemu.ask((qmp) => qmp.execute('cont'));
+    await nothingLeft();
+  });
+});
