@@ -1,6 +1,6 @@
 // One stream's saver: the save steps, and around each capture whatever belongs to a pause.
 //
-//   capture(n)   suspending ─ n = 0: hold ─ prepare ─ seal the network ─ suspend ─ seal the console ─ copy ─ captured ─ resume ─ send
+//   capture(n)   suspending ─ n = 0: hold ─ prepare ─ seal the network ─ stopping ─ suspend ─ seal the console ─ copy ─ captured ─ resume ─ send
 //   the last     … copy ─ captured ─ send: it stands still, for it is handed over
 //   end(n)       ending ─ END
 //   close()      gives up what is under way, ends the dirty log, resumes the domain if it was left suspended
@@ -258,6 +258,7 @@ export class Capture {
       },
       suspend: async (epoch) => {
         this.#check();
+        this.#stages?.next('stopping');
         await this.#judgeEnd(() => stop.add('checkpoint'));
         // An epoch of a stream that is over must not be sealed among those of the next.
         this.#check();

@@ -53,7 +53,7 @@ export interface LoopSettings {
 }
 
 /** gone: the domain has shut down by itself, and only END can follow. */
-export type CaptureStage = 'suspending' | 'captured' | 'gone';
+export type CaptureStage = 'suspending' | 'stopping' | 'captured' | 'gone';
 
 export interface LoopPorts {
   /**

@@ -18,6 +18,8 @@ import { ChannelError } from '../channel/contract.js';
 export type Entry =
   /** The domain is about to be suspended for the epoch: whoever asked for a checkpoint gets this one. */
   | { readonly kind: 'suspending' }
+  /** … and is, from here on: all that can be done before is done. */
+  | { readonly kind: 'stopping' }
   /** The epoch is captured whole, the domain is about to go on. */
   | { readonly kind: 'captured'; readonly epoch: number }
   /** The END record leaves; its acknowledgement will name this epoch. */
@@ -111,6 +113,7 @@ export function enter(before: Ledger, entry: Entry, atMs: number, stallMs: numbe
   switch (entry.kind) {
     case 'beat':
     case 'heard':
+    case 'stopping':
       return ledger;
     case 'requested':
       return { ...ledger, requested: true };

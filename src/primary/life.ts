@@ -78,10 +78,10 @@ const RULES: Rules<LifeEvent, [LifeState, LifeEffect[]]> = {
     stream.heardAtMs = state.lastAtMs;
     begin(state, stream, effects);
   }),
-  suspending: ofStream((stream, _, state) => {
+  suspending: ofStream((stream) => {
     stream.holding = true;
-    noteStop(state);
   }),
+  stopping: ofStream((_stream, _event, state) => noteStop(state)),
   answered: (event, state, effects) => {
     answered(state, event, effects);
     if (state.stream && state.role === 'primary') begin(state, state.stream, effects);

@@ -38,6 +38,7 @@ export type StreamEnd =
 export type StreamNews = { readonly streamUuid: string } & (
   | { readonly kind: 'captured' | 'acknowledged'; readonly ledger: Ledger }
   | { readonly kind: 'suspending' }
+  | { readonly kind: 'stopping' }
   | { readonly kind: 'stream-over'; readonly end: StreamEnd }
 );
 
@@ -105,7 +106,7 @@ export function stream(
 /** What is news of a ledger: END's leaving is the last capture. */
 function newsOf(streamUuid: string, ledger: Ledger): StreamNews | null {
   const { last } = ledger;
-  if (last === 'suspending') return { kind: last, streamUuid };
+  if (last === 'suspending' || last === 'stopping') return { kind: last, streamUuid };
   if (last === 'acknowledged') return { kind: last, streamUuid, ledger };
   return last === 'captured' || last === 'ending' ? { kind: 'captured', streamUuid, ledger } : null;
 }

@@ -134,8 +134,8 @@ describe('primary/capture', () => {
     await stages(capture.capture(1, false));
     await capture.close();
     expect(order).to.deep.equal([
-      ...['(suspending)', 'hold', 'seal 0', 'suspend', 'resume', '(captured)', 'boundary 0'],
-      ...['(suspending)', 'seal 1', 'suspend', 'resume', '(captured)', 'boundary 1'],
+      ...['(suspending)', 'hold', 'seal 0', '(stopping)', 'suspend', 'resume', '(captured)', 'boundary 0'],
+      ...['(suspending)', 'seal 1', '(stopping)', 'suspend', 'resume', '(captured)', 'boundary 1'],
     ]);
     expect(reports).to.deep.equal([]);
   });
@@ -200,7 +200,7 @@ describe('primary/capture', () => {
     const { capture, memory, order, stages } = await made();
     await stages(capture.capture(0, false));
     memory.shutdown();
-    expect(await stages(capture.capture(1, false))).to.deep.equal(['suspending', 'gone']);
+    expect(await stages(capture.capture(1, false))).to.deep.equal(['suspending', 'stopping', 'gone']);
     await stages(capture.end());
     await capture.close();
     // It is told that END leaves before it does: its acknowledgement cannot come first.

@@ -58,6 +58,7 @@ class Life {
 
   captures(epoch: number): void {
     this.give({ kind: 'suspending', streamUuid: this.#streamUuid });
+    this.give({ kind: 'stopping', streamUuid: this.#streamUuid });
     this.#enter({ kind: 'captured', epoch });
     this.give({ kind: 'captured', streamUuid: this.#streamUuid, ledger: this.#ledger });
   }

@@ -68,13 +68,13 @@ function play(
   };
   return stream(streamUuid, all, settings, left$, t).pipe(
     // Of each capture: it tells life whether we were stopped, and nobody else anything.
-    filter((news) => news.kind !== 'suspending'),
+    filter((news) => news.kind !== 'suspending' && news.kind !== 'stopping'),
     map(wordOf),
     tap((word) => says(`news ${word}`)),
   );
 }
 
-function wordOf(news: Exclude<StreamNews, { kind: 'suspending' }>): string {
+function wordOf(news: Exclude<StreamNews, { kind: 'suspending' | 'stopping' }>): string {
   if (news.kind === 'stream-over') {
     const { end } = news;
     return end.how === 'ended' ? 'ended' : `${end.how} ${end.code}`;

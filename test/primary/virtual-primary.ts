@@ -244,7 +244,7 @@ class VirtualPrimary {
   }
 
   #suspends(): void {
-    if (!this.#suspending) this.#stages?.next('suspending');
+    if (!this.#suspending) for (const stage of ['suspending', 'stopping'] as const) this.#stages?.next(stage);
     this.#suspending = true;
   }
 

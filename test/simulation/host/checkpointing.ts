@@ -113,6 +113,7 @@ export class Checkpointing {
     }
     if (!this.#enter({ kind: 'suspending' })) return;
     tell({ kind: 'suspending', streamUuid: link.streamUuid });
+    tell({ kind: 'stopping', streamUuid: link.streamUuid });
     if (this.#ledger.captured < 0) gate.hold(() => this.#suspend());
     else this.#suspend();
   }
