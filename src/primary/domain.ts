@@ -26,6 +26,7 @@ import { sharesDisks } from '../config/hypervisor.js';
 import { MONOTONIC, monotonicMs } from '../flow/clock.js';
 import { ofKind } from '../flow/of-kind.js';
 import type { Reloaded } from '../flow/reloaded.js';
+import type { DiskEvent } from '../hypervisor/port-disks.js';
 import type { DomainEvent, MachineChange } from '../hypervisor/port.js';
 import type { PrimaryDependencies } from '../report/dependencies.js';
 import type { Estate } from '../report/estate.js';
@@ -141,7 +142,9 @@ export class PrimaryDomain {
         stoppedBy: (stoppedBy: string | null) => this.#stoppedByOthers(stoppedBy),
       };
       const { tasks } = this.#work;
-      this.#work.made(await openWorld(this.#config, this.#dependencies, hooks, tasks, this.#log, estate));
+      const world = await openWorld(this.#config, this.#dependencies, hooks, tasks, this.#log, estate);
+      this.#work.made(world);
+      this.#running.add(world.domain.disks?.events$.subscribe((event) => this.#ofDisks(event)));
     } catch (error) {
       this.#events$.next(this.#work.failed(error, 'the domain cannot be made'));
     }
@@ -296,6 +299,12 @@ export class PrimaryDomain {
         return EMPTY;
       }),
     );
+  }
+
+  /** What is lost ends the stream; the next one attaches it again, and finds what differs. */
+  #ofDisks(event: DiskEvent): void {
+    if (event.kind === 'pressure') this.requestCheckpoint();
+    else this.#log.error({ disk: event.disk }, `what is written to a disk is not known: ${event.reason}`);
   }
 
   #machineChanged({ inventory, message }: MachineChange): void {

@@ -69,11 +69,11 @@ describe('service: disks', function () {
   const cleanup = new Cleanup();
   afterEach(() => cleanup.run());
 
-  async function pair() {
+  async function pair(checkpoint: Record<string, unknown> = {}) {
     const here = new MemoryDisks({ disks: DISKS });
     const there = new MemoryDisks({ disks: DISKS });
     const primary: TestPrimary = new TestPrimary(
-      { disks: here },
+      { disks: here, checkpoint },
       {
         turnMs: 2,
         writesPerTurn: 4,
@@ -151,5 +151,25 @@ describe('service: disks', function () {
     await until('checkpoints of the next', () => again.commits.length >= 3);
     expect(sent.bytes).to.be.lessThan(BYTES / 3);
     expect(primary.status().link).to.equal('replicating');
+  });
+
+  it('a checkpoint comes early where little room is left, and a disk that was lost is protected again', async () => {
+    const { here, primary, secondaryOf } = await pair({ intervalMs: 5000 });
+    const secondary = await secondaryOf();
+    const commits = async (count: number, patienceMs?: number): Promise<void> => {
+      const { length } = secondary.commits;
+      await until(`${count} more`, () => secondary.commits.length >= length + count, patienceMs);
+    };
+    await until('it is protected', () => primary.status().link === 'replicating');
+    for (let k = 0; k < 3; k++) {
+      here.events$.next({ kind: 'pressure' });
+      await commits(1, 3000);
+    }
+    here.loses(0);
+    here.events$.next({ kind: 'pressure' });
+    await until('it is noticed', () => primary.status().link !== 'replicating');
+    await until('protected again', () => primary.status().link === 'replicating');
+    here.events$.next({ kind: 'pressure' });
+    await commits(1, 3000);
   });
 });
