@@ -4,6 +4,7 @@ import http from 'node:http';
 import { loadCluster } from '../config/cluster.js';
 import { codeOf, asError } from '../errors.js';
 import type { DomainStatus, Synchronisation, TrialReport } from '../report/reports.js';
+import { PAGE_SIZE } from '../stream/format.js';
 import { ExitCode, UsageError } from './exit-codes.js';
 import { printable } from './text.js';
 
@@ -38,8 +39,12 @@ export async function statusVerb(options: ControlVerbOptions): Promise<ExitCode>
   });
 }
 
-function percentOf({ pagesSent, pagesTotal }: Synchronisation): string {
-  return `${Math.floor((100 * pagesSent) / Math.max(1, pagesTotal))} %`;
+/** Of all octets, as far as it is known how many they are: disks come first, and memory is not looked at before. */
+function percentOf({ pagesSent, pagesTotal, disks }: Synchronisation): string {
+  const sum = (of: readonly number[]): number => of.reduce((total, each) => total + each, 0);
+  const done = pagesSent * PAGE_SIZE + sum(disks.map(({ doneBytes }) => doneBytes));
+  const total = pagesTotal * PAGE_SIZE + sum(disks.map(({ totalBytes }) => totalBytes));
+  return `${Math.floor((100 * done) / Math.max(1, total))} %`;
 }
 
 /** @throws UsageError if it is not said that no other host runs it */

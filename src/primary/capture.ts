@@ -268,6 +268,7 @@ export class Capture {
         await gate.sealAfter(epoch);
       },
       postcopy: () => stop.remove('checkpoint'),
+      diskProgress: (progress) => this.#synchronising?.copied(progress),
       diskWrites: (_, writes) => this.#options.disks?.wrote(writes),
       progress: ({ pagesDone, pagesTotal }) => this.#synchronising?.sent(pagesDone, pagesTotal),
     };

@@ -2,6 +2,7 @@
 
 import { monotonicMs } from '../flow/clock.js';
 import type { Synchronisation } from '../report/reports.js';
+import type { DiskProgress } from '../save/callbacks.js';
 
 export class Synchronising {
   readonly #resumes: boolean;
@@ -10,6 +11,7 @@ export class Synchronising {
   #before = 0;
   #done = 0;
   #total = 0;
+  readonly #disks = new Map<string, DiskProgress>();
 
   constructor(resumes: boolean) {
     this.#resumes = resumes;
@@ -22,11 +24,16 @@ export class Synchronising {
     this.#total = pagesTotal;
   }
 
+  copied(progress: DiskProgress): void {
+    this.#disks.set(progress.disk, progress);
+  }
+
   report(): Synchronisation {
     return {
       resumes: this.#resumes,
       pagesSent: this.#before + this.#done,
       pagesTotal: this.#before + Math.max(this.#total, this.#done),
+      disks: [...this.#disks.values()],
       seconds: (monotonicMs() - this.#beganMs) / 1000,
     };
   }

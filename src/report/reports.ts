@@ -4,6 +4,7 @@
 
 import type { Observable } from 'rxjs';
 import type { CertificateExpiry } from '../channel/credentials/tls-files.js';
+import type { DiskProgress } from '../save/callbacks.js';
 
 export type { CertificateExpiry };
 
@@ -25,6 +26,8 @@ export interface Synchronisation {
   readonly pagesSent: number;
   /** As far as is known. */
   readonly pagesTotal: number;
+  /** Those whose copy has begun; before memory. */
+  readonly disks: readonly DiskProgress[];
   readonly seconds: number;
 }
 

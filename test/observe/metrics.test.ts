@@ -78,8 +78,19 @@ describe('metrics of an owner', () => {
 
     service.domains = [
       status({ role: 'fenced', link: 'down' }),
-      status({ domain: 'mail', link: 'syncing', acknowledgedAtMs: null }),
+      status({
+        ...{ domain: 'mail', link: 'syncing', acknowledgedAtMs: null },
+        synchronisation: {
+          ...{ resumes: false, pagesSent: 5, pagesTotal: 9, seconds: 1 },
+          disks: [{ disk: 'root', doneBytes: 65_536, totalBytes: 131_072 }],
+        },
+      }),
     ];
+    const copied = (bytes: string) =>
+      read(metrics, `romulus_synchronisation_disk_bytes{domain="mail",disk="root",bytes="${bytes}"}`);
+    expect(await copied('copied')).to.equal(65_536);
+    expect(await copied('total')).to.equal(131_072);
+    expect(await read(metrics, 'romulus_synchronisation_pages{domain="mail",pages="sent"}')).to.equal(5);
     expect(await read(metrics, 'romulus_domain_role{domain="web",role="primary"}')).to.equal(0);
     expect(await read(metrics, 'romulus_domain_role{domain="web",role="fenced"}')).to.equal(1);
     expect(await read(metrics, 'romulus_domain_protected{domain="web"}')).to.equal(0);

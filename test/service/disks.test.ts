@@ -111,6 +111,13 @@ describe('service: disks', function () {
     const secondary = await secondaryOf();
     await until('40 checkpoints', () => secondary.commits.length >= 40);
     expect(sent.bytes).to.be.greaterThan(BYTES / 2);
+    const first = primary.checkpoints.find(({ epoch }) => epoch === 0)?.synchronisation;
+    expect(
+      first?.disks.map(({ disk, doneBytes, totalBytes }) => [disk, doneBytes === totalBytes]),
+    ).to.deep.equal([
+      ['root', true],
+      ['data', true],
+    ]);
     const n = primary.guest().progress;
     await until('it is committed', () => progressOf(secondary.domains[0]?.memory ?? there.image(0)) >= n);
     expect(there.slabsOut).to.equal(0);

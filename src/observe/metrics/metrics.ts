@@ -130,6 +130,22 @@ function ofStatuses(series: DomainSeries, nowMs: () => number): void {
     'Primary: octets of the stream in slabs and socket. Secondary: octets received and not yet applied.',
     (status) => status.bufferedBytes,
   );
+  ofSynchronisation(series);
+  series.gauge(
+    'romulus_held_output_bytes',
+    'Octets of the output of the domain that wait behind the gate.',
+    (status) => status.heldOutputBytes,
+  );
+  series.gauges(
+    'romulus_certificate_expiry_timestamp_seconds',
+    'When a certificate of this side ends, since 1970: its own, and that of the authority that it trusts. None without TLS.',
+    ['certificate'],
+    ({ certificates = [] }) =>
+      certificates.map(({ certificate, expiresAtMs }) => [{ certificate }, expiresAtMs / 1000]),
+  );
+}
+
+function ofSynchronisation(series: DomainSeries): void {
   series.gauges(
     'romulus_synchronisation_pages',
     'Of the standby that is brought to its first checkpoint: pages sent, and pages to be sent as far as is known. None is: none.',
@@ -142,17 +158,15 @@ function ofStatuses(series: DomainSeries, nowMs: () => number): void {
           ]
         : [],
   );
-  series.gauge(
-    'romulus_held_output_bytes',
-    'Octets of the output of the domain that wait behind the gate.',
-    (status) => status.heldOutputBytes,
-  );
   series.gauges(
-    'romulus_certificate_expiry_timestamp_seconds',
-    'When a certificate of this side ends, since 1970: its own, and that of the authority that it trusts. None without TLS.',
-    ['certificate'],
-    ({ certificates = [] }) =>
-      certificates.map(({ certificate, expiresAtMs }) => [{ certificate }, expiresAtMs / 1000]),
+    'romulus_synchronisation_disk_bytes',
+    'Of the standby that is brought to its first checkpoint: octets of each disk copied, and to be copied. None is: none.',
+    ['disk', 'bytes'],
+    ({ synchronisation }) =>
+      (synchronisation?.disks ?? []).flatMap(({ disk, doneBytes, totalBytes }) => [
+        [{ disk, bytes: 'copied' }, doneBytes] as const,
+        [{ disk, bytes: 'total' }, totalBytes] as const,
+      ]),
   );
 }
 
