@@ -47,7 +47,9 @@ struct queue {
 struct request { u32 type, priority; u64 sector; };
 struct range { u64 sector; u32 count, flags; };
 
-static struct queue queues[2];
+// Not in the image: QEMU writes that anew when it resets the machine, as it does before it loads a device state, and looks
+// at the queues then.
+static struct queue *const queues = (struct queue *)0x400000;
 static struct request requests[2][SLOTS];
 static u32 data[2][SLOTS][SECTORS_MAX * 128];
 static volatile u8 statuses[2][SLOTS];
