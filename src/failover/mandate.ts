@@ -57,6 +57,13 @@ export function isWritten({ register }: Mandate, { standby, stream }: Pairing): 
   return register.standby === standby && register.stream === stream;
 }
 
+/** Somebody may take over by another pairing than this, or have done so: it is written, or may be. */
+export function mayBePairedOtherwise({ register, asking }: Mandate, { standby, stream }: Pairing): boolean {
+  return [register, asking?.claim].some(
+    (claim) => claim?.mode === 'paired' && (claim.standby !== standby || claim.stream !== stream),
+  );
+}
+
 /**
  * What is to be written so that the register says what is the case. `pairing`: who holds an acknowledged checkpoint of
  * the stream that is under way; null: nobody.

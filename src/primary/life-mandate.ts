@@ -12,7 +12,7 @@ import {
   isAlone,
   isPairedBy,
   isTentative,
-  isWritten,
+  mayBePairedOtherwise,
   wanted,
   type Pairing,
 } from '../failover/mandate.js';
@@ -40,13 +40,12 @@ export function answered(
 }
 
 /**
- * What this stream acknowledges may leave: nobody can have taken over by another pairing. Else the standby may have done
- * that, and come back with nothing: it would take from us what it has left behind.
+ * What this stream acknowledges may leave: nobody can have taken over by another pairing, one that is written or one that
+ * may be. Else the standby may have done that, and come back with nothing: it would take from us what it has left behind.
  */
 export function mayReplicate({ mandate }: LifeState, { pairing }: StreamState): boolean {
   // By a register of our own there is nothing more to find out.
-  if (mandate.register.mode !== 'paired' || !mandate.shared) return true;
-  return isWritten(mandate, pairing);
+  return !mandate.shared || !mayBePairedOtherwise(mandate, pairing);
 }
 
 /** Asks the register for what is the case, and lets output pass when nobody else may run the domain. */
