@@ -6,7 +6,7 @@ import { Cleanup } from '../support/cleanup.js';
 import { freePorts } from '../support/ports.js';
 import { until } from '../support/until.js';
 import { AgentPair, HOSTS, PATIENCE_MS, type HostName } from './agent-pair.js';
-import { times } from '../support/length.js';
+import { LONG, times } from '../support/length.js';
 
 const ROUNDS = times(6, 50);
 /** From a quiet moment before a switchover to one behind it. */
@@ -105,7 +105,7 @@ describe('service: a host is killed during a switchover', function () {
     console.log(
       `      ${pair.reports.length} switched over, ${pair.refusals.length} not; booted anew ${listener.boots - 1} times`,
     );
-    // A moment that is any moment hits some of both.
-    expect(pair.reports).to.not.deep.equal([]);
+    // A moment that is any moment hits some of both, if there are enough of them.
+    if (LONG) expect(pair.reports).to.not.deep.equal([]);
   });
 });
