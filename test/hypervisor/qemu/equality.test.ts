@@ -31,7 +31,7 @@ import { times } from '../../support/length.js';
 
 const CHECKPOINTS = times(50, 200);
 /** Where the standby is spoilt for a moment, to see that it is noticed: any page and any epoch will do. */
-const SPOILT = { epoch: 150, pfn: 0x5432 };
+const SPOILT = { epoch: times(30, 150), pfn: 0x5432 };
 const MEMORY_BYTES = 128 * MIB;
 const CLIENTS = 16;
 const LIMIT_MS = 240_000;
