@@ -58,6 +58,8 @@ async function withPair<T>(
     await until('the primary listens', () => primary.last('listening') !== undefined, BOOT_TIMEOUT_MS);
     const secondary = new Agent(lab, 'secondary', labCluster(files, cluster));
     await until('the guest ticks', () => primary.console.includes('tick 2 ok\n'), BOOT_TIMEOUT_MS);
+    const isProtected = () => primary.last('transition')?.report.link === 'replicating';
+    await until('it is protected', isProtected, BOOT_TIMEOUT_MS);
     const client = new Counter(lab);
     await client.reach(5, BOOT_TIMEOUT_MS);
     return await use({ lab, primary, secondary, client });
