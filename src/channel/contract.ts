@@ -148,8 +148,6 @@ export interface ChunkRange {
 
 /** Chunks whose sums are asked for at once. */
 export const SUMS_MAX = 2_048;
-/** Octets of the sum of a chunk (DiskSource.sums). */
-export const SUM_BYTES = 16;
 
 interface Link {
   /** Hot, replays a final event to late subscribers. */
@@ -182,7 +180,7 @@ export interface PrimaryLink extends Link {
   /** … which is acknowledged, and nothing else will be let out. */
   handedOver(epoch: number): void;
   /**
-   * The sums of chunks as the secondary has them, SUM_BYTES each. One question at a time.
+   * The sums of chunks as the secondary has them, SUM_BYTES (disk/sums.ts) each. One question at a time.
    * @throws ChannelError that of the lost link; RangeError
    */
   sums(range: ChunkRange): Promise<Uint8Array>;

@@ -6,9 +6,10 @@
 //   what the saver takes of the domain's writes ─▶ history
 
 import type { ChunkRange, Hello } from '../channel/contract.js';
-import { SUMS_MAX, SUM_BYTES } from '../channel/contract.js';
+import { SUMS_MAX } from '../channel/contract.js';
 import { CHUNK_BYTES, DirtyMap } from '../disk/dirty-map.js';
 import { DiskHistory } from '../disk/history.js';
+import { SUM_BYTES } from '../disk/sums.js';
 import type { DiskPoint, DiskSource, DiskWrites } from '../hypervisor/port-disks.js';
 import type { DiskTodo } from '../save/disks.js';
 

@@ -2,7 +2,8 @@
 
 import { expect } from 'chai';
 import { filter, firstValueFrom, take, toArray } from 'rxjs';
-import { ChannelError, SUMS_MAX, SUM_BYTES, type SecondaryLink } from '../../src/channel/contract.js';
+import { ChannelError, SUMS_MAX, type SecondaryLink } from '../../src/channel/contract.js';
+import { SUM_BYTES } from '../../src/disk/sums.js';
 import { codeOf } from '../../src/errors.js';
 import { RecordType } from '../../src/stream/format.js';
 import type { StreamRecord } from '../../src/stream/record.js';

@@ -16,6 +16,7 @@ import {
   type Inventory,
 } from '../../hypervisor/inventory.js';
 import type { DiskPoint } from '../../hypervisor/port-disks.js';
+import { SUM_BYTES } from '../../disk/sums.js';
 import { PFN_MAX } from '../../stream/format.js';
 import { isChannelErrorCode } from './close-codes.js';
 import {
@@ -24,7 +25,6 @@ import {
   type ByeReason,
   type ChannelErrorCode,
   SUMS_MAX,
-  SUM_BYTES,
   type ChunkRange,
   type Hello,
   type SharedPoint,
