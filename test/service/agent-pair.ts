@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { createFileWitness } from '../../src/failover/witnesses/file/file.js';
 import type { RegisterWitness } from '../../src/failover/register.js';
 import type { SwitchoverReport } from '../../src/report/reports.js';
+import { until } from '../support/until.js';
 import type { AgentChildMessage, AgentChildRequest } from './agent-child.js';
 
 export const HOSTS = ['alpha', 'beta'] as const;
@@ -77,6 +78,23 @@ export class AgentPair {
       else this.refusals.push(message.code);
     });
     child.send({ cluster, host });
+  }
+
+  /** From whichever has it to the other; asked again where the pair was not on time just then, as on a busy machine. */
+  async switchedOver(limitMs: number): Promise<SwitchoverReport> {
+    const deadline = performance.now() + limitMs;
+    const asked = this.reports.length;
+    for (;;) {
+      const owner = await this.paired();
+      const refused = this.refusals.length;
+      this.switchOver(owner);
+      const isAnswered = () => this.reports.length > asked || this.refusals.length > refused;
+      await until('an answer to the switchover', isAnswered, deadline - performance.now());
+      const report = this.reports[asked];
+      if (report) return report;
+      const code = this.refusals[refused];
+      if (code !== 'NOT_PAIRED') throw new Error(`the switchover ended with ${code}`);
+    }
   }
 
   /** What becomes of it is in the reports, or the refusals. */

@@ -140,8 +140,9 @@ describe('qemu: a trial', function () {
       expect(resets, 'that of the loading is none').to.deep.equal([]);
       await trial.input(Buffer.from('r'));
       await until('it was reset', () => resets.length > 0, PATIENCE_MS);
-      expect(resets).to.deep.equal(['guest-reset']);
       await said.untilText('.'); // it has booted again, and hears
+      // SeaBIOS, reset with a shadow of itself that has run, resets once more: up to three times, as the clock falls.
+      expect(new Set(resets)).to.deep.equal(new Set(['guest-reset']));
       const ended = firstEvent(trial);
       await trial.input(Buffer.from('x'));
       expect(await ended).to.deep.equal({ kind: 'crashed', reason: 'the guest panicked' });
