@@ -5,8 +5,8 @@
 //       ▼                          │
 //   ledger ◀─ acknowledged(n), beat, requested     (emitted: whoever listens lets out what an entry releases)
 //
-// When the domain is handed over the next capture but one is the last: the domain stands still behind it, and the loop
-// rests until it is left.
+// When the domain is handed over two more captures follow at once, and then the last: the domain stands still behind it, and
+// the loop rests until it is left.
 //
 // The loop is pulled, never pushed: nothing waits in a queue while a checkpoint is under way.
 
@@ -37,7 +37,16 @@ import {
   type TimestampProvider,
 } from 'rxjs';
 import { ChannelError } from '../channel/contract.js';
-import { enter, isHandedOver, isLastNext, openLedger, owed, type Entry, type Ledger } from './ledger.js';
+import {
+  enter,
+  isHandedOver,
+  isLastNext,
+  isNext,
+  openLedger,
+  owed,
+  type Entry,
+  type Ledger,
+} from './ledger.js';
 
 export interface LoopSettings {
   /** From the capture of one epoch to the next pause: however long a pause was, the domain has its time. */
@@ -89,11 +98,6 @@ export function checkpoints(
     const next = () => ledger$.value.captured + 1;
 
     const due = (capturedAtMs: number) => after(capturedAtMs + intervalMs - clock.now());
-    const isNext = (ledger: Ledger, isDue: boolean) => {
-      const { captured, acknowledged, requested } = ledger;
-      if (isLastNext(ledger)) return captured === acknowledged;
-      return (isDue || requested) && captured - acknowledged < windowEpochs;
-    };
     const again = (epoch: number) =>
       ledger$.pipe(
         filter(({ captured }) => captured === epoch),
@@ -102,7 +106,7 @@ export function checkpoints(
           isHandedOver(ledger)
             ? NEVER
             : combineLatest([due(ledger.capturedAtMs), ledger$]).pipe(
-                filter(([isDue, now]) => isNext(now, isDue)),
+                filter(([isDue, now]) => isNext(now, isDue, windowEpochs)),
                 take(1),
                 takeUntil(ports.ended$),
               ),

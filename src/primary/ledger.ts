@@ -4,7 +4,7 @@
 //   captured      0   1   2   3          acknowledged 1: what the domain said in 0 and 1 may leave
 //   acknowledged  0   1   ·   ·          window: 2 and 3 are under way
 //   END                           4      acknowledged last: the secondary will never take over
-//   hand over         ┄┄┄ 3 is the last: the domain stands still behind it, and the secondary goes on from there
+//   hand over     ┄┄┄ two more at once, then the last: the domain stands still behind it, and the secondary goes on from there
 //
 // A stopped process (SIGSTOP, a paused host) finds old acknowledgements in its socket when it goes on, and the
 // secondary may have taken over meanwhile. So after a gap in time, acknowledgements of epochs that were captured
@@ -90,7 +90,19 @@ export function owed({ captured, endEpoch, acknowledged }: Ledger): number | nul
   return acknowledged < (endEpoch ?? captured) ? acknowledged + 1 : null;
 }
 
-/** The next epoch is the last: nothing is under way when it is captured. */
+/** Before a hand-over: what the interval has left, and what changed until that was acknowledged. */
+const BEFORE_LAST = 2;
+
+/** Whether there is room for the next epoch, and a reason. `isDue`: the interval is over. */
+export function isNext(ledger: Ledger, isDue: boolean, windowEpochs: number): boolean {
+  const { captured, acknowledged, requested, lastEpoch } = ledger;
+  if (isHandedOver(ledger)) return false;
+  // Before the last one nothing is under way: what the secondary would be at then, the domain would wait for.
+  if (lastEpoch !== null) return captured === acknowledged;
+  return (isDue || requested) && captured - acknowledged < windowEpochs;
+}
+
+/** The next epoch is the last. */
 export function isLastNext({ captured, lastEpoch }: Ledger): boolean {
   return captured + 1 === lastEpoch;
 }
@@ -118,8 +130,8 @@ export function enter(before: Ledger, entry: Entry, atMs: number, stallMs: numbe
     case 'requested':
       return { ...ledger, requested: true };
     case 'hand-over':
-      // One more before it, at once: what the last one brings, in the pause, is what has changed since then.
-      return { ...ledger, requested: true, lastEpoch: before.lastEpoch ?? before.captured + 2 };
+      // Whatever is under way, or was left to the interval, is done before the last one, which has next to nothing to bring.
+      return { ...ledger, lastEpoch: before.lastEpoch ?? before.captured + BEFORE_LAST + 1 };
     case 'suspending':
       return { ...ledger, requested: false };
     case 'captured':

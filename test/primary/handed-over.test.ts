@@ -4,45 +4,48 @@ import { expect } from 'chai';
 import { loop, scheduler } from './marble-loop.js';
 
 describe('primary/checkpoints, handed over', () => {
-  it('one more at once, and when that is acknowledged the last; behind it the loop rests', () => {
+  it('two more at once, each when what was before it is acknowledged, then the last; behind it the loop rests', () => {
     const t = scheduler();
     const order: string[] = [];
     t.run(({ hot, expectObservable }) => {
       const ports = {
         handOver$: hot('20ms x'),
-        acknowledged$: hot('10ms 0 19ms 1 19ms 2', { 0: 0, 1: 1, 2: 2 }),
-        requested$: hot('60ms x'),
-        ended$: hot('70ms x'),
+        acknowledged$: hot('10ms 0 19ms 1 9ms 2 19ms 3', { 0: 0, 1: 1, 2: 2, 3: 3 }),
+        requested$: hot('70ms x'),
+        ended$: hot('80ms x'),
       };
-      const words = { a: 'c0', b: 'a0', c: 'c1', d: 'a1', e: 'c2', f: 'a2', r: 'r' };
+      const words = { a: 'c0', b: 'a0', c: 'c1', d: 'a1', e: 'c2', f: 'a2', g: 'c3', h: 'a3', r: 'r' };
+      const expected = '3ms a 6ms b 12ms c 6ms d 2ms e 6ms f 2ms g 16ms h 9ms r';
       const loop$ = loop(t, ports, { windowEpochs: 4 }, order);
-      expectObservable(loop$, '^ 500ms !').toBe('3ms a 6ms b 12ms c 6ms d 2ms e 16ms f 9ms r', words);
+      expectObservable(loop$, '^ 500ms !').toBe(expected, words);
     });
-    const releases = ['release 1', 'capture 2, the last', 'release 2'];
-    expect(order).to.deep.equal(['capture 0', 'release 0', 'capture 1', ...releases]);
+    const before = ['capture 0', 'release 0', 'capture 1', 'release 1', 'capture 2', 'release 2'];
+    expect(order).to.deep.equal([...before, 'capture 3, the last', 'release 3']);
   });
 
-  it('the one that is being captured is the one before the last', () => {
+  it('the one that is being captured is one of the two', () => {
     const t = scheduler();
     const order: string[] = [];
     t.run(({ hot, expectObservable }) => {
       const ports = {
         handOver$: hot('1ms x 1ms x'),
-        acknowledged$: hot('10ms 0 9ms 1', { 0: 0, 1: 1 }),
+        acknowledged$: hot('10ms 0 9ms 1 9ms 2', { 0: 0, 1: 1, 2: 2 }),
       };
-      const words = { a: 'c0', b: 'a0', c: 'c1', d: 'a1' };
-      expectObservable(loop(t, ports, {}, order), '^ 500ms !').toBe('3ms a 6ms b 2ms c 6ms d', words);
+      const words = { a: 'c0', b: 'a0', c: 'c1', d: 'a1', e: 'c2', f: 'a2' };
+      const expected = '3ms a 6ms b 2ms c 6ms d 2ms e 6ms f';
+      expectObservable(loop(t, ports, {}, order), '^ 500ms !').toBe(expected, words);
     });
-    expect(order).to.deep.equal(['capture 0', 'release 0', 'capture 1, the last', 'release 1']);
+    const before = ['capture 0', 'release 0', 'capture 1', 'release 1'];
+    expect(order).to.deep.equal([...before, 'capture 2, the last', 'release 2']);
   });
 
   it('the last one that is not acknowledged in time is an error, as any', () => {
     const t = scheduler();
     t.run(({ hot, expectObservable }) => {
-      const ports = { handOver$: hot('1ms x'), acknowledged$: hot('10ms 0', { 0: 0 }) };
-      const words = { a: 'c0', b: 'a0', c: 'c1', x: 'ACKNOWLEDGE_TIMEOUT' };
+      const ports = { handOver$: hot('1ms x'), acknowledged$: hot('10ms 0 9ms 1', { 0: 0, 1: 1 }) };
+      const words = { a: 'c0', b: 'a0', c: 'c1', d: 'a1', e: 'c2', x: 'ACKNOWLEDGE_TIMEOUT' };
       const loop$ = loop(t, ports, { acknowledgeTimeoutMs: 100 });
-      expectObservable(loop$).toBe('3ms a 6ms b 2ms c 99ms (x|)', words);
+      expectObservable(loop$).toBe('3ms a 6ms b 2ms c 6ms d 2ms e 99ms (x|)', words);
     });
   });
 

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { ChannelError } from '../../src/channel/contract.js';
-import { enter, openLedger, owed, type Entry, type Ledger } from '../../src/primary/ledger.js';
+import { enter, isNext, openLedger, owed, type Entry, type Ledger } from '../../src/primary/ledger.js';
 
 const STALL_MS = 500;
 
@@ -51,14 +51,32 @@ describe('primary/ledger', () => {
     expect(ledger).to.include({ acknowledged: 1, endEpoch: 1, release: null });
   });
 
-  it('handed over behind the next epoch but one, which is asked for at once; that does not change any more', () => {
+  it('handed over behind the third epoch from then on; that does not change any more', () => {
     const asked = after(captured(0), { kind: 'hand-over' });
-    expect(asked).to.include({ lastEpoch: 2, requested: true });
+    expect(asked.lastEpoch).to.equal(3);
     const later = [captured(1), { kind: 'hand-over' } as const].reduce(
       (ledger, entry) => enter(ledger, entry, ledger.atMs, STALL_MS),
       asked,
     );
-    expect(later.lastEpoch).to.equal(2);
+    expect(later.lastEpoch).to.equal(3);
+  });
+
+  it('the next epoch: when it is due or asked for, and the window has room', () => {
+    const one = after(captured(0));
+    expect([isNext(one, false, 2), isNext(one, true, 2), isNext(one, true, 1)]).to.deep.equal([
+      false,
+      true,
+      false,
+    ]);
+    expect(isNext(after(captured(0), { kind: 'requested' }), false, 2)).to.equal(true);
+  });
+
+  it('the next epoch of a domain that is handed over: at once, when nothing is under way; behind the last one none', () => {
+    const asked = [captured(0), { kind: 'hand-over' }] as const;
+    expect(isNext(after(...asked), true, 4)).to.equal(false);
+    expect(isNext(after(...asked, acknowledged(0)), false, 4)).to.equal(true);
+    const rest = [1, 2, 3].flatMap((epoch) => [captured(epoch), acknowledged(epoch)]);
+    expect(isNext(after(...asked, acknowledged(0), ...rest), true, 4)).to.equal(false);
   });
 
   it('a request is over when the domain is suspended for the next epoch, not before', () => {

@@ -117,9 +117,11 @@ describe('primary/primary', () => {
       'hand over',
       'saver captures',
       'A acknowledges 1',
-      'saver suspends',
       'saver captures',
       'A acknowledges 2',
+      'saver suspends',
+      'saver captures',
+      'A acknowledges 3',
     ];
     fc.assert(
       fc.property(

@@ -9,6 +9,7 @@ import {
   enter,
   isHandedOver,
   isLastNext,
+  isNext,
   openLedger,
   owed,
   type Entry,
@@ -159,17 +160,9 @@ export class Checkpointing {
 
   /** Due, and there is room. */
   #next(): void {
-    if (this.#capturing || !this.#isNext()) return;
+    if (this.#capturing || !isNext(this.#ledger, this.#isDue, this.#ports.cluster.params.windowEpochs))
+      return;
     this.#capture();
-  }
-
-  /** As the loop has it. */
-  #isNext(): boolean {
-    const { captured, acknowledged, requested } = this.#ledger;
-    if (isHandedOver(this.#ledger)) return false;
-    if (isLastNext(this.#ledger)) return captured === acknowledged;
-    const hasRoom = captured - acknowledged < this.#ports.cluster.params.windowEpochs;
-    return (this.#isDue || requested) && hasRoom;
   }
 
   #enter(entry: Entry): boolean {
