@@ -1,7 +1,9 @@
-// An agent to be killed: a process that has a QEMU and says when it is where it should be.
+// An agent to be killed: a process that has a QEMU and says when it is where it should be. One that ends by itself waits for a
+// word before.
 //
 //   agent.js running | suspended | loop | exit | throw  NAME WAY      agent.js attach-suspended | attach-stopped  MONITOR
 
+import { once } from 'node:events';
 import { Bitmap } from '../../../src/hypervisor/bitmap.js';
 import { attachQemuSource, openQemuSource, type DirtyWay } from '../../../src/hypervisor/qemu/index.js';
 import { tickGuest } from './support.js';
@@ -31,7 +33,7 @@ if (mode.startsWith('attach')) {
     await domain.cleanLogDirty(new Bitmap(4096));
     await domain.resume();
   }
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  if (mode === 'exit' || mode === 'throw') await once(process.stdin, 'data');
   if (mode === 'exit') process.exit(3);
   if (mode === 'throw') {
     setImmediate(() => {

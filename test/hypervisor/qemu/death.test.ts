@@ -60,7 +60,7 @@ describe('qemu: the end of an agent', function () {
       it(`leaves nothing: ${way}, ${mode}${signal === null ? '' : `, ${signal}`}`, async function () {
         if (way === 'fuse' && !hasFuse) return this.skip();
         const agent = spawn(process.execPath, [AGENT, mode, NAME, way], {
-          stdio: ['ignore', 'pipe', 'ignore'],
+          stdio: ['pipe', 'pipe', 'ignore'],
         });
         const closed = once(agent, 'close');
         await once(agent.stdout, 'data');
@@ -68,7 +68,8 @@ describe('qemu: the end of an agent', function () {
         expect(processesWith(NAME).length).to.equal(way === 'fuse' ? 3 : 2);
         if (mode === 'loop') await sleep(Math.random() * 100); // any moment will do: mid-flush, mid-pause
         const began = performance.now();
-        if (signal !== null) agent.kill(signal);
+        if (signal === null) agent.stdin.write('now');
+        else agent.kill(signal);
         await closed;
         expect(performance.now() - began).to.be.below(END_LIMIT_MS);
         if (mode === 'exit') expect(agent.exitCode).to.equal(3);

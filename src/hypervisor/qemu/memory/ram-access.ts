@@ -2,9 +2,9 @@
 // (reading a page that the kernel has evicted; writing any page while others are on their way to that process).
 //
 //   plain file      in memory: nothing to wait for, done at once
-//   served file     in a thread of its own, a slab at a time:
+//   served file     read in a thread of its own, a slab at a time; written by its server, which is told what (fuse/store.ts)
 //
-//   caller ── frames, pages ──▶ slab ──▶ thread ── read, write ──▶ the file
+//   caller ◀── frames, pages ── slab ◀── thread ◀── read ── the file
 //
 // Who waits too long is told by whoever checks the memory (DirtyTracking.check, abandon): then all that waits fails.
 
@@ -69,6 +69,18 @@ export async function differingFrames(
   return differ;
 }
 
+/** How a served file is written. */
+export interface PageStoring {
+  /** The most at a time. */
+  readonly pages: number;
+  /** Pages that lie in `data` one after another from `offset` on. @throws Error: it is served no more */
+  write(gfns: Uint32Array, count: number, data: Uint8Array, offset: number): Promise<void>;
+  close(): void;
+}
+
+const NONE = new Uint32Array(0);
+const NOTHING = new Uint8Array(0);
+
 interface Waiting {
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
@@ -80,14 +92,16 @@ export class ServedAccess implements RamAccess {
   readonly #explain: (cause: Error) => HypervisorError;
   readonly #frames = new Uint32Array(new SharedArrayBuffer(SLAB_PAGES * Uint32Array.BYTES_PER_ELEMENT));
   readonly #order = new InOrder();
+  readonly #store: PageStoring;
   #slab: Uint8Array = new Uint8Array(0);
   #thread: Worker | null = null;
   #waiting: Waiting | null = null;
   #closed = false;
 
   /** `explain` is told why the file could not be read or written, and says what its callers fail with. */
-  constructor(fd: number, explain: (cause: Error) => HypervisorError = inaccessible) {
+  constructor(fd: number, store: PageStoring, explain: (cause: Error) => HypervisorError = inaccessible) {
     this.#fd = fd;
+    this.#store = store;
     this.#explain = explain;
   }
 
@@ -95,7 +109,7 @@ export class ServedAccess implements RamAccess {
     return this.#order.do(async () => {
       for (let from = 0; from < count; from += SLAB_PAGES) {
         const pages = Math.min(SLAB_PAGES, count - from);
-        await this.#do('read', gfns.subarray(from, from + pages));
+        await this.#read(gfns.subarray(from, from + pages));
         into.set(this.#slab.subarray(0, pages * PAGE_SIZE), offset + from * PAGE_SIZE);
       }
     });
@@ -103,28 +117,42 @@ export class ServedAccess implements RamAccess {
 
   write(gfns: Uint32Array, count: number, data: Uint8Array): Promise<void> {
     return this.#order.do(async () => {
-      for (let from = 0; from < count; from += SLAB_PAGES) {
-        const pages = Math.min(SLAB_PAGES, count - from);
-        this.#start();
-        this.#slab.set(data.subarray(from * PAGE_SIZE, (from + pages) * PAGE_SIZE));
-        await this.#do('write', gfns.subarray(from, from + pages));
+      for (let from = 0; from < count; from += this.#store.pages) {
+        const pages = Math.min(this.#store.pages, count - from);
+        await this.#write(gfns.subarray(from, from + pages), data, from * PAGE_SIZE);
       }
     });
+  }
+
+  /** Resolves when whoever serves the file has all that was written. @throws HypervisorError FAILED */
+  written(): Promise<void> {
+    return this.#order.do(() => this.#write(NONE, NOTHING, 0));
   }
 
   /** Whoever serves the file has been ended: a thread that waits for it could not end. */
   async close(): Promise<void> {
     this.#closed = true;
+    this.#store.close();
     await this.#thread?.terminate();
     this.#fail(inaccessible(new Error('it was given up')));
   }
 
-  #do(kind: RamRequest['kind'], gfns: Uint32Array): Promise<void> {
+  async #write(gfns: Uint32Array, data: Uint8Array, offset: number): Promise<void> {
+    if (this.#closed) throw inaccessible(new Error('it was given up'));
+    try {
+      await this.#store.write(gfns, gfns.length, data, offset);
+    } catch (error) {
+      await new Promise((resolve) => setImmediate(resolve)); // what its server said before is read in this turn
+      throw this.#explain(asError(error));
+    }
+  }
+
+  #read(gfns: Uint32Array): Promise<void> {
     const thread = this.#start();
     this.#frames.set(gfns);
     return new Promise((resolve, reject) => {
       this.#waiting = { resolve, reject };
-      thread.postMessage({ kind, count: gfns.length } satisfies RamRequest);
+      thread.postMessage({ count: gfns.length } satisfies RamRequest);
     });
   }
 
@@ -142,7 +170,6 @@ export class ServedAccess implements RamAccess {
     this.#thread = thread;
     thread.on('message', ({ error }: RamAnswer) => {
       if (error !== null) {
-        // What its server said before is read in this turn.
         setImmediate(() => this.#fail(this.#explain(new Error(error))));
         return;
       }

@@ -1,11 +1,12 @@
 // Guest RAM as a file: pages in and out of it by their frame numbers, where neighbouring frames go in one call.
 
-import { closeSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs';
+import { closeSync, openSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { randomUUID } from 'node:crypto';
 import { valueAt } from '../../../stream/bounds.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
 import { HypervisorError, failed } from '../../port.js';
+import { readAt, writeAt } from './positioned.js';
 import { memoryDirectory, reserve, type MemoryPlace } from './reserve.js';
 
 /**
@@ -47,7 +48,7 @@ export function readFrames(
 ): void {
   for (let k = 0; k < count;) {
     const run = runLength(gfns, k, count);
-    transfer(readSync, fd, slab, offset + k * PAGE_SIZE, run * PAGE_SIZE, valueAt(gfns, k) * PAGE_SIZE);
+    transfer(readAt, fd, slab, offset + k * PAGE_SIZE, run * PAGE_SIZE, valueAt(gfns, k) * PAGE_SIZE);
     k += run;
   }
 }
@@ -56,27 +57,22 @@ export function readFrames(
 export function writeFrames(fd: number, gfns: Uint32Array, count: number, data: Uint8Array): void {
   for (let k = 0; k < count;) {
     const run = runLength(gfns, k, count);
-    transfer(writeSync, fd, data, k * PAGE_SIZE, run * PAGE_SIZE, valueAt(gfns, k) * PAGE_SIZE);
+    transfer(writeAt, fd, data, k * PAGE_SIZE, run * PAGE_SIZE, valueAt(gfns, k) * PAGE_SIZE);
     k += run;
   }
 }
 
 function transfer(
-  call: (fd: number, memory: Uint8Array, offset: number, length: number, position: number) => number,
+  call: typeof readAt,
   fd: number,
   memory: Uint8Array,
   offset: number,
   length: number,
   position: number,
 ): void {
-  let done = 0;
   try {
-    while (done < length) {
-      const count = call(fd, memory, offset + done, length - done, position + done);
-      if (count === 0) throw new Error('the RAM file ends too early');
-      done += count;
-    }
+    call(fd, memory, offset, length, position);
   } catch (error) {
-    throw failed('guest RAM cannot be accessed', { position: position + done, length }, error);
+    throw failed('guest RAM cannot be accessed', { position, length }, error);
   }
 }

@@ -1,10 +1,10 @@
-// The thread that waits for guest RAM (see ram-access.ts): it reads frames into the slab, or writes them from it.
+// The thread that waits for guest RAM (see ram-access.ts): it reads frames into the slab.
 
 import { parentPort, workerData } from 'node:worker_threads';
 import { asError } from '../../../errors.js';
-import { readFrames, writeFrames } from './ram-file.js';
+import { readFrames } from './ram-file.js';
 
-/** Pages that are read or written at a time. */
+/** Pages that are read at a time. */
 export const SLAB_PAGES = 256;
 
 /** Both arrays are shared. */
@@ -15,7 +15,6 @@ export interface RamThreadStart {
 }
 
 export interface RamRequest {
-  readonly kind: 'read' | 'write';
   readonly count: number;
 }
 
@@ -23,10 +22,9 @@ export interface RamAnswer {
   readonly error: string | null;
 }
 
-function access({ fd, frames, slab }: RamThreadStart, { kind, count }: RamRequest): RamAnswer {
+function access({ fd, frames, slab }: RamThreadStart, { count }: RamRequest): RamAnswer {
   try {
-    if (kind === 'read') readFrames(fd, frames, count, slab, 0);
-    else writeFrames(fd, frames, count, slab);
+    readFrames(fd, frames, count, slab, 0);
     return { error: null };
   } catch (thrown) {
     const error = asError(thrown);

@@ -7,10 +7,11 @@
 // The disk itself is one empty cluster; behind it, at L1 index 1, is where a snapshot keeps the state of a machine.
 // Source: QEMU, docs/interop/qcow2.txt. All numbers are big-endian.
 
-import { closeSync, ftruncateSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync } from 'node:fs';
 import { HypervisorError, failed } from '../../port.js';
 import { DEVICE_STATE_BYTES_MAX } from './device-state.js';
 import type { JsonObject } from '../monitor/qmp-parser.js';
+import { writeAt } from '../memory/positioned.js';
 import { openAnonymousFile } from '../memory/ram-file.js';
 
 export const SNAPSHOT = 'checkpoint';
@@ -86,9 +87,7 @@ export class StateImage {
 
   #write(octets: Uint8Array, at: number): void {
     try {
-      for (let done = 0; done < octets.length;) {
-        done += writeSync(this.fd, octets, done, octets.length - done, at + done);
-      }
+      writeAt(this.fd, octets, 0, octets.length, at);
     } catch (error) {
       throw failed('the device state cannot be handed to QEMU', {}, error);
     }

@@ -2,7 +2,7 @@
 // somebody who is killed while he waits for a file system is only gone when the file system has answered, and a process
 // that serves what it waits for would wait for ever. This one uses nothing of what it serves.
 //
-//   fd 0  a line: the file system is mounted, begin     fd 3  /dev/fuse     fd 4  the image     fd 5  the log of writes
+// A second thread stores pages that it is ordered to (store.ts).
 //
 // A page that cannot be written ends it: nobody would believe its answer, and everybody sees its end.
 //
@@ -10,14 +10,13 @@
 // ended, however that was.
 
 import { readSync, writeSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
 import { asError, codeOf } from '../../../../errors.js';
 import { heedNoSignals } from '../../process/exit-hooks.js';
+import { readAt, writeAt } from '../positioned.js';
+import { DEVICE_FD, IMAGE_FD, LOG_FD } from './descriptors.js';
 import { RamFileServer, type ImageStore } from './server.js';
 import { WriteLogWriter } from './write-log.js';
-
-const DEVICE_FD = 3;
-const IMAGE_FD = 4;
-const LOG_FD = 5;
 
 /** What a read or a write on the device may fail with, and it goes on: the request was given up by who made it. */
 const PASSING = new Set(['EINTR', 'EAGAIN', 'ENOENT']);
@@ -26,17 +25,11 @@ class FileStore implements ImageStore {
   constructor(readonly bytes: number) {}
 
   get(at: number, to: Uint8Array): void {
-    for (let done = 0; done < to.length;) {
-      const count = readSync(IMAGE_FD, to, done, to.length - done, at + done);
-      if (count === 0) throw new Error('the image ends too early');
-      done += count;
-    }
+    readAt(IMAGE_FD, to, 0, to.length, at);
   }
 
   set(data: Uint8Array, at: number): void {
-    for (let done = 0; done < data.length;) {
-      done += writeSync(IMAGE_FD, data, done, data.length - done, at + done);
-    }
+    writeAt(IMAGE_FD, data, 0, data.length, at);
   }
 }
 
@@ -60,9 +53,11 @@ heedNoSignals();
 /** Nobody said that the file system is mounted: it will not be. */
 if (readSync(0, Buffer.alloc(1)) === 1) {
   try {
+    new Worker(new URL('./store-thread.js', import.meta.url), { name: 'page store' });
     serve(Number(process.argv[2]));
   } catch (error) {
     writeSync(2, `it cannot be served any more: ${asError(error).message}\n`);
-    process.exitCode = 1;
   }
+  // At once: an exit waits for the other thread, which waits for orders.
+  process.kill(process.pid, 'SIGKILL');
 }

@@ -155,6 +155,27 @@ export function putOpen(body: DataView, flags: number): number {
   return 16;
 }
 
+/** What stands before the data of a NOTIFY_STORE: a header, node u64, offset u64, size u32, u32. */
+export const STORE_HEADER_BYTES = OUT_HEADER_BYTES + 24;
+const NOTIFY_STORE = 4;
+
+/**
+ * A notification: the page cache holds this of the node's file from now on. The octets of all of the message.
+ * Source: include/uapi/linux/fuse.h (fuse_notify_store_out); a notification has its code for an error, and answers nothing.
+ */
+export function putStoreHeader(message: DataView, node: number, offset: number, length: number): number {
+  const total = STORE_HEADER_BYTES + length;
+  message.setUint32(0, total, true);
+  message.setInt32(4, NOTIFY_STORE, true);
+  message.setBigUint64(8, 0n, true);
+  message.setUint32(16, node, true);
+  message.setUint32(20, 0, true);
+  message.setUint32(24, offset % 2 ** 32, true);
+  message.setUint32(28, Math.floor(offset / 2 ** 32), true);
+  message.setUint32(32, length, true);
+  return total;
+}
+
 export function putStatfs(body: DataView, ramBytes: number): number {
   body.setBigUint64(0, BigInt(ramBytes / 4096), true);
   body.setBigUint64(24, 2n, true); // files

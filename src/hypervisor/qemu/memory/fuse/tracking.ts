@@ -6,12 +6,13 @@
 //
 //   guest ──▶ page cache ──fdatasync: WRITE──▶ server process ──▶ image, log (files) ──▶ we
 //
-// What we write ourselves, into a standby, goes through the page cache to the server at once, and its failure is told at
-// once. A guest’s write that fails leaves a page that only the page cache has, for as long as it keeps it, and is told to
+// What we write ourselves, into a standby, the server puts into image and page cache (store.ts), and its failure is told at
+// once; the log does not have it. A guest’s write that fails leaves a page that only the page cache has, for as long as it keeps it, and is told to
 // the next fdatasync only. So one failure is for ever, and so is the server's end.
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, openSync, readSync } from 'node:fs';
+import { Duplex } from 'node:stream';
 import type { FileHandle } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { asError } from '../../../../errors.js';
@@ -23,7 +24,9 @@ import { onProcessExit } from '../../process/exit-hooks.js';
 import { ServedAccess } from '../ram-access.js';
 import { openAnonymousFile, readFrames } from '../ram-file.js';
 import type { MemoryPlace } from '../reserve.js';
+import { ORDERS_FD } from './descriptors.js';
 import { liftWritebackLimit, openMounted } from './mount.js';
+import { SLAB_BYTES, StoreClient } from './store.js';
 import { LOG_BYTES, WriteLogReader } from './write-log.js';
 
 const SERVER = fileURLToPath(new URL('./process.js', import.meta.url));
@@ -39,8 +42,7 @@ export class FuseTracking implements DirtyTracking {
   readonly marks: Marks;
   readonly ram: ServedAccess;
   readonly #file: FileHandle;
-  readonly #imageFd: number;
-  readonly #logFd: number;
+  readonly #fds: MemoryFiles;
   readonly #log: WriteLogReader;
   readonly #server: Server;
   readonly #fresh: Bitmap;
@@ -78,14 +80,16 @@ export class FuseTracking implements DirtyTracking {
       files.push(imageFd);
       const logFd = await openAnonymousFile(LOG_BYTES, place);
       files.push(logFd);
-      const starting = (server = new Server(bytes, name, [deviceFd, imageFd, logFd]));
+      const slabFd = await openAnonymousFile(SLAB_BYTES, place);
+      files.push(slabFd);
+      const starting = (server = new Server(bytes, name, [deviceFd, imageFd, logFd, slabFd]));
       const file = await openMounted(deviceFd, () => {
         // The server has it: when that ends, nobody waits for an answer that will not come.
         closeDevice();
         starting.begin();
       });
       liftWritebackLimit(file.fd);
-      return new FuseTracking(file, server, imageFd, logFd);
+      return new FuseTracking(file, server, { imageFd, logFd, slabFd });
     } catch (error) {
       for (const fd of files) closeSync(fd);
       if (error instanceof HypervisorError) throw error;
@@ -100,12 +104,12 @@ export class FuseTracking implements DirtyTracking {
     }
   }
 
-  private constructor(file: FileHandle, server: Server, imageFd: number, logFd: number) {
+  private constructor(file: FileHandle, server: Server, fds: MemoryFiles) {
     this.#file = file;
-    this.ram = new ServedAccess(file.fd, (cause) => this.#failed(cause));
-    this.#imageFd = imageFd;
-    this.#logFd = logFd;
-    this.#log = new WriteLogReader(logFd);
+    const store = new StoreClient(fds.slabFd, server.orders);
+    this.ram = new ServedAccess(file.fd, store, (cause) => this.#failed(cause));
+    this.#fds = fds;
+    this.#log = new WriteLogReader(fds.logFd);
     this.#server = server;
     const pages = server.bytes / PAGE_SIZE;
     this.marks = new Marks(pages);
@@ -150,11 +154,14 @@ export class FuseTracking implements DirtyTracking {
 
   /** Of the image, which is a file in memory: it does not wait for who serves it. */
   copyPages(gfns: Uint32Array, count: number, slab: Uint8Array, offset: number): void {
-    readFrames(this.#imageFd, gfns, count, slab, offset);
+    readFrames(this.#fds.imageFd, gfns, count, slab, offset);
   }
 
   check(): Promise<void> {
-    this.#checking ??= this.#attempt(() => this.#file.datasync()).finally(() => (this.#checking = null));
+    this.#checking ??= this.#attempt(async () => {
+      await this.#file.datasync();
+      await this.ram.written();
+    }).finally(() => (this.#checking = null));
     return this.#checking;
   }
 
@@ -173,8 +180,8 @@ export class FuseTracking implements DirtyTracking {
     await this.ram.close();
     // What was not written back is nobody's any more; whose server has ended is closed nevertheless.
     await this.#file.close().catch(() => undefined);
-    closeSync(this.#imageFd);
-    closeSync(this.#logFd);
+    const { imageFd, logFd, slabFd } = this.#fds;
+    for (const fd of [imageFd, logFd, slabFd]) closeSync(fd);
     this.#hostDirty.close();
     await this.#server.ended;
   }
@@ -211,6 +218,13 @@ export class FuseTracking implements DirtyTracking {
   }
 }
 
+/** Files in memory that we share with the server. */
+interface MemoryFiles {
+  readonly imageFd: number;
+  readonly logFd: number;
+  readonly slabFd: number;
+}
+
 /** The serving process. It outlives us for as long as anybody holds the files. */
 class Server {
   readonly bytes: number;
@@ -218,13 +232,19 @@ class Server {
   said = '';
   readonly #child: ChildProcess;
 
-  /** `fds`: of the device, the image and the log. */
+  /** Where it is ordered to store pages. */
+  readonly orders: Duplex;
+
+  /** `fds`: of the device, the image, the log and the slab. */
   constructor(bytes: number, name: string, fds: readonly number[]) {
     this.bytes = bytes;
     this.#child = spawn(process.execPath, [SERVER, String(bytes), name], {
-      stdio: ['pipe', 'ignore', 'pipe', ...fds],
+      stdio: ['pipe', 'ignore', 'pipe', ...fds, 'pipe'],
       detached: true, // what a terminal sends to us is not for it
     });
+    const orders = (this.#child.stdio as readonly unknown[])[ORDERS_FD];
+    if (!(orders instanceof Duplex)) throw failed('the server has no pipes');
+    this.orders = orders;
     this.#child.stderr?.on('data', (chunk: Buffer) => {
       this.said = (this.said + chunk.toString()).slice(-STDERR_CHARACTERS_MAX);
     });
