@@ -277,7 +277,7 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
     return Promise.reject(notRunning());
   }
 
-  async #run({ machine, gates }: Seated): Promise<void> {
+  async #run({ machine, gates, loader }: Seated): Promise<void> {
     const source = new TakenOver({ machine, gates, stoppedBy: this.#stoppedBy.value, owner: this });
     const heard = source.output$.subscribe((bytes) => this.output$.next(bytes));
     try {
@@ -295,6 +295,8 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
     if (this.#state === 'created') this.#state = 'running'; // else destroy() waits for us, and ends it
     this.#check.end();
     this.#checkpoints.end();
+    const warn = (error: unknown) => this.warnings$.next(`a job is left: ${asError(error).message}`);
+    loader.tidy().catch(warn);
     source.events$.subscribe((event) => this.#end(event));
     machine.qmp.events$.subscribe((event) => {
       const reset = resetOf(event);

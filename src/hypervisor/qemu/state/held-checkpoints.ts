@@ -185,7 +185,7 @@ export class HeldCheckpoints {
 
   async #loadOnce(held: Held): Promise<Seated> {
     const seated = await this.#seat.claim(this.#occupant);
-    // One that hangs must not be told to run: it might do so when nobody wants it any more.
+    // One that hangs, or has just died, must not be told to run: it might do so when nobody wants it any more.
     if (seated.loader.holds === held) await seated.machine.qmp.execute('query-status', undefined, ANSWER_MS);
     else await seated.loader.load(held, this.#occupant.reset);
     this.#occupant.loaded();

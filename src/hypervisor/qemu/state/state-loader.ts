@@ -7,14 +7,13 @@
 // A state that QEMU cannot load is an error, and QEMU can load another one.
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { filter, firstValueFrom } from 'rxjs';
+import { filter, firstValueFrom, map, takeWhile, toArray } from 'rxjs';
 import { withinAwake } from '../../../flow/awake.js';
 import { HypervisorError, failed, unsupported } from '../../port.js';
 import { DEVICE_STATE_HEADER } from './device-state.js';
 import { ignoreShared } from './full-state.js';
 import type { StateParts } from './memory-section.js';
 import type { QemuMachine } from '../machine.js';
-import type { QmpEvent } from '../monitor/qmp.js';
 import { isObject } from '../monitor/qmp-parser.js';
 import type { ResetFrames } from '../memory/reset-frames.js';
 import { SNAPSHOT, STATE_NODE, type StateImage } from './state-image.js';
@@ -28,6 +27,8 @@ export class StateLoader {
   readonly #image: StateImage;
   #holds: StateParts | null = null;
   #loads = 0;
+  /** A job that is over, and still in QEMU's list. */
+  #over: string | null = null;
 
   /** @throws QmpError, HypervisorError DOMAIN_GONE or UNSUPPORTED */
   static async open(machine: QemuMachine): Promise<StateLoader> {
@@ -69,27 +70,51 @@ export class StateLoader {
     this.#holds = state;
   }
 
+  /** What the last load has left in QEMU: not done by itself, for that would be in the way of who takes over. @throws QmpError */
+  async tidy(): Promise<void> {
+    const id = this.#over;
+    this.#over = null;
+    if (id !== null) await this.#machine.qmp.execute('job-dismiss', { id });
+  }
+
   async #job(): Promise<void> {
     const { qmp } = this.#machine;
+    await this.tidy();
     const before = this.#machine.said.length;
-    const id = `romulus-load-${++this.#loads}`;
-    const isConcluded = ({ name, data }: QmpEvent): boolean =>
-      name === 'JOB_STATUS_CHANGE' && data['id'] === id && data['status'] === 'concluded';
-    const concluded = firstValueFrom(qmp.events$.pipe(filter(isConcluded)));
-    concluded.catch(() => undefined); // looked at below
+    const id = `load-${++this.#loads}`;
+    // One that fails is 'aborting' before it is 'concluded' (QEMU, job.c, job_update_rc).
+    const statuses = firstValueFrom(
+      qmp.events$.pipe(
+        filter(({ name, data }) => name === 'JOB_STATUS_CHANGE' && data['id'] === id),
+        map(({ data }) => data['status']),
+        takeWhile((status) => status !== 'concluded', true),
+        toArray(),
+      ),
+    );
+    statuses.catch(() => undefined); // looked at below
     const where = { tag: SNAPSHOT, vmstate: STATE_NODE, devices: [STATE_NODE] };
     await qmp.execute('snapshot-load', { 'job-id': id, ...where }, TIMEOUT_MS);
+    let passed: readonly unknown[];
     try {
-      await withinAwake(TIMEOUT_MS, concluded, () => new Error('it does not come to an end'));
+      passed = await withinAwake(TIMEOUT_MS, statuses, () => new Error('it does not come to an end'));
     } catch (error) {
       throw failed('QEMU does not load the device state', { id }, error);
     }
-    const [jobs] = await Promise.all(qmp.executeAll([['query-jobs'], ['job-dismiss', { id }]]));
+    // They end with QEMU, too.
+    if (passed.at(-1) !== 'concluded')
+      throw failed('QEMU has ended while it loaded the device state', { id });
+    this.#over = id;
+    if (passed.includes('aborting')) await this.#refused(id, before);
+  }
+
+  /** @throws HypervisorError BAD_CONTEXT (QEMU's reason), or FAILED */
+  async #refused(id: string, before: number): Promise<never> {
+    const { qmp } = this.#machine;
+    const jobs = await qmp.execute('query-jobs');
+    await this.tidy();
     const job = Array.isArray(jobs) && (jobs as unknown[]).find((one) => isObject(one) && one['id'] === id);
     if (!isObject(job)) throw failed('QEMU does not know what it has loaded', { id });
-    const { error } = job;
-    if (typeof error !== 'string') return;
-    const reason = (await this.#lastWords(before)) ?? error;
+    const reason = (await this.#lastWords(before)) ?? String(job['error']);
     throw new HypervisorError('BAD_CONTEXT', `QEMU does not take the device state: ${reason}`, { id });
   }
 
