@@ -59,7 +59,7 @@ export interface PrimaryPorts extends StreamPorts {
   /** Whoever looks at the domain. */
   readonly host: {
     requestCheckpoint(): void;
-    /** The present stream's next checkpoint but one is its last. */
+    /** The third checkpoint of the present stream from now on is its last. */
     handOver(): void;
     /** What became of the request of that number. */
     handOverSettled(id: number, outcome: HandOverOutcome): void;
