@@ -19,7 +19,9 @@ export type AgentChildMessage =
   | { readonly kind: 'switched'; readonly report: SwitchoverReport }
   | { readonly kind: 'not-switched'; readonly code: string }
   /** `outcome`: lives, dead, or the code of an error. */
-  | { readonly kind: 'tried'; readonly outcome: string };
+  | { readonly kind: 'tried'; readonly outcome: string }
+  /** Of one that is more than this. */
+  | { readonly kind: 'more'; readonly message: unknown };
 
 export type AgentChildRequest = 'switch over' | 'try';
 
@@ -29,7 +31,7 @@ const TRIAL_SECONDS = 3600;
 /** As often as one who waits for it looks. */
 const LOOK_MS = 5;
 
-export const tell = (message: AgentChildMessage | object) => process.send?.(message);
+export const tell = (message: AgentChildMessage) => process.send?.(message);
 
 /** What one that is more than this has of its own. */
 export interface MoreThanAnAgent {

@@ -19,8 +19,8 @@ export const PATIENCE_MS = 60_000;
 const STDIO: StdioOptions = ['ignore', 'ignore', 'inherit', 'ipc'];
 
 export interface AgentPairOptions {
-  /** The same for both, or what each has. */
-  readonly cluster: object | ((host: HostName) => object);
+  /** Left out: `more` has that of each. */
+  readonly cluster?: object;
   /** Of the register, as this process sees it. */
   readonly directory: string;
   readonly said: (host: HostName, text: string) => void;
@@ -82,11 +82,10 @@ export class AgentPair {
       else if (message.kind === 'fares') side.fares = message.fares;
       else if (message.kind === 'switched') this.reports.push(message.report);
       else if (message.kind === 'tried') this.trials.push(message.outcome);
-      else if (message.kind === 'not-switched') this.refusals.push(message.code);
-      else heard?.(host, message);
+      else if (message.kind === 'more') heard?.(host, message.message);
+      else this.refusals.push(message.code);
     });
-    const its = typeof cluster === 'function' ? cluster(host) : cluster;
-    child.send({ cluster: its, host, ...this.#options.more?.(host) });
+    child.send({ cluster, host, ...this.#options.more?.(host) });
   }
 
   /** From whichever has it to the other; asked again where the pair was not on time just then, as on a busy machine. */

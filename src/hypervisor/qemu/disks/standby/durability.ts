@@ -154,9 +154,11 @@ export class Durability {
   }
 
   async #record(point: DiskPoint, breaks: number): Promise<void> {
-    if (breaks !== this.#breaks) return; // it is of no point any more
-    this.#claims = true;
-    for (const disk of this.#disks) await writeRecord(disk.file, disk, point);
+    for (const disk of this.#disks) {
+      if (breaks !== this.#breaks) return; // it is of no point any more
+      this.#claims = true;
+      await writeRecord(disk.file, disk, point);
+    }
     if (breaks === this.#breaks) this.durable$.next(point);
   }
 }

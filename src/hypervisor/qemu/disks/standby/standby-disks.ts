@@ -11,7 +11,7 @@
 // be taken over from it; if not, it is lost.
 
 import { rm } from 'node:fs/promises';
-import type { Observable } from 'rxjs';
+import { ReplaySubject, type Observable } from 'rxjs';
 import { CHUNK_BYTES, DirtyMap } from '../../../../disk/dirty-map.js';
 import type { Extents } from '../../../../disk/extents.js';
 import { SUM_BYTES } from '../../../../disk/sums.js';
@@ -27,7 +27,7 @@ import { createMissing } from './create.js';
 import { Durability, syncFile } from './durability.js';
 import { openImages, stagedOf, type Images } from './images.js';
 import { SUM_CHUNKS, isBlankImage, sumChunks } from './look.js';
-import { recordOf } from './record.js';
+import { TakenDisks } from './taken-disks.js';
 
 /** When nobody wants them any more, what is left to be flushed gets this time. */
 const LAST_FLUSH_MS = 2000;
@@ -38,14 +38,21 @@ export interface StandbyDisksOptions {
   readonly open?: (disks: readonly LocalDisk[], isStaged: boolean) => Promise<Images>;
   /** How often they are flushed. */
   readonly paceMs?: number;
+  /** How often what fails is tried again, when they are taken. */
+  readonly againMs?: number;
 }
 
 const PACE_MS = 1000;
+const AGAIN_MS = 5000;
+const WARNINGS_MAX = 8;
 
 export class StandbyDisks implements DiskTarget {
   /** Resolves when the images are not of any checkpoint, and nobody can make them so. */
   readonly lost: Promise<HypervisorError>;
+  /** When they are taken: what of them is still to be done, and fails; also what was told before anybody listened. */
+  readonly warnings$ = new ReplaySubject<string>(WARNINGS_MAX);
   #tellLost: (error: HypervisorError) => void = () => undefined;
+  #taken: TakenDisks | null = null;
   readonly #local: readonly LocalDisk[];
   /** Made by us, just now. */
   readonly #made: readonly LocalDisk[];
@@ -81,7 +88,7 @@ export class StandbyDisks implements DiskTarget {
   private constructor(local: readonly LocalDisk[], made: readonly LocalDisk[], options: StandbyDisksOptions) {
     this.#local = local;
     this.#made = made;
-    this.#options = { open: openImages, paceMs: PACE_MS, ...options };
+    this.#options = { open: openImages, paceMs: PACE_MS, againMs: AGAIN_MS, ...options };
     this.lost = new Promise((resolve) => (this.#tellLost = resolve));
   }
 
@@ -204,9 +211,10 @@ export class StandbyDisks implements DiskTarget {
       this.#kept.end();
       await this.#shut();
       this.#how = 'taken';
-      // Nobody claims from now on that they are of a point; that this survives a crash of the host, too, is not waited for.
-      for (const { file } of this.#local) await rm(recordOf(file), { force: true }).catch(() => undefined);
-      void this.#settle();
+      const taken = new TakenDisks(this.#local, this.#kept, this.#options);
+      this.#taken = taken;
+      taken.warnings$.subscribe(this.warnings$);
+      await taken.begin();
     });
   }
 
@@ -224,22 +232,6 @@ export class StandbyDisks implements DiskTarget {
     // A flush of what is staged is none of what lies below.
     await images.flush();
     await images.stage();
-  }
-
-  async #settle(): Promise<void> {
-    try {
-      await this.#kept.breaks();
-      await Promise.all(
-        this.#local.map(async ({ file }) => {
-          await syncFile(file);
-          await rm(stagedOf(file), { force: true });
-        }),
-      );
-    } catch {
-      // The guest meets the disk by itself from now on.
-    } finally {
-      this.#kept.close();
-    }
   }
 
   /** @throws HypervisorError, of the present work or of what has failed before */
@@ -330,6 +322,7 @@ export class StandbyDisks implements DiskTarget {
       await withinAwake(LAST_FLUSH_MS, this.#kept.now(), late).catch(() => undefined);
     }
     await this.#shut().catch(() => undefined); // nobody wants them
+    this.#taken?.end();
     if (this.#how === 'taken') return;
     this.#durability?.close();
     await Promise.all(this.#local.map(({ file }) => rm(stagedOf(file), { force: true })));

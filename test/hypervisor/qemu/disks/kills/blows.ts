@@ -61,7 +61,7 @@ export async function strike(hosts: KillHosts, phase: Phase, random: Random): Pr
     }
     case 'resynchronisation':
       return random() < 0.5
-        ? synchronising(at, 'the link was cut', () => Promise.resolve(hosts.cut()))
+        ? synchronising(at, 'the link was cut', () => hosts.cut())
         : synchronising(at, 'the standby was restarted', () => hosts.restart(at.standby, false));
     case 'takeover':
       return takeover(at);
@@ -99,7 +99,10 @@ async function synchronising(at: Struck, how: string, cause: () => Promise<void>
 async function takeover(at: Struck): Promise<Blow> {
   const { hosts, random, owner } = at;
   const first = pick(random, ['agent', 'qemu'] as const);
-  const cause = () => Promise.resolve(void hosts.kill(owner, first));
+  const cause = () => {
+    hosts.kill(owner, first);
+    return Promise.resolve();
+  };
   const how = `the owner’s ${first} was killed`;
   const point = pick(random, ['taking', 'taken', 'started'] as const);
   if (first === 'qemu' && random() < 0.3) {

@@ -179,7 +179,7 @@ class Watched {
     } catch (error) {
       fault = String(error);
     }
-    tell({ kind: 'image', when, sum: xxh3.xxh128(octets).toString(16), fault } satisfies KillChildMessage);
+    say({ kind: 'image', when, sum: xxh3.xxh128(octets).toString(16), fault });
   }
 
   #at<T>(point: Point, work: () => T): T {
@@ -191,9 +191,13 @@ class Watched {
     if (this.#trap?.point !== point || this.#trap.skip-- > 0) return;
     const { victim } = this.#trap;
     this.#trap = null;
-    if (victim !== 'agent') tell({ kind: 'hit' } satisfies KillChildMessage);
+    if (victim !== 'agent') say({ kind: 'hit' });
     if (victim !== null) killOf(process.pid, victim, this.#plants);
   }
+}
+
+function say(message: KillChildMessage): void {
+  tell({ kind: 'more', message });
 }
 
 let watched: Watched | null = null;

@@ -40,6 +40,7 @@ export class KillHosts {
   readonly #files: Readonly<Record<HostName, HostFiles>>;
   readonly #proxies: Readonly<Record<HostName, Proxy>>;
   readonly #rest: Record<HostName, string> = { alpha: '', beta: '' };
+  readonly #killed = new Set<HostName>();
   /** The sums of the owner's image in its pauses. */
   readonly #pauses = new Set<string>();
   #unmatched: string[] = [];
@@ -77,7 +78,11 @@ export class KillHosts {
     this.#files = files;
     this.#proxies = proxies;
     this.pair = new AgentPair({
-      ...{ cluster, directory, program: CHILD, more: (host: HostName) => files[host] },
+      ...{
+        directory,
+        program: CHILD,
+        more: (host: HostName) => ({ ...files[host], cluster: cluster(host) }),
+      },
       said: (host, text) => this.#hear(host, text),
       heard: (host, message) => this.#learn(host, message as KillChildMessage),
     });
@@ -90,6 +95,7 @@ export class KillHosts {
   /** Whether there was one. */
   kill(host: HostName, victim: Victim): boolean {
     const pid = this.pair.pidOf(host);
+    if (victim === 'agent') this.#killed.add(host);
     return pid !== null && killOf(pid, victim, this.#files[host].plants);
   }
 
@@ -97,15 +103,17 @@ export class KillHosts {
   async revive(): Promise<void> {
     for (const host of HOSTS) {
       rmSync(path.join(this.#files[host].plants, 'die'), { force: true });
-      if (this.pair.pidOf(host) !== null) continue;
+      // Of one that was killed just now it may not have been heard yet.
+      if (!this.#killed.delete(host) && this.pair.pidOf(host) !== null) continue;
       await this.pair.kill(host);
       this.#rest[host] = ''; // what it has not finished saying it never will
       this.pair.begin(host);
     }
   }
 
-  cut(): void {
+  cut(): Promise<void> {
     for (const host of HOSTS) this.#proxies[host].cut();
+    return Promise.resolve();
   }
 
   /** It comes back, with its image or without. */
