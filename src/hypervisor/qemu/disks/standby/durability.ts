@@ -103,6 +103,11 @@ export class Durability {
     await this.#round;
   }
 
+  /** Something could not be made durable, and that is over. */
+  goOn(): void {
+    this.#ended = false;
+  }
+
   /** Nothing more is made durable. */
   end(): void {
     this.#ended = true;

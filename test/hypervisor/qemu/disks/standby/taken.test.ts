@@ -1,7 +1,6 @@
 // What is left to be done with images that a domain runs on: it does not wait for that, it is told what fails, and that is
 // tried again. A record that nobody can remove says nothing any more, wherever that is possible.
 
-import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { expect } from 'chai';
@@ -10,6 +9,7 @@ import { readRecord, recordOf } from '../../../../../src/hypervisor/qemu/disks/s
 import { StandbyDisks } from '../../../../../src/hypervisor/qemu/disks/standby/standby-disks.js';
 import { stagedOf } from '../../../../../src/hypervisor/qemu/disks/standby/images.js';
 import { Cleanup } from '../../../../support/cleanup.js';
+import { immutable } from '../../../../support/immutable.js';
 import { until } from '../../../../support/until.js';
 import { MIB, needQemuTools } from '../support.js';
 import { STREAM, give, localDisk } from './support.js';
@@ -44,22 +44,10 @@ describe('qemu disks: a standby’s, that were taken over', function () {
     return { disks, file, warnings, isSaid, isOver: () => isOver };
   }
 
-  /** Nothing can be done to it, until the function that is given back is called. */
-  function immutable(context: Mocha.Context, file: string): () => void {
-    try {
-      execFileSync('chattr', ['+i', file], { stdio: 'ignore' });
-    } catch {
-      console.log('\n    SKIPPED: nothing can be made immutable here\n');
-      context.skip();
-    }
-    const free = () => execFileSync('chattr', ['-i', file]);
-    cleanup.add(() => existsSync(file) && free());
-    return free;
-  }
-
   it('a record that cannot be touched: the domain runs, it is told, and it goes as soon as it can', async function () {
     const { disks, file, warnings, isSaid, isOver } = await committed();
-    const free = immutable(this, recordOf(file));
+    const free = immutable(cleanup, recordOf(file));
+    if (free === null) this.skip();
     await disks.taken();
     await until('it is told', () => warnings.length > 0);
     expect(warnings.join()).to.include(file).and.include('EPERM');
@@ -72,8 +60,8 @@ describe('qemu disks: a standby’s, that were taken over', function () {
 
   it('a record in a directory that nothing can be removed from says nothing', async function () {
     const { disks, file, warnings, isSaid, isOver } = await committed();
-    const free = immutable(this, path.dirname(file));
-    cleanup.add(free);
+    const free = immutable(cleanup, path.dirname(file));
+    if (free === null) this.skip();
     await disks.taken();
     await until('all is done', isOver);
     expect(readFileSync(recordOf(file), 'utf8')).to.equal('');
@@ -85,7 +73,8 @@ describe('qemu disks: a standby’s, that were taken over', function () {
   it('what was staged, and cannot be removed, is told', async function () {
     const { disks, file, warnings, isOver } = await committed();
     writeFileSync(stagedOf(file), '');
-    const free = immutable(this, stagedOf(file));
+    const free = immutable(cleanup, stagedOf(file));
+    if (free === null) this.skip();
     await disks.taken();
     await until('it is told', () => warnings.length > 0);
     expect(warnings.join()).to.include(stagedOf(file));
