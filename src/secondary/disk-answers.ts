@@ -1,12 +1,17 @@
 // What the primary is told of the images over a link: sums of chunks, as it asks for them, and what is durable.
+//
+// It may ask before there is a domain: one that was lost is made anew when a stream comes. Then it waits.
 
 import {
   EMPTY,
   concatMap,
-  defer,
+  distinctUntilChanged,
   filter,
   ignoreElements,
+  map,
   merge,
+  switchMap,
+  take,
   takeUntil,
   tap,
   type Observable,
@@ -14,29 +19,46 @@ import {
 import { asError } from '../errors.js';
 import { ofKind } from '../flow/of-kind.js';
 import type { DiskTarget } from '../hypervisor/port-disks.js';
-import { ChannelError, type SecondaryLink } from '../channel/contract.js';
+import { ChannelError, type ChunkRange, type SecondaryLink } from '../channel/contract.js';
 
 export type DiskLink = Pick<SecondaryLink, 'events$' | 'sumsWanted$' | 'answerSums' | 'durable' | 'destroy'>;
 
-/** `disks`: the domain's at the time. Never fails: an image that cannot be read ends the link. */
-export function diskAnswers(link: DiskLink, disks: () => DiskTarget | null): Observable<never> {
+/** `domain$`: the one of the link's stream, the present one first; null: not made yet. Never fails: an image that cannot be read ends the link. */
+export function diskAnswers(
+  link: DiskLink,
+  domain$: Observable<{ readonly disks?: DiskTarget } | null>,
+): Observable<never> {
+  const disks$ = domain$.pipe(
+    filter((domain) => domain !== null),
+    map(({ disks }) => disks ?? null),
+    distinctUntilChanged(),
+  );
   const sums$ = link.sumsWanted$.pipe(
     filter((range) => range !== null),
-    concatMap(async ({ disk, first, count }) => {
-      try {
-        const sums = await disks()?.sums(disk, first, count);
-        if (sums) link.answerSums({ disk, first, count }, sums);
-        else link.destroy(new ChannelError('BAD_MESSAGE', 'sums of a disk that is not here', { disk }));
-      } catch (thrown) {
-        const { message } = asError(thrown);
-        link.destroy(new ChannelError('STANDBY_LOST', `disk ${disk} cannot be read: ${message}`, { disk }));
-      }
-    }),
+    concatMap((range) =>
+      disks$.pipe(
+        take(1),
+        concatMap((disks) => answer(link, disks, range)),
+      ),
+    ),
   );
-  const durable$ = defer(() => disks()?.durable$ ?? EMPTY).pipe(
+  const durable$ = disks$.pipe(
+    switchMap((disks) => disks?.durable$ ?? EMPTY),
     tap((point) => {
       if (point) link.durable(point);
     }),
   );
   return merge(sums$, durable$).pipe(ignoreElements(), takeUntil(link.events$.pipe(ofKind('lost'))));
+}
+
+async function answer(link: DiskLink, disks: DiskTarget | null, range: ChunkRange): Promise<void> {
+  const { disk, first, count } = range;
+  try {
+    const sums = await disks?.sums(disk, first, count);
+    if (sums) link.answerSums({ disk, first, count }, sums);
+    else link.destroy(new ChannelError('BAD_MESSAGE', 'sums of a disk that is not here', { disk }));
+  } catch (thrown) {
+    const { message } = asError(thrown);
+    link.destroy(new ChannelError('STANDBY_LOST', `disk ${disk} cannot be read: ${message}`, { disk }));
+  }
 }

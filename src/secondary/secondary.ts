@@ -114,7 +114,7 @@ function tellLoss(
   clock: TimestampProvider,
 ): void {
   log.warn({ was, reason }, 'the standby was lost, and will be replaced');
-  if (was === 'held') {
+  if (was !== 'spare') {
     error$.next({ code: 'STANDBY_LOST', message: `the standby (${was}) was lost: ${reason}` });
   }
   losses$.next({ domain: name, was, reason, atMs: clock.now() });

@@ -8,7 +8,17 @@
 // A domain may end by itself in any of these states: whoever decides is told which, and has it destroyed. What a domain
 // gets over by itself is logged.
 
-import { EMPTY, Subscription, defer, finalize, repeat, switchMap, timer, type Observable } from 'rxjs';
+import {
+  BehaviorSubject,
+  EMPTY,
+  Subscription,
+  defer,
+  finalize,
+  repeat,
+  switchMap,
+  timer,
+  type Observable,
+} from 'rxjs';
 import { withinAwake } from '../flow/awake.js';
 import { Work } from '../flow/work.js';
 import type { DiskTarget } from '../hypervisor/port-disks.js';
@@ -178,6 +188,8 @@ export class Standby {
 }
 
 export class Standbys {
+  /** The domain of the stream at hand, or of the next one; null: it is still to be made. */
+  readonly domain$ = new BehaviorSubject<TargetDomain | null>(null);
   readonly #now: Record<StandbyState, Standby | null> = { spare: null, filling: null, held: null };
   /** What is being destroyed: it may still have what only one can have. */
   readonly #ending = new Set<Promise<void>>();
@@ -194,8 +206,7 @@ export class Standbys {
 
   /** The images, which all have in common; null: none are replicated, or there is no domain now. */
   get disks(): DiskTarget | null {
-    const { spare, filling, held } = this.#now;
-    return (filling ?? held ?? spare)?.domain.disks ?? null;
+    return this.domain$.value?.disks ?? null;
   }
 
   /**
@@ -204,7 +215,7 @@ export class Standbys {
    */
   async prepare(): Promise<TargetDomain> {
     const spare = await this.#make();
-    this.#now.spare = spare;
+    this.#set('spare', spare);
     return requireAlive(spare).domain;
   }
 
@@ -214,7 +225,7 @@ export class Standbys {
    */
   async fill(): Promise<Standby> {
     const filling = this.#take('spare') ?? (await this.#make());
-    this.#now.filling = filling;
+    this.#set('filling', filling);
     return requireAlive(filling);
   }
 
@@ -231,7 +242,9 @@ export class Standbys {
   /** The one being filled is held from now on; resolves when the one held before is destroyed. */
   async adopt(): Promise<void> {
     const before = this.held;
-    this.#now.held = this.#take('filling');
+    const { filling } = this.#now;
+    this.#now.filling = null;
+    this.#set('held', filling);
     await this.#destroy(before);
   }
 
@@ -300,8 +313,15 @@ export class Standbys {
 
   #take(was: StandbyState): Standby | null {
     const standby = this.#now[was];
-    this.#now[was] = null;
+    this.#set(was, null);
     return standby;
+  }
+
+  #set(state: StandbyState, standby: Standby | null): void {
+    this.#now[state] = standby;
+    const { spare, filling, held } = this.#now;
+    const domain = (filling ?? held ?? spare)?.domain ?? null;
+    if (domain !== this.domain$.value) this.domain$.next(domain);
   }
 }
 

@@ -91,7 +91,7 @@ export function restored(
   if (!own) {
     if (!session.resumes) effects.push({ kind: 'discard-filling' });
   } else if (!consistent) {
-    loseHeld(state, `what it acknowledged could not be applied: ${code}`, effects);
+    loseHeld(state, `what it acknowledged could not be applied: ${message === '' ? code : message}`, effects);
   } else if (epochsBack > 0) {
     wentBack(state, session, epochsBack, effects);
   }
@@ -140,9 +140,9 @@ function breakOff(
 }
 
 /** The domain of the stream has ended. What was acknowledged meanwhile is lost with it. */
-export function spoilt(state: SecondaryState, session: Session, effects: Effects): void {
+export function spoilt(state: SecondaryState, session: Session, reason: string, effects: Effects): void {
   session.spoilt = true;
-  breakOff(state, session, 'STANDBY_LOST', 'STANDBY_LOST', 'the standby was lost', effects);
+  breakOff(state, session, 'STANDBY_LOST', 'STANDBY_LOST', `the standby was lost: ${reason}`, effects);
 }
 
 /** What the primary is told when it was the stream that was wrong. */

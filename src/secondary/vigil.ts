@@ -119,7 +119,7 @@ const RULES: Rules<SecondaryEvent, [SecondaryState, Effects]> = {
   'filling-ended': ({ reason }, state, effects) => {
     if (!state.session || state.session.acknowledged >= 0) return;
     effects.push({ kind: 'standby-lost', was: 'filling', reason });
-    spoilt(state, state.session, effects);
+    spoilt(state, state.session, reason, effects);
   },
   'domain-failed': ({ code }, state, effects) => domainFailed(state, code, effects),
   stop: (_, state, effects) => stop(state, effects),
@@ -221,7 +221,7 @@ function timer(state: SecondaryState, which: SecondaryTimer, lateMs: number, eff
 function heldEnded(state: SecondaryState, reason: string, effects: Effects): void {
   const { session } = state;
   loseHeld(state, reason, effects);
-  if (session && (session.resumes || session.acknowledged >= 0)) spoilt(state, session, effects);
+  if (session && (session.resumes || session.acknowledged >= 0)) spoilt(state, session, reason, effects);
 }
 
 /** A domain to fill cannot be made: never, if not the first; else it is tried again, with what is held kept. */

@@ -19,7 +19,8 @@ export const PATIENCE_MS = 60_000;
 const STDIO: StdioOptions = ['ignore', 'ignore', 'inherit', 'ipc'];
 
 export interface AgentPairOptions {
-  readonly cluster: object;
+  /** Left out: `more` has that of each. */
+  readonly cluster?: object;
   /** Of the register, as this process sees it. */
   readonly directory: string;
   readonly said: (host: HostName, text: string) => void;
@@ -32,6 +33,12 @@ export interface AgentPairOptions {
   ) => ChildProcess;
   /** As this process can end it. Default: the child. */
   readonly kill?: (child: ChildProcess) => void;
+  /** A program that is an agent (beAgent), and more. Default: agent-child.js. */
+  readonly program?: string;
+  /** What it is told at its start beside its cluster. */
+  readonly more?: (host: HostName) => object;
+  /** What it says beside what an agent-child does. */
+  readonly heard?: (host: HostName, message: unknown) => void;
 }
 
 type Spawn = NonNullable<AgentPairOptions['spawn']>;
@@ -64,9 +71,9 @@ export class AgentPair {
   }
 
   begin(host: HostName): void {
-    const { cluster, said } = this.#options;
+    const { cluster, said, heard, program = CHILD } = this.#options;
     const run = this.#options.spawn ?? ofOurs;
-    const child = run(host, process.execPath, ['--enable-source-maps', CHILD], STDIO);
+    const child = run(host, process.execPath, ['--enable-source-maps', program], STDIO);
     const side: Side = { process: child, closed: once(child, 'close'), fares: '' };
     this.#sides.set(host, side);
     child.on('message', (given) => {
@@ -75,9 +82,10 @@ export class AgentPair {
       else if (message.kind === 'fares') side.fares = message.fares;
       else if (message.kind === 'switched') this.reports.push(message.report);
       else if (message.kind === 'tried') this.trials.push(message.outcome);
+      else if (message.kind === 'more') heard?.(host, message.message);
       else this.refusals.push(message.code);
     });
-    child.send({ cluster, host });
+    child.send({ cluster, host, ...this.#options.more?.(host) });
   }
 
   /** From whichever has it to the other; asked again where the pair was not on time just then, as on a busy machine. */
@@ -99,16 +107,26 @@ export class AgentPair {
 
   /** What becomes of it is in the reports, or the refusals. */
   switchOver(owner: HostName): void {
-    this.#ask(owner, 'switch over');
+    this.ask(owner, 'switch over');
   }
 
   /** What its standby holds, until something ends that. */
   tryStandby(standby: HostName): void {
-    this.#ask(standby, 'try');
+    this.ask(standby, 'try');
   }
 
-  #ask(host: HostName, request: AgentChildRequest): void {
+  ask(host: HostName, request: AgentChildRequest | object): void {
     this.#sides.get(host)?.process.send(request);
+  }
+
+  /** Null: it has ended. */
+  pidOf(host: HostName): number | null {
+    const child = this.#sides.get(host)?.process;
+    return child?.exitCode === null && child.signalCode === null ? (child.pid ?? null) : null;
+  }
+
+  faresOf(host: HostName): string {
+    return this.#sides.get(host)?.fares ?? '';
   }
 
   async kill(host: HostName): Promise<void> {

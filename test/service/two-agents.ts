@@ -44,7 +44,8 @@ export class TwoAgents {
   readonly #doors = new Map<HostName, number>();
   readonly #agents = new Map<HostName, AgentService>();
 
-  static async start(cleanup: Cleanup, options: TwoAgentsOptions): Promise<TwoAgents> {
+  /** `isPaired`: the pair is, when it resolves. */
+  static async start(cleanup: Cleanup, options: TwoAgentsOptions, isPaired = true): Promise<TwoAgents> {
     const [alpha = 0, beta = 0] = await freePorts(2);
     const two = new TwoAgents({ alpha, beta }, options);
     for (const host of HOSTS) {
@@ -56,7 +57,7 @@ export class TwoAgents {
     }
     cleanup.add(() => two.stop());
     for (const host of HOSTS) await two.begin(host);
-    await two.paired();
+    if (isPaired) await two.paired();
     return two;
   }
 

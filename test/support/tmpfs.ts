@@ -7,7 +7,11 @@ import { closeSync, openSync, rmSync, statfsSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { codeOf } from '../../src/errors.js';
 
-const SCRIPT = 'mount -t tmpfs -o size="$1" tmpfs /tmp && echo mounted && read -r _';
+const SCRIPT = 'mount -t tmpfs -o size="$1" tmpfs /tmp && cd /tmp && eval "$2" && echo mounted && read -r _';
+/** Of a disk that has less room than it says: it answers with errors, later than it was written to. */
+const THIN =
+  'truncate -s 16M backing && mkfs.ext4 -q -O ^has_journal -E lazy_itable_init=0 backing && ' +
+  'mkdir disk && mount -o loop backing disk';
 
 export class Tmpfs {
   private constructor(
@@ -16,8 +20,18 @@ export class Tmpfs {
   ) {}
 
   /** Null, and a loud line, where this process may not mount. */
-  static async open(size: string): Promise<Tmpfs | null> {
-    const helper = spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', SCRIPT, 'sh', size], {
+  static open(size: string): Promise<Tmpfs | null> {
+    return Tmpfs.#open(size, 'true');
+  }
+
+  /** In it, in the directory `disk`, there is a file system of 16 MiB on a disk that has the room of this one. */
+  static openThin(size: string): Promise<Tmpfs | null> {
+    return Tmpfs.#open(size, THIN);
+  }
+
+  static async #open(size: string, more: string): Promise<Tmpfs | null> {
+    const script = ['sh', '-c', SCRIPT, 'sh', size, more];
+    const helper = spawn('unshare', ['--mount', '--propagation', 'private', ...script], {
       stdio: ['pipe', 'pipe', 'pipe'],
     });
     const closed = once(helper, 'close');

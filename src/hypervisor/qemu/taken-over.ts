@@ -4,6 +4,7 @@
 //
 //   standby ─ start ─▶ runs, gates pass ─ source() ─▶ watched ─ hold ─▶ tested ─▶ checkpoints
 
+import { merge, type Observable } from 'rxjs';
 import type { QemuMachine } from './machine.js';
 import type { NetdevGate } from './network/netdev-gate.js';
 import { QemuPrimary } from './primary.js';
@@ -16,17 +17,25 @@ export interface TakenOverOptions {
   readonly stoppedBy: string | null;
   /** Whose memory it stands on: ends this one, too. */
   readonly owner: { destroy(): Promise<void> };
+  /** Of what it took over. */
+  readonly warnings$: Observable<string>;
 }
 
 export class TakenOver extends QemuPrimary {
   readonly #owner: TakenOverOptions['owner'];
+  readonly #warnings$: TakenOverOptions['warnings$'];
   #watched = false;
 
-  constructor({ machine, gates, stoppedBy, owner }: TakenOverOptions) {
+  constructor({ machine, gates, stoppedBy, owner, warnings$ }: TakenOverOptions) {
     const netdevs = gates.map(({ netdev }) => netdev);
     super(machine, { state: 'created', stoppedBy, gates, netdevs });
     for (const gate of gates) gate.testAtHold((test) => this.testIfRunning(test));
     this.#owner = owner;
+    this.#warnings$ = warnings$;
+  }
+
+  override get warnings$(): Observable<string> {
+    return merge(super.warnings$, this.#warnings$);
   }
 
   /** It is about to be protected. */

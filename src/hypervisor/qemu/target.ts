@@ -7,7 +7,7 @@
 //
 // A QEMU that ends is started again on the same memory: only memory that is lost loses the domain ('crashed').
 
-import { BehaviorSubject, ReplaySubject, Subject, distinctUntilChanged, type Observable } from 'rxjs';
+import { BehaviorSubject, EMPTY, ReplaySubject, Subject, distinctUntilChanged, type Observable } from 'rxjs';
 import { asError } from '../../errors.js';
 import { DomainType } from '../../stream/format.js';
 import {
@@ -278,7 +278,9 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
   }
 
   async #run({ machine, gates, loader }: Seated): Promise<void> {
-    const source = new TakenOver({ machine, gates, stoppedBy: this.#stoppedBy.value, owner: this });
+    const { warnings$ = EMPTY } = this.disks ?? {};
+    const stoppedBy = this.#stoppedBy.value;
+    const source = new TakenOver({ machine, gates, stoppedBy, owner: this, warnings$ });
     const heard = source.output$.subscribe((bytes) => this.output$.next(bytes));
     try {
       await source.start();

@@ -53,7 +53,7 @@ export async function imageOf(cleanup: Cleanup, format: LabOptions['format']): P
 }
 
 /** A thread's file cannot be told anything; a module that it imports can. */
-async function entryOf(plants: string, delays: boolean): Promise<URL> {
+export async function entryOf(plants: string, delays: boolean): Promise<URL> {
   const worker = new URL('./plantable-worker.js', import.meta.url);
   worker.searchParams.set('directory', plants);
   if (delays) worker.searchParams.set('delays', '');

@@ -103,6 +103,11 @@ export class Durability {
     await this.#round;
   }
 
+  /** Something could not be made durable, and that is over. */
+  goOn(): void {
+    this.#ended = false;
+  }
+
   /** Nothing more is made durable. */
   end(): void {
     this.#ended = true;
@@ -154,9 +159,11 @@ export class Durability {
   }
 
   async #record(point: DiskPoint, breaks: number): Promise<void> {
-    if (breaks !== this.#breaks) return; // it is of no point any more
-    this.#claims = true;
-    for (const disk of this.#disks) await writeRecord(disk.file, disk, point);
+    for (const disk of this.#disks) {
+      if (breaks !== this.#breaks) return; // it is of no point any more
+      this.#claims = true;
+      await writeRecord(disk.file, disk, point);
+    }
     if (breaks === this.#breaks) this.durable$.next(point);
   }
 }

@@ -2,12 +2,13 @@
 
 import { CHUNK_BYTES, DirtyMap } from '../../../../disk/dirty-map.js';
 import { SUM_BYTES, putSum } from '../../../../disk/sums.js';
+import { HypervisorError } from '../../../port.js';
 import type { Images } from './images.js';
 
 /** Looked up at a time. */
 const WINDOW_BYTES = 2 ** 30;
 /** Read at a time. */
-export const SUM_CHUNKS = 32;
+const SUM_CHUNKS = 32;
 /** QEMU gives the first block of a raw image its room when it makes it, full of zeroes. */
 const CHUNKS_READ_MAX = 4;
 const ZEROES = new Uint8Array(CHUNK_BYTES);
@@ -31,10 +32,33 @@ export async function isBlankImage(images: Images, disk: number, bytes: number):
 }
 
 /**
+ * Of chunks first … first + count - 1 of a disk of so many octets; `look`: has some of them looked at.
+ * @throws HypervisorError FAILED if the disk has no such chunks; as `look`
+ */
+export async function sumsIn(
+  disk: number,
+  bytes: number,
+  [first, count]: readonly [number, number],
+  look: (work: (images: Images) => Promise<void>) => Promise<void>,
+): Promise<Uint8Array> {
+  const map = new DirtyMap(bytes);
+  if (first < 0 || count < 0 || first + count > map.chunks) {
+    const facts = { first, count, chunks: map.chunks, chunkBytes: CHUNK_BYTES };
+    throw new HypervisorError('FAILED', 'sums of chunks that the disk does not have', facts);
+  }
+  const sums = new Uint8Array(count * SUM_BYTES);
+  for (let k = 0; k < count; k += SUM_CHUNKS) {
+    const range = [first + k, Math.min(SUM_CHUNKS, count - k)] as const;
+    await look((images) => sumChunks(images, disk, map, range, sums, k * SUM_BYTES));
+  }
+  return sums;
+}
+
+/**
  * Of chunks first … first + count - 1, SUM_CHUNKS of them at most, into `sums` at `at`. `map`: an empty one, of the disk.
  * @throws as Images.read()
  */
-export async function sumChunks(
+async function sumChunks(
   images: Images,
   disk: number,
   map: DirtyMap,

@@ -48,17 +48,42 @@ export async function writeRecord(
   }
 }
 
-/** Resolves when it is durable that there is none. @throws HypervisorError FAILED, HUNG */
+/** Resolves when it is durable that there is none, or that it says nothing. @throws HypervisorError FAILED, HUNG */
 export async function forgetRecord(image: string): Promise<void> {
-  const file = recordOf(image);
   try {
-    await timely(
-      'remove',
-      image,
-      unlink(file).then(() => syncDirectory(file)),
-    );
+    await timely('remove', image, remove(recordOf(image)));
   } catch (error) {
-    if (codeOf(error) !== 'ENOENT') throw unlessOurs(error, image);
+    throw unlessOurs(error, image);
+  }
+}
+
+async function remove(file: string): Promise<void> {
+  try {
+    await unlink(file);
+  } catch (error) {
+    // Its directory may be such that nothing in it can be removed.
+    if (codeOf(error) !== 'ENOENT') return empty(file, error);
+  }
+  // Also where it is gone already: whoever has removed it may not have come to this.
+  try {
+    await syncDirectory(file);
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT') throw error;
+  }
+}
+
+/** @throws `reason`, if that cannot be either */
+async function empty(file: string, reason: unknown): Promise<void> {
+  try {
+    const handle = await open(file, 'r+');
+    try {
+      await handle.truncate();
+      await handle.datasync();
+    } finally {
+      await handle.close();
+    }
+  } catch {
+    throw reason;
   }
 }
 

@@ -11,10 +11,8 @@
 // be taken over from it; if not, it is lost.
 
 import { rm } from 'node:fs/promises';
-import type { Observable } from 'rxjs';
-import { CHUNK_BYTES, DirtyMap } from '../../../../disk/dirty-map.js';
+import { ReplaySubject, type Observable } from 'rxjs';
 import type { Extents } from '../../../../disk/extents.js';
-import { SUM_BYTES } from '../../../../disk/sums.js';
 import { asError } from '../../../../errors.js';
 import { withinAwake } from '../../../../flow/awake.js';
 import { InOrder } from '../../../../flow/in-order.js';
@@ -23,11 +21,12 @@ import { HypervisorError, failed } from '../../../port.js';
 import type { DiskPoint, DiskTarget, ReplicatedDisk } from '../../../port-disks.js';
 import { replicatedDisks, type DrivesConfig, type LocalDisk } from '../drives.js';
 import { applyExtents } from './apply.js';
+import { readAnew } from './cached.js';
 import { createMissing } from './create.js';
 import { Durability, syncFile } from './durability.js';
 import { openImages, stagedOf, type Images } from './images.js';
-import { SUM_CHUNKS, isBlankImage, sumChunks } from './look.js';
-import { recordOf } from './record.js';
+import { isBlankImage, sumsIn } from './look.js';
+import { TakenDisks } from './taken-disks.js';
 
 /** When nobody wants them any more, what is left to be flushed gets this time. */
 const LAST_FLUSH_MS = 2000;
@@ -38,14 +37,21 @@ export interface StandbyDisksOptions {
   readonly open?: (disks: readonly LocalDisk[], isStaged: boolean) => Promise<Images>;
   /** How often they are flushed. */
   readonly paceMs?: number;
+  /** How often what fails is tried again, when they are taken. */
+  readonly againMs?: number;
 }
 
 const PACE_MS = 1000;
+const AGAIN_MS = 5000;
+const WARNINGS_MAX = 8;
 
 export class StandbyDisks implements DiskTarget {
   /** Resolves when the images are not of any checkpoint, and nobody can make them so. */
   readonly lost: Promise<HypervisorError>;
+  /** When they are taken: what of them is still to be done, and fails; also what was told before anybody listened. */
+  readonly warnings$ = new ReplaySubject<string>(WARNINGS_MAX);
   #tellLost: (error: HypervisorError) => void = () => undefined;
+  #taken: TakenDisks | null = null;
   readonly #local: readonly LocalDisk[];
   /** Made by us, just now. */
   readonly #made: readonly LocalDisk[];
@@ -60,6 +66,8 @@ export class StandbyDisks implements DiskTarget {
   /** They are as of a checkpoint, or as they were found. */
   #isWhole = true;
   #failure: HypervisorError | null = null;
+  /** What is read of them is what is on their disks, or will be. */
+  #isAsOnDisk = false;
 
   /** Null: none of the domain's disks is replicated. @throws as prepare(), and replicatedDisks() */
   static async of(config: DrivesConfig): Promise<StandbyDisks | null> {
@@ -81,7 +89,7 @@ export class StandbyDisks implements DiskTarget {
   private constructor(local: readonly LocalDisk[], made: readonly LocalDisk[], options: StandbyDisksOptions) {
     this.#local = local;
     this.#made = made;
-    this.#options = { open: openImages, paceMs: PACE_MS, ...options };
+    this.#options = { open: openImages, paceMs: PACE_MS, againMs: AGAIN_MS, ...options };
     this.lost = new Promise((resolve) => (this.#tellLost = resolve));
   }
 
@@ -137,6 +145,7 @@ export class StandbyDisks implements DiskTarget {
         await this.#release();
         this.#how = 'not begun';
         this.#failure = null;
+        this.#durability?.goOn();
       }
       if (this.#images === null) await this.#reopen();
       await this.#do((images) => this.#begin(how, images));
@@ -176,18 +185,7 @@ export class StandbyDisks implements DiskTarget {
 
   async sums(disk: number, first: number, count: number): Promise<Uint8Array> {
     const { bytes } = valueAt(this.#disks, disk);
-    const map = new DirtyMap(bytes);
-    if (first < 0 || count < 0 || first + count > map.chunks) {
-      const facts = { first, count, chunks: map.chunks, chunkBytes: CHUNK_BYTES };
-      throw new HypervisorError('FAILED', 'sums of chunks that the disk does not have', facts);
-    }
-    const sums = new Uint8Array(count * SUM_BYTES);
-    for (let k = 0; k < count; k += SUM_CHUNKS) {
-      const range = [first + k, Math.min(SUM_CHUNKS, count - k)] as const;
-      const work = (images: Images) => sumChunks(images, disk, map, range, sums, k * SUM_BYTES);
-      await this.#order.do(() => this.#do(work));
-    }
-    return sums;
+    return sumsIn(disk, bytes, [first, count], (work) => this.#order.do(() => this.#do(work)));
   }
 
   /**
@@ -204,9 +202,10 @@ export class StandbyDisks implements DiskTarget {
       this.#kept.end();
       await this.#shut();
       this.#how = 'taken';
-      // Nobody claims from now on that they are of a point; that this survives a crash of the host, too, is not waited for.
-      for (const { file } of this.#local) await rm(recordOf(file), { force: true }).catch(() => undefined);
-      void this.#settle();
+      const taken = new TakenDisks(this.#local, this.#kept, this.#options);
+      this.#taken = taken;
+      taken.warnings$.subscribe(this.warnings$);
+      await taken.begin();
     });
   }
 
@@ -226,22 +225,6 @@ export class StandbyDisks implements DiskTarget {
     await images.stage();
   }
 
-  async #settle(): Promise<void> {
-    try {
-      await this.#kept.breaks();
-      await Promise.all(
-        this.#local.map(async ({ file }) => {
-          await syncFile(file);
-          await rm(stagedOf(file), { force: true });
-        }),
-      );
-    } catch {
-      // The guest meets the disk by itself from now on.
-    } finally {
-      this.#kept.close();
-    }
-  }
-
   /** @throws HypervisorError, of the present work or of what has failed before */
   async #do<T>(work: (images: Images) => Promise<T>): Promise<T> {
     this.#requireNotTaken();
@@ -259,6 +242,7 @@ export class StandbyDisks implements DiskTarget {
     const failure = error instanceof HypervisorError ? error : failed(error.message, {}, error);
     if (failure.code === 'WRONG_STATE') return failure;
     this.#failure ??= failure;
+    this.#isAsOnDisk = false;
     if (!this.#isWhole) this.#tellLost(failure);
     return failure;
   }
@@ -267,6 +251,8 @@ export class StandbyDisks implements DiskTarget {
   async #reopen(): Promise<void> {
     if (this.#images !== null) return;
     try {
+      if (!this.#isAsOnDisk) await Promise.all(this.#local.map(({ file }) => readAnew(file)));
+      this.#isAsOnDisk = true;
       const images = await this.#options.open(this.#local, this.#how === 'staged');
       this.#images = images;
       void images.lost.then((error) => this.#ended(images, error));
@@ -294,8 +280,14 @@ export class StandbyDisks implements DiskTarget {
 
   /** By the block layer, which may keep things in memory; and of what was written before that was started. */
   async #flush(): Promise<void> {
-    await this.#images?.flush();
-    await Promise.all(this.#local.map(({ file }) => syncFile(file)));
+    try {
+      await this.#images?.flush();
+      await Promise.all(this.#local.map(({ file }) => syncFile(file)));
+    } catch (error) {
+      // Which of what was written is on the disk nobody knows, and nobody will see it elsewhere; see cached.ts.
+      if (this.#how !== 'staged') this.#isWhole = false;
+      throw this.#fail(asError(error));
+    }
   }
 
   /** Nobody has them open. */
@@ -330,6 +322,7 @@ export class StandbyDisks implements DiskTarget {
       await withinAwake(LAST_FLUSH_MS, this.#kept.now(), late).catch(() => undefined);
     }
     await this.#shut().catch(() => undefined); // nobody wants them
+    this.#taken?.end();
     if (this.#how === 'taken') return;
     this.#durability?.close();
     await Promise.all(this.#local.map(({ file }) => rm(stagedOf(file), { force: true })));
