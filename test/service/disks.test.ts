@@ -69,11 +69,11 @@ describe('service: disks', function () {
   const cleanup = new Cleanup();
   afterEach(() => cleanup.run());
 
-  async function pair(checkpoint: Record<string, unknown> = {}) {
+  async function pair(checkpoint: Record<string, unknown> = {}, domain: Record<string, unknown> = {}) {
     const here = new MemoryDisks({ disks: DISKS });
     const there = new MemoryDisks({ disks: DISKS });
     const primary: TestPrimary = new TestPrimary(
-      { disks: here, checkpoint },
+      { disks: here, checkpoint, domain },
       {
         turnMs: 2,
         writesPerTurn: 4,
@@ -121,6 +121,42 @@ describe('service: disks', function () {
     const n = primary.guest().progress;
     await until('it is committed', () => progressOf(secondary.domains[0]?.memory ?? there.image(0)) >= n);
     expect(there.slabsOut).to.equal(0);
+  });
+
+  it('its status tells of each disk what is written, what waits, and whether it is in step', async () => {
+    const { here, primary, secondaryOf } = await pair();
+    const [alone] = primary.status().disks ?? [];
+    expect(alone).to.include({ disk: 'root', bytes: 40 * CHUNK_BYTES, inStep: false, lost: null });
+    const secondary = await secondaryOf();
+    await until('replicating', () => primary.status().link === 'replicating');
+    const inStep = () => primary.status().disks?.map((disk) => disk.inStep);
+    expect(inStep()).to.deep.equal([true, true]);
+    for (const { writeRequests, writtenBytes } of primary.status().disks ?? []) {
+      expect(writtenBytes)
+        .to.equal(writeRequests * WRITE_BYTES)
+        .and.greaterThan(OLD_WRITES);
+    }
+    await until('some wait', () => (primary.status().disks ?? []).some((disk) => disk.journalBytes > 0));
+    here.loses(1, 'lost on purpose');
+    expect(inStep()?.[1]).to.equal(false);
+    expect(primary.status().disks?.[1]?.lost).to.equal('lost on purpose');
+    await until('in step again', () => inStep()?.every(Boolean) === true);
+    expect(primary.status().disks?.[1]?.lost).to.equal(null);
+    await secondary.service.stop();
+    await until('out of step', () => inStep()?.some(Boolean) === false);
+  });
+
+  it('they are copied no faster than the configuration says', async () => {
+    const { here, secondaryOf } = await pair({}, { disks: { bandwidth: '50MiB' } });
+    const asked: unknown[] = [];
+    const copy = here.copy.bind(here);
+    here.copy = (order) => {
+      asked.push(order.bytesPerSecond);
+      return copy(order);
+    };
+    const secondary = await secondaryOf();
+    await until('it is synchronised', () => secondary.commits.length > 0);
+    expect(new Set(asked)).to.deep.equal(new Set([50 * 2 ** 20]));
   });
 
   it('after a cut only what was written since is sent; also to a standby that was restarted', async () => {

@@ -16,11 +16,13 @@ import type { Slab } from '../../../disk/extents.js';
 import { asError } from '../../../errors.js';
 import { InOrder } from '../../../flow/in-order.js';
 import { HypervisorError } from '../../port.js';
-import type { DiskCopyOrder, DiskEvent, DiskSource, DiskWrites, ReplicatedDisk } from '../../port-disks.js';
+import type { DiskCopyOrder, DiskEvent, DiskFigures, DiskSource, DiskWrites } from '../../port-disks.js';
+import type { ReplicatedDisk } from '../../port-disks.js';
 import type { QmpClient } from '../monitor/qmp.js';
 import { onProcessExit } from '../process/exit-hooks.js';
-import { Attachment, lostError, translated } from './attachment.js';
+import { Attachment, endAll, lostError, translated } from './attachment.js';
 import { Flushes } from './durability.js';
+import { WrittenFigures } from './figures.js';
 import type { FoundDisk } from './find.js';
 import { NbdExports, type EpochWrites, type NbdExportEvent } from './nbd/exports.js';
 import { DiskReaders } from './reader.js';
@@ -58,6 +60,7 @@ export class QemuDisks implements DiskSource {
   readonly #attachments: readonly Attachment[];
   readonly #readers: DiskReaders;
   readonly #flushes: Flushes;
+  readonly #figures = new WrittenFigures();
   readonly #order = new InOrder();
   #exports: NbdExports | null = null;
   /** The memory of slabs that these exports want back; those before them have ended, with theirs. */
@@ -82,6 +85,11 @@ export class QemuDisks implements DiskSource {
     qmp.events$.subscribe((event) => {
       for (const { mirror } of this.#attachments) mirror.hear(event);
     });
+  }
+
+  get figures(): readonly DiskFigures[] {
+    const now = this.#exports?.figures ?? [];
+    return this.#attachments.map(({ disk, reason }) => ({ ...this.#figures.of(disk.id, now), lost: reason }));
   }
 
   attach(): Promise<void> {
@@ -269,6 +277,7 @@ export class QemuDisks implements DiskSource {
   async #closeExports(): Promise<void> {
     const exports = this.#exports;
     this.#exports = null;
+    this.#figures.ended(exports?.figures ?? []);
     for (const attachment of this.#attachments) attachment.hasLeft();
     await exports?.close();
     this.#unhook();
@@ -334,11 +343,6 @@ export class QemuDisks implements DiskSource {
     if (attachment) return attachment;
     throw new HypervisorError('WRONG_STATE', 'there is no such disk', { disk: index });
   }
-}
-
-/** In a pause. */
-async function endAll(attachments: readonly Attachment[]): Promise<void> {
-  for (const attachment of attachments) await attachment.end();
 }
 
 function gone(): HypervisorError {

@@ -54,6 +54,16 @@ describe('qemu disks: the exports', function () {
       qemuIo(uriOf(exports.path, 'a'), 'raw', 'write -P 1 0 6M', 'write -P 2 1000k 3k', 'write -z 64k 64k'),
       qemuIo(uriOf(exports.path, 'b'), 'raw', 'write -P 3 3M 512', 'aio_write -P 4 0 1M', 'discard 1M 1M'),
     ]);
+    // What is written over what is kept takes no more room.
+    const figures = [
+      { name: 'a', requests: 3, writtenBytes: 6 * MIB + 3072, journalBytes: 6 * MIB },
+      { name: 'b', requests: 3, writtenBytes: MIB + 512, journalBytes: MIB + 512 },
+    ];
+    await until(
+      'they are counted',
+      () => exports.figures.reduce((all, { requests }) => all + requests, 0) === 6,
+    );
+    expect(exports.figures).to.deep.equal(figures);
     const [a, b] = await sealInto(exports, standbys);
     expect([a?.name, b?.name]).to.deep.equal(['a', 'b']);
     expect(standbys.a.octets.subarray(0, 65_536).every((octet) => octet === 1)).to.equal(true);
@@ -64,6 +74,9 @@ describe('qemu disks: the exports', function () {
     ]);
     expect(standbys.b.octets.readUInt8(3 * MIB + 511)).to.equal(3);
     expect(b?.counters.covers, 'a discard').to.equal(1);
+    await until('they are sealed', () => exports.figures.every(({ journalBytes }) => journalBytes === 0));
+    const before = figures.map((each) => ({ ...each, journalBytes: 0 }));
+    expect(exports.figures, 'and still counted').to.deep.equal(before);
     await until('they are gone', () => events.filter(({ kind }) => kind === 'lost').length === 2);
     expect(events).to.deep.include({ kind: 'lost', disk: 'a', reason: null });
   });

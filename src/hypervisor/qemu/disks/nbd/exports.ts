@@ -17,7 +17,7 @@ import type { SealedJournal } from '../../../../disk/journal.js';
 import { asError } from '../../../../errors.js';
 import type { CopyBatch, CopyProgress } from './copy.js';
 import { NbdError } from './error.js';
-import type { ExportMode, WriteCounters } from './export.js';
+import type { ExportFigures, ExportMode, WriteCounters } from './export.js';
 import type { CopiedMessage, SealedDisk, ServerNews, ServerRequest, ServerStart } from './messages.js';
 import type { Exported } from './negotiation.js';
 import { Pulse } from './pulse.js';
@@ -110,6 +110,7 @@ export class NbdExports {
   #copy = 0;
   #listening: Waiting<undefined> | null = null;
   #end: NbdError | null = null;
+  #figures: readonly ExportFigures[] = [];
   readonly #pulse = new Pulse(
     () => this.#post({ kind: 'ask' }),
     (limitMs) => this.#stuck(limitMs),
@@ -152,6 +153,11 @@ export class NbdExports {
   /** How often seal() has been called; a number of 32 bits, which goes round. */
   get epoch(): number {
     return Atomics.load(this.#epochs, 0);
+  }
+
+  /** As of its last sign of life; of each disk, once it has given one. */
+  get figures(): readonly ExportFigures[] {
+    return this.#figures;
   }
 
   /**
@@ -240,6 +246,7 @@ export class NbdExports {
         this.#pulse.alive();
         return;
       case 'alive':
+        this.#figures = news.figures;
         this.#pulse.alive();
         return;
       case 'refused':
