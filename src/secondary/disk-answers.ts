@@ -3,10 +3,11 @@
 import {
   EMPTY,
   concatMap,
-  defer,
   filter,
   ignoreElements,
+  map,
   merge,
+  switchMap,
   takeUntil,
   tap,
   type Observable,
@@ -18,13 +19,17 @@ import { ChannelError, type SecondaryLink } from '../channel/contract.js';
 
 export type DiskLink = Pick<SecondaryLink, 'events$' | 'sumsWanted$' | 'answerSums' | 'durable' | 'destroy'>;
 
-/** `disks`: the domain's at the time. Never fails: an image that cannot be read ends the link. */
-export function diskAnswers(link: DiskLink, disks: () => DiskTarget | null): Observable<never> {
+/**
+ * `disks$`: one value, as soon as there is a domain: its disks. What is asked for waits until then. Never fails: an image
+ * that cannot be read ends the link.
+ */
+export function diskAnswers(link: DiskLink, disks$: Observable<DiskTarget | null>): Observable<never> {
   const sums$ = link.sumsWanted$.pipe(
     filter((range) => range !== null),
-    concatMap(async ({ disk, first, count }) => {
+    concatMap((range) => disks$.pipe(map((disks) => ({ disks, ...range })))),
+    concatMap(async ({ disks, disk, first, count }) => {
       try {
-        const sums = await disks()?.sums(disk, first, count);
+        const sums = await disks?.sums(disk, first, count);
         if (sums) link.answerSums({ disk, first, count }, sums);
         else link.destroy(new ChannelError('BAD_MESSAGE', 'sums of a disk that is not here', { disk }));
       } catch (thrown) {
@@ -33,7 +38,8 @@ export function diskAnswers(link: DiskLink, disks: () => DiskTarget | null): Obs
       }
     }),
   );
-  const durable$ = defer(() => disks()?.durable$ ?? EMPTY).pipe(
+  const durable$ = disks$.pipe(
+    switchMap((disks) => disks?.durable$ ?? EMPTY),
     tap((point) => {
       if (point) link.durable(point);
     }),

@@ -8,7 +8,21 @@
 // A domain may end by itself in any of these states: whoever decides is told which, and has it destroyed. What a domain
 // gets over by itself is logged.
 
-import { EMPTY, Subscription, defer, finalize, repeat, switchMap, timer, type Observable } from 'rxjs';
+import {
+  EMPTY,
+  Subject,
+  Subscription,
+  defer,
+  filter,
+  finalize,
+  map,
+  repeat,
+  startWith,
+  switchMap,
+  take,
+  timer,
+  type Observable,
+} from 'rxjs';
 import { withinAwake } from '../flow/awake.js';
 import { Work } from '../flow/work.js';
 import type { DiskTarget } from '../hypervisor/port-disks.js';
@@ -184,6 +198,9 @@ export class Standbys {
   #closed = false;
   readonly #options: StandbyOptions;
 
+  /** One is there that was not. */
+  readonly #come$ = new Subject<void>();
+
   constructor(options: StandbyOptions) {
     this.#options = options;
   }
@@ -194,8 +211,22 @@ export class Standbys {
 
   /** The images, which all have in common; null: none are replicated, or there is no domain now. */
   get disks(): DiskTarget | null {
+    return this.#any?.domain.disks ?? null;
+  }
+
+  /** The same, as soon as there is a domain: one that a stream fills may be made yet. */
+  get disks$(): Observable<DiskTarget | null> {
+    return this.#come$.pipe(
+      startWith(undefined),
+      filter(() => this.#any !== null),
+      take(1),
+      map(() => this.disks),
+    );
+  }
+
+  get #any(): Standby | null {
     const { spare, filling, held } = this.#now;
-    return (filling ?? held ?? spare)?.domain.disks ?? null;
+    return filling ?? held ?? spare;
   }
 
   /**
@@ -205,6 +236,7 @@ export class Standbys {
   async prepare(): Promise<TargetDomain> {
     const spare = await this.#make();
     this.#now.spare = spare;
+    this.#come$.next();
     return requireAlive(spare).domain;
   }
 
@@ -215,6 +247,7 @@ export class Standbys {
   async fill(): Promise<Standby> {
     const filling = this.#take('spare') ?? (await this.#make());
     this.#now.filling = filling;
+    this.#come$.next();
     return requireAlive(filling);
   }
 

@@ -123,7 +123,7 @@ export class SecondaryWorld {
           this.#lastToken = token;
           tried?.(null);
           // Over when the link is.
-          diskAnswers(link, () => this.#standbys?.disks ?? null).subscribe();
+          diskAnswers(link, this.standbys.disks$).subscribe();
         },
         error: (error: unknown) => tried?.(codeOf(error)),
       }),

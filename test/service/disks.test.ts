@@ -4,6 +4,7 @@
 import { expect } from 'chai';
 import { CHUNK_BYTES } from '../../src/disk/dirty-map.js';
 import type { Extents } from '../../src/disk/extents.js';
+import { HypervisorError } from '../../src/hypervisor/port.js';
 import { MemoryDisks } from '../memory/disks.js';
 import { Cleanup } from '../support/cleanup.js';
 import { until } from '../support/until.js';
@@ -95,7 +96,7 @@ describe('service: disks', function () {
       cleanup.add(() => secondary.service.stop());
       const replay = new Replay();
       secondary.service.commits$.subscribe(() => {
-        const domain = secondary.domains.find((each) => progressOf(each.memory) > 0);
+        const domain = secondary.domains.findLast((each) => progressOf(each.memory) > 0);
         if (!domain) return;
         const n = progressOf(domain.memory);
         expectSame(there, replay.to(n), `after ${n} writes`);
@@ -180,6 +181,28 @@ describe('service: disks', function () {
     const again = await secondaryOf();
     await until('checkpoints of the next', () => again.commits.length >= 3 && replicating());
     expect(sent.bytes).to.be.lessThan(BYTES / 3);
+  });
+
+  it('where there is no room beside the images for what has changed, a synchronisation begins anew', async () => {
+    const { there, primary, proxy, secondaryOf } = await pair();
+    const secondary = await secondaryOf();
+    await until('checkpoints', () => secondary.commits.length >= 5);
+    const begun: string[] = [];
+    const begin = there.begin.bind(there);
+    there.begin = (how) => {
+      begun.push(how);
+      const failure = new HypervisorError('FAILED', 'no room beside the images', { code: 'ENOSPC' });
+      there.failure = how === 'staged' ? failure : null;
+      return begin(how);
+    };
+    proxy.cut();
+    await until('in place', () => begun.includes('in-place'));
+    const { length } = secondary.commits;
+    await until('protected again', () => secondary.commits.length > length + 2);
+    expect(primary.status().link).to.equal('replicating');
+    expect(begun.length, begun.join()).to.be.lessThan(6);
+    const last = primary.checkpoints.findLast(({ epoch }) => epoch === 0);
+    expect(last?.synchronisation?.resumes).to.equal(false);
   });
 
   it('a standby whose images are of no known point has only sent what differs', async () => {
