@@ -1,8 +1,9 @@
 // The exports as the agent holds them: epochs, memory that comes back, strangers at the socket, and every end.
 
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
-import { connect, type Socket } from 'node:net';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, statSync } from 'node:fs';
+import { Server, connect, type Socket } from 'node:net';
 import path from 'node:path';
 import { expect } from 'chai';
 import { SLAB_BYTES, dataAt } from '../../../../src/disk/extents.js';
@@ -231,6 +232,35 @@ describe('qemu disks: the exports', function () {
     await writer.ended;
     await exports.close();
     expect(existsSync(exports.path)).to.equal(false);
+  });
+
+  it('do away with what killed processes left, not with what somebody listens at, or has made just now', async () => {
+    const directory = await cleanup.directory();
+    const { exports } = await exported(cleanup, { disks: [{ name: 'disk', bytes: MIB }], directory });
+    const gone = new Server().listen(path.join(directory, 'gone'));
+    await once(gone, 'listening');
+    const dead = { left: 999_999_999, served: 999_999_998, living: process.ppid };
+    const of = (pid: number) => path.join(directory, `romulus-nbd-${pid}-abcdef`);
+    for (const pid of Object.values(dead)) mkdirSync(of(pid));
+    // A socket whose owner was killed stays, and nobody answers there; to rename one changes nothing of that.
+    const killed = spawnSync(process.execPath, [
+      '-e',
+      `require('net').createServer().listen(${JSON.stringify(path.join(of(dead.left), 'socket'))}, () => process.kill(process.pid, 'SIGKILL'))`,
+    ]);
+    expect([killed.signal, existsSync(path.join(of(dead.left), 'socket'))]).to.deep.equal(['SIGKILL', true]);
+    renameSync(path.join(directory, 'gone'), path.join(of(dead.served), 'socket'));
+    try {
+      const more = await exported(cleanup, { disks: [{ name: 'disk', bytes: MIB }], directory });
+      const wanted = [
+        of(dead.served),
+        of(dead.living),
+        ...[exports, more.exports].map((each) => path.dirname(each.path)),
+      ];
+      const there = readdirSync(directory).map((name) => path.join(directory, name));
+      expect(there).to.have.members(wanted);
+    } finally {
+      gone.close();
+    }
   });
 
   it('say where no socket can stand', async () => {
