@@ -21,7 +21,7 @@ import type { ReplicatedDisk } from '../../port-disks.js';
 import type { QmpClient } from '../monitor/qmp.js';
 import { onProcessExit } from '../process/exit-hooks.js';
 import { Attachment, endAll, lostError, translated } from './attachment.js';
-import { Flushes } from './durability.js';
+import { Flushes, type FlushGuard } from './durability.js';
 import { WrittenFigures } from './figures.js';
 import type { FoundDisk } from './find.js';
 import { NbdExports, type EpochWrites, type NbdExportEvent } from './nbd/exports.js';
@@ -43,11 +43,10 @@ export interface QemuDisksOptions {
   readonly monitor?: string | null;
   /** Of all data of writes that are kept at once. Default: 64 MiB. */
   readonly poolBytes?: number | undefined;
-  /**
-   * The ids of those whose durability is relaxed. Of a QEMU that ends with us: nobody else would switch its flushes on
-   * again.
-   */
+  /** The ids of those whose durability is relaxed. */
   readonly relaxed?: readonly string[] | undefined;
+  /** Of a QEMU that does not end with us. */
+  readonly guard?: FlushGuard | null;
   /** See NbdExportsOptions. */
   readonly entry?: URL | undefined;
 }
@@ -73,11 +72,7 @@ export class QemuDisks implements DiskSource {
     const { qmp, disks } = (this.#options = options);
     this.events$ = this.#events;
     this.disks = disks.map(({ id, bytes }) => ({ id, bytes }));
-    const relaxed = disks.filter(({ id }) => options.relaxed?.includes(id) === true);
-    this.#flushes = new Flushes(
-      qmp,
-      relaxed.map(({ node }) => node),
-    );
+    this.#flushes = new Flushes(options);
     this.#readers = new DiskReaders(qmp, disks, options.monitor ?? null);
     this.#attachments = disks.map(
       (disk, index) => new Attachment(qmp, disk, index, (reason) => this.#lose(index, reason)),
