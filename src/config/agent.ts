@@ -51,7 +51,7 @@ export interface AgentConfig {
 /** A domain while it runs here. */
 export interface PrimaryDomainConfig extends Pick<
   ClusterDomain,
-  'name' | 'hypervisor' | 'start' | 'checkpoint' | 'precopy' | 'heartbeat' | 'output'
+  'name' | 'hypervisor' | 'start' | 'checkpoint' | 'precopy' | 'disks' | 'heartbeat' | 'output'
 > {
   /** One of them its secondary has in its certificate; undefined: there is no TLS. */
   readonly secondaryNames: readonly string[] | undefined;
@@ -68,7 +68,7 @@ export interface SecondaryDomainConfig
 
 /** The domain while it runs here. Its secondary is one of its other hosts. */
 export function primaryOf(domain: AgentDomainConfig, agent: AgentConfig): PrimaryDomainConfig {
-  const { name, hypervisor, start, checkpoint, precopy, heartbeat, output } = domain;
+  const { name, hypervisor, start, checkpoint, precopy, disks, heartbeat, output } = domain;
   const others = domain.hosts.filter((host) => host !== agent.host);
   return {
     name,
@@ -77,6 +77,7 @@ export function primaryOf(domain: AgentDomainConfig, agent: AgentConfig): Primar
     start,
     checkpoint,
     precopy,
+    disks,
     heartbeat,
     output,
   };

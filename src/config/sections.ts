@@ -127,6 +127,13 @@ export function precopySchema() {
   }).prefault({});
 }
 
+/** How its replicated disks are copied; which they are, and of what kind, says the hypervisor's section. */
+export function disksSchema() {
+  return section({ bandwidth: size('64KiB', '1TiB').optional() })
+    .transform(({ bandwidth }) => ({ ...(bandwidth !== undefined && { bytesPerSecond: bandwidth }) }))
+    .prefault({});
+}
+
 export function heartbeatSchema() {
   return section({
     intervalMs: duration(1, 60_000).default(100),

@@ -57,6 +57,11 @@ export class Journal {
     this.#pool = pool;
   }
 
+  /** Octets of data that are kept. */
+  get dataBytes(): number {
+    return (this.#slabs.length - 1) * SLAB_BYTES + this.#slabUsed;
+  }
+
   /**
    * The first octets of a write (`length` octets of `source` from `from` on, for the disk's `offset`): as many as one
    * step takes. How many those are; 0: there is no room for the first. The range must be on the disk.

@@ -51,6 +51,17 @@ export interface DiskCopyOrder {
   readonly take: (copied: CopiedExtents) => Promise<void>;
 }
 
+/** What is known of a disk now; some tenths of a second old. */
+export interface DiskFigures {
+  /** The guest's writes, zeroes and discards since the disk came to us, and octets of data in them. */
+  readonly requests: number;
+  readonly writtenBytes: number;
+  /** Octets of data that are kept since the last seal. */
+  readonly journalBytes: number;
+  /** What is written to it is not known, for this reason. Null: it is, or it never was attached. */
+  readonly lost: string | null;
+}
+
 export type DiskEvent =
   /** Little room is left for what is written: an early seal, and release(), make some. */
   | { readonly kind: 'pressure' }
@@ -61,6 +72,8 @@ export interface DiskSource {
   readonly disks: readonly ReplicatedDisk[];
   /** Hot. Never fails. */
   readonly events$: Observable<DiskEvent>;
+  /** In the order of the disks. */
+  readonly figures: readonly DiskFigures[];
   /**
    * From here on the domain's writes are known; they are marked. A domain that runs is stopped for some milliseconds. Done
    * already: nothing happens; of disks that were lost: they are attached again.

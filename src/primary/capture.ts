@@ -175,7 +175,7 @@ export class Capture {
   }
 
   async #open(): Promise<SaveSteps> {
-    const { world, link, shared, disks, slabs, ready } = this.#options;
+    const { config, world, link, shared, disks, slabs, ready } = this.#options;
     await ready;
     this.#check();
     await world.domain.disks?.attach();
@@ -195,7 +195,11 @@ export class Capture {
       dirtyLog: shared,
       resumes,
       ...(disks && {
-        disks: { todo: (marked, signal) => disks.todo(link, marked, signal), signal: this.#left.signal },
+        disks: {
+          ...config.disks,
+          todo: (marked, signal) => disks.todo(link, marked, signal),
+          signal: this.#left.signal,
+        },
       }),
     });
     this.#check();

@@ -223,6 +223,7 @@ export class PrimaryDomain {
       acknowledgedAtMs: state.acknowledgedAtMs,
       bufferedBytes: link?.bufferedBytes ?? 0,
       heldOutputBytes: this.#work.world?.gate.heldBytes ?? 0,
+      ...this.#work.ofDisks(linkStateOf(state) === 'replicating'),
       synchronisation: this.#work.synchronisation,
       stoppedBy: this.#stoppedBy,
       error: state.error,

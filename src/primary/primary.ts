@@ -48,7 +48,8 @@ export interface PrimaryPorts extends StreamPorts {
   /** What is done to the domain, by whoever holds it. */
   readonly domain: Omit<
     DomainWork,
-    'world' | 'shared' | 'disks' | 'synchronisation' | 'made' | 'tasks' | 'failed' | 'release' | 'saver'
+    | ('world' | 'shared' | 'disks' | 'ofDisks' | 'synchronisation')
+    | ('made' | 'tasks' | 'failed' | 'release' | 'saver')
   >;
   readonly link: {
     /** goodbye, when it is over. */

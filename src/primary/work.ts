@@ -10,8 +10,9 @@ import { Work } from '../flow/work.js';
 import type { Leave } from '../hypervisor/port.js';
 import { nameDescriptorLimit } from '../report/descriptors.js';
 import type { Logger } from '../report/log.js';
-import type { CheckpointReport, Synchronisation } from '../report/reports.js';
+import type { CheckpointReport, DomainStatus, Synchronisation } from '../report/reports.js';
 import { makeSlabs, type Slab } from '../save/slab.js';
+import { valueAt } from '../stream/bounds.js';
 import { Capture } from './capture.js';
 import type { LifeEvent } from './life-state.js';
 import { within } from './limits.js';
@@ -62,6 +63,20 @@ export class DomainWork {
 
   get synchronisation(): Synchronisation | null {
     return this.#capture?.synchronisation ?? null;
+  }
+
+  /** What the status says of its disks; nothing where none is replicated. */
+  ofDisks(isReplicating: boolean): Pick<DomainStatus, 'disks'> {
+    const source = this.#world?.domain.disks;
+    if (source === undefined) return {};
+    const { disks, figures } = source;
+    return {
+      disks: figures.map(({ requests, writtenBytes, journalBytes, lost }, index) => {
+        const { id, bytes } = valueAt(disks, index);
+        const inStep = isReplicating && lost === null;
+        return { disk: id, bytes, writeRequests: requests, writtenBytes, journalBytes, inStep, lost };
+      }),
+    };
   }
 
   made(world: World): void {

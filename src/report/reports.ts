@@ -26,9 +26,30 @@ export interface Synchronisation {
   readonly pagesSent: number;
   /** As far as is known. */
   readonly pagesTotal: number;
-  /** Those whose copy has begun; before memory. */
-  readonly disks: readonly DiskProgress[];
+  /** Before memory; none until it is known what they lack. */
+  readonly disks: readonly DiskSynchronisation[];
   readonly seconds: number;
+}
+
+export interface DiskSynchronisation extends DiskProgress {
+  /** At the speed of the last seconds, until this disk is copied; null: that is not known. */
+  readonly remainingSeconds: number | null;
+}
+
+/** A replicated disk of a domain that runs here. */
+export interface DiskStatus {
+  readonly disk: string;
+  /** Of the disk, as the guest sees it. */
+  readonly bytes: number;
+  /** The guest's writes, zeroes and discards, and octets of data in them, since they come to us: since the first standby came. */
+  readonly writeRequests: number;
+  readonly writtenBytes: number;
+  /** Octets of data that wait for the end of the epoch. */
+  readonly journalBytes: number;
+  /** The standby's image is as of the last checkpoint that was acknowledged. */
+  readonly inStep: boolean;
+  /** Why it is not, if that is not only that no standby is replicating: what is written to it is not known. Else null. */
+  readonly lost: string | null;
 }
 
 /** agent.checkpoints$: one for each acknowledged epoch. */
@@ -143,6 +164,8 @@ export interface DomainStatus {
   readonly bufferedBytes: number;
   /** Octets of output behind the gate. */
   readonly heldOutputBytes: number;
+  /** Those that are replicated, on the primary; not there: none is. */
+  readonly disks?: readonly DiskStatus[];
   /** Under way on the primary; null, or not there: none is. */
   readonly synchronisation?: Synchronisation | null;
   /** By what the domain was stopped, if not by us: it stands still until somebody lets it run. Null, or not there: it is not. */

@@ -21,6 +21,8 @@ export interface DiskBufferOptions {
   readonly directory: string | null;
   /** Octets of it. */
   readonly fileBytes: number;
+  /** For one record of it. */
+  readonly limitMs: number;
 }
 
 export class DiskBuffer {
@@ -35,7 +37,8 @@ export class DiskBuffer {
 
   constructor(options: DiskBufferOptions) {
     this.#options = options;
-    this.#file = options.directory === null ? null : new SpillFile(options.directory);
+    const { directory, limitMs } = options;
+    this.#file = directory === null ? null : new SpillFile(directory, { limitMs });
   }
 
   get count(): number {

@@ -6,6 +6,8 @@
 //   DISK_WRITES ─▶ fits the disk? ─┬─ first checkpoint: write ──────────────────┐
 //                                  └─ later: buffer ┄ commit: write, write, … ──┴─▶ committed(point)
 
+import { withinAwake } from '../flow/awake.js';
+import { HypervisorError } from '../hypervisor/port.js';
 import type { DiskTarget } from '../hypervisor/port-disks.js';
 import { StreamError } from '../stream/error.js';
 import { RecordType } from '../stream/format.js';
@@ -25,15 +27,20 @@ export interface DiskRestoreOptions {
   readonly spillDirectory?: string;
   /** The most that may be in the file. Default: 1 GiB. */
   readonly spillBytes?: number;
+  /** For one record, by the images or the file: one that takes longer hangs. Default: a minute. */
+  readonly limitMs?: number;
 }
 
 const MEMORY_DEFAULT_BYTES = 32 * 1024 * 1024;
 const SPILL_DEFAULT_BYTES = 1024 * 1024 * 1024;
+/** Longer than whoever writes the images waits for them, and says which it is that hangs. */
+const LIMIT_DEFAULT_MS = 60_000;
 
 export class RestoredDisks {
   readonly #target: DiskTarget;
   readonly #batch = new DiskWritesBatch();
   readonly #buffer: DiskBuffer;
+  readonly #limitMs: number;
   #streamUuid: string;
   #first: 'in-place' | 'staged';
   /** Of the stream at hand: its list has come; its first checkpoint has not been committed. */
@@ -46,10 +53,12 @@ export class RestoredDisks {
     this.#target = target;
     this.#streamUuid = options.streamUuid;
     this.#first = options.first ?? 'in-place';
+    this.#limitMs = options.limitMs ?? LIMIT_DEFAULT_MS;
     this.#buffer = new DiskBuffer({
       memoryBytes: options.memoryBytes ?? MEMORY_DEFAULT_BYTES,
       directory: options.spillDirectory ?? null,
       fileBytes: options.spillBytes ?? SPILL_DEFAULT_BYTES,
+      limitMs: this.#limitMs,
     });
   }
 
@@ -91,7 +100,7 @@ export class RestoredDisks {
     return type === RecordType.DISKS || this.#isFirst;
   }
 
-  /** Does what the record says. It was admitted. @throws HypervisorError */
+  /** Does what the record says. It was admitted. @throws HypervisorError (HUNG among them) */
   async apply(record: StreamRecord): Promise<void> {
     if (record.type === RecordType.DISKS) {
       await this.#target.begin(this.#first);
@@ -109,7 +118,7 @@ export class RestoredDisks {
   /**
    * The images are as of the checkpoint.
    * @param done is told of each record whose memory is wanted no more; and how many there were
-   * @throws HypervisorError, RestoreError SPILL_FAILED
+   * @throws HypervisorError (HUNG among them), RestoreError SPILL_FAILED
    */
   async commit(epoch: number, done: (record: StreamRecord) => void): Promise<number> {
     const { count } = this.#buffer;
@@ -142,7 +151,16 @@ export class RestoredDisks {
   async #write(record: StreamRecord): Promise<void> {
     const batch = this.#batch;
     decodeDiskWrites(record, batch);
-    await this.#target.write(batch.disk, batch, record.body.subarray(batch.dataOffset));
+    const { disk, dataOffset } = batch;
+    const written = this.#target.write(disk, batch, record.body.subarray(dataOffset));
+    // Whoever sends waits for this, and may have no limit of his own: while disks are copied, nothing is owed to him.
+    await withinAwake(this.#limitMs, written, () => this.#hung(disk));
+  }
+
+  #hung(disk: number): HypervisorError {
+    const id = this.#target.disks[disk]?.id ?? String(disk);
+    const message = `the disk ${id} of the standby does not take what is written: it hangs`;
+    return new HypervisorError('HUNG', message, { disk: id, limitMs: this.#limitMs });
   }
 }
 

@@ -41,7 +41,10 @@ export interface SaveProgress {
   readonly pagesTotal: number;
 }
 
-/** Of the copy of a disk: octets of it that are in the stream, and that will be. */
+/**
+ * Of the copy of a disk: octets of it that are in the stream, and that will be. It is told of all disks as soon as it is
+ * known, and at the beginning of each copy, with 0 done.
+ */
 export interface DiskProgress {
   readonly disk: string;
   readonly doneBytes: number;

@@ -107,7 +107,10 @@ export class DiskSaver {
   async synchronise(): Promise<void> {
     await this.#beside(async (signal) => {
       const todo = (await this.#options.todo?.(this.#marked, signal)) ?? null;
-      this.#left.forEach((left, disk) => demand(left, todo === null ? 'all' : valueAt(todo, disk)));
+      this.#left.forEach((left, disk) => {
+        demand(left, todo === null ? 'all' : valueAt(todo, disk));
+        this.#progress(disk, 0, left.octets());
+      });
     });
     await this.#copyLeft();
   }
@@ -182,19 +185,23 @@ export class DiskSaver {
 
   async #copy(disk: number, todo: DirtyMap, signal: AbortSignal): Promise<void> {
     const { bytesPerSecond } = this.#options;
-    const { id } = valueAt(this.#source.disks, disk);
+    this.#progress(disk, 0, todo.octets());
     const { left, error } = await this.#source.copy({
       ...{ disk, todo, signal },
       ...(bytesPerSecond !== undefined && { bytesPerSecond }),
       take: async (copied) => {
         await this.#take(disk, copied);
-        const { doneBytes, totalBytes } = copied;
-        this.#records.callbacks.diskProgress?.({ disk: id, doneBytes, totalBytes });
+        this.#progress(disk, copied.doneBytes, copied.totalBytes);
       },
     });
     if (signal.aborted) throw asError(signal.reason);
     if (error !== null) throw error;
     valueAt(this.#left, disk).or(left);
+  }
+
+  #progress(disk: number, doneBytes: number, totalBytes: number): void {
+    const { id } = valueAt(this.#source.disks, disk);
+    this.#records.callbacks.diskProgress?.({ disk: id, doneBytes, totalBytes });
   }
 
   /**

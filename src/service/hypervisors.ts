@@ -72,9 +72,9 @@ export function managedQemu(name: string, section: ManagedQemu): QemuConfig {
 
 export function attachedQemu(
   name: string,
-  { qmp, serial, sharedDisks, netdevs }: AttachedQemu,
+  { qmp, serial, sharedDisks, disks, netdevs }: AttachedQemu,
 ): AttachConfig {
-  return { name, monitor: qmp, sharedDisks, netdevs, ...given({ serial }) };
+  return { name, monitor: qmp, sharedDisks, disks, netdevs, ...given({ serial }) };
 }
 
 function embedded(name: string, { memoryBytes, boot }: EmbeddedSection): EmbeddedConfig {

@@ -197,10 +197,10 @@ describe('config of a cluster: the two roles', () => {
     const agent = parseCluster(cluster({ token: '/t' }, everywhere), 'alpha');
     const domain = web(agent);
     const { name, hypervisor, output } = domain;
-    const { start, checkpoint, precopy, heartbeat } = domain;
+    const { start, checkpoint, precopy, disks, heartbeat } = domain;
     expect(start).to.equal('with-standby');
     expect(primaryOf(domain, agent)).to.deep.equal({
-      ...{ name, hypervisor, output, start, checkpoint, precopy, heartbeat },
+      ...{ name, hypervisor, output, start, checkpoint, precopy, disks, heartbeat },
       secondaryNames: undefined,
     });
     const { bufferBytes, failover } = domain;

@@ -12,6 +12,7 @@ import { SlabPool } from '../../src/disk/slab-pool.js';
 import type {
   DiskCopyOrder,
   DiskEvent,
+  DiskFigures,
   DiskPoint,
   DiskSource,
   DiskTarget,
@@ -35,7 +36,10 @@ interface Disk {
   readonly journal: Journal;
   readonly mask: Mask;
   map: DirtyMap;
-  isLost: boolean;
+  /** Why. */
+  lost: string | null;
+  requests: number;
+  writtenBytes: number;
   isBlank: boolean;
 }
 
@@ -74,7 +78,9 @@ export class MemoryDisks implements DiskSource, DiskTarget {
       journal: new Journal(bytes, this.#pool),
       mask: new Mask(),
       map: new DirtyMap(bytes),
-      isLost: false,
+      lost: null,
+      requests: 0,
+      writtenBytes: 0,
       isBlank: true,
     }));
   }
@@ -90,8 +96,11 @@ export class MemoryDisks implements DiskSource, DiskTarget {
   // ── what the guest does ──
 
   guestWrites(disk: number, offset: number, data: Uint8Array): void {
-    const { image, journal, mask, map } = this.#of(disk);
+    const of = this.#of(disk);
+    const { image, journal, mask, map } = of;
     image.set(data, offset);
+    of.requests++;
+    of.writtenBytes += data.length;
     mask.cut(offset, data.length);
     if (this.mode === 'map') map.mark(offset, data.length);
     if (this.mode !== 'keep') return;
@@ -108,23 +117,31 @@ export class MemoryDisks implements DiskSource, DiskTarget {
     offset: number,
     length: number,
   ): void {
-    const { image, journal, mask, map } = this.#of(disk);
+    const of = this.#of(disk);
+    const { image, journal, mask, map } = of;
     image.fill(0, offset, offset + length);
+    of.requests++;
     mask.cut(offset, length);
     if (this.mode === 'map') map.mark(offset, length);
     if (this.mode === 'keep') journal.cover(kind, offset, length);
   }
 
   loses(disk: number, reason = 'lost by the test'): void {
-    this.#of(disk).isLost = true;
+    this.#of(disk).lost = reason;
     this.events$.next({ kind: 'lost', disk, reason });
   }
 
   // ── DiskSource ──
 
+  get figures(): readonly DiskFigures[] {
+    return this.#disks.map(({ requests, writtenBytes, journal, lost }) => {
+      return { requests, writtenBytes, journalBytes: journal.dataBytes, lost };
+    });
+  }
+
   attach(): Promise<void> {
     if (this.mode === 'off') this.mode = 'map';
-    for (const disk of this.#disks) disk.isLost = false;
+    for (const disk of this.#disks) disk.lost = null;
     return Promise.resolve();
   }
 
@@ -132,7 +149,7 @@ export class MemoryDisks implements DiskSource, DiskTarget {
     if (this.mode === 'off') return Promise.reject(new HypervisorError('WRONG_STATE', 'not attached'));
     this.mode = 'keep';
     this.seals = 0;
-    const maps = this.#disks.map(({ map, isLost }) => (isLost ? null : map));
+    const maps = this.#disks.map(({ map, lost }) => (lost === null ? map : null));
     for (const disk of this.#disks) disk.map = new DirtyMap(disk.image.length);
     return Promise.resolve(maps);
   }
@@ -145,7 +162,7 @@ export class MemoryDisks implements DiskSource, DiskTarget {
   }
 
   async seal(): Promise<readonly DiskWrites[]> {
-    const lost = this.#disks.findIndex(({ isLost }) => isLost);
+    const lost = this.#disks.findIndex((disk) => disk.lost !== null);
     if (lost >= 0) throw new HypervisorError('FAILED', 'the disk is lost', { disk: lost });
     this.seals++;
     const all = this.#disks.map(({ journal }, disk) => ({ disk, ...journal.seal() }));

@@ -82,7 +82,10 @@ describe('metrics of an owner', () => {
         ...{ domain: 'mail', link: 'syncing', acknowledgedAtMs: null },
         synchronisation: {
           ...{ resumes: false, pagesSent: 5, pagesTotal: 9, seconds: 1 },
-          disks: [{ disk: 'root', doneBytes: 65_536, totalBytes: 131_072 }],
+          disks: [
+            { disk: 'root', doneBytes: 65_536, totalBytes: 131_072, remainingSeconds: 2.5 },
+            { disk: 'data', doneBytes: 0, totalBytes: 131_072, remainingSeconds: null },
+          ],
         },
       }),
     ];
@@ -90,6 +93,10 @@ describe('metrics of an owner', () => {
       read(metrics, `romulus_synchronisation_disk_bytes{domain="mail",disk="root",bytes="${bytes}"}`);
     expect(await copied('copied')).to.equal(65_536);
     expect(await copied('total')).to.equal(131_072);
+    const remaining = (disk: string) =>
+      read(metrics, `romulus_synchronisation_disk_remaining_seconds{domain="mail",disk="${disk}"}`);
+    expect(await remaining('root')).to.equal(2.5);
+    expect(await remaining('data'), 'not known').to.equal(undefined);
     expect(await read(metrics, 'romulus_synchronisation_pages{domain="mail",pages="sent"}')).to.equal(5);
     expect(await read(metrics, 'romulus_domain_role{domain="web",role="primary"}')).to.equal(0);
     expect(await read(metrics, 'romulus_domain_role{domain="web",role="fenced"}')).to.equal(1);
@@ -100,6 +107,25 @@ describe('metrics of an owner', () => {
 
     service.domains = [];
     expect(await read(metrics, 'romulus_buffered_bytes{domain="web"}')).to.equal(undefined);
+    metrics.stop();
+  });
+
+  it('tells of each replicated disk what is written to it, what waits, and whether it is in step', async () => {
+    const written = { writeRequests: 3, writtenBytes: 8192, journalBytes: 4096 };
+    const root = { disk: 'root', bytes: 2 ** 20, ...written, inStep: true, lost: null };
+    const data = { ...root, disk: 'data', inStep: false, lost: 'its mirror has gone' };
+    const service = new FakeAgent(status({ disks: [root, data] }), status({ domain: 'mail' }));
+    const metrics = createAgentMetrics(service);
+    const of = (name: string, disk: string) => read(metrics, `${name}{domain="web",disk="${disk}"}`);
+    expect(await of('romulus_disk_written_bytes_total', 'root')).to.equal(8192);
+    expect(await of('romulus_disk_write_requests_total', 'root')).to.equal(3);
+    expect(await of('romulus_disk_journal_bytes', 'root')).to.equal(4096);
+    expect(await of('romulus_disk_out_of_step', 'root')).to.equal(0);
+    expect(await of('romulus_disk_out_of_step', 'data')).to.equal(1);
+    service.domains = [status({ disks: [{ ...root, writeRequests: 4, writtenBytes: 12_288 }] })];
+    expect(await of('romulus_disk_written_bytes_total', 'root'), 'not added').to.equal(12_288);
+    expect(await of('romulus_disk_out_of_step', 'data'), 'gone').to.equal(undefined);
+    expect(await metrics.registry.metrics()).not.to.match(/domain="mail",disk=/);
     metrics.stop();
   });
 

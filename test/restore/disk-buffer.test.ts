@@ -5,10 +5,11 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect } from 'chai';
 import { openRestore } from '../../src/restore/steps.js';
+import { concatenate } from '../../src/stream/writer.js';
 import { MemoryDomain } from '../memory/domain.js';
 import { PAGES, TWO_DISKS, imagesBefore, recordDisks } from '../save/disk-support.js';
 import { sourceOf } from '../save/support.js';
-import { causeOf, commit, epoch, list, trial, writes } from './disk-streams.js';
+import { begin, causeOf, commit, epoch, list, trial, writes } from './disk-streams.js';
 
 describe('disk writes of a checkpoint that do not fit into memory', () => {
   let spillDirectory: string;
@@ -65,6 +66,25 @@ describe('disk writes of a checkpoint that do not fit into memory', () => {
       expect(enough.first()).to.deep.equal([count, 0]);
     }
     expect(await spilled(spillDirectory)).to.equal(0);
+  });
+
+  it('have none in the first checkpoint of a stream that goes on: they are beside the images, and the next is bounded', async () => {
+    const options = { memoryBytes: 664, spillBytes: 551, spillDirectory };
+    const one = await trial([list(), epoch(0)], options);
+    await commit(one);
+    for (const stream of ['two', 'three']) {
+      expect((await one.steps.receive()).kind).to.equal('broken');
+      await one.steps.breakOff(null);
+      expect(await one.steps.close(null)).to.equal(null);
+      const records = [begin, list(), ...three, epoch(1, ...three), ...three];
+      await one.steps.resume(sourceOf(concatenate(records)), stream);
+      await commit(one);
+      expect([one.first(), one.images.record]).to.deep.equal([[3, 0], { streamUuid: stream, epoch: 0 }]);
+    }
+    const cause = await causeOf(one);
+    expect(cause.code).to.equal('BUFFER_LIMIT');
+    expect(await one.steps.breakOff(cause)).to.deep.equal({ kind: 'failover', epoch: 0, cause });
+    expect(await one.steps.close(null)).to.equal(null);
   });
 
   it('keep their order, whatever of them would fit', async () => {

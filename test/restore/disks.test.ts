@@ -117,6 +117,23 @@ describe('disks that are restored', () => {
     expect(await causeOf(other)).to.equal(failure);
   });
 
+  it('that hang are an error: while they are copied, and at a commit', async () => {
+    const options = { limitMs: 60 };
+    const never = () => new Promise<never>(() => undefined);
+    const copied = await trial([list(), writes(1), epoch(1)], options);
+    copied.images.write = never;
+    const first = await errorOf(copied.steps.receive());
+    expect([first.code, first.facts]).to.deep.equal(['HUNG', { disk: 'root', limitMs: 60 }]);
+    expect(await copied.steps.close(null)).to.equal(null);
+    const one = await trial([list(), epoch(1), epoch(2, writes(2, 1))], options);
+    await commit(one);
+    one.images.write = never;
+    await one.steps.receive();
+    const second = await errorOf(one.steps.commit());
+    expect([second.code, second.facts]).to.deep.equal(['HUNG', { disk: 'data', limitMs: 60 }]);
+    expect(await one.steps.close(null)).to.equal(null);
+  });
+
   it('are of the checkpoint that the domain goes back to, if it cannot be started from the next', async () => {
     const recording = await recordDisks({ seed: 5, checkpoints: 4, emulator: true });
     for (const checkpointsBack of [1, 2]) {

@@ -4,6 +4,7 @@
 import { expect } from 'chai';
 import { CHUNK_BYTES } from '../../src/disk/dirty-map.js';
 import type { Extents } from '../../src/disk/extents.js';
+import { HypervisorError } from '../../src/hypervisor/port.js';
 import { MemoryDisks } from '../memory/disks.js';
 import { Cleanup } from '../support/cleanup.js';
 import { until } from '../support/until.js';
@@ -69,11 +70,11 @@ describe('service: disks', function () {
   const cleanup = new Cleanup();
   afterEach(() => cleanup.run());
 
-  async function pair(checkpoint: Record<string, unknown> = {}) {
+  async function pair(checkpoint: Record<string, unknown> = {}, domain: Record<string, unknown> = {}) {
     const here = new MemoryDisks({ disks: DISKS });
     const there = new MemoryDisks({ disks: DISKS });
     const primary: TestPrimary = new TestPrimary(
-      { disks: here, checkpoint },
+      { disks: here, checkpoint, domain },
       {
         turnMs: 2,
         writesPerTurn: 4,
@@ -95,7 +96,7 @@ describe('service: disks', function () {
       cleanup.add(() => secondary.service.stop());
       const replay = new Replay();
       secondary.service.commits$.subscribe(() => {
-        const domain = secondary.domains.find((each) => progressOf(each.memory) > 0);
+        const domain = secondary.domains.findLast((each) => progressOf(each.memory) > 0);
         if (!domain) return;
         const n = progressOf(domain.memory);
         expectSame(there, replay.to(n), `after ${n} writes`);
@@ -123,6 +124,42 @@ describe('service: disks', function () {
     expect(there.slabsOut).to.equal(0);
   });
 
+  it('its status tells of each disk what is written, what waits, and whether it is in step', async () => {
+    const { here, primary, secondaryOf } = await pair();
+    const [alone] = primary.status().disks ?? [];
+    expect(alone).to.include({ disk: 'root', bytes: 40 * CHUNK_BYTES, inStep: false, lost: null });
+    const secondary = await secondaryOf();
+    await until('replicating', () => primary.status().link === 'replicating');
+    const inStep = () => primary.status().disks?.map((disk) => disk.inStep);
+    expect(inStep()).to.deep.equal([true, true]);
+    for (const { writeRequests, writtenBytes } of primary.status().disks ?? []) {
+      expect(writtenBytes)
+        .to.equal(writeRequests * WRITE_BYTES)
+        .and.greaterThan(OLD_WRITES);
+    }
+    await until('some wait', () => (primary.status().disks ?? []).some((disk) => disk.journalBytes > 0));
+    here.loses(1, 'lost on purpose');
+    expect(inStep()?.[1]).to.equal(false);
+    expect(primary.status().disks?.[1]?.lost).to.equal('lost on purpose');
+    await until('in step again', () => inStep()?.every(Boolean) === true);
+    expect(primary.status().disks?.[1]?.lost).to.equal(null);
+    await secondary.service.stop();
+    await until('out of step', () => inStep()?.some(Boolean) === false);
+  });
+
+  it('they are copied no faster than the configuration says', async () => {
+    const { here, secondaryOf } = await pair({}, { disks: { bandwidth: '50MiB' } });
+    const asked: unknown[] = [];
+    const copy = here.copy.bind(here);
+    here.copy = (order) => {
+      asked.push(order.bytesPerSecond);
+      return copy(order);
+    };
+    const secondary = await secondaryOf();
+    await until('it is synchronised', () => secondary.commits.length > 0);
+    expect(new Set(asked)).to.deep.equal(new Set([50 * 2 ** 20]));
+  });
+
   it('after a cut only what was written since is sent; also to a standby that was restarted', async () => {
     const { primary, proxy, sent, secondaryOf } = await pair();
     const secondary = await secondaryOf();
@@ -144,6 +181,28 @@ describe('service: disks', function () {
     const again = await secondaryOf();
     await until('checkpoints of the next', () => again.commits.length >= 3 && replicating());
     expect(sent.bytes).to.be.lessThan(BYTES / 3);
+  });
+
+  it('where there is no room beside the images for what has changed, a synchronisation begins anew', async () => {
+    const { there, primary, proxy, secondaryOf } = await pair();
+    const secondary = await secondaryOf();
+    await until('checkpoints', () => secondary.commits.length >= 5);
+    const begun: string[] = [];
+    const begin = there.begin.bind(there);
+    there.begin = (how) => {
+      begun.push(how);
+      const failure = new HypervisorError('FAILED', 'no room beside the images', { code: 'ENOSPC' });
+      there.failure = how === 'staged' ? failure : null;
+      return begin(how);
+    };
+    proxy.cut();
+    await until('in place', () => begun.includes('in-place'));
+    const { length } = secondary.commits;
+    await until('protected again', () => secondary.commits.length > length + 2);
+    expect(primary.status().link).to.equal('replicating');
+    expect(begun.length, begun.join()).to.be.lessThan(6);
+    const last = primary.checkpoints.findLast(({ epoch }) => epoch === 0);
+    expect(last?.synchronisation?.resumes).to.equal(false);
   });
 
   it('a standby whose images are of no known point has only sent what differs', async () => {

@@ -62,13 +62,15 @@ describe('service: QEMU as configured', () => {
 
   it('attaches to what the section names', () => {
     const shared = { sharedDisks: ['d'], fence: 'external' };
-    const hypervisor = section({ qmp: 'q', serial: '/s', ...shared, network: [{ id: 'lan' }] });
+    const disks = { root: { durability: 'relaxed' } };
+    const hypervisor = section({ qmp: 'q', serial: '/s', ...shared, disks, network: [{ id: 'lan' }] });
     if (hypervisor.mode !== 'attached') throw new Error('not attached');
     expect(attachedQemu('web', hypervisor)).to.deep.equal({
       name: 'web',
       monitor: '/etc/romulus/q',
       serial: '/s',
       sharedDisks: ['d'],
+      disks: { root: { durability: 'relaxed', preallocate: false } },
       netdevs: ['lan'],
     });
   });

@@ -20,12 +20,12 @@ export abstract class StoppableDomain extends DeviceStateAlone {
     super();
     this.machine = machine;
     this.run = new RunState(stoppedBy);
-    const { qmp, directory, monitor, replication } = machine;
+    const { qmp, directory, monitor, replication, guard } = machine;
     const { disks } = machine.disks;
     if (disks.length === 0) return;
     const inPause: InPause = (work) => this.inPause(work);
     const where = { directory: directory ?? tmpdir(), monitor };
-    this.disks = new QemuDisks({ ...replication, ...where, qmp, disks, inPause });
+    this.disks = new QemuDisks({ ...replication, ...where, qmp, disks, inPause, guard });
   }
 
   protected abstract get state(): DomainState;

@@ -277,10 +277,10 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
     return Promise.reject(notRunning());
   }
 
-  async #run({ machine, gates, loader }: Seated): Promise<void> {
-    const { warnings$ = EMPTY } = this.disks ?? {};
-    const stoppedBy = this.#stoppedBy.value;
-    const source = new TakenOver({ machine, gates, stoppedBy, owner: this, warnings$ });
+  async #run(seated: Seated): Promise<void> {
+    const { machine, loader } = seated;
+    const told = { stoppedBy: this.#stoppedBy.value, warnings$: this.disks?.warnings$ ?? EMPTY };
+    const source = new TakenOver({ ...seated, ...told, owner: this });
     const heard = source.output$.subscribe((bytes) => this.output$.next(bytes));
     try {
       await source.start();
@@ -297,8 +297,7 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
     if (this.#state === 'created') this.#state = 'running'; // else destroy() waits for us, and ends it
     this.#check.end();
     this.#checkpoints.end();
-    const warn = (error: unknown) => this.warnings$.next(`a job is left: ${asError(error).message}`);
-    loader.tidy().catch(warn);
+    loader.tidy().catch((error: unknown) => this.warnings$.next(`a job is left: ${asError(error).message}`));
     source.events$.subscribe((event) => this.#end(event));
     machine.qmp.events$.subscribe((event) => {
       const reset = resetOf(event);

@@ -8,7 +8,7 @@ import { Gauge, Registry } from 'prom-client';
 import { EMPTY, type Observable, Subscription } from 'rxjs';
 import { VERSION } from '../../version.js';
 import { monotonicMs } from '../../flow/clock.js';
-import type { AgentService, DomainRole, HostPhase, DomainStatus } from '../../report/reports.js';
+import type { AgentService, DiskStatus, DomainRole, DomainStatus, HostPhase } from '../../report/reports.js';
 import type { HookOutcome } from '../hooks/events.js';
 import { registerProcessMetrics } from './process.js';
 import {
@@ -131,6 +131,7 @@ function ofStatuses(series: DomainSeries, nowMs: () => number): void {
     (status) => status.bufferedBytes,
   );
   ofSynchronisation(series);
+  ofDisks(series);
   series.gauge(
     'romulus_held_output_bytes',
     'Octets of the output of the domain that wait behind the gate.',
@@ -167,6 +168,46 @@ function ofSynchronisation(series: DomainSeries): void {
         [{ disk, bytes: 'copied' }, doneBytes] as const,
         [{ disk, bytes: 'total' }, totalBytes] as const,
       ]),
+  );
+  series.gauges(
+    'romulus_synchronisation_disk_remaining_seconds',
+    'Of the standby that is brought to its first checkpoint: until each disk is copied, at the speed of late. Not known is: none.',
+    ['disk'],
+    ({ synchronisation }) =>
+      (synchronisation?.disks ?? []).flatMap(({ disk, remainingSeconds }) =>
+        remainingSeconds === null ? [] : [[{ disk }, remainingSeconds] as const],
+      ),
+  );
+}
+
+function ofDisks(series: DomainSeries): void {
+  const each =
+    (read: (disk: DiskStatus) => number) =>
+    ({ disks = [] }: DomainStatus) =>
+      disks.map((disk) => [{ disk: disk.disk }, read(disk)] as const);
+  series.counters(
+    'romulus_disk_written_bytes_total',
+    'Octets of data that the domain has written to each of its replicated disks, since a standby first came.',
+    ['disk'],
+    each(({ writtenBytes }) => writtenBytes),
+  );
+  series.counters(
+    'romulus_disk_write_requests_total',
+    'Requests to write, to zero and to discard that the domain has made to each of its replicated disks.',
+    ['disk'],
+    each(({ writeRequests }) => writeRequests),
+  );
+  series.gauges(
+    'romulus_disk_journal_bytes',
+    'Octets of data in the journal of each disk: what was written since the last checkpoint, and is kept for the next.',
+    ['disk'],
+    each(({ journalBytes }) => journalBytes),
+  );
+  series.gauges(
+    'romulus_disk_out_of_step',
+    '1 if no standby has the disk as of the last checkpoint: none is replicating, or it is not known what was written.',
+    ['disk'],
+    each(({ inStep }) => Number(!inStep)),
   );
 }
 

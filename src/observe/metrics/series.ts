@@ -55,6 +55,28 @@ export class DomainSeries {
     });
   }
 
+  /** Read at scrape, as gauges(); but what is read only grows. */
+  counters(
+    name: string,
+    help: string,
+    labels: readonly string[],
+    read: (status: DomainStatus) => readonly (readonly [Labels, number])[],
+  ): void {
+    const { statuses } = this;
+    new Counter({
+      name,
+      help,
+      labelNames: ['domain', ...labels],
+      registers: [this.registry],
+      collect() {
+        this.reset();
+        for (const status of statuses()) {
+          for (const [own, value] of read(status)) this.inc({ domain: status.domain, ...own }, value);
+        }
+      },
+    });
+  }
+
   /** Its series are there from the first scrape on: one for each domain and each of `variants`. */
   counter(name: string, help: string, variants = NO_LABELS): Counter {
     const { statuses } = this;

@@ -94,6 +94,11 @@ export class Attachment {
   }
 }
 
+/** In a pause. @throws HypervisorError */
+export async function endAll(attachments: readonly Attachment[]): Promise<void> {
+  for (const attachment of attachments) await attachment.end();
+}
+
 export function lostError({ disk, reason }: Attachment): HypervisorError {
   const { id } = disk;
   const why = reason ?? 'it is not mirrored any more';

@@ -1,8 +1,9 @@
 // What an agent before us, which died, has left in the block layer of a QEMU that lives: mirrors into exports that nobody
-// serves any more (QEMU ends each when its guest writes), and exports that nobody reads.
+// serves any more (QEMU ends each when its guest writes), exports that nobody reads, and flushes that are switched off.
 
 import type { QmpClient } from '../monitor/qmp.js';
 import { listOf } from './answers.js';
+import { areMarked, switchOnMarked } from './durability.js';
 import { removeExports } from './exports-left.js';
 import { endMirror } from './mirror.js';
 import { mirrorIndexOf, mirrorNames } from './names.js';
@@ -17,8 +18,9 @@ export async function removeLeftovers(qmp: QmpClient, inPause: InPause): Promise
   ]);
   const names = [...nodes.map((node) => node['node-name']), ...jobs.map(({ device }) => device)];
   const left = new Set(names.map((name) => mirrorIndexOf(String(name))).filter((index) => index !== null));
-  if (left.size === 0) return;
+  if (left.size === 0 && !(await areMarked(qmp))) return;
   await inPause(async () => {
     for (const index of left) await endMirror(qmp, mirrorNames(index));
+    await switchOnMarked(qmp);
   });
 }

@@ -16,11 +16,13 @@ import type { Slab } from '../../../disk/extents.js';
 import { asError } from '../../../errors.js';
 import { InOrder } from '../../../flow/in-order.js';
 import { HypervisorError } from '../../port.js';
-import type { DiskCopyOrder, DiskEvent, DiskSource, DiskWrites, ReplicatedDisk } from '../../port-disks.js';
+import type { DiskCopyOrder, DiskEvent, DiskFigures, DiskSource, DiskWrites } from '../../port-disks.js';
+import type { ReplicatedDisk } from '../../port-disks.js';
 import type { QmpClient } from '../monitor/qmp.js';
 import { onProcessExit } from '../process/exit-hooks.js';
-import { Attachment, lostError, translated } from './attachment.js';
-import { Flushes } from './durability.js';
+import { Attachment, endAll, lostError, translated } from './attachment.js';
+import { Flushes, type FlushGuard } from './durability.js';
+import { WrittenFigures } from './figures.js';
 import type { FoundDisk } from './find.js';
 import { NbdExports, type EpochWrites, type NbdExportEvent } from './nbd/exports.js';
 import { DiskReaders } from './reader.js';
@@ -41,11 +43,10 @@ export interface QemuDisksOptions {
   readonly monitor?: string | null;
   /** Of all data of writes that are kept at once. Default: 64 MiB. */
   readonly poolBytes?: number | undefined;
-  /**
-   * The ids of those whose durability is relaxed. Of a QEMU that ends with us: nobody else would switch its flushes on
-   * again.
-   */
+  /** The ids of those whose durability is relaxed. */
   readonly relaxed?: readonly string[] | undefined;
+  /** Of a QEMU that does not end with us. */
+  readonly guard?: FlushGuard | null;
   /** See NbdExportsOptions. */
   readonly entry?: URL | undefined;
 }
@@ -58,6 +59,7 @@ export class QemuDisks implements DiskSource {
   readonly #attachments: readonly Attachment[];
   readonly #readers: DiskReaders;
   readonly #flushes: Flushes;
+  readonly #figures = new WrittenFigures();
   readonly #order = new InOrder();
   #exports: NbdExports | null = null;
   /** The memory of slabs that these exports want back; those before them have ended, with theirs. */
@@ -70,11 +72,7 @@ export class QemuDisks implements DiskSource {
     const { qmp, disks } = (this.#options = options);
     this.events$ = this.#events;
     this.disks = disks.map(({ id, bytes }) => ({ id, bytes }));
-    const relaxed = disks.filter(({ id }) => options.relaxed?.includes(id) === true);
-    this.#flushes = new Flushes(
-      qmp,
-      relaxed.map(({ node }) => node),
-    );
+    this.#flushes = new Flushes(options);
     this.#readers = new DiskReaders(qmp, disks, options.monitor ?? null);
     this.#attachments = disks.map(
       (disk, index) => new Attachment(qmp, disk, index, (reason) => this.#lose(index, reason)),
@@ -82,6 +80,11 @@ export class QemuDisks implements DiskSource {
     qmp.events$.subscribe((event) => {
       for (const { mirror } of this.#attachments) mirror.hear(event);
     });
+  }
+
+  get figures(): readonly DiskFigures[] {
+    const now = this.#exports?.figures ?? [];
+    return this.#attachments.map(({ disk, reason }) => ({ ...this.#figures.of(disk.id, now), lost: reason }));
   }
 
   attach(): Promise<void> {
@@ -269,6 +272,7 @@ export class QemuDisks implements DiskSource {
   async #closeExports(): Promise<void> {
     const exports = this.#exports;
     this.#exports = null;
+    this.#figures.ended(exports?.figures ?? []);
     for (const attachment of this.#attachments) attachment.hasLeft();
     await exports?.close();
     this.#unhook();
@@ -334,11 +338,6 @@ export class QemuDisks implements DiskSource {
     if (attachment) return attachment;
     throw new HypervisorError('WRONG_STATE', 'there is no such disk', { disk: index });
   }
-}
-
-/** In a pause. */
-async function endAll(attachments: readonly Attachment[]): Promise<void> {
-  for (const attachment of attachments) await attachment.end();
 }
 
 function gone(): HypervisorError {

@@ -6,10 +6,11 @@
 
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { makeOwnDirectory } from '../process/own-directory.js';
 import { unpackKernel } from './debian.js';
 import { Initramfs } from './initramfs.js';
 import { GUEST_MODULES, modulesInOrder } from './modules.js';
@@ -50,8 +51,7 @@ export async function prepareGuest(options: PrepareOptions): Promise<GuestFiles>
 async function make(folder: string, cache: string, program: Buffer, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted();
   await mkdir(cache, { recursive: true });
-  await removeLeftovers(cache);
-  const work = await mkdtemp(join(cache, `making-${process.pid}-`));
+  const work = await makeOwnDirectory(cache, 'making');
   try {
     const tree = await unpackKernel(work, signal);
     const files = new Initramfs().file('init', program);
@@ -68,25 +68,6 @@ async function make(folder: string, cache: string, program: Buffer, signal: Abor
     });
   } finally {
     await rm(work, { recursive: true, force: true });
-  }
-}
-
-/** What processes left that were killed while they made a guest. */
-async function removeLeftovers(cache: string): Promise<void> {
-  for (const entry of await readdir(cache)) {
-    const maker = /^making-(\d+)-/.exec(entry)?.[1];
-    if (maker === undefined || isAlive(Number(maker))) continue;
-    await rm(join(cache, entry), { recursive: true, force: true });
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    // EPERM: alive, and another user's.
-    return error instanceof Error && 'code' in error && error.code !== 'ESRCH';
   }
 }
 

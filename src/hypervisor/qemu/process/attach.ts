@@ -11,7 +11,8 @@ import { dirname, isAbsolute, join } from 'node:path';
 import { asError, codeOf } from '../../../errors.js';
 import { PAGE_SIZE } from '../../../stream/format.js';
 import { badConfiguration, type HypervisorError } from '../../port.js';
-import { findDisks } from '../disks/find.js';
+import type { DiskOptions } from '../disks/drives.js';
+import { findDisks, type FoundDisks } from '../disks/find.js';
 import { removeLeftovers } from '../disks/leftovers.js';
 import { checkNetwork, checkRamBlocks } from '../monitor/check.js';
 import { CompareTracking } from '../memory/compare.js';
@@ -34,7 +35,8 @@ export interface AttachConfig {
   /** The path of the socket of the guest's serial port, if its output is to go through us. */
   readonly serial?: string;
   readonly sharedDisks?: readonly string[];
-  /** How its other writable disks are replicated. */
+  /** Of its other writable disks, which are replicated, by the ids of their drives or the names of their nodes. */
+  readonly disks?: Readonly<Record<string, Pick<DiskOptions, 'durability'>>>;
   readonly replication?: Omit<ReplicationOptions, 'relaxed'>;
   /** The ids of the netdevs whose output is held: of all that a network card is plugged into. */
   readonly netdevs?: readonly string[];
@@ -70,6 +72,7 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
     ending.push(() => guard.end());
     await removeLeftovers(qmp, (work) => whileStopped({ qmp, guard }, new RunState(null), work));
     const disks = await findDisks(qmp, config.sharedDisks ?? []);
+    const relaxed = relaxedOf(config, disks);
     const inventory = await takeInventory(qmp, ram.id, disks.disks);
     const status = runStatusOf(await qmp.execute('query-status'));
     let lost = false;
@@ -95,7 +98,7 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
       ramBlock: ram.id,
       inventory,
       disks,
-      replication: config.replication ?? {},
+      replication: { ...config.replication, relaxed },
       qmp,
       tracking,
       trackingReason: 'the file of its RAM is not served by us',
@@ -115,6 +118,16 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
     for (const end of ending.reverse()) await end();
     throw error;
   }
+}
+
+/** The ids of those whose flushes need not reach this host's disk. @throws HypervisorError BAD_CONFIGURATION */
+function relaxedOf({ disks = {} }: AttachConfig, { disks: found }: FoundDisks): string[] {
+  return Object.entries(disks).flatMap(([name, { durability }]) => {
+    const disk = found.find(({ id, drive, node }) => [id, drive, node].includes(name));
+    if (disk !== undefined) return durability === 'relaxed' ? [disk.id] : [];
+    const message = `there is no disk ${name} that is replicated: no drive of the QEMU has this id, and no node this name`;
+    throw badConfiguration(message, { key: 'disks', value: name });
+  });
 }
 
 /** Before anything else: a secondary may run it by now. What else is wrong here then leaves it stopped. */

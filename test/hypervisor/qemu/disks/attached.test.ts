@@ -4,14 +4,21 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
-import { attachQemuSource } from '../../../../src/hypervisor/qemu/index.js';
+import { attachQemuSource, type AttachConfig } from '../../../../src/hypervisor/qemu/index.js';
 import { Cleanup } from '../../../support/cleanup.js';
 import { processesWith } from '../../../support/processes.js';
 import { until } from '../../../support/until.js';
 import { StrangeQemu } from '../stranger.js';
+import { expectCode } from '../../support.js';
 import { needQemu } from '../support.js';
 import { DiskLab, imageOf, writersArguments } from './lab.js';
 import { needQemuTools } from './support.js';
+
+interface Node {
+  readonly 'node-name': string;
+  readonly cache: Readonly<Record<string, boolean>>;
+  readonly 'dirty-bitmaps'?: unknown;
+}
 
 const AGENT = fileURLToPath(new URL('./disk-agent.js', import.meta.url));
 
@@ -32,8 +39,8 @@ describe('qemu disks: attached', function () {
   afterEach(() => cleanup.run());
   after(() => ofAll.run());
 
-  async function attached(): Promise<DiskLab> {
-    const source = await attachQemuSource({ name: 'web', monitor: qemu.monitor });
+  async function attached(disks: AttachConfig['disks'] = {}): Promise<DiskLab> {
+    const source = await attachQemuSource({ name: 'web', monitor: qemu.monitor, disks });
     cleanup.add(() => source.destroy());
     return new DiskLab(source, image, 'raw');
   }
@@ -74,14 +81,58 @@ describe('qemu disks: attached', function () {
     });
   }
 
-  it('an agent is killed while it reads: its guest goes on, and the next one replicates it', async () => {
+  /** Of the nodes of its disk: whether each is flushed, and whether any is marked. */
+  async function flushes(): Promise<{ readonly each: boolean[]; readonly isMarked: boolean }> {
+    const nodes = (await qemu.ask((qmp) => qmp.execute('query-named-block-nodes', { flat: true }))) as Node[];
+    const own = nodes.filter((node) => !node['node-name'].startsWith('romulus-'));
+    return {
+      each: own.map(({ cache }) => cache['no-flush'] === false),
+      isMarked: own.some((node) => node['dirty-bitmaps'] !== undefined),
+    };
+  }
+
+  const ON = { each: [true, true], isMarked: false };
+
+  it('relaxed, its disk is not flushed while it is protected, and is as it was when it is left', async () => {
+    const lab = await attached({ disk: { durability: 'relaxed' } });
+    await isEqual(lab);
+    const nodes = (await lab.source.machine.qmp.execute('query-named-block-nodes', { flat: true })) as Node[];
+    const own = nodes.filter((node) => !node['node-name'].startsWith('romulus-'));
+    expect(own.map(({ cache }) => cache['no-flush'])).to.deep.equal([true, true]);
+    await lab.source.leave?.('free');
+    expect(await flushes()).to.deep.equal(ON);
+    await nothingLeft();
+  });
+
+  it('a disk that is named and not there is refused', async () => {
+    const none = attached({ none: { durability: 'strict' } });
+    await expectCode(none, 'BAD_CONFIGURATION', 'there is no disk none');
+    expect(await flushes()).to.deep.equal(ON);
+  });
+
+  const killed = async (guard: boolean): Promise<void> => {
     const agent = spawn(process.execPath, [AGENT, qemu.monitor], { stdio: ['ignore', 'pipe', 'inherit'] });
     await once(agent.stdout, 'data');
+    if (guard) for (const pid of qemu.guards()) process.kill(pid, 'SIGKILL');
     agent.kill('SIGKILL');
     await once(agent, 'close');
     const left = () => qemu.isGuarded() || processesWith('keeper.js').length > 0;
     await until('its helpers have ended', () => !left());
     expect(qemu.lives()).to.equal(true);
+  };
+
+  it('an agent is killed with its guard: the next one finds its flushes off, and switches them on', async () => {
+    await killed(true);
+    expect(await flushes()).to.deep.equal({ each: [false, false], isMarked: true });
+    const lab = await attached();
+    await lab.source.leave?.('free');
+    expect(await flushes()).to.deep.equal(ON);
+  });
+
+  it('an agent is killed while it reads: its guest goes on, and the next one replicates it', async () => {
+    await killed(false);
+    expect(await flushes(), 'by the guard').to.deep.equal(ON);
+    expect(await qemu.isRunning()).to.equal(true);
     const lab = await attached();
     await isEqual(lab);
     await lab.source.leave?.('free');

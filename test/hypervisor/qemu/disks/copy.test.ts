@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { CHUNK_BYTES, DirtyMap } from '../../../../src/disk/dirty-map.js';
 import { SLAB_BYTES } from '../../../../src/disk/extents.js';
 import { Mask } from '../../../../src/disk/mask.js';
+import { monotonicMs } from '../../../../src/flow/clock.js';
 import { ALLOCATION, stretches } from '../../../../src/hypervisor/qemu/disks/nbd/block-status.js';
 import { NbdClient } from '../../../../src/hypervisor/qemu/disks/nbd/client.js';
 import {
@@ -205,6 +206,12 @@ describe('qemu disks: a copy', function () {
     expect((await stopped).left.octets()).to.be.greaterThan(0);
     const failing = await exports.copy({ ...order, take: () => Promise.reject(new Error('no room')) });
     expect(failing.error).to.include({ message: 'no room' });
+    const halfOf = new DirtyMap(BYTES);
+    halfOf.mark(0, 20 * MIB);
+    const beganMs = monotonicMs();
+    const slow = { todo: halfOf, bytesPerSecond: 16 * MIB };
+    expect((await exports.copy({ ...order, ...slow, take: () => Promise.resolve() })).error).to.equal(null);
+    expect((monotonicMs() - beganMs) / 1000, '20 MiB at 16 MiB/s').to.be.within(1.25 * 0.9, 1.25 * 1.1);
     const nobody = await exports.copy({ ...order, path: `${path}.none`, take: () => Promise.resolve() });
     expect(nobody.error).to.include({ code: 'FAILED' });
     expect(nobody.left.octets()).to.equal(BYTES);

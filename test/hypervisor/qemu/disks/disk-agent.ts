@@ -2,12 +2,12 @@
 
 import { attachQemuSource } from '../../../../src/hypervisor/qemu/index.js';
 
-const source = await attachQemuSource({ name: 'agent', monitor: process.argv[2] ?? '' });
-const { disks } = source;
-if (!disks) throw new Error('there are no disks');
-await disks.attach();
-await disks.keep();
-await disks.copy({
+const disks = { disk: { durability: 'relaxed' } } as const;
+const source = await attachQemuSource({ name: 'agent', monitor: process.argv[2] ?? '', disks });
+if (!source.disks) throw new Error('there are no disks');
+await source.disks.attach();
+await source.disks.keep();
+await source.disks.copy({
   ...{ disk: 0, signal: new AbortController().signal },
   take: () => {
     process.stdout.write('there\n');

@@ -1,8 +1,9 @@
 // The exports as the agent holds them: epochs, memory that comes back, strangers at the socket, and every end.
 
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
-import { connect, type Socket } from 'node:net';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, statSync } from 'node:fs';
+import { Server, connect, type Socket } from 'node:net';
 import path from 'node:path';
 import { expect } from 'chai';
 import { SLAB_BYTES, dataAt } from '../../../../src/disk/extents.js';
@@ -54,6 +55,16 @@ describe('qemu disks: the exports', function () {
       qemuIo(uriOf(exports.path, 'a'), 'raw', 'write -P 1 0 6M', 'write -P 2 1000k 3k', 'write -z 64k 64k'),
       qemuIo(uriOf(exports.path, 'b'), 'raw', 'write -P 3 3M 512', 'aio_write -P 4 0 1M', 'discard 1M 1M'),
     ]);
+    // What is written over what is kept takes no more room.
+    const figures = [
+      { name: 'a', requests: 3, writtenBytes: 6 * MIB + 3072, journalBytes: 6 * MIB },
+      { name: 'b', requests: 3, writtenBytes: MIB + 512, journalBytes: MIB + 512 },
+    ];
+    await until(
+      'they are counted',
+      () => exports.figures.reduce((all, { requests }) => all + requests, 0) === 6,
+    );
+    expect(exports.figures).to.deep.equal(figures);
     const [a, b] = await sealInto(exports, standbys);
     expect([a?.name, b?.name]).to.deep.equal(['a', 'b']);
     expect(standbys.a.octets.subarray(0, 65_536).every((octet) => octet === 1)).to.equal(true);
@@ -64,6 +75,9 @@ describe('qemu disks: the exports', function () {
     ]);
     expect(standbys.b.octets.readUInt8(3 * MIB + 511)).to.equal(3);
     expect(b?.counters.covers, 'a discard').to.equal(1);
+    await until('they are sealed', () => exports.figures.every(({ journalBytes }) => journalBytes === 0));
+    const before = figures.map((each) => ({ ...each, journalBytes: 0 }));
+    expect(exports.figures, 'and still counted').to.deep.equal(before);
     await until('they are gone', () => events.filter(({ kind }) => kind === 'lost').length === 2);
     expect(events).to.deep.include({ kind: 'lost', disk: 'a', reason: null });
   });
@@ -218,6 +232,35 @@ describe('qemu disks: the exports', function () {
     await writer.ended;
     await exports.close();
     expect(existsSync(exports.path)).to.equal(false);
+  });
+
+  it('do away with what killed processes left, not with what somebody listens at, or has made just now', async () => {
+    const directory = await cleanup.directory();
+    const { exports } = await exported(cleanup, { disks: [{ name: 'disk', bytes: MIB }], directory });
+    const gone = new Server().listen(path.join(directory, 'gone'));
+    await once(gone, 'listening');
+    const dead = { left: 999_999_999, served: 999_999_998, living: process.ppid };
+    const of = (pid: number) => path.join(directory, `romulus-nbd-${pid}-abcdef`);
+    for (const pid of Object.values(dead)) mkdirSync(of(pid));
+    // A socket whose owner was killed stays, and nobody answers there; to rename one changes nothing of that.
+    const killed = spawnSync(process.execPath, [
+      '-e',
+      `require('net').createServer().listen(${JSON.stringify(path.join(of(dead.left), 'socket'))}, () => process.kill(process.pid, 'SIGKILL'))`,
+    ]);
+    expect([killed.signal, existsSync(path.join(of(dead.left), 'socket'))]).to.deep.equal(['SIGKILL', true]);
+    renameSync(path.join(directory, 'gone'), path.join(of(dead.served), 'socket'));
+    try {
+      const more = await exported(cleanup, { disks: [{ name: 'disk', bytes: MIB }], directory });
+      const wanted = [
+        of(dead.served),
+        of(dead.living),
+        ...[exports, more.exports].map((each) => path.dirname(each.path)),
+      ];
+      const there = readdirSync(directory).map((name) => path.join(directory, name));
+      expect(there).to.have.members(wanted);
+    } finally {
+      gone.close();
+    }
   });
 
   it('say where no socket can stand', async () => {

@@ -24,6 +24,16 @@ export interface WriteCounters {
   readonly reads: number;
 }
 
+/** Of a disk, since its thread began. */
+export interface ExportFigures {
+  readonly name: string;
+  /** With data or without. */
+  readonly requests: number;
+  readonly writtenBytes: number;
+  /** Of the epoch that is open. */
+  readonly journalBytes: number;
+}
+
 export class DiskExport {
   readonly name: string;
   readonly bytes: number;
@@ -36,6 +46,9 @@ export class DiskExport {
   #mode: ExportMode = 'journal';
   #isOpen = false;
   #counters = noWrites();
+  /** Of the epochs before. */
+  #requestsBefore = 0;
+  #writtenBytesBefore = 0;
 
   constructor(name: string, bytes: number, pool: SlabPool) {
     this.name = name;
@@ -86,9 +99,21 @@ export class DiskExport {
     this.onRoom();
   }
 
+  get figures(): ExportFigures {
+    const { writes, covers, writtenBytes } = this.#counters;
+    return {
+      name: this.name,
+      requests: this.#requestsBefore + writes + covers,
+      writtenBytes: this.#writtenBytesBefore + writtenBytes,
+      journalBytes: this.#journal.dataBytes,
+    };
+  }
+
   /** The epoch ends here. */
   seal(): SealedJournal & { readonly counters: WriteCounters } {
     const counters = this.#counters;
+    this.#requestsBefore += counters.writes + counters.covers;
+    this.#writtenBytesBefore += counters.writtenBytes;
     this.#counters = noWrites();
     this.#isOpen = false;
     return { ...this.#journal.seal(), counters };

@@ -7,7 +7,7 @@
 // The slabs are the memory that all data are in, those of the present epoch and those that were sealed. Whoever takes
 // them gives them back; where there is none left, data become dirty chunks, or wait (see ExportMode).
 
-import { mkdtemp, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { Subject, type Observable } from 'rxjs';
@@ -17,13 +17,11 @@ import type { SealedJournal } from '../../../../disk/journal.js';
 import { asError } from '../../../../errors.js';
 import type { CopyBatch, CopyProgress } from './copy.js';
 import { NbdError } from './error.js';
-import type { ExportMode, WriteCounters } from './export.js';
+import type { ExportFigures, ExportMode, WriteCounters } from './export.js';
 import type { CopiedMessage, SealedDisk, ServerNews, ServerRequest, ServerStart } from './messages.js';
 import type { Exported } from './negotiation.js';
 import { Pulse } from './pulse.js';
-
-/** The longest path of a socket, in octets (Linux, without the zero at its end). */
-const SOCKET_PATH_BYTES_MAX = 107;
+import { socketDirectory } from './socket-directory.js';
 
 export interface NbdExportsOptions {
   /** Where a directory of our own is made, for the socket: mode 0700. */
@@ -110,6 +108,7 @@ export class NbdExports {
   #copy = 0;
   #listening: Waiting<undefined> | null = null;
   #end: NbdError | null = null;
+  #figures: readonly ExportFigures[] = [];
   readonly #pulse = new Pulse(
     () => this.#post({ kind: 'ask' }),
     (limitMs) => this.#stuck(limitMs),
@@ -117,7 +116,7 @@ export class NbdExports {
 
   /** Resolves when QEMU may connect. @throws NbdError BAD_PATH, FAILED, THREAD_ENDED, HUNG */
   static async open(options: NbdExportsOptions): Promise<NbdExports> {
-    const directory = await ownDirectory(options.directory);
+    const directory = await socketDirectory(options.directory);
     const exports = new NbdExports(directory, options);
     try {
       await new Promise<undefined>((resolve, reject) => (exports.#listening = { resolve, reject }));
@@ -152,6 +151,11 @@ export class NbdExports {
   /** How often seal() has been called; a number of 32 bits, which goes round. */
   get epoch(): number {
     return Atomics.load(this.#epochs, 0);
+  }
+
+  /** As of its last sign of life; of each disk, once it has given one. */
+  get figures(): readonly ExportFigures[] {
+    return this.#figures;
   }
 
   /**
@@ -240,6 +244,7 @@ export class NbdExports {
         this.#pulse.alive();
         return;
       case 'alive':
+        this.#figures = news.figures;
         this.#pulse.alive();
         return;
       case 'refused':
@@ -307,21 +312,6 @@ export class NbdExports {
     this.#copies.clear();
     if (isNews) this.#events.next({ kind: 'ended', error });
     this.#events.complete();
-  }
-}
-
-async function ownDirectory(parent: string): Promise<string> {
-  const longest = path.join(parent, 'nbd-XXXXXX', 'socket');
-  if (Buffer.byteLength(longest) > SOCKET_PATH_BYTES_MAX) {
-    throw new NbdError('BAD_PATH', `no socket can stand in ${parent}: its path would be too long`, {
-      path: longest,
-    });
-  }
-  try {
-    return await mkdtemp(path.join(parent, 'nbd-'));
-  } catch (thrown) {
-    const cause = asError(thrown);
-    throw new NbdError('FAILED', `no directory can be made in ${parent}: ${cause.message}`, {}, { cause });
   }
 }
 

@@ -5,7 +5,7 @@ import type { SealedJournal } from '../../../../disk/journal.js';
 import type { Facts } from '../../../../errors.js';
 import type { CopyProgress } from './copy.js';
 import type { NbdErrorCode } from './error.js';
-import type { ExportMode, WriteCounters } from './export.js';
+import type { ExportFigures, ExportMode, WriteCounters } from './export.js';
 import type { Exported } from './negotiation.js';
 
 export interface ServerStart {
@@ -68,7 +68,7 @@ export interface CopiedMessage {
 export type ServerNews =
   | { readonly kind: 'listening' }
   /** The answer to `ask`. */
-  | { readonly kind: 'alive' }
+  | { readonly kind: 'alive'; readonly figures: readonly ExportFigures[] }
   | { readonly kind: 'refused'; readonly reason: string }
   | { readonly kind: 'connected'; readonly disk: string }
   | { readonly kind: 'lost'; readonly disk: string; readonly reason: string | null }

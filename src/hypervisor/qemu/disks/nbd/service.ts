@@ -56,7 +56,7 @@ export class NbdService {
   take(request: ServerRequest): void {
     switch (request.kind) {
       case 'ask':
-        this.#post({ kind: 'alive' }, []);
+        this.#post({ kind: 'alive', figures: this.#server.exports.map(({ figures }) => figures) }, []);
         return;
       case 'seal': {
         this.#catchUp();

@@ -8,7 +8,7 @@
 // layer's business, the image is locked against everybody else, and whoever hangs in a bad disk is another process: more
 // than the guest can write by its mirror, and than the network brings, goes through it.
 
-import { mkdtemp, rm, stat } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { getSystemErrorName } from 'node:util';
@@ -19,6 +19,7 @@ import { HypervisorError, badConfiguration, failed } from '../../../port.js';
 import { ALLOCATION, markData } from '../nbd/block-status.js';
 import { NbdClient } from '../nbd/client.js';
 import { NbdError } from '../nbd/error.js';
+import { makeOwnDirectory } from '../../process/own-directory.js';
 import { QmpError } from '../../monitor/qmp.js';
 import type { JsonObject } from '../../monitor/qmp-parser.js';
 import type { LocalDisk } from '../drives.js';
@@ -84,7 +85,7 @@ export async function openImages(
   { nodeOf = nodeOfFile, answerMs = ANSWER_MS }: OpenOptions = {},
 ): Promise<Images> {
   const daemon = await BlockDaemon.start();
-  const directory = await mkdtemp(join(tmpdir(), 'romulus-disks-'));
+  const directory = await makeOwnDirectory(tmpdir(), 'romulus-disks');
   try {
     const path = join(directory, 'socket');
     await daemon.qmp.execute('nbd-server-start', { addr: { type: 'unix', data: { path } } });
