@@ -34,6 +34,8 @@ import { openTracking, type ChosenTracking } from './memory/tracking.js';
 
 /** Of QEMUs in a row that were of no use. */
 const DEATHS_MAX = 3;
+const COLD_NOTE =
+  'its disks are in use elsewhere: QEMU is started when the domain is taken over, and nothing is loaded before';
 /** A few announcements, a little apart, for switches that were looking away. */
 const ANNOUNCEMENT = { initial: 50, max: 550, rounds: 5, step: 100 };
 
@@ -109,11 +111,7 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
   }
 
   get notes(): readonly string[] {
-    return this.#isCold
-      ? [
-          'its disks are in use elsewhere: QEMU is started when the domain is taken over, and nothing is loaded before',
-        ]
-      : [];
+    return this.#isCold ? [COLD_NOTE] : [];
   }
 
   async info(): Promise<DomainInfo> {
