@@ -6,6 +6,7 @@ import { expect } from 'chai';
 import { PATIENCE_MS } from '../../../../service/agent-pair.js';
 import { Cleanup } from '../../../../support/cleanup.js';
 import { immutable } from '../../../../support/immutable.js';
+import { whereTimeIs } from '../../../../support/length.js';
 import { Tmpfs } from '../../../../support/tmpfs.js';
 import { until } from '../../../../support/until.js';
 import { needQemu } from '../../support.js';
@@ -31,7 +32,7 @@ describe('qemu disks: an owner’s is broken', function () {
     return BrokenHosts.start(cleanup, { drives: { alpha: drive, beta: raw(standby) } }, isPaired);
   }
 
-  it('a write fails (EIO): the guest is told, and does it again', async () => {
+  whereTimeIs('a write fails (EIO): the guest is told, and does it again', async () => {
     const image = await rawImage(`${await cleanup.directory()}/image`, DISK_BYTES);
     const rule = 'inject-error.0.event=none,inject-error.0.iotype=write,inject-error.0.once=on';
     const drive = `driver=blkdebug,image.driver=file,image.filename=${image},${rule},inject-error.0.sector=4000`;
@@ -68,7 +69,7 @@ describe('qemu disks: an owner’s is broken', function () {
     return { hosts, free };
   }
 
-  it('full: QEMU stops the guest, until there is room', async function () {
+  whereTimeIs('full: QEMU stops the guest, until there is room', async function () {
     const { hosts, free } = await full(this);
     free();
     await hosts.protectedAgain();
