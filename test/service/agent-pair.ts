@@ -125,6 +125,11 @@ export class AgentPair {
     return child?.exitCode === null && child.signalCode === null ? (child.pid ?? null) : null;
   }
 
+  /** By the register nobody may take it over. */
+  async isAlone(): Promise<boolean> {
+    return (await this.#witness.read('web'))?.mode === 'alone';
+  }
+
   faresOf(host: HostName): string {
     return this.#sides.get(host)?.fares ?? '';
   }

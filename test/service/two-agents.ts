@@ -1,7 +1,7 @@
 // Two hosts in one process, each with its agent, over real sockets, with one register that both see: who runs the domain
 // changes, and what it says is heard by one listener, whoever lets it out.
 
-import { pino } from 'pino';
+import { pino, type Logger } from 'pino';
 import { parseCluster } from '../../src/config/cluster.js';
 import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
 import type { RegisterWitness } from '../../src/failover/register.js';
@@ -28,6 +28,8 @@ export interface TwoAgentsOptions {
   readonly domain?: Record<string, unknown>;
   readonly hypervisors?: Pick<AgentDependencies, 'openSource' | 'openTarget'>;
   readonly witness?: RegisterWitness;
+  /** Default: as ROMULUS_TEST_LOG says. */
+  readonly log?: Logger;
   /** The standby reaches its owner through these; else directly. */
   readonly proxies?: Readonly<Record<HostName, Proxy>>;
 }
@@ -85,7 +87,7 @@ export class TwoAgents {
     );
     const agent = createAgent(config, {
       ...(hypervisors ?? { openSource, openTarget }),
-      log: log.child({ host }),
+      log: (this.#options.log ?? log).child({ host }),
       witness: { witness: lasting(this.witness), shared: true },
       openConsole: () => ({
         write: (bytes) => (this.said += Buffer.from(bytes).toString('latin1')),

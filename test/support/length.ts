@@ -6,3 +6,8 @@ export const LONG = process.env['ROMULUS_TEST_LONG'] === '1';
 export function times(few: number, many: number): number {
   return LONG ? many : few;
 }
+
+/** A test of what others show, too, in a smaller frame: in a long run only. */
+export function whereTimeIs(title: string, test: Mocha.AsyncFunc): void {
+  if (LONG) it(title, test);
+}

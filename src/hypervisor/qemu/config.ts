@@ -12,7 +12,7 @@ import { badConfiguration, type HypervisorError } from '../port.js';
 import { PAGE_SIZE } from '../../stream/format.js';
 import type { ReplicationOptions } from './machine.js';
 import type { DirtyWay } from './memory/dirty.js';
-import type { DiskOptions } from './disks/drives.js';
+import { withSteadyFiles, type DiskOptions } from './disks/drives.js';
 import { networkArguments, type NetworkDevice } from './network/network.js';
 import { stateNode } from './state/state-image.js';
 
@@ -128,7 +128,7 @@ export function commandLine(config: QemuConfig, role: QemuRole): string[] {
     // The device state that we load has neither the configuration section of a migration nor its description.
     ...['-global', 'migration.send-configuration=off'],
     ...networkArguments(config.network ?? [], machine),
-    ...(config.arguments ?? []),
+    ...withSteadyFiles(config),
     ...(role === 'standby' ? ['-blockdev', JSON.stringify(stateNode(IMAGE_PATH))] : []),
     // Its disks may be in use by the primary's QEMU: this way they are not opened for writing.
     ...(role === 'probe' ? ['-incoming', 'defer'] : []),

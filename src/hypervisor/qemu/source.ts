@@ -130,6 +130,7 @@ export class QemuSource extends StoppableDomain implements SourceDomain {
   protected async end(guest: 'running' | 'stopped'): Promise<void> {
     const { guard, qmp } = this.machine;
     const before = this.#state;
+    this.staysStopped();
     this.#state = 'destroyed'; // and is not resumed any more by whoever has suspended it
     try {
       if (guard !== null && guest === 'stopped') {

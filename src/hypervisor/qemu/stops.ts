@@ -2,6 +2,7 @@
 // which it must stand still, as to its disks. One stop at a time, and nothing lets the guest run in the midst of it.
 
 import { tmpdir } from 'node:os';
+import { EMPTY, catchError, concatMap, defer, interval, switchMap, type Subscription } from 'rxjs';
 import { InOrder } from '../../flow/in-order.js';
 import type { DomainState } from '../port.js';
 import { QemuDisks, type InPause } from './disks/qemu-disks.js';
@@ -9,17 +10,22 @@ import type { QemuMachine } from './machine.js';
 import { RunState, runStatusOf } from './monitor/run-state.js';
 import { DeviceStateAlone } from './state/device-state.js';
 
+/** A disk that was full, or failed, may be well again. */
+const TRY_AGAIN_MS = 5000;
+
 export abstract class StoppableDomain extends DeviceStateAlone {
   readonly machine: QemuMachine;
   readonly disks?: QemuDisks;
   protected readonly run: RunState;
   /** Stops of the guest, and what ends them. */
   protected readonly stops = new InOrder();
+  readonly #goingOn: Subscription;
 
   protected constructor(machine: QemuMachine, stoppedBy: string | null) {
     super();
     this.machine = machine;
     this.run = new RunState(stoppedBy);
+    this.#goingOn = this.#goOnAfterErrors();
     const { qmp, directory, monitor, replication, guard } = machine;
     const { disks } = machine.disks;
     if (disks.length === 0) return;
@@ -41,6 +47,33 @@ export abstract class StoppableDomain extends DeviceStateAlone {
       this.requireGuest();
       return this.state === 'running' ? whileStopped(this.machine, this.run, work) : work();
     });
+  }
+
+  /** It is let run by nobody any more. */
+  protected staysStopped(): void {
+    this.#goingOn.unsubscribe();
+  }
+
+  /**
+   * A guest that QEMU stops, since its disk has failed (as it does where it is full), asks its disk again when it is let
+   * run. A QEMU of ours has nobody else who could do that; also on the host that takes it over, whose disk may be well.
+   */
+  #goOnAfterErrors(): Subscription {
+    const { guard, qmp } = this.machine;
+    const tried$ = defer(() =>
+      this.stops.do(async () => {
+        if (this.state === 'running' && this.stoppedBy === 'io-error') await qmp.execute('cont');
+      }),
+    ).pipe(catchError(() => EMPTY)); // it has ended, or is asked again
+    return this.run.stoppedBy$
+      .pipe(
+        switchMap((stoppedBy) =>
+          guard === null && stoppedBy === 'io-error'
+            ? interval(TRY_AGAIN_MS).pipe(concatMap(() => tried$))
+            : EMPTY,
+        ),
+      )
+      .subscribe();
   }
 
   /** Of a guest that goes on without us. What is left in QEMU then ends by itself when the disks are closed. */

@@ -28,7 +28,9 @@ export class TakenOver extends QemuPrimary {
 
   constructor({ machine, gates, stoppedBy, owner, warnings$ }: TakenOverOptions) {
     const netdevs = gates.map(({ netdev }) => netdev);
-    super(machine, { state: 'created', stoppedBy, gates, netdevs });
+    // A disk that had failed there may be well here: it is asked again.
+    const stillBy = stoppedBy === 'io-error' ? null : stoppedBy;
+    super(machine, { state: 'created', stoppedBy: stillBy, gates, netdevs });
     for (const gate of gates) gate.testAtHold((test) => this.testIfRunning(test));
     this.#owner = owner;
     this.#warnings$ = warnings$;

@@ -82,6 +82,21 @@ export function replicatedDisks(config: DrivesConfig): LocalDisk[] {
   });
 }
 
+/**
+ * The arguments, such that QEMU never opens the file of a replicated disk anew: of a -drive it does, unless told otherwise,
+ * when a mirror ends, and (7.2) aborts, and its guest with it, if it cannot: a file that was renamed, or made read-only.
+ */
+export function withSteadyFiles(config: DrivesConfig): string[] {
+  const words = config.arguments ?? [];
+  const ids = new Set(replicatedDisks(config).map(({ name }) => name));
+  return words.map((word, at) => {
+    if (!isOption(words[at - 1], 'drive')) return word;
+    const options = optionsIn(word);
+    const isOurs = ids.has(options.get('id') ?? '') && !options.has('auto-read-only');
+    return isOurs ? `${word},auto-read-only=off` : word;
+  });
+}
+
 function drivesIn(words: readonly string[]): Found[] {
   return valuesOf(words, 'drive').flatMap((value) => {
     const options = optionsIn(value);
@@ -139,8 +154,12 @@ function isOn(value: string | undefined): boolean {
 function valuesOf(words: readonly string[], option: string): string[] {
   return words.flatMap((word, at) => {
     const value = words[at + 1];
-    return value !== undefined && (word === `-${option}` || word === `--${option}`) ? [value] : [];
+    return value !== undefined && isOption(word, option) ? [value] : [];
   });
+}
+
+function isOption(word: string | undefined, option: string): boolean {
+  return word === `-${option}` || word === `--${option}`;
 }
 
 /** Of both forms that QEMU takes. A comma in a value is written twice; what lies within another has dots in its name. */

@@ -2,7 +2,11 @@
 
 import { expect } from 'chai';
 import { HypervisorError } from '../../../../src/hypervisor/port.js';
-import { replicatedDisks, type DrivesConfig } from '../../../../src/hypervisor/qemu/disks/drives.js';
+import {
+  replicatedDisks,
+  withSteadyFiles,
+  type DrivesConfig,
+} from '../../../../src/hypervisor/qemu/disks/drives.js';
 
 const found = (words: readonly string[], more: DrivesConfig = {}) =>
   replicatedDisks({ arguments: words, ...more }).map(({ id, file, format }) => `${id} ${format} ${file}`);
@@ -90,4 +94,16 @@ describe('qemu disks: the drives of a configuration', () => {
         .with.property('code', 'BAD_CONFIGURATION');
     });
   }
+
+  it('keep their files open, whatever becomes of a mirror; others are as they are given', () => {
+    const words = [
+      ...['-drive', 'id=a,file=/a.img,format=raw', '--drive', 'file=/b.qcow2,format=qcow2,id=b'],
+      ...['-drive', 'id=c,file=/c.img,format=raw,auto-read-only=on', '-drive', 'id=d,file=/d.img,format=raw'],
+      ...['-drive', 'id=e,file=/e.iso,format=raw,media=cdrom', '-device', 'virtio-blk-pci,drive=a'],
+    ];
+    const steady = withSteadyFiles({ arguments: words, sharedDisks: ['d'] });
+    expect(steady).to.deep.equal(
+      words.map((word, at) => (at === 1 || at === 3 ? `${word},auto-read-only=off` : word)),
+    );
+  });
 });

@@ -2,6 +2,7 @@
 // on either host: what each agent says of it, and whether the guest comes to harm.
 
 import { expect } from 'chai';
+import { pino } from 'pino';
 import type { QemuConfig } from '../../../../../src/hypervisor/qemu/index.js';
 import { openQemuSource, openQemuTarget } from '../../../../../src/hypervisor/qemu/index.js';
 import { HOSTS, PATIENCE_MS, type HostName } from '../../../../service/agent-pair.js';
@@ -20,6 +21,8 @@ export interface BrokenOptions {
 
 export class BrokenHosts {
   readonly two: TwoAgents;
+  /** Of both, as they are logged. */
+  readonly #warnings: readonly string[];
   readonly #proxies: Readonly<Record<HostName, Proxy>>;
   readonly #drives: BrokenOptions['drives'];
 
@@ -28,13 +31,19 @@ export class BrokenHosts {
     const configOf = (name: string, host: HostName): QemuConfig => ({
       ...{ name, memoryBytes: 16 * 2 ** 20, accelerator: 'tcg', dirty: 'compare' },
       arguments: sequenceArguments(options.drives[host]),
-      disks: { disk: { durability: 'strict', bytes: DISK_BYTES, preallocate: options.preallocate === true } },
+      // alpha's is there.
+      ...(host === 'beta' && {
+        disks: {
+          disk: { durability: 'strict', bytes: DISK_BYTES, preallocate: options.preallocate === true },
+        },
+      }),
     });
+    const warnings: string[] = [];
     const proxies = { alpha: new Proxy(0), beta: new Proxy(0) };
     const two = await TwoAgents.start(
       cleanup,
       {
-        proxies,
+        ...{ proxies, log: pino({ level: 'warn' }, { write: (line) => void warnings.push(line) }) },
         hypervisor: { kind: 'qemu', memory: '16MiB' },
         hypervisors: {
           openSource: ({ name }) => openQemuSource(configOf(name, 'alpha')),
@@ -43,14 +52,16 @@ export class BrokenHosts {
       },
       isPaired,
     );
-    return new BrokenHosts(two, options.drives, proxies);
+    return new BrokenHosts(two, options.drives, proxies, warnings);
   }
 
   private constructor(
     two: TwoAgents,
     drives: BrokenOptions['drives'],
     proxies: Readonly<Record<HostName, Proxy>>,
+    warnings: readonly string[],
   ) {
+    this.#warnings = warnings;
     this.two = two;
     this.#proxies = proxies;
     this.#drives = drives;
@@ -70,6 +81,11 @@ export class BrokenHosts {
     return numbers;
   }
 
+  /** What it was refused by its disk, so far. */
+  get errors(): number {
+    return this.two.said.split('\n').filter((line) => line.startsWith('error')).length;
+  }
+
   /** It has looked at all of its disk, and more than once since. */
   async goesOn(): Promise<void> {
     const { length } = this.numbers;
@@ -81,9 +97,10 @@ export class BrokenHosts {
     await this.goesOn();
   }
 
-  /** It is not protected, and that host says why. */
+  /** It is not protected, and that host says why: the standby's in its status, the owner's in its log. */
   async isTold(host: HostName, reason: RegExp): Promise<void> {
-    const told = () => this.two.status(host).error?.message ?? '';
+    const logged = () => this.#warnings.filter((line) => line.includes(`"host":"${host}"`)).join('');
+    const told = () => (host === 'beta' ? (this.two.status(host).error?.message ?? '') : logged());
     try {
       await until('not protected', () => !this.isProtected && reason.test(told()), PATIENCE_MS);
     } catch (error) {

@@ -5,6 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { truncateSync } from 'node:fs';
 import { Cleanup } from '../../../../support/cleanup.js';
 import { immutable } from '../../../../support/immutable.js';
+import { LONG, whereTimeIs } from '../../../../support/length.js';
 import { loopDevice } from '../../../../support/loop-device.js';
 import { Tmpfs } from '../../../../support/tmpfs.js';
 import { needQemu } from '../../support.js';
@@ -53,7 +54,7 @@ describe('qemu disks: a standby’s is broken', function () {
     await hosts.takenOver();
   }
 
-  for (const format of ['raw', 'qcow2']) {
+  for (const format of LONG ? ['raw', 'qcow2'] : ['raw']) {
     it(`full, as its image grows (${format})`, async function () {
       const small = await smallFileSystem(this);
       const free = filled(small, MIB);
@@ -71,14 +72,17 @@ describe('qemu disks: a standby’s is broken', function () {
     await mended(hosts, free);
   });
 
-  it('full, where all room was given ahead: what is staged, when the link was cut', async function () {
-    const small = await smallFileSystem(this);
-    const hosts = await standingBy(raw(`${small.directory}/image`), true, true);
-    const free = small.fill();
-    hosts.cut();
-    await hosts.isTold('beta', /ENOSPC/);
-    await mended(hosts, free);
-  });
+  whereTimeIs(
+    'full, where all room was given ahead: what is staged, when the link was cut',
+    async function () {
+      const small = await smallFileSystem(this);
+      const hosts = await standingBy(raw(`${small.directory}/image`), true, true);
+      const free = small.fill();
+      hosts.cut();
+      await hosts.isTold('beta', /ENOSPC/);
+      await mended(hosts, free);
+    },
+  );
 
   it('broken (EIO); what was not written then is written later', async function () {
     const small = await smallFileSystem(this);
@@ -96,7 +100,7 @@ describe('qemu disks: a standby’s is broken', function () {
     await hosts.takenOver();
   });
 
-  it('read-only, all of a sudden', async function () {
+  whereTimeIs('read-only, all of a sudden', async function () {
     const image = `${await cleanup.directory()}/image`;
     const hosts = await standingBy(raw(image));
     const free = immutable(cleanup, image);

@@ -12,13 +12,7 @@ export type Phase = (typeof PHASES)[number];
 export type Side = 'owner' | 'standby';
 
 /** The most that a point is passed before the one that counts. */
-const SKIPS: Partial<Record<Point, number>> = {
-  copy: 4,
-  seal: 4,
-  'write first': 12,
-  write: 8,
-  committing: 5,
-};
+const SKIPS: Partial<Record<Point, number>> = { copy: 2, seal: 3, 'write first': 4, write: 4, committing: 5 };
 const OWNERS: readonly Victim[] = ['agent', 'qemu', 'worker'];
 const STANDBYS: readonly Victim[] = ['agent', 'qemu', 'daemon'];
 /** Of a synchronisation. */
@@ -26,7 +20,9 @@ const SYNCHRONISING: Readonly<Record<Side, readonly Point[]>> = {
   owner: ['keep', 'copy', 'seal'],
   standby: ['begin', 'write first', 'committing first'],
 };
-const TRAP_MS = 5000;
+/** A busy machine is slow. */
+const TRAP_MS = 15_000;
+const NEVER = 1e9;
 
 export interface Blow {
   readonly phase: Phase;
@@ -51,7 +47,7 @@ export async function strike(hosts: KillHosts, phase: Phase, random: Random): Pr
   const at: Struck = { hosts, random, owner, standby: otherOf(owner), phase };
   switch (phase) {
     case 'first synchronisation':
-      return synchronising(at, 'a new standby', () => hosts.restart(at.standby, true));
+      return synchronising(at, 'a new standby', 'gone');
     case 'steady':
       await sleep(random() * 200);
       return atOnce(at, drawn(at, random() < 0.5 ? 'owner' : 'standby'));
@@ -61,8 +57,8 @@ export async function strike(hosts: KillHosts, phase: Phase, random: Random): Pr
     }
     case 'resynchronisation':
       return random() < 0.5
-        ? synchronising(at, 'the link was cut', () => hosts.cut())
-        : synchronising(at, 'the standby was restarted', () => hosts.restart(at.standby, false));
+        ? synchronising(at, 'the link was cut', null)
+        : synchronising(at, 'the standby was restarted', 'kept');
     case 'takeover':
       return takeover(at);
   }
@@ -87,13 +83,23 @@ function drawn({ random }: Struck, side: Side, how = '', mayBoot = false): Drawn
   return { side, victim: pick(random, side === 'owner' ? OWNERS : STANDBYS), how, mayBoot };
 }
 
-async function synchronising(at: Struck, how: string, cause: () => Promise<void>): Promise<Blow> {
-  const { random } = at;
+/** `image`: of a standby that dies, and is begun anew; null: nobody does, but the link is cut. */
+async function synchronising(at: Struck, how: string, image: 'kept' | 'gone' | null): Promise<Blow> {
+  const { hosts, random, standby } = at;
   const side = random() < 0.5 ? 'owner' : 'standby';
   const point = pick(random, SYNCHRONISING[random() < 0.5 ? 'owner' : 'standby']);
   const blow = drawn(at, side, how, side === 'owner');
   const isCopied = blow.victim === 'worker' && point === 'copy' && random() < 0.5;
-  return trapped(at, isCopied ? { ...blow, victim: 'keeper' } : blow, point, cause);
+  const strikes = isCopied ? { ...blow, victim: 'keeper' as const } : blow;
+  if (image === null) return trapped(at, strikes, point, () => hosts.cut());
+  await hosts.lose(standby, image);
+  const begin = () => {
+    hosts.pair.begin(standby);
+    return Promise.resolve();
+  };
+  if (sideOf(point) === 'owner') return trapped(at, strikes, point, begin);
+  await begin(); // it is told when it is there
+  return trapped(at, strikes, point);
 }
 
 async function takeover(at: Struck): Promise<Blow> {
@@ -123,18 +129,17 @@ async function trapped(
   const host = at[there];
   const skip = Math.floor(random() * (SKIPS[point] ?? 1));
   const isLocal = there === side;
-  // A standby that is begun anew is told when it is.
-  if (how.includes('standby') && there === 'standby') await cause?.();
   const { hits } = hosts;
   const isOver = () =>
     hosts.hits > hits || (isLocal && victim === 'agent' && hosts.pair.pidOf(host) === null);
   hosts.trap(host, { point, skip, victim: isLocal ? victim : null });
-  if (!(how.includes('standby') && there === 'standby')) await cause?.();
+  await cause?.();
   let isHit = true;
   try {
     await until('the trap', isOver, TRAP_MS);
   } catch {
     isHit = false;
+    hosts.trap(host, { point, skip: NEVER, victim: null });
   }
   if (!isLocal || !isHit) hosts.kill(at[side], victim);
   return { phase, side, victim, point, how, isHit, mayBoot };

@@ -3,6 +3,7 @@
 
 import { rmSync } from 'node:fs';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { AgentPair, HOSTS, PATIENCE_MS, type HostName } from '../../../../service/agent-pair.js';
 import { Proxy } from '../../../../service/proxy.js';
 import type { Cleanup } from '../../../../support/cleanup.js';
@@ -116,13 +117,17 @@ export class KillHosts {
     return Promise.resolve();
   }
 
-  /** It comes back, with its image or without. */
-  async restart(host: HostName, isBlank: boolean): Promise<void> {
-    await this.pair.kill(host);
-    this.#rest[host] = '';
-    const { image } = this.#files[host];
-    if (isBlank) for (const file of [image, `${image}.romulus`]) rmSync(file, { force: true });
-    this.pair.begin(host);
+  /** A standby that dies, with its image or without, and whose owner knows that: what dies with it then would be both copies. */
+  async lose(standby: HostName, image: 'kept' | 'gone'): Promise<void> {
+    await this.pair.kill(standby);
+    this.#rest[standby] = '';
+    const { image: file } = this.#files[standby];
+    if (image === 'gone') for (const each of [file, `${file}.romulus`]) rmSync(each, { force: true });
+    const deadline = performance.now() + PATIENCE_MS;
+    while (!(await this.pair.isAlone())) {
+      if (performance.now() > deadline) throw new Error('not in time: its owner is alone');
+      await sleep(5);
+    }
   }
 
   /** The guest has looked at all of its disk, and more than once since. */

@@ -2,6 +2,7 @@
 // what is taken over, and what a standby commits, is the disk of one moment; and whoever comes back is in step again.
 
 import { expect } from 'chai';
+import { PATIENCE_MS } from '../../../../service/agent-pair.js';
 import { Cleanup } from '../../../../support/cleanup.js';
 import { times } from '../../../../support/length.js';
 import { newSeed, seeded, shuffled } from '../../../../support/random.js';
@@ -39,6 +40,12 @@ describe('qemu disks: something is killed', function () {
           expect(hosts.faults).to.deep.equal([]);
         }
       }
+      // In step at the end, too: what is handed over is the owner's last pause.
+      const { takeovers } = hosts;
+      await hosts.pair.switchedOver(PATIENCE_MS);
+      await hosts.speaks();
+      await hosts.matched();
+      expect([hosts.takeovers, hosts.faults]).to.deep.equal([takeovers + 1, []]);
     } catch (error) {
       console.log(`      after ${JSON.stringify(blows.slice(-3))}`);
       throw error;
