@@ -5,13 +5,16 @@ import { once } from 'node:events';
 import { rmSync, mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { SupervisorMessage } from '../../src/cli/supervisor.js';
+import type { CommitReport, Synchronisation } from '../../src/report/reports.js';
 import { SHARED, stoppableOf, type Lab } from '../hypervisor/qemu/lab.js';
 import { childrenOf, isAlive, processesWith, stopProcesses } from '../support/processes.js';
 import { until } from '../support/until.js';
 import { plug, type HostName } from './network.js';
 
 const ROMULUS = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
-const DEATH_TIMEOUT_MS = 10_000;
+const START_TIMEOUT_MS = 90_000;
+const DEATH_TIMEOUT_MS = 30_000;
+const CONSOLE_LINES_MAX = 1000;
 
 /** A line of an agent's log. */
 export interface Said {
@@ -84,12 +87,17 @@ export class ClusterHost {
   readonly ticks: Tick[] = [];
   /** Said on a console, and no tick: of a guest that is not well. */
   readonly bad: string[] = [];
+  /** What else was said there, the last lines. */
+  readonly console: string[] = [];
+  /** Of the standbys that it has brought to their first checkpoint. */
+  readonly synchronisations: Synchronisation[] = [];
   lives = 0;
   readonly #lab: Lab;
   /** The cluster's file, by its name in the lab; for its next life. */
   config: string;
   readonly #parts = new Map<string, Part>();
   readonly #won = new Map<string, Seen>();
+  readonly #commits = new Map<string, CommitReport>();
   #process: ChildProcess | null = null;
 
   constructor(lab: Lab, name: HostName, config: string) {
@@ -122,10 +130,16 @@ export class ClusterHost {
     return this.#won.get(domain);
   }
 
+  /** The last checkpoint of the domain that it has committed in this life. */
+  commitIn(domain: string): CommitReport | undefined {
+    return this.#commits.get(domain);
+  }
+
   async start(): Promise<void> {
     if (this.#process) throw new Error(`${this.name} lives already`);
     this.lives++;
     this.#parts.clear();
+    this.#commits.clear();
     // A host comes back with empty file systems in memory.
     const temporary = `tmp-${this.name}`;
     rmSync(this.#lab.outside(temporary), { recursive: true, force: true });
@@ -149,7 +163,7 @@ export class ClusterHost {
     child.once('close', () => {
       if (this.#process === child) this.#process = null;
     });
-    await until(`${this.name} listens`, () => listens || this.#process !== child, 30_000);
+    await until(`${this.name} listens`, () => listens || this.#process !== child, START_TIMEOUT_MS);
     if (this.#process !== child) throw new Error(`${this.name} does not start:\n${this.transcript(5)}`);
   }
 
@@ -166,6 +180,13 @@ export class ClusterHost {
     // What guards a QEMU that is not its own outlives it.
     const ended = () => !family.some((pid) => isAlive(pid) && !isGuard(pid));
     await until(`the end of ${this.name}`, ended, DEATH_TIMEOUT_MS);
+  }
+
+  /** The QEMU that runs its guest dies, and nothing else. Resolves when it has. */
+  async loseQemu(): Promise<void> {
+    const qemus = this.pids.filter((pid) => processesWith('qemu-system').includes(pid));
+    for (const pid of qemus) kill(pid, 'SIGKILL');
+    await until(`the end of ${this.name}’s QEMU`, () => !qemus.some(isAlive), DEATH_TIMEOUT_MS);
   }
 
   /** After any death. */
@@ -209,6 +230,10 @@ export class ClusterHost {
   }
 
   #hear(message: SupervisorMessage): void {
+    if (message.kind === 'commit') this.#commits.set(message.report.domain, message.report);
+    if (message.kind === 'checkpoint' && message.report.synchronisation) {
+      this.synchronisations.push(message.report.synchronisation);
+    }
     if (message.kind !== 'transition') return;
     const { domain, role, link } = message.report;
     this.#parts.set(domain, { role, link });
@@ -218,6 +243,8 @@ export class ClusterHost {
     const [, number] = /^tick (\d+) ok\r?$/.exec(line) ?? [];
     if (number !== undefined) this.ticks.push({ host: this.name, atMs: Date.now(), number: Number(number) });
     else if (line.includes('BAD')) this.bad.push(`${this.name}: ${line}`);
+    else this.console.push(line);
+    if (this.console.length > CONSOLE_LINES_MAX) this.console.shift();
   }
 
   #log(line: string): void {
