@@ -203,7 +203,8 @@ function clusterOf(
           disks: { disk: { size: `${DISK_BYTES / 2 ** 20}MiB` } },
         },
         checkpoint: { intervalMs: 20 },
-        heartbeat: { intervalMs: 50, timeoutMs: 600 },
+        // A busy machine is silent for a while; who is killed is missed at once.
+        heartbeat: { intervalMs: 100, timeoutMs: 3000 },
       },
     ],
   };
