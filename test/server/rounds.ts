@@ -309,6 +309,8 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const { values } = parseArgs({
     options: { kills: { type: 'string', default: '20' }, seed: { type: 'string' } },
   });
+  // What it made is removed when it exits, which a signal by itself is not.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
   const needed = await findNeeded(false);
   const files = await ensureServer(GUEST_ADDRESS);
   if (!needed || !files) process.exit(2);
