@@ -144,6 +144,7 @@ export class PrimaryDomain {
       const { tasks } = this.#work;
       const world = await openWorld(this.#config, this.#dependencies, hooks, tasks, this.#log, estate);
       this.#work.made(world);
+      world.listen();
       this.#running.add(world.domain.disks?.events$.subscribe((event) => this.#ofDisks(event)));
     } catch (error) {
       this.#events$.next(this.#work.failed(error, 'the domain cannot be made'));

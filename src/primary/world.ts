@@ -45,6 +45,8 @@ export interface World {
   readonly gate: OrderedGate;
   /** Opens the outputs' files anew, by their names. */
   reopen(): Promise<readonly Reloaded[]>;
+  /** From here on the hooks are told, also what was before: its owner has it, and can end it. Once. */
+  listen(): void;
   /** Octets of the held ones that were let out, and that the console has not taken. */
   readonly waitingBytes: number;
   /** Closes the outputs, when what was let out has left or the time for that is over. The domain is destroyed before. */
@@ -82,11 +84,6 @@ export async function openWorld(
     ];
     for (const note of domain.notes ?? []) log.info(note);
     const info = await domain.info();
-    subscriptions.add(gate.pressure$.subscribe(hooks.pressure));
-    subscriptions.add(domain.events$.subscribe(hooks.event));
-    subscriptions.add(domain.warnings$?.subscribe((warning) => log.warn(warning)));
-    subscriptions.add(domain.machineChanges$?.subscribe(hooks.machineChange));
-    subscriptions.add(domain.stoppedBy$?.subscribe(hooks.stoppedBy));
     const limited = withLimits(domain, checkpoint.hypervisorTimeoutMs, info.p2mSize * PAGE_SIZE);
     return {
       domain: limited,
@@ -98,6 +95,13 @@ export async function openWorld(
         return gate.waitingBytes;
       },
       reopen: () => reopenAll(outputs, log),
+      listen: () => {
+        subscriptions.add(gate.pressure$.subscribe(hooks.pressure));
+        subscriptions.add(domain.warnings$?.subscribe((warning) => log.warn(warning)));
+        subscriptions.add(domain.machineChanges$?.subscribe(hooks.machineChange));
+        subscriptions.add(domain.stoppedBy$?.subscribe(hooks.stoppedBy));
+        subscriptions.add(domain.events$.subscribe(hooks.event));
+      },
       close,
     };
   } catch (error) {

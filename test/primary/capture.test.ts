@@ -91,6 +91,7 @@ async function made(held: Partial<Record<string, Promise<void>>> = {}) {
       gate: new OrderedGate(network, console, tasks),
       waitingBytes: 0,
       reopen: () => Promise.resolve([]),
+      listen: () => undefined,
       close: () => Promise.resolve(),
     },
     disks: null,

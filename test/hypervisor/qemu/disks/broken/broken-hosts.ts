@@ -4,6 +4,7 @@
 import { expect } from 'chai';
 import { pino } from 'pino';
 import type { QemuConfig } from '../../../../../src/hypervisor/qemu/index.js';
+import type { QmpClient } from '../../../../../src/hypervisor/qemu/monitor/qmp.js';
 import { openQemuSource, openQemuTarget } from '../../../../../src/hypervisor/qemu/index.js';
 import { HOSTS, PATIENCE_MS, type HostName } from '../../../../service/agent-pair.js';
 import { Proxy } from '../../../../service/proxy.js';
@@ -19,12 +20,17 @@ export interface BrokenOptions {
   readonly preallocate?: boolean;
 }
 
+interface BrokenParts {
+  readonly drives: BrokenOptions['drives'];
+  readonly proxies: Readonly<Record<HostName, Proxy>>;
+  /** Of both, as they are logged. */
+  readonly warnings: readonly string[];
+  readonly monitors: Readonly<Partial<Record<HostName, () => QmpClient>>>;
+}
+
 export class BrokenHosts {
   readonly two: TwoAgents;
-  /** Of both, as they are logged. */
-  readonly #warnings: readonly string[];
-  readonly #proxies: Readonly<Record<HostName, Proxy>>;
-  readonly #drives: BrokenOptions['drives'];
+  readonly #of: BrokenParts;
 
   /** alpha owns it; `isPaired`: and beta is to protect it before this resolves. */
   static async start(cleanup: Cleanup, options: BrokenOptions, isPaired = true): Promise<BrokenHosts> {
@@ -39,32 +45,42 @@ export class BrokenHosts {
       }),
     });
     const warnings: string[] = [];
+    const monitors: Partial<Record<HostName, () => QmpClient>> = {};
+    let two: TwoAgents | null = null;
     const proxies = { alpha: new Proxy(0), beta: new Proxy(0) };
-    const two = await TwoAgents.start(
+    two = await TwoAgents.start(
       cleanup,
       {
         ...{ proxies, log: pino({ level: 'warn' }, { write: (line) => void warnings.push(line) }) },
         hypervisor: { kind: 'qemu', memory: '16MiB' },
         hypervisors: {
-          openSource: ({ name }) => openQemuSource(configOf(name, 'alpha')),
-          openTarget: ({ name }) => openQemuTarget(configOf(name, 'beta')),
+          openSource: async ({ name }) => {
+            const source = await openQemuSource(configOf(name, 'alpha'));
+            monitors.alpha = () => source.machine.qmp;
+            return source;
+          },
+          // beta's, until it is the owner.
+          openTarget: async ({ name }) => {
+            const host = two?.owner === 'beta' ? 'alpha' : 'beta';
+            const target = await openQemuTarget(configOf(name, host));
+            monitors[host] = () => target.machine.qmp;
+            return target;
+          },
         },
       },
       isPaired,
     );
-    return new BrokenHosts(two, options.drives, proxies, warnings);
+    return new BrokenHosts(two, { drives: options.drives, proxies, warnings, monitors });
   }
 
-  private constructor(
-    two: TwoAgents,
-    drives: BrokenOptions['drives'],
-    proxies: Readonly<Record<HostName, Proxy>>,
-    warnings: readonly string[],
-  ) {
-    this.#warnings = warnings;
+  private constructor(two: TwoAgents, of: BrokenParts) {
     this.two = two;
-    this.#proxies = proxies;
-    this.#drives = drives;
+    this.#of = of;
+  }
+
+  /** What an operator would say to its QEMU. */
+  async say(host: HostName, command: 'stop' | 'cont'): Promise<void> {
+    await this.#of.monitors[host]?.().execute(command);
   }
 
   get isProtected(): boolean {
@@ -99,7 +115,7 @@ export class BrokenHosts {
 
   /** It is not protected, and that host says why: the standby's in its status, the owner's in its log. */
   async isTold(host: HostName, reason: RegExp): Promise<void> {
-    const logged = () => this.#warnings.filter((line) => line.includes(`"host":"${host}"`)).join('');
+    const logged = () => this.#of.warnings.filter((line) => line.includes(`"host":"${host}"`)).join('');
     const told = () => (host === 'beta' ? (this.two.status(host).error?.message ?? '') : logged());
     try {
       await until('not protected', () => !this.isProtected && reason.test(told()), PATIENCE_MS);
@@ -109,14 +125,19 @@ export class BrokenHosts {
   }
 
   cut(): void {
-    for (const host of HOSTS) this.#proxies[host].cut();
+    for (const host of HOSTS) this.#of.proxies[host].cut();
   }
 
   /** Its standby is the domain from now on; with all that was heard. */
   async takenOver(): Promise<void> {
     const before = this.numbers.at(-1) ?? 0;
-    for (const pid of processesWith(this.#drives.alpha)) process.kill(pid, 'SIGKILL');
-    await until('it is taken over', () => this.two.owner === 'beta', PATIENCE_MS);
+    await this.killed();
     await until('it goes on', () => (this.numbers.at(-1) ?? 0) > before, PATIENCE_MS);
+  }
+
+  /** The owner's QEMU is. */
+  async killed(): Promise<void> {
+    for (const pid of processesWith(this.#of.drives.alpha)) process.kill(pid, 'SIGKILL');
+    await until('it is taken over', () => this.two.owner === 'beta', PATIENCE_MS);
   }
 }

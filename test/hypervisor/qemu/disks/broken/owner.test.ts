@@ -2,6 +2,7 @@
 // and why, is told; and as soon as the disk is well, the guest is protected again, and what is taken over is what was heard.
 
 import { truncateSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { PATIENCE_MS } from '../../../../service/agent-pair.js';
 import { Cleanup } from '../../../../support/cleanup.js';
@@ -80,6 +81,24 @@ describe('qemu disks: an owner’s is broken', function () {
     const { hosts } = await full(this);
     await until('it is protected as it is', () => hosts.isProtected, PATIENCE_MS);
     await hosts.takenOver();
+    await hosts.goesOn();
+  });
+
+  it('stopped by an operator: it is taken over so, protected so, and goes on when he lets it', async () => {
+    const hosts = await owning(raw(await rawImage(`${await cleanup.directory()}/image`, DISK_BYTES)));
+    // One that is given in a pause of ours is undone (LIMITS.md).
+    const isStopped = () => hosts.two.status('alpha').stoppedBy === 'paused';
+    while (!isStopped()) {
+      await hosts.say('alpha', 'stop');
+      await sleep(50);
+    }
+    const { epochAcknowledged } = hosts.two.status('alpha');
+    const isProtectedSo = () => hosts.two.status('alpha').epochAcknowledged > epochAcknowledged + 2;
+    await until('as it is', isProtectedSo, PATIENCE_MS);
+    await hosts.killed();
+    await hosts.two.paired();
+    expect(hosts.two.status('beta').stoppedBy).to.equal('paused');
+    await hosts.say('beta', 'cont');
     await hosts.goesOn();
   });
 });
