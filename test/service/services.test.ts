@@ -157,6 +157,14 @@ describe('service: two hosts', () => {
     expect(Buffer.compare(memory, memoryAfter(progressOf(memory), PAGES))).to.equal(0);
   });
 
+  it('the domain crashes while it is made: it is let go of', async () => {
+    const primary = new TestPrimary({ domain: { onCrash: 'stay' }, made: (domain) => domain.crash() });
+    cleanup.add(() => primary.service.stop());
+    await primary.service.start();
+    await until('its end', () => primary.was('failed'));
+    await until('nothing is left of it', () => primary.guest().domain.state === 'destroyed');
+  });
+
   it('what the hypervisor holds back is sealed while the domain runs, before each suspend', async () => {
     const calls: string[] = [];
     const primary = await primaryOf({

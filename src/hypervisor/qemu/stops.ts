@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os';
 import { EMPTY, catchError, concatMap, defer, interval, switchMap, type Subscription } from 'rxjs';
 import { InOrder } from '../../flow/in-order.js';
 import type { DomainState } from '../port.js';
-import { QemuDisks, type InPause } from './disks/qemu-disks.js';
+import type { InPause } from './disks/mirror.js';
+import { QemuDisks } from './disks/qemu-disks.js';
 import type { QemuMachine } from './machine.js';
 import { RunState, runStatusOf } from './monitor/run-state.js';
 import { DeviceStateAlone } from './state/device-state.js';
@@ -26,12 +27,12 @@ export abstract class StoppableDomain extends DeviceStateAlone {
     this.machine = machine;
     this.run = new RunState(stoppedBy);
     this.#goingOn = this.#goOnAfterErrors();
-    const { qmp, directory, monitor, replication, guard } = machine;
+    const { qmp, directory, monitor, replication } = machine;
     const { disks } = machine.disks;
     if (disks.length === 0) return;
     const inPause: InPause = (work) => this.inPause(work);
     const where = { directory: directory ?? tmpdir(), monitor };
-    this.disks = new QemuDisks({ ...replication, ...where, qmp, disks, inPause, guard });
+    this.disks = new QemuDisks({ ...replication, ...where, qmp, disks, inPause });
   }
 
   protected abstract get state(): DomainState;

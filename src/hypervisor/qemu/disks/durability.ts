@@ -20,33 +20,27 @@ const MARK = 'romulus-relaxed';
 /** The fewest bits for it. */
 const MARK_GRANULARITY = 2 ** 31;
 
-/** Outlives us: of a QEMU that does. */
-export interface FlushGuard {
-  /** Flushes may be off; or are all on again. */
-  relaxed(on: boolean): void;
-}
-
 export interface FlushesOptions {
   readonly qmp: QmpClient;
   readonly disks: readonly Pick<FoundDisk, 'id' | 'node'>[];
   /** The ids of those whose flushes may be switched off. */
   readonly relaxed?: readonly string[] | undefined;
-  /** Null, or left out: QEMU ends with us. */
-  readonly guard?: FlushGuard | null | undefined;
+  /** The path of the monitor of a QEMU that does not end with us; null, or left out: it does. */
+  readonly monitor?: string | null | undefined;
 }
 
 /** Flushes of some disks' nodes, which are on in the beginning. */
 export class Flushes {
   readonly #qmp: QmpClient;
-  readonly #guard: FlushGuard | null;
+  readonly #outlivesUs: boolean;
   /** What the guest's devices are plugged into. */
   readonly #roots: readonly string[];
   /** Those that we have switched off. */
   #off: readonly string[] = [];
 
-  constructor({ qmp, disks, relaxed = [], guard = null }: FlushesOptions) {
+  constructor({ qmp, disks, relaxed = [], monitor = null }: FlushesOptions) {
     this.#qmp = qmp;
-    this.#guard = guard;
+    this.#outlivesUs = monitor !== null;
     this.#roots = disks.filter(({ id }) => relaxed.includes(id)).map(({ node }) => node);
   }
 
@@ -60,10 +54,9 @@ export class Flushes {
     const nodes = await listOf(this.#qmp, 'query-named-block-nodes', { flat: true });
     const written = await this.#written();
     this.#off = nodes.filter((node) => written.has(nameOf(node)) && !isOff(node)).map(nameOf);
-    if (this.#off.length > 0) this.#guard?.relaxed(true);
     for (const node of nodes) {
       if (!this.#off.includes(nameOf(node))) continue;
-      if (this.#guard !== null) await mark(this.#qmp, nameOf(node));
+      if (this.#outlivesUs) await mark(this.#qmp, nameOf(node));
       await reopen(this.#qmp, node, 'on');
     }
   }
@@ -73,7 +66,6 @@ export class Flushes {
     if (!this.areOff) return;
     await switchOn(this.#qmp, ({ 'node-name': name }) => this.#off.includes(String(name)), this.#roots);
     this.#off = [];
-    this.#guard?.relaxed(false);
   }
 
   /** The nodes through which these disks are written to, down to their files. */

@@ -1,17 +1,21 @@
-// What an agent before us, which died, has left in the block layer of a QEMU that lives: mirrors into exports that nobody
-// serves any more (QEMU ends each when its guest writes), exports that nobody reads, and flushes that are switched off.
+// What an agent which died has left in the block layer of a QEMU that lives: mirrors into exports that nobody serves any
+// more, exports that nobody reads, and flushes that are switched off. Its guard removes it, or else whoever attaches next.
 
 import type { QmpClient } from '../monitor/qmp.js';
 import { listOf } from './answers.js';
 import { areMarked, switchOnMarked } from './durability.js';
 import { removeExports } from './exports-left.js';
-import { endMirror } from './mirror.js';
+import { endMirror, type InPause } from './mirror.js';
 import { mirrorIndexOf, mirrorNames } from './names.js';
-import type { InPause } from './qemu-disks.js';
 
 /** Nothing is touched, and the guest not stopped, where nothing was left. @throws HypervisorError */
 export async function removeLeftovers(qmp: QmpClient, inPause: InPause): Promise<void> {
   await removeExports(qmp);
+  await removeMirrors(qmp, inPause);
+}
+
+/** And what they had switched off is on again. Nothing is touched where nothing was left. @throws HypervisorError */
+export async function removeMirrors(qmp: QmpClient, inPause: InPause): Promise<void> {
   const [nodes, jobs] = await Promise.all([
     listOf(qmp, 'query-named-block-nodes', { flat: true }),
     listOf(qmp, 'query-block-jobs'),

@@ -21,17 +21,15 @@ import type { ReplicatedDisk } from '../../port-disks.js';
 import type { QmpClient } from '../monitor/qmp.js';
 import { onProcessExit } from '../process/exit-hooks.js';
 import { Attachment, endAll, lostError, translated } from './attachment.js';
-import { Flushes, type FlushGuard } from './durability.js';
+import { Flushes } from './durability.js';
 import { WrittenFigures } from './figures.js';
 import type { FoundDisk } from './find.js';
 import { NbdExports, type EpochWrites, type NbdExportEvent } from './nbd/exports.js';
+import type { InPause } from './mirror.js';
 import { DiskReaders } from './reader.js';
 import { diskSums } from './sums.js';
 
 const POOL_BYTES = 64 * 1024 * 1024;
-
-/** Does work while the guest stands still. */
-export type InPause = <T>(work: () => Promise<T>) => Promise<T>;
 
 export interface QemuDisksOptions {
   readonly qmp: QmpClient;
@@ -45,8 +43,6 @@ export interface QemuDisksOptions {
   readonly poolBytes?: number | undefined;
   /** The ids of those whose durability is relaxed. */
   readonly relaxed?: readonly string[] | undefined;
-  /** Of a QEMU that does not end with us. */
-  readonly guard?: FlushGuard | null;
   /** See NbdExportsOptions. */
   readonly entry?: URL | undefined;
 }
@@ -116,7 +112,7 @@ export class QemuDisks implements DiskSource {
 
   rest(): Promise<void> {
     return this.#do(async () => {
-      await this.#flush();
+      await this.#clear();
       const exports = this.#exports;
       if (exports === null) return; // attach() does it
       try {
@@ -301,7 +297,7 @@ export class QemuDisks implements DiskSource {
   #lose(index: number, reason: string): void {
     if (!this.#attachment(index).lose(reason)) return;
     this.#events.next({ kind: 'lost', disk: index, reason });
-    this.#do(() => this.#flush()).catch(() => undefined); // QEMU has ended, or rest() tries it again
+    this.#do(() => this.#clear()).catch(() => undefined); // QEMU has ended, or rest() tries it again
   }
 
   /** @throws HypervisorError WRONG_STATE before attach(), FAILED if a disk is lost, DOMAIN_GONE after close() */
@@ -313,9 +309,14 @@ export class QemuDisks implements DiskSource {
     throw new HypervisorError('WRONG_STATE', 'the disks are not attached');
   }
 
-  /** Nobody else has what is written from here on. @throws HypervisorError */
-  async #flush(): Promise<void> {
-    if (this.#flushes.areOff) await this.#inPause(() => this.#flushes.switchOn());
+  /** Nobody else has what is written from here on, and of mirrors that are lost nothing is left. @throws HypervisorError */
+  async #clear(): Promise<void> {
+    const lost = this.#attachments.filter(({ isBegun, isAttached }) => isBegun && !isAttached);
+    if (lost.length === 0 && !this.#flushes.areOff) return;
+    await this.#inPause(async () => {
+      await this.#flushes.switchOn();
+      await endAll(lost);
+    });
   }
 
   #inPause<T>(work: () => Promise<T>): Promise<T> {

@@ -4,9 +4,9 @@
 // secondary may take it over: both would write.
 //
 //   we ──pipe──▶ guard:   S the guest is stopped   R it runs   E a secondary may take it over   N none may
-//                         F flushes of its disks may be switched off   W they are all on again
 //                         Q we are done with it
-//                         the end of the pipe = we are gone: if E ──▶ "stop", else if S ──▶ "cont"; if F ──▶ on again
+//                         the end of the pipe = we are gone: if E ──▶ "stop", else if S ──▶ "cont"; and what mirrors its
+//                                               disks is removed, in a pause
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url';
 import { codeOf } from '../../../errors.js';
 import { monotonicMs } from '../../../flow/clock.js';
 import { failed } from '../../port.js';
-import { switchOnMarked } from '../disks/durability.js';
+import { removeMirrors } from '../disks/leftovers.js';
 import { heedNoSignals } from './exit-hooks.js';
 import { hasMark } from './fence.js';
 import { QmpClient } from '../monitor/qmp.js';
@@ -27,8 +27,6 @@ export interface Guard {
   running(): void;
   /** Of a guest whose disks are shared: a secondary may take it over, or no more. */
   exposed(on: boolean): void;
-  /** Flushes of its disks may be switched off; or are all on again. */
-  relaxed(on: boolean): void;
   /**
    * Resolves when the guard has ended. `lost`: the monitor is lost, but its QEMU may live: the guard does its work, as if
    * we were gone.
@@ -65,7 +63,6 @@ export async function startGuard(monitor: string, directory: string): Promise<Gu
     stopping: () => child.stdin.write('S'),
     running: () => child.stdin.write('R'),
     exposed: (on) => child.stdin.write(on ? 'E' : 'N'),
-    relaxed: (on) => child.stdin.write(on ? 'F' : 'W'),
     end: async (lost = false) => {
       child.stdin.end(lost ? '' : 'Q');
       await closed.catch(() => undefined);
@@ -82,12 +79,10 @@ async function stand(monitor: string, directory: string): Promise<void> {
   process.stdout.write('ready\n');
   let stopped = false;
   let exposed = false;
-  let relaxed = false;
   for await (const chunk of process.stdin) {
     for (const letter of String(chunk)) {
       if (letter === 'Q') return;
       if (letter === 'S' || letter === 'R') stopped = letter === 'S';
-      else if (letter === 'F' || letter === 'W') relaxed = letter === 'F';
       else exposed = letter === 'E';
     }
   }
@@ -95,15 +90,17 @@ async function stand(monitor: string, directory: string): Promise<void> {
   rmSync(directory, { recursive: true, force: true, maxRetries: 5 });
   // There is no limit to the stop: as long as QEMU is there and the guest may run, it is needed.
   if (exposed) await withMonitor(monitor, Infinity, stopExposed);
-  else if (stopped && !relaxed) await withMonitor(monitor, GO_ON_TIMEOUT_MS, (qmp) => qmp.execute('cont'));
-  if (!relaxed) return;
+  let goesOn = stopped && !exposed;
   await withMonitor(monitor, GO_ON_TIMEOUT_MS, async (qmp) => {
-    const { running } = runStatusOf(await qmp.execute('query-status'));
-    if (running) await qmp.execute('stop');
     try {
-      await switchOnMarked(qmp);
+      await removeMirrors(qmp, async (work) => {
+        const { running } = runStatusOf(await qmp.execute('query-status'));
+        goesOn ||= running;
+        if (running) await qmp.execute('stop');
+        return work();
+      });
     } finally {
-      if (running || (stopped && !exposed)) await qmp.execute('cont');
+      if (goesOn) await qmp.execute('cont');
     }
   });
 }

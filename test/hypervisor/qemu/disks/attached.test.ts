@@ -11,7 +11,7 @@ import { until } from '../../../support/until.js';
 import { StrangeQemu } from '../stranger.js';
 import { expectCode } from '../../support.js';
 import { needQemu } from '../support.js';
-import { DiskLab, imageOf, writersArguments } from './lab.js';
+import { DiskLab, endsOfMirrors, imageOf, writersArguments } from './lab.js';
 import { needQemuTools } from './support.js';
 
 interface Node {
@@ -28,12 +28,15 @@ describe('qemu disks: attached', function () {
   const ofAll = new Cleanup();
   let image = '';
   let qemu: StrangeQemu;
+  /** A second monitor of it. */
+  let ear = '';
   before(async function () {
     await needQemu(this);
     await needQemuTools(this);
     image = await imageOf(ofAll, 'raw');
     const disk = writersArguments(`file=${image},format=raw`, true);
-    qemu = await StrangeQemu.start([...disk, '-smp', '2']);
+    ear = `${await ofAll.directory()}/ear`;
+    qemu = await StrangeQemu.start([...disk, '-smp', '2', '-qmp', `unix:${ear},server=on,wait=off`]);
     ofAll.add(() => qemu.kill());
   });
   afterEach(() => cleanup.run());
@@ -130,7 +133,11 @@ describe('qemu disks: attached', function () {
   });
 
   it('an agent is killed while it reads: its guest goes on, and the next one replicates it', async () => {
+    const listening = await StrangeQemu.monitorAt(ear);
+    cleanup.add(() => listening.close());
+    const ends = endsOfMirrors(listening);
     await killed(false);
+    expect(ends, 'else QEMU may die of it').to.deep.equal([true]);
     expect(await flushes(), 'by the guard').to.deep.equal(ON);
     expect(await qemu.isRunning()).to.equal(true);
     const lab = await attached();

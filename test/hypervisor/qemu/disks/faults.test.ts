@@ -7,7 +7,7 @@ import { Cleanup } from '../../../support/cleanup.js';
 import { until } from '../../../support/until.js';
 import { expectCode } from '../../support.js';
 import { needQemu } from '../support.js';
-import { DiskLab, type LabOptions } from './lab.js';
+import { DiskLab, endsOfMirrors, type LabOptions } from './lab.js';
 import { LONG } from '../../../support/length.js';
 import { needQemuTools } from './support.js';
 
@@ -69,8 +69,10 @@ describe('qemu disks: what goes wrong', function () {
     const given = await lab.disks.seal();
     expect(given).to.have.length(1);
     lab.take([]);
+    const ends = endsOfMirrors(lab.source.machine.qmp);
     await lab.plant('die');
-    await until('it is told', () => lab.lost.length > 0);
+    await until('it has ended', () => ends.length > 0);
+    expect(ends, 'else QEMU may die of it').to.deep.equal([true]);
     await lab.plant('die', false);
     await lostAndAttached(lab, /thread|mirror/);
     for (const { slabs } of given) lab.disks.release(slabs);
@@ -101,10 +103,13 @@ describe('qemu disks: what goes wrong', function () {
   });
 
   it('the thread answers errors: the mirror ends, and its next ones, until it does not', async () => {
+    const ends = endsOfMirrors(lab.source.machine.qmp);
     await lab.plant('refuse');
     await until('it is told', () => lab.lost.length > 0);
+    await until('it has ended', () => ends.length > 0);
     await lab.plant('refuse', false);
     await lostAndAttached(lab, /fails to write/);
+    expect(ends, 'else QEMU may die of it').to.deep.equal([true]);
   });
 
   it('somebody ends the mirror', async () => {

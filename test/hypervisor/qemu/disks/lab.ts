@@ -13,6 +13,7 @@ import type { DiskEvent, DiskWrites } from '../../../../src/hypervisor/port-disk
 import type { QemuPrimary } from '../../../../src/hypervisor/qemu/index.js';
 import { openQemuSource } from '../../../../src/hypervisor/qemu/index.js';
 import type { QemuDisks } from '../../../../src/hypervisor/qemu/disks/qemu-disks.js';
+import type { QmpClient } from '../../../../src/hypervisor/qemu/monitor/qmp.js';
 import { until } from '../../../support/until.js';
 import type { Cleanup } from '../../../support/cleanup.js';
 import { expectCode } from '../../support.js';
@@ -50,6 +51,17 @@ export async function imageOf(cleanup: Cleanup, format: LabOptions['format']): P
   if (format === 'raw') await rawImage(image, BYTES);
   else await qemuImg('create', '-q', '-f', format, image, String(BYTES));
   return image;
+}
+
+/** Of a guest that runs: how its mirrors end from now on, and whether it stands still then. */
+export function endsOfMirrors({ events$ }: QmpClient): boolean[] {
+  const standingStill: boolean[] = [];
+  let isStopped = false;
+  events$.subscribe(({ name }) => {
+    if (name === 'STOP' || name === 'RESUME') isStopped = name === 'STOP';
+    if (name === 'BLOCK_JOB_COMPLETED' || name === 'BLOCK_JOB_CANCELLED') standingStill.push(isStopped);
+  });
+  return standingStill;
 }
 
 /** A thread's file cannot be told anything; a module that it imports can. */
