@@ -140,12 +140,11 @@ export class PrimaryDomain {
         mayLeaveUntilMs: () => this.#state$.value.lastAtMs + this.#state$.value.settings.stallMs,
         machineChange: (change: MachineChange) => this.#machineChanged(change),
         stoppedBy: (stoppedBy: string | null) => this.#stoppedByOthers(stoppedBy),
+        disk: (event: DiskEvent) => this.#ofDisks(event),
       };
       const { tasks } = this.#work;
       const world = await openWorld(this.#config, this.#dependencies, hooks, tasks, this.#log, estate);
       this.#work.made(world);
-      world.listen();
-      this.#running.add(world.domain.disks?.events$.subscribe((event) => this.#ofDisks(event)));
     } catch (error) {
       this.#events$.next(this.#work.failed(error, 'the domain cannot be made'));
     }

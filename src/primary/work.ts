@@ -79,11 +79,13 @@ export class DomainWork {
     };
   }
 
+  /** The world's hooks are called from here on. */
   made(world: World): void {
     this.#world = world;
     const { domain } = world;
     this.#shared = new Shared(domain);
     this.#disks = domain.disks ? new SharedDisks(domain.disks) : null;
+    world.listen();
   }
 
   /** The domain is of no use any more, and why. */

@@ -6,6 +6,7 @@
 import { Subscription } from 'rxjs';
 import type { PrimaryDomainConfig } from '../config/agent.js';
 import type { DomainEvent, DomainInfo, MachineChange, SourceDomain } from '../hypervisor/port.js';
+import type { DiskEvent } from '../hypervisor/port-disks.js';
 import { ByteGate } from '../output/byte-gate.js';
 import { CompositeGate } from '../output/composite-gate.js';
 import { FreshOutlet } from '../output/fresh-outlet.js';
@@ -32,6 +33,7 @@ export interface WorldHooks {
   readonly machineChange: (change: MachineChange) => void;
   /** By what the domain was stopped, if not by us; null: it runs again. */
   readonly stoppedBy: (stoppedBy: string | null) => void;
+  readonly disk: (event: DiskEvent) => void;
 }
 
 export interface World {
@@ -100,6 +102,7 @@ export async function openWorld(
         subscriptions.add(domain.warnings$?.subscribe((warning) => log.warn(warning)));
         subscriptions.add(domain.machineChanges$?.subscribe(hooks.machineChange));
         subscriptions.add(domain.stoppedBy$?.subscribe(hooks.stoppedBy));
+        subscriptions.add(domain.disks?.events$.subscribe(hooks.disk));
         subscriptions.add(domain.events$.subscribe(hooks.event));
       },
       close,
