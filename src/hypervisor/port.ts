@@ -250,6 +250,11 @@ export interface TargetDomain extends Domain {
   setEmulatorContext?(context: Uint8Array): Promise<void>;
 
   /**
+   * What is written from here on belongs to a checkpoint that the domain will be started from, or not at all: nothing is
+   * kept for a way back. Not there: nothing ever is.
+   */
+  beginLast?(): void;
+  /**
    * A checkpoint is complete in the domain, and this is its emulatorContext(). Not there: nothing is to be done. The
    * domain may find out whether it could be started. `isLast`: it will be, from this one: it does find out, and what a
    * start needs is done as far as it can be.

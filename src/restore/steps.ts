@@ -247,6 +247,8 @@ export class RestoreSteps implements Closable {
     const epoch = this.#epoch;
     this.#completed = false;
     const first = !context.bufferAllRecords;
+    // Until it is confirmed, who hands it over can go on with it.
+    if (isLast) context.domain.beginLast?.();
     const bufferedBytes = bufferedRecords.bytes + (disks?.bufferedBytes ?? 0);
     const count = bufferedRecords.count;
     for (let i = 0; i < count; i++) {

@@ -22,7 +22,6 @@ import type { QemuConfig } from './config.js';
 import { StandbyDisks } from './disks/standby/standby-disks.js';
 import { HeldCheckpoints } from './state/held-checkpoints.js';
 import type { QemuMachine } from './machine.js';
-import { joinState } from './state/memory-section.js';
 import { MemoryCheck } from './memory/memory-check.js';
 import { QmpError } from './monitor/qmp.js';
 import { resetOf } from './monitor/run-state.js';
@@ -148,6 +147,10 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
     return this.#running((source) => source.input(bytes));
   }
 
+  beginLast(): void {
+    this.#checkpoints.giveUpWayBack();
+  }
+
   /**
    * A checkpoint is complete in memory, and this is its device state: it may be loaded on trial, and the first one is.
    * @throws HypervisorError BAD_CONTEXT if QEMU does not take it; the domain is then as of `checkpointsBack`
@@ -162,9 +165,7 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
   }
 
   lastCheckpoint(): Uint8Array {
-    const held = this.#checkpoints.current;
-    if (!held) throw new HypervisorError('WRONG_STATE', 'the domain has no checkpoint');
-    return joinState(held);
+    return this.#checkpoints.whole();
   }
 
   /**
@@ -175,7 +176,7 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
     return this.work.do(async () => {
       this.requireCreated();
       const held = await this.#checkpoints.accept(context);
-      if (this.#isCold) return;
+      if (this.#isCold || this.#checkpoints.isLoaded(held)) return;
       // Done now it need not be done then.
       await this.#checkpoints.load(held).catch((error: unknown) => {
         this.warnings$.next(`the last checkpoint could not be loaded ahead: ${asError(error).message}`);

@@ -16,7 +16,7 @@ const ROUNDS = times(4, 20);
 const WHERE = { alpha: 'primary', beta: 'secondary' } as const;
 const PORT = 7300;
 const LIMIT_MS = 180_000;
-/** Before and after each. */
+/** Before each, under protection, and after it. */
 const INCREMENTS = 50;
 /**
  * Of the client, in the middle of the rounds, on however busy a machine. On an idle one it is 250: a request that comes
@@ -72,6 +72,8 @@ describe('qemu: switchover', function () {
     const silences: number[] = [];
     for (let round = 1; round <= ROUNDS; round++) {
       const owner = await pair.paired();
+      // A client's patience comes from what it has seen: without protection replies come within a millisecond.
+      await client.reach(client.replies.length + INCREMENTS, LIMIT_MS);
       const from = client.replies.length;
       const { to } = await pair.switchedOver(LIMIT_MS);
       expect(to).to.not.equal(owner);

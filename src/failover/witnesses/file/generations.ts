@@ -42,8 +42,17 @@ export function readNewest(directory: string, domain: string): Promise<Register 
   });
 }
 
-/** @throws WitnessError UNREACHABLE, DENIED, CORRUPT, BAD_OPTIONS */
-export function writeNext(directory: string, domain: string, write: RegisterWrite): Promise<'won' | 'lost'> {
+/**
+ * Resolves when it is tidied up behind it, too. `decided`: called with the outcome as soon as that stands; it cannot fail
+ * from then on.
+ * @throws WitnessError UNREACHABLE, DENIED, CORRUPT, BAD_OPTIONS
+ */
+export function writeNext(
+  directory: string,
+  domain: string,
+  write: RegisterWrite,
+  decided: (outcome: 'won' | 'lost') => void,
+): Promise<void> {
   return told(directory, async () => {
     await checkDirectory(directory);
     const next = written(write);
@@ -52,8 +61,10 @@ export function writeNext(directory: string, domain: string, write: RegisterWrit
     try {
       await writeWhole(aside, encodeRegister(next));
       // Now, when something was just made there: over NFS the view of the directory is new then.
-      if (!sameRegister(await newest(directory, domain), write.expected)) return 'lost';
-      return await linkNext(directory, domain, aside, next);
+      const asExpected = sameRegister(await newest(directory, domain), write.expected);
+      const outcome = asExpected ? await linkNext(directory, domain, aside, next) : 'lost';
+      decided(outcome);
+      if (outcome === 'won') await prune(directory, domain, aside).catch(() => undefined); // the next write does it
     } finally {
       await removed(aside);
     }
@@ -72,7 +83,6 @@ export async function linkNext(
   // Somebody has come after us already, or long before: either way the register is not what we wrote.
   if (generations.some((generation) => generation > next.generation)) return 'lost';
   await syncDirectory(directory);
-  await prune(directory, domain, generations, aside);
   return 'won';
 }
 
@@ -159,13 +169,9 @@ async function syncDirectory(directory: string): Promise<void> {
 }
 
 /** What is left over from before. `aside` has just been written, so its time is now. */
-async function prune(
-  directory: string,
-  domain: string,
-  generations: readonly number[],
-  aside: string,
-): Promise<void> {
-  const old = [...generations].sort((a, b) => b - a).slice(KEPT_GENERATIONS);
+async function prune(directory: string, domain: string, aside: string): Promise<void> {
+  const generations = await generationsOf(directory, domain);
+  const old = generations.sort((a, b) => b - a).slice(KEPT_GENERATIONS);
   for (const generation of old) await removed(fileOf(directory, domain, generation));
   const { mtimeMs: nowMs } = await stat(aside);
   const others = (await readdir(directory)).filter((name) => name.startsWith(`.${domain}.`));

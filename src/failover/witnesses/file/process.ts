@@ -12,23 +12,25 @@ import type { FileAnswer, FileQuestion } from './messages.js';
 
 const order = new InOrder();
 
-async function answer({ id, directory, domain, write }: FileQuestion): Promise<FileAnswer> {
+/** Who asked does not wait for what is done behind a write. */
+async function work({ id, directory, domain, write }: FileQuestion): Promise<void> {
   try {
-    if (write === null) return { id, kind: 'read', register: await readNewest(directory, domain) };
-    return { id, kind: 'write', outcome: await writeNext(directory, domain, write) };
+    if (write === null) answer({ id, kind: 'read', register: await readNewest(directory, domain) });
+    else await writeNext(directory, domain, write, (outcome) => answer({ id, kind: 'write', outcome }));
   } catch (thrown) {
     const error = asError(thrown);
     if (!(error instanceof WitnessError)) throw error;
-    return { id, kind: 'error', code: error.code, message: error.message, facts: error.facts };
+    answer({ id, kind: 'error', code: error.code, message: error.message, facts: error.facts });
   }
 }
 
+function answer(answered: FileAnswer): void {
+  // Nobody there: 'disconnect' follows.
+  process.send?.(answered, undefined, undefined, () => undefined);
+}
+
 process.on('message', (question: FileQuestion) => {
-  void order.do(async () => {
-    const answered = await answer(question);
-    // Nobody there: 'disconnect' follows.
-    process.send?.(answered, undefined, undefined, () => undefined);
-  });
+  void order.do(() => work(question));
 });
 // Not exit(): that would wait for the threads.
 process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));

@@ -17,6 +17,8 @@ import { SLAB_PAGES, type RamAnswer, type RamRequest, type RamThreadStart } from
 import { readFrames, writeFrames } from './ram-file.js';
 
 export interface RamAccess {
+  /** It will be read. Not there: nothing has to be made for that. */
+  prepare?(): void;
   /** Copies `count` frames into `into` from `offset` on. @throws HypervisorError FAILED */
   read(gfns: Uint32Array, count: number, into: Uint8Array, offset: number): Promise<void>;
   /** Writes `count` pages, one after another in `data`, to the frames. @throws HypervisorError FAILED */
@@ -103,6 +105,10 @@ export class ServedAccess implements RamAccess {
     this.#fd = fd;
     this.#store = store;
     this.#explain = explain;
+  }
+
+  prepare(): void {
+    this.#start();
   }
 
   read(gfns: Uint32Array, count: number, into: Uint8Array, offset: number): Promise<void> {

@@ -11,7 +11,7 @@ import { asError } from '../../../errors.js';
 import { monotonicMs } from '../../../flow/clock.js';
 import { HypervisorError } from '../../port.js';
 import type { TrialLoads } from '../config.js';
-import { splitState, type StateParts } from './memory-section.js';
+import { joinState, splitState, type StateParts } from './memory-section.js';
 import type { Occupant, Seat, Seated } from '../process/seat.js';
 import { RUNNING, runStateOf } from './state-sections.js';
 import { Undo } from '../memory/undo.js';
@@ -63,11 +63,19 @@ export class HeldCheckpoints {
     this.#undo = new Undo(occupant.memory.tracking.ram, pages, UNDO_BYTES_MAX);
     this.#pace = new TrialPace(loads);
     this.#goesBack = goesBack && this.#pace.keepsUndo;
+    // What it reads with takes as long to make as several checkpoints.
+    if (this.#goesBack) occupant.memory.tracking.ram.prepare?.();
     this.#warn = warn;
   }
 
   get current(): Held | null {
     return this.#current;
+  }
+
+  /** All of the last one's state, as one. @throws HypervisorError WRONG_STATE if there is none */
+  whole(): Uint8Array {
+    if (this.#current !== null) return joinState(this.#current);
+    throw new HypervisorError('WRONG_STATE', 'the domain has no checkpoint');
   }
 
   /** How many checkpoints before the last one the domain is, since a load has failed. */
@@ -78,6 +86,12 @@ export class HeldCheckpoints {
   /** The first one is always tried, and one behind which there would be no way back. */
   get isTrialDue(): boolean {
     return !this.#tried || this.#pace.isDue(this.#undo.overflown);
+  }
+
+  /** Keeping what memory was takes as long as writing it. */
+  giveUpWayBack(): void {
+    this.#good = null;
+    this.#undo.clear();
   }
 
   /** The frames are about to be written. @throws HypervisorError FAILED */
@@ -128,6 +142,10 @@ export class HeldCheckpoints {
     } finally {
       this.#pace.took(monotonicMs() - started);
     }
+  }
+
+  isLoaded(held: Held): boolean {
+    return this.#seat.of(this.#occupant)?.loader.holds === held;
   }
 
   /** Into the QEMU that is there, or else into another one. @throws as the second one */

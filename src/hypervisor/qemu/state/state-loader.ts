@@ -29,6 +29,7 @@ export class StateLoader {
   #loads = 0;
   /** A job that is over, and still in QEMU's list. */
   #over: string | null = null;
+  #tidied: Promise<void> = Promise.resolve();
 
   /** @throws QmpError, HypervisorError DOMAIN_GONE or UNSUPPORTED */
   static async open(machine: QemuMachine): Promise<StateLoader> {
@@ -48,9 +49,12 @@ export class StateLoader {
     return this.#holds;
   }
 
-  /** RAM is about to change. */
+  /** RAM is about to change, which takes time. */
   forget(): void {
     this.#holds = null;
+    if (this.#over === null) return;
+    this.#tidied = this.tidy();
+    this.#tidied.catch(() => undefined); // the next load fails with it
   }
 
   /**
@@ -79,6 +83,7 @@ export class StateLoader {
 
   async #job(): Promise<void> {
     const { qmp } = this.#machine;
+    await this.#tidied;
     await this.tidy();
     const before = this.#machine.said.length;
     const id = `load-${++this.#loads}`;
