@@ -6,8 +6,11 @@ import { codeOf } from '../../src/errors.js';
 import type { RegisterWitness } from '../../src/failover/register.js';
 import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
 import { successiveTicksOf } from '../hypervisor/support.js';
+import { HypervisorError } from '../../src/hypervisor/port.js';
 import { Cleanup } from '../support/cleanup.js';
+import { until } from '../support/until.js';
 import { TwoAgents } from './two-agents.js';
+import { TestPrimary, TestSecondary } from './world.js';
 
 const ROUNDS = 20;
 const hypervisor = {
@@ -93,6 +96,40 @@ describe('service: switchover', function () {
     expect(await two.agent('alpha').evacuate()).to.have.nested.property('[0].to', 'beta');
     await two.more();
     expect(successiveTicksOf(two.said)[0]).to.equal(1);
+  });
+
+  it('the standby does not take the last checkpoint: it goes on where it was, and is protected again', async () => {
+    let refuses = true;
+    const lasts: string[] = [];
+    const primary = new TestPrimary({ emulator: true });
+    cleanup.add(() => primary.service.stop());
+    await primary.start();
+    const secondary = new TestSecondary(primary, {
+      emulator: true,
+      made: (domain) =>
+        Object.assign(domain, {
+          beginLast: () => lasts.push('begun'),
+          checkpoint: (_: Uint8Array, isLast: boolean) => {
+            if (isLast) lasts.push('whole');
+            const error = new HypervisorError('BAD_CONTEXT', 'it is not taken');
+            return isLast && refuses ? Promise.reject(error) : Promise.resolve();
+          },
+        }),
+    });
+    cleanup.add(() => secondary.service.stop());
+    await secondary.start();
+    const more = async () => {
+      const { length } = primary.checkpoints;
+      await until('checkpoints', () => primary.checkpoints.length > length + 3);
+    };
+    await more();
+    expect(await refusal(primary.service.switchover('alpha'))).to.equal('NOT_SWITCHED');
+    expect(lasts).to.deep.equal(['begun', 'whole']);
+    await more();
+    expect([primary.owns(), secondary.owns(), secondary.failovers.length]).to.deep.equal([true, false, 0]);
+    refuses = false;
+    expect(await primary.service.switchover('alpha')).to.include({ to: 'south' });
+    expect(secondary.owns()).to.equal(true);
   });
 
   it('is refused where nobody could go on at once', async () => {
