@@ -5,6 +5,8 @@ import type { DomainStatus } from '../../report/reports.js';
 
 type Labels = Readonly<Record<string, string>>;
 const NO_LABELS: readonly Labels[] = [{}];
+/** For each series of a domain its labels, but for the domain's, and its value. */
+type ReadSeries = (status: DomainStatus) => readonly (readonly [Labels, number])[];
 
 export class DomainSeries {
   constructor(
@@ -34,45 +36,25 @@ export class DomainSeries {
   }
 
   /** Read at scrape: for each domain as many series as it has, each with its `labels`. */
-  gauges(
-    name: string,
-    help: string,
-    labels: readonly string[],
-    read: (status: DomainStatus) => readonly (readonly [Labels, number])[],
-  ): void {
-    const { statuses } = this;
+  gauges(name: string, help: string, labels: readonly string[], read: ReadSeries): void {
+    const each = this.#each(read);
     new Gauge({
-      name,
-      help,
-      labelNames: ['domain', ...labels],
-      registers: [this.registry],
+      ...this.#ofDomains(name, help, labels),
       collect() {
         this.reset();
-        for (const status of statuses()) {
-          for (const [own, value] of read(status)) this.set({ domain: status.domain, ...own }, value);
-        }
+        each((all, value) => this.set(all, value));
       },
     });
   }
 
   /** Read at scrape, as gauges(); but what is read only grows. */
-  counters(
-    name: string,
-    help: string,
-    labels: readonly string[],
-    read: (status: DomainStatus) => readonly (readonly [Labels, number])[],
-  ): void {
-    const { statuses } = this;
+  counters(name: string, help: string, labels: readonly string[], read: ReadSeries): void {
+    const each = this.#each(read);
     new Counter({
-      name,
-      help,
-      labelNames: ['domain', ...labels],
-      registers: [this.registry],
+      ...this.#ofDomains(name, help, labels),
       collect() {
         this.reset();
-        for (const status of statuses()) {
-          for (const [own, value] of read(status)) this.inc({ domain: status.domain, ...own }, value);
-        }
+        each((all, value) => this.inc(all, value));
       },
     });
   }
@@ -81,10 +63,7 @@ export class DomainSeries {
   counter(name: string, help: string, variants = NO_LABELS): Counter {
     const { statuses } = this;
     return new Counter({
-      name,
-      help,
-      labelNames: ['domain', ...Object.keys(variants[0] ?? {})],
-      registers: [this.registry],
+      ...this.#ofDomains(name, help, Object.keys(variants[0] ?? {})),
       collect() {
         for (const { domain } of statuses()) {
           for (const labels of variants) this.inc({ domain, ...labels }, 0);
@@ -94,17 +73,23 @@ export class DomainSeries {
   }
 
   histogram(name: string, help: string, buckets: number[], labels: readonly string[] = []): Histogram {
-    return new Histogram({
-      name,
-      help,
-      labelNames: ['domain', ...labels],
-      buckets,
-      registers: [this.registry],
-    });
+    return new Histogram({ ...this.#ofDomains(name, help, labels), buckets });
   }
 
   /** Set when something is reported, and not there before. */
   reported(name: string, help: string): Gauge {
-    return new Gauge({ name, help, labelNames: ['domain'], registers: [this.registry] });
+    return new Gauge(this.#ofDomains(name, help));
+  }
+
+  #ofDomains(name: string, help: string, labels: readonly string[] = []) {
+    return { name, help, labelNames: ['domain', ...labels], registers: [this.registry] };
+  }
+
+  #each(read: ReadSeries): (put: (labels: Labels, value: number) => void) => void {
+    return (put) => {
+      for (const status of this.statuses()) {
+        for (const [labels, value] of read(status)) put({ domain: status.domain, ...labels }, value);
+      }
+    };
   }
 }
