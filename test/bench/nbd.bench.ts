@@ -1,12 +1,13 @@
 // The disks' side against QEMU's own tools, in the same run and in turn: the server that a mirror writes to against
-// qemu-nbd, in front of a file in memory and of a disk that throws all away; a copy of a disk against qemu-img convert.
+// qemu-nbd, in front of a file in memory and of a disk that throws all away; a copy of a disk against qemu-img convert; and
+// a copy of what has changed on a large disk against that on a small one.
 
 import { execFile } from 'node:child_process';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { DirtyMap } from '../../src/disk/dirty-map.js';
+import { CHUNK_BYTES, DirtyMap } from '../../src/disk/dirty-map.js';
 import { dataAt } from '../../src/disk/extents.js';
 import { Mask } from '../../src/disk/mask.js';
 import { ALLOCATION } from '../../src/hypervisor/qemu/disks/nbd/block-status.js';
@@ -33,6 +34,11 @@ const ROUNDS = 7;
 const DISK_BYTES = 1024 * MIB;
 const POOL_BYTES = 256 * MIB;
 const EPOCH_MS = 25;
+const GIB = 1024 * MIB;
+const COPIED_BYTES = 4 * GIB;
+const COPIES = 3;
+/** Chunks that have changed, far from each other. */
+const CHANGED = 1024;
 const DEPTH = 16;
 const run = promisify(execFile);
 
@@ -128,13 +134,13 @@ async function server(cleanup: Cleanup): Promise<BenchResult[]> {
 
 async function copy(cleanup: Cleanup): Promise<BenchResult[]> {
   const directory = await cleanup.directory();
-  const image = await rawImage(`${directory}/image`, DISK_BYTES);
-  await qemuIo(image, 'raw', 'write -P 7 100M 300M', 'write -P 8 700M 100M');
+  const image = await rawImage(`${directory}/image`, COPIED_BYTES);
+  await qemuIo(image, 'raw', 'write -P 7 100M 600M', 'write -P 8 3000M 424M');
   const source = await served(cleanup, image, 'raw', '--read-only');
   const ours: number[] = [];
   const theirs: number[] = [];
-  for (let round = 0; round < ROUNDS; round++) {
-    const out = await rawImage(`${directory}/copy`, DISK_BYTES);
+  for (let round = 0; round < COPIES; round++) {
+    const out = await rawImage(`${directory}/copy`, COPIED_BYTES);
     ours.push(await timed(() => copyTo(source, out)));
     if (
       round === 0 &&
@@ -149,7 +155,7 @@ async function copy(cleanup: Cleanup): Promise<BenchResult[]> {
   const [value, other] = [percentile(ours, 0.5), percentile(theirs, 0.5)];
   return [
     {
-      name: 'copy of 1 GiB with 400 MiB of data: p50',
+      name: 'copy of 4 GiB with 1 GiB of data: p50',
       ...{ value, unit: 'ms' },
       reference: { name: 'qemu-img convert', value: other },
       ...{ ratio: value / other, target: '<= 1.3' },
@@ -157,12 +163,48 @@ async function copy(cleanup: Cleanup): Promise<BenchResult[]> {
   ];
 }
 
-async function copyTo(source: string, file: string): Promise<void> {
+/** The same changes on both. */
+async function changes(cleanup: Cleanup): Promise<BenchResult[]> {
+  const times: Record<'4' | '64', number[]> = { '4': [], '64': [] };
+  const disks = await Promise.all(
+    (['4', '64'] as const).map(async (size) => {
+      const directory = await cleanup.directory();
+      const image = await rawImage(`${directory}/image`, Number(size) * GIB);
+      const todo = new DirtyMap(Number(size) * GIB);
+      const apart = todo.bytes / CHANGED;
+      const fd = openSync(image, 'r+');
+      for (let at = 0; at < todo.bytes; at += apart) {
+        writeSync(fd, Buffer.alloc(CHUNK_BYTES, 1 + (at % 255)), 0, CHUNK_BYTES, at);
+        todo.mark(at, CHUNK_BYTES);
+      }
+      closeSync(fd);
+      const out = await rawImage(`${directory}/copy`, todo.bytes);
+      return { size, todo, out, source: await served(cleanup, image, 'raw', '--read-only') };
+    }),
+  );
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const { size, todo, out, source } of disks) {
+      times[size].push(await timed(() => copyTo(source, out, todo)));
+    }
+  }
+  const [value, other] = [percentile(times['64'], 0.5), percentile(times['4'], 0.5)];
+  return [
+    {
+      name: 'copy of 64 MiB that have changed on a disk of 64 GiB: p50',
+      ...{ value, unit: 'ms' },
+      reference: { name: 'on one of 4 GiB', value: other },
+      ...{ ratio: value / other, target: '<= 1.3' },
+    },
+  ];
+}
+
+/** `changed`: left out: all. */
+async function copyTo(source: string, file: string, changed?: DirtyMap): Promise<void> {
   const client = await NbdClient.connect({ path: source, exportName: 'disk', contexts: [ALLOCATION] });
   const fd = openSync(file, 'r+');
   try {
-    const todo = new DirtyMap(client.bytes);
-    todo.markAll();
+    const todo = new DirtyMap(client.bytes, changed?.words.slice());
+    if (changed === undefined) todo.markAll();
     await copyDisk({
       ...{ client, todo, mask: new Mask(), bytesPerSecond: Infinity },
       signal: new AbortController().signal,
@@ -192,7 +234,7 @@ export async function bench(): Promise<BenchResult[]> {
   }
   const cleanup = new Cleanup();
   try {
-    return [...(await server(cleanup)), ...(await copy(cleanup))];
+    return [...(await server(cleanup)), ...(await copy(cleanup)), ...(await changes(cleanup))];
   } finally {
     await cleanup.run();
   }
