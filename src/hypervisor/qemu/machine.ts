@@ -47,6 +47,9 @@ export interface QemuMachine {
   readonly gone: Promise<string>;
   /** The last that QEMU said on its standard error; nothing of one that is not ours. */
   readonly said: string;
-  /** Ends QEMU if it is ours (there is no guard), else lets go of it; frees everything. May be called twice. */
-  close(): Promise<void>;
+  /**
+   * Ends QEMU if it is ours (there is no guard), else lets go of it; frees everything. May be called twice. `isClean`:
+   * nothing of ours is left in it, or else its guard is to remove it; default true.
+   */
+  close(isClean?: boolean): Promise<void>;
 }

@@ -132,13 +132,15 @@ export class QemuSource extends StoppableDomain implements SourceDomain {
     const before = this.#state;
     this.staysStopped();
     this.#state = 'destroyed'; // and is not resumed any more by whoever has suspended it
+    let isClean = true;
     try {
       if (guard !== null && guest === 'stopped') {
         guard.running(); // it is not to be let run should we die now
+        this.run.leaveStopped();
         await qmp.execute('stop');
-        await this.leaveDisks(true);
+        isClean = await this.leaveDisks(true);
       } else if (guard !== null) {
-        await this.leaveDisks(before !== 'running');
+        isClean = await this.leaveDisks(before !== 'running');
         if (before === 'suspended' && this.stoppedBy === null) {
           await this.#pause?.settled();
           await qmp.execute('cont').catch(() => undefined); // it may have ended meanwhile
@@ -148,7 +150,7 @@ export class QemuSource extends StoppableDomain implements SourceDomain {
       try {
         await this.disks?.close();
       } finally {
-        await this.machine.close();
+        await this.machine.close(isClean);
         this.output$.complete();
         this.events$.complete();
       }
@@ -281,7 +283,7 @@ export class QemuSource extends StoppableDomain implements SourceDomain {
       this.run.stopFailed();
       this.requireGuest();
       // The stop may only have been late: a guest that stops after all is not left so.
-      if (this.stoppedBy === null) machine.qmp.execute('cont').catch(() => undefined);
+      if (this.run.isToResume) machine.qmp.execute('cont').catch(() => undefined);
       throw error;
     }
     this.run.stopped(this.#pause.before);
@@ -309,7 +311,7 @@ export class QemuSource extends StoppableDomain implements SourceDomain {
     const resuming = monotonicMs();
     this.run.resuming();
     try {
-      if (this.stoppedBy === null && !this.run.resumedByOthers) await this.machine.qmp.execute('cont');
+      if (this.run.isToResume) await this.machine.qmp.execute('cont');
     } finally {
       this.run.resumed();
     }

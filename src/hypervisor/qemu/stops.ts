@@ -77,10 +77,15 @@ export abstract class StoppableDomain extends DeviceStateAlone {
       .subscribe();
   }
 
-  /** Of a guest that goes on without us. What is left in QEMU then ends by itself when the disks are closed. */
-  protected async leaveDisks(standsStill: boolean): Promise<void> {
+  /** Of a guest that goes on without us. False: something of ours is left in its QEMU. */
+  protected async leaveDisks(standsStill: boolean): Promise<boolean> {
     const inPause: InPause = (work) => (standsStill ? work() : whileStopped(this.machine, this.run, work));
-    await this.disks?.detach(inPause).catch(() => undefined);
+    try {
+      await this.disks?.detach(inPause);
+      return true;
+    } catch {
+      return false; // its guard tries it, too
+    }
   }
 }
 
@@ -101,7 +106,7 @@ export async function whileStopped<T>(
     if (run.stoppedBy !== null) guard?.running();
   } catch (error) {
     run.stopFailed();
-    if (run.stoppedBy === null) qmp.execute('cont').catch(() => undefined);
+    if (run.isToResume) qmp.execute('cont').catch(() => undefined);
     throw error;
   }
   try {
@@ -109,7 +114,7 @@ export async function whileStopped<T>(
   } finally {
     run.resuming();
     try {
-      if (run.stoppedBy === null && !run.resumedByOthers) await qmp.execute('cont');
+      if (run.isToResume) await qmp.execute('cont');
     } finally {
       run.resumed();
       guard?.running();

@@ -34,6 +34,19 @@ describe('qemu: who stopped the guest', () => {
     expect(said).to.deep.equal([null]);
   });
 
+  it('one that is left stopped is not let run, also not by a pause that was under way', () => {
+    const { run, said } = made();
+    pause(run);
+    expect(run.isToResume).to.equal(true);
+    run.leaveStopped();
+    expect(run.isToResume).to.equal(false);
+    run.resuming();
+    run.resumed();
+    pause(run, { running: false, status: 'paused' });
+    expect(run.isToResume).to.equal(false);
+    expect(said.filter((stoppedBy) => stoppedBy === null)).to.deep.equal([null]);
+  });
+
   it('a stop between pauses; why, is asked of QEMU', () => {
     const { run, said } = made();
     expect(run.hear(event('STOP'))).to.equal('ask');

@@ -4,6 +4,7 @@ import { asError } from '../../../errors.js';
 import { withinAwake } from '../../../flow/awake.js';
 import { HypervisorError, badConfiguration, failed } from '../../port.js';
 import type { QmpClient } from '../monitor/qmp.js';
+import type { Flushes } from './durability.js';
 import type { FoundDisk } from './find.js';
 import { Mirror } from './mirror.js';
 import { NbdError } from './nbd/error.js';
@@ -94,9 +95,16 @@ export class Attachment {
   }
 }
 
-/** In a pause. @throws HypervisorError */
-export async function endAll(attachments: readonly Attachment[]): Promise<void> {
-  for (const attachment of attachments) await attachment.end();
+/** In a pause. `flushes`: are switched on before; if that fails, they end all the same. @throws HypervisorError */
+export async function endAll(
+  attachments: readonly Pick<Attachment, 'end'>[],
+  flushes?: Pick<Flushes, 'switchOn'>,
+): Promise<void> {
+  try {
+    await flushes?.switchOn();
+  } finally {
+    for (const attachment of attachments) await attachment.end();
+  }
 }
 
 export function lostError({ disk, reason }: Attachment): HypervisorError {

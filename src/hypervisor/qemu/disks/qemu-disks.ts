@@ -112,13 +112,10 @@ export class QemuDisks implements DiskSource {
 
   rest(): Promise<void> {
     return this.#do(async () => {
-      await this.#clear();
-      const exports = this.#exports;
-      if (exports === null) return; // attach() does it
       try {
-        await Promise.all(this.disks.map(({ id }) => exports.setMode(id, 'map')));
-      } catch (error) {
-        if (this.#exports !== null) throw error; // else they have ended
+        await this.#clear();
+      } finally {
+        await this.#mark();
       }
     });
   }
@@ -167,7 +164,7 @@ export class QemuDisks implements DiskSource {
 
   /**
    * QEMU has nothing of ours any more. `inPause`: instead of that of the options. May be called twice.
-   * @throws HypervisorError; close() leaves nothing that does not end by itself
+   * @throws HypervisorError: something of ours may be left there, which is of no use, and in nobody's way
    */
   detach(inPause: InPause = this.#options.inPause): Promise<void> {
     return this.#do(async () => {
@@ -176,14 +173,11 @@ export class QemuDisks implements DiskSource {
       const begun = this.#attachments.filter(({ isBegun }) => isBegun);
       if (begun.length === 0 && !this.#flushes.areOff) return;
       this.letThrough();
-      await inPause(async () => {
-        await this.#flushes.switchOn();
-        await endAll(begun);
-      });
+      await inPause(() => endAll(begun, this.#flushes));
     });
   }
 
-  /** What is mirrored still QEMU ends by itself. May be called twice. */
+  /** What is mirrored still fails in QEMU from here on. May be called twice. */
   async close(): Promise<void> {
     this.#isClosed = true;
     for (const attachment of this.#attachments) attachment.leave();
@@ -201,7 +195,7 @@ export class QemuDisks implements DiskSource {
       for (const { mirror } of missing) await mirror.whenReady();
       this.#attached();
     } catch (error) {
-      await this.#inPause(() => endAll(missing)).catch(() => undefined); // QEMU ends them when we close
+      await this.#inPause(() => endAll(missing)).catch(() => undefined); // detach() tries it again
       throw error;
     }
   }
@@ -211,7 +205,7 @@ export class QemuDisks implements DiskSource {
     try {
       for (const attachment of attachments) await attachment.begin(exports.path);
     } catch (error) {
-      await endAll(attachments).catch(() => undefined); // QEMU ends them when we close
+      await endAll(attachments).catch(() => undefined); // detach() tries it again
       throw error;
     }
   }
@@ -300,6 +294,17 @@ export class QemuDisks implements DiskSource {
     this.#do(() => this.#clear()).catch(() => undefined); // QEMU has ended, or rest() tries it again
   }
 
+  /** Of what is written only the places are kept. */
+  async #mark(): Promise<void> {
+    const exports = this.#exports;
+    if (exports === null) return; // attach() does it
+    try {
+      await Promise.all(this.disks.map(({ id }) => exports.setMode(id, 'map')));
+    } catch (error) {
+      if (this.#exports !== null) throw error; // else they have ended
+    }
+  }
+
   /** @throws HypervisorError WRONG_STATE before attach(), FAILED if a disk is lost, DOMAIN_GONE after close() */
   #attached(): NbdExports {
     this.#requireOpen();
@@ -313,10 +318,7 @@ export class QemuDisks implements DiskSource {
   async #clear(): Promise<void> {
     const lost = this.#attachments.filter(({ isBegun, isAttached }) => isBegun && !isAttached);
     if (lost.length === 0 && !this.#flushes.areOff) return;
-    await this.#inPause(async () => {
-      await this.#flushes.switchOn();
-      await endAll(lost);
-    });
+    await this.#inPause(() => endAll(lost, this.#flushes));
   }
 
   #inPause<T>(work: () => Promise<T>): Promise<T> {

@@ -45,6 +45,8 @@ export class RunState {
   #paused = false;
   /** Somebody else let it run in our pause. */
   #resumed = false;
+  /** It is left stopped. */
+  #isLeft = false;
   /** The last that was heard; null: nothing yet. */
   #heard: 'STOP' | 'RESUME' | null = null;
   /** QEMU has said why it will stop the guest, and has not done so yet. */
@@ -61,6 +63,16 @@ export class RunState {
 
   get resumedByOthers(): boolean {
     return this.#resumed;
+  }
+
+  /** At the end of a pause of ours: nobody else has stopped it, or let it run, and we do not leave it stopped. */
+  get isToResume(): boolean {
+    return this.stoppedBy === null && !this.#resumed && !this.#isLeft;
+  }
+
+  /** No pause of ours, also one that is under way, lets it run any more. */
+  leaveStopped(): void {
+    this.#isLeft = true;
   }
 
   stopping(): void {

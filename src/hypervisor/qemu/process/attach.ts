@@ -83,13 +83,13 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
       };
       qmp.events$.subscribe({ complete });
     });
-    const close = async (): Promise<void> => {
+    const close = async (isClean = true): Promise<void> => {
       const wasLost = lost;
       qmp.close();
       serial?.destroy();
       deviceState.close();
       await tracking.close();
-      await guard.end(wasLost);
+      await guard.end(wasLost || !isClean);
     };
     let closed: Promise<void> | null = null;
     const machine: QemuMachine = {
@@ -111,7 +111,7 @@ export async function attachQemu(config: AttachConfig): Promise<{ machine: QemuM
       shared,
       gone,
       said: '',
-      close: () => (closed ??= close()),
+      close: (isClean) => (closed ??= close(isClean)),
     };
     return { machine, status };
   } catch (error) {

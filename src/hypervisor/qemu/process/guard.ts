@@ -19,7 +19,7 @@ import { failed } from '../../port.js';
 import { removeMirrors } from '../disks/leftovers.js';
 import { heedNoSignals } from './exit-hooks.js';
 import { hasMark } from './fence.js';
-import { QmpClient } from '../monitor/qmp.js';
+import { QmpClient, QmpError } from '../monitor/qmp.js';
 import { runStatusOf } from '../monitor/run-state.js';
 
 export interface Guard {
@@ -28,8 +28,8 @@ export interface Guard {
   /** Of a guest whose disks are shared: a secondary may take it over, or no more. */
   exposed(on: boolean): void;
   /**
-   * Resolves when the guard has ended. `lost`: the monitor is lost, but its QEMU may live: the guard does its work, as if
-   * we were gone.
+   * Resolves when the guard has ended. `lost`: the monitor is lost, but its QEMU may live, or something of ours is left in
+   * it: the guard does its work, as if we were gone.
    */
   end(lost?: boolean): Promise<void>;
 }
@@ -91,18 +91,25 @@ async function stand(monitor: string, directory: string): Promise<void> {
   // There is no limit to the stop: as long as QEMU is there and the guest may run, it is needed.
   if (exposed) await withMonitor(monitor, Infinity, stopExposed);
   let goesOn = stopped && !exposed;
+  const go = async (qmp: QmpClient): Promise<void> => {
+    if (goesOn) await qmp.execute('cont');
+    goesOn = false; // whoever stops it from here on is not us
+  };
   await withMonitor(monitor, GO_ON_TIMEOUT_MS, async (qmp) => {
     try {
       await removeMirrors(qmp, async (work) => {
-        const { running } = runStatusOf(await qmp.execute('query-status'));
-        goesOn ||= running;
-        if (running) await qmp.execute('stop');
+        const [before] = await Promise.all(qmp.executeAll([['query-status'], ['stop']]));
+        goesOn ||= runStatusOf(before).running;
         return work();
       });
+    } catch (error) {
+      if (!(error instanceof QmpError)) throw error; // it says no, and would again
     } finally {
-      if (goesOn) await qmp.execute('cont');
+      await go(qmp);
     }
   });
+  // A stop of ours that took longer.
+  if (goesOn) await withMonitor(monitor, Infinity, go);
 }
 
 /** Unless somebody was faster than we are, and has said since that nobody else can run it. */

@@ -85,7 +85,8 @@ export class HeldCheckpoints {
 
   /** The first one is always tried, and one behind which there would be no way back. */
   get isTrialDue(): boolean {
-    return !this.#tried || this.#pace.isDue(this.#undo.overflown);
+    const hasNone = this.#goesBack && this.#good === null;
+    return !this.#tried || this.#pace.isDue(hasNone || this.#undo.overflown);
   }
 
   /** Keeping what memory was takes as long as writing it. */

@@ -147,6 +147,25 @@ describe('qemu disks: attached', function () {
   });
 
   // The last, since its mark keeps others from attaching.
+  it('it is left stopped while its disks are attached: it stays so, and nothing of us is left', async () => {
+    const common = qemu;
+    try {
+      const disk = writersArguments(`file=${await imageOf(cleanup, 'raw')},format=raw`, true);
+      qemu = await StrangeQemu.start(disk);
+      const fenced = qemu;
+      cleanup.add(() => fenced.kill());
+      const { source, disks } = await attached();
+      const attaching = disks.attach();
+      attaching.catch(() => undefined); // or not: it is left meanwhile
+      await source.leave?.('stopped');
+      expect(await qemu.isRunning()).to.equal(false);
+      await qemu.ask((qmp) => qmp.execute('cont'));
+      await nothingLeft();
+    } finally {
+      qemu = common;
+    }
+  });
+
   it('stopped, nothing of us is left', async () => {
     const lab = await attached();
     await isEqual(lab);

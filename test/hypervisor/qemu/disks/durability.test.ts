@@ -1,8 +1,11 @@
 // Flushes of a disk are what they are, unless they are relaxed: then only while it is protected.
 
 import { expect } from 'chai';
+import { endAll } from '../../../../src/hypervisor/qemu/disks/attachment.js';
+import { HypervisorError } from '../../../../src/hypervisor/port.js';
 import { Cleanup } from '../../../support/cleanup.js';
 import { until } from '../../../support/until.js';
+import { expectCode } from '../../support.js';
 import { needQemu } from '../support.js';
 import { DiskLab, type LabOptions } from './lab.js';
 import { needQemuTools } from './support.js';
@@ -12,6 +15,16 @@ interface Node {
   readonly detect_zeroes: string;
   readonly cache: Readonly<Record<string, boolean>>;
 }
+
+describe('qemu disks: mirrors and flushes', () => {
+  it('a flush that fails leaves no mirror behind', async () => {
+    const ended: string[] = [];
+    const attachment = (id: string) => ({ end: () => Promise.resolve(void ended.push(id)) });
+    const failing = { switchOn: () => Promise.reject(new HypervisorError('FAILED', 'it does not flush')) };
+    await expectCode(endAll([attachment('one'), attachment('two')], failing), 'FAILED', 'flush');
+    expect(ended).to.deep.equal(['one', 'two']);
+  });
+});
 
 describe('qemu disks: durability', function () {
   this.timeout(60_000);
