@@ -4,6 +4,8 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
+import { Subject } from 'rxjs';
+import { firstWhere } from '../../../../src/flow/first-where.js';
 import { attachQemuSource, type AttachConfig } from '../../../../src/hypervisor/qemu/index.js';
 import { Cleanup } from '../../../support/cleanup.js';
 import { processesWith } from '../../../support/processes.js';
@@ -155,8 +157,21 @@ describe('qemu disks: attached', function () {
       const fenced = qemu;
       cleanup.add(() => fenced.kill());
       const { source, disks } = await attached();
-      const attaching = disks.attach();
-      attaching.catch(() => undefined); // or not: it is left meanwhile
+      const { qmp } = source.machine;
+      const execute = qmp.execute.bind(qmp);
+      // The pause in which they are attached lasts until it is to be left stopped.
+      const told = new Subject<string>();
+      qmp.execute = async (command, ...rest) => {
+        const stopped = firstWhere(told, (before) => before === 'stop');
+        told.next(command);
+        if (command === 'blockdev-mirror') await stopped;
+        const answer = await execute(command, ...rest);
+        if (command === 'stop') told.next('stop');
+        return answer;
+      };
+      const inPause = firstWhere(told, (command) => command === 'blockdev-mirror');
+      disks.attach().catch(() => undefined); // or not: it is left meanwhile
+      await inPause;
       await source.leave?.('stopped');
       expect(await qemu.isRunning()).to.equal(false);
       await qemu.ask((qmp) => qmp.execute('cont'));
