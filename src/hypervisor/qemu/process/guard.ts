@@ -97,19 +97,28 @@ async function stand(monitor: string, directory: string): Promise<void> {
   };
   await withMonitor(monitor, GO_ON_TIMEOUT_MS, async (qmp) => {
     try {
-      await removeMirrors(qmp, async (work) => {
-        const [before] = await Promise.all(qmp.executeAll([['query-status'], ['stop']]));
-        goesOn ||= runStatusOf(before).running;
-        return work();
-      });
-    } catch (error) {
-      if (!(error instanceof QmpError)) throw error; // it says no, and would again
+      await unlessRefused(
+        removeMirrors(qmp, async (work) => {
+          const [before] = await Promise.all(qmp.executeAll([['query-status'], ['stop']]));
+          goesOn ||= runStatusOf(before).running;
+          return work();
+        }),
+      );
     } finally {
       await go(qmp);
     }
   });
   // A stop of ours that took longer.
-  if (goesOn) await withMonitor(monitor, Infinity, go);
+  if (goesOn) await withMonitor(monitor, Infinity, (qmp) => unlessRefused(go(qmp)));
+}
+
+/** What QEMU says no to it would refuse again: whoever insisted would keep its monitor from all others. */
+async function unlessRefused(done: Promise<void>): Promise<void> {
+  try {
+    await done;
+  } catch (error) {
+    if (!(error instanceof QmpError)) throw error;
+  }
 }
 
 /** Unless somebody was faster than we are, and has said since that nobody else can run it. */
