@@ -6,7 +6,7 @@
 //   hello {domain, version, …}      ─────────▶  offer found? versions fit? nobody else linked?
 //                                   ◀─────────  welcome {streamUuid, heartbeat, …}   or  error {code} + close
 //                                   ◀─────────  stream pieces (kind 2) …
-//                                   ◀─────────  checkpoint {epoch, bytes, digest, outputBytes, end, handOver}
+//                                   ◀─────────  checkpoint {epoch, bytes, digest, outputBytes, end, trial, handOver}
 //   ack {epoch}                     ─────────▶
 //                                   ◀─────────  handed-over {epoch}, when all that was said up to there has been let out
 //   heartbeat                       ◀────────▶  heartbeat
@@ -19,7 +19,7 @@ import type { DiskPoint } from '../hypervisor/port-disks.js';
 import type { RecordSource, StreamSink } from '../stream/flow.js';
 
 export const SUBPROTOCOL = 'romulus.v1';
-export const PROTOCOL_VERSION = 5;
+export const PROTOCOL_VERSION = 6;
 
 export type ChannelErrorCode =
   | 'REFUSED' // nobody listens there (ECONNREFUSED): the host is up, the process is not
@@ -122,6 +122,8 @@ export interface CheckpointBoundary {
   readonly outputBytes: number;
   /** The END record came with it: the domain has ended by itself. */
   readonly end: boolean;
+  /** It is to be tried whether the domain can be started from it: it is about to be handed over. */
+  readonly trial: boolean;
   /** It is the last: the domain stands still on the primary. It is to be taken over from here, once handed-over comes. */
   readonly handOver: boolean;
 }
@@ -175,6 +177,8 @@ export interface PrimaryLink extends Link {
   /** Digest and framing are the link's business; what the next boundary says beside them is told with the next two. */
   readonly sink: StreamSink;
   setOutputBytes(epoch: number, outputBytes: number): void;
+  /** It is to be tried whether the domain can be started from this epoch. */
+  setTrial(epoch: number): void;
   /** The domain is handed over behind this epoch. */
   setHandOver(epoch: number): void;
   /** … which is acknowledged, and nothing else will be let out. */

@@ -256,12 +256,12 @@ export interface TargetDomain extends Domain {
   beginLast?(): void;
   /**
    * A checkpoint is complete in the domain, and this is its emulatorContext(). Not there: nothing is to be done. The
-   * domain may find out whether it could be started. `isLast`: it will be, from this one: it does find out, and what a
-   * start needs is done as far as it can be.
+   * domain may find out whether it could be started. `isTrial`: it does find out, and what a start needs is done as far as
+   * it can be.
    * @throws HypervisorError BAD_CONTEXT if it could not: it is then as of `checkpointsBack` checkpoints before, if it
    * has ever had one
    */
-  checkpoint?(emulatorContext: Uint8Array, isLast?: boolean): Promise<void>;
+  checkpoint?(emulatorContext: Uint8Array, isTrial?: boolean): Promise<void>;
   /** How far the domain had to go back, when checkpoint() failed, or at its start. Not there: never. */
   readonly checkpointsBack?: number;
   /**

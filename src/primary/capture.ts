@@ -22,6 +22,7 @@ import type { Slab } from '../save/slab.js';
 import { openSave, type SaveSteps } from '../save/steps.js';
 import type { StreamSink } from '../stream/flow.js';
 import type { CaptureStage } from './checkpoints.js';
+import type { Mark } from './ledger.js';
 import { within } from './limits.js';
 import { Synchronising } from './synchronising.js';
 import type { Shared } from './shared.js';
@@ -78,10 +79,10 @@ export class Capture {
   }
 
   /** As LoopPorts says. To give up, close(): to unsubscribe stops nothing. */
-  capture(epoch: number, isLast: boolean): Observable<CaptureStage> {
+  capture(epoch: number, mark: Mark): Observable<CaptureStage> {
     return this.#observed((stages: Subscriber<CaptureStage>) => {
       this.#stages = stages;
-      return this.#capture(epoch, isLast, stages);
+      return this.#capture(epoch, mark, stages);
     });
   }
 
@@ -144,7 +145,7 @@ export class Capture {
     });
   }
 
-  async #capture(epoch: number, isLast: boolean, stages: Subscriber<CaptureStage>): Promise<void> {
+  async #capture(epoch: number, mark: Mark, stages: Subscriber<CaptureStage>): Promise<void> {
     const steps = this.#steps ?? (await this.#open());
     const stage = await steps.capture();
     this.#gone = stage === 'gone';
@@ -154,7 +155,8 @@ export class Capture {
     }
     this.#options.shared.captured(epoch);
     this.#options.disks?.captured(this.#options.link.streamUuid, epoch);
-    if (isLast) await this.#handOver(epoch);
+    if (mark === 'trial') this.#options.link.setTrial(epoch);
+    if (mark === 'last') await this.#handOver(epoch);
     const resumed = steps.resume();
     // What follows from the capture is thought about when the domain is told to go on, not in its pause.
     await Promise.resolve();

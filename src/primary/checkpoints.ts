@@ -5,8 +5,8 @@
 //       ▼                          │
 //   ledger ◀─ acknowledged(n), beat, requested     (emitted: whoever listens lets out what an entry releases)
 //
-// When the domain is handed over two more captures follow at once, and then the last: the domain stands still behind it, and
-// the loop rests until it is left.
+// When the domain is handed over three more captures follow at once, and then the last: the domain stands still behind it,
+// and the loop rests until it is left.
 //
 // The loop is pulled, never pushed: nothing waits in a queue while a checkpoint is under way.
 
@@ -40,12 +40,13 @@ import { ChannelError } from '../channel/contract.js';
 import {
   enter,
   isHandedOver,
-  isLastNext,
   isNext,
+  markOfNext,
   openLedger,
   owed,
   type Entry,
   type Ledger,
+  type Mark,
 } from './ledger.js';
 
 export interface LoopSettings {
@@ -69,7 +70,7 @@ export interface LoopPorts {
    * Suspends, seals, copies, resumes. Says how far it is; completes when the domain runs on, or, behind the last one,
    * when that leaves.
    */
-  capture(epoch: number, isLast: boolean): Observable<CaptureStage>;
+  capture(epoch: number, mark: Mark): Observable<CaptureStage>;
   /** Emits when END leaves, completes when it has left. */
   end(epoch: number): Observable<unknown>;
   readonly acknowledged$: Observable<number>;
@@ -114,7 +115,7 @@ export function checkpoints(
         // A turn of its own: what an acknowledgement releases is let out before it makes room for the next capture.
         observeOn(queueScheduler),
       );
-    const captured$ = defer(() => ports.capture(next(), isLastNext(ledger$.value))).pipe(
+    const captured$ = defer(() => ports.capture(next(), markOfNext(ledger$.value))).pipe(
       repeat({ delay: (count) => again(count - 1) }),
       takeWhile((stage): stage is Exclude<CaptureStage, 'gone'> => stage !== 'gone'),
       map((kind): Entry => ({ kind, epoch: next() })),

@@ -4,7 +4,7 @@
 //   captured      0   1   2   3          acknowledged 1: what the domain said in 0 and 1 may leave
 //   acknowledged  0   1   ·   ·          window: 2 and 3 are under way
 //   END                           4      acknowledged last: the secondary will never take over
-//   hand over     ┄┄┄ two more at once, then the last: the domain stands still behind it, and the secondary goes on from there
+//   hand over     ┄┄┄ three more at once, then the last: the domain stands still behind it, and the secondary goes on from there
 //
 // A stopped process (SIGSTOP, a paused host) finds old acknowledgements in its socket when it goes on, and the
 // secondary may have taken over meanwhile. So after a gap in time, acknowledgements of epochs that were captured
@@ -90,8 +90,16 @@ export function owed({ captured, endEpoch, acknowledged }: Ledger): number | nul
   return acknowledged < (endEpoch ?? captured) ? acknowledged + 1 : null;
 }
 
-/** Before a hand-over: what the interval has left, and what changed until that was acknowledged. */
-const BEFORE_LAST = 2;
+/**
+ * Before the last checkpoint: what the interval has left, or is under way; one that the secondary tries whether it can be
+ * started from, so that a standby that is of no use is found before the domain stands still for it; and what has changed until
+ * that is done.
+ */
+const BEFORE_LAST = 3;
+const TRIAL_BEFORE_LAST = 2;
+
+/** What is special about an epoch of a domain that is handed over. */
+export type Mark = 'trial' | 'last' | null;
 
 /** Whether there is room for the next epoch, and a reason. `isDue`: the interval is over. */
 export function isNext(ledger: Ledger, isDue: boolean, windowEpochs: number): boolean {
@@ -102,9 +110,11 @@ export function isNext(ledger: Ledger, isDue: boolean, windowEpochs: number): bo
   return (isDue || requested) && captured - acknowledged < windowEpochs;
 }
 
-/** The next epoch is the last. */
-export function isLastNext({ captured, lastEpoch }: Ledger): boolean {
-  return captured + 1 === lastEpoch;
+export function markOfNext({ captured, lastEpoch }: Ledger): Mark {
+  if (lastEpoch === null) return null;
+  const left = lastEpoch - captured - 1;
+  if (left === 0) return 'last';
+  return left === TRIAL_BEFORE_LAST ? 'trial' : null;
 }
 
 /** The last epoch is captured. */

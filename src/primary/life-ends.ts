@@ -52,12 +52,12 @@ export function failed(state: LifeState, reason: string, effects: LifeEffect[]):
 }
 
 /** By the register, or by its word that it runs what was handed over: it is theirs. */
-export function fenced(state: LifeState, effects: LifeEffect[]): void {
+export function fenced(state: LifeState, effects: LifeEffect[], tookMs?: number): void {
   const afterOutput = allIsSaid(state);
   if (!afterOutput) effects.push({ kind: 'discard' });
   if (state.stream) dropLink(state, 'FENCED', 'the secondary has taken over', effects);
   effects.push({ kind: 'let-go', how: 'stopped', ...(afterOutput && { afterOutput }) });
-  finish(state, 'fenced', 'the secondary has taken over', effects);
+  finish(state, 'fenced', 'the secondary has taken over', effects, tookMs);
 }
 
 export function stop(state: LifeState, effects: LifeEffect[]): void {
@@ -102,10 +102,11 @@ export function finish(
   role: 'ended' | 'fenced' | 'failed',
   reason: string,
   effects: LifeEffect[],
+  tookMs?: number,
 ): void {
   const first = state.role === 'primary';
   state.role = role;
-  end(state, role, reason, effects);
+  end(state, role, reason, effects, tookMs);
   effects.push({ kind: 'transition', reason });
   if (first) effects.push({ kind: 'finished' });
 }

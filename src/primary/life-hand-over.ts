@@ -33,7 +33,7 @@ export function handOver(
     lastEpoch: null,
     askedAtMs: lastAtMs,
     stoppedAtMs: lastAtMs,
-    runsForMs: 0,
+    acknowledgedAtMs: null,
     reason: '',
   };
   effects.push(
@@ -78,8 +78,9 @@ export function noteLast(state: LifeState, stream: StreamState, { captured, last
 /** Of an epoch that is acknowledged. What is stale lets nothing out, and so is no word of ours that all is out. */
 export function acknowledgedLast(state: LifeState, stream: StreamState, effects: LifeEffect[]): void {
   const { streamUuid, acknowledged: epoch } = stream;
-  if (epoch === state.handOver?.lastEpoch && allIsSaid(state))
-    effects.push({ kind: 'handed-over', streamUuid, epoch });
+  if (epoch !== state.handOver?.lastEpoch || !allIsSaid(state)) return;
+  state.handOver = { ...state.handOver, acknowledgedAtMs: state.lastAtMs };
+  effects.push({ kind: 'handed-over', streamUuid, epoch });
 }
 
 /** The standby may have taken it over, from the last checkpoint. */
@@ -92,11 +93,6 @@ export function allIsSaid({ handOver: given, stream, lastStream }: LifeState): b
   const last = stream ?? lastStream;
   if (!given || !last || given.lastEpoch === null || given.streamUuid !== last.streamUuid) return false;
   return last.acknowledged === given.lastEpoch && last.staleEpoch < given.lastEpoch;
-}
-
-/** It says so itself. */
-export function runsThere(state: LifeState, runsForMs: number): void {
-  if (state.handOver) state.handOver = { ...state.handOver, runsForMs };
 }
 
 /** The standby has had its time. */
@@ -125,17 +121,25 @@ export function handBack(state: LifeState, effects: LifeEffect[]): void {
   settle(state, { how: 'NOT_SWITCHED', message: `${standby} has not taken it over: ${reason}` }, effects);
 }
 
-/** It has come to an end here. */
-export function end(state: LifeState, role: LifeState['role'], reason: string, effects: LifeEffect[]): void {
+/** It has come to an end here. `tookMs`: as the standby says. */
+export function end(
+  state: LifeState,
+  role: LifeState['role'],
+  reason: string,
+  effects: LifeEffect[],
+  tookMs?: number,
+): void {
   const { handOver: given, lastAtMs } = state;
   if (given === null) return;
   if (role !== 'fenced') {
     settle(state, { how: 'NOT_SWITCHED', message: reason }, effects);
     return;
   }
-  const { standby, lastEpoch, stoppedAtMs, askedAtMs, runsForMs } = given;
+  const { standby, lastEpoch, stoppedAtMs, askedAtMs, acknowledgedAtMs } = given;
   const epoch = allIsSaid(state) ? lastEpoch : null;
-  const pauseMs = Math.max(0, lastAtMs - runsForMs - stoppedAtMs);
+  // The acknowledgement's way is counted, and that of the word that it runs there is not.
+  const runsAtMs = tookMs === undefined || acknowledgedAtMs === null ? lastAtMs : acknowledgedAtMs + tookMs;
+  const pauseMs = Math.max(0, Math.min(runsAtMs, lastAtMs) - stoppedAtMs);
   settle(state, { how: 'done', standby, epoch, pauseMs, totalMs: lastAtMs - askedAtMs }, effects);
 }
 

@@ -59,8 +59,8 @@ export interface HandOver {
   /** When it was asked for, and when the domain was stopped last: monotonic milliseconds. */
   readonly askedAtMs: number;
   readonly stoppedAtMs: number;
-  /** For how long it has been running there by the time that this is known. */
-  readonly runsForMs: number;
+  /** When the last epoch was acknowledged; null: it is not. */
+  readonly acknowledgedAtMs: number | null;
   /** Why it is undone. */
   readonly reason: string;
 }
@@ -134,8 +134,8 @@ export type LifeEvent = Readonly<
   /** Of a link, whether or not its stream has begun. */
   | { kind: 'heard'; streamUuid: string }
   | { kind: 'bye'; streamUuid: string; reason: ByeReason }
-  /** `runsForMs`: of FENCED, how long the domain had been running on the other side, if that was told. */
-  | { kind: 'lost'; streamUuid: string; code: string; message: string; runsForMs?: number }
+  /** `tookMs`: of FENCED, from the acknowledgement of the last epoch until the domain ran on the other side, if that was told. */
+  | { kind: 'lost'; streamUuid: string; code: string; message: string; tookMs?: number }
   /** Of a stream. */
   | StreamNews
   /** Our goodbye is over; `confirmed`: the secondary has read it, and will not take over. */

@@ -25,15 +25,7 @@ import {
   stop,
   unlinked,
 } from './life-ends.js';
-import {
-  acknowledgedLast,
-  handOver,
-  late,
-  mayBeTheirs,
-  noteLast,
-  noteStop,
-  runsThere,
-} from './life-hand-over.js';
+import { acknowledgedLast, handOver, late, mayBeTheirs, noteLast, noteStop } from './life-hand-over.js';
 import { answered, mayReplicate, settleMandate } from './life-mandate.js';
 import { mayRun, settleStandstill, startDomain } from './life-standstill.js';
 import type { LifeEffect, LifeEvent, LifeState, StreamState } from './life-state.js';
@@ -136,16 +128,15 @@ function ofStream<Event extends { readonly streamUuid: string }>(
 
 function lost(
   state: LifeState,
-  { code, runsForMs = 0 }: LifeEvent & { readonly kind: 'lost' },
+  { code, tookMs }: LifeEvent & { readonly kind: 'lost' },
   effects: LifeEffect[],
 ): void {
   if (code !== 'FENCED' || !mayBeTheirs(state)) {
     unlinked(state, code, effects);
     return;
   }
-  runsThere(state, runsForMs);
   leaveStream(state);
-  fenced(state, effects);
+  fenced(state, effects, tookMs);
 }
 
 function stalled(state: LifeState, stream: StreamState, effects: LifeEffect[]): void {

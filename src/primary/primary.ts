@@ -60,7 +60,7 @@ export interface PrimaryPorts extends StreamPorts {
   /** Whoever looks at the domain. */
   readonly host: {
     requestCheckpoint(): void;
-    /** The third checkpoint of the present stream from now on is its last. */
+    /** The fourth checkpoint of the present stream from now on is its last. */
     handOver(): void;
     /** What became of the request of that number. */
     handOverSettled(id: number, outcome: HandOverOutcome): void;
@@ -139,9 +139,9 @@ function heardOf({ streamUuid, pairing, events$ }: StreamLink): Observable<LifeE
       map((event): LifeEvent => {
         if (event.kind !== 'lost') return { ...event, streamUuid };
         const { code, message, facts } = event.error;
-        const { runsForMs } = facts;
+        const { tookMs } = facts;
         const lost = { kind: 'lost', streamUuid, code, message } as const;
-        return typeof runsForMs === 'number' ? { ...lost, runsForMs } : lost;
+        return typeof tookMs === 'number' ? { ...lost, tookMs } : lost;
       }),
     ),
   );

@@ -79,7 +79,7 @@ export function stream(
     const saver = ports.openSaver(streamUuid);
     const loop: LoopPorts = {
       ...ports,
-      capture: (epoch, isLast) => saver.capture(epoch, isLast).pipe(catchError(ofSaver)),
+      capture: (epoch, mark) => saver.capture(epoch, mark).pipe(catchError(ofSaver)),
       end: (epoch) => saver.end(epoch).pipe(catchError(ofSaver)),
       acknowledged$: ports.acknowledged(streamUuid),
       heard$: ports.heard?.(streamUuid) ?? EMPTY,

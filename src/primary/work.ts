@@ -189,7 +189,7 @@ export class DomainWork {
     });
     this.#capture = capture;
     return {
-      capture: (epoch, isLast) => capture.capture(epoch, isLast),
+      capture: (epoch, mark) => capture.capture(epoch, mark),
       end: () => capture.end(),
       report: (epoch) => capture.report(epoch),
       close: () =>

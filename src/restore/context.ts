@@ -155,9 +155,9 @@ export class RestoreContext implements RestoreOpsContext {
     if (this.emulatorContext !== null) await this.domain.setEmulatorContext?.(this.emulatorContext);
   }
 
-  /** All of a checkpoint is in the domain. `isLast`: it will be started from it. */
-  async completeCheckpoint(isLast = false): Promise<void> {
-    if (this.emulatorContext !== null) await this.domain.checkpoint?.(this.emulatorContext, isLast);
+  /** All of a checkpoint is in the domain. `isTrial`: whether it can be started from there is tried. */
+  async completeCheckpoint(isTrial = false): Promise<void> {
+    if (this.emulatorContext !== null) await this.domain.checkpoint?.(this.emulatorContext, isTrial);
   }
 
   /**

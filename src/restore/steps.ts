@@ -124,11 +124,11 @@ export class RestoreSteps implements Closable {
   }
 
   /**
-   * After 'checkpoint': applies what is buffered. Acknowledged is acknowledged: not to be given up half-way. `isLast`: the
-   * domain is to be started from this one, and is tried first.
+   * After 'checkpoint': applies what is buffered. Acknowledged is acknowledged: not to be given up half-way. `isTrial`:
+   * it is tried whether the domain can be started. `isLast`: and it is to be started from this one.
    */
-  commit({ isLast = false } = {}): Promise<Committed> {
-    return this.#step(() => this.#copies.beside(() => this.#commit(isLast)));
+  commit({ isTrial = false, isLast = false } = {}): Promise<Committed> {
+    return this.#step(() => this.#copies.beside(() => this.#commit(isTrial || isLast, isLast)));
   }
 
   /**
@@ -241,7 +241,7 @@ export class RestoreSteps implements Closable {
     }
   }
 
-  async #commit(isLast: boolean): Promise<Committed> {
+  async #commit(isTrial: boolean, isLast: boolean): Promise<Committed> {
     const context = this.#context;
     const { bufferedRecords, disks } = context;
     const epoch = this.#epoch;
@@ -257,7 +257,7 @@ export class RestoreSteps implements Closable {
     }
     bufferedRecords.clear();
     await this.#colo?.complete(context);
-    const back = first ? null : await tryCheckpoint(context, isLast);
+    const back = first ? null : await tryCheckpoint(context, isTrial);
     if (back !== null) {
       await disks?.drop();
       if (disks !== null && back.epochs > 1) throw notOfDisks(epoch, back);
@@ -315,10 +315,10 @@ export class RestoreSteps implements Closable {
 /** Whether the domain could be started as it is; if not, as of how many epochs before. */
 async function tryCheckpoint(
   context: RestoreContext,
-  isLast: boolean,
+  isTrial: boolean,
 ): Promise<{ readonly epochs: number; readonly cause: Error } | null> {
   try {
-    await context.completeCheckpoint(isLast);
+    await context.completeCheckpoint(isTrial);
     return null;
   } catch (error) {
     const back = context.domain.checkpointsBack ?? 0;

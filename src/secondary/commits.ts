@@ -72,7 +72,7 @@ function committing(
         of({ kind: 'acknowledged' as const, ...acknowledged }),
         defer(() => {
           link.acknowledge(epoch);
-          return restore.commit({ isLast: boundary.handOver });
+          return restore.commit({ isTrial: boundary.trial, isLast: boundary.handOver });
         }).pipe(
           concatMap((done): Observable<RestoreNews> => {
             if (done.kind === 'unusable') return of(asOf(done.outcome, epoch));

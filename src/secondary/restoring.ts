@@ -64,7 +64,10 @@ export function restoring(
 }
 
 function eventsOf(news: RestoreNews, { streamUuid, digest }: StreamProgress): readonly SecondaryEvent[] {
-  if (news.kind === 'acknowledged') return [{ ...news, streamUuid, digest }];
+  if (news.kind === 'acknowledged') {
+    const last = news.boundary.handOver && { lastAtMs: news.atMs };
+    return [{ ...news, streamUuid, digest, ...last }];
+  }
   if (news.kind !== 'committed') return [{ ...news, streamUuid }];
   return news.boundary.handOver ? [{ kind: 'complete', streamUuid }] : [];
 }

@@ -66,9 +66,10 @@ export function secondary(
     atOnce('bye', ({ streamUuid, reason }) =>
       work.attempt('say goodbye', () => links.get(streamUuid)?.bye(reason) ?? EMPTY),
     ),
-    told('drop-link', ({ streamUuid, code, message, facts }) =>
-      links.get(streamUuid)?.destroy(new ChannelError(code, message, { domain: ports.name, ...facts })),
-    ),
+    told('drop-link', ({ streamUuid, code, message, tookMs }) => {
+      const took = tookMs !== undefined && { tookMs };
+      links.get(streamUuid)?.destroy(new ChannelError(code, message, { domain: ports.name, ...took }));
+    }),
     told('transition', ({ reason }) => ports.transition(reason)),
     told('finished', () => ports.finished()),
   ];

@@ -33,7 +33,7 @@ export function takingOver(
       mergeMap((answer) => (answer === 'granted' ? standby.speak() : throwError(takenBack))),
       tap(() => error$.next(null)),
       mergeMap(() => {
-        const started = { epochsBack: epochsBack(), runsForMs: clock.now() - runsSinceMs };
+        const started = { epochsBack: epochsBack(), runsSinceMs };
         return merge(
           work.attempt('announce the domain', () => standby.domain.announce?.() ?? EMPTY),
           of<SecondaryEvent>({ kind: 'started', ...started }),

@@ -10,13 +10,13 @@
 // taken over, when the primary has had the time to notice: it may have acknowledgements of it still to read.
 
 import type { ChannelErrorCode } from '../channel/contract.js';
-import type { Facts } from '../errors.js';
 import { armReconnect, dial, fillAgain, giveUpDial, redialLater } from './redial.js';
 import {
   HANDED_OVER,
   TAKEN_BACK,
   keepsDomain,
   type Effects,
+  type Held,
   type SecondaryState,
   type Session,
 } from './vigil-state.js';
@@ -51,10 +51,14 @@ export function witness(
   answer: 'granted' | 'denied' | 'unknown',
   effects: Effects,
 ): void {
+  const { claiming } = state;
   state.asking = false;
+  state.claiming = null;
   switch (answer) {
     case 'granted':
-      granted(state, effects);
+      if (claiming === null || isHeld(state, claiming)) granted(state, effects);
+      // What was handed over is not here: its owner takes it back.
+      else if (state.phase === 'deciding') decide(state, effects);
       return;
     case 'denied':
       denied(state, effects);
@@ -70,9 +74,13 @@ export function witness(
   }
 }
 
+function isHeld({ held }: SecondaryState, { streamUuid, epoch }: Held): boolean {
+  return held?.streamUuid === streamUuid && held.epoch === epoch;
+}
+
 function granted(state: SecondaryState, effects: Effects): void {
   const { session } = state;
-  if (session?.linked === true && session.handedOver) {
+  if (session?.linked === true && session.lastAtMs !== null) {
     session.claimed = true;
     startWhatIsClaimed(state, session, effects);
     return;
@@ -85,16 +93,16 @@ function granted(state: SecondaryState, effects: Effects): void {
       code: 'FENCED',
       message: 'the register has granted the domain to the secondary',
     });
-    unlinked(state, session, session.handedOver ? HANDED_OVER : 'GRANTED', effects);
+    unlinked(state, session, 'GRANTED', effects);
   }
   if (isWaitedFor(state)) giveUpDial(state, effects);
   else if (session === null) takeOver(state, effects);
   // Else the restorer is waited for: only then it is known what we hold.
 }
 
-/** The last checkpoint is in the domain, and it is ours to start; the primary is told when it runs. */
+/** The last checkpoint is in the domain, it is ours by the register, and nothing more is heard of it there; the primary is told when it runs. */
 export function startWhatIsClaimed(state: SecondaryState, session: Session, effects: Effects): void {
-  if (!session.claimed || !session.done || !session.linked) return;
+  if (!session.claimed || !session.done || !session.handedOver || !session.linked) return;
   state.reason = HANDED_OVER;
   takeOver(state, effects);
 }
@@ -137,7 +145,7 @@ function denied(state: SecondaryState, effects: Effects): void {
 /** The primary is not to wait for us. */
 function notTaken(state: SecondaryState, effects: Effects): void {
   const { session } = state;
-  if (session?.linked !== true || !session.handedOver) return;
+  if (session?.linked !== true || session.lastAtMs === null) return;
   const { streamUuid } = session;
   const message = 'the register has not granted the domain to the secondary';
   effects.push({ kind: 'drop-link', streamUuid, code: 'INTERNAL', message });
@@ -198,7 +206,7 @@ function reportImpossible(state: SecondaryState, effects: Effects): void {
 
 export function started(
   state: SecondaryState,
-  { epochsBack, runsForMs }: { readonly epochsBack: number; readonly runsForMs: number },
+  { epochsBack, runsSinceMs }: { readonly epochsBack: number; readonly runsSinceMs: number },
   effects: Effects,
 ): void {
   if (state.phase !== 'starting' || state.held === null) return;
@@ -206,22 +214,29 @@ export function started(
   state.phase = 'over';
   state.role = 'active';
   state.held = { ...state.held, epoch: state.held.epoch - epochsBack };
-  effects.push({ kind: 'report-completed', held: state.held }, { kind: 'transition', reason: 'failover' });
-  leaveLink(state, effects, 'FENCED', 'the domain runs on the secondary', { runsForMs });
-  effects.push({ kind: 'finished' });
+  // First of all who has handed it over, and waits for that.
+  const lastAtMs = state.session?.lastAtMs ?? null;
+  const tookMs = lastAtMs === null ? {} : { tookMs: runsSinceMs - lastAtMs };
+  leaveLink(state, effects, 'FENCED', 'the domain runs on the secondary', tookMs);
+  effects.push(
+    { kind: 'report-completed', held: state.held },
+    { kind: 'transition', reason: 'failover' },
+    { kind: 'finished' },
+  );
 }
 
-/** That of who has handed it over, who waits for that. */
+/** That of who has handed it over. */
 function leaveLink(
   state: SecondaryState,
   effects: Effects,
   code: ChannelErrorCode,
   message: string,
-  facts: Facts = {},
+  took: { readonly tookMs?: number } = {},
 ): void {
   const { session } = state;
   state.session = null;
-  if (session) effects.push({ kind: 'drop-link', streamUuid: session.streamUuid, code, message, facts });
+  if (session === null) return;
+  effects.push({ kind: 'drop-link', streamUuid: session.streamUuid, code, message, ...took });
 }
 
 /** The last copy is kept, and tried again; unless the primary is found alive meanwhile. */

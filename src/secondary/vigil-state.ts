@@ -2,7 +2,6 @@
 // vigil.ts.
 
 import type { ByeReason, ChannelErrorCode, SharedPoint } from '../channel/contract.js';
-import type { Facts } from '../errors.js';
 import type { Of } from '../flow/kinds.js';
 import type { LinkState, StandbyState } from '../report/reports.js';
 import type { Restored } from './restore-news.js';
@@ -38,12 +37,17 @@ export interface Session {
   left: boolean;
   /** The last epoch acknowledged; -1: none. */
   acknowledged: number;
+  /**
+   * When its last checkpoint was acknowledged, monotonic: the primary stands still there until it is known whose the domain
+   * is. Null: there is none yet.
+   */
+  lastAtMs: number | null;
   /** Its last checkpoint is in the domain; `done`: and the restorer has come to its end by that. */
   complete: boolean;
   done: boolean;
   /** The register names us as its owner, as long as the primary does not take it back. */
   claimed: boolean;
-  /** The primary stands still there, has let out all that it ever will, and waits for us. */
+  /** The primary has let out all that it ever will, and waits for us. */
   handedOver: boolean;
   /** Its domain has ended by itself: nothing that comes is held any more. */
   spoilt: boolean;
@@ -74,6 +78,8 @@ export interface SecondaryState {
   shared: SharedPoint | null;
   /** The register is asked, and has not answered. */
   asking: boolean;
+  /** What it is asked for, if that is handed over; null: else. */
+  claiming: Held | null;
   /** It has granted the domain, and the restorer is not done with it, or the window not over. */
   granted: boolean;
   /** A checkpoint that was held and is lost with its domain, until another one is held: with it the failover is lost. */
@@ -129,11 +135,14 @@ export type SecondaryEvent = Readonly<
       silenceMs?: number;
     }
   | { kind: 'dial-failed'; dial: number; code: string }
-  /** The epoch is whole here, and the acknowledgement was given to the link: it counts whatever became of that. */
-  | { kind: 'acknowledged'; streamUuid: string; epoch: number; digest: bigint }
+  /**
+   * The epoch is whole here, and the acknowledgement was given to the link: it counts whatever became of that. `lastAtMs`:
+   * when, if the primary stands still there, for the domain is handed over.
+   */
+  | { kind: 'acknowledged'; streamUuid: string; epoch: number; digest: bigint; lastAtMs?: number }
   /** The last checkpoint is in the domain. */
   | { kind: 'complete'; streamUuid: string }
-  /** The domain is to be taken over from there. */
+  /** The primary has let out all that it ever will: the domain is to be taken over from there. */
   | { kind: 'handed-over'; streamUuid: string }
   /** END came whole: the domain has shut down by itself. */
   | { kind: 'ended'; streamUuid: string }
@@ -148,8 +157,8 @@ export type SecondaryEvent = Readonly<
   | { kind: 'timer'; timer: SecondaryTimer; lateMs: number }
   | { kind: 'witness'; answer: 'granted' | 'denied' | 'unknown' }
   /** It runs, from so many epochs before the one that is held. */
-  /** `runsForMs`: how long it has been running by then. */
-  | { kind: 'started'; epochsBack: number; runsForMs: number }
+  /** `runsSinceMs`: when it began to run, monotonic. */
+  | { kind: 'started'; epochsBack: number; runsSinceMs: number }
   /** DOMAIN_GONE: it is lost; TAKEN_BACK: its owner has it again. Else it can be tried again. */
   | { kind: 'start-failed'; code: string; message: string; epochsBack: number }
   /** The standby that is held, or is being started, has ended by itself. */
@@ -174,10 +183,11 @@ export type SecondaryEffect = Readonly<
   /** Destroys the standby domain. */
   | { kind: 'discard-held' }
   | { kind: 'bye'; streamUuid: string; reason: ByeReason }
-  | { kind: 'drop-link'; streamUuid: string; code: ChannelErrorCode; message: string; facts?: Facts }
+  /** `tookMs`: as the primary is told, from the acknowledgement of the last checkpoint until the domain ran here. */
+  | { kind: 'drop-link'; streamUuid: string; code: ChannelErrorCode; message: string; tookMs?: number }
   | { kind: 'arm'; timer: SecondaryTimer; delayMs: number }
   | { kind: 'disarm'; timer: SecondaryTimer }
-  /** `handedOver`: by its owner, who waits for us, and has the domain still. */
+  /** `handedOver`: by its owner, who stands still for it, and has the domain until that is confirmed. */
   | { kind: 'ask-witness'; held: Held; handedOver: boolean }
   /** Failover has begun: report it, start the domain. */
   | { kind: 'take-over'; held: Held; reason: string }
@@ -205,6 +215,7 @@ export function initialSecondaryState(settings: SecondarySettings): SecondarySta
     held: null,
     shared: null,
     asking: false,
+    claiming: null,
     granted: false,
     gone: null,
     losses: 0,

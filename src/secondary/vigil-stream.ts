@@ -12,7 +12,7 @@ const REFUSED_STATE = 'BAD_CONTEXT';
 export function acknowledged(
   state: SecondaryState,
   session: Session,
-  { epoch, digest }: SecondaryEvent & { readonly kind: 'acknowledged' },
+  { epoch, digest, lastAtMs }: SecondaryEvent & { readonly kind: 'acknowledged' },
   effects: Effects,
 ): void {
   if (session.spoilt) return;
@@ -21,6 +21,8 @@ export function acknowledged(
   const { streamUuid, owner, pairing } = session;
   state.held = { streamUuid, epoch, owner, pairing };
   state.shared = { streamUuid, epoch, digest };
+  session.lastAtMs = lastAtMs ?? null;
+  if (lastAtMs !== undefined) claimTheLast(state, session, effects);
   if (!first) return;
   state.gone = null;
   if (state.losses > 0) effects.push({ kind: 'arm', timer: 'steady', delayMs: state.settings.redialMaxMs });
@@ -33,11 +35,13 @@ export function acknowledged(
   }
 }
 
-/** The primary stands still until it is known whose the domain is: it is claimed while the last checkpoint is committed. */
-export function takeWhatIsHandedOver(state: SecondaryState, session: Session, effects: Effects): void {
-  if (!session.handedOver || !session.linked || state.held === null) return;
-  if (!state.asking) effects.push({ kind: 'ask-witness', held: state.held, handedOver: true });
+/** The primary stands still until it is known whose the domain is: that is asked while the last checkpoint is committed. */
+function claimTheLast(state: SecondaryState, session: Session, effects: Effects): void {
+  if (!session.linked || state.held === null) return;
+  if (state.asking) return;
   state.asking = true;
+  state.claiming = state.held;
+  effects.push({ kind: 'ask-witness', held: state.held, handedOver: true });
 }
 
 export function bye(state: SecondaryState, session: Session, reason: ByeReason, effects: Effects): void {

@@ -15,7 +15,7 @@ const ELSEWHERE: Readonly<Record<Exclude<SecondaryPhase, 'linked'>, string>> = {
 export function trialRefusal({ phase, session, held, asking }: SecondaryState): string | null {
   if (phase !== 'linked') return ELSEWHERE[phase];
   if (session === null || held === null || session.acknowledged < 0) return 'the standby is being filled';
-  if (asking || session.complete || session.handedOver) return 'the domain is being handed over';
+  if (asking || session.complete || session.lastAtMs !== null) return 'the domain is being handed over';
   return session.linked ? null : ELSEWHERE.suspect;
 }
 

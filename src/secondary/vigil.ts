@@ -14,7 +14,8 @@
 // same disks, the guest of a process that is dead may not be, and that of a primary that is out of sight must stand
 // still first (channel/link/heartbeat.ts): there the window decides alone, and is as long as that takes.
 //
-// A primary that is well may hand the domain over (`handed-over`): then the register is asked at once, while the link stands.
+// A primary that is well may hand the domain over: at its last checkpoint the register is asked at once, while the link stands,
+// and what is granted is started when nothing more is heard of the domain there (`handed-over`).
 // If it does not grant the domain we leave the link, and the primary goes on.
 //
 // A resync fills a second domain. The older one is kept as long as it is a valid point to fail over to, which the
@@ -34,12 +35,13 @@ import {
   loseHeld,
   over,
   startFailed,
+  startWhatIsClaimed,
   started,
   stop,
   unlinked,
   witness,
 } from './vigil-failover.js';
-import { acknowledged, bye, restored, spoilt, takeWhatIsHandedOver } from './vigil-stream.js';
+import { acknowledged, bye, restored, spoilt } from './vigil-stream.js';
 import { keepsDomain } from './vigil-state.js';
 import type {
   Effects,
@@ -100,7 +102,7 @@ const RULES: Rules<SecondaryEvent, [SecondaryState, Effects]> = {
   }),
   'handed-over': ofSession((session, _, state, effects) => {
     session.handedOver = true;
-    takeWhatIsHandedOver(state, session, effects);
+    startWhatIsClaimed(state, session, effects);
   }),
   ended: ofSession((_session, _, state, effects) => over(state, 'ended', 'the domain shut down', effects)),
   lost: ofSession((session, { code }, state, effects) => unlinked(state, session, code, effects)),
@@ -180,6 +182,7 @@ function dialled(
     acknowledged: -1,
     complete: false,
     done: false,
+    lastAtMs: null,
     claimed: false,
     handedOver: false,
     spoilt: false,

@@ -37,6 +37,7 @@ export class FakePrimary {
       digest: 0n,
       outputBytes: 0,
       end: false,
+      trial: false,
       handOver: false,
       ...fields,
     };

@@ -87,20 +87,25 @@ describe('link', () => {
     expect(secondary.welcome).to.include({ windowEpochs: 1, continuous: false });
   });
 
-  it('says which checkpoint is the last, and when nothing more is let out', async () => {
+  it('says which checkpoint is to be tried, which is the last, and when nothing more is let out', async () => {
     const { primary, secondary } = await (await primaryOf()).pair();
     const said = firstValueFrom(secondary.events$.pipe(filter((event) => event.kind === 'handed-over')));
     await primary.sink.write(pieceOf(streamHeaders));
+    primary.setTrial(0);
     primary.setHandOver(1);
-    const last: boolean[] = [];
+    const marks: unknown[] = [];
     for (let epoch = 0; epoch < 2; epoch++) {
       await primary.sink.write(pieceOf(checkpointRecord));
       await primary.sink.boundary(epoch, false);
       if (epoch === 0) await secondary.source.headers();
-      last.push((await readEpoch(secondary)).boundary.handOver);
+      const { trial, handOver } = (await readEpoch(secondary)).boundary;
+      marks.push({ trial, handOver });
       await secondary.acknowledge(epoch);
     }
-    expect(last).to.deep.equal([false, true]);
+    expect(marks).to.deep.equal([
+      { trial: true, handOver: false },
+      { trial: false, handOver: true },
+    ]);
     primary.handedOver(1);
     expect(await said).to.deep.equal({ kind: 'handed-over', epoch: 1 });
   });

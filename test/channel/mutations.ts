@@ -51,6 +51,7 @@ export const validControls: readonly ControlMessage[] = [
     digest: 0xfedc_ba98_7654_3210n,
     outputBytes: 12,
     end: false,
+    trial: true,
     handOver: true,
   },
   { kind: 'bye', reason: 'domain-ended' },

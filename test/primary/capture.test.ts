@@ -33,6 +33,7 @@ function linkOf(boundary: PrimaryLink['sink']['boundary']): PrimaryLink {
     bufferedBytes: 0,
     hello: {} as PrimaryLink['hello'],
     setOutputBytes: () => undefined,
+    setTrial: () => undefined,
     setHandOver: () => undefined,
     handedOver: () => undefined,
     sums: () => Promise.reject(new Error('there are no disks')),
@@ -131,8 +132,8 @@ async function codeOfFailure(work: Promise<unknown>): Promise<string> {
 describe('primary/capture', () => {
   it('holds before it seals epoch 0, seals the network before it suspends, resumes before anything follows', async () => {
     const { capture, order, reports, stages } = await made();
-    await stages(capture.capture(0, false));
-    await stages(capture.capture(1, false));
+    await stages(capture.capture(0, null));
+    await stages(capture.capture(1, null));
     await capture.close();
     expect(order).to.deep.equal([
       ...['(suspending)', 'hold', 'seal 0', '(stopping)', 'suspend', 'resume', '(captured)', 'boundary 0'],
@@ -143,7 +144,7 @@ describe('primary/capture', () => {
 
   it('reports an epoch when it is acknowledged, with its pause and what it took', async () => {
     const { capture, reports, stages } = await made();
-    await stages(capture.capture(0, false));
+    await stages(capture.capture(0, null));
     await new Promise((resolve) => setImmediate(resolve));
     capture.report(0);
     capture.report(0);
@@ -156,7 +157,7 @@ describe('primary/capture', () => {
   it('fills the slabs that it was given, one epoch after another', async () => {
     const { capture, memory, stages, slabs, filled } = await made();
     for (let epoch = 0; epoch < 5; epoch++) {
-      await stages(capture.capture(epoch, false));
+      await stages(capture.capture(epoch, null));
       memory.write(0, Buffer.from([epoch]));
     }
     await capture.close();
@@ -166,7 +167,7 @@ describe('primary/capture', () => {
   it('given up while it seals: the domain is not suspended, its dirty log ends', async () => {
     const { opened, open } = gateway();
     const { capture, memory, order, stages } = await made({ 'seal 0': opened });
-    const failed = codeOfFailure(stages(capture.capture(0, false)));
+    const failed = codeOfFailure(stages(capture.capture(0, null)));
     while (!order.includes('seal 0')) await new Promise((resolve) => setImmediate(resolve));
     expect(memory.loggingDirty).to.equal(true);
     const closed = capture.close();
@@ -179,7 +180,7 @@ describe('primary/capture', () => {
   it('given up while it suspends: it is awaited, nothing is sealed, and the domain runs again', async () => {
     const { opened, open } = gateway();
     const { capture, memory, order, stages } = await made({ suspend: opened });
-    const failed = codeOfFailure(stages(capture.capture(0, false)));
+    const failed = codeOfFailure(stages(capture.capture(0, null)));
     while (!order.includes('suspend')) await new Promise((resolve) => setImmediate(resolve));
     let closed = false;
     const closing = capture.close().then(() => (closed = true));
@@ -199,9 +200,9 @@ describe('primary/capture', () => {
 
   it('a domain that has shut down: gone, and END is what follows', async () => {
     const { capture, memory, order, stages } = await made();
-    await stages(capture.capture(0, false));
+    await stages(capture.capture(0, null));
     memory.shutdown();
-    expect(await stages(capture.capture(1, false))).to.deep.equal(['suspending', 'stopping', 'gone']);
+    expect(await stages(capture.capture(1, null))).to.deep.equal(['suspending', 'stopping', 'gone']);
     await stages(capture.end());
     await capture.close();
     // It is told that END leaves before it does: its acknowledgement cannot come first.
@@ -210,9 +211,9 @@ describe('primary/capture', () => {
 
   it('a domain that has crashed is no reason for END', async () => {
     const { capture, memory, stages } = await made();
-    await stages(capture.capture(0, false));
+    await stages(capture.capture(0, null));
     memory.crash();
-    expect(await codeOfFailure(stages(capture.capture(1, false)))).to.equal('FAILED');
+    expect(await codeOfFailure(stages(capture.capture(1, null)))).to.equal('FAILED');
     await capture.close();
   });
 
@@ -223,7 +224,7 @@ describe('primary/capture', () => {
     const told: string[] = [];
     memory.events$.subscribe(({ kind }) => told.push(kind));
     setTimeout(() => memory.crash(), 20);
-    const failure = await codeOfFailure(stages(capture.capture(0, false)));
+    const failure = await codeOfFailure(stages(capture.capture(0, null)));
     expect([failure, ...told]).to.deep.equal(['DOMAIN_GONE', 'crashed']);
     await capture.close();
   });
@@ -232,7 +233,7 @@ describe('primary/capture', () => {
     it(`a hypervisor that does not answer (${what}): HUNG, and the slabs are left to it`, async () => {
       const { opened, open } = gateway();
       const { capture, stages, hung } = await made({ [what]: opened });
-      expect(await codeOfFailure(stages(capture.capture(0, false)))).to.equal('HUNG');
+      expect(await codeOfFailure(stages(capture.capture(0, null)))).to.equal('HUNG');
       expect(hung()).to.equal(1);
       open();
       await capture.close();
@@ -242,7 +243,7 @@ describe('primary/capture', () => {
   it('given up while it copies, and the hypervisor does not answer: the slabs are left to it', async () => {
     const { opened, open } = gateway();
     const { capture, stages, filled, hung } = await made({ copy: opened });
-    const failed = codeOfFailure(stages(capture.capture(0, false)));
+    const failed = codeOfFailure(stages(capture.capture(0, null)));
     while (filled.size === 0) await new Promise((resolve) => setImmediate(resolve));
     await capture.close();
     expect([await failed, hung()]).to.deep.equal(['HUNG', 1]);

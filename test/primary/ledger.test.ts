@@ -1,7 +1,15 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { ChannelError } from '../../src/channel/contract.js';
-import { enter, isNext, openLedger, owed, type Entry, type Ledger } from '../../src/primary/ledger.js';
+import {
+  enter,
+  isNext,
+  markOfNext,
+  openLedger,
+  owed,
+  type Entry,
+  type Ledger,
+} from '../../src/primary/ledger.js';
 
 const STALL_MS = 500;
 
@@ -51,14 +59,14 @@ describe('primary/ledger', () => {
     expect(ledger).to.include({ acknowledged: 1, endEpoch: 1, release: null });
   });
 
-  it('handed over behind the third epoch from then on; that does not change any more', () => {
+  it('handed over behind the fourth epoch from then on; that does not change any more', () => {
     const asked = after(captured(0), { kind: 'hand-over' });
-    expect(asked.lastEpoch).to.equal(3);
+    expect(asked.lastEpoch).to.equal(4);
     const later = [captured(1), { kind: 'hand-over' } as const].reduce(
       (ledger, entry) => enter(ledger, entry, ledger.atMs, STALL_MS),
       asked,
     );
-    expect(later.lastEpoch).to.equal(3);
+    expect(later.lastEpoch).to.equal(4);
   });
 
   it('the next epoch: when it is due or asked for, and the window has room', () => {
@@ -75,8 +83,17 @@ describe('primary/ledger', () => {
     const asked = [captured(0), { kind: 'hand-over' }] as const;
     expect(isNext(after(...asked), true, 4)).to.equal(false);
     expect(isNext(after(...asked, acknowledged(0)), false, 4)).to.equal(true);
-    const rest = [1, 2, 3].flatMap((epoch) => [captured(epoch), acknowledged(epoch)]);
+    const rest = [1, 2, 3, 4].flatMap((epoch) => [captured(epoch), acknowledged(epoch)]);
     expect(isNext(after(...asked, acknowledged(0), ...rest), true, 4)).to.equal(false);
+  });
+
+  it('of a domain that is handed over the secondary tries the last but two, and the last is marked', () => {
+    const marks = [0, 1, 2, 3].map((captures) => {
+      const rest = [1, 2, 3].slice(0, captures).map((epoch) => captured(epoch));
+      return markOfNext(after(captured(0), { kind: 'hand-over' }, ...rest));
+    });
+    expect(marks).to.deep.equal([null, 'trial', null, 'last']);
+    expect(markOfNext(after(captured(0), captured(1)))).to.equal(null);
   });
 
   it('a request is over when the domain is suspended for the next epoch, not before', () => {

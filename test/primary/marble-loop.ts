@@ -64,10 +64,11 @@ export function loop(
   };
   const asked: LoopPorts = {
     ...ports,
-    capture: (epoch, isLast) =>
-      defer(
-        () => (order.push(`capture ${epoch}${isLast ? ', the last' : ''}`), ports.capture(epoch, isLast)),
-      ),
+    capture: (epoch, mark) =>
+      defer(() => {
+        order.push(mark === null ? `capture ${epoch}` : `capture ${epoch}, the ${mark}`);
+        return ports.capture(epoch, mark);
+      }),
     end: (epoch) => defer(() => (order.push(`end ${epoch}`), ports.end(epoch))),
   };
   return checkpoints(asked, { ...settings, ...changed }, t).pipe(

@@ -119,9 +119,11 @@ describe('primary/primary', () => {
       'A acknowledges 1',
       'saver captures',
       'A acknowledges 2',
-      'saver suspends',
       'saver captures',
       'A acknowledges 3',
+      'saver suspends',
+      'saver captures',
+      'A acknowledges 4',
     ];
     fc.assert(
       fc.property(

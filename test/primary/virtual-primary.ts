@@ -311,9 +311,10 @@ class VirtualPrimary {
         );
       },
       openSaver: (streamUuid) => ({
-        capture: (epoch, isLast) =>
+        capture: (epoch, mark) =>
           new Observable((stages) => {
-            says(`saver ${streamUuid}: capture ${epoch}${isLast ? ', the last' : ''}`);
+            const marked = mark === null ? '' : `, the ${mark}`;
+            says(`saver ${streamUuid}: capture ${epoch}${marked}`);
             this.#stages = stages;
             this.#suspending = false;
             this.#ending = null;
@@ -355,10 +356,10 @@ class VirtualPrimary {
   }
 }
 
-/** The code, and for FENCED how long the domain has been running there. */
+/** The code, and for FENCED how long it took until the domain ran there. */
 function channelError(detail: string): ChannelError {
-  const [code = '', runsForMs] = detail.split(' ');
-  const facts = runsForMs === undefined ? {} : { runsForMs: Number(runsForMs) };
+  const [code = '', tookMs] = detail.split(' ');
+  const facts = tookMs === undefined ? {} : { tookMs: Number(tookMs) };
   return new ChannelError(code as ChannelErrorCode, `${code} it is`, facts);
 }
 

@@ -95,7 +95,8 @@ function play(script: Script, marbles: string, values: Readonly<Record<string, s
   const link: CommitLink = {
     boundary: () => {
       const answer = boundary();
-      const given = { epoch, bytes: 10, digest: 1n, outputBytes: 0, end: false, handOver: false };
+      const marks = { end: false, trial: false, handOver: false };
+      const given = { epoch, bytes: 10, digest: 1n, outputBytes: 0, ...marks };
       return called('boundary', BOUNDARY_MS, answer instanceof Error ? answer : { ...given, ...answer });
     },
     acknowledge: (given) => called(`acknowledge ${given}`, ACKNOWLEDGE_MS, script.acknowledged ?? undefined),

@@ -112,7 +112,15 @@ class Standing {
         const [next] = told.splice(0, 1);
         if (!next) return Promise.reject(new ChannelError('LINK_CLOSED', 'cut'));
         const { epoch, end } = next;
-        return Promise.resolve({ epoch, end, bytes: 1, digest: 1n, outputBytes: 0, handOver: false });
+        return Promise.resolve({
+          epoch,
+          end,
+          bytes: 1,
+          digest: 1n,
+          outputBytes: 0,
+          trial: false,
+          handOver: false,
+        });
       },
       acknowledge: (epoch) => {
         this.acknowledged.push(epoch);

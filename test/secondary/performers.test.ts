@@ -26,7 +26,8 @@ function linkOf(streamUuid: string, events$: Observable<LinkEvent> = NEVER): Str
     welcome: { streamUuid, continuous: true } as StreamLink['welcome'],
     source: { read: () => Promise.resolve(null) } as StreamLink['source'],
     bufferedBytes: 0,
-    boundary: () => of({ epoch: 0, bytes: 1, digest: 1n, outputBytes: 0, end: false, handOver: false }),
+    boundary: () =>
+      of({ epoch: 0, bytes: 1, digest: 1n, outputBytes: 0, end: false, trial: false, handOver: false }),
     acknowledge: () => of(undefined),
     sumsWanted$: NEVER,
     answerSums: () => undefined,
@@ -284,7 +285,7 @@ describe('secondary/taking over', () => {
         clock,
       );
       expectObservable(taking$).toBe('9ms s 49ms |', {
-        s: { kind: 'started', epochsBack: 1, runsForMs: 4 },
+        s: { kind: 'started', epochsBack: 1, runsSinceMs: 5 },
       });
     });
   });

@@ -40,7 +40,10 @@ describe('secondary: when the standby is tried', () => {
       [...held, { kind: 'bye', streamUuid: 'S', reason: 'shutdown' }],
     ],
     'the last checkpoint is there': ['handed over', [...held, { kind: 'complete', streamUuid: 'S' }]],
-    'the domain is handed over': ['handed over', [...held, { kind: 'handed-over', streamUuid: 'S' }]],
+    'the last checkpoint is acknowledged': [
+      'handed over',
+      [...held, { kind: 'acknowledged', streamUuid: 'S', epoch: 1, digest: 1n, lastAtMs: 0 }],
+    ],
     'the standby has ended': ['lost', [...held, { kind: 'held-ended', reason: 'killed' }]],
     'it is stopped': ['ended', [...held, { kind: 'stop' }]],
   };
@@ -60,7 +63,7 @@ describe('secondary: when the standby is tried', () => {
     expect(refusalAfter(...deciding)).to.include('witness');
     const starting: SecondaryEvent[] = [...deciding, { kind: 'witness', answer: 'granted' }];
     expect(refusalAfter(...starting)).to.include('being taken over');
-    expect(refusalAfter(...starting, { kind: 'started', epochsBack: 0, runsForMs: 0 })).to.include(
+    expect(refusalAfter(...starting, { kind: 'started', epochsBack: 0, runsSinceMs: 0 })).to.include(
       'has ended',
     );
     const again: SecondaryEvent = { ...dialled, dial: 2, streamUuid: 'T', continuous: true };

@@ -9,12 +9,12 @@ import {
   type SecondaryEvent,
 } from '../../src/secondary/vigil-state.js';
 
+const done = { consistent: true, epochsBack: 0, code: '', message: '' } as const;
 const SETTINGS = { reconnectWindowMs: 300, redialMinMs: 50, redialMaxMs: 500 };
 
 /** What follows when a link is lost, and the primary then dialled; what is armed and asked for since. */
 function after(code: string, dialFailed: string): readonly SecondaryEffect[] {
   const link = { streamUuid: 's1', owner: 'north', pairing: 's1', continuous: false, standstillMs: 0 };
-  const done = { consistent: true, epochsBack: 0, code: '', message: '' };
   let state = initialSecondaryState(SETTINGS);
   let effects: readonly SecondaryEffect[] = [];
   const since: SecondaryEffect[] = [];
@@ -42,7 +42,6 @@ const takesOver = (effects: readonly SecondaryEffect[]) => effects.some(({ kind 
 /** The register is asked, the primary is found again meanwhile, and acknowledged to; then it is granted. */
 function grantedWhileLinked(): { readonly atOnce: boolean; readonly later: boolean } {
   const link = { owner: 'north', pairing: 's1', standstillMs: 0, silenceMs: 1000 };
-  const done = { consistent: true, epochsBack: 0, code: '', message: '' };
   let state = initialSecondaryState(SETTINGS);
   const give = (...events: readonly SecondaryEvent[]): readonly SecondaryEffect[] =>
     events.flatMap((event) => {
@@ -66,28 +65,28 @@ function grantedWhileLinked(): { readonly atOnce: boolean; readonly later: boole
   return { atOnce: takesOver(first), later: takesOver(then) };
 }
 
-/** It is handed over, and granted; `cut`: the link is lost before the answer. */
-function handedOver(cut: boolean): boolean {
+/** The last checkpoint is here, and then this happens. */
+function handedOver(...happens: readonly SecondaryEvent[]): readonly SecondaryEffect[] {
   const link = { owner: 'north', pairing: 's1', continuous: false, standstillMs: 0, silenceMs: 1000 };
-  const done = { consistent: true, epochsBack: 0, code: '', message: '' };
-  const streamUuid = 's1';
   let state = initialSecondaryState(SETTINGS);
   const given: readonly SecondaryEvent[] = [
     { kind: 'start' },
     { kind: 'dialled', dial: 1, streamUuid, ...link },
     { kind: 'acknowledged', streamUuid, epoch: 0, digest: 0n },
-    { kind: 'acknowledged', streamUuid, epoch: 1, digest: 0n },
+    { kind: 'acknowledged', streamUuid, epoch: 1, digest: 0n, lastAtMs: 0 },
     { kind: 'complete', streamUuid },
-    { kind: 'handed-over', streamUuid },
-    ...(cut ? [{ kind: 'lost', streamUuid, code: 'LINK_CLOSED' } as const] : []),
-    { kind: 'witness', answer: 'granted' },
-    { kind: 'lost', streamUuid, code: 'FENCED' },
-    { kind: 'restored', streamUuid, ...done },
+    ...happens,
   ];
   let effects: readonly SecondaryEffect[] = [];
   for (const event of given) [state, effects] = stepSecondary(state, event);
-  return takesOver(effects);
+  return effects;
 }
+const streamUuid = 's1';
+const word = { kind: 'handed-over', streamUuid } as const;
+const granted = { kind: 'witness', answer: 'granted' } as const;
+const cut = { kind: 'lost', streamUuid, code: 'LINK_CLOSED' } as const;
+const restored = { kind: 'restored', streamUuid, ...done } as const;
+const over = { kind: 'timer', timer: 'reconnect', lateMs: 0 } as const;
 
 describe('secondary/vigil: a link that is cut', () => {
   it('without a word: the primary is not dead before it was silent for its timeout', () => {
@@ -104,7 +103,22 @@ describe('secondary/vigil: a link that is cut', () => {
   });
 
   it('… or has handed it over: it has let out all that it ever will', () => {
-    expect([false, true].map(handedOver)).to.deep.equal([true, true]);
+    expect(takesOver(handedOver(word, granted, restored))).to.equal(true);
+    expect(takesOver(handedOver(word, cut, granted, restored))).to.equal(true);
+    expect(takesOver(handedOver(word, granted, cut, restored))).to.equal(true);
+  });
+
+  it('… or was about to: it may be letting out still what was acknowledged, and take the domain back', () => {
+    for (const events of [
+      [granted, restored],
+      [granted, cut, restored],
+      [cut, granted, restored],
+    ])
+      expect(takesOver(handedOver(...events))).to.equal(false);
+    expect(takesOver(handedOver(cut, granted, restored, over))).to.equal(true);
+    // What was claimed may have been taken back since.
+    const asked = handedOver(granted, cut, restored, over).find(({ kind }) => kind === 'ask-witness');
+    expect(asked).to.include({ handedOver: false });
   });
 
   it('and nobody listens there: it is dead, and nothing more of it leaves', () => {

@@ -68,7 +68,7 @@ const onward =
     const { session, phase, dial, asking } = m.state;
     if (phase === 'deciding' && late) return met(m);
     if (asking) return { kind: 'witness', answer: 'granted' };
-    if (phase === 'starting') return { kind: 'started', epochsBack: 0, runsForMs: 0 };
+    if (phase === 'starting') return { kind: 'started', epochsBack: 0, runsSinceMs: 0 };
     if (phase === 'suspect' && dial !== 0) return { kind: 'dial-failed', dial, code: 'REFUSED' };
     if (phase === 'linked' && session) {
       // Some go on, and some do not for long.
@@ -139,7 +139,7 @@ const event: fc.Arbitrary<Make> = fc.oneof(
   { weight: 2, arbitrary: fc.constant(met) },
   fc
     .constantFrom<ReturnType<Make>>(
-      { kind: 'started', epochsBack: 0, runsForMs: 0 },
+      { kind: 'started', epochsBack: 0, runsSinceMs: 0 },
       { kind: 'start-failed', code: 'x', message: 'x', epochsBack: 0 },
       { kind: 'start-failed', code: 'DOMAIN_GONE', message: 'x', epochsBack: 0 },
       { kind: 'held-ended', reason: 'x' },

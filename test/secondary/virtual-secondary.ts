@@ -187,7 +187,7 @@ class VirtualSecondary {
       ...{ source: {} as StreamLink['source'], bufferedBytes: 0, peer: '' },
       welcome: { streamUuid, continuous, resumes, host, pairing } as StreamLink['welcome'],
       events$,
-      boundary: () => of({ ...this.#open, bytes: 1, digest: 1n, outputBytes: 0 }),
+      boundary: () => of({ ...this.#open, bytes: 1, digest: 1n, outputBytes: 0, trial: false }),
       acknowledge: (epoch) => {
         this.#say(`link ${streamUuid}: acknowledge ${epoch}`);
         return of(undefined);

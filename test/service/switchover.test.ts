@@ -98,39 +98,46 @@ describe('service: switchover', function () {
     expect(successiveTicksOf(two.said)[0]).to.equal(1);
   });
 
-  it('the standby does not take the last checkpoint: it goes on where it was, and is protected again', async () => {
-    let refuses = true;
-    const lasts: string[] = [];
-    const primary = new TestPrimary({ emulator: true });
-    cleanup.add(() => primary.service.stop());
-    await primary.start();
-    const secondary = new TestSecondary(primary, {
-      emulator: true,
-      made: (domain) =>
-        Object.assign(domain, {
-          beginLast: () => lasts.push('begun'),
-          checkpoint: (_: Uint8Array, isLast: boolean) => {
-            if (isLast) lasts.push('whole');
-            const error = new HypervisorError('BAD_CONTEXT', 'it is not taken');
-            return isLast && refuses ? Promise.reject(error) : Promise.resolve();
-          },
-        }),
+  for (const [what, refused, seen] of [
+    ['the checkpoint that is tried: its owner is not stopped for it', 1, ['tried']],
+    ['the last checkpoint: it goes on where it was', 2, ['tried', 'the last', 'tried']],
+  ] as const) {
+    it(`the standby does not take ${what}, and is protected again`, async () => {
+      let refuses = true;
+      const told: string[] = [];
+      const primary = new TestPrimary({ emulator: true });
+      cleanup.add(() => primary.service.stop());
+      await primary.start();
+      const secondary = new TestSecondary(primary, {
+        emulator: true,
+        made: (domain) =>
+          Object.assign(domain, {
+            beginLast: () => told.push('the last'),
+            checkpoint: (_: Uint8Array, isTrial: boolean) => {
+              if (!isTrial) return Promise.resolve();
+              told.push('tried');
+              const isRefused = refuses && told.filter((word) => word === 'tried').length === refused;
+              const error = new HypervisorError('BAD_CONTEXT', 'it is not taken');
+              return isRefused ? Promise.reject(error) : Promise.resolve();
+            },
+          }),
+      });
+      cleanup.add(() => secondary.service.stop());
+      await secondary.start();
+      const more = async () => {
+        const { length } = primary.checkpoints;
+        await until('checkpoints', () => primary.checkpoints.length > length + 3);
+      };
+      await more();
+      expect(await refusal(primary.service.switchover('alpha'))).to.equal('NOT_SWITCHED');
+      expect(told).to.deep.equal(seen);
+      await more();
+      expect([primary.owns(), secondary.owns(), secondary.failovers.length]).to.deep.equal([true, false, 0]);
+      refuses = false;
+      expect(await primary.service.switchover('alpha')).to.include({ to: 'south' });
+      expect(secondary.owns()).to.equal(true);
     });
-    cleanup.add(() => secondary.service.stop());
-    await secondary.start();
-    const more = async () => {
-      const { length } = primary.checkpoints;
-      await until('checkpoints', () => primary.checkpoints.length > length + 3);
-    };
-    await more();
-    expect(await refusal(primary.service.switchover('alpha'))).to.equal('NOT_SWITCHED');
-    expect(lasts).to.deep.equal(['begun', 'whole']);
-    await more();
-    expect([primary.owns(), secondary.owns(), secondary.failovers.length]).to.deep.equal([true, false, 0]);
-    refuses = false;
-    expect(await primary.service.switchover('alpha')).to.include({ to: 'south' });
-    expect(secondary.owns()).to.equal(true);
-  });
+  }
 
   it('is refused where nobody could go on at once', async () => {
     const two = await TwoAgents.start(cleanup, { hypervisor });

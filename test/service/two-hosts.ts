@@ -217,7 +217,7 @@ export class TwoHosts {
         return;
       case 'take-over':
         this.takeovers++;
-        this.#tellSecondary({ kind: 'started', epochsBack: 0, runsForMs: 0 });
+        this.#tellSecondary({ kind: 'started', epochsBack: 0, runsSinceMs: 0 });
         return;
       case 'arm':
         this.#arm(`secondary ${effect.timer}`, effect.delayMs, (lateMs) =>

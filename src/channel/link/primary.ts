@@ -36,6 +36,7 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
   readonly #outbox: Outbox;
   readonly #digest = new StreamDigest();
   readonly #outputBytes = new Map<number, number>();
+  #trialEpoch: number | null = null;
   #handOverEpoch: number | null = null;
   #asked: Asked | null = null;
   /** Epochs whose boundary was sent and that are not acknowledged, oldest first. */
@@ -61,6 +62,10 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
 
   setOutputBytes(epoch: number, outputBytes: number): void {
     this.#outputBytes.set(epoch, outputBytes);
+  }
+
+  setTrial(epoch: number): void {
+    this.#trialEpoch = epoch;
   }
 
   setHandOver(epoch: number): void {
@@ -105,7 +110,8 @@ export class SocketPrimaryLink extends LinkCore implements PrimaryLink {
     this.#outputBytes.delete(epoch);
     this.#unacknowledged.push({ epoch, digest });
     const handOver = epoch === this.#handOverEpoch;
-    const said = { epoch, bytes, digest, outputBytes, end, handOver };
+    const trial = epoch === this.#trialEpoch;
+    const said = { epoch, bytes, digest, outputBytes, end, trial, handOver };
     return this.#outbox.push(encodeControl({ kind: 'checkpoint', ...said }));
   }
 

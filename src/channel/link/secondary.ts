@@ -161,12 +161,13 @@ export class SocketSecondaryLink extends LinkCore implements SecondaryLink {
       throw badMessage('too many checkpoints at once', { limit: BOUNDARIES_MAX });
     }
     this.#check(message);
-    const { epoch, bytes, digest, outputBytes, end, handOver } = message;
+    const { epoch, bytes, digest, outputBytes, end, trial, handOver } = message;
     this.#lastEpoch = epoch;
     this.#lastOffset += bytes;
     this.#ended = end;
     if (handOver) this.#handOverEpoch = epoch;
-    this.#boundaries.push({ epoch, bytes, digest, outputBytes, end, handOver, offset: this.#lastOffset });
+    const said = { epoch, bytes, digest, outputBytes, end, trial, handOver };
+    this.#boundaries.push({ ...said, offset: this.#lastOffset });
     this.#wake();
   }
 

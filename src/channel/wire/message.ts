@@ -44,6 +44,7 @@ export interface CheckpointMessage {
   readonly digest: bigint;
   readonly outputBytes: number;
   readonly end: boolean;
+  readonly trial: boolean;
   readonly handOver: boolean;
 }
 
@@ -134,6 +135,7 @@ class Fields {
           digest: this.#digest('digest'),
           outputBytes: this.#integer('outputBytes'),
           end: this.#flag('end'),
+          trial: this.#flag('trial'),
           handOver: this.#flag('handOver'),
         };
       case 'sums-wanted':

@@ -156,11 +156,11 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
    * @throws HypervisorError BAD_CONTEXT if QEMU does not take it; the domain is then as of `checkpointsBack`
    * checkpoints before, if there is a way back
    */
-  checkpoint(context: Uint8Array, isLast = false): Promise<void> {
+  checkpoint(context: Uint8Array, isTrial = false): Promise<void> {
     return this.work.do(async () => {
       this.requireCreated();
       const held = await this.#checkpoints.accept(context);
-      if (!this.#isCold && (isLast || this.#checkpoints.isTrialDue)) await this.#checkpoints.try(held);
+      if (!this.#isCold && (isTrial || this.#checkpoints.isTrialDue)) await this.#checkpoints.try(held);
     });
   }
 

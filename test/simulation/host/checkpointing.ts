@@ -8,8 +8,8 @@ import { silenceMsOf, stallMsOf } from '../../../src/channel/link/heartbeat.js';
 import {
   enter,
   isHandedOver,
-  isLastNext,
   isNext,
+  markOfNext,
   openLedger,
   owed,
   type Entry,
@@ -127,7 +127,7 @@ export class Checkpointing {
     guest.running = false;
     gate.push(point.count);
     gate.seal(epoch, point.count);
-    const isLast = isLastNext(this.#ledger);
+    const isLast = markOfNext(this.#ledger) === 'last';
     process.after(cluster.params.pauseMs, () => {
       // Behind the last one it stands still, unless that was given up.
       if (guest.end === null && (!isLast || this.#isOver())) guest.running = true;

@@ -92,7 +92,8 @@ export class Restorer {
     this.#acknowledged = epoch;
     this.#digest = chained(this.#digest, digestOf(point));
     if (epoch === 0 && this.#resumes) this.#goesOn(point);
-    this.#tell({ kind: 'acknowledged', streamUuid, epoch, digest: this.#digest });
+    const last = handOver && { lastAtMs: this.#process.nowMs };
+    this.#tell({ kind: 'acknowledged', streamUuid, epoch, digest: this.#digest, ...last });
     this.#link.send({ kind: 'ack', epoch });
     this.#process.after(this.#cluster.params.commitMs, () => {
       this.vessel.content = point;

@@ -317,7 +317,7 @@ export class Standby implements Part {
         cluster.story?.tell(host.name, `TAKES OVER from ${cluster.history.name(content)}`);
         this.#held = null;
         this.#estate = this.#agent.takeOver(content);
-        this.#loop.tell({ kind: 'started', epochsBack: 0, runsForMs: 0 });
+        this.#loop.tell({ kind: 'started', epochsBack: 0, runsSinceMs: 0 });
       });
     });
   }
