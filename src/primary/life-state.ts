@@ -166,7 +166,7 @@ export type LifeEffect = Readonly<
   | { kind: 'expose'; on: boolean }
   /** Begins the stream over its link, when the one before has let go of the domain. */
   | { kind: 'replicate'; streamUuid: string }
-  /** The third checkpoint from now on is the last. */
+  /** The fourth checkpoint from now on is the last. */
   | { kind: 'hand-over' }
   /** It is acknowledged: when what was let out has left, the standby hears that nothing else will be. */
   | { kind: 'handed-over'; streamUuid: string; epoch: number }

@@ -128,10 +128,12 @@ function ofStream<Event extends { readonly streamUuid: string }>(
 
 function lost(
   state: LifeState,
-  { code, tookMs }: LifeEvent & { readonly kind: 'lost' },
+  { streamUuid, code, tookMs }: LifeEvent & { readonly kind: 'lost' },
   effects: LifeEffect[],
 ): void {
-  if (code !== 'FENCED' || !mayBeTheirs(state)) {
+  // Said of another stream it may be a claim that can be taken back: that says the register.
+  const isOfLast = mayBeTheirs(state) && state.handOver?.streamUuid === streamUuid;
+  if (code !== 'FENCED' || !isOfLast) {
     unlinked(state, code, effects);
     return;
   }

@@ -56,8 +56,9 @@ export function witness(
   state.claiming = null;
   switch (answer) {
     case 'granted':
-      if (claiming === null || isHeld(state, claiming)) granted(state, effects);
-      // What was handed over is not here: its owner takes it back.
+      state.tentative = claiming !== null && state.standstillMs === 0;
+      if (claiming === null || !state.tentative || isHere(state, claiming)) granted(state, effects);
+      // Its owner takes it back.
       else if (state.phase === 'deciding') decide(state, effects);
       return;
     case 'denied':
@@ -74,8 +75,16 @@ export function witness(
   }
 }
 
-function isHeld({ held }: SecondaryState, { streamUuid, epoch }: Held): boolean {
-  return held?.streamUuid === streamUuid && held.epoch === epoch;
+/** What was handed over is held, and its owner has not come back with another stream meanwhile. */
+function isHere({ held, session }: SecondaryState, { streamUuid, epoch }: Held): boolean {
+  const isHeld = held?.streamUuid === streamUuid && held.epoch === epoch;
+  return isHeld && (session === null || session.streamUuid === streamUuid);
+}
+
+/** What was handed over is not what is held: its owner takes it back. */
+export function giveUpClaim(state: SecondaryState, session: Session | null): void {
+  if (state.tentative) state.granted = false;
+  if (session !== null) session.claimed = false;
 }
 
 function granted(state: SecondaryState, effects: Effects): void {
@@ -155,8 +164,8 @@ function notTaken(state: SecondaryState, effects: Effects): void {
 /** The restorer of a stream is done, and its link lost. */
 export function goOn(state: SecondaryState, session: Session, effects: Effects): void {
   state.session = null;
-  // What is claimed may have been taken back: that shows when it is confirmed.
-  const isClaimed = session.claimed && state.held !== null;
+  // What is claimed may have been taken back: that shows when it is confirmed, or when it is asked again behind the window.
+  const isClaimed = session.claimed && state.held !== null && !isWaitedFor(state);
   if (state.granted || isClaimed) takeOverInTime(state, session, effects);
   else if (session.broken) fillAgain(state, effects);
   else if (state.phase === 'suspect') askAgainOrDecide(state, effects);
@@ -295,6 +304,7 @@ export function loseHeld(state: SecondaryState, reason: string, effects: Effects
   }
   // A primary that took its leave has nothing that we could fail over from.
   state.gone = state.phase === 'dialling' ? null : state.held;
+  giveUpClaim(state, state.session);
   effects.push({ kind: 'standby-lost', was: 'held', reason });
   discardHeld(state, effects);
   effects.push({ kind: 'transition', reason: 'the standby was lost' });

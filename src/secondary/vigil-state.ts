@@ -82,6 +82,8 @@ export interface SecondaryState {
   claiming: Held | null;
   /** It has granted the domain, and the restorer is not done with it, or the window not over. */
   granted: boolean;
+  /** … as what was handed over, and no other: its owner may take it back. */
+  tentative: boolean;
   /** A checkpoint that was held and is lost with its domain, until another one is held: with it the failover is lost. */
   gone: Held | null;
   /** Standbys in a row that did not last. */
@@ -187,7 +189,7 @@ export type SecondaryEffect = Readonly<
   | { kind: 'drop-link'; streamUuid: string; code: ChannelErrorCode; message: string; tookMs?: number }
   | { kind: 'arm'; timer: SecondaryTimer; delayMs: number }
   | { kind: 'disarm'; timer: SecondaryTimer }
-  /** `handedOver`: by its owner, who stands still for it, and has the domain until that is confirmed. */
+  /** `handedOver`: by its owner, who stands still for it, and may have the domain until that is confirmed. */
   | { kind: 'ask-witness'; held: Held; handedOver: boolean }
   /** Failover has begun: report it, start the domain. */
   | { kind: 'take-over'; held: Held; reason: string }
@@ -217,6 +219,7 @@ export function initialSecondaryState(settings: SecondarySettings): SecondarySta
     asking: false,
     claiming: null,
     granted: false,
+    tentative: false,
     gone: null,
     losses: 0,
     dial: 0,

@@ -3,7 +3,7 @@
 
 import type { ByeReason, ChannelErrorCode } from '../channel/contract.js';
 import { armReconnect } from './redial.js';
-import { goOn, loseHeld, lost, over, startWhatIsClaimed, unlinked } from './vigil-failover.js';
+import { giveUpClaim, goOn, loseHeld, lost, over, startWhatIsClaimed, unlinked } from './vigil-failover.js';
 import type { Effects, SecondaryEvent, SecondaryState, Session } from './vigil-state.js';
 
 /** The restorer's code where the hypervisor does not take a checkpoint. */
@@ -22,7 +22,7 @@ export function acknowledged(
   state.held = { streamUuid, epoch, owner, pairing };
   state.shared = { streamUuid, epoch, digest };
   session.lastAtMs = lastAtMs ?? null;
-  if (lastAtMs !== undefined) claimTheLast(state, session, effects);
+  claimTheLast(state, session, effects);
   if (!first) return;
   state.gone = null;
   if (state.losses > 0) effects.push({ kind: 'arm', timer: 'steady', delayMs: state.settings.redialMaxMs });
@@ -35,10 +35,14 @@ export function acknowledged(
   }
 }
 
-/** The primary stands still until it is known whose the domain is: that is asked while the last checkpoint is committed. */
-function claimTheLast(state: SecondaryState, session: Session, effects: Effects): void {
-  if (!session.linked || state.held === null) return;
-  if (state.asking) return;
+/**
+ * The primary stands still until it is known whose the domain is: that is asked while the last checkpoint is committed. Where
+ * both hosts write to the same disks it cannot take the domain back: it is asked when nothing is left that can go wrong.
+ */
+export function claimTheLast(state: SecondaryState, session: Session, effects: Effects): void {
+  if (session.lastAtMs === null || !session.linked || state.held === null) return;
+  if (session.claimed || state.asking) return;
+  if (state.standstillMs > 0 && !(session.done && session.handedOver)) return;
   state.asking = true;
   state.claiming = state.held;
   effects.push({ kind: 'ask-witness', held: state.held, handedOver: true });
@@ -78,6 +82,7 @@ export function restored(
   }
   if (session.linked && session.complete && consistent && code === '') {
     session.done = true;
+    claimTheLast(state, session, effects);
     startWhatIsClaimed(state, session, effects);
     return;
   }
@@ -106,8 +111,7 @@ export function restored(
 function wentBack(state: SecondaryState, session: Session, epochsBack: number, effects: Effects): void {
   const { held } = state;
   state.shared = null;
-  // It is not what was handed over.
-  session.claimed = false;
+  giveUpClaim(state, session);
   if (held === null) return;
   if (epochsBack <= held.epoch) {
     state.held = { ...held, epoch: held.epoch - epochsBack };

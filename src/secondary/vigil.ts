@@ -41,7 +41,7 @@ import {
   unlinked,
   witness,
 } from './vigil-failover.js';
-import { acknowledged, bye, restored, spoilt } from './vigil-stream.js';
+import { acknowledged, bye, claimTheLast, restored, spoilt } from './vigil-stream.js';
 import { keepsDomain } from './vigil-state.js';
 import type {
   Effects,
@@ -102,6 +102,7 @@ const RULES: Rules<SecondaryEvent, [SecondaryState, Effects]> = {
   }),
   'handed-over': ofSession((session, _, state, effects) => {
     session.handedOver = true;
+    claimTheLast(state, session, effects);
     startWhatIsClaimed(state, session, effects);
   }),
   ended: ofSession((_session, _, state, effects) => over(state, 'ended', 'the domain shut down', effects)),

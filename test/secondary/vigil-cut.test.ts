@@ -65,28 +65,37 @@ function grantedWhileLinked(): { readonly atOnce: boolean; readonly later: boole
   return { atOnce: takesOver(first), later: takesOver(then) };
 }
 
-/** The last checkpoint is here, and then this happens. */
-function handedOver(...happens: readonly SecondaryEvent[]): readonly SecondaryEffect[] {
-  const link = { owner: 'north', pairing: 's1', continuous: false, standstillMs: 0, silenceMs: 1000 };
+/** What follows when the last checkpoint is acknowledged, and this happens. */
+function handedOverTo(
+  standstillMs: number,
+  ...happens: readonly SecondaryEvent[]
+): readonly SecondaryEffect[] {
   let state = initialSecondaryState(SETTINGS);
-  const given: readonly SecondaryEvent[] = [
-    { kind: 'start' },
-    { kind: 'dialled', dial: 1, streamUuid, ...link },
-    { kind: 'acknowledged', streamUuid, epoch: 0, digest: 0n },
-    { kind: 'acknowledged', streamUuid, epoch: 1, digest: 0n, lastAtMs: 0 },
-    { kind: 'complete', streamUuid },
-    ...happens,
-  ];
-  let effects: readonly SecondaryEffect[] = [];
-  for (const event of given) [state, effects] = stepSecondary(state, event);
-  return effects;
+  const give = (event: SecondaryEvent): readonly SecondaryEffect[] => {
+    const [next, effects] = stepSecondary(state, event);
+    state = next;
+    return effects;
+  };
+  give({ kind: 'start' });
+  give({ kind: 'dialled', dial: 1, streamUuid, continuous: false, ...LINK, standstillMs });
+  give({ kind: 'acknowledged', streamUuid, epoch: 0, digest: 0n });
+  const last: SecondaryEvent = { kind: 'acknowledged', streamUuid, epoch: 1, digest: 0n, lastAtMs: 0 };
+  return [last, { kind: 'complete', streamUuid } as const, ...happens].flatMap(give);
 }
+
+const handedOver = (...happens: readonly SecondaryEvent[]) => handedOverTo(0, ...happens);
+const LINK = { owner: 'north', pairing: 's1', standstillMs: 0, silenceMs: 1000 };
 const streamUuid = 's1';
 const word = { kind: 'handed-over', streamUuid } as const;
 const granted = { kind: 'witness', answer: 'granted' } as const;
 const cut = { kind: 'lost', streamUuid, code: 'LINK_CLOSED' } as const;
 const restored = { kind: 'restored', streamUuid, ...done } as const;
 const over = { kind: 'timer', timer: 'reconnect', lateMs: 0 } as const;
+
+/** What was asked of the register: whether as what was handed over. */
+function questions(effects: readonly SecondaryEffect[]): boolean[] {
+  return effects.flatMap((effect) => (effect.kind === 'ask-witness' ? [effect.handedOver] : []));
+}
 
 describe('secondary/vigil: a link that is cut', () => {
   it('without a word: the primary is not dead before it was silent for its timeout', () => {
@@ -116,9 +125,42 @@ describe('secondary/vigil: a link that is cut', () => {
     ])
       expect(takesOver(handedOver(...events))).to.equal(false);
     expect(takesOver(handedOver(cut, granted, restored, over))).to.equal(true);
-    // What was claimed may have been taken back since.
-    const asked = handedOver(granted, cut, restored, over).find(({ kind }) => kind === 'ask-witness');
-    expect(asked).to.include({ handedOver: false });
+    // What was claimed may have been taken back since; and a primary that is dead says so before the window is over.
+    const dead = { kind: 'dial-failed', dial: 2, code: 'REFUSED' } as const;
+    for (const end of [over, dead])
+      expect(questions(handedOver(granted, cut, restored, end))).to.deep.equal([true, false]);
+  });
+
+  it('… it comes back while what was handed over is asked for: then it takes that back, and is told nothing else', () => {
+    const back = { kind: 'dialled', dial: 2, streamUuid: 's2', continuous: true, ...LINK } as const;
+    const effects = handedOver(cut, restored, back, granted, { kind: 'lost', streamUuid: 's2', code: 'X' });
+    expect(effects.filter(({ kind }) => kind === 'drop-link')).to.deep.equal([]);
+    expect(takesOver(effects)).to.equal(false);
+  });
+
+  it('… and the hypervisor goes back behind what was handed over: that is not taken over from', () => {
+    const refused = { ...restored, epochsBack: 1, code: 'BAD_CONTEXT' };
+    for (const events of [
+      [cut, granted, refused],
+      [granted, cut, refused],
+      [cut, refused, granted],
+    ]) {
+      const effects = handedOver(...events, over);
+      expect(takesOver(effects)).to.equal(false);
+      expect(questions(effects), 'for what is held now').to.deep.equal([true, false]);
+    }
+  });
+
+  it('… or has no domain any more: its owner has it', () => {
+    const effects = handedOver(cut, granted, { ...restored, consistent: false });
+    expect(effects.map(({ kind }) => kind)).to.not.include.members(['finished']);
+  });
+
+  it('with shared disks nothing can be taken back: it is asked when all of it is here, and the word', () => {
+    const shared = (...happens: readonly SecondaryEvent[]) => questions(handedOverTo(500, ...happens));
+    expect([shared(), shared(word), shared(restored)]).to.deep.equal([[], [], []]);
+    expect([shared(word, restored), shared(restored, word)]).to.deep.equal([[true], [true]]);
+    expect(takesOver(handedOverTo(500, word, restored, granted))).to.equal(true);
   });
 
   it('and nobody listens there: it is dead, and nothing more of it leaves', () => {

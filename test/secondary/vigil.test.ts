@@ -6,7 +6,6 @@ import { stepSecondary } from '../../src/secondary/vigil.js';
 import {
   initialSecondaryState,
   keepsDomain,
-  type Held,
   type SecondaryEffect,
   type SecondaryEvent,
   type SecondarySettings,
@@ -72,7 +71,7 @@ const onward =
     if (phase === 'suspect' && dial !== 0) return { kind: 'dial-failed', dial, code: 'REFUSED' };
     if (phase === 'linked' && session) {
       // Some go on, and some do not for long.
-      if (session.acknowledged >= 2)
+      if (session.acknowledged >= 2 || session.lastAtMs !== null)
         return { kind: 'lost', streamUuid: session.streamUuid, code: 'LINK_CLOSED' };
       return {
         kind: 'acknowledged',
@@ -95,7 +94,23 @@ const onward =
     }
     return { kind: 'timer', timer: 'redial', lateMs: 0 };
   };
+/** The domain is handed over, step by step: of those that are left, which comes next? */
+const handing: fc.Arbitrary<Make> = fc.tuple(fc.nat(3), fc.boolean()).map<Make>(([which, refused]) => (m) => {
+  const { session, asking, phase } = m.state;
+  if (phase !== 'linked' || session === null || session.acknowledged < 0) return onward(false)(m);
+  const { streamUuid } = session;
+  const epoch = session.acknowledged + 1;
+  if (session.lastAtMs === null) return { kind: 'acknowledged', streamUuid, epoch, digest: 0n, lastAtMs: 0 };
+  const how = refused ? { epochsBack: 1, code: 'BAD_CONTEXT' } : { epochsBack: 0, code: '' };
+  const steps: ReturnType<Make>[] = [];
+  if (!session.handedOver) steps.push({ kind: 'handed-over', streamUuid });
+  if (asking) steps.push({ kind: 'witness', answer: 'granted' });
+  if (!session.complete && !refused) steps.push({ kind: 'complete', streamUuid });
+  else if (!session.done) steps.push({ kind: 'restored', streamUuid, consistent: true, message: '', ...how });
+  return steps[which % steps.length] ?? { kind: 'lost', streamUuid, code: 'HEARTBEAT_TIMEOUT' };
+});
 const event: fc.Arbitrary<Make> = fc.oneof(
+  { weight: 15, arbitrary: handing },
   { weight: 25, arbitrary: fc.constant(onward(false)) },
   { weight: 15, arbitrary: fc.constant(onward(true)) },
   fc.tuple(fc.boolean(), fc.boolean(), fc.boolean()).map<Make>(
@@ -104,12 +119,13 @@ const event: fc.Arbitrary<Make> = fc.oneof(
         linkOf(m, stale ? m.state.dials - 1 : m.state.dial, continuous, from),
   ),
   code.map<Make>((given) => (m) => ({ kind: 'dial-failed', dial: m.state.dial, code: given })),
-  fc.tuple(fc.boolean(), uuid).map<Make>(([stale, other]) => (m) => ({
-    kind: 'acknowledged',
-    streamUuid: stale ? other : (m.state.session?.streamUuid ?? other),
-    epoch: (m.state.session?.acknowledged ?? -1) + 1,
-    digest: 0n,
-  })),
+  fc.tuple(fc.boolean(), uuid).map<Make>(([stale, other]) => (m) => {
+    const { session } = m.state;
+    const streamUuid = stale ? other : (session?.streamUuid ?? other);
+    // Behind the last one there is none.
+    if (session && session.lastAtMs !== null && session.streamUuid === streamUuid) return { kind: 'start' };
+    return { kind: 'acknowledged', streamUuid, epoch: (session?.acknowledged ?? -1) + 1, digest: 0n };
+  }),
   code.map<Make>((given) => (m) => ({
     kind: 'lost',
     streamUuid: m.state.session?.streamUuid ?? 'A',
@@ -163,6 +179,8 @@ function waits(m: Machine, timer: SecondaryTimer): boolean {
   return m.armed(timer) !== null;
 }
 
+type Asked = SecondaryEffect & { readonly kind: 'ask-witness' };
+
 /** What the performers would own, and what must be true of it whenever something happens. */
 class Owned {
   held = false;
@@ -172,9 +190,11 @@ class Owned {
   losses = 0;
   finished = 0;
   /** What the register was asked for and has not answered. */
-  asked: Held | null = null;
+  asked: Asked | null = null;
   /** What it has granted, and is not taken over yet. */
-  granted: Held | null = null;
+  granted: Asked | null = null;
+  /** Of these, what had been handed over. */
+  switchovers = 0;
   /** The links that were left because of a grant. */
   left = 0;
   /** Streams whose domain has ended: nothing of them is held again. */
@@ -210,19 +230,27 @@ class Owned {
       expect(this.spoilt.has(effect.gone.streamUuid)).to.equal(true);
     } else if (effect.kind === 'ask-witness') {
       expect(this.held).to.equal(true);
-      expect(m.state.session, 'the restorer is done').to.equal(null);
+      if (!effect.handedOver) expect(m.state.session, 'the restorer is done').to.equal(null);
       expect(this.asked, 'one question at a time').to.equal(null);
-      this.asked = effect.held;
+      this.asked = effect;
     } else if (effect.kind === 'take-over') {
       this.takeovers++;
       expect(this.held, 'never fails over before a commit').to.equal(true);
       expect(this.filling).to.equal(false);
-      expect(m.state.session, 'the restorer is done').to.equal(null);
+      const { session } = m.state;
+      const isDone = session === null || (session.done && session.handedOver);
+      expect(isDone, 'the restorer is done').to.equal(true);
       const { owner, pairing } = effect.held;
-      expect(this.granted, 'never without the register').to.include({ owner, pairing });
+      expect(this.granted?.held, 'never without the register').to.include({ owner, pairing });
+      if (this.granted?.handedOver === true) {
+        this.switchovers++;
+        expect(effect.held, 'what was handed over').to.deep.equal(this.granted.held);
+      }
       this.granted = null;
     } else if (effect.kind === 'drop-link' && effect.code === 'FENCED') {
-      if (this.granted !== null) this.left++;
+      if (this.granted === null) return;
+      this.left++;
+      expect(this.granted.handedOver, 'its owner may take it back').to.equal(false);
     } else if (effect.kind === 'dial') {
       expect(m.state.role, 'what runs here asks for no protection here').to.equal('standby');
       expect(m.state.session).to.equal(null);
@@ -235,6 +263,7 @@ class Owned {
 describe('secondary/vigil', () => {
   it('whatever happens in whatever order: no failover before a commit, one at most, every domain accounted for', () => {
     let failovers = 0;
+    let switchovers = 0;
     let losses = 0;
     let impossibles = 0;
     let left = 0;
@@ -263,6 +292,7 @@ describe('secondary/vigil', () => {
         left += owned.left;
         losses += owned.losses;
         failovers += owned.takeovers;
+        switchovers += owned.switchovers;
         expect(owned.takeovers, 'again only after one that failed').to.be.at.most(1 + failedStarts);
         expect(owned.finished).to.be.at.most(1);
         // The restorer ends some day, and then nothing may be left over.
@@ -284,6 +314,7 @@ describe('secondary/vigil', () => {
       { numRuns: 4000 },
     );
     expect(failovers, 'the sequences get somewhere').to.be.greaterThan(50);
+    expect(switchovers, 'what is handed over is taken').to.be.greaterThan(50);
     expect(losses, 'standbys are lost').to.be.greaterThan(50);
     expect(impossibles, 'failovers fail').to.be.greaterThan(0);
     expect(resumed, 'streams go on').to.be.greaterThan(50);
