@@ -22,7 +22,7 @@ const LIMIT_MS = 100;
 const SLAB_BYTES = 1024 * 1024;
 
 /** `boundary`: told of each epoch that is whole in the sink. */
-function linkOf(boundary: PrimaryLink['sink']['boundary']): PrimaryLink {
+function linkOf(boundary: PrimaryLink['sink']['boundary'], order: string[]): PrimaryLink {
   return {
     streamUuid: 'A',
     pairing: 'A',
@@ -33,8 +33,8 @@ function linkOf(boundary: PrimaryLink['sink']['boundary']): PrimaryLink {
     bufferedBytes: 0,
     hello: {} as PrimaryLink['hello'],
     setOutputBytes: () => undefined,
-    setTrial: () => undefined,
-    setHandOver: () => undefined,
+    setTrial: (epoch) => order.push(`trial ${epoch}`),
+    setHandOver: (epoch) => order.push(`last ${epoch}`),
     handedOver: () => undefined,
     sums: () => Promise.reject(new Error('there are no disks')),
     bye: () => Promise.resolve(true),
@@ -97,7 +97,7 @@ async function made(held: Partial<Record<string, Promise<void>>> = {}) {
     },
     disks: null,
     shared: new Shared(domain),
-    link: linkOf((epoch, end) => note(`${end ? 'END' : 'boundary'} ${epoch}`)),
+    link: linkOf((epoch, end) => note(`${end ? 'END' : 'boundary'} ${epoch}`), order),
     slabs: () => slabs,
     hung: () => hung++,
     log: pino({ level: 'silent' }),
@@ -140,6 +140,20 @@ describe('primary/capture', () => {
       ...['(suspending)', 'seal 1', '(stopping)', 'suspend', 'resume', '(captured)', 'boundary 1'],
     ]);
     expect(reports).to.deep.equal([]);
+  });
+
+  it('tells of an epoch that is tried; behind the last the domain stands still, and the link is told before that leaves', async () => {
+    const { capture, memory, order, stages } = await made();
+    await stages(capture.capture(0, null));
+    order.length = 0;
+    await stages(capture.capture(1, 'trial'));
+    await stages(capture.capture(2, 'last'));
+    expect(order).to.deep.equal([
+      ...['(suspending)', 'seal 1', '(stopping)', 'suspend', 'trial 1', 'resume', '(captured)', 'boundary 1'],
+      ...['(suspending)', 'seal 2', '(stopping)', 'suspend', 'last 2', '(captured)', 'boundary 2'],
+    ]);
+    await capture.close();
+    expect((await memory.info()).state, 'whose it is is not for us to say').to.equal('suspended');
   });
 
   it('reports an epoch when it is acknowledged, with its pause and what it took', async () => {
