@@ -27,6 +27,7 @@ export function drawParams(random: Random): Params {
     tickMs: pick(random, [20, 40]),
     bound: random() < 0.3,
     attached: random() < 0.12,
+    refusesLast: random() < 0.1 ? pick(random, ['goes-back', 'is-lost']) : null,
   };
 }
 

@@ -95,6 +95,7 @@ class Run {
       takeovers: 0,
       resumed: 0,
       switchovers: 0,
+      refused: () => this.#refused(),
     };
     witness.wrote = ({ owner, token, mode }, before) => {
       const agent = this.#hosts.find(({ name }) => name === owner)?.agent;
@@ -206,6 +207,15 @@ class Run {
       });
     }
     this.#nextFault();
+  }
+
+  /** A copy is lost in the midst of a switchover, whose owner stands still. */
+  #refused(): void {
+    const { clock, loss } = this.#cluster;
+    const isFirst = this.#active === 0 && clock.nowMs > this.#latentUntilMs;
+    loss.fault('crash', isFirst);
+    this.#liveness.fault(clock.nowMs, isFirst);
+    if (this.#healed) this.#liveness.healed(clock.nowMs);
   }
 
   #allOver(): void {

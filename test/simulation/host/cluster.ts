@@ -38,6 +38,8 @@ export interface Params {
   readonly bound: boolean;
   /** The first host's guest outlives its agent, and cannot stand by. */
   readonly attached: boolean;
+  /** A standby whose hypervisor does not take the last checkpoint: as of the one before it, or of no use. */
+  readonly refusesLast: 'goes-back' | 'is-lost' | null;
 }
 
 export interface Cluster {
@@ -58,6 +60,8 @@ export interface Cluster {
   takeovers: number;
   resumed: number;
   switchovers: number;
+  /** A standby did not take the last checkpoint: it has not what it had. */
+  readonly refused: () => void;
 }
 
 /** A guest that runs, or will, and its way out. */

@@ -95,7 +95,14 @@ export class Restorer {
     const last = handOver && { lastAtMs: this.#process.nowMs };
     this.#tell({ kind: 'acknowledged', streamUuid, epoch, digest: this.#digest, ...last });
     this.#link.send({ kind: 'ack', epoch });
-    this.#process.after(this.#cluster.params.commitMs, () => {
+    const { commitMs, refusesLast } = this.#cluster.params;
+    this.#process.after(commitMs, () => {
+      if (handOver && refusesLast !== null) {
+        this.#cluster.refused();
+        const consistent = refusesLast === 'goes-back';
+        this.#end('BAD_CONTEXT', { consistent, epochsBack: consistent ? 1 : 0 });
+        return;
+      }
       this.vessel.content = point;
       if (handOver) this.#tell({ kind: 'complete', streamUuid });
       if (handOver) this.#end('');
@@ -113,12 +120,10 @@ export class Restorer {
   }
 
   /** `code`: why; empty: nothing follows the last one. */
-  #end(code: string): void {
+  #end(code: string, how = { consistent: this.#resumes || this.#acknowledged >= 0, epochsBack: 0 }): void {
     this.#over = true;
     const { streamUuid } = this.#link;
-    const consistent = this.#resumes || this.#acknowledged >= 0;
-    const said = { epochsBack: 0, code, message: code };
-    this.#tell({ kind: 'restored', streamUuid, consistent, ...said });
+    this.#tell({ kind: 'restored', streamUuid, code, message: code, ...how });
     this.#done();
   }
 }
