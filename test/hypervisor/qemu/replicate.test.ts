@@ -124,7 +124,7 @@ describe('qemu: a standby', function () {
     });
   }
 
-  it('finds the guest’s memory bad if a page is not what it was', async () => {
+  it('finds the guest’s memory bad if pages are not what they were', async () => {
     const config = tickGuest({ dirty: 'compare' });
     const source = keep(await openQemuSource(config));
     const screen = new Console(source);
@@ -136,9 +136,10 @@ describe('qemu: a standby', function () {
     await replicator.begin();
     await replicator.checkpoint();
     const workingSet = 0x112000 / PAGE_SIZE;
-    await target.clearPage(workingSet + 100);
+    // Of one page it may be that the guest rewrites it before it looks: it does so with a tenth of them.
+    for (let page = 100; page < 116; page++) await target.clearPage(workingSet + page);
     await target.start();
-    await targetScreen.untilText('BAD 1\n');
+    await targetScreen.untilText(' BAD ');
   });
 
   it('refuses what a standby cannot do, with a reason', async () => {
