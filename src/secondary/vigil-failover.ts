@@ -81,6 +81,11 @@ function isHere({ held, session }: SecondaryState, { streamUuid, epoch }: Held):
   return isHeld && (session === null || session.streamUuid === streamUuid);
 }
 
+/** What is held may be granted yet. */
+export function isAskedForHeld(state: SecondaryState): boolean {
+  return state.asking && (state.claiming === null || isHere(state, state.claiming));
+}
+
 /** What was handed over is not what is held: its owner takes it back. */
 export function giveUpClaim(state: SecondaryState, session: Session | null): void {
   if (state.tentative) state.granted = false;

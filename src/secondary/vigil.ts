@@ -32,6 +32,7 @@ import { armReconnect, dial, reconnectWindowMs, redialLater } from './redial.js'
 import {
   decide,
   discardHeld,
+  isAskedForHeld,
   loseHeld,
   over,
   startFailed,
@@ -157,7 +158,7 @@ function dialled(
   state.dial = 0;
   state.failures = 0;
   state.standstillMs = standstillMs;
-  if (state.asking && !continuous) {
+  if (isAskedForHeld(state) && !continuous) {
     // What we hold may be granted to us still.
     const message = 'the secondary asks the register for the domain';
     effects.push({ kind: 'drop-link', streamUuid, code: 'ALREADY_LINKED', message });

@@ -151,6 +151,14 @@ describe('secondary/vigil: a link that is cut', () => {
     }
   });
 
+  it('… then its owner is linked to while that is asked for: it lives, and what is held is not to be taken over from', () => {
+    const refused = { ...restored, epochsBack: 1, code: 'BAD_CONTEXT' };
+    const back = { kind: 'dialled', dial: 2, streamUuid: 's2', continuous: false, ...LINK } as const;
+    const effects = handedOver(refused, back, { kind: 'witness', answer: 'unknown' }, over);
+    expect(effects.map(({ kind }) => kind)).to.include.members(['discard-held', 'restore']);
+    expect(questions(effects)).to.deep.equal([true]);
+  });
+
   it('… or has no domain any more: its owner has it', () => {
     const effects = handedOver(cut, granted, { ...restored, consistent: false });
     expect(effects.map(({ kind }) => kind)).to.not.include.members(['finished']);
