@@ -209,12 +209,11 @@ class Run {
     this.#nextFault();
   }
 
-  /** A copy is lost in the midst of a switchover, whose owner stands still. */
+  /** A copy is lost in the midst of a switchover: with the owner's crash before or behind it, both are. */
   #refused(): void {
     const { clock, loss } = this.#cluster;
-    const isFirst = this.#active === 0 && clock.nowMs > this.#latentUntilMs;
-    loss.fault('crash', isFirst);
-    this.#liveness.fault(clock.nowMs, isFirst);
+    loss.fault('crash', false);
+    this.#liveness.fault(clock.nowMs, false);
     if (this.#healed) this.#liveness.healed(clock.nowMs);
   }
 
