@@ -73,7 +73,8 @@ export interface SecondaryPorts {
   openRestore(standby: Fillable, source: RecordSource, streamUuid: string): ObservableInput<Restorer>;
   /**
    * Of the register: may the domain be taken over from what is held, and is it ours then? `handedOver`: its owner has it
-   * still, and may take it back until that is confirmed. Rejects if it cannot be asked.
+   * still, and may take it back until that is confirmed, unless both hosts write to the same disks. Rejects if it cannot be
+   * asked.
    */
   acquire(held: Held, handedOver: boolean): ObservableInput<'granted' | 'denied'>;
   /** It runs here; denied: it was taken back. Asked until it is known; rejects if we leave before. */

@@ -114,7 +114,10 @@ function granted(state: SecondaryState, effects: Effects): void {
   // Else the restorer is waited for: only then it is known what we hold.
 }
 
-/** The last checkpoint is in the domain, it is ours by the register, and nothing more is heard of it there; the primary is told when it runs. */
+/**
+ * The last checkpoint is in the domain, it is ours by the register, and nothing more is let out there: it is started, and the
+ * primary is told when it runs.
+ */
 export function startWhatIsClaimed(state: SecondaryState, session: Session, effects: Effects): void {
   if (!session.claimed || !session.done || !session.handedOver || !session.linked) return;
   state.reason = HANDED_OVER;

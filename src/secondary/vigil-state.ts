@@ -158,8 +158,7 @@ export type SecondaryEvent = Readonly<
   /** `lateMs`: how long after its time it fired. */
   | { kind: 'timer'; timer: SecondaryTimer; lateMs: number }
   | { kind: 'witness'; answer: 'granted' | 'denied' | 'unknown' }
-  /** It runs, from so many epochs before the one that is held. */
-  /** `runsSinceMs`: when it began to run, monotonic. */
+  /** It runs, from so many epochs before the one that is held. `runsSinceMs`: since when, monotonic. */
   | { kind: 'started'; epochsBack: number; runsSinceMs: number }
   /** DOMAIN_GONE: it is lost; TAKEN_BACK: its owner has it again. Else it can be tried again. */
   | { kind: 'start-failed'; code: string; message: string; epochsBack: number }
