@@ -169,6 +169,9 @@ function linked(
   effects: LifeEffect[],
 ): void {
   if (state.error?.code === 'MACHINE_CHANGED') state.error = null;
+  if (state.stream?.streamUuid === streamUuid) return;
+  // One that has shut down, and waited for END, comes to its end with its link.
+  if (state.stream) dropLink(state, 'INTERNAL', 'another link took its place', effects);
   if (state.role === 'ended') {
     effects.push(bye(streamUuid, 'domain-ended'));
     return;
@@ -181,10 +184,6 @@ function linked(
       message: `the domain is ${state.role} here`,
     });
     return;
-  }
-  if (state.stream) {
-    if (state.stream.streamUuid === streamUuid) return;
-    dropLink(state, 'INTERNAL', 'another link took its place', effects);
   }
   state.stream = {
     streamUuid,
