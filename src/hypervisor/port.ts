@@ -301,6 +301,16 @@ export interface TargetDomain extends Domain {
 
 /** A domain that is started to see whether it lives, and ended. */
 export interface TrialDomain extends TargetDomain {
+  /** Not there: it has no disks that would change. */
+  readonly trialDisks?: {
+    /**
+     * They are as those of the domain that it is made from are at this call; before it is started.
+     * @throws HypervisorError WRONG_STATE if those are as of no checkpoint, FAILED
+     */
+    take(): Promise<void>;
+    /** Asked when it has run: they were, all the time. @throws HypervisorError FAILED if they were not */
+    confirm(): Promise<void>;
+  };
   /** Since its start: the guest was reset, and by what. Not there: that is not known. */
   readonly resets$?: Observable<string>;
 }

@@ -3,7 +3,7 @@
 
 import { asError } from '../errors.js';
 import type { PageStamps } from '../hypervisor/page-stamps.js';
-import type { TargetDomain } from '../hypervisor/port.js';
+import type { TrialDomain } from '../hypervisor/port.js';
 import { DomainType } from '../stream/format.js';
 import type { RestoreContext } from './context.js';
 import { DomainCopy } from './copy.js';
@@ -31,7 +31,7 @@ export class Copies {
   }
 
   /** As RestoreSteps says. */
-  async copyTo(into: TargetDomain): Promise<CopiedCheckpoint> {
+  async copyTo(into: TrialDomain): Promise<CopiedCheckpoint> {
     const context = this.#context;
     await this.#atBoundary();
     const { streamType, domainInfo } = context;
@@ -47,8 +47,12 @@ export class Copies {
     const state = emulatorContext && (domain.lastCheckpoint?.() ?? emulatorContext);
     const copy = new DomainCopy(domain, into, context.populatedPfns.below(context.p2mSize));
     context.copy = copy;
+    // Of the same moment: whatever the next commit does to them waits for it.
+    const disks = into.trialDisks?.take() ?? Promise.resolve();
+    disks.catch((error: unknown) => copy.end(asError(error)));
     try {
       await copy.run();
+      await disks;
       // A commit that fails may have put pages back, past the copy.
       await this.#atBoundary();
       copy.requireGoing();

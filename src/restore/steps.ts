@@ -20,7 +20,7 @@
 import { asError, romulusError } from '../errors.js';
 import { type Closable, cleanUp } from '../flow/closing.js';
 import { restoreOpsFor } from '../guest/tables.js';
-import type { TargetDomain } from '../hypervisor/port.js';
+import type { TrialDomain } from '../hypervisor/port.js';
 import type { RecordSource } from '../stream/flow.js';
 import { RecordType, recordTypeName } from '../stream/format.js';
 import type { StreamRecord } from '../stream/record.js';
@@ -183,7 +183,7 @@ export class RestoreSteps implements Closable {
    * @throws RestoreError NOT_COPIED if there is nothing to copy, the stream ends before, or the domain goes back to a
    * checkpoint before; or as either domain does
    */
-  async copyTo(into: TargetDomain): Promise<CopiedCheckpoint> {
+  async copyTo(into: TrialDomain): Promise<CopiedCheckpoint> {
     const { epoch, ...copied } = await this.#copies.copyTo(into);
     return { ...copied, epoch: epoch - this.#epochsBefore };
   }

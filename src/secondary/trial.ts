@@ -33,7 +33,7 @@ export interface TrialOptions {
   readonly host: string;
   readonly standby: TargetDomain;
   /** Copies what it holds into another one. */
-  readonly copyTo: (into: TargetDomain) => Promise<CopiedCheckpoint>;
+  readonly copyTo: (into: TrialDomain) => Promise<CopiedCheckpoint>;
   readonly seconds: number;
   /** Its reason is what it fails with then. */
   readonly signal: AbortSignal;
@@ -72,6 +72,7 @@ async function attempt(opening: Promise<TrialDomain>, options: TrialOptions): Pr
     const seen = failure === null ? await watch.looked(stamps) : { ...NOTHING, failure };
     // What was seen of one that was ended meanwhile says nothing.
     signal.throwIfAborted();
+    await tried.trialDisks?.confirm();
     const { changedPages } = seen;
     const { outputBytes, console } = watch;
     const verdict = verdictOf({ ...seen, ...watch.state, outputBytes });

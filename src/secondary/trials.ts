@@ -2,7 +2,7 @@
 
 import { firstValueFrom } from 'rxjs';
 import type { Work } from '../flow/work.js';
-import type { TargetDomain } from '../hypervisor/port.js';
+import type { TargetDomain, TrialDomain } from '../hypervisor/port.js';
 import { ServiceError, type TrialErrorCode } from '../report/error.js';
 import type { Logger } from '../report/log.js';
 import type { TrialReport, TrialRequest } from '../report/reports.js';
@@ -64,7 +64,7 @@ export class Trials {
     const leave = () => ending.abort(this.#error('INTERRUPTED', 'whoever asked for the trial has left'));
     if (signal?.aborted === true) leave();
     signal?.addEventListener('abort', leave, { once: true });
-    const copyTo = (into: TargetDomain) => restorer.copyTo(into);
+    const copyTo = (into: TrialDomain) => restorer.copyTo(into);
     const given = { ...options, standby: held.domain, copyTo, seconds, signal: ending.signal };
     try {
       return await firstValueFrom(work.keep(() => tryStandby(given)));

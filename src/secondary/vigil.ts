@@ -233,6 +233,8 @@ function heldEnded(state: SecondaryState, reason: string, effects: Effects): voi
 function domainFailed(state: SecondaryState, code: string, effects: Effects): void {
   const { session } = state;
   const message = `no domain can be made: ${code}`;
+  // One that has acknowledged has its domain: it was another stream's, and comes late.
+  if (session && session.acknowledged >= 0) return;
   if (session) restored(state, session, { consistent: false, epochsBack: 0, code, message }, effects);
   else if (state.dials === 0) over(state, 'failed', message, effects);
 }

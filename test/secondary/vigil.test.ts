@@ -133,7 +133,8 @@ const event: fc.Arbitrary<Make> = fc.oneof(
   })),
   fc.boolean().map<Make>((consistent) => (m) => ({
     kind: 'restored',
-    streamUuid: m.state.session?.streamUuid ?? 'A',
+    // A restorer ends once.
+    streamUuid: m.state.session?.done === false ? m.state.session.streamUuid : 'A',
     consistent,
     epochsBack: 0,
     message: '',

@@ -7,19 +7,13 @@
 //
 // A QEMU that ends is started again on the same memory: only memory that is lost loses the domain ('crashed').
 
-import { BehaviorSubject, EMPTY, ReplaySubject, Subject, distinctUntilChanged, type Observable } from 'rxjs';
+import { BehaviorSubject, EMPTY, Subject, distinctUntilChanged, type Observable } from 'rxjs';
 import { asError } from '../../errors.js';
 import { DomainType } from '../../stream/format.js';
-import {
-  HypervisorError,
-  hasEnded,
-  type DomainEvent,
-  type DomainInfo,
-  type DomainState,
-  type TrialDomain,
-} from '../port.js';
+import { HypervisorError, type DomainEvent, type DomainInfo, type TrialDomain } from '../port.js';
 import type { QemuConfig } from './config.js';
 import { StandbyDisks } from './disks/standby/standby-disks.js';
+import type { TrialDisks } from './disks/standby/trial-disks.js';
 import { HeldCheckpoints } from './state/held-checkpoints.js';
 import type { QemuMachine } from './machine.js';
 import { MemoryCheck } from './memory/memory-check.js';
@@ -40,18 +34,17 @@ const ANNOUNCEMENT = { initial: 50, max: 550, rounds: 5, step: 100 };
 
 export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
   readonly output$ = new Subject<Uint8Array>();
-  readonly events$ = new ReplaySubject<DomainEvent>(1);
   readonly warnings$ = new Subject<string>();
   readonly stoppedBy$: Observable<string | null>;
   readonly #stoppedBy = new BehaviorSubject<string | null>(null);
   readonly resets$ = new Subject<string>();
   /** Of all memories that the QEMU is for. */
   readonly disks?: StandbyDisks;
+  readonly trialDisks?: TrialDisks;
   readonly #config: QemuConfig;
   readonly #seat: Seat;
   readonly #checkpoints: HeldCheckpoints;
   #facts: Facts | null = null;
-  #state: Extract<DomainState, 'created' | 'running' | 'shutdown' | 'crashed' | 'destroyed'> = 'created';
   #source: TakenOver | null = null;
   #starting = false;
   /** Deaths of its QEMU since one was of use. */
@@ -77,12 +70,13 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
     }
   }
 
-  private constructor(config: QemuConfig, seat: Seat, memory: ChosenTracking) {
+  private constructor(config: QemuConfig, seat: Seat, memory: ChosenTracking, trialDisks?: TrialDisks) {
     super(config, memory);
     this.#config = config;
     this.#seat = seat;
     if (seat.disks) this.disks = seat.disks;
-    void seat.disks?.lost.then(({ message }) => this.#end({ kind: 'crashed', reason: message }));
+    if (trialDisks) this.trialDisks = trialDisks;
+    void seat.disks?.lost.then(({ message }) => this.end({ kind: 'crashed', reason: message }));
     this.stoppedBy$ = this.#stoppedBy.pipe(distinctUntilChanged());
     this.#checkpoints = new HeldCheckpoints(seat, this, {
       pages: this.frames.size,
@@ -91,9 +85,9 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
       warn: (warning) => this.warnings$.next(warning),
     });
     this.#checkpoints.current$.subscribe((held) => this.#stoppedBy.next(held.stoppedBy));
-    void memory.tracking.lost.then(({ message }) => this.#end({ kind: 'crashed', reason: message }));
+    void memory.tracking.lost.then(({ message }) => this.end({ kind: 'crashed', reason: message }));
     this.#check = new MemoryCheck(memory.tracking, ({ message }) =>
-      this.#end({ kind: 'crashed', reason: message }),
+      this.end({ kind: 'crashed', reason: message }),
     );
   }
 
@@ -116,12 +110,12 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
   async info(): Promise<DomainInfo> {
     const facts = this.#facts;
     if (!facts) throw new HypervisorError('WRONG_STATE', 'the domain is not made yet');
-    if (this.#state === 'running' && this.#source) return this.#source.info();
+    if (this.state === 'running' && this.#source) return this.#source.info();
     return Promise.resolve({
       name: this.#config.name,
       type: DomainType.X86_HVM,
       p2mSize: this.frames.size,
-      state: this.#state,
+      state: this.state,
       hypervisor: 'qemu',
       versionMajor: facts.version.major,
       versionMinor: facts.version.minor,
@@ -131,16 +125,17 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
 
   /** Another memory that the same QEMU is for. @throws as openTracking() */
   async another(): Promise<QemuTarget> {
-    const memory = await openTracking(this.#config, { standby: true });
+    const target = await this.#beside(this.#config, this.#seat);
     this.disks?.share();
-    const target = new QemuTarget(this.#config, this.#seat, memory);
-    if (this.#facts) target.#learn(this.#facts);
     return target;
   }
 
-  /** Another memory, and another QEMU. @throws as trialConfig() and open() */
+  /** Another memory, and another QEMU. @throws as trialConfig(), StandbyDisks.forTrial() and open() */
   async trial(signal: AbortSignal): Promise<QemuTarget> {
-    return QemuTarget.open(trialConfig(this.#config), signal);
+    const trialDisks = this.disks?.forTrial();
+    const config = trialConfig(this.#config, trialDisks?.places);
+    if (!trialDisks) return QemuTarget.open(config, signal);
+    return this.#beside(config, new Seat(config, null), { signal, trialDisks });
   }
 
   input(bytes: Uint8Array): Promise<void> {
@@ -234,27 +229,39 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
   }
 
   ended(reason: string): void {
-    if (this.#state !== 'created') return; // the source tells of the end of its QEMU
+    if (this.state !== 'created') return; // the source tells of the end of its QEMU
     this.warnings$.next(`the QEMU that stood by has ended: ${reason}`);
     this.#deaths++;
     if (this.#deaths <= DEATHS_MAX)
       this.#seat.claim(this).catch((error: unknown) => this.missed(asError(error)));
     // It is started again when it is needed, if there is something to start it for.
-    else if (this.#checkpoints.current === null) this.#end({ kind: 'crashed', reason });
+    else if (this.#checkpoints.current === null) this.end({ kind: 'crashed', reason });
   }
 
   get stays(): boolean {
-    return this.#starting || this.#state === 'running';
+    return this.#starting || this.state === 'running';
   }
 
   missed(error: Error): void {
-    if (this.#state !== 'created') return;
-    if (this.#checkpoints.current === null) this.#end({ kind: 'crashed', reason: error.message });
+    if (this.state !== 'created') return;
+    if (this.#checkpoints.current === null) this.end({ kind: 'crashed', reason: error.message });
     else this.warnings$.next(`no QEMU stands by, it is tried again at the takeover: ${error.message}`);
   }
 
+  /** Its disks are not there before it starts. */
   get #isCold(): boolean {
-    return (this.#config.sharedDisks ?? []).length > 0;
+    return this.trialDisks !== undefined || (this.#config.sharedDisks ?? []).length > 0;
+  }
+
+  async #beside(
+    config: QemuConfig,
+    seat: Seat,
+    { signal, trialDisks }: { signal?: AbortSignal; trialDisks?: TrialDisks } = {},
+  ): Promise<QemuTarget> {
+    const memory = await openTracking(config, { standby: true, signal });
+    const target = new QemuTarget(config, seat, memory, trialDisks);
+    if (this.#facts) target.#learn(this.#facts);
+    return target;
   }
 
   #learn(facts: Facts): void {
@@ -289,15 +296,15 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
       // It said no: it has not run. Else nobody knows.
       if (error instanceof QmpError) throw error;
       const reason = `the standby ended while it took over: ${await machine.gone}`;
-      this.#end({ kind: 'crashed', reason });
+      this.end({ kind: 'crashed', reason });
       throw new HypervisorError('DOMAIN_GONE', reason, {}, { cause: error });
     }
     this.#source = source;
-    if (this.#state === 'created') this.#state = 'running'; // else destroy() waits for us, and ends it
+    if (this.state === 'created') this.state = 'running'; // else destroy() waits for us, and ends it
     this.#check.end();
     this.#checkpoints.end();
     loader.tidy().catch((error: unknown) => this.warnings$.next(`a job is left: ${asError(error).message}`));
-    source.events$.subscribe((event) => this.#end(event));
+    source.events$.subscribe((event) => this.end(event));
     machine.qmp.events$.subscribe((event) => {
       const reset = resetOf(event);
       if (reset !== null) this.resets$.next(reset);
@@ -307,7 +314,7 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
 
   async #destroy(): Promise<void> {
     this.#check.end();
-    this.#state = 'destroyed';
+    this.state = 'destroyed';
     // It is not told that its memory is gone: it ends before.
     const closed = this.#source?.close();
     // Who waits for memory that does not answer would wait for ever.
@@ -318,6 +325,8 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
     await this.#seat.vacate(this);
     await this.memory.tracking.close();
     await this.disks?.leave();
+    // With the images, if they are gone.
+    await this.trialDisks?.end().catch(() => undefined);
     this.output$.complete();
     this.warnings$.complete();
     this.resets$.complete();
@@ -325,23 +334,9 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
     this.events$.complete();
   }
 
-  #end(event: DomainEvent): void {
-    if (hasEnded(this.#state)) return;
-    this.#state = event.kind;
+  protected override end(event: DomainEvent): void {
+    super.end(event);
     this.#check.end();
-    this.events$.next(event);
-  }
-
-  protected requireCreated(): void {
-    this.requireAlive();
-    if (this.#state === 'created') return;
-    const facts = { state: this.#state, needed: 'created' };
-    throw new HypervisorError('WRONG_STATE', `the domain is ${this.#state}, not created`, facts);
-  }
-
-  protected requireAlive(): void {
-    if (!hasEnded(this.#state)) return;
-    throw new HypervisorError('DOMAIN_GONE', `the domain is ${this.#state}`, { name: this.#config.name });
   }
 }
 

@@ -6,10 +6,12 @@
 //   user     without its ways in, and cut off
 //   socket   a hub with nobody else at it
 //   disk     a shared one: what is written goes into a file without a name, which ends with QEMU
+//            a replicated one: as the standby's images are when the trial begins (disks/standby/moment.ts)
 
 import { unsupported, type HypervisorError } from '../port.js';
 import type { QemuConfig } from './config.js';
-import { replicatedDisks } from './disks/drives.js';
+import { TRIAL_BYTES_PER_SECOND } from './disks/standby/moment.js';
+import { withPlaces, type NbdPlace } from './disks/trial-drives.js';
 import type { NetworkBackend } from './network/network.js';
 
 /** Options that take no value. */
@@ -31,23 +33,21 @@ const FOREIGN_DEVICE = /^(vfio|vhost|ivshmem|virtio-9p|usb-(host|redir)|scsi-(bl
 /** Of a user network: its addresses. */
 const USER_NETWORK = /^(net|host|hostname|dns|dhcpstart|dnssearch|domainname|ipv4|ipv6|ipv6-(net|host|dns))=/;
 
-/** What it writes to a disk lies in a file for temporary ones until its end. */
-const WRITES_BYTES_PER_SECOND = 2 ** 25;
+const NOWHERE: ReadonlyMap<string, NbdPlace> = new Map();
 
-/** @throws HypervisorError UNSUPPORTED, naming what could be seen */
-export function trialConfig(config: QemuConfig): QemuConfig {
+/**
+ * `places`: where it has its replicated disks.
+ * @throws HypervisorError UNSUPPORTED, naming what could be seen
+ */
+export function trialConfig(config: QemuConfig, places = NOWHERE): QemuConfig {
   const { name, network = [], sharedDisks = [] } = config;
-  const [replicated] = replicatedDisks(config);
-  if (replicated) {
-    const facts = { key: 'disks', value: replicated.name };
-    throw unsupported(`a trial would need a copy of the disk ${replicated.name}, which is replicated`, facts);
-  }
   return {
     ...config,
     name: `${name}-trial`,
     network: network.map((device, hub) => ({ ...device, backend: trialBackend(device.backend, hub) })),
     isolated: network.some(({ backend }) => backend.kind === 'tap'),
-    arguments: trialArguments(config.arguments ?? [], sharedDisks),
+    arguments: trialArguments(withPlaces(config.arguments ?? [], places), sharedDisks),
+    disks: {},
     // It is not saved, and it does not go back.
     dirty: 'compare',
     trialLoads: 'first',
@@ -102,7 +102,7 @@ function withoutTrace(drive: string): string {
   const isPlain = file !== undefined && !/^file=[a-z0-9+.-]+:/i.test(file);
   const locking = drive.includes('file.locking=') || !isPlain ? [] : ['file.locking=off'];
   const isThrottled = /(^|,)(throttling\.|bps|iops)/.test(drive);
-  const pace = isThrottled ? [] : [`throttling.bps-write=${WRITES_BYTES_PER_SECOND}`];
+  const pace = isThrottled ? [] : [`throttling.bps-write=${TRIAL_BYTES_PER_SECOND}`];
   return [drive, 'snapshot=on', ...locking, ...pace].join(',');
 }
 

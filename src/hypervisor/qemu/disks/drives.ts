@@ -138,8 +138,13 @@ function nodesIn(words: readonly string[]): Found[] {
 function fileOf(options: Options, nodes: ReadonlyMap<string, Options>): string | null {
   if (FILE_DRIVERS.has(options.get('driver') ?? '')) return options.get('filename') ?? null;
   if (FILE_DRIVERS.has(options.get('file.driver') ?? '')) return options.get('file.filename') ?? null;
-  const below = nodes.get(options.get('file') ?? '');
+  const below = nodes.get(fileNodeOf(options) ?? '');
   return below && FILE_DRIVERS.has(below.get('driver') ?? '') ? (below.get('filename') ?? null) : null;
+}
+
+/** The name of the node that a node's file is; null: it is none of its own. */
+export function fileNodeOf(options: Options): string | null {
+  return options.get('file') ?? null;
 }
 
 function isReadOnly(options: Options): boolean {
@@ -158,12 +163,12 @@ function valuesOf(words: readonly string[], option: string): string[] {
   });
 }
 
-function isOption(word: string | undefined, option: string): boolean {
+export function isOption(word: string | undefined, option: string): boolean {
   return word === `-${option}` || word === `--${option}`;
 }
 
 /** Of both forms that QEMU takes. A comma in a value is written twice; what lies within another has dots in its name. */
-function optionsIn(value: string): Options {
+export function optionsIn(value: string): Options {
   const options = new Map<string, string>();
   if (value.startsWith('{')) {
     flatten(parsed(value), '', options);

@@ -192,3 +192,15 @@ export async function expectNbd(promise: Promise<unknown>, code: NbdErrorCode, t
   }
   throw new Error(`it should have failed with ${code}`);
 }
+
+/** Where temporary files are made while the test runs; nothing is in it. */
+export async function temporaryFiles(cleanup: Cleanup): Promise<string> {
+  const before = process.env['TMPDIR'];
+  const directory = await cleanup.directory();
+  process.env['TMPDIR'] = directory;
+  cleanup.add(() => {
+    if (before === undefined) delete process.env['TMPDIR'];
+    else process.env['TMPDIR'] = before;
+  });
+  return directory;
+}

@@ -27,6 +27,7 @@ import { Durability, syncFile } from './durability.js';
 import { openImages, stagedOf, type Images } from './images.js';
 import { isBlankImage, sumsIn } from './look.js';
 import { TakenDisks } from './taken-disks.js';
+import { TrialDisks } from './trial-disks.js';
 
 /** When nobody wants them any more, what is left to be flushed gets this time. */
 const LAST_FLUSH_MS = 2000;
@@ -186,6 +187,15 @@ export class StandbyDisks implements DiskTarget {
   async sums(disk: number, first: number, count: number): Promise<Uint8Array> {
     const { bytes } = valueAt(this.#disks, disk);
     return sumsIn(disk, bytes, [first, count], (work) => this.#order.do(() => this.#do(work)));
+  }
+
+  /** For a trial of what they hold. @throws HypervisorError WRONG_STATE if that is no checkpoint */
+  forTrial(): TrialDisks {
+    return new TrialDisks({
+      ...{ local: this.#local, order: this.#order },
+      images: () => (this.#how === 'commits' ? this.#images : null),
+      isWhole: () => this.#isWhole,
+    });
   }
 
   /**

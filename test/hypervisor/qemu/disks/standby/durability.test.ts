@@ -33,6 +33,7 @@ const CRASHES = 30;
 class VolatileImages implements Images {
   readonly bytes: readonly number[];
   readonly lost = new Promise<never>(() => undefined);
+  readonly socket = '';
   isLying = false;
   failure: Error | null = null;
   readonly #random: Random;
@@ -74,6 +75,18 @@ class VolatileImages implements Images {
     await sleep(Math.floor(this.#random() * 12));
     if (this.isLying) return;
     for (const [index, disk] of before.entries()) this.kept[index]?.set(disk);
+  }
+
+  beginTrial(): Promise<void> {
+    return Promise.reject(new Error('nobody tries it'));
+  }
+
+  confirmTrial(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  endTrial(): Promise<void> {
+    return Promise.resolve();
   }
 
   stage(): Promise<void> {

@@ -216,7 +216,7 @@ describe('qemu disks: a standby’s, at a takeover', function () {
     await replicator.begin();
     await disks.begin('in-place');
     await replicator.checkpoint();
-    await expectCode(target.trial(new AbortController().signal), 'UNSUPPORTED', 'replicated');
+    await expectCode(target.trial(new AbortController().signal), 'WRONG_STATE');
     await expectCode(target.start(), 'FAILED', 'in the middle of a checkpoint');
     await disks.committed({ streamUuid: STREAM, epoch: 0 });
     await source.destroy();
