@@ -282,6 +282,11 @@ export interface TargetDomain extends Domain {
    * @throws HypervisorError UNSUPPORTED for a domain that cannot be kept to itself, OUT_OF_MEMORY or FAILED
    */
   trial?(signal: AbortSignal): Promise<TrialDomain>;
+  /**
+   * Of one for a trial: its disks become what those of the domain that it was made like hold at this call, whatever is
+   * written to those while it is under way. Not there: it has none.
+   */
+  takeDisks?(): Promise<void>;
 
   /** Lets the restored domain run. If it fails with another code than DOMAIN_GONE, it can be tried again. */
   start(): Promise<void>;

@@ -47,7 +47,10 @@ export class Copies {
     const state = emulatorContext && (domain.lastCheckpoint?.() ?? emulatorContext);
     const copy = new DomainCopy(domain, into, context.populatedPfns.below(context.p2mSize));
     context.copy = copy;
+    // Asked for before anything of the next checkpoint can be written.
+    const disks = into.takeDisks?.();
     try {
+      await disks;
       await copy.run();
       // A commit that fails may have put pages back, past the copy.
       await this.#atBoundary();
