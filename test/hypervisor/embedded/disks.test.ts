@@ -142,6 +142,34 @@ describe('embedded: the disk', function () {
       }));
   }
 
+  it('is copied as fast as is asked for, until nobody wants it; what was not taken is left', async () => {
+    await withNoise(2 * MIB, async (config) => {
+      const { source } = await running(config);
+      const disks = source.disks ?? expect.fail('it has no disk');
+      const slow = new AbortController();
+      const began = performance.now();
+      const bytesPerSecond = 4 * MIB;
+      const all = await disks.copy({
+        ...{ disk: 0, signal: slow.signal, bytesPerSecond },
+        take: () => Promise.resolve(),
+      });
+      expect([all.left.isEmpty, all.error]).to.deep.equal([true, null]);
+      expect(performance.now() - began).to.be.greaterThan(350);
+      const ended = new AbortController();
+      let batches = 0;
+      const some = await disks.copy({
+        ...{ disk: 0, signal: ended.signal },
+        take: () => {
+          if (++batches === 1) return Promise.resolve();
+          ended.abort(new Error('enough'));
+          return new Promise(() => undefined);
+        },
+      });
+      expect(some.error?.message).to.equal('enough');
+      expect([...some.left.runs()]).to.deep.equal([{ offset: MIB, length: MIB }]);
+    });
+  });
+
   it('of a target is not written to once the machine runs', async () => {
     const { source } = await running(builtin({ ...load, diskBlocks: 16 }, 4 * MIB));
     const target = keep(await openEmbeddedTarget(builtin({ ...load, diskBlocks: 16 }, 4 * MIB)));
