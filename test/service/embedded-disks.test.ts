@@ -5,6 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { CHUNK_BYTES } from '../../src/disk/dirty-map.js';
 import { f64At } from '../../src/disk/extents.js';
+import type { DiskTarget } from '../../src/hypervisor/port-disks.js';
+import { HypervisorError } from '../../src/hypervisor/port.js';
 import { openSource, openTarget } from '../../src/service/hypervisors.js';
 import { successiveTicksOf, ticksOf } from '../hypervisor/support.js';
 import { Cleanup } from '../support/cleanup.js';
@@ -27,6 +29,16 @@ const small = {
   memory: '4MiB',
   guest: { dirtyPages: 10, workingSetPages: 64, tickMs: 5, diskBlocks: 48 },
 };
+
+/** Standbys whose disks were changed first. */
+function withDisks(change: (disks: DiskTarget) => void): typeof openTarget {
+  return async (...given) => {
+    const target = await openTarget(...given);
+    if (!target.disks) throw new Error('it has no disk');
+    change(target.disks);
+    return target;
+  };
+}
 
 describe('service: the embedded machine’s disk', function () {
   this.timeout(120_000);
@@ -83,17 +95,13 @@ describe('service: the embedded machine’s disk', function () {
       dirtyPages: small.guest.dirtyPages,
       hypervisors: {
         openSource,
-        openTarget: async (...given: Parameters<typeof openTarget>) => {
-          const target = await openTarget(...given);
-          const { disks } = target;
-          if (!disks) throw new Error('it has no disk');
+        openTarget: withDisks((disks) => {
           const write = disks.write.bind(disks);
           disks.write = (disk, extents, data) => {
             for (let k = 0; k < extents.count; k++) sent.bytes += f64At(extents.lengths, k);
             return write(disk, extents, data);
           };
-          return target;
-        },
+        }),
       },
     });
     expect(sent.bytes, 'it is counted').to.be.at.least(BLOCK_BYTES);
@@ -108,6 +116,45 @@ describe('service: the embedded machine’s disk', function () {
       expect(chunks, 'the test is one').to.be.lessThan(DISK_CHUNKS / 2);
     }
     await resync.takeOver();
+  });
+
+  it('a stream that cannot go on with the standby fills another one, whose disk is blank yet', async () => {
+    const begun: string[] = [];
+    let fails = false;
+    const resync = await Resync.start(cleanup, {
+      hypervisor: { ...small, guest: { ...small.guest, diskBlocks: 3 * CHUNK_BLOCKS } },
+      memoryBytes: 4 * 2 ** 20,
+      dirtyPages: small.guest.dirtyPages,
+      hypervisors: {
+        openSource: async (...given) => {
+          const source = await openSource(...given);
+          const log = source.cleanLogDirty.bind(source);
+          source.cleanLogDirty = (into) => {
+            if (!fails) return log(into);
+            fails = false;
+            return Promise.reject(new HypervisorError('FAILED', 'the log is lost'));
+          };
+          return source;
+        },
+        openTarget: withDisks((disks) => {
+          const begin = disks.begin.bind(disks);
+          disks.begin = (how) => {
+            begun.push(how);
+            return begin(how);
+          };
+        }),
+      },
+    });
+    const { two } = resync;
+    const ticks = () => ticksOf(two.said).length;
+    await until('all of it was written', () => ticks() > 2 * CHUNK_BLOCKS, PATIENCE_MS);
+    fails = true;
+    await until('another is filled', () => begun.length === 2, PATIENCE_MS);
+    expect(begun).to.deep.equal(['in-place', 'in-place']);
+    await resync.takeOver();
+    // Each block has been checked.
+    const before = ticks();
+    await until('it goes on', () => ticks() > before + CHUNK_BLOCKS, PATIENCE_MS);
   });
 
   it('a trial has the disk of its checkpoint, while the next ones are committed', async () => {
