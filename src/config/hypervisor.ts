@@ -16,12 +16,13 @@ const GUEST_RESERVED_BYTES = 2 * MEBIBYTE;
 const INITRD_MEMORY_BYTES = 64 * MEBIBYTE;
 const DEFAULT_QEMU_MEMORY_BYTES = 512 * MEBIBYTE;
 
-/** The guest that Romulus brings: it rewrites memory at a known rate, and checks it. */
+/** The guest that Romulus brings: it rewrites memory and a disk at a known rate, and checks them. */
 function guestSchema() {
   return section({
     dirtyPages: wholeNumber(0, 2 ** 19).default(200),
     workingSetPages: wholeNumber(1, 2 ** 19).default(1024),
     tickMs: wholeNumber(1, 60_000, 'a whole number of milliseconds from 1 to 60000').default(50),
+    diskBlocks: wholeNumber(0, 2 ** 16).default(0),
   }).check((context) => {
     const { dirtyPages, workingSetPages: most } = context.value;
     if (dirtyPages > most) problem(context, ['dirtyPages'], `at most guest.workingSetPages (${most})`);

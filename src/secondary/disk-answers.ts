@@ -1,6 +1,7 @@
 // What the primary is told of the images over a link: sums of chunks, as it asks for them, and what is durable.
 //
-// It may ask before there is a domain: one that was lost is made anew when a stream comes. Then it waits.
+// It is told of the domain that the link's stream fills. That may be made anew when the stream comes, while another one,
+// with images of its own perhaps, is held yet: whoever asks before, waits.
 
 import {
   EMPTY,
@@ -19,18 +20,26 @@ import {
 import { asError } from '../errors.js';
 import { ofKind } from '../flow/of-kind.js';
 import type { DiskTarget } from '../hypervisor/port-disks.js';
-import { ChannelError, type ChunkRange, type SecondaryLink } from '../channel/contract.js';
+import { ChannelError, type ChunkRange, type SecondaryLink, type Welcome } from '../channel/contract.js';
 
-export type DiskLink = Pick<SecondaryLink, 'events$' | 'sumsWanted$' | 'answerSums' | 'durable' | 'destroy'>;
+export interface DiskLink extends Pick<
+  SecondaryLink,
+  'events$' | 'sumsWanted$' | 'answerSums' | 'durable' | 'destroy'
+> {
+  readonly welcome: Pick<Welcome, 'streamUuid'>;
+}
 
-/** `domain$`: the one of the link's stream, the present one first; null: not made yet. Never fails: an image that cannot be read ends the link. */
-export function diskAnswers(
-  link: DiskLink,
-  domain$: Observable<{ readonly disks?: DiskTarget } | null>,
-): Observable<never> {
-  const disks$ = domain$.pipe(
-    filter((domain) => domain !== null),
-    map(({ disks }) => disks ?? null),
+/** The domain that a stream fills. */
+export interface Filled {
+  readonly streamUuid: string;
+  readonly disks: DiskTarget | null;
+}
+
+/** `filled$`: by the present stream; null: by none yet. Never fails: an image that cannot be read ends the link. */
+export function diskAnswers(link: DiskLink, filled$: Observable<Filled | null>): Observable<never> {
+  const disks$ = filled$.pipe(
+    filter((filled) => filled !== null && filled.streamUuid === link.welcome.streamUuid),
+    map((filled) => filled?.disks ?? null),
     distinctUntilChanged(),
   );
   const sums$ = link.sumsWanted$.pipe(

@@ -197,8 +197,9 @@ export class SecondaryDomain {
       dial: (effect) => world.dial(effect),
       standstillMs: ({ welcome }) => (sharesDisks(config.hypervisor) ? standstillMsOf(welcome) : 0),
       fill: (resumes) => this.#fill(resumes),
-      openRestore: (standby, source, streamUuid) =>
-        standby.restore(source, streamUuid, (domain) =>
+      openRestore: (standby, source, streamUuid) => {
+        world.fills(streamUuid);
+        return standby.restore(source, streamUuid, (domain) =>
           openRestore({
             domain,
             source,
@@ -214,7 +215,8 @@ export class SecondaryDomain {
               skippedRecord: (type, offset) => log.debug({ type, offset }, 'optional record skipped'),
             },
           }),
-        ),
+        );
+      },
       adopt: () => world.standbys.adopt(),
       discard: (was) => world.standbys.discard(was),
       held: () => world.standbys.held,

@@ -204,7 +204,7 @@ export class Standbys {
     return this.#now.held;
   }
 
-  /** The images, which all have in common; null: none are replicated, or there is no domain now. */
+  /** The images of the domain at hand; null: none are replicated, or there is no domain now. */
   get disks(): DiskTarget | null {
     return this.domain$.value?.disks ?? null;
   }

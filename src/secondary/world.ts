@@ -2,7 +2,7 @@
 // over. The first standby is made ahead: it also tells what the hello says of us.
 
 import assert from 'node:assert/strict';
-import { tap, type Observable } from 'rxjs';
+import { BehaviorSubject, tap, type Observable } from 'rxjs';
 import type { Hello, SecondaryLink } from '../channel/contract.js';
 import { Credentials } from '../channel/credentials/credentials.js';
 import type { ChannelToken } from '../channel/credentials/token.js';
@@ -21,7 +21,7 @@ import type { Logger } from '../report/log.js';
 import type { CertificateExpiry, StandbyState } from '../report/reports.js';
 import { VERSION } from '../version.js';
 import { attemptOf } from './dialling.js';
-import { diskAnswers } from './disk-answers.js';
+import { diskAnswers, type Filled } from './disk-answers.js';
 import { Standbys, type Standby } from './standbys.js';
 import type { Effect, Held } from './vigil-state.js';
 
@@ -57,6 +57,7 @@ export class SecondaryWorld {
   #tap: Tap | null = null;
   #standbys: Standbys | null = null;
   #info: DomainInfo | null = null;
+  readonly #filled$ = new BehaviorSubject<Filled | null>(null);
 
   constructor(options: SecondaryWorldOptions) {
     this.#options = options;
@@ -123,11 +124,17 @@ export class SecondaryWorld {
           this.#lastToken = token;
           tried?.(null);
           // Over when the link is.
-          diskAnswers(link, this.standbys.domain$).subscribe();
+          diskAnswers(link, this.#filled$).subscribe();
         },
         error: (error: unknown) => tried?.(codeOf(error)),
       }),
     );
+  }
+
+  /** The domain of the standbys is what this stream is restored into. */
+  fills(streamUuid: string): void {
+    const domain = this.standbys.domain$.value;
+    if (domain) this.#filled$.next({ streamUuid, disks: domain.disks ?? null });
   }
 
   get standbys(): Standbys {

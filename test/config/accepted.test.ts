@@ -51,7 +51,7 @@ describe('config: what is accepted', () => {
     expect(web?.hypervisor).to.deep.equal({
       kind: 'embedded',
       memoryBytes: 128 * 2 ** 20,
-      boot: { kind: 'guest', dirtyPages: 200, workingSetPages: 1024, tickMs: 50 },
+      boot: { kind: 'guest', dirtyPages: 200, workingSetPages: 1024, tickMs: 50, diskBlocks: 0 },
     });
   });
 

@@ -76,6 +76,11 @@ describe('config: what a domain is refused for', () => {
       ['domains[0].hypervisor.guest.dirtyPages: 1025'],
     ],
     [
+      'a disk of too many blocks',
+      { hypervisor: { ...hypervisor, guest: { diskBlocks: 65_537 } } },
+      ['domains[0].hypervisor.guest.diskBlocks: 65537'],
+    ],
+    [
       'guest and image at once',
       { hypervisor: { ...hypervisor, guest: {}, image: { multiboot: 'm' } } },
       ["domains[0].hypervisor.image: { multiboot: 'm' }"],

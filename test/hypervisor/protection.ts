@@ -54,6 +54,7 @@ export class Protection {
   /** The source's gates hold. */
   static async begin(source: SourceDomain, target: TargetDomain): Promise<Protection> {
     const pipe = new Pipe();
+    await source.disks?.attach();
     const save = await openSave({
       domain: source,
       sink: pipe,
@@ -89,6 +90,7 @@ export class Protection {
       domain: this.#target,
       source: new ChunkSource(this.#pipe.chunks()),
       streamType: 'remus',
+      disks: { streamUuid: 'of the protection' },
       callbacks: {},
     });
     expect(await this.#restore.receive()).to.deep.equal({ kind: 'checkpoint', epoch });

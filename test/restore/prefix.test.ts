@@ -31,13 +31,12 @@ interface Restored {
 }
 
 async function restore(
-  layer: RecordedLayer,
+  { layer, pages, disks = [] }: Pick<Recording, 'layer' | 'pages'> & Partial<Recording>,
   octets: Uint8Array,
-  pages: number,
   chunk: number,
   limit: number,
 ): Promise<Restored> {
-  const target = targetFor(pages, layer === 'libxl');
+  const target = targetFor(pages, layer === 'libxl', disks);
   let acknowledged = 0;
   let applied = 0;
   let bufferedMax = 0;
@@ -46,6 +45,7 @@ async function restore(
     source: sourceOf(octets, chunk),
     streamType: 'remus',
     bufferLimitBytes: limit,
+    disks: { streamUuid: 'recorded' },
     callbacks: {
       checkpoint(epoch) {
         expect(epoch).to.equal(acknowledged);
@@ -70,6 +70,9 @@ function expectEquals(target: MemoryDomain, snapshot: Snapshot | undefined, what
     const expected = snapshot?.[part] ?? expect.fail('no snapshot');
     expect(Buffer.compare(target[part], expected), `${part} ${what}`).to.equal(0);
   }
+  const disk = snapshot?.disk;
+  if (disk)
+    expect(Buffer.compare(target.disks?.image(0) ?? Buffer.alloc(0), disk), `disk ${what}`).to.equal(0);
 }
 
 for (const [name, make] of [
@@ -87,15 +90,10 @@ function prefixTests(make: () => Promise<Recording>): void {
   });
 
   async function expectPrefix(cut: number, chunk: number): Promise<void> {
-    const { layer, octets, boundaries, snapshots, pages, recordOffsets } = recording;
+    const { octets, boundaries, snapshots, recordOffsets } = recording;
     const checkpoints = boundaries.filter(({ offset, end }) => !end && offset <= cut).length;
-    const { target, outcome, acknowledged, applied } = await restore(
-      layer,
-      octets.subarray(0, cut),
-      pages,
-      chunk,
-      1e8,
-    );
+    const cutOff = octets.subarray(0, cut);
+    const { target, outcome, acknowledged, applied } = await restore(recording, cutOff, chunk, 1e8);
     expect(acknowledged).to.equal(checkpoints);
     expect(applied).to.equal(checkpoints);
     if (cut === octets.length) {
@@ -137,13 +135,8 @@ const damage = (layer: RecordedLayer) => (): void => {
     const seen = new Map<string, number>();
     for (let n = 0; n < 20_000; n++) {
       const mutant = mutate(octets, recordOffsets, random);
-      const { target, outcome, acknowledged, applied, bufferedMax } = await restore(
-        layer,
-        mutant,
-        pages,
-        30_000,
-        LIMIT,
-      );
+      const restored = await restore({ layer, pages }, mutant, 30_000, LIMIT);
+      const { target, outcome, acknowledged, applied, bufferedMax } = restored;
       expect(bufferedMax).to.be.at.most(LIMIT);
       let kind: string;
       if (outcome instanceof Error) {

@@ -4,7 +4,9 @@
 import { openEmbeddedSource } from '../../src/hypervisor/embedded/index.js';
 import { HvmParamIndex } from '../../src/guest/x86-hvm/restore.js';
 import { MemoryDomain } from '../memory/domain.js';
+import type { DiskSource, ReplicatedDisk } from '../../src/hypervisor/port-disks.js';
 import type { SourceDomain } from '../../src/hypervisor/port.js';
+import { WriteKind, dataAt } from '../../src/disk/extents.js';
 import { saveDomain } from '../../src/save/save.js';
 import { PAGE_SIZE, RecordType, hasPageData } from '../../src/stream/format.js';
 import { decodePageData, PageBatch } from '../../src/stream/page-data.js';
@@ -17,6 +19,8 @@ export interface Snapshot {
   readonly memory: Uint8Array;
   readonly context: Uint8Array;
   readonly emulatorState: Uint8Array;
+  /** Of its one disk, if it has one. */
+  readonly disk?: Uint8Array;
 }
 
 /** What the stream lies in: libxl's layer is there for domains with a device model. */
@@ -26,6 +30,7 @@ export const LAYERS: readonly RecordedLayer[] = ['libxc', 'libxl'];
 export interface Recording {
   readonly layer: RecordedLayer;
   readonly pages: number;
+  readonly disks: readonly ReplicatedDisk[];
   readonly octets: Uint8Array;
   readonly boundaries: readonly RecordedBoundary[];
   /** The domain at each checkpoint. */
@@ -78,16 +83,18 @@ export async function record(
       },
     }),
   });
-  return recordingOf(sink, pages, snapshots);
+  return recordingOf(sink, pages, [], snapshots);
 }
 
-/** The same of a real machine: the embedded one, its guest at work, with memory and context as they are in the pause. */
+/** The same of a real machine: the embedded one, its guest at work, with all that it has as it is in the pause. */
 export async function recordEmbedded(checkpoints: number): Promise<Recording> {
   const domain = await openEmbeddedSource({
     name: 'recorded',
     memoryBytes: 4 * 1024 * 1024,
-    guest: { kind: 'builtin', workingSetPages: 128, dirtyPages: 20, tickMs: 5 },
+    guest: { kind: 'builtin', workingSetPages: 128, dirtyPages: 20, tickMs: 5, diskBlocks: 64 },
   });
+  const { disks } = domain;
+  if (!disks) throw new Error('it has no disk');
   try {
     const { p2mSize: pages } = await domain.info();
     const everyFrame = Uint32Array.from({ length: pages }, (_, frame) => frame);
@@ -98,7 +105,8 @@ export async function recordEmbedded(checkpoints: number): Promise<Recording> {
     const hvmContext = async () => {
       await domain.copyPages(everyFrame, pages, copy, 0);
       const context = await domain.hvmContext();
-      snapshots.push({ memory: copy.slice(), context: context.slice(), emulatorState: new Uint8Array(0) });
+      const [memory, emulatorState] = [copy.slice(), new Uint8Array(0)];
+      snapshots.push({ memory, context: context.slice(), emulatorState, disk: await contentOf(disks) });
       return context;
     };
     const watched: SourceDomain = new Proxy(domain, {
@@ -109,6 +117,7 @@ export async function recordEmbedded(checkpoints: number): Promise<Recording> {
       },
     });
     await domain.start();
+    await disks.attach();
     await saveDomain({
       domain: watched,
       sink,
@@ -125,13 +134,35 @@ export async function recordEmbedded(checkpoints: number): Promise<Recording> {
         },
       },
     });
-    return recordingOf(sink, pages, snapshots);
+    return recordingOf(sink, pages, disks.disks, snapshots);
   } finally {
     await domain.destroy();
   }
 }
 
-function recordingOf(sink: RecordingSink, pages: number, snapshots: readonly Snapshot[]): Recording {
+/** Of its one disk, now. */
+export async function contentOf(disks: DiskSource): Promise<Uint8Array> {
+  const content = new Uint8Array(disks.disks[0]?.bytes ?? 0);
+  const { error } = await disks.copy({
+    ...{ disk: 0, signal: new AbortController().signal },
+    take({ extents, slab }) {
+      for (let k = 0; k < extents.count; k++) {
+        if (extents.kinds[k] === WriteKind.DATA)
+          content.set(dataAt(extents, slab ? [slab] : [], k), extents.offsets[k]);
+      }
+      return Promise.resolve();
+    },
+  });
+  if (error) throw error;
+  return content;
+}
+
+function recordingOf(
+  sink: RecordingSink,
+  pages: number,
+  disks: readonly ReplicatedDisk[],
+  snapshots: readonly Snapshot[],
+): Recording {
   const octets = sink.octets();
   const recordOffsets: number[] = [];
   const reader = new RecordReader();
@@ -139,7 +170,7 @@ function recordingOf(sink: RecordingSink, pages: number, snapshots: readonly Sna
   for (let one = reader.next(); one !== null; one = reader.next()) recordOffsets.push(one.offset);
   recordOffsets.push(octets.length);
   const layer = reader.headers()?.layer ?? 'libxc';
-  return { layer, pages, octets, boundaries: sink.boundaries, snapshots, recordOffsets };
+  return { layer, pages, disks, octets, boundaries: sink.boundaries, snapshots, recordOffsets };
 }
 
 /** What the stream holds after `epochs` checkpoints, read naively. The octets are known to be good up to there. */

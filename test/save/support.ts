@@ -3,6 +3,8 @@
 
 import type { SaveCallbacks, SavedCheckpoint } from '../../src/save/callbacks.js';
 import type { SourceDomain } from '../../src/hypervisor/port.js';
+import type { ReplicatedDisk } from '../../src/hypervisor/port-disks.js';
+import { MemoryDisks } from '../memory/disks.js';
 import { MemoryDomain } from '../memory/domain.js';
 import { ChunkSource } from '../../src/restore/file-source.js';
 import { HEADROOM, type StreamPiece, type StreamSink } from '../../src/stream/flow.js';
@@ -96,8 +98,13 @@ export function sourceOf(octets: Uint8Array, chunkBytes = 64 * 1024): ChunkSourc
 }
 
 /** An empty domain of the same size. */
-export function targetFor(pages: number, emulator = false): MemoryDomain {
-  return new MemoryDomain({ name: 'standby', pages, empty: true, emulator });
+export function targetFor(
+  pages: number,
+  emulator = false,
+  replicated: readonly ReplicatedDisk[] = [],
+): MemoryDomain {
+  const disks = replicated.length === 0 ? {} : { disks: new MemoryDisks({ disks: replicated }) };
+  return new MemoryDomain({ name: 'standby', pages, empty: true, emulator, ...disks });
 }
 
 /** A page filled with a pattern that differs for every (pfn, generation). */

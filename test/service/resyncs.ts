@@ -14,7 +14,7 @@ import { TwoAgents, type TwoAgentsOptions } from './two-agents.js';
 /** Of a page in the stream: itself, and its place in the list of its record. */
 const PAGE_BYTES = PAGE_SIZE + 8;
 
-export interface ResyncOptions extends Pick<TwoAgentsOptions, 'hypervisor'> {
+export interface ResyncOptions extends Pick<TwoAgentsOptions, 'hypervisor' | 'hypervisors'> {
   readonly memoryBytes: number;
   /** Pages that the guest writes in each tick. */
   readonly dirtyPages: number;
@@ -35,7 +35,8 @@ export class Resync {
 
   static async start(cleanup: Cleanup, options: ResyncOptions): Promise<Resync> {
     const proxies = { alpha: new Proxy(0), beta: new Proxy(0) };
-    const two = await TwoAgents.start(cleanup, { hypervisor: options.hypervisor, proxies });
+    const { hypervisor, hypervisors } = options;
+    const two = await TwoAgents.start(cleanup, { hypervisor, proxies, ...(hypervisors && { hypervisors }) });
     await two.more();
     expect(two.owner).to.equal('alpha');
     return new Resync(two, proxies.alpha, options);

@@ -10,6 +10,8 @@ import { checkRange, checkWorkload, type Workload } from '../workload.js';
 /** The guest that Romulus brings along (guest/tick.s). */
 export interface BuiltinGuest extends Workload {
   readonly kind: 'builtin';
+  /** Of 512 octets, on a disk of its own that begins as zeroes, which the guest writes and checks. Default 0: no disk. */
+  readonly diskBlocks?: number;
 }
 
 /** Any image that v86 boots. All but the command line are file names. */
@@ -23,8 +25,9 @@ export interface ImageGuest {
   readonly commandLine?: string;
   /** Boots without a BIOS. */
   readonly multiboot?: string;
-  /** What the guest writes to a disk or floppy is part of every checkpoint, whole: keep it small. */
+  /** In memory, and replicated; filled up with zeroes to a whole sector. What the guest writes never is in the file. */
   readonly hda?: string;
+  /** What the guest writes to the floppy is part of every checkpoint, whole. */
   readonly fda?: string;
   /** Read-only: both hosts must have the same image. */
   readonly cdrom?: string;
@@ -59,6 +62,8 @@ export interface MachineSpec {
   readonly acpi: boolean;
   readonly commandLine: string;
   readonly images: Readonly<Partial<Record<ImageRole, string>>>;
+  /** Of the disk that is replicated, whole sectors; 0: there is none. */
+  readonly diskBytes: number;
   /** A target's RAM is empty, not loaded with what its guest boots from. */
   readonly empty: boolean;
 }
@@ -67,8 +72,13 @@ const MEMORY_BYTES_MIN = 4 * 1024 * 1024;
 const MEMORY_BYTES_MAX = 1024 * 1024 * 1024;
 /** v86 places an initrd at 64 MiB at most, and rounds smaller memories up. */
 const INITRD_MEMORY_BYTES_MIN = 64 * 1024 * 1024;
-/** Disk and floppy are part of the context, and a record holds 128 MiB. */
-const WRITABLE_BYTES_MAX = 64 * 1024 * 1024;
+/** The floppy is part of the context, and a record holds 128 MiB. */
+const FLOPPY_BYTES_MAX = 64 * 1024 * 1024;
+/** The disk lies in memory; once more beside it while a stream goes on, and for a trial. */
+const DISK_BYTES_MAX = 64 * 1024 * 1024;
+const SECTOR_BYTES = 512;
+/** The guest checks sixteen of them in a tick: of more, each would be checked too seldom. */
+const DISK_BLOCKS_MAX = 1 << 16;
 /** Where the builtin guest keeps the generations of its pages, the working set behind them (guest/tick.s). */
 const GENERATIONS_AT = 0x110000;
 const MULTIBOOT_MAGIC = 0x1badb002;
@@ -84,6 +94,8 @@ function refuse(key: string, value: string | number, message: string, facts: Fac
 }
 
 function builtinCommandLine(guest: BuiltinGuest, memoryBytes: number): string {
+  const { diskBlocks = 0 } = guest;
+  checkRange('guest.diskBlocks', diskBlocks, 0, DISK_BLOCKS_MAX);
   const { pages, dirty, tickMs } = checkWorkload(guest, 'guest.');
   const tableEnd = Math.ceil((GENERATIONS_AT + pages * 4) / PAGE_SIZE) * PAGE_SIZE;
   const needed = tableEnd + pages * PAGE_SIZE;
@@ -91,7 +103,7 @@ function builtinCommandLine(guest: BuiltinGuest, memoryBytes: number): string {
     const message = 'the guest’s working set does not fit its memory';
     throw refuse('guest.workingSetPages', pages, message, { memoryBytes, needed });
   }
-  return `pages=${pages} dirty=${dirty} tick_ms=${tickMs}`;
+  return `pages=${pages} dirty=${dirty} tick_ms=${tickMs} disk=${diskBlocks}`;
 }
 
 async function checkFile(role: ImageRole, file: string): Promise<number> {
@@ -102,6 +114,11 @@ async function checkFile(role: ImageRole, file: string): Promise<number> {
     throw badConfiguration(`guest.${role} cannot be read`, { key: `guest.${role}`, value: file }, error);
   }
   throw refuse(`guest.${role}`, file, `guest.${role} is not a file with something in it`);
+}
+
+function checkSize(role: ImageRole, file: string, bytes: number, high: number): void {
+  if (bytes <= high) return;
+  throw refuse(`guest.${role}`, file, `guest.${role} is larger than ${high} octets`, { bytes, high });
 }
 
 async function checkMultiboot(file: string): Promise<void> {
@@ -130,7 +147,8 @@ export async function checkConfig(config: EmbeddedConfig, empty: boolean): Promi
   if (guest.kind === 'builtin') {
     const commandLine = builtinCommandLine(guest, memoryBytes);
     await checkFile('multiboot', builtinGuestFile);
-    return { ...base, commandLine, images: { multiboot: builtinGuestFile } };
+    const diskBytes = (guest.diskBlocks ?? 0) * SECTOR_BYTES;
+    return { ...base, commandLine, diskBytes, images: { multiboot: builtinGuestFile } };
   }
 
   if (guest.multiboot === undefined && guest.bios === undefined) {
@@ -143,19 +161,16 @@ export async function checkConfig(config: EmbeddedConfig, empty: boolean): Promi
     throw refuse('memoryBytes', memoryBytes, 'an initrd needs at least 64 MiB of memory');
   }
   const images: Partial<Record<ImageRole, string>> = {};
-  let writableBytes = 0;
+  let diskBytes = 0;
   for (const role of imageRoles) {
     const file = guest[role];
     if (file === undefined) continue;
     const size = await checkFile(role, file);
-    if (role === 'hda' || role === 'fda') writableBytes += size;
+    if (role === 'hda') diskBytes = Math.ceil(size / SECTOR_BYTES) * SECTOR_BYTES;
+    if (role === 'fda') checkSize(role, file, size, FLOPPY_BYTES_MAX);
     images[role] = file;
   }
-  if (writableBytes > WRITABLE_BYTES_MAX) {
-    const facts = { writableBytes, high: WRITABLE_BYTES_MAX };
-    const message = 'disk and floppy together are larger than a checkpoint can carry';
-    throw refuse('guest.hda', guest.hda ?? '', message, facts);
-  }
+  checkSize('hda', guest.hda ?? '', diskBytes, DISK_BYTES_MAX);
   if (guest.multiboot !== undefined) await checkMultiboot(guest.multiboot);
-  return { ...base, commandLine: guest.commandLine ?? '', images };
+  return { ...base, commandLine: guest.commandLine ?? '', diskBytes, images };
 }

@@ -1,6 +1,6 @@
-// The HVM_CONTEXT of an embedded machine: what v86 saves of vCPU and devices (RAM left out), the guest's clock, and the
-// serial input that the guest has not read yet, which v86 forgets. Mostly zeroes (video memory), so only the blocks
-// that are not zero are kept.
+// The HVM_CONTEXT of an embedded machine: what v86 saves of vCPU and devices (RAM and disk left out), the guest's clock,
+// and the serial input that the guest has not read yet, which v86 forgets. Mostly zeroes (video memory), so only the
+// blocks that are not zero are kept.
 //
 //    0  magic "ROMULV86"
 //    8  u32  version of this format
@@ -26,7 +26,7 @@ const FORMAT = 1;
 const HEADER_BYTES = 80;
 const VERSION_BYTES = 32;
 const BLOCK_BYTES = 4096;
-/** No v86 state that we accept is larger: the disks, which are part of it, are limited in the configuration. */
+/** No v86 state that we accept is larger: the floppy, which is part of it, is limited in the configuration. */
 const STATE_BYTES_MAX = 96 * 1024 * 1024;
 
 const zeroBlock = Buffer.alloc(BLOCK_BYTES);

@@ -22,10 +22,12 @@ import {
   type DomainState,
   type HvmParam,
   type SourceDomain,
-  type TargetDomain,
+  type TrialDomain,
   type TscInfo,
 } from '../port.js';
 import type { MachineSpec } from './config.js';
+import { EmbeddedDisks } from './disks.js';
+import { DISK_FIGURES } from './machine-disk.js';
 import {
   SLOT_COUNT,
   SLOT_PAGES,
@@ -38,10 +40,12 @@ import {
 } from './messages.js';
 import { PageTransfer } from './page-transfer.js';
 
-export class EmbeddedDomain implements SourceDomain, TargetDomain {
+export class EmbeddedDomain implements SourceDomain, TrialDomain {
   readonly output$ = new Subject<Uint8Array>();
   readonly events$ = new ReplaySubject<DomainEvent>(1);
 
+  readonly disks?: EmbeddedDisks;
+  readonly trialDisks?: NonNullable<TrialDomain['trialDisks']>;
   /** The machine's thread. Its end is the domain's. */
   readonly worker: Worker;
   readonly #spec: MachineSpec;
@@ -58,9 +62,9 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
   #version = '0.0';
   #terminated: Promise<unknown> | null = null;
 
-  /** Resolves when the machine is made. @throws HypervisorError BAD_CONFIGURATION or FAILED */
-  static async open(spec: MachineSpec): Promise<EmbeddedDomain> {
-    const domain = new EmbeddedDomain(spec);
+  /** `tried`: whose trial this is. Resolves when the machine is made. @throws HypervisorError BAD_CONFIGURATION or FAILED */
+  static async open(spec: MachineSpec, tried: EmbeddedDomain | null = null): Promise<EmbeddedDomain> {
+    const domain = new EmbeddedDomain(spec, tried);
     try {
       await domain.#ready;
     } catch (error) {
@@ -70,7 +74,7 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
     return domain;
   }
 
-  private constructor(spec: MachineSpec) {
+  private constructor(spec: MachineSpec, tried: EmbeddedDomain | null) {
     this.#spec = spec;
     this.#frames = new FlatFrames(spec.memoryBytes / PAGE_SIZE, { empty: spec.empty });
     this.#dirty = new Bitmap(this.#frames.size, { shared: true });
@@ -78,6 +82,7 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
       staging: new SharedArrayBuffer(SLOT_COUNT * SLOT_PAGES * PAGE_SIZE),
       frames: new SharedArrayBuffer(SLOT_COUNT * SLOT_PAGES * 4),
       bitmap: this.#dirty.words.buffer as SharedArrayBuffer, // asked for with `shared`
+      figures: new SharedArrayBuffer(DISK_FIGURES * Float64Array.BYTES_PER_ELEMENT),
     };
     this.#ready = new Promise((resolve, reject) => {
       this.#settleReady = (error) => (error ? reject(error) : resolve());
@@ -85,9 +90,14 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
     const worker = this.#startWorker(shared);
     this.worker = worker;
     this.#calls = new WorkerCalls(
-      (message) => worker.postMessage(message),
+      (message, handedOver) => worker.postMessage(message, handedOver),
       (name) => this.#refusal(name),
     );
+    if (spec.diskBytes > 0) {
+      const disks = (this.disks = new EmbeddedDisks(spec.diskBytes, this.#calls, shared.figures));
+      const from = tried?.disks;
+      if (from) this.trialDisks = { take: () => disks.take(from), confirm: () => Promise.resolve() };
+    }
     this.#pages = new PageTransfer(this.#calls, shared);
   }
 
@@ -210,9 +220,9 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
 
   /** Its disks are copies in memory, and it has no network. @throws HypervisorError OUT_OF_MEMORY, or as open() */
   async trial(): Promise<EmbeddedDomain> {
-    const { name, memoryBytes } = this.#spec;
-    requireHostMemory(memoryBytes, 'a trial of the domain');
-    return EmbeddedDomain.open({ ...this.#spec, name: `${name}-trial`, empty: true });
+    const { name, memoryBytes, diskBytes } = this.#spec;
+    requireHostMemory(memoryBytes + diskBytes, 'a trial of the domain');
+    return EmbeddedDomain.open({ ...this.#spec, name: `${name}-trial`, empty: true }, this);
   }
 
   setHvmContext(context: Uint8Array): Promise<void> {
@@ -279,6 +289,7 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
     switch (message.kind) {
       case 'ready':
         this.#version = message.version;
+        this.disks?.ready(message.isDiskBlank);
         this.#settleReady();
         break;
       case 'refused':
@@ -290,6 +301,9 @@ export class EmbeddedDomain implements SourceDomain, TargetDomain {
         break;
       case 'output':
         this.output$.next(message.bytes);
+        break;
+      case 'pressure':
+        this.disks?.pressed();
         break;
       case 'shutdown':
       case 'crashed':

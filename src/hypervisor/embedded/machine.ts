@@ -11,11 +11,18 @@ import { PAGE_SIZE } from '../../stream/format.js';
 import { HypervisorError, badConfiguration, failed } from '../port.js';
 import { imageRoles, type ImageRole, type MachineSpec } from './config.js';
 import { decodeContext, encodeContext, type MachineIdentity } from './context.js';
+import { MachineDisk } from './machine-disk.js';
+import type { WorkerStart } from './messages.js';
 import type { Ram } from './scan.js';
 import { loadV86, type V86Cpu, type V86Emulator, type V86Main } from './v86.js';
 
-/** v86 cannot restore a state into a machine without disk and CD drive: who names none gets empty ones. */
+/**
+ * v86 cannot restore a state into a machine without disk and CD drive: who names none gets empty ones. That disk is not
+ * replicated, but a part of the context.
+ */
 const EMPTY_DISK_BYTES = 2048;
+/** Of the data of block writes that are kept at once. */
+const DISK_POOL_BYTES = 64 * 1024 * 1024;
 /** The smallest video memory that v86 has. */
 const VIDEO_MEMORY_BYTES = 256 * 1024;
 const INTERRUPT_FLAG = 0x200;
@@ -25,6 +32,8 @@ export interface MachineHooks {
   /** The guest halted with interrupts off: nothing can wake it. */
   halted(): void;
   crashed(error: Error): void;
+  /** Little room is left for what the guest writes to its disk. */
+  pressed(): void;
 }
 
 /** @throws HypervisorError FAILED */
@@ -48,7 +57,20 @@ async function readImages(spec: MachineSpec): Promise<Partial<Record<ImageRole, 
   return images;
 }
 
+/** The content of the disk: the image, if there is one, and zeroes. @throws HypervisorError BAD_CONFIGURATION */
+function diskOf({ diskBytes }: MachineSpec, image: { buffer: ArrayBuffer } | undefined): ArrayBuffer {
+  const content = new Uint8Array(diskBytes || EMPTY_DISK_BYTES);
+  if (image && image.buffer.byteLength > content.length) {
+    const facts = { key: 'guest.hda', value: image.buffer.byteLength, diskBytes };
+    throw badConfiguration('the disk has grown since it was looked at', facts);
+  }
+  if (image) content.set(new Uint8Array(image.buffer));
+  return content.buffer;
+}
+
 export class Machine {
+  /** Null: none is replicated. */
+  readonly disk: MachineDisk | null;
   readonly #emulator: V86Emulator;
   readonly #main: V86Main;
   readonly #cpu: V86Cpu;
@@ -57,11 +79,11 @@ export class Machine {
   #ramCache: Ram | null = null;
 
   /** Stopped, at its reset vector or its multiboot entry. */
-  static async create(spec: MachineSpec, hooks: MachineHooks): Promise<Machine> {
+  static async create({ spec, shared }: WorkerStart, hooks: MachineHooks): Promise<Machine> {
     const clock = new GuestClock(performance.now.bind(performance));
     const create = await loadV86(clock.now);
     const images = await readImages(spec);
-    const hda = images.hda ?? { buffer: new ArrayBuffer(EMPTY_DISK_BYTES) };
+    const hda = { buffer: diskOf(spec, images.hda) };
     const cdrom = images.cdrom ?? { buffer: new ArrayBuffer(EMPTY_DISK_BYTES) };
     const options: V86Options = {
       wasm_path: createRequire(import.meta.url).resolve('v86/build/v86.wasm'),
@@ -88,7 +110,8 @@ export class Machine {
     const fingerprint = crc32(
       JSON.stringify([
         spec.acpi,
-        hda.buffer.byteLength,
+        // A context that has a disk in it is none of a machine whose disk is replicated.
+        spec.diskBytes > 0 ? `replicated ${spec.diskBytes}` : EMPTY_DISK_BYTES,
         cdrom.buffer.byteLength,
         images.fda?.buffer.byteLength ?? 0,
         images.bios ? crc32(Buffer.from(images.bios.buffer)) : 0,
@@ -96,14 +119,14 @@ export class Machine {
       ]),
     );
     const identity = { v86Version: await v86Version(), pages: spec.memoryBytes / PAGE_SIZE, fingerprint };
-    return new Machine(emulator, clock, identity, spec, hooks);
+    return new Machine(emulator, clock, identity, { spec, shared }, hooks);
   }
 
   private constructor(
     emulator: V86Emulator,
     clock: GuestClock,
     identity: MachineIdentity,
-    spec: MachineSpec,
+    { spec, shared }: WorkerStart,
     hooks: MachineHooks,
   ) {
     this.#emulator = emulator;
@@ -128,6 +151,13 @@ export class Machine {
       cd.get_state = () => [];
       cd.set_state = () => undefined;
     }
+
+    const image = cpu.devices.ide?.primary?.master.buffer;
+    if (spec.diskBytes > 0 && !image) throw failed('v86 gave the machine no disk', { name: spec.name });
+    const figures = new Float64Array(shared.figures);
+    const pressed = () => hooks.pressed();
+    const options = { poolBytes: DISK_POOL_BYTES, figures, pressed };
+    this.disk = spec.diskBytes > 0 && image ? new MachineDisk(image, options) : null;
 
     const runSlice = cpu.main_loop;
     cpu.main_loop = () => {

@@ -1,9 +1,11 @@
 // What the domain's side and the machine's worker say to each other. Calls are answered in order; page data never is in
-// a message, it lies in shared memory that both sides know by a number.
+// a message, it lies in shared memory that both sides know by a number. The data of block writes are handed over.
 
+import type { Extents, Slab } from '../../disk/extents.js';
 import type { Facts } from '../../errors.js';
 import { HypervisorError, type HypervisorErrorCode } from '../port.js';
 import type { MachineSpec } from './config.js';
+import type { SealedDisk } from './machine-disk.js';
 
 /** Pages in one slot of the staging memory, through which pages come into the machine. */
 export const SLOT_PAGES = 256;
@@ -15,11 +17,13 @@ export const SLOT_COUNT = 4;
  *   staging  SLOT_COUNT × SLOT_PAGES pages
  *   frames   for each page of the staging memory, where it belongs
  *   bitmap   the dirty bitmap, as a Bitmap's words
+ *   figures  of the disk (DiskFigure), 64-bit floats
  */
 export interface SharedMemory {
   readonly staging: SharedArrayBuffer;
   readonly frames: SharedArrayBuffer;
   readonly bitmap: SharedArrayBuffer;
+  readonly figures: SharedArrayBuffer;
 }
 
 export interface WorkerStart {
@@ -27,8 +31,29 @@ export interface WorkerStart {
   readonly shared: SharedMemory;
 }
 
+/** Of the disk: see MachineDisk. Slabs in an argument or a result are handed over, not copied. */
+export interface DiskCalls {
+  diskAttach: { argument: undefined; result: undefined };
+  diskKeep: { argument: undefined; result: Uint32Array<ArrayBuffer> };
+  diskRest: { argument: undefined; result: undefined };
+  diskSeal: { argument: undefined; result: SealedDisk };
+  diskRelease: { argument: { slabs: readonly Slab[] }; result: undefined };
+  diskRead: {
+    argument: { offset: number; length: number; slabs: readonly Slab[] };
+    result: { extents: Extents; seals: number; slabs: readonly Slab[] };
+  };
+  diskSums: { argument: { first: number; count: number }; result: Uint8Array };
+  diskBegin: { argument: 'in-place' | 'staged'; result: undefined };
+  /** The data are in the one slab, which is of their size. */
+  diskWrite: { argument: { extents: Extents; slabs: readonly Slab[] }; result: undefined };
+  diskCommitted: { argument: undefined; result: undefined };
+  diskTaken: { argument: undefined; result: undefined };
+  diskCopied: { argument: undefined; result: SharedArrayBuffer };
+  diskLoad: { argument: SharedArrayBuffer; result: undefined };
+}
+
 /** The calls: what is asked, and what comes back. */
-export interface Calls {
+export interface Calls extends DiskCalls {
   start: { argument: undefined; result: undefined };
   suspend: { argument: undefined; result: undefined };
   resume: { argument: undefined; result: undefined };
@@ -70,11 +95,13 @@ export interface ErrorMessage {
 }
 
 export type WorkerMessage =
-  | { readonly kind: 'ready'; readonly version: string }
+  | { readonly kind: 'ready'; readonly version: string; readonly isDiskBlank: boolean }
   | { readonly kind: 'refused'; readonly error: ErrorMessage }
   | { readonly kind: 'result'; readonly id: number; readonly result: Calls[CallName]['result'] }
   | { readonly kind: 'failed'; readonly id: number; readonly error: ErrorMessage }
   | { readonly kind: 'output'; readonly bytes: Uint8Array }
+  /** Little room is left for what the guest writes to its disk. */
+  | { readonly kind: 'pressure' }
   | { readonly kind: 'shutdown' }
   | { readonly kind: 'crashed'; readonly reason: string };
 
@@ -83,15 +110,24 @@ interface Pending {
   readonly reject: (error: HypervisorError) => void;
 }
 
+/** What of an argument or a result is handed over. */
+export function handedOver(of: unknown): ArrayBuffer[] {
+  if (typeof of !== 'object' || of === null || !('slabs' in of)) return [];
+  return (of.slabs as readonly Slab[]).map(({ buffer }) => buffer);
+}
+
 /** The domain's side of the calls, which may overlap. */
 export class WorkerCalls {
-  readonly #post: (message: CallMessage) => void;
+  readonly #post: (message: CallMessage, handedOver: readonly ArrayBuffer[]) => void;
   readonly #refusal: (name: CallName) => HypervisorError | null;
   readonly #pending = new Map<number, Pending>();
   #next = 0;
 
   /** `refusal`: why this call cannot be made any more; null: it can. */
-  constructor(post: (message: CallMessage) => void, refusal: (name: CallName) => HypervisorError | null) {
+  constructor(
+    post: (message: CallMessage, handedOver: readonly ArrayBuffer[]) => void,
+    refusal: (name: CallName) => HypervisorError | null,
+  ) {
     this.#post = post;
     this.#refusal = refusal;
   }
@@ -102,7 +138,7 @@ export class WorkerCalls {
     return new Promise((resolve, reject) => {
       const id = this.#next++;
       this.#pending.set(id, { settle: resolve, reject });
-      this.#post({ id, name, argument } satisfies CallMessage<K>);
+      this.#post({ id, name, argument } satisfies CallMessage<K>, handedOver(argument));
     });
   }
 

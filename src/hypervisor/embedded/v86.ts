@@ -18,6 +18,7 @@ export interface V86Cpu {
   readonly devices: {
     readonly uart0: { input: number[] };
     readonly cdrom?: { readonly buffer?: V86DiskBuffer };
+    readonly ide?: { readonly primary?: { readonly master: { readonly buffer: V86DiskImage | null } } };
   };
 }
 
@@ -25,6 +26,14 @@ export interface V86Cpu {
 export interface V86DiskBuffer {
   get_state(): unknown[];
   set_state(state: unknown[]): void;
+}
+
+/** An image in memory (v86's SyncBuffer), which its drive reads and writes at once. */
+export interface V86DiskImage extends V86DiskBuffer {
+  buffer: ArrayBuffer;
+  readonly byteLength: number;
+  /** What the guest writes. */
+  set(offset: number, data: Uint8Array, done: () => void): void;
 }
 
 export interface V86Main {

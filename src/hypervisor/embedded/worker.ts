@@ -12,9 +12,11 @@ import { valueAt } from '../../stream/bounds.js';
 import { PAGE_SIZE } from '../../stream/format.js';
 import { Bitmap } from '../bitmap.js';
 import { HypervisorError, failed, type DomainState } from '../port.js';
+import { diskHandlers } from './disk-handlers.js';
 import { Machine, v86Version } from './machine.js';
 import {
   SLOT_PAGES,
+  handedOver,
   type CallMessage,
   type CallName,
   type Calls,
@@ -30,10 +32,11 @@ const OUTPUT_BYTES_MIN = 4096;
 const INPUT_BYTES_MAX = 64 * 1024;
 
 type State = Extract<DomainState, 'created' | 'running' | 'suspended'> | 'ended';
+type Send = (message: WorkerMessage, handedOver?: readonly ArrayBuffer[]) => void;
 type Handlers = { [K in CallName]: (argument: Calls[K]['argument']) => Calls[K]['result'] };
 
 class MachineWorker {
-  readonly #send: (message: WorkerMessage) => void;
+  readonly #send: Send;
   readonly #staging: Uint32Array;
   readonly #frames: Uint32Array;
   readonly #bitmapWords: Uint32Array;
@@ -49,7 +52,7 @@ class MachineWorker {
   #heldInput: Uint8Array[] = [];
   #heldInputBytes = 0;
 
-  constructor(start: WorkerStart, send: (message: WorkerMessage) => void) {
+  constructor(start: WorkerStart, send: Send) {
     this.#send = send;
     this.#staging = new Uint32Array(start.shared.staging);
     this.#frames = new Uint32Array(start.shared.frames);
@@ -58,12 +61,17 @@ class MachineWorker {
   }
 
   async create(start: WorkerStart): Promise<void> {
-    this.#machine = await Machine.create(start.spec, {
+    this.#machine = await Machine.create(start, {
       output: (byte) => this.#putOutput(byte),
       halted: () => this.#end({ kind: 'shutdown' }),
       // A triple fault is one way to get here: v86 has no answer to it but to trap.
       crashed: (error) => this.#end({ kind: 'crashed', reason: `v86 failed: ${error.message}` }),
+      pressed: () => this.#send({ kind: 'pressure' }),
     });
+  }
+
+  get isDiskBlank(): boolean {
+    return this.#machine?.disk?.isBlank() === true;
   }
 
   /** Runs the call and answers it. */
@@ -71,7 +79,7 @@ class MachineWorker {
     try {
       if (this.#state === 'ended') throw new HypervisorError('DOMAIN_GONE', 'the domain has ended');
       const result = this.#handlers[call.name](call.argument);
-      this.#send({ kind: 'result', id: call.id, result });
+      this.#send({ kind: 'result', id: call.id, result }, handedOver(result));
     } catch (error) {
       this.#send({ kind: 'failed', id: call.id, error: toMessage(error) });
     }
@@ -169,6 +177,10 @@ class MachineWorker {
       this.#require('clear', 'created');
       this.#theMachine.ram().octets.fill(0, frame * PAGE_SIZE, (frame + 1) * PAGE_SIZE);
     },
+    ...diskHandlers(
+      () => this.#theMachine.disk,
+      (call) => this.#require(call, 'created'),
+    ),
   };
 
   get #theMachine(): Machine {
@@ -235,7 +247,7 @@ function toMessage(thrown: unknown): ErrorMessage {
 async function main(): Promise<void> {
   if (!parentPort) throw new Error('this file is the entry of a worker thread');
   const port = parentPort;
-  const send = (message: WorkerMessage): void => port.postMessage(message);
+  const send: Send = (message, buffers = []) => port.postMessage(message, buffers);
   const start = workerData as WorkerStart;
   const worker = new MachineWorker(start, send);
   try {
@@ -245,7 +257,7 @@ async function main(): Promise<void> {
     return;
   }
   port.on('message', (call: CallMessage) => worker.answer(call));
-  send({ kind: 'ready', version: await v86Version() });
+  send({ kind: 'ready', version: await v86Version(), isDiskBlank: worker.isDiskBlank });
 }
 
 await main();

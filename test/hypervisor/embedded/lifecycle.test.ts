@@ -4,6 +4,7 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { expect } from 'chai';
+import { builtinGuestFile } from '../../../src/hypervisor/embedded/config.js';
 import {
   openEmbeddedSource,
   openEmbeddedTarget,
@@ -41,7 +42,10 @@ describe('embedded: what it refuses to make', () => {
     'a file that is not there': [image({ multiboot: '/nowhere/at/all' }), 'guest.multiboot'],
     'a folder': [image({ multiboot: '/' }), 'guest.multiboot'],
     'an image that is not multiboot': [image({ multiboot: file }), 'guest.multiboot'],
-    'a disk too large for a checkpoint': [image({ multiboot: file, hda: file }), 'guest.hda'],
+    'a disk too large for memory': [image({ multiboot: builtinGuestFile, hda: file }), 'guest.hda'],
+    'a floppy too large for a checkpoint': [image({ multiboot: builtinGuestFile, fda: file }), 'guest.fda'],
+    'half a block': [builtin({ diskBlocks: 0.5 }), 'guest.diskBlocks'],
+    'a disk of too many blocks': [builtin({ diskBlocks: 65_537 }), 'guest.diskBlocks'],
   };
   for (const [name, [config, key]] of Object.entries(cases)) {
     it(name, async () => {

@@ -1,5 +1,6 @@
 // What the tests of embedded machines share: their configuration, whole copies of RAM, a standby.
 
+import { CHUNK_BYTES } from '../../../src/disk/dirty-map.js';
 import {
   openEmbeddedTarget,
   type BuiltinGuest,
@@ -23,6 +24,14 @@ export async function copyRam(domain: SourceDomain): Promise<Buffer> {
   const slab = new Uint8Array(new SharedArrayBuffer(frames.length * PAGE_SIZE));
   await domain.copyPages(frames, frames.length, slab, 0);
   return Buffer.from(slab);
+}
+
+/** Of all chunks of its disk. */
+export async function diskSums(domain: SourceDomain | TargetDomain): Promise<string> {
+  const [disk] = domain.disks?.disks ?? [];
+  if (!domain.disks || !disk) throw new Error('it has no disk');
+  const sums = await domain.disks.sums(0, 0, Math.ceil(disk.bytes / CHUNK_BYTES));
+  return Buffer.from(sums).toString('hex');
 }
 
 /** A standby with RAM and context of a suspended domain. */

@@ -1,5 +1,5 @@
 # The guest that Romulus brings along: a multiboot kernel that knows at every tick what each word of its working set
-# must hold, so that a page lost, torn or restored from the wrong epoch is seen and said.
+# must hold, so that a page lost, torn or restored from the wrong epoch is seen and said. The same of its disk.
 #
 #   0x100000  code and constants
 #   0x104000  variables, stack
@@ -8,16 +8,22 @@
 #
 # Word j of page i in generation g holds  (i+1) * 0x85ebca6b ^ g * 0xc2b2ae35  +  j * 0x9e3779b9  (mod 2^32).
 #
+# A disk of n blocks (512 bytes) is written to from its first block to its last, and over again, by writes 0, 1, 2, ….
+# Word j of the block that write w went to holds  (w+1) * 0x85ebca6b  +  j * 0x9e3779b9; of one that was never written to, 0.
+# Memory knows the number of writes, and by that what each block holds: a write that is lost, late or early is seen.
+#
 # Each tick it
 #   1. rewrites `dirty` pages, scattered over the working set, each with its next generation,
 #   2. obeys what came in on the serial port:  q = say "bye" and halt for good,
 #                                              b = spoil one word of the page rewritten last,
 #   3. checks every word of every page,
-#   4. prints "tick N ok", or "tick N BAD p" with the number p of pages that are wrong,
-#   5. halts until the timer says that the tick is over.
+#   4. writes two blocks of the disk, each of which it checks before it is written over, and checks the next 16 blocks,
+#   5. prints "tick N ok", or "tick N BAD p" with the number p of pages and blocks that are wrong,
+#   6. halts until the timer says that the tick is over.
 #
-# Command line: pages= (1024), dirty= (200, at most pages), tick_ms= (50, 1 to 60000). What does not fit the machine's
-# memory is refused on the serial port ("bad configuration"), and the machine halts.
+# Command line: pages= (1024), dirty= (200, at most pages), tick_ms= (50, 1 to 60000), disk= (0, its blocks). What does
+# not fit the machine's memory is refused on the serial port ("bad configuration"), and the machine halts; as it does when
+# the disk, the first of the first ATA channel, does not do what it is told ("disk failed").
 # To halt for good is HLT with interrupts off: on a PC without NMI nothing can end that.
 #
 # Build (GNU binutils, in this folder):
@@ -34,6 +40,12 @@
 .set SCATTER, 389                    # prime: walks over all pages unless their number is a multiple of it
 .set PIT_HZ, 1193182
 .set IRQ_MS_MAX, 50                  # the 16-bit timer reaches 54 ms; longer ticks take several interrupts
+.set ATA, 0x1f0                      # data, features, count, three of the block's number, device, command and status
+.set ATA_READ, 0x20
+.set ATA_WRITE, 0x30
+.set BLOCK_WORDS, 128
+.set DISK_WRITES, 2                  # per tick
+.set DISK_CHECKS, 16
 
 .set MULTIBOOT_MAGIC, 0x1badb002
 .set MULTIBOOT_MEMORY, 2             # flag: give us the memory map
@@ -130,7 +142,34 @@ page_checked:
     cmp esi, [pages]
     jb check_page
 
-    # 4. say
+    # 4. the disk
+    cmp dword ptr [disk_blocks], 0
+    je disk_done
+    mov ebx, DISK_WRITES
+write_next:
+    mov eax, [disk_writes]
+    xor edx, edx
+    div dword ptr [disk_blocks]
+    mov esi, edx
+    call check_block
+    inc dword ptr [disk_writes]
+    call write_block
+    dec ebx
+    jnz write_next
+    mov ebx, DISK_CHECKS
+check_next:
+    mov esi, [disk_cursor]
+    call check_block
+    inc esi
+    cmp esi, [disk_blocks]
+    jb 1f
+    xor esi, esi
+1:  mov [disk_cursor], esi
+    dec ebx
+    jnz check_next
+disk_done:
+
+    # 5. say
     mov esi, offset text_tick
     call print
     mov eax, [tick_number]
@@ -148,7 +187,7 @@ say_bad:
     mov esi, offset text_newline
     call print
 
-    # 5. wait: the interrupt may come between the comparison and HLT, so interrupts are off until HLT itself
+    # 6. wait: the interrupt may come between the comparison and HLT, so interrupts are off until HLT itself
 wait:
     cli
     mov eax, [interrupts]
@@ -199,6 +238,95 @@ write_words:
     dec ecx
     jnz write_words
     ret
+
+# esi = block -> eax = its first word, edi = what to add for each next one; both 0 if it was never written to. Changes edx.
+block_words:
+    mov eax, [disk_writes]
+    xor edx, edx
+    div dword ptr [disk_blocks]      # eax = how often all of them were written, edx = how many since
+    cmp esi, edx
+    jb 1f
+    sub eax, 1
+    jc 2f
+1:  imul eax, [disk_blocks]
+    lea eax, [eax + esi + 1]
+    imul eax, eax, PAGE_FACTOR
+    mov edi, WORD_STEP
+    ret
+2:  xor eax, eax
+    xor edi, edi
+    ret
+
+# esi = block: counts it in ebp if it is wrong. Changes eax, ecx, edx, edi.
+check_block:
+    mov cl, ATA_READ
+    call disk_command
+    mov edi, offset block
+    mov ecx, BLOCK_WORDS
+    mov edx, ATA
+    rep insd
+    call block_words
+    xor ecx, ecx
+1:  cmp eax, [block + ecx * 4]
+    jne 2f
+    add eax, edi
+    inc ecx
+    cmp ecx, BLOCK_WORDS
+    jb 1b
+    ret
+2:  inc ebp
+    ret
+
+# esi = block: writes what it holds by the number of writes. Changes eax, ecx, edx, edi.
+write_block:
+    mov cl, ATA_WRITE
+    call disk_command
+    call block_words
+    xor ecx, ecx
+1:  mov [block + ecx * 4], eax
+    add eax, edi
+    inc ecx
+    cmp ecx, BLOCK_WORDS
+    jb 1b
+    push esi
+    mov esi, offset block
+    mov edx, ATA
+    rep outsd
+    pop esi
+    ret
+
+# cl = command, esi = block: returns when the disk takes the data, or has them. Changes eax, edx.
+disk_command:
+    mov edx, ATA + 2
+    mov al, 1
+    out dx, al
+    mov eax, esi
+    inc edx
+    out dx, al
+    shr eax, 8
+    inc edx
+    out dx, al
+    shr eax, 8
+    inc edx
+    out dx, al
+    shr eax, 8
+    or al, 0xe0                      # the first disk, by the number of the block
+    inc edx
+    out dx, al
+    mov al, cl
+    inc edx
+    out dx, al
+1:  in al, dx
+    cmp al, 0xff                     # nobody there, or no such block
+    je disk_failed
+    test al, 0x80                    # busy
+    jnz 1b
+    test al, 0x08                    # data
+    jz disk_failed
+    ret
+disk_failed:
+    mov esi, offset text_disk_failed
+    jmp say_and_halt
 
 fill_working_set:
     xor esi, esi
@@ -470,17 +598,20 @@ options:
     .long text_pages_option, pages
     .long text_dirty_option, dirty
     .long text_tick_ms_option, tick_ms
+    .long text_disk_option, disk_blocks
     .long 0
 
 text_pages_option:   .asciz "pages="
 text_dirty_option:   .asciz "dirty="
 text_tick_ms_option: .asciz "tick_ms="
+text_disk_option:    .asciz "disk="
 text_tick:           .asciz "tick "
 text_ok:             .asciz " ok\n"
 text_bad:            .asciz " BAD "
 text_newline:        .asciz "\n"
 text_bye:            .asciz "bye\n"
 text_refused:        .asciz "bad configuration\n"
+text_disk_failed:    .asciz "disk failed\n"
 text_exception:      .asciz "unexpected exception\n"
 
 # What changes must not share a page with code: a write to a page with code throws away what was translated from it.
@@ -494,11 +625,15 @@ scatter:             .long SCATTER
 .balign 16
 tick_number:         .skip 4
 cursor:              .skip 4
+disk_blocks:         .skip 4
+disk_writes:         .skip 4
+disk_cursor:         .skip 4
 working_set:         .skip 4
 interrupts:          .skip 4
 interrupts_per_tick: .skip 4
 timer_reload:        .skip 4
 idt:                 .skip 33 * 8
+block:               .skip BLOCK_WORDS * 4
 stack:               .skip 1024
 .balign 16
 stack_top:

@@ -15,7 +15,7 @@ import {
   type CopyOptions,
   type CopyProgress,
 } from '../../../../src/hypervisor/qemu/disks/nbd/copy.js';
-import { Rate } from '../../../../src/hypervisor/qemu/disks/nbd/rate.js';
+import { Rate } from '../../../../src/disk/rate.js';
 import { Cleanup } from '../../../support/cleanup.js';
 import { until } from '../../../support/until.js';
 import { MIB, StandbyDisk, expectNbd, exported, needQemuTools, qemuIo, rawImage, served } from './support.js';

@@ -22,7 +22,7 @@ import { valueAt } from '../../../../stream/bounds.js';
 import { markData, stretches, type Stretch } from './block-status.js';
 import type { NbdClient } from './client.js';
 import { NbdError } from './error.js';
-import { Rate } from './rate.js';
+import { Rate } from '../../../../disk/rate.js';
 
 /** Looked up at a time. */
 const WINDOW_BYTES = 64 * 1024 * 1024;
