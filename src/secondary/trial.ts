@@ -6,11 +6,17 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Subscription, concat, firstValueFrom, merge, of, timer } from 'rxjs';
-import { asError } from '../errors.js';
+import { asError, codeOf } from '../errors.js';
 import { withinAwake } from '../flow/awake.js';
 import { monotonicMs } from '../flow/clock.js';
 import type { PageStamps } from '../hypervisor/page-stamps.js';
-import { unsupported, type DomainEvent, type TargetDomain, type TrialDomain } from '../hypervisor/port.js';
+import {
+  failed,
+  unsupported,
+  type DomainEvent,
+  type TargetDomain,
+  type TrialDomain,
+} from '../hypervisor/port.js';
 import { ServiceError } from '../report/error.js';
 import type { Logger } from '../report/log.js';
 import type { TrialReport } from '../report/reports.js';
@@ -25,6 +31,10 @@ const COPY_LIMIT_MS = 600_000;
 const AT_WORK_MS = 2000;
 const AT_WORK_PACE_MS = 20;
 const CONSOLE_BYTES_MAX = 2048;
+/** By what a guest was stopped whose disk has failed. */
+const IO_ERROR = 'io-error';
+/** The codes of a domain that there is none of here, whatever the standby holds. */
+const NOT_MADE: ReadonlySet<string> = new Set(['UNSUPPORTED', 'BAD_CONFIGURATION', 'OUT_OF_MEMORY']);
 
 export interface TrialOptions {
   /** Of the domain. */
@@ -73,6 +83,11 @@ async function attempt(opening: Promise<TrialDomain>, options: TrialOptions): Pr
     // What was seen of one that was ended meanwhile says nothing.
     signal.throwIfAborted();
     await tried.trialDisks?.confirm();
+    if (tried.trialDisks && watch.state.stoppedBy === IO_ERROR) {
+      throw failed(
+        'the guest of the trial has stopped over its disk: there may be no room for what it writes',
+      );
+    }
     const { changedPages } = seen;
     const { outputBytes, console } = watch;
     const verdict = verdictOf({ ...seen, ...watch.state, outputBytes });
@@ -142,6 +157,8 @@ class Watch {
       await load();
       await this.#domain.start();
     } catch (error) {
+      // It was not tried, then.
+      if (NOT_MADE.has(codeOf(error))) throw error;
       return `it could not be started: ${asError(error).message}`;
     }
     // Destroyed, it is over, too.

@@ -132,10 +132,15 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
 
   /** Another memory, and another QEMU. @throws as trialConfig(), StandbyDisks.forTrial() and open() */
   async trial(signal: AbortSignal): Promise<QemuTarget> {
-    const trialDisks = this.disks?.forTrial();
-    const config = trialConfig(this.#config, trialDisks?.places);
-    if (!trialDisks) return QemuTarget.open(config, signal);
-    return this.#beside(config, new Seat(config, null), { signal, trialDisks });
+    if (!this.disks) return QemuTarget.open(trialConfig(this.#config), signal);
+    const trialDisks = await this.disks.forTrial();
+    try {
+      const config = trialConfig(this.#config, trialDisks.places);
+      return await this.#beside(config, new Seat(config, null), { signal, trialDisks });
+    } catch (error) {
+      await trialDisks.end();
+      throw error;
+    }
   }
 
   input(bytes: Uint8Array): Promise<void> {
@@ -322,11 +327,9 @@ export class QemuTarget extends StandbyMemory implements TrialDomain, Occupant {
     await closed;
     await this.work.settled();
     await this.#source?.close();
-    await this.#seat.vacate(this);
+    await this.#seat.vacate(this).finally(() => this.trialDisks?.end());
     await this.memory.tracking.close();
     await this.disks?.leave();
-    // With the images, if they are gone.
-    await this.trialDisks?.end().catch(() => undefined);
     this.output$.complete();
     this.warnings$.complete();
     this.resets$.complete();

@@ -10,8 +10,7 @@
 
 import { unsupported, type HypervisorError } from '../port.js';
 import type { QemuConfig } from './config.js';
-import { TRIAL_BYTES_PER_SECOND } from './disks/standby/moment.js';
-import { withPlaces, type NbdPlace } from './disks/trial-drives.js';
+import { TRIAL_BYTES_PER_SECOND, withPlaces, type NbdPlace } from './disks/trial-drives.js';
 import type { NetworkBackend } from './network/network.js';
 
 /** Options that take no value. */
@@ -46,7 +45,7 @@ export function trialConfig(config: QemuConfig, places = NOWHERE): QemuConfig {
     name: `${name}-trial`,
     network: network.map((device, hub) => ({ ...device, backend: trialBackend(device.backend, hub) })),
     isolated: network.some(({ backend }) => backend.kind === 'tap'),
-    arguments: trialArguments(withPlaces(config.arguments ?? [], places), sharedDisks),
+    arguments: withPlaces(trialArguments(config.arguments ?? [], sharedDisks), places),
     disks: {},
     // It is not saved, and it does not go back.
     dirty: 'compare',

@@ -56,6 +56,46 @@ describe('qemu: the configuration of a trial', () => {
     }
   });
 
+  it('has its replicated disks elsewhere, and opens nothing of theirs', () => {
+    const places = new Map(
+      ['a', 'b', 'c'].map((name) => [name, { socket: '/run/x,y', name: `trial-${name}` }]),
+    );
+    const config = {
+      ...base,
+      disks: { b: { durability: 'relaxed' as const, preallocate: false } },
+      arguments: [
+        ...[
+          '-drive',
+          'if=none,id=a,file=/a,,b.qcow2,format=qcow2,cache=none,aio=native,node-name=n,l2-cache-size=1M',
+        ],
+        ...['-drive', 'id=b,file=/b,format=raw,bps_wr=7,werror=report,auto-read-only=off'],
+        ...['-blockdev', 'driver=file,node-name=f,filename=/c'],
+        ...['-blockdev', 'driver=file,node-name=g,filename=/base'],
+        ...['-blockdev', '{"driver":"qcow2","node-name":"c","file":"f","backing":"g","discard":"unmap"}'],
+        ...['-blockdev', 'driver=raw,node-name=d,file=g,read-only=on'],
+        ...['-device', 'virtio-blk-pci,drive=c'],
+      ],
+    };
+    const line = commandLine(trialConfig(config, places), 'standby');
+    const at = 'file.driver=nbd,file.server.type=unix,file.server.path=/run/x,,y,file.export';
+    expect(line).to.include(
+      `if=none,id=a,cache=none,node-name=n,throttling.bps-write=33554432,format=raw,${at}=trial-a`,
+    );
+    expect(line).to.include(`id=b,bps_wr=7,werror=report,format=raw,${at}=trial-b`);
+    const node = line.find((word) => word.includes('trial-c')) ?? '{}';
+    expect(JSON.parse(node)).to.deep.equal({
+      ...{ driver: 'throttle', 'node-name': 'c', 'throttle-group': 'romulus-pace', discard: 'unmap' },
+      file: {
+        ...{ driver: 'nbd', server: { type: 'unix', path: '/run/x,y' }, export: 'trial-c' },
+        discard: 'unmap',
+      },
+    });
+    expect(line.join(' ')).to.not.include('filename=/c').and.not.include('/a,').and.not.include('file=/b');
+    // Somebody else is on it.
+    expect(line).to.include('driver=file,node-name=g,filename=/base');
+    expect(line).to.include('virtio-blk-pci,drive=c');
+  });
+
   it('leaves a disk that nobody writes as it is', () => {
     const drive = 'file=/srv/web.img,if=virtio,id=disk,readonly=on';
     expect(words({ arguments: ['-drive', drive] })).to.include(drive);

@@ -9,22 +9,38 @@ export interface NbdPlace {
   readonly name: string;
 }
 
+/** What is written lies in a file for temporary ones until the end. */
+export const TRIAL_BYTES_PER_SECOND = 2 ** 25;
+const PACE = 'romulus-pace';
+
 /** Of a -drive: what is about the device, and not about its image. */
 const OF_DEVICE: ReadonlySet<string> = new Set([
-  ...['id', 'if', 'index', 'bus', 'unit', 'media', 'werror', 'rerror', 'discard', 'detect-zeroes'],
+  ...[
+    'id',
+    'node-name',
+    'if',
+    'index',
+    'bus',
+    'unit',
+    'media',
+    'werror',
+    'rerror',
+    'discard',
+    'detect-zeroes',
+  ],
   ...['cache', 'cache.writeback', 'cache.direct', 'cache.no-flush'],
 ]);
 
+const PACED = /^(throttling\.|bps|iops)/;
+
 /** `places`: by the names of drives and nodes. The files that only these are in are not opened. */
 export function withPlaces(words: readonly string[], places: ReadonlyMap<string, NbdPlace>): string[] {
-  const unused = new Set<string>();
-  for (const [at, word] of words.entries()) {
-    if (!isOption(words[at - 1], 'blockdev')) continue;
-    const options = optionsIn(word);
-    const file = fileNodeOf(options);
-    if (file !== null && places.has(options.get('node-name') ?? '')) unused.add(file);
-  }
+  const unused = unusedFiles(words, places);
   const found: string[] = [];
+  if (places.size > 0) {
+    const group = { 'qom-type': 'throttle-group', id: PACE, limits: { 'bps-write': TRIAL_BYTES_PER_SECOND } };
+    found.push('-object', JSON.stringify(group));
+  }
   for (let at = 0; at < words.length; at++) {
     const word = words[at] ?? '';
     const value = words[at + 1];
@@ -44,8 +60,27 @@ export function withPlaces(words: readonly string[], places: ReadonlyMap<string,
   return found;
 }
 
+/** Files of nodes that are replaced, and of no others. */
+function unusedFiles(words: readonly string[], places: ReadonlyMap<string, NbdPlace>): ReadonlySet<string> {
+  const unused = new Set<string>();
+  const used = new Set<string>();
+  for (const [at, word] of words.entries()) {
+    if (!isOption(words[at - 1], 'blockdev')) continue;
+    const options = optionsIn(word);
+    const isReplaced = places.has(options.get('node-name') ?? '');
+    const file = fileNodeOf(options);
+    if (file !== null && isReplaced) unused.add(file);
+    if (isReplaced) continue;
+    for (const key of ['file', 'backing']) used.add(options.get(key) ?? '');
+  }
+  return new Set([...unused].filter((file) => !used.has(file)));
+}
+
 function drive(options: ReadonlyMap<string, string>, { socket, name }: NbdPlace): string {
-  const kept = [...options].filter(([key]) => OF_DEVICE.has(key) || /^(throttling\.|bps|iops)/.test(key));
+  const kept = [...options].filter(([key]) => OF_DEVICE.has(key) || PACED.test(key));
+  if (!kept.some(([key]) => PACED.test(key))) {
+    kept.push(['throttling.bps-write', String(TRIAL_BYTES_PER_SECOND)]);
+  }
   const file = { driver: 'nbd', 'server.type': 'unix', 'server.path': socket, export: name };
   const all = [
     ...kept,
@@ -58,9 +93,13 @@ function drive(options: ReadonlyMap<string, string>, { socket, name }: NbdPlace)
 
 function node(nodeName: string, options: ReadonlyMap<string, string>, { socket, name }: NbdPlace): string {
   const discard = options.get('discard');
+  const given = discard === undefined ? {} : { discard };
+  const file = { driver: 'nbd', server: { type: 'unix', path: socket }, export: name, ...given };
   return JSON.stringify({
-    ...{ driver: 'raw', 'node-name': nodeName },
-    ...(discard !== undefined && { discard }),
-    file: { driver: 'nbd', server: { type: 'unix', path: socket }, export: name },
+    driver: 'throttle',
+    'node-name': nodeName,
+    'throttle-group': PACE,
+    ...given,
+    file,
   });
 }

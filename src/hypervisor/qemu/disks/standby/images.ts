@@ -12,9 +12,9 @@
 import { rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { getSystemErrorName } from 'node:util';
 import type { DirtyMap } from '../../../../disk/dirty-map.js';
 import { asError } from '../../../../errors.js';
+import { withinAwake } from '../../../../flow/awake.js';
 import { valueAt } from '../../../../stream/bounds.js';
 import { HypervisorError, badConfiguration, failed } from '../../../port.js';
 import { ALLOCATION, markData } from '../nbd/block-status.js';
@@ -25,15 +25,18 @@ import { QmpError } from '../../monitor/qmp.js';
 import type { JsonObject } from '../../monitor/qmp-parser.js';
 import type { LocalDisk } from '../drives.js';
 import { createImage } from './create.js';
+import { explained } from './explained.js';
 import { BlockDaemon } from './daemon.js';
 import { codeIn, runJob } from './jobs.js';
-import { Moment, imageNode, prepareRoots, rootNode, rootOn } from './moment.js';
+import { Moment, imageNode, prepareRoots, rootNode, rootOn, type MomentFiles } from './moment.js';
 
 /** A disk that answers none of what it is asked within it hangs. */
 const ANSWER_MS = 30_000;
 /** Of all that was written before, at the speed of the disk. */
 const FLUSH_MS = 300_000;
 const APPLY_MS = 24 * 3600 * 1000;
+/** A trial waits no longer for a flush, and what is to be written then waits for it. */
+const PATIENCE_MS = 2000;
 
 export interface Images {
   /** Octets of each disk, as the guest sees it. */
@@ -55,11 +58,12 @@ export interface Images {
   readonly socket: string;
   /**
    * What they hold now is exported, too (trialExport), until endTrial(), stage() or close(). Done already: anew.
-   * @throws HypervisorError; they are none the worse for it
+   * @throws HypervisorError; endTrial() undoes what was done
    */
-  beginTrial(): Promise<void>;
-  /** What is exported is what they held. @throws HypervisorError FAILED if not all of that could be kept */
+  beginTrial(files: MomentFiles): Promise<void>;
+  /** What is exported is what they held. @throws HypervisorError FAILED if not all of that could be kept, or nothing is */
   confirmTrial(): Promise<void>;
+  /** @throws HypervisorError if they are not as they were; to be called again, or they are to be closed */
   endTrial(): Promise<void>;
   /**
    * What was written is seen by whoever opens them next. They are on the disks some time later. If it fails, they are
@@ -99,7 +103,8 @@ export async function openImages(
   const daemon = await BlockDaemon.start();
   try {
     const directory = await makeOwnDirectory(tmpdir(), 'romulus-disks');
-    void daemon.gone.then(() => rm(directory, { recursive: true, force: true }));
+    const removed = daemon.gone.then(() => rm(directory, { recursive: true, force: true }));
+    removed.catch(() => undefined); // told to who closes them
     const path = join(directory, 'socket');
     await prepareRoots(daemon.qmp);
     await daemon.qmp.execute('nbd-server-start', { addr: { type: 'unix', data: { path } } });
@@ -117,7 +122,7 @@ export async function openImages(
       ]);
       images.push({ disk, client, flusher });
     }
-    const opened = new DaemonImages(daemon, path, images);
+    const opened = new DaemonImages(daemon, { socket: path, removed }, images);
     if (isStaged) await opened.stageAgain();
     else await Promise.all(disks.map(({ file }) => rm(stagedOf(file), { force: true })));
     return opened;
@@ -167,15 +172,25 @@ class DaemonImages implements Images {
   readonly bytes: readonly number[];
   readonly lost: Promise<HypervisorError>;
   readonly socket: string;
+  /** What it was in, once the daemon has ended. */
+  readonly #removed: Promise<void>;
   readonly #daemon: BlockDaemon;
   readonly #images: readonly Image[];
   #isStaged = false;
   #stages = 0;
   #trial: Moment | null = null;
+  /** The last flush, and a change of what lies below the exports: not both at once. Neither rejects. */
+  #flushing: Promise<unknown> = Promise.resolve();
+  #changing: Promise<unknown> = Promise.resolve();
 
-  constructor(daemon: BlockDaemon, socket: string, images: readonly Image[]) {
+  constructor(
+    daemon: BlockDaemon,
+    { socket, removed }: { readonly socket: string; readonly removed: Promise<void> },
+    images: readonly Image[],
+  ) {
     this.#daemon = daemon;
     this.socket = socket;
+    this.#removed = removed;
     this.#images = images;
     this.bytes = images.map(({ client }) => client.bytes);
     this.lost = daemon.gone.then((reason) => failed(`a standby’s disks are written by nobody: ${reason}`));
@@ -198,9 +213,12 @@ class DaemonImages implements Images {
   }
 
   async flush(): Promise<void> {
-    await Promise.all(
+    await this.#changing;
+    const flushed = Promise.all(
       this.#images.map((_, disk) => this.#of(disk, 'flush', ({ flusher }) => flusher.flush())),
     );
+    this.#flushing = flushed.catch(() => undefined);
+    await flushed;
   }
 
   async stage(): Promise<void> {
@@ -237,24 +255,32 @@ class DaemonImages implements Images {
     this.#isStaged = false;
   }
 
-  async beginTrial(): Promise<void> {
+  async beginTrial(files: MomentFiles): Promise<void> {
     await this.endTrial();
-    this.#trial = await Moment.take(this.#daemon.qmp, this.bytes);
+    await this.#change(PATIENCE_MS, async () => {
+      this.#trial = new Moment(this.#daemon.qmp, this.#images.length);
+      await this.#trial.take(files);
+    });
   }
 
   async confirmTrial(): Promise<void> {
+    const trial = this.#trial;
+    if (trial === null) throw failed('the disks of a trial are gone');
     const sector = new Uint8Array(512);
-    await this.#trial?.confirm(this.#images.length, async (exportName) => {
-      const { socket: path } = this;
-      const client = await NbdClient.connect({ path, exportName, timeoutMs: ANSWER_MS });
-      await client.read(0, sector).finally(() => client.close());
-    });
+    await this.#change(FLUSH_MS, () =>
+      trial.confirm(async (exportName) => {
+        const { socket: path } = this;
+        const client = await NbdClient.connect({ path, exportName, timeoutMs: ANSWER_MS });
+        await client.read(0, sector).finally(() => client.close());
+      }),
+    );
   }
 
   async endTrial(): Promise<void> {
     const trial = this.#trial;
+    if (trial === null) return;
+    await this.#change(FLUSH_MS, () => trial.end());
     this.#trial = null;
-    await trial?.end();
   }
 
   async close(): Promise<void> {
@@ -265,7 +291,25 @@ class DaemonImages implements Images {
     // What is in a raw file is there. Other formats keep in memory what they know of their files.
     const isPlain = !this.#isStaged && this.#images.every(({ disk }) => disk.format === 'raw');
     if (isPlain) await this.#daemon.kill();
-    else await this.#daemon.quit();
+    else {
+      // Else it has more to close than what is worth closing.
+      await this.endTrial().catch(() => undefined);
+      await this.#daemon.quit();
+    }
+    await this.#removed.catch(() => undefined); // whoever comes next removes it
+  }
+
+  /** QEMU lets what is under way end first, and nothing else begin: a flush takes what it takes. */
+  async #change(patienceMs: number, work: () => Promise<void>): Promise<void> {
+    let over: () => void = () => undefined;
+    const flushing = this.#flushing;
+    this.#changing = new Promise<void>((resolve) => (over = resolve));
+    try {
+      await withinAwake(patienceMs, flushing, () => failed('the disks of the standby are slow now'));
+      await work();
+    } finally {
+      over();
+    }
   }
 
   /** From now on the export writes into the overlay, as a snapshot does. */
@@ -284,28 +328,8 @@ class DaemonImages implements Images {
     try {
       return await work(image);
     } catch (error) {
-      throw this.#explained(image.disk, what, asError(error));
+      throw explained(image.disk, what, asError(error));
     }
-  }
-
-  #explained({ id, file }: LocalDisk, what: string, error: Error): HypervisorError {
-    const facts = { disk: id, file };
-    if (error instanceof HypervisorError) {
-      return new HypervisorError(error.code, error.message, { ...facts, ...error.facts }, { cause: error });
-    }
-    if (!(error instanceof NbdError)) return failed(`the image ${file} fails`, facts, error);
-    if (error.code === 'HUNG') {
-      const message = `the image ${file} of the disk ${id} does not ${what}: its disk hangs`;
-      return new HypervisorError('HUNG', message, facts, { cause: error });
-    }
-    // Its connections end with it.
-    if (error.code === 'CLOSED' || error.code === 'FAILED') {
-      return failed(`the image ${file} of the disk ${id} does not ${what}: ${error.message}`, facts, error);
-    }
-    const { errno, offset, length } = error.facts;
-    const code = typeof errno === 'number' && errno > 0 ? getSystemErrorName(-errno) : error.code;
-    const where = { ...facts, code, offset, length };
-    return failed(`the image ${file} of the disk ${id} does not ${what}: ${code}`, where, error);
   }
 }
 

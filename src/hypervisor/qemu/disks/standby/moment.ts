@@ -3,28 +3,34 @@
 //
 //   export ─▶ root ─▶ before ─▶ image ─▶ file         before: copies what a write is about to cover, to `kept`
 //                        │        ▲
-//                        └▶ kept ─┘ ◀── new ◀── pace ◀── export "trial-N" ◀── the QEMU of the trial
+//                        └▶ kept ─┘ ◀── new ◀── export "trial-N" ◀── the QEMU of the trial
 //
-// If there is no room for what is kept, the standby loses nothing, but the trial sees a disk of several moments, and nobody is
-// told (QEMU 7.2): so it is asked for at the end (confirm). A node for what was before (snapshot-access) would refuse to be
+// If what is kept finds no room, or hangs, the standby loses nothing, but the trial sees a disk of several moments, and nobody
+// is told (QEMU 7.2): so it is asked for at the end (confirm). A node for what was before (snapshot-access) would refuse to be
 // read then; but there it mixes two moments where one request reads both what was kept and what was not.
+//
+// The standby's images are worth more than any trial: its files are made by another process (MomentFiles), nothing of it waits
+// in the daemon (its writes are slowed down where they come from), and what was done is noted before it is done, so that it
+// is undone whatever became of it.
 
-import { join } from 'node:path';
 import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { filter, firstValueFrom } from 'rxjs';
+import { asError } from '../../../../errors.js';
 import { withinAwake } from '../../../../flow/awake.js';
 import { failed } from '../../../port.js';
-import { makeOwnDirectory } from '../../process/own-directory.js';
+import { QmpError, type QmpClient, type QmpCommand } from '../../monitor/qmp.js';
 import type { JsonObject } from '../../monitor/qmp-parser.js';
-import type { QmpClient, QmpCommand } from '../../monitor/qmp.js';
+import { makeOwnDirectory } from '../../process/own-directory.js';
 import { createImage } from './create.js';
+import { BlockDaemon } from './daemon.js';
 
-/** What it writes lies in a file for temporary ones until its end. */
-export const TRIAL_BYTES_PER_SECOND = 2 ** 25;
-const PACE = 'romulus-pace';
 const NO_LIMITS = 'romulus-no-limits';
 /** To be rid of an export whose client does not read. */
 const UNEXPORT_MS = 10_000;
+/** What is kept of a write is kept within it, or not at all: the write waits. */
+const KEEP_SECONDS = 5;
+const MISSING = /not found|cannot find|failed to find|does not exist/i;
 
 /** Of the image with this index. */
 export function imageNode(index: number): string {
@@ -51,80 +57,116 @@ export function rootOn(index: number, file: string): JsonObject {
   return { ...node, discard: 'unmap', file };
 }
 
+/** As of QEMU's own temporary images: /tmp may be memory. */
 function temporaryDirectory(): string {
-  // As QEMU's own temporary images: /tmp may be memory.
   return process.env['TMPDIR'] ?? '/var/tmp';
+}
+
+/** The files of a moment to come. */
+export class MomentFiles {
+  readonly #directory: string;
+
+  /** `bytes`: of each image. @throws HypervisorError FAILED where there is no room for them */
+  static async make(bytes: readonly number[]): Promise<MomentFiles> {
+    const parent = temporaryDirectory();
+    try {
+      const files = new MomentFiles(await makeOwnDirectory(parent, 'romulus-trial'));
+      try {
+        await files.#make(bytes);
+        return files;
+      } catch (error) {
+        await files.remove();
+        throw error;
+      }
+    } catch (error) {
+      throw failed(
+        `files for a trial cannot be made in ${parent}: ${asError(error).message}`,
+        { parent },
+        error,
+      );
+    }
+  }
+
+  private constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  path(name: string): string {
+    return join(this.#directory, name);
+  }
+
+  /** Their names: who uses them has them open. May be called twice. */
+  async remove(): Promise<void> {
+    await rm(this.#directory, { recursive: true, force: true });
+  }
+
+  async #make(bytes: readonly number[]): Promise<void> {
+    const daemon = await BlockDaemon.start();
+    try {
+      for (const [index, length] of bytes.entries()) {
+        for (const name of [keptNode(index), newNode(index)]) {
+          await createImage(daemon.qmp, { file: this.path(name), format: 'qcow2', bytes: length });
+        }
+      }
+    } finally {
+      await daemon.kill();
+    }
+  }
 }
 
 export class Moment {
   readonly #qmp: QmpClient;
+  readonly #images: number;
   /** The last first. */
   readonly #undo: QmpCommand[] = [];
 
-  /** `bytes`: of each image. @throws HypervisorError, QmpError; all is as it was then */
-  static async take(qmp: QmpClient, bytes: readonly number[]): Promise<Moment> {
-    const moment = new Moment(qmp);
-    try {
-      await moment.#take(bytes);
-      return moment;
-    } catch (error) {
-      await moment.end();
-      throw error;
-    }
+  constructor(qmp: QmpClient, images: number) {
+    this.#qmp = qmp;
+    this.#images = images;
   }
 
-  private constructor(qmp: QmpClient) {
-    this.#qmp = qmp;
+  /** What it has begun end() undoes, also if it fails. @throws HypervisorError, QmpError */
+  async take(files: MomentFiles): Promise<void> {
+    for (let index = 0; index < this.#images; index++) {
+      await this.#add(fileNode(files, keptNode(index)));
+      await this.#add(overlay(keptNode(index), imageNode(index)));
+      await this.#add(fileNode(files, newNode(index)));
+    }
+    for (let index = 0; index < this.#images; index++) await this.#insert(index);
+    for (let index = 0; index < this.#images; index++) {
+      await this.#add(overlay(newNode(index), keptNode(index)));
+      await this.#export(trialExport(index), newNode(index), true);
+    }
   }
 
   /**
    * Asked at the end: all was kept. `read`: a sector of an export.
-   * @throws HypervisorError FAILED if it was not; QmpError, and as `read` does
+   * @throws HypervisorError FAILED if it was not; QmpError
    */
-  async confirm(count: number, read: (exportName: string) => Promise<void>): Promise<void> {
-    for (let index = 0; index < count; index++) {
+  async confirm(read: (exportName: string) => Promise<void>): Promise<void> {
+    for (let index = 0; index < this.#images; index++) {
       const name = `past-${index}`;
       await this.#add({ driver: 'snapshot-access', 'node-name': name, file: beforeNode(index) });
-      await this.#addExport(name, false);
+      await this.#export(name, name, false);
       try {
         await read(name);
       } catch (error) {
-        const message = 'there was no room for what the disk of a trial was: it saw another one';
+        const message =
+          'not all could be kept of what the disk of a trial was, so it may have seen another one';
         throw failed(message, { directory: temporaryDirectory() }, error);
       }
     }
   }
 
-  /** The exports end, whoever uses them. @throws QmpError, HypervisorError HUNG */
+  /** The exports end, whoever uses them. To be called again if it fails. @throws QmpError, HypervisorError */
   async end(): Promise<void> {
-    for (let undo = this.#undo.shift(); undo !== undefined; undo = this.#undo.shift()) {
-      const [command, argument] = undo;
-      if (command === 'block-export-del') await this.#unexport(argument);
-      else await this.#qmp.execute(command, argument);
-    }
-  }
-
-  async #take(bytes: readonly number[]): Promise<void> {
-    const directory = await makeOwnDirectory(temporaryDirectory(), 'romulus-trial');
-    try {
-      // All that takes time first: the moment is that of the last write before `before` is there.
-      for (const [index, length] of bytes.entries()) {
-        for (const name of [keptNode(index), newNode(index)]) {
-          await createImage(this.#qmp, { file: join(directory, name), format: 'qcow2', bytes: length });
-        }
-        await this.#add(fileNode(directory, keptNode(index)));
-        await this.#add(overlay(keptNode(index), imageNode(index)));
+    for (let undo = this.#undo[0]; undo !== undefined; undo = this.#undo[0]) {
+      try {
+        await this.#undone(undo);
+      } catch (error) {
+        if (!(error instanceof QmpError) || !MISSING.test(error.description)) throw error;
       }
-      for (const index of bytes.keys()) await this.#insert(index);
-      const limits = { 'bps-write': TRIAL_BYTES_PER_SECOND };
-      await this.#do(
-        ['object-add', { 'qom-type': 'throttle-group', id: PACE, limits }],
-        ['object-del', { id: PACE }],
-      );
-      for (const index of bytes.keys()) await this.#export(index, directory);
-    } finally {
-      // Who uses them has them open.
-      await rm(directory, { recursive: true, force: true });
+      this.#undo.shift();
     }
   }
 
@@ -133,32 +175,17 @@ export class Moment {
     const before = beforeNode(index);
     await this.#add({
       ...{ driver: 'copy-before-write', 'node-name': before, file: image, target: keptNode(index) },
-      'on-cbw-error': 'break-snapshot',
+      ...{ discard: 'unmap', 'on-cbw-error': 'break-snapshot', 'cbw-timeout': KEEP_SECONDS },
     });
-    const reopen = (file: string): QmpCommand => ['blockdev-reopen', { options: [rootOn(index, file)] }];
-    await this.#do(reopen(before), reopen(image));
-    // While the image is reached by two ways the other one cannot be taken back (QEMU 7.2 aborts).
-    this.#undo.unshift(['blockdev-reopen', { options: [overlay(keptNode(index), null)] }]);
+    const reopen = (options: JsonObject): QmpCommand => ['blockdev-reopen', { options: [options] }];
+    // While the image is reached by two ways the other one cannot be taken back (QEMU 7.2 aborts): they are parted before.
+    this.#undo.unshift(reopen(overlay(keptNode(index), null)), reopen(rootOn(index, image)));
+    await this.#qmp.execute(...reopen(rootOn(index, before)));
   }
 
-  async #export(index: number, directory: string): Promise<void> {
-    const name = trialExport(index);
-    await this.#add(fileNode(directory, newNode(index)));
-    await this.#add(overlay(newNode(index), keptNode(index)));
-    const file = newNode(index);
-    await this.#add({
-      driver: 'throttle',
-      'node-name': name,
-      'throttle-group': PACE,
-      discard: 'unmap',
-      file,
-    });
-    await this.#addExport(name, true);
-  }
-
-  async #addExport(name: string, writable: boolean): Promise<void> {
+  async #export(name: string, node: string, writable: boolean): Promise<void> {
     await this.#do(
-      ['block-export-add', { type: 'nbd', id: name, name, 'node-name': name, writable }],
+      ['block-export-add', { type: 'nbd', id: name, name, 'node-name': node, writable }],
       ['block-export-del', { id: name, mode: 'hard' }],
     );
   }
@@ -167,12 +194,16 @@ export class Moment {
     await this.#do(['blockdev-add', node], ['blockdev-del', { 'node-name': node['node-name'] }]);
   }
 
-  async #do([command, argument]: QmpCommand, undo: QmpCommand): Promise<void> {
-    await this.#qmp.execute(command, argument);
+  async #do(command: QmpCommand, undo: QmpCommand): Promise<void> {
     this.#undo.unshift(undo);
+    await this.#qmp.execute(...command);
   }
 
-  async #unexport(argument: JsonObject | undefined): Promise<void> {
+  async #undone([command, argument]: QmpCommand): Promise<void> {
+    if (command !== 'block-export-del') {
+      await this.#qmp.execute(command, argument);
+      return;
+    }
     const id = argument?.['id'];
     const deleted = firstValueFrom(
       this.#qmp.events$.pipe(
@@ -180,7 +211,7 @@ export class Moment {
       ),
     );
     deleted.catch(() => undefined); // looked at below
-    await this.#qmp.execute('block-export-del', argument);
+    await this.#qmp.execute(command, argument);
     await withinAwake(UNEXPORT_MS, deleted, () =>
       failed('QEMU keeps an export that was to end', { id: String(id) }),
     );
@@ -200,8 +231,8 @@ function newNode(index: number): string {
   return `new-${index}`;
 }
 
-function fileNode(directory: string, name: string): JsonObject {
-  return { driver: 'file', 'node-name': `${name}-file`, filename: join(directory, name), discard: 'unmap' };
+function fileNode(files: MomentFiles, name: string): JsonObject {
+  return { driver: 'file', 'node-name': `${name}-file`, filename: files.path(name), discard: 'unmap' };
 }
 
 function overlay(name: string, backing: string | null): JsonObject {

@@ -189,12 +189,12 @@ export class StandbyDisks implements DiskTarget {
     return sumsIn(disk, bytes, [first, count], (work) => this.#order.do(() => this.#do(work)));
   }
 
-  /** For a trial of what they hold. @throws HypervisorError WRONG_STATE if that is no checkpoint */
-  forTrial(): TrialDisks {
-    return new TrialDisks({
-      ...{ local: this.#local, order: this.#order },
+  /** For a trial of what they hold. @throws HypervisorError WRONG_STATE if that is no checkpoint, FAILED */
+  forTrial(): Promise<TrialDisks> {
+    return TrialDisks.make({
+      ...{ local: this.#local, order: this.#order, isWhole: () => this.#isWhole },
       images: () => (this.#how === 'commits' ? this.#images : null),
-      isWhole: () => this.#isWhole,
+      renew: () => this.#release().then(() => this.#reopen()),
     });
   }
 

@@ -92,7 +92,7 @@ describe('qemu disks: a standby’s images, tried', function () {
     it(`are seen as they were, whatever is committed since, and are not changed by what is written there; ${format}`, async () => {
       const images = await opened(format);
       const { disks, model } = images;
-      const trial = disks.forTrial();
+      const trial = await disks.forTrial();
       // Writes of the next checkpoint are asked for in the same turn.
       const taken = trial.take();
       const then = Buffer.from(model);
@@ -114,7 +114,7 @@ describe('qemu disks: a standby’s images, tried', function () {
       await trial.end();
       expect(await failureOf(client)).to.equal('CLOSED');
       // Once more, of what there is now.
-      const again = disks.forTrial();
+      const again = await disks.forTrial();
       await again.take();
       expect((await contentAt(await reach(again))).compare(model)).to.equal(0);
       await again.end();
@@ -126,7 +126,7 @@ describe('qemu disks: a standby’s images, tried', function () {
     it(`are left to the next stream, though somebody is reading; ${format}`, async () => {
       const images = await opened(format);
       const { disks, model } = images;
-      const trial = disks.forTrial();
+      const trial = await disks.forTrial();
       await trial.take();
       const client = await reach(trial);
       await disks.begin('staged');
@@ -149,7 +149,7 @@ describe('qemu disks: a standby’s images, tried', function () {
     const daemon = daemonOf(`${directory}/image`);
     const random = seeded(11);
     let isOver = false;
-    const between: (() => void)[] = [];
+    const between: (() => unknown)[] = [];
     const commits = (async () => {
       while (!isOver) {
         const offset = 4096 * Math.floor(random() * (BYTES / 4096 - 32));
@@ -160,10 +160,9 @@ describe('qemu disks: a standby’s images, tried', function () {
     })();
     const taken = () =>
       new Promise<TrialDisks>((resolve, reject) => {
-        between.push(() => {
-          const trial = disks.forTrial();
-          trial.take().then(() => resolve(trial), reject);
-        });
+        disks.forTrial().then((trial) => {
+          between.push(() => trial.take().then(() => resolve(trial), reject));
+        }, reject);
       });
     for (let k = 0; k < TRIALS; k++) {
       const trial = await taken();
@@ -184,13 +183,44 @@ describe('qemu disks: a standby’s images, tried', function () {
   it('are not tried while they are as of no checkpoint', async () => {
     const { disks } = await opened('raw');
     await give(disks, [{ kind: DATA, offset: 0, length: 4096, stamp: 7 }]);
-    const trial = disks.forTrial();
+    const trial = await disks.forTrial();
     await expectCode(trial.take(), 'WRONG_STATE');
     await disks.committed({ streamUuid: STREAM, epoch: 1 });
     await disks.begin('staged');
-    expect(() => disks.forTrial())
-      .to.throw()
-      .with.property('code', 'WRONG_STATE');
+    await expectCode(disks.forTrial(), 'WRONG_STATE');
+  });
+
+  it('are closed, and taken, while somebody tries them: they are whole', async () => {
+    for (const close of [
+      (disks: StandbyDisks) => disks.taken(),
+      (disks: StandbyDisks) => disks.lent(() => Promise.resolve()),
+      (disks: StandbyDisks) => disks.leave(),
+    ]) {
+      const images = await opened('qcow2');
+      const { disks, model } = images;
+      let lost: unknown = null;
+      void disks.lost.then((error) => (lost = error));
+      const trial = await disks.forTrial();
+      await trial.take();
+      await (await reach(trial)).write(0, Buffer.alloc(MIB, 0xbb));
+      await images.commit({ kind: DATA, offset: MIB, length: MIB, stamp: 10 });
+      await close(disks);
+      await trial.end();
+      await disks.leave();
+      expect(lost).to.equal(null);
+      expect((await contentOf(`${directory}/image`, 'qcow2')).compare(model)).to.equal(0);
+    }
+  });
+
+  it('are not taken by a trial that has ended, and a trial that is not taken leaves nothing', async () => {
+    const { disks } = await opened('raw');
+    const trial = await disks.forTrial();
+    await Promise.all([trial.end(), expectCode(trial.take(), 'WRONG_STATE')]);
+    expect(readdirSync(temporary).filter((name) => name.startsWith('romulus-trial'))).to.deep.equal([]);
+    const again = await disks.forTrial();
+    await again.take();
+    expect((await contentAt(await reach(again))).length).to.equal(BYTES);
+    await again.end();
   });
 
   it('lose nothing where there is no room for what is kept: the trial does', async function () {
@@ -199,10 +229,10 @@ describe('qemu disks: a standby’s images, tried', function () {
     cleanup.add(() => run('umount', ['-l', temporary]));
     const images = await opened('raw');
     const { disks, model } = images;
-    const trial = disks.forTrial();
+    const trial = await disks.forTrial();
     await trial.take();
     await images.commit({ kind: DATA, offset: 0, length: 9 * MIB, stamp: 8 });
-    await expectCode(trial.confirm(), 'FAILED', 'no room');
+    await expectCode(trial.confirm(), 'FAILED', 'not all could be kept');
     await trial.end();
     await images.commit({ kind: DATA, offset: 12 * MIB, length: MIB, stamp: 9 });
     await disks.leave();
@@ -215,10 +245,10 @@ describe('qemu disks: a standby’s images, tried', function () {
     cleanup.add(() => run('umount', ['-l', temporary]));
     const images = await opened('raw');
     const { disks, model } = images;
-    await expectCode(disks.forTrial().take(), 'FAILED');
+    await expectCode(disks.forTrial(), 'FAILED');
     await images.commit({ kind: DATA, offset: 0, length: 2 * MIB, stamp: 8 });
     process.env['TMPDIR'] = directory;
-    const trial = disks.forTrial();
+    const trial = await disks.forTrial();
     await trial.take();
     expect((await contentAt(await reach(trial))).compare(model)).to.equal(0);
     await trial.end();
