@@ -16,7 +16,7 @@ import type { DirtyMap } from '../../../../disk/dirty-map.js';
 import { asError } from '../../../../errors.js';
 import { withinAwake } from '../../../../flow/awake.js';
 import { valueAt } from '../../../../stream/bounds.js';
-import type { HypervisorError} from '../../../port.js';
+import type { HypervisorError } from '../../../port.js';
 import { badConfiguration, failed } from '../../../port.js';
 import { ALLOCATION, markData } from '../nbd/block-status.js';
 import { NbdClient } from '../nbd/client.js';
