@@ -206,13 +206,14 @@ describe('qemu disks: what survives of a standby’s', function () {
 
   it(`is what the records say, at ${CRASHES} crashes`, async () => {
     const seed = newSeed();
-    const outcomes = [];
-    for (let crash = 0; crash < CRASHES; crash++) outcomes.push(await wrongByRecord(seed + crash, false));
-    expect(
-      outcomes.filter((older) => older !== null && older > 0),
-      `seed ${seed}`,
-    ).to.deep.equal([]);
-    expect(outcomes.filter((older) => older === 0).length, `seed ${seed}`).to.be.above(CRASHES / 10);
+    let told = 0;
+    // On a busy machine many come before anything is on record: those show nothing.
+    for (let crash = 0; crash < CRASHES || (told <= CRASHES / 10 && crash < 10 * CRASHES); crash++) {
+      const wrong = await wrongByRecord(seed + crash, false);
+      expect(wrong ?? 0, `seed ${seed}, crash ${crash}`).to.equal(0);
+      if (wrong !== null) told++;
+    }
+    expect(told, `seed ${seed}`).to.be.above(CRASHES / 10);
   });
 
   it('disks that say that they have flushed, and have not, would be noticed here', async () => {
