@@ -81,7 +81,8 @@ export class TrialDisks {
     try {
       await this.#images.endTrial();
     } catch {
-      if (images() === this.#images) await renew();
+      // Where that fails the images are, and say so to whoever writes to them next.
+      if (images() === this.#images) await renew().catch(() => undefined);
     }
   }
 
