@@ -39,6 +39,9 @@ export class TwoAgents {
   said = '';
   readonly failovers: FailoverEvent[] = [];
   readonly checkpoints: CheckpointReport[] = [];
+  #committedOutput = 0;
+  /** Of the last failover: how much had been let out, and how much was said as of the checkpoint that goes on. */
+  #cut: { readonly letOut: number; readonly committed: number } | null = null;
   readonly witness: RegisterWitness;
   readonly #ports: Readonly<Record<HostName, number>>;
   readonly #options: TwoAgentsOptions;
@@ -95,9 +98,37 @@ export class TwoAgents {
       }),
     });
     this.#agents.set(host, agent);
-    agent.failover$.subscribe((event) => this.failovers.push(event));
+    agent.failover$.subscribe((event) => {
+      this.failovers.push(event);
+      if (event.phase === 'started')
+        this.#cut = { letOut: this.said.length, committed: this.#committedOutput };
+    });
+    agent.commits$.subscribe(({ outputBytes }) => (this.#committedOutput = outputBytes));
     agent.checkpoints$.subscribe((report) => this.checkpoints.push(report));
     await agent.start();
+  }
+
+  /**
+   * Octets of the tick guest's console that no owner let out: it died between a checkpoint's acknowledgement and its
+   * release. Negative if it let out what was committed nowhere.
+   */
+  get lost(): number {
+    return this.#cut ? this.#cut.committed - this.#cut.letOut : 0;
+  }
+
+  /** What the tick guest said, with what was lost at a failover filled in: octet for octet one history, if all is well. */
+  get history(): string {
+    const { said, lost } = this;
+    if (!this.#cut || lost <= 0) return said;
+    const before = said.slice(0, this.#cut.letOut);
+    const last = [...before.matchAll(/tick (\d+) ok\r?\n/g)].at(-1);
+    if (!last) throw new Error('it had not ticked before the failover');
+    const [line, tick] = last;
+    const lineEnd = line.slice(line.indexOf('ok') + 2);
+    let next = '';
+    for (let k = Number(tick) + 1; next.length < before.length + lost; k++) next += `tick ${k} ok${lineEnd}`;
+    const from = before.length - (last.index + line.length);
+    return before + next.slice(from, from + lost) + said.slice(this.#cut.letOut);
   }
 
   agent(host: HostName): AgentService {
