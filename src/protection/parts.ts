@@ -133,6 +133,8 @@ export class StandbyPart implements Part {
   readonly #left = new AbortController();
   #granted: Register | null = null;
   #claimedFor: Held | null = null;
+  /** As it was when a hand-over was about to come. */
+  #foreseen: Register | null = null;
   #asked = 0;
   #tried = 0;
   #stopped = false;
@@ -147,6 +149,7 @@ export class StandbyPart implements Part {
       dependencies,
       {
         host,
+        foresee: () => this.#foresee(),
         acquire: (held, handedOver) => this.#acquire(held, handedOver),
         confirm: () => this.#confirm(),
         route: (held) => this.#route(held?.owner ?? owner(), held !== null),
@@ -195,31 +198,57 @@ export class StandbyPart implements Part {
     this.news$.complete();
   }
 
+  /** So that a domain that stands still waits for one answer of the witness, not for two. */
+  #foresee(): void {
+    const { read, log } = this.#options;
+    read(this.#left.signal).then(
+      (register) => (this.#foreseen = register),
+      (error: unknown) => log.debug({ err: error }, 'the register could not be read ahead'),
+    );
+  }
+
   async #acquire(held: Held, handedOver: boolean): Promise<'granted' | 'denied'> {
-    const { host, instance, shared, read, settle, secondary, log } = this.#options;
-    const { signal } = this.#left;
-    const register = await read(signal);
+    const { read, log } = this.#options;
+    const foreseen = handedOver ? this.#foreseen : null;
+    this.#foreseen = null;
+    // If it has changed since, the write is lost, and nothing follows from that.
+    const ahead = foreseen && this.#claimOf(foreseen, held, handedOver);
+    if (ahead && (await this.#take(ahead, held))) return 'granted';
+    const register = await read(this.#left.signal);
     // It was granted, and did not start: it is ours still.
     if (this.#isOurs(register, held)) return 'granted';
-    const token = `${instance}-take-${++this.#asked}`;
-    // What runs here writes to the disks that its owner would go on with.
-    const writesToTheSame = secondary !== null && sharesDisks(secondary.hypervisor);
-    const { owner, pairing: stream } = held;
-    const claim = { mode: 'alone', owner: host, standby: null, stream: null } as const;
-    // A register of our own says nothing of what the others have written.
-    const write = shared
-      ? takeOverWrite(register, host, { owner, stream, handedOver: handedOver && !writesToTheSame }, token)
-      : { expected: register, claim, token };
+    const write = this.#claimOf(register, held, handedOver);
     if (!write) {
       const { mode, owner: now, generation } = register ?? {};
       log.info({ mode, owner: now, generation }, 'by the register the domain is not ours to take over');
       return 'denied';
     }
-    const settled = await settle(write, signal);
-    if (!settled.won) return 'denied';
+    return (await this.#take(write, held)) ? 'granted' : 'denied';
+  }
+
+  /** Null: it does not let us. */
+  #claimOf(
+    register: Register | null,
+    { owner, pairing: stream }: Held,
+    handedOver: boolean,
+  ): RegisterWrite | null {
+    const { host, instance, shared, secondary } = this.#options;
+    const token = `${instance}-take-${++this.#asked}`;
+    // What runs here writes to the disks that its owner would go on with.
+    const writesToTheSame = secondary !== null && sharesDisks(secondary.hypervisor);
+    const claim = { mode: 'alone', owner: host, standby: null, stream: null } as const;
+    // A register of our own says nothing of what the others have written.
+    return shared
+      ? takeOverWrite(register, host, { owner, stream, handedOver: handedOver && !writesToTheSame }, token)
+      : { expected: register, claim, token };
+  }
+
+  async #take(write: RegisterWrite, held: Held): Promise<boolean> {
+    const settled = await this.#options.settle(write, this.#left.signal);
+    if (!settled.won) return false;
     this.#granted = settled.register;
     this.#claimedFor = held;
-    return 'granted';
+    return true;
   }
 
   /** As it was granted; what is only claimed, for what was handed over, and nothing else. */

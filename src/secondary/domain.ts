@@ -53,8 +53,9 @@ export interface SecondaryReports {
 export interface StandbyOffice {
   /** Of this host. */
   readonly host: string;
-  /** As SecondaryPorts says; so is confirm. */
+  /** As SecondaryPorts says; so are foresee and confirm. */
   acquire(held: Held, handedOver: boolean): Promise<'granted' | 'denied'>;
+  foresee(): void;
   confirm(): Promise<'granted' | 'denied'>;
   /** Left out: as configured. */
   readonly route?: (held: Held | null) => Route;
@@ -221,6 +222,7 @@ export class SecondaryDomain {
       discard: (was) => world.standbys.discard(was),
       held: () => world.standbys.held,
       acquire: (held, handedOver) => this.#office.acquire(held, handedOver),
+      foresee: () => this.#office.foresee(),
       confirm: () => this.#office.confirm(),
       failed: (error) => this.#failed(error, 'the domain does not start'),
       transition: (reason) => this.#transition(reason),

@@ -77,6 +77,8 @@ export interface SecondaryPorts {
    * asked.
    */
   acquire(held: Held, handedOver: boolean): ObservableInput<'granted' | 'denied'>;
+  /** The domain is about to be handed over: what `acquire` needs to know may be asked ahead. */
+  foresee(): void;
   /** It runs here; denied: it was taken back. Asked until it is known; rejects if we leave before. */
   confirm(): ObservableInput<'granted' | 'denied'>;
 

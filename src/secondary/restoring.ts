@@ -45,6 +45,8 @@ export function restoring(
       catchError((error: unknown) => of(useless(asError(error)))),
       tap((news) => {
         stream.note(news);
+        // The primary has one tried because it hands the domain over.
+        if (news.kind === 'acknowledged' && news.boundary.trial) ports.foresee();
         if (news.kind === 'committed') commits$.next(told(stream.report(news), log));
         if (news.kind !== 'restored') return;
         logEnd(news, stream.epochAcknowledged, log);
@@ -74,7 +76,7 @@ function eventsOf(news: RestoreNews, { streamUuid, digest }: StreamProgress): re
 
 export type RestoringPorts = Pick<
   SecondaryPorts,
-  'name' | 'fill' | 'openRestore' | 'links' | 'stream$' | 'commits$' | 'error$' | 'work' | 'log'
+  'name' | 'fill' | 'foresee' | 'openRestore' | 'links' | 'stream$' | 'commits$' | 'error$' | 'work' | 'log'
 >;
 
 /** The link; an acknowledgement leaves whoever waits for it, and one that may not have arrived is logged. */

@@ -33,7 +33,7 @@ describe('primary/checkpoints, handed over', () => {
     });
     expect(order).to.deep.equal([
       ...['capture 0', 'release 0', 'capture 1', 'release 1', 'capture 2, the trial', 'release 2'],
-      ...['capture 3', 'release 3', 'capture 4, the last', 'release 4'],
+      ...['capture 3, the trial', 'release 3', 'capture 4, the last', 'release 4'],
     ]);
   });
 
@@ -51,7 +51,7 @@ describe('primary/checkpoints, handed over', () => {
     });
     expect(order).to.deep.equal([
       ...['capture 0', 'release 0', 'capture 1, the trial', 'release 1'],
-      ...['capture 2', 'release 2', 'capture 3, the last', 'release 3'],
+      ...['capture 2, the trial', 'release 2', 'capture 3, the last', 'release 3'],
     ]);
   });
 

@@ -196,6 +196,7 @@ describe('secondary/restoring', () => {
       const ports: RestoringPorts = {
         name: 'web',
         fill: fill(began),
+        foresee: () => expect.fail('no checkpoint is tried'),
         openRestore: () => of(steps()),
         links: new Map([
           ['A', linkOf('A')],

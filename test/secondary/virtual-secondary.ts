@@ -312,6 +312,7 @@ class VirtualSecondary {
         this.#say(`register: ask, for ${streamUuid} ${epoch} of ${of}${handedOver ? ', handed over' : ''}`);
         return new Observable((subscriber) => (this.#asking = subscriber));
       },
+      foresee: () => this.#say('register: read ahead'),
       confirm: () => {
         if (!this.#handedOver) return of('granted' as const);
         this.#say('register: confirm');

@@ -3,7 +3,7 @@
 
 import { expect } from 'chai';
 import { codeOf } from '../../src/errors.js';
-import type { RegisterWitness } from '../../src/failover/register.js';
+import type { Register, RegisterWitness } from '../../src/failover/register.js';
 import { createMemoryWitness } from '../../src/failover/witnesses/memory.js';
 import { successiveTicksOf } from '../hypervisor/support.js';
 import { HypervisorError } from '../../src/hypervisor/port.js';
@@ -48,6 +48,42 @@ class Gated implements RegisterWitness {
   }
 }
 
+/** What is asked of the register, in order. */
+class Watched implements RegisterWitness {
+  readonly name = 'watched';
+  readonly asked: string[] = [];
+  /** The reads, counted from one, that see what was there before the last write. */
+  old: readonly number[] = [];
+  readonly #inner = createMemoryWitness();
+  #before: Register | null = null;
+
+  read: RegisterWitness['read'] = async (domain, signal) => {
+    this.asked.push('read');
+    const register = await this.#inner.read(domain, signal);
+    const reads = this.asked.filter((what) => what === 'read').length;
+    return this.old.includes(reads) ? this.#before : register;
+  };
+
+  compareAndSet: RegisterWitness['compareAndSet'] = async (domain, expected, claim, token, signal) => {
+    const before = await this.#inner.read(domain, signal);
+    const outcome = await this.#inner.compareAndSet(domain, expected, claim, token, signal);
+    if (outcome === 'won') this.#before = before;
+    this.asked.push(`${claim.mode} ${claim.owner} ${outcome}`);
+    return outcome;
+  };
+
+  /** Somebody writes again what is there: the same claim, another generation. */
+  async touch(): Promise<void> {
+    const now = await this.#inner.read('web');
+    if (now) await this.compareAndSet('web', now, now, 'touched');
+    this.asked.length = 0;
+  }
+
+  close(): void {
+    void this.#inner.close();
+  }
+}
+
 async function refusal(switched: Promise<unknown>): Promise<string> {
   return switched.then(
     () => 'switched',
@@ -77,6 +113,26 @@ describe('service: switchover', function () {
     expect(completed.map(({ reason }) => reason)).to.deep.equal(Array(ROUNDS).fill('HANDED_OVER'));
   });
 
+  it('the register is read before the domain stands still for it; what has changed since is asked again', async () => {
+    const witness = new Watched();
+    const two = await TwoAgents.start(cleanup, { hypervisor, witness });
+    await two.more();
+    witness.asked.length = 0;
+    await two.agent('alpha').switchover('web');
+    // By the owner, whether it is paired; and for each of the checkpoints that are tried.
+    const ahead = ['read', 'read', 'read'];
+    expect(witness.asked.slice(0, 5)).to.deep.equal([...ahead, 'paired beta won', 'alone beta won']);
+    await two.paired();
+    await witness.touch();
+    // Old views are a witness' right: what is claimed by one is lost, and all is as without it.
+    witness.old = [2, 3];
+    await two.agent('beta').switchover('web');
+    const claims = ['paired alpha lost', 'read', 'read', 'paired alpha won', 'alone alpha won'];
+    expect(witness.asked.slice(0, 8)).to.deep.equal([...ahead, ...claims]);
+    await two.more();
+    expect(successiveTicksOf(two.said)[0]).to.equal(1);
+  });
+
   it('the register grants it too late: it goes on here, and is not there', async () => {
     const witness = new Gated('beta');
     const two = await TwoAgents.start(cleanup, {
@@ -99,8 +155,9 @@ describe('service: switchover', function () {
   });
 
   for (const [what, refused, seen] of [
-    ['the checkpoint that is tried: its owner is not stopped for it', 1, ['tried']],
-    ['the last checkpoint: it goes on where it was', 2, ['tried', 'the last', 'tried']],
+    ['the checkpoint that is tried first: its owner is not stopped for it', 1, ['tried']],
+    ['the last but one: it goes on where it was', 2, ['tried', 'tried']],
+    ['the last checkpoint: it goes on where it was', 3, ['tried', 'tried', 'the last', 'tried']],
   ] as const) {
     it(`the standby does not take ${what}, and is protected again`, async () => {
       let refuses = true;

@@ -34,6 +34,9 @@ interface Link {
   restorer: Restorer | null;
 }
 
+/** Of acknowledgements, at which the register is read ahead. */
+const FORESEEN_SHARE = 0.1;
+
 export class Standby implements Part {
   readonly #agent: AgentPorts;
   readonly #owner: () => string | null;
@@ -238,7 +241,11 @@ export class Standby implements Part {
       return;
     }
     const { arrived, end } = link;
-    const tell = (event: SecondaryEvent): void => this.#loop.tell(event);
+    const tell = (event: SecondaryEvent): void => {
+      // Any may be the one that the domain is about to be handed over behind: what is known of the register may be old.
+      if (event.kind === 'acknowledged' && cluster.random() < FORESEEN_SHARE) this.#claims.foresee();
+      this.#loop.tell(event);
+    };
     if (from && !this.#held) throw new Error('a stream goes on in a domain that is not there');
     const kept = from && this.#held && { vessel: this.#held, digest: from.digest };
     const before = arrived.splice(0);
@@ -254,30 +261,19 @@ export class Standby implements Part {
       this.#loop.tell({ kind: 'witness', answer: said });
       done();
     };
-    const token = `${instance}-take-${++this.#asked}`;
+    const token = (): string => `${instance}-take-${++this.#asked}`;
     if (cluster.plant === 'takeover-unasked') {
       const claim = { mode: 'alone', owner: host.name, standby: null, stream: null } as const;
-      this.#claims.won(written({ expected: cluster.witness.register, claim, token }), held);
+      this.#claims.won(written({ expected: cluster.witness.register, claim, token: token() }), held);
       answer('granted');
       return;
     }
-    this.#client.read((register) => {
-      // It was granted, and did not start: it is ours still.
-      const isOurs = register !== undefined && this.#claims.isOurs(register, held);
-      if (register === undefined || isOurs) {
-        answer(isOurs ? 'granted' : 'unknown');
-        return;
-      }
-      const write = this.#takeOverWrite(register, held, handedOver, token);
-      if (!write) {
-        answer('denied');
-        return;
-      }
-      this.#client.settle(write, ({ won, register: now }) => {
-        if (won) this.#claims.won(now, held);
-        answer(won ? 'granted' : 'denied');
-      });
-    });
+    this.#claims.acquire(
+      held,
+      (register) => this.#takeOverWrite(register, held, handedOver, token()),
+      handedOver,
+      answer,
+    );
   }
 
   #takeOverWrite(
