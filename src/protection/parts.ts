@@ -211,9 +211,9 @@ export class StandbyPart implements Part {
     const { read, log } = this.#options;
     const foreseen = handedOver ? this.#foreseen : null;
     this.#foreseen = null;
-    // If it has changed since, the write is lost, and nothing follows from that.
     const ahead = foreseen && this.#claimOf(foreseen, held, handedOver);
-    if (ahead && (await this.#take(ahead, held))) return 'granted';
+    // What has changed since may be that its owner has taken it back: nothing is claimed by what is read after that.
+    if (ahead) return (await this.#take(ahead, held)) ? 'granted' : 'denied';
     const register = await read(this.#left.signal);
     // It was granted, and did not start: it is ours still.
     if (this.#isOurs(register, held)) return 'granted';

@@ -50,7 +50,7 @@ export class Claims {
         if (write) this.#take(write, held, (won) => answer(won ? 'granted' : 'denied'));
         else answer('denied');
       });
-    if (ahead) this.#take(ahead, held, (won) => (won ? answer('granted') : asked()));
+    if (ahead) this.#take(ahead, held, (won) => answer(won ? 'granted' : 'denied'));
     else asked();
   }
 
