@@ -140,7 +140,7 @@ describe('service: switchover', function () {
     const witness = new Gated('beta');
     const two = await TwoAgents.start(cleanup, {
       ...{ hypervisor, witness },
-      domain: { checkpoint: { intervalMs: 20, switchoverTimeoutMs: 300 } },
+      domain: { checkpoint: { intervalMs: 20, switchoverTimeoutMs: 2000 } },
     });
     await two.more();
     witness.shut();
