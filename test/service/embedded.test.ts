@@ -1,5 +1,7 @@
 // The real thing: an x86 machine in a process that is killed goes on in this one, at the very next octet of its output.
 
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect } from 'chai';
 import { Child } from './child.js';
 import { Cleanup } from '../support/cleanup.js';
@@ -40,6 +42,10 @@ describe('service: the embedded machine', () => {
       const secondary = new TestSecondary(child, { embedded });
       cleanup.add(() => secondary.service.stop());
       await secondary.start();
+      // By the register nobody may take over before that.
+      const generations = () => readdirSync(registers).filter((name) => !name.startsWith('.'));
+      const isPaired = () => generations().some((name) => fileText(join(registers, name)).includes('paired'));
+      await until('it is paired', isPaired, 30_000);
       await until('ticks are committed', () => (secondary.commits.at(-1)?.outputBytes ?? 0) > 400, 30_000);
       child.process.kill('SIGKILL');
       await until('failover', () => secondary.failovers.length === 2);
